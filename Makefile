@@ -1,0 +1,58 @@
+# Two commands for a newcomer: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export KEDRO_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+export WANDB_MODE ?= offline
+export WANDB_ERROR_REPORTING := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo viz repro test test-slow lint format types lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+install: $(VENV)/.installed ## make the environment in .venv from requirements.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "a2mae needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: install ## run the whole chain on the simulated Earth
+	$(BIN)/kedro run
+	@echo
+	@echo "Report:  open data/08_reporting/report.html in a browser (one file, works offline)"
+	@echo "DAG:     make viz   (serves http://127.0.0.1:4141)"
+
+viz: install ## serve the DAG on http://127.0.0.1:4141
+	$(BIN)/kedro viz run --no-browser
+
+repro: install ## the same chain through DVC: only what changed is run again
+	$(BIN)/dvc repro
+
+test: install ## lint, types, architecture laws and tests (offline, CPU)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 -m "not slow and not gpu"
+
+test-slow: install ## the long forms of the tests
+	$(BIN)/pytest -m "slow and not gpu"
+
+format: install ## format and fix what ruff can
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+lock: ## write requirements.lock from a fresh environment
+	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/pip install --quiet -r requirements.in -e '.[pipeline,repro,viz,dev]'
+	.lock-venv/bin/pip freeze --exclude-editable --exclude a2mae > requirements.lock
+	rm -rf .lock-venv
+
+clean: ## remove everything the pipelines wrote (keeps the environment)
+	git clean -fdX data

@@ -1,0 +1,1 @@
+"""Kedro datasets for what kedro-datasets lacks."""

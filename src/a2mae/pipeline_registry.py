@@ -1,0 +1,58 @@
+"""The registered pipelines, one per stage, and the chain that `kedro run` follows."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from kedro.framework.project import pipelines as project_pipelines
+from kedro.pipeline import Pipeline
+
+STAGES = (
+    "simulate",
+    "ingest",
+    "coregister",
+    "tag",
+    "prune",
+    "pretrain",
+    "classify",
+    "segment",
+    "detect_change",
+    "embed",
+    "evaluate",
+    "report",
+)
+"""Every stage in the order in which data flows; each is `a2mae.pipelines.<stage>.pipeline.create_pipeline`."""
+
+_chain: tuple[str, ...] = STAGES
+
+
+def use_chain(chain: Sequence[str]) -> None:
+    """Set what `__default__` is made of.
+
+    Args:
+        chain: Stage names from the parameter `chain` of the environment.
+
+    Raises:
+        ValueError: If a name is not a stage; the message lists those that are.
+    """
+    global _chain  # noqa: PLW0603 (Kedro calls register_pipelines() without arguments)
+    unknown = [name for name in chain if name not in STAGES]
+    if unknown:
+        raise ValueError(f"parameter 'chain' names no stage: {', '.join(unknown)}; stages are {', '.join(STAGES)}")
+    if tuple(chain) != _chain:
+        _chain = tuple(chain)
+        project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Register the project's pipelines.
+
+    Returns:
+        Each stage by its name, and `__default__`: the environment's chain.
+    """
+    pipelines = {
+        stage: importlib.import_module(f"a2mae.pipelines.{stage}.pipeline").create_pipeline() for stage in STAGES
+    }
+    pipelines["__default__"] = sum((pipelines[stage] for stage in _chain), Pipeline([]))
+    return pipelines

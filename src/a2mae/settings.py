@@ -1,0 +1,12 @@
+"""Kedro project settings: hooks and how configuration is merged."""
+
+from a2mae.hooks import DefaultChain
+
+HOOKS = (DefaultChain(),)
+
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # An environment states only what differs: its parameters are merged into base's key by key.
+    "merge_strategy": {"parameters": "soft", "catalog": "soft"},
+}

@@ -1,0 +1,105 @@
+"""The tables that pass between the rooms: column names, types and units, in one place.
+
+Every table is Parquet; those with a `geometry` column are GeoParquet in EPSG:4326. Times are UTC.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_UTC = pa.timestamp("us", tz="UTC")
+
+SCENE_COLUMNS = pa.schema(
+    [
+        ("scene_id", pa.string()),
+        ("sensor", pa.string()),  # Sensor.id
+        ("datetime", _UTC),
+        ("platform", pa.string()),
+        ("crs", pa.string()),  # "EPSG:32633" or WKT, of the finest asset
+        ("gsd_m", pa.float64()),  # of the finest asset, metres
+        ("cloud_cover_pct", pa.float64()),  # provider's figure for the whole scene, null if not given
+        ("processing_baseline", pa.string()),  # Sentinel-2 "04.00"; null elsewhere
+        ("assets", pa.string()),  # JSON list of stssd.scenes.BandAsset
+        ("status", pa.string()),  # "accepted" or "refused"
+        ("reason", pa.string()),  # why refused, empty if accepted
+    ]
+)
+"""Scene table (plus `geometry`, the scene's footprint): one row per acquisition found, accepted or refused."""
+
+LOCATION_COLUMNS = pa.schema(
+    [
+        ("location_id", pa.string()),
+        ("lon", pa.float64()),  # of the centre, degrees
+        ("lat", pa.float64()),
+        ("crs", pa.string()),  # UTM zone of the centre, "EPSG:326xx" / "EPSG:327xx"
+        ("x_m", pa.float64()),  # upper left corner in that zone, metres
+        ("y_m", pa.float64()),
+        ("footprint_m", pa.float64()),  # side of the square, metres
+    ]
+)
+"""Location table (plus `geometry`, the square)."""
+
+IMAGE_COLUMNS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("set_id", pa.string()),
+        ("location_id", pa.string()),
+        ("sensor", pa.string()),
+        ("row", pa.int64()),  # row of the sensor's array in the store
+        ("datetime", _UTC),
+        ("gsd_m", pa.float64()),
+        ("lon", pa.float64()),  # of the footprint's centre, degrees
+        ("lat", pa.float64()),
+        ("geosot", pa.list_(pa.uint32(), 8)),  # four corners x (lon, lat): UL, UR, LR, LL
+        ("cloud_fraction", pa.float64()),  # cloud and shadow, share of the footprint
+        ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
+        ("is_reference", pa.bool_()),  # the image that the others of its set are registered to
+        ("is_anchor", pa.bool_()),
+        (
+            "registration",
+            pa.string(),
+        ),  # "reference", "registered" or "nominal" (could not tell: provider's position kept)
+        ("shift_x_m", pa.float64()),  # how far the image was moved east, metres
+        ("shift_y_m", pa.float64()),  # how far the image was moved north, metres
+        ("residual_px", pa.float64()),  # left over after the move, pixels of the coarser sensor; null if not measured
+        ("registration_quality", pa.float64()),  # 0..1
+        ("scene_id", pa.string()),
+        ("processing_baseline", pa.string()),
+        ("source_scale", pa.list_(pa.float64())),  # per band: physical = source * scale + offset, as applied
+        ("source_offset", pa.list_(pa.float64())),
+    ]
+)
+"""Image table: one row per image in the store."""
+
+REJECTED_COLUMNS = pa.schema(
+    [
+        ("scene_id", pa.string()),
+        ("location_id", pa.string()),  # empty where the whole scene was refused
+        ("sensor", pa.string()),
+        ("datetime", _UTC),
+        ("stage", pa.string()),  # "ingest", "coregister", ...
+        ("reason", pa.string()),  # short code, counted in the report: "cloud", "nodata", "corrupt", "no_crs", ...
+        ("detail", pa.string()),  # the sentence a person reads
+    ]
+)
+"""Rejections: one row per image or scene kept out, with its reason."""
+
+SET_COLUMNS = pa.schema(
+    [
+        ("set_id", pa.string()),
+        ("location_id", pa.string()),
+        ("kind", pa.string()),  # recipe: "grid", "city", "gf1", "gf2", or the user's own
+        ("sensors", pa.list_(pa.string())),  # distinct, sorted
+        ("image_count", pa.int64()),
+        ("time_start", _UTC),
+        ("time_end", _UTC),
+        ("lon", pa.float64()),
+        ("lat", pa.float64()),
+        ("heterogeneity", pa.float64()),  # within the images, 0..1
+        ("cluster", pa.int64()),  # -1 until pruned
+        ("kept", pa.bool_()),
+        ("keep_reason", pa.string()),
+        ("split", pa.string()),  # "train", "val" or "test": by place, never by image
+    ]
+)
+"""Set table (plus `geometry`, the footprint)."""

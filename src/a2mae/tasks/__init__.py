@@ -1,0 +1,1 @@
+"""Classification, segmentation, change detection; kNN, linear probe; tiled inference."""

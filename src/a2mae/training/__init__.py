@@ -1,0 +1,1 @@
+"""Pretraining: samples, data module, Lightning module, launch."""
