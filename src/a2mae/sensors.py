@@ -166,7 +166,7 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
 
 
 _REFLECTANCE_1E4 = Encoding("uint16", scale=1e-4, offset=0.0, nodata=0, units=Units.REFLECTANCE)
-# Since processing baseline 04.00 Sentinel-2 counts start at -0.1; the store always uses that form, whatever the source's.
+# Since processing baseline 04.00 Sentinel-2 counts start at -0.1; the store always uses that form.
 _SENTINEL2 = Encoding("uint16", scale=1e-4, offset=-0.1, nodata=0, units=Units.REFLECTANCE)
 # USGS Landsat Collection 2 Level 2 surface reflectance.
 _LANDSAT_C2_L2 = Encoding("uint16", scale=2.75e-5, offset=-0.2, nodata=0, units=Units.REFLECTANCE)
