@@ -20,6 +20,7 @@ SCENE_COLUMNS = pa.schema(
         ("cloud_cover_pct", pa.float64()),  # provider's figure for the whole scene, null if not given
         ("processing_baseline", pa.string()),  # Sentinel-2 "04.00"; null elsewhere
         ("assets", pa.string()),  # JSON list of stssd.scenes.BandAsset
+        ("cloud_test", pa.string()),  # stssd.scenes.CloudTest: "mask", "brightness" or "none"
         ("status", pa.string()),  # "accepted" or "refused"
         ("reason", pa.string()),  # why refused, empty if accepted
     ]
