@@ -1,0 +1,155 @@
+"""Arrays to pictures: display stretch, class colours, hidden patches, and WebP as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from a2mae.sensors import Sensor
+
+BytesImage = NDArray[np.uint8]
+
+INVALID_RGB = (120, 120, 128)
+"""Grey of pixels where nothing usable was seen."""
+HIDDEN_RGB = (214, 39, 112)
+"""Tint of patches that the model did not see."""
+
+# Wong's colours for colour-blind readers, then darker and lighter relatives; a class keeps its colour by its index.
+CLASS_RGB = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (90, 90, 90),
+    (122, 73, 32),
+    (0, 73, 73),
+    (146, 104, 255),
+    (182, 219, 120),
+    (255, 182, 193),
+    (40, 40, 110),
+)
+
+
+def class_colour(index: int) -> tuple[int, int, int]:
+    """RGB of a class by its index; colours repeat after the palette's end."""
+    return CLASS_RGB[index % len(CLASS_RGB)]
+
+
+def hex_colour(rgb: tuple[int, int, int]) -> str:
+    """`#rrggbb`."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
+def display_bands(sensor: Sensor) -> tuple[int, int, int]:
+    """Which bands to show as red, green and blue.
+
+    True colour where the sensor has it; otherwise its first bands, repeated if there are fewer than three.
+    """
+    by_name = {band.common_name: index for index, band in enumerate(sensor.bands)}
+    if {"red", "green", "blue"} <= by_name.keys():
+        return (by_name["red"], by_name["green"], by_name["blue"])
+    indices = [min(i, len(sensor.bands) - 1) for i in range(3)]
+    return (indices[0], indices[1], indices[2])
+
+
+def stretch(
+    pixels: NDArray[np.float32], valid: NDArray[np.bool_], low_high_pct: tuple[float, float] = (2, 98)
+) -> BytesImage:
+    """Physical values to 8 bits between two percentiles of the usable pixels, all bands together.
+
+    One stretch for all bands keeps the colours of the ground; invalid pixels become grey.
+
+    Args:
+        pixels: `(3, H, W)`.
+        valid: `(H, W)`.
+        low_high_pct: Percentiles shown as black and white.
+
+    Returns:
+        `(H, W, 3)`.
+    """
+    shown = np.full((*valid.shape, 3), INVALID_RGB, np.uint8)
+    if not valid.any():
+        return shown
+    usable = pixels[:, valid]
+    low, high = np.percentile(usable, low_high_pct)
+    scaled = (pixels - low) / max(high - low, 1e-6)
+    rgb = np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    shown[valid] = rgb[valid]
+    return shown
+
+
+def unit_to_bytes(pixels: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> BytesImage:
+    """`(3, H, W)` in 0..1 to `(H, W, 3)` bytes; invalid pixels become grey."""
+    rgb = np.round(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    if valid is not None:
+        rgb = rgb.copy()
+        rgb[~valid] = INVALID_RGB
+    return rgb
+
+
+def classes_to_bytes(classes: NDArray[np.integer], ignore: int = 255) -> BytesImage:
+    """Class indices `(H, W)` to colours `(H, W, 3)`; `ignore` becomes grey."""
+    table = np.array([class_colour(i) for i in range(256)], np.uint8)
+    if 0 <= ignore < 256:
+        table[ignore] = INVALID_RGB
+    return np.asarray(table[classes])
+
+
+def upsample_patches(hidden: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """A patch grid `(h, w)` as a pixel mask `(H, W)`; H and W are multiples of h and w."""
+    factor_y, factor_x = shape[0] // hidden.shape[0], shape[1] // hidden.shape[1]
+    if (hidden.shape[0] * factor_y, hidden.shape[1] * factor_x) != shape:
+        raise ValueError(f"patch grid {hidden.shape} does not tile an image of {shape}")
+    return np.kron(hidden, np.ones((factor_y, factor_x), bool)).astype(bool)
+
+
+def draw_hidden(image: BytesImage, hidden: NDArray[np.bool_], opacity: float = 0.55) -> BytesImage:
+    """Tint the patches that the model did not see, so that the ground below stays readable.
+
+    Args:
+        image: `(H, W, 3)`.
+        hidden: `(h, w)`, True where hidden.
+        opacity: Of the tint.
+    """
+    mask = upsample_patches(hidden, (image.shape[0], image.shape[1]))
+    tinted = image.astype(np.float32)
+    tinted[mask] = (1 - opacity) * tinted[mask] + opacity * np.array(HIDDEN_RGB, np.float32)
+    return np.round(tinted).astype(np.uint8)
+
+
+def blank_hidden(image: BytesImage, hidden: NDArray[np.bool_]) -> BytesImage:
+    """What the model saw: hidden patches are grey."""
+    seen = image.copy()
+    seen[upsample_patches(hidden, (image.shape[0], image.shape[1]))] = INVALID_RGB
+    return seen
+
+
+def fill_hidden(image: BytesImage, predicted: BytesImage, hidden: NDArray[np.bool_]) -> BytesImage:
+    """The visible patches as seen, the hidden ones as predicted."""
+    mask = upsample_patches(hidden, (image.shape[0], image.shape[1]))
+    return np.where(mask[..., None], predicted, image)
+
+
+def to_data_uri(image: BytesImage, *, max_px: int = 256, exact: bool = False) -> str:
+    """Encode as WebP in a data URI.
+
+    Args:
+        image: `(H, W, 3)`.
+        max_px: Larger pictures are reduced to this side: by area, or to the nearest pixel where `exact`.
+        exact: Lossless, for maps whose colours are classes.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    side = max(picture.size)
+    if side > max_px:
+        size = (max(1, round(picture.width * max_px / side)), max(1, round(picture.height * max_px / side)))
+        picture = picture.resize(size, Image.Resampling.NEAREST if exact else Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", lossless=exact, quality=82, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

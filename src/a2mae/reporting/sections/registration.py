@@ -1,0 +1,139 @@
+"""How well the images lie on each other, and what was kept out and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from a2mae.reporting import text
+from a2mae.reporting.blocks import Block, Section, Table
+from a2mae.reporting.charts import chart
+from a2mae.reporting.frames import records
+from a2mae.reporting.inputs import ReportInputs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MAX_ROWS = 300
+
+
+def registration(inputs: ReportInputs) -> Section | None:
+    """Shifts per sensor: a chart of every shift and a table of medians."""
+    images = inputs.images
+    if images is None or not len(images):
+        return None
+    moved = images[images["registration"] == "registered"]
+    figure = go.Figure()
+    for sensor, of_sensor in moved.groupby("sensor", sort=True):
+        figure.add_scatter(
+            x=of_sensor["shift_x_m"],
+            y=of_sensor["shift_y_m"],
+            mode="markers",
+            name=str(sensor),
+            text=[f"{row['image_id']}<br>{text.day(row['datetime'])}" for row in records(of_sensor)],
+        )
+    figure.update_layout(
+        xaxis={"title": "moved east, m", "zeroline": True},
+        yaxis={"title": "moved north, m", "scaleanchor": "x", "zeroline": True},
+    )
+    rows = []
+    for sensor, of_sensor in images.groupby("sensor", sort=True):
+        states = of_sensor["registration"].value_counts()
+        of_moved = of_sensor[of_sensor["registration"] == "registered"]
+        lengths = np.hypot(of_moved["shift_x_m"].astype(float), of_moved["shift_y_m"].astype(float))
+        rows.append(
+            (
+                str(sensor),
+                text.count(len(of_sensor)),
+                text.count(states.get("reference", 0)),
+                text.count(states.get("registered", 0)),
+                text.count(states.get("nominal", 0)),
+                text.number(_median(lengths), 2),
+                text.number(_median(of_moved["residual_px"]), 3),
+                text.number(_median(of_moved["registration_quality"]), 2),
+            )
+        )
+    table = Table(
+        "Registration by sensor",
+        (
+            "sensor",
+            "images",
+            "reference",
+            "registered",
+            "as delivered",
+            "median shift, m",
+            "median residual, px",
+            "median quality",
+        ),
+        tuple(rows),
+        numeric=(1, 2, 3, 4, 5, 6, 7),
+    )
+    blocks: list[Block] = [table]
+    if len(moved):
+        blocks.insert(
+            0,
+            chart(
+                "shifts",
+                figure,
+                caption="Every registered image by how far it was moved. Zero would be a perfect georeference.",
+                alt=f"{len(moved)} shifts; the table below has their medians by sensor.",
+                height_px=420,
+            ),
+        )
+    return Section(
+        "registration",
+        "Registration",
+        f"{text.plural(len(moved), 'image')} moved onto the reference of the set at sub-pixel precision, in the same"
+        " warp that brings them to their grid: pixels are resampled once.",
+        tuple(blocks),
+    )
+
+
+def refused(inputs: ReportInputs) -> Section | None:
+    """Scenes and images that were kept out, counted by reason and listed."""
+    tables = [table for table in (inputs.refused_scenes, inputs.rejected_images) if table is not None]
+    if not tables:
+        return None
+    rows = [row for table in tables for row in records(table)]
+    if not rows:
+        return Section("refused", "What was refused", "Nothing: every scene and every image was used.")
+    counts: dict[tuple[str, str, str], list[dict[str, object]]] = {}
+    for row in rows:
+        counts.setdefault((str(row["stage"]), str(row["reason"]), str(row["sensor"])), []).append(row)
+    by_reason = Table(
+        "Refused, by reason",
+        ("stage", "reason", "sensor", "count", "example"),
+        tuple((*key, text.count(len(of)), str(of[0]["detail"])) for key, of in sorted(counts.items())),
+        numeric=(3,),
+    )
+    every = Table(
+        "Each of them" + (f" (the first {_MAX_ROWS} of {text.count(len(rows))})" if len(rows) > _MAX_ROWS else ""),
+        ("scene", "place", "sensor", "date", "reason", "detail"),
+        tuple(
+            (
+                str(row["scene_id"]),
+                str(row["location_id"] or text.ABSENT),
+                str(row["sensor"]),
+                text.day(row["datetime"]),
+                str(row["reason"]),
+                str(row["detail"]),
+            )
+            for row in rows[:_MAX_ROWS]
+        ),
+        folded=True,
+    )
+    return Section(
+        "refused",
+        "What was refused",
+        f"{text.plural(len(rows), 'scene or image', 'scenes and images')} kept out, each with its reason."
+        " Nothing is dropped silently.",
+        (by_reason, every),
+    )
+
+
+def _median(values: pd.Series[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> float | None:
+    numbers = np.asarray(values, float)
+    numbers = numbers[np.isfinite(numbers)]
+    return float(np.median(numbers)) if numbers.size else None

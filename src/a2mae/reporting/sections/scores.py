@@ -1,0 +1,164 @@
+"""The score table: pretrained against its random-initialised twin, and kNN over the ground sampling distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from a2mae.reporting import text
+from a2mae.reporting.blocks import Section, Table
+from a2mae.reporting.charts import chart
+from a2mae.reporting.frames import records
+from a2mae.reporting.inputs import ReportInputs
+from a2mae.reporting.sections.task_pictures import title_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAIN_METRICS = {"classify": "top1", "segment": "miou", "detect_change": "f1"}
+"""The metric that a task is judged by."""
+PRETRAINED, RANDOM = "pretrained", "random"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A task's main metric for both twins: (value, low, high)."""
+
+    task: str
+    metric: str
+    pretrained: tuple[float, float, float]
+    random: tuple[float, float, float]
+
+    @property
+    def gain(self) -> float:
+        """How much higher the pretrained one scores."""
+        return self.pretrained[0] - self.random[0]
+
+    @property
+    def clear(self) -> bool:
+        """Whether the two intervals do not overlap."""
+        return self.pretrained[1] > self.random[2] or self.random[1] > self.pretrained[2]
+
+    @property
+    def words(self) -> str:
+        """The finding as a sentence's end."""
+        if self.gain == 0:
+            return "no difference"
+        direction = "above" if self.gain > 0 else "below"
+        return (
+            f"{abs(self.gain):.3f} {direction} its random-initialised twin"
+            f" ({'intervals apart' if self.clear else 'intervals overlap'})"
+        )
+
+
+def comparisons(table: pd.DataFrame) -> list[Comparison]:
+    """The main metric of every task that has both twins."""
+    found = []
+    for task, metric in MAIN_METRICS.items():
+        rows = table[(table["task"] == task) & (table["metric"] == metric)]
+        sides = {str(row["model"]): (row["value"], row["low"], row["high"]) for row in records(rows)}
+        if {PRETRAINED, RANDOM} <= sides.keys():
+            found.append(Comparison(task, metric, sides[PRETRAINED], sides[RANDOM]))
+    return found
+
+
+def scores(inputs: ReportInputs) -> Section | None:
+    """Every score with its interval."""
+    table = inputs.scores
+    if table is None or not len(table):
+        return None
+    main = comparisons(table)
+    figure = go.Figure()
+    for model in (RANDOM, PRETRAINED):
+        sides = [getattr(item, model) for item in main]
+        figure.add_scatter(
+            x=[value for value, _, _ in sides],
+            y=[f"{title_of(item.task)}, {item.metric}" for item in main],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [high - value for value, _, high in sides],
+                "arrayminus": [value - low for value, low, _ in sides],
+            },
+            mode="markers",
+            marker={"size": 11, "symbol": "circle" if model == PRETRAINED else "diamond-open"},
+            name=f"{model}",
+        )
+    figure.update_layout(xaxis={"title": "score", "range": [0, 1]}, yaxis={"autorange": "reversed"})
+    lines = [f"{title_of(item.task)}: {item.words}." for item in main]
+    rows = tuple(
+        (
+            title_of(str(row["task"])),
+            str(row["metric"]),
+            str(row["model"]),
+            text.number(row["value"], 3),
+            f"{text.number(row['low'], 3)} – {text.number(row['high'], 3)}",
+            text.count(row["n"]),
+        )
+        for row in records(table)
+    )
+    everything = Table(
+        "All scores, with 95 % intervals from resampling places",
+        ("task", "metric", "model", "score", "95 % interval", "images"),
+        rows,
+        numeric=(3, 4, 5),
+    )
+    compared = chart(
+        "scores",
+        figure,
+        caption="The main metric of each task with its 95 % interval. Both models were trained the same way on the same"
+        " images; only their start differs.",
+        alt=" ".join(lines),
+        height_px=90 * max(len(main), 1) + 130,
+    )
+    return Section(
+        "scores",
+        "Did pretraining help?",
+        " ".join(lines) or "No task has both a pretrained and a random-initialised score.",
+        (compared, everything) if main else (everything,),
+    )
+
+
+def knn_over_gsd(inputs: ReportInputs) -> Section | None:
+    """Accuracy of the nearest neighbours as the images become coarser."""
+    table = inputs.scores
+    if table is None or "gsd_m" not in table.columns:
+        return None
+    knn = table[(table["metric"].str.startswith("knn")) & table["gsd_m"].notna()]
+    if not len(knn):
+        return None
+    figure = go.Figure()
+    for (model, metric), rows in knn.groupby(["model", "metric"], sort=True):
+        ordered = rows.sort_values("gsd_m")
+        figure.add_scatter(
+            x=ordered["gsd_m"],
+            y=ordered["value"],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": ordered["high"] - ordered["value"],
+                "arrayminus": ordered["value"] - ordered["low"],
+            },
+            mode="lines+markers",
+            name=f"{model}, {metric}",
+        )
+    figure.update_layout(
+        xaxis={"title": "ground sampling distance, m", "type": "log"}, yaxis={"title": "accuracy", "range": [0, 1]}
+    )
+    finest, coarsest = knn["gsd_m"].min(), knn["gsd_m"].max()
+    return Section(
+        "knn",
+        "Frozen features over scale",
+        "The encoder as pretrained, no weight changed: each test image is named by its nearest training images. A model"
+        " that knows its scale loses little as the images become coarser.",
+        (
+            chart(
+                "knn",
+                figure,
+                caption="k nearest neighbours over the ground sampling distance, with 95 % intervals.",
+                alt=f"kNN accuracy from {finest:g} m to {coarsest:g} m per pixel; the score table has the numbers.",
+            ),
+        ),
+    )

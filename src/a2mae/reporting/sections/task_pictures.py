@@ -1,0 +1,125 @@
+"""Each task's predictions beside their truth."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from a2mae.reporting import text
+from a2mae.reporting.blocks import Gallery, Picture, Section, Strip, Swatch
+from a2mae.reporting.inputs import ReportInputs, TaskInputs
+from a2mae.reporting.pictures import INVALID_RGB, class_colour, classes_to_bytes, hex_colour, to_data_uri
+
+IGNORE = 255
+"""Label of pixels that are in neither truth nor score."""
+
+_TITLES = {"classify": "Classification", "segment": "Segmentation", "detect_change": "Change detection"}
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def task_pictures(inputs: ReportInputs) -> list[Section]:
+    """One section per task that has pictures."""
+    sections = []
+    for task in inputs.tasks:
+        if task.pictures is None or not task.pictures.exists():
+            continue
+        with np.load(task.pictures, allow_pickle=False) as file:
+            arrays: Arrays = {name: file[name] for name in file.files}
+        number = min(len(arrays["truth"]), inputs.limits.examples)
+        if number:
+            draw = _labels if arrays["truth"].ndim == 1 else _maps
+            sections.append(draw(task, arrays, number, inputs.limits.picture_px))
+    return sections
+
+
+def title_of(task: str) -> str:
+    """A task's name for people; an unknown task keeps its own."""
+    return _TITLES.get(task, task)
+
+
+def _names(arrays: Arrays) -> list[str]:
+    return [str(name) for name in arrays["class_names"]]
+
+
+def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+    names = _names(arrays)
+    pictures = []
+    right = 0
+    for i in range(number):
+        truth, prediction = names[int(arrays["truth"][i])], names[int(arrays["prediction"][i])]
+        right += truth == prediction
+        verdict = "right" if truth == prediction else f"took it for {prediction}"
+        pictures.append(
+            Picture(
+                to_data_uri(np.asarray(arrays["image"][i], np.uint8), max_px=px),
+                f"A test image of {truth}; the model {'was right' if truth == prediction else verdict}",
+                (truth, verdict),
+                badge="✓" if truth == prediction else "✗",
+            )
+        )
+    return Section(
+        f"task-{task.name.replace('_', '-')}",
+        title_of(task.name),
+        f"{text.plural(number, 'test image')} with the true class and the pretrained model's answer: {right} right.",
+        (
+            Gallery(
+                "From the test split; places of the test split were seen in no training.", (Strip("", tuple(pictures)),)
+            ),
+        ),
+    )
+
+
+def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+    names = _names(arrays)
+    strips = []
+    seen: set[int] = set()
+    for i in range(number):
+        truth = np.asarray(arrays["truth"][i], np.uint8)
+        prediction = np.asarray(arrays["prediction"][i], np.uint8)
+        seen.update(int(value) for value in np.union1d(truth, prediction))
+        scored = truth != IGNORE
+        agreement = float((truth == prediction)[scored].mean()) if scored.any() else float("nan")
+        pictures = [
+            Picture(
+                to_data_uri(np.asarray(arrays[key][i], np.uint8), max_px=px), f"Test image {i + 1}, {words}", (words,)
+            )
+            for key, words in (("image", "image"), ("image_before", "before"), ("image_after", "after"))
+            if key in arrays
+        ]
+        pictures.append(
+            Picture(
+                to_data_uri(classes_to_bytes(truth, IGNORE), max_px=px, exact=True),
+                f"Test image {i + 1}, truth: {_shares(truth, names)}",
+                ("truth",),
+            )
+        )
+        pictures.append(
+            Picture(
+                to_data_uri(classes_to_bytes(prediction, IGNORE), max_px=px, exact=True),
+                f"Test image {i + 1}, prediction: {_shares(prediction, names)}",
+                ("prediction",),
+            )
+        )
+        strips.append(Strip(f"Test image {i + 1}", tuple(pictures), f"{text.percent(agreement)} of the pixels agree"))
+    legend = [Swatch(hex_colour(class_colour(i)), name) for i, name in enumerate(names) if i in seen or len(names) <= 3]
+    if IGNORE in seen:
+        legend.append(Swatch(hex_colour(INVALID_RGB), "not scored"))
+    return Section(
+        f"task-{task.name.replace('_', '-')}",
+        title_of(task.name),
+        f"{text.plural(number, 'test image')} beside the truth and the pretrained model's map.",
+        (
+            Gallery(
+                "From the test split; places of the test split were seen in no training.", tuple(strips), tuple(legend)
+            ),
+        ),
+    )
+
+
+def _shares(classes: NDArray[np.uint8], names: list[str]) -> str:
+    values, counts = np.unique(classes[classes != IGNORE], return_counts=True)
+    order = np.argsort(-counts)[:4]
+    total = max(int(counts.sum()), 1)
+    parts = [f"{names[int(values[i])]} {text.percent(counts[i] / total, 0)}" for i in order]
+    return ", ".join(parts) or "nothing scored"
