@@ -1,8 +1,9 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
-from a2mae.hooks import DefaultChain
+from a2mae.hooks import DefaultChain, KnownGroups
 
-HOOKS = (DefaultChain(),)
+# Pluggy calls the last first: a mistyped group is named before the chain is read.
+HOOKS = (DefaultChain(), KnownGroups())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

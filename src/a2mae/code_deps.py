@@ -1,0 +1,88 @@
+"""Which files of this package a module depends on, read from its imports without running them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = "a2mae"
+
+
+def code_of(package: str, source: Path) -> list[str]:
+    """Files that a stage's code consists of, as paths that begin with the source folder's name.
+
+    Imports inside functions count. So does a string that is a package with a `__main__` (a process is started as
+    `python -m a2mae.training`). A folder stands for its files where all of them are needed.
+
+    Args:
+        package: For example `a2mae.pipelines.pretrain`.
+        source: The folder that holds the package `a2mae`.
+
+    Returns:
+        Sorted POSIX paths such as `src/a2mae/sensors.py` or `src/a2mae/models`.
+    """
+    todo = [_file(package, source), *_folder(package, source).glob("*.py")]
+    found: set[Path] = set()
+    while todo:
+        file = todo.pop()
+        if file is None or file in found:
+            continue
+        found.add(file)
+        for name in _names(file, source):
+            todo.append(_file(name, source))
+            todo += [_file(parent, source) for parent in _parents(name)]
+    return sorted(path.relative_to(source.parent).as_posix() for path in _collapsed(found))
+
+
+def _folder(name: str, source: Path) -> Path:
+    return source.joinpath(*name.split("."))
+
+
+def _file(name: str, source: Path) -> Path | None:
+    """The file of a module, or None where the name is no module (a class, a function)."""
+    folder = _folder(name, source)
+    for path in (folder.with_suffix(".py"), folder / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _names(file: Path, source: Path) -> set[str]:
+    """Dotted names of this package that a file mentions in imports or as a program to start."""
+    names: set[str] = set()
+    if file == source / PACKAGE / "__init__.py":
+        return names  # its lazy conveniences are no part of a stage
+    for node in _nodes(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}."):
+            if _file(f"{node.value}.__main__", source):
+                names |= {node.value, f"{node.value}.__main__"}
+    return {name for name in names if name == PACKAGE or name.startswith(f"{PACKAGE}.")}
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING:`, which never run."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from _nodes(child)
+
+
+def _collapsed(files: set[Path]) -> set[Path]:
+    """Whole folders in place of their files, except the package itself and the shell's shared folders."""
+    result = set(files)
+    for folder in {file.parent for file in files}:
+        inside = set(folder.rglob("*.py"))
+        if inside <= files and folder.name != PACKAGE:
+            result = {path for path in result if folder not in path.parents} | {folder}
+    return {path for path in result if not any(parent in result for parent in path.parents)}

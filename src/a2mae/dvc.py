@@ -1,0 +1,145 @@
+"""`dvc.yaml` from the registry and the catalog: `python -m a2mae.dvc`, or `--check` to see whether it is current.
+
+Nothing is declared twice: a stage's inputs, outputs and parameters are those of its Kedro pipeline, the paths are the
+catalog's, and the code it depends on is what its nodes import. What the catalog cannot say by itself stands in an
+entry's `metadata: dvc:` (`out`: track this folder instead; `persist`: keep what a stopped run left; `kind`: `metrics`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from kedro.io import DataCatalog
+
+from a2mae.code_deps import code_of
+
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
+    from kedro.pipeline import Pipeline
+
+ENV = "base"
+HEADER = """\
+# Written by `make dvc` (python -m a2mae.dvc) from the pipeline registry, the catalog and the nodes' imports: do not
+# edit, a test holds it against them. `make repro` runs it.
+"""
+CURVES = "06_models/pretrain/run/metrics.csv"
+
+
+class StaleDvcError(RuntimeError):
+    """`dvc.yaml` is not what the registry and the catalog say."""
+
+
+def dvc_yaml(root: Path) -> str:
+    """The text of `dvc.yaml`.
+
+    Args:
+        root: The project's folder.
+    """
+    from kedro.framework.project import pipelines  # noqa: PLC0415 (Kedro configures itself first)
+    from kedro.framework.session import KedroSession  # noqa: PLC0415
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+
+    bootstrap_project(root)
+    context = KedroSession.create(project_path=root, env=ENV, save_on_close=False).load_context()
+    chain = context.config_loader["parameters"]["chain"]
+    stages = {stage: _stage(stage, pipelines[stage], context, root) for stage in chain}
+    curves = f"{context.config_loader['globals']['data_root']}/{CURVES}"
+    plots = [{"pretraining loss": {"x": {curves: "step"}, "y": {curves: "loss"}}}] if "pretrain" in chain else []
+    content: dict[str, object] = {"stages": stages} | ({"plots": plots} if plots else {})
+    return HEADER + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
+
+
+def _stage(name: str, pipeline: Pipeline, context: KedroContext, root: Path) -> dict[str, object]:
+    deps: list[object] = []
+    outs: list[object] = []
+    metrics: list[object] = []
+    for dataset in sorted(pipeline.inputs()):
+        entry = _tracked(dataset, context, root)
+        if entry is not None:
+            deps.append(entry[0])
+    for dataset in sorted(pipeline.all_outputs()):
+        entry = _tracked(dataset, context, root)
+        if entry is not None:
+            path, notes = entry
+            out: object = {path: {"persist": True}} if notes.get("persist") else path
+            (metrics if notes.get("kind") == "metrics" else outs).append(out)
+    stage: dict[str, object] = {"cmd": f"kedro run --env={ENV} --pipelines={name}"}
+    stage["deps"] = [*_unique(deps), *code_of(f"a2mae.pipelines.{name}", root / "src")]
+    stage["params"] = _params(pipeline, root)
+    stage["outs"] = _unique(outs)
+    stage["metrics"] = _unique(metrics)
+    return {key: value for key, value in stage.items() if value}
+
+
+def _tracked(dataset: str, context: KedroContext, root: Path) -> tuple[str, Mapping[str, object]] | None:
+    """Path and DVC notes of a dataset on disk; None for parameters and what stays in memory."""
+    if dataset.startswith("params:") or dataset == "parameters":
+        return None
+    catalog = context.catalog
+    assert isinstance(catalog, DataCatalog)
+    config = catalog.config_resolver.resolve_pattern(dataset)
+    path = config.get("filepath") or config.get("path")
+    if path is None:
+        return None
+    notes = (config.get("metadata") or {}).get("dvc", {})
+    path = Path(notes.get("out", path))
+    return (path.relative_to(root) if path.is_absolute() else path).as_posix(), notes
+
+
+def _params(pipeline: Pipeline, root: Path) -> list[object]:
+    """Parameter groups with the file that holds them; a node that takes all of them depends on whole files."""
+    files = sorted((root / "conf" / ENV).glob("parameters_*.yml"))
+    owner = {group: file for file in files for group in (yaml.safe_load(file.read_text("utf-8")) or {})}
+    if "parameters" in pipeline.inputs():
+        return [{file.relative_to(root).as_posix(): None} for file in files]
+    groups = sorted({name.removeprefix("params:").split(".")[0] for name in pipeline.inputs() if "params:" in name})
+    by_file: dict[str, list[str]] = {}
+    for group in groups:
+        by_file.setdefault(owner[group].relative_to(root).as_posix(), []).append(group)
+    return [{file: keys} for file, keys in by_file.items()]
+
+
+def _unique(items: list[object]) -> list[object]:
+    """The items without repetition, in order: two datasets may lie in one tracked folder."""
+    kept: list[object] = []
+    for item in items:
+        if item not in kept:
+            kept.append(item)
+    return kept
+
+
+def check(root: Path) -> None:
+    """Compare the file with what it would be.
+
+    Raises:
+        StaleDvcError: If it differs; the message says how to write it.
+    """
+    path = root / "dvc.yaml"
+    if not path.exists() or path.read_text("utf-8") != dvc_yaml(root):
+        raise StaleDvcError("dvc.yaml is not what the registry, the catalog and the imports say: run `make dvc`")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write `dvc.yaml` of the current folder, or check it."""
+    parser = argparse.ArgumentParser(prog="python -m a2mae.dvc", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if dvc.yaml is out of date; write nothing")
+    options = parser.parse_args(arguments)
+    root = Path.cwd()
+    if options.check:
+        try:
+            check(root)
+        except StaleDvcError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    else:
+        (root / "dvc.yaml").write_text(dvc_yaml(root), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

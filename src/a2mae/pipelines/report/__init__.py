@@ -1,0 +1,1 @@
+"""Report: the chain's outputs as one HTML page."""

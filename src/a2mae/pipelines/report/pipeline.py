@@ -1,0 +1,36 @@
+"""The report pipeline: one node that waits for every stage of the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kedro.pipeline import Pipeline, node
+
+from a2mae.pipelines.report.nodes import build_report
+
+OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
+    "simulate": ("simulation",),
+    "ingest": ("scenes", "locations", "refused_scenes"),
+    "coregister": ("image_sets", "rejected_images"),
+    "tag": ("images", "four_properties"),
+    "prune": ("pruned_sets", "prune_report"),
+    "pretrain": ("pretrained_model",),
+    "classify": ("classify.metrics", "classify.pictures"),
+    "segment": ("segment.metrics", "segment.pictures"),
+    "detect_change": ("detect_change.metrics", "detect_change.pictures"),
+    "embed": ("embeddings",),
+    "evaluate": ("scores",),
+}
+"""Which outputs of a stage the page shows; at least one of each, so that the report is made last."""
+
+
+def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
+    """Build the pipeline for a chain.
+
+    Args:
+        chain: Stages whose outputs exist; the others have no panel in the page.
+    """
+    shown = [name for stage in chain for name in OUTPUTS_SHOWN.get(stage, ())]
+    inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
+    inputs |= {name.replace(".", "_"): name for name in shown}
+    return Pipeline([node(build_report, inputs=inputs, outputs="report", name="build_report")])
