@@ -1,0 +1,91 @@
+"""From bands to tokens and back: a fixed number of drawn bands, or any bands described by their wavelength."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+ABSENT_NM = -1.0
+"""`wavelength_nm` of a band that only fills the tensor up: it is neither read nor scored."""
+
+
+class PatchEmbed(nn.Module):
+    """One linear map of a patch's pixels: any sensor fits because a fixed number of its bands is drawn (A²-MAE)."""
+
+    def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.in_chans = in_chans
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
+        """`(M, C, H, W)` to `(M, N, D)`; the wavelength is not looked at."""
+        if images.shape[1] != self.in_chans:
+            raise ValueError(
+                f"this encoder reads {self.in_chans} bands (bands='draw3', in_chans={self.in_chans}), found"
+                f" {images.shape[1]}: choose that many, or train with bands='wavelength' to read any number"
+            )
+        tokens: Tensor = self.proj(images).flatten(2).transpose(1, 2)
+        return tokens
+
+
+class WavelengthMixing(nn.Module):
+    """Weights of a linear map from any bands to `rank` channels, as a smooth function of each band's wavelength.
+
+    Equal to a patch kernel of rank `rank` generated per band, at the cost of one small product per pixel. Bands of a
+    sensor never seen get the weights of their wavelengths; radar (0 nm) has a learned vector of its own, so its
+    polarisations cannot be told apart.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, rank: int, features: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2.0 ** torch.linspace(-2, 3, features // 2), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(features, 128), nn.GELU(), nn.Linear(128, rank))
+        self.radar = nn.Parameter(torch.randn(rank) * 0.5)
+
+    def forward(self, wavelength_nm: Tensor) -> Tensor:
+        """`(..., C)` nanometres to `(..., C, rank)` weights; absent bands get zeros."""
+        octave = torch.log2(wavelength_nm.float().clamp(min=1.0) / 1000)[..., None]  # 0 at 1 µm
+        phase = 2 * math.pi * self.frequencies * octave / 4
+        weights: Tensor = self.mlp(torch.cat([phase.sin(), phase.cos()], dim=-1).to(self.radar.dtype))
+        weights = torch.where(wavelength_nm[..., None] > 0, weights, self.radar)
+        return weights * (wavelength_nm >= 0)[..., None]
+
+
+class WavelengthPatchEmbed(nn.Module):
+    """Wavelength-conditioned patch embedding [ours]: every band of a sensor at once, and of one never seen."""
+
+    def __init__(self, rank: int, embed_dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.mixing = WavelengthMixing(rank)
+        self.proj = nn.Conv2d(rank, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
+        """`(M, C, H, W)` and `(M, C)` nanometres to `(M, N, D)`."""
+        if wavelength_nm is None:
+            raise ValueError("bands='wavelength' needs wavelength_nm (B, C) in nanometres; 0 marks radar")
+        weights = self.mixing(wavelength_nm)  # (M, C, R)
+        present = (wavelength_nm >= 0).sum(-1).clamp(min=1)[:, None, None]
+        # Over the root of the count: the scale of the tokens does not depend on how many bands there are.
+        mixed = torch.einsum("mchw,mcr->mrhw", images, (weights / present**0.5).to(images.dtype))
+        tokens: Tensor = self.proj(mixed).flatten(2).transpose(1, 2)
+        return tokens
+
+
+class WavelengthPrediction(nn.Module):
+    """The head that predicts the pixels of any bands from a token, given their wavelengths [ours]."""
+
+    def __init__(self, rank: int, decoder_dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.mixing = WavelengthMixing(rank)
+        self.proj = nn.Linear(decoder_dim, patch_size * patch_size * rank)
+
+    def forward(self, tokens: Tensor, wavelength_nm: Tensor) -> Tensor:
+        """`(..., N, D)` and `(..., C)` nanometres to `(..., N, patch * patch * C)`, band fastest."""
+        basis = torch.unflatten(self.proj(tokens), -1, (-1, self.rank))  # (..., N, p*p, R)
+        weights = self.mixing(wavelength_nm).to(basis.dtype) / self.rank**0.5  # (..., C, R)
+        return torch.einsum("...npr,...cr->...npc", basis, weights).flatten(-2)

@@ -1,0 +1,234 @@
+"""Model directories: `config.json` + `model.safetensors`. Nothing here can execute what it reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from a2mae.models.encoder import Encoder, EncoderConfig
+from a2mae.models.pretrainer import Pretrainer
+from a2mae.models.registry import create_model, resolve
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+
+
+class CheckpointError(ValueError):
+    """A model directory that cannot be read, and why."""
+
+
+def save_pretrained(
+    model: Pretrainer, directory: str | os.PathLike[str], *, config: Mapping[str, Json] | None = None
+) -> Path:
+    """Write a model directory; each file appears whole or not at all, the same weights give the same bytes.
+
+    Args:
+        model: Made by `create_model`.
+        directory: Made if absent.
+        config: What else belongs to the model: `sensors`, `bands`, `normalization`
+            (`{sensor: {band: [mean, std]}}`), `data_manifest_hash`, `code_commit`.
+
+    Returns:
+        The directory.
+    """
+    reserved = {"format_version", "model", "kwargs"}
+    extra = dict(config or {})
+    if reserved & extra.keys():
+        raise ValueError(f"config must not hold {sorted(reserved & extra.keys())}: they are written from the model")
+    if not model.name:
+        raise ValueError("only models made by create_model can be saved: this one has no name")
+    document = {
+        "format_version": FORMAT_VERSION,
+        "model": model.name,
+        "kwargs": dataclasses.asdict(model.config),
+        "gsd_reference_m": model.config.gsd_reference_m,
+        **extra,
+    }
+    root = Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    save_weights(model, root / WEIGHTS_FILE)
+    _write_atomically(
+        root / CONFIG_FILE, (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    )
+    return root
+
+
+def from_pretrained(directory: str | os.PathLike[str]) -> Pretrainer:
+    """Read a whole pretraining model back, encoder and decoder, in evaluation mode.
+
+    Raises:
+        CheckpointError: If a file is missing, of another format version, damaged, or has other tensors.
+    """
+    root = Path(directory)
+    config = read_config(root)
+    try:
+        model = create_model(str(config["model"]), **_kwargs(config))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{root / CONFIG_FILE} describes no model of this version: {error}") from error
+    load_weights(model, root / WEIGHTS_FILE)
+    return model.eval()
+
+
+def load_encoder(directory: str | os.PathLike[str], *, drop_path: float = 0.0) -> Encoder:
+    """Read the encoder alone, in evaluation mode, with timm's vocabulary.
+
+    Args:
+        directory: Written by `save_pretrained`.
+        drop_path: Stochastic depth for finetuning.
+
+    Raises:
+        CheckpointError: As `from_pretrained`.
+    """
+    root = Path(directory)
+    config = read_config(root)
+    try:
+        _, full = resolve(str(config["model"]), _kwargs(config))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{root / CONFIG_FILE} describes no model of this version: {error}") from error
+    fields = {field.name: getattr(full, field.name) for field in dataclasses.fields(EncoderConfig)}
+    encoder = Encoder(EncoderConfig(**{**fields, "drop_path": drop_path}))
+    load_weights(encoder, root / WEIGHTS_FILE, prefix="encoder.")
+    return encoder.eval()
+
+
+def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
+    """The whole `config.json`, checked for its format.
+
+    Raises:
+        CheckpointError: If it is missing, no JSON object, or of another format version.
+    """
+    path = Path(directory) / CONFIG_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: {directory} is no model directory") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict) or not {"format_version", "model", "kwargs"} <= document.keys():
+        raise CheckpointError(f"{path} must be an object with format_version, model and kwargs")
+    if document["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {document['format_version']!r}; this code reads {FORMAT_VERSION}:"
+            " pretrain again or use the version of a2mae that wrote it"
+        )
+    return document
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's tensors as safetensors, atomically. Tensors that share memory are written under each name."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        part = Path(folder) / path.name
+        save_file(tensors, part)
+        part.replace(path)
+
+
+def load_weights(module: nn.Module, path: Path, *, prefix: str = "") -> None:
+    """Read a module's tensors back, strictly.
+
+    Args:
+        module: Whose tensors are filled.
+        path: A safetensors file; anything else is refused without being executed.
+        prefix: Read only the tensors under it.
+
+    Raises:
+        CheckpointError: If the file is missing, no safetensors, or its names or shapes differ.
+    """
+    tensors = read_safetensors(path)
+    if prefix:
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    load_strictly(module, tensors, str(path))
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: If it is missing or something else, above all a pickle.
+    """
+    try:
+        head = path.open("rb").read(16)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    # A zip archive (torch.save) or a bare pickle; safetensors starts with a length and a brace.
+    if head[:2] == b"PK" or (head[:1] == b"\x80" and head[8:9] != b"{"):
+        raise CheckpointError(
+            f"{path} is a pickle (torch.save), which can run code when loaded, and was not opened: convert it to"
+            " safetensors where you trust it: safetensors.torch.save_file(torch.load(file, weights_only=True), ...)"
+        )
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Fill a module; every name and shape has to be there and no other.
+
+    Raises:
+        CheckpointError: Listing what is missing, extra or of another shape; the module is unchanged.
+    """
+    expected = module.state_dict()
+    problems = describe_difference({name: tuple(value.shape) for name, value in expected.items()}, tensors)
+    if problems:
+        raise CheckpointError(f"{source} does not fit this model: {problems}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def describe_difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> str:
+    """What differs between the tensors a model has and those it is given; empty if nothing does."""
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name} is {tuple(found[name].shape)} instead of {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if tuple(found[name].shape) != expected[name]
+    ]
+    parts = [
+        f"{title} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        for title, names in (("missing", missing), ("not known", extra), ("other shape", shapes))
+        if names
+    ]
+    return "; ".join(parts)
+
+
+def _kwargs(config: Mapping[str, Json]) -> dict[str, object]:
+    kwargs = config["kwargs"]
+    if not isinstance(kwargs, dict):
+        raise CheckpointError(f"kwargs in {CONFIG_FILE} must be an object, found {type(kwargs).__name__}")
+    return dict(kwargs)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+    os.chmod(part, 0o644)
+    os.replace(part, path)
+
+
+__all__ = [
+    "CheckpointError",
+    "from_pretrained",
+    "load_encoder",
+    "load_strictly",
+    "load_weights",
+    "read_config",
+    "read_safetensors",
+    "save_pretrained",
+    "save_weights",
+]

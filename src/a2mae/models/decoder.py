@@ -1,0 +1,56 @@
+"""The plain decoder of MAE and A²-MAE: mask tokens, encodings, a few blocks, one linear head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from a2mae.models.bands import WavelengthPrediction
+from a2mae.models.encoder import EncoderConfig, build_blocks, init_weights
+from a2mae.models.encodings import sincos_2d
+from a2mae.models.masking import Mask
+
+
+class PixelDecoder(nn.Module):
+    """Predicts the pixels of every patch from the visible tokens (MAE §3; A²-MAE: 512 wide, 8 blocks, 16 heads)."""
+
+    def __init__(self, encoder: EncoderConfig, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.width = width
+        self.embed = nn.Linear(encoder.embed_dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = build_blocks(width, depth, heads)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pred: nn.Linear | WavelengthPrediction = (
+            nn.Linear(width, encoder.patch_size**2 * encoder.in_chans)
+            if encoder.bands == "draw3"
+            else WavelengthPrediction(encoder.spectral_rank, width, encoder.patch_size)
+        )
+        init_weights(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(
+        self, encoded: Tensor, mask: Mask, grid: tuple[int, int], scale: Tensor, wavelength_nm: Tensor | None
+    ) -> Tensor:
+        """Predict all patches.
+
+        Args:
+            encoded: `(B, 1 + V, D)` of the encoder.
+            mask: What the V slots are.
+            grid: Patches in height and width.
+            scale: `(B, K)` each image's own ratio of GSD to the reference; ones for MAE.
+            wavelength_nm: `(B, K, C)`, only read by the wavelength head.
+
+        Returns:
+            `(B, K, N, patch * patch * C)`.
+        """
+        x = self.embed(encoded)
+        cls, x = x[:, :1], mask.restore(x[:, 1:], self.mask_token)  # (B, 1, Dd), (B, K, N, Dd)
+        x = x + sincos_2d(grid, scale, self.width).to(x.dtype)  # each image's own GSD, no location; CLS gets zeros
+        images, patches = x.shape[1:3]
+        x = torch.cat([cls, x.flatten(1, 2)], dim=1)  # one sequence: attention across images
+        for block in self.blocks:
+            x = block(x)
+        x = torch.unflatten(self.norm(x)[:, 1:], 1, (images, patches))
+        prediction: Tensor = self.pred(x) if isinstance(self.pred, nn.Linear) else self.pred(x, wavelength_nm)
+        return prediction

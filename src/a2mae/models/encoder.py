@@ -1,0 +1,294 @@
+"""The encoder that every method trains and every task uses: patches + encodings → transformer → tokens.
+
+timm's blocks and timm's vocabulary (`forward_features`, `forward_intermediates`, `num_features`, `patch_size`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from a2mae.models import encodings
+from a2mae.models.bands import PatchEmbed, WavelengthPatchEmbed
+from a2mae.models.checks import check_gsd, check_images, check_lonlat
+from a2mae.models.encodings import Place
+from a2mae.models.geosot import footprint_bits
+
+ENCODINGS = ("sincos", "gsd", "paper", "own")
+"""`sincos`: plain patch index (MAE). `gsd`: times the GSD (Scale-MAE). `paper`, `own`: A²-MAE's and its variant."""
+BANDS = ("draw3", "wavelength")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """What defines an encoder; everything is saved with it.
+
+    Attributes:
+        embed_dim: Width D.
+        depth: Blocks.
+        num_heads: Attention heads per block.
+        mlp_ratio: Hidden width of a block's MLP over D.
+        patch_size: Side of a patch in pixels.
+        in_chans: Bands read at once; only for `bands="draw3"`.
+        bands: `draw3` for a fixed number of drawn bands, `wavelength` for any number described by their wavelengths.
+        spectral_rank: Channels that bands are mixed into; only for `bands="wavelength"`.
+        encoding: One of `ENCODINGS`.
+        gsd_reference_m: The GSD G whose ratio r = GSD / G is 1.
+        drop_path: Stochastic depth of the last block, growing linearly from 0; for finetuning.
+    """
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    patch_size: int = 16
+    in_chans: int = 3
+    bands: str = "draw3"
+    spectral_rank: int = 32
+    encoding: str = "sincos"
+    gsd_reference_m: float = 1.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
+        if self.bands not in BANDS:
+            raise ValueError(f"unknown bands {self.bands!r}; choose one of {', '.join(BANDS)}")
+        for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_chans", "spectral_rank", "gsd_reference_m"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})")
+        multiple = 32 if self.encoding in ("paper", "own") else 4
+        if self.embed_dim % multiple or (multiple == 32 and self.embed_dim > 1024):
+            limit = " and at most 1024" if multiple == 32 else ""
+            raise ValueError(
+                f"encoding {self.encoding!r} needs an embed_dim that is a multiple of {multiple}{limit},"
+                f" found {self.embed_dim}"
+            )
+
+
+class Encoder(nn.Module):
+    """A pre-norm vision transformer (ViT, norm eps 1e-6, qkv bias) over the patches of one image or of a set."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_features = self.embed_dim = config.embed_dim
+        self.patch_size = config.patch_size
+        self.patch_embed: PatchEmbed | WavelengthPatchEmbed = (
+            PatchEmbed(config.in_chans, config.embed_dim, config.patch_size)
+            if config.bands == "draw3"
+            else WavelengthPatchEmbed(config.spectral_rank, config.embed_dim, config.patch_size)
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.blocks = build_blocks(
+            config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, drop_path=config.drop_path
+        )
+        self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        init_weights(self)
+        nn.init.normal_(self.cls_token, std=0.02)
+
+    # -- for tasks -----------------------------------------------------------------------------------------------
+
+    def forward_features(
+        self,
+        images: Tensor,
+        *,
+        gsd_m: Tensor | float | None = None,
+        lonlat_deg: Tensor | None = None,
+        day: Tensor | None = None,
+        sensor_id: Tensor | None = None,
+        wavelength_nm: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens of single images, final norm applied.
+
+        Args:
+            images: `(B, C, H, W)` normalised, H and W multiples of the patch.
+            gsd_m: `(B,)` or one number, metres per pixel as fed; not needed for the `sincos` encoding.
+            lonlat_deg: `(B, 2)` centre of each image; None leaves the place unknown (zero bits).
+            day: `(B,)` days since 1970-01-01; None leaves the date unknown. Only `own` reads it.
+            sensor_id: Accepted for a common call; no present encoding reads it.
+            wavelength_nm: `(B, C)` or `(C,)` nanometres; only for `bands="wavelength"`.
+
+        Returns:
+            `(B, 1 + N, D)`, CLS first.
+
+        Raises:
+            ValueError: If an input is missing, of the wrong shape, not finite or out of range.
+        """
+        x = self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm)  # (B, N, D)
+        return self.transform(x)
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: Sequence[int] | int | None = None,
+        *,
+        norm: bool = False,
+        gsd_m: Tensor | float | None = None,
+        lonlat_deg: Tensor | None = None,
+        day: Tensor | None = None,
+        sensor_id: Tensor | None = None,
+        wavelength_nm: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Feature maps after the chosen blocks.
+
+        Args:
+            images: As for `forward_features`, like the other arguments.
+            indices: Block numbers, negative from the end; a number n means the last n; None means all.
+            norm: Apply the final norm to each map.
+            gsd_m: See `forward_features`.
+            lonlat_deg: See `forward_features`.
+            day: See `forward_features`.
+            sensor_id: See `forward_features`.
+            wavelength_nm: See `forward_features`.
+
+        Returns:
+            Maps `(B, D, h, w)` in the order of `indices`.
+        """
+        depth = len(self.blocks)
+        chosen = list(range(depth)) if indices is None else indices
+        chosen = list(range(depth - chosen, depth)) if isinstance(chosen, int) else list(chosen)
+        wanted = [index + depth if index < 0 else index for index in chosen]
+        if not wanted or not all(0 <= index < depth for index in wanted):
+            raise ValueError(f"indices must name blocks of 0 to {depth - 1} (or negative), found {indices}")
+        height, width = (side // self.patch_size for side in images.shape[-2:])
+        x = self._with_cls(self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm))
+        maps: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks[: max(wanted) + 1]):
+            x = block(x)
+            if index in wanted:
+                tokens = (self.norm(x) if norm else x)[:, 1:]
+                maps[index] = torch.unflatten(tokens.transpose(1, 2), 2, (height, width))
+        return [maps[index] for index in wanted]
+
+    def forward(
+        self,
+        images: Tensor,
+        gsd_m: Tensor | float | None = None,
+        lonlat_deg: Tensor | None = None,
+        day: Tensor | None = None,
+        wavelength_nm: Tensor | None = None,
+    ) -> Tensor:
+        """The CLS feature of each image, `(B, D)`; arguments as `forward_features`."""
+        return self.forward_features(images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, wavelength_nm=wavelength_nm)[
+            :, 0
+        ]
+
+    # -- for pretraining -----------------------------------------------------------------------------------------
+
+    def embed_set(self, pixels: Tensor, place: Place, wavelength_nm: Tensor | None) -> Tensor:
+        """Patch tokens with their encodings, before any masking.
+
+        Args:
+            pixels: `(B, K, C, H, W)`.
+            place: Of the K images.
+            wavelength_nm: `(B, K, C)`.
+
+        Returns:
+            `(B, K, N, D)`.
+        """
+        batch, images, _, height, width = pixels.shape
+        flat_wavelength = None if wavelength_nm is None else wavelength_nm.flatten(0, 1)
+        tokens: Tensor = self.patch_embed(pixels.flatten(0, 1), flat_wavelength)  # (B*K, N, D)
+        tokens = torch.unflatten(tokens, 0, (batch, images))
+        return tokens + self.encode((height // self.patch_size, width // self.patch_size), place).to(tokens.dtype)
+
+    def encode(self, grid: tuple[int, int], place: Place) -> Tensor:
+        """The encoding of every patch of every image, `(B, K or 1, N, D)` float32."""
+        config = self.config
+        if config.encoding == "paper":
+            return encodings.paper_encoding(grid, place, config.embed_dim, config.gsd_reference_m)
+        if config.encoding == "own":
+            return encodings.own_encoding(grid, place, config.embed_dim, config.gsd_reference_m)
+        if config.encoding == "gsd":  # Scale-MAE §3.1
+            return encodings.sincos_2d(grid, place.gsd_m / config.gsd_reference_m, config.embed_dim)
+        return encodings.sincos_2d(grid, torch.ones_like(place.gsd_m), config.embed_dim)
+
+    def transform(self, tokens: Tensor, shown: Tensor | None = None) -> Tensor:
+        """CLS, blocks, norm.
+
+        Args:
+            tokens: `(B, V, D)`.
+            shown: `(B, V)` bool, False for padding that nobody may attend to; None if there is none.
+
+        Returns:
+            `(B, 1 + V, D)`.
+        """
+        x = self._with_cls(tokens)
+        attention = None
+        if shown is not None:
+            attention = torch.nn.functional.pad(shown, (1, 0), value=True)[:, None, None, :]  # CLS is always seen
+        for block in self.blocks:
+            x = block(x, attn_mask=attention)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def _with_cls(self, tokens: Tensor) -> Tensor:
+        # CLS has no position: its encoding is zero (Scale-MAE, A²-MAE and MAE alike).
+        return torch.cat([self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
+
+    def _embed(
+        self,
+        images: Tensor,
+        gsd_m: Tensor | float | None,
+        lonlat_deg: Tensor | None,
+        day: Tensor | None,
+        wavelength_nm: Tensor | None,
+    ) -> Tensor:
+        check_images(images, self.patch_size)
+        batch, _, height, width = images.shape
+        if gsd_m is None:
+            if self.config.encoding != "sincos":
+                raise ValueError(
+                    f"encoding {self.config.encoding!r} needs gsd_m: metres per pixel of each image as it is fed,"
+                    " shape (B,) or one number"
+                )
+            gsd_m = self.config.gsd_reference_m
+        gsd = torch.as_tensor(gsd_m, dtype=torch.float32, device=images.device)
+        gsd = gsd.expand(batch) if gsd.ndim == 0 else gsd
+        check_gsd(gsd, (batch,))
+        bits = None
+        if lonlat_deg is not None:
+            check_lonlat(lonlat_deg, (batch,))
+            if self.config.encoding in ("paper", "own"):
+                size_m = torch.stack([gsd * width, gsd * height], dim=-1)
+                bits = footprint_bits(lonlat_deg, size_m)[:, None]
+        if day is not None and tuple(day.shape) != (batch,):
+            raise ValueError(f"day must have shape {(batch,)}, found {tuple(day.shape)}")
+        if wavelength_nm is not None:
+            wavelength_nm = wavelength_nm.to(images.device).expand(batch, -1)[:, None]
+        place = Place(gsd[:, None], bits, None if day is None else day[:, None])
+        return self.embed_set(images[:, None], place, wavelength_nm)[:, 0]
+
+
+def build_blocks(
+    width: int, depth: int, heads: int, mlp_ratio: float = 4.0, *, drop_path: float = 0.0
+) -> nn.ModuleList:
+    """Pre-norm blocks of timm: qkv bias, GELU, LayerNorm eps 1e-6."""
+    # timm annotates a class but calls it as a factory.
+    norm = cast("type[nn.Module]", partial(nn.LayerNorm, eps=1e-6))
+    rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
+    return nn.ModuleList(
+        Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate) for rate in rates
+    )
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier-uniform linears and patch kernel, zero biases (MAE, Scale-MAE and A²-MAE alike)."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, (PatchEmbed, WavelengthPatchEmbed)):
+            nn.init.xavier_uniform_(child.proj.weight.view(child.proj.weight.shape[0], -1))
+            nn.init.zeros_(child.proj.bias)  # type: ignore[arg-type]

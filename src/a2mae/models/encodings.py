@@ -1,0 +1,145 @@
+"""Positional, geographic and temporal encodings: pure functions of metres, degrees and days, per sample and grid.
+
+Nothing here is learned and nothing is interpolated: an encoding is a value of where a patch lies, not a table.
+All functions compute in float32 and return float32; the caller casts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DAYS_PER_YEAR = 365.2425
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where, at which scale and when the K images of each sample were seen.
+
+    Attributes:
+        gsd_m: `(B, K)` metres per pixel.
+        geosot_bits: `(B, K, 256)` of 0 and 1, most significant bit of each code first; None where the place is unknown.
+        day: `(B, K)` days since 1970-01-01 UTC; None where the date is unknown.
+    """
+
+    gsd_m: Tensor
+    geosot_bits: Tensor | None = None
+    day: Tensor | None = None
+
+
+def sincos_1d(position: Tensor, width: int) -> Tensor:
+    """All sines, then all cosines of the position at `width / 2` frequencies w_k = 10000^(-k / (width / 2)).
+
+    Args:
+        position: Any shape, any unit.
+        width: Even.
+
+    Returns:
+        `(*position.shape, width)`.
+    """
+    k = torch.arange(width // 2, dtype=torch.float32, device=position.device)
+    w = 1.0 / 10000 ** (k / (width / 2.0))
+    angle = position.float()[..., None] * w
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def sincos_2d(grid: tuple[int, int], scale: Tensor, width: int) -> Tensor:
+    """The GSD positional encoding PE(x, y) = [e_x, e_y] of the patch index times the scale (Scale-MAE §3.1).
+
+    Args:
+        grid: Patches in height and width.
+        scale: `(...)` the ratio r of the sample's GSD to the reference; 1 gives the plain encoding of MAE.
+        width: A multiple of 4; half of it for each axis, x first.
+
+    Returns:
+        `(..., N, width)` with N = height * width patches in row order.
+
+    Raises:
+        ValueError: If the width is not a multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"a 2-D sine-cosine encoding needs a width that is a multiple of 4, found {width}")
+    height, length = grid
+    r = scale.float()[..., None]
+    e_x = sincos_1d(torch.arange(length, device=scale.device) * r, width // 2)  # (..., W, width/2)
+    e_y = sincos_1d(torch.arange(height, device=scale.device) * r, width // 2)  # (..., H, width/2)
+    shape = (*scale.shape, height, length, width // 2)
+    return torch.cat([e_x[..., None, :, :].expand(shape), e_y[..., :, None, :].expand(shape)], dim=-1).flatten(-3, -2)
+
+
+def location_encoding(bits: Tensor, width: int) -> Tensor:
+    """The leading bits of the eight GeoSOT codes, as many as fit (A²-MAE: all 256 at width 1024).
+
+    Args:
+        bits: `(..., 256)`.
+        width: Of the encoder: a multiple of 32, at most 1024; a quarter of it holds the location.
+
+    Returns:
+        `(..., width / 4)`: at 1024 the 32 bits of each code, at narrower widths the width / 32 most significant.
+    """
+    return torch.unflatten(bits.float(), -1, (8, 32))[..., : width // 32].flatten(-2)
+
+
+def paper_encoding(grid: tuple[int, int], place: Place, width: int, gsd_reference_m: float) -> Tensor:
+    """A²-MAE's geographic encoding: the anchor's location bits and three images' scale encodings, shared by all images.
+
+    Three slots of the paper hold images 1, 2 and 3; where a set is smaller the anchor fills the slot (as the released
+    sampler repeats image 1), where it is larger the first three images fill them [ours].
+
+    Args:
+        grid: Patches in height and width.
+        place: Of K images, the first is the anchor.
+        width: 1024 = 256 location + 3 x 256 scale; narrower widths keep those shares.
+        gsd_reference_m: The GSD whose ratio is 1.
+
+    Returns:
+        `(B, 1, N, width)`: one vector per patch index, the same for every image of the set.
+    """
+    images = place.gsd_m.shape[1]
+    slots = [index if index < images else 0 for index in range(3)]
+    ratio = place.gsd_m[:, slots] / gsd_reference_m  # (B, 3)
+    scale = sincos_2d(grid, ratio, width // 4).permute(0, 2, 1, 3).flatten(2)  # (B, N, 3 * width/4)
+    location = _location(place, width)[:, :1].expand(-1, scale.shape[1], -1)  # (B, N, width/4)
+    return torch.cat([location, scale], dim=-1)[:, None]
+
+
+def own_encoding(grid: tuple[int, int], place: Place, width: int, gsd_reference_m: float) -> Tensor:
+    """Each image's own place, scale and date [ours]: location bits, GSD encoding, time, in shares 1 : 2 : 1.
+
+    Returns:
+        `(B, K, N, width)`.
+    """
+    scale = sincos_2d(grid, place.gsd_m / gsd_reference_m, width // 2)  # (B, K, N, width/2)
+    tokens = scale.shape[:3]
+    location = _location(place, width)[:, :, None].expand(*tokens, -1)
+    if place.day is None:
+        time = scale.new_zeros(*tokens, width // 4)
+    else:
+        time = time_encoding(place.day, width // 4)[:, :, None].expand(*tokens, -1)
+    return torch.cat([location, scale, time], dim=-1)
+
+
+def time_encoding(day: Tensor, width: int) -> Tensor:
+    """Season and year of a date: integer harmonics of the year (continuous at new year), then years since 2000.
+
+    Args:
+        day: Any shape, days since 1970-01-01.
+        width: A multiple of 4.
+
+    Returns:
+        `(*day.shape, width)`; the j-th harmonic has amplitude 1/j, so that near dates have near encodings.
+    """
+    years = (day.float() - 10957.0) / DAYS_PER_YEAR  # 10957 days from 1970 to 2000
+    harmonic = torch.arange(1, width // 4 + 1, dtype=torch.float32, device=day.device)
+    phase = 2 * math.pi * years[..., None] * harmonic
+    season = torch.cat([phase.sin() / harmonic, phase.cos() / harmonic], dim=-1)
+    return torch.cat([season, sincos_1d(years, width // 2)], dim=-1)
+
+
+def _location(place: Place, width: int) -> Tensor:
+    if place.geosot_bits is None:
+        return torch.zeros(*place.gsd_m.shape, width // 4, device=place.gsd_m.device)
+    return location_encoding(place.geosot_bits, width)

@@ -1,0 +1,111 @@
+"""GeoSOT-2D codes of coordinates and footprints, vectorised in torch (Cheng et al.; METHOD.md section 2).
+
+One coordinate is 32 bits: sign (1 = west or south), 8 bits of whole degrees, 6 of minutes, 6 of seconds and 11 of the
+second's fraction in 1/2048. A code of layer n keeps its n leading bits: layer 9 is a cell of 1 degree, 15 of 1 minute,
+21 of 1 second, 32 of 1/2048 second.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+METRES_PER_DEGREE = 111_319.49
+"""Of latitude, and of longitude at the equator (WGS 84 semi-major axis)."""
+
+LAYERS = 32
+_CELL_DEG: list[float] = (
+    [512.0 / 2**n for n in range(10)]  # layers 0-9: 512 to 1 degrees
+    + [32.0 / 2**n / 60 for n in range(6)]  # 10-15: 32 to 1 minutes
+    + [32.0 / 2**n / 3600 for n in range(6)]  # 16-21: 32 to 1 seconds
+    + [0.5 / 2**n / 3600 for n in range(11)]  # 22-32: 1/2 to 1/2048 seconds
+)
+
+
+def cell_size_deg(layer: int) -> float:
+    """Side of a cell in degrees.
+
+    Raises:
+        ValueError: If the layer is not 0 to 32.
+    """
+    if not 0 <= layer <= LAYERS:
+        raise ValueError(f"GeoSOT layer must be 0 to {LAYERS}, found {layer}")
+    return _CELL_DEG[layer]
+
+
+def layer_for_size(size_m: float) -> int:
+    """The finest layer whose cell is at least as large as a footprint [ours]: 14 (2 minutes) at 1,920 m.
+
+    Args:
+        size_m: Side of the footprint in metres.
+    """
+    if not (math.isfinite(size_m) and size_m > 0):
+        raise ValueError(f"a footprint's side must be positive metres, found {size_m}")
+    fitting = [n for n in range(1, LAYERS + 1) if _CELL_DEG[n] * METRES_PER_DEGREE >= size_m]
+    return fitting[-1] if fitting else 1
+
+
+def encode(degrees: Tensor, layer: Tensor | int = LAYERS) -> Tensor:
+    """GeoSOT-2D codes of coordinates.
+
+    Args:
+        degrees: `(...)` float64 longitudes or latitudes; negative is west or south.
+        layer: 1 to 32, how many leading bits to keep; a number or a tensor that broadcasts.
+
+    Returns:
+        `(...)` int64 holding unsigned 32-bit codes.
+    """
+    # Units of 1/2048 second are whole numbers below 2^31, exact in float64.
+    units = (degrees.double().abs() * (3600 * 2048)).floor().long()
+    seconds = units // 2048
+    code = (
+        ((degrees < 0).long() << 31)
+        | ((seconds // 3600) << 23)
+        | ((seconds // 60 % 60) << 17)
+        | ((seconds % 60) << 11)
+        | (units % 2048)
+    )
+    dropped = LAYERS - torch.as_tensor(layer, device=code.device)
+    return (code >> dropped) << dropped
+
+
+def codes_to_bits(codes: Tensor) -> Tensor:
+    """Unsigned 32-bit codes as float32 bits, the most significant first.
+
+    Args:
+        codes: `(..., 8)` int64: four corners (upper left, upper right, lower right, lower left) x (lon, lat).
+
+    Returns:
+        `(..., 256)` of 0 and 1.
+    """
+    shift = torch.arange(31, -1, -1, device=codes.device)
+    return ((codes[..., None] >> shift) & 1).flatten(-2).float()
+
+
+def footprint_bits(lonlat_deg: Tensor, size_m: Tensor) -> Tensor:
+    """Bits of the footprint around a centre, on a local flat Earth.
+
+    Args:
+        lonlat_deg: `(..., 2)` longitude and latitude of the centre.
+        size_m: `(..., 2)` extent east-west and north-south in metres.
+
+    Returns:
+        `(..., 256)`; the layer is `layer_for_size` of the larger side.
+    """
+    lon, lat = lonlat_deg.double().unbind(-1)
+    width, height = size_m.double().unbind(-1)
+    half_lat = height / 2 / METRES_PER_DEGREE
+    half_lon = width / 2 / (METRES_PER_DEGREE * torch.cos(torch.deg2rad(lat)).clamp(min=1e-6))
+    west, east = _wrap(lon - half_lon), _wrap(lon + half_lon)
+    north, south = (lat + half_lat).clamp(max=90), (lat - half_lat).clamp(min=-90)
+    corners = torch.stack([west, north, east, north, east, south, west, south], dim=-1)
+    cells_m = torch.tensor(_CELL_DEG[1:], dtype=torch.float64, device=lat.device) * METRES_PER_DEGREE
+    larger = torch.maximum(width, height)[..., None]
+    layer = (cells_m >= larger).sum(-1).clamp(min=1)
+    return codes_to_bits(encode(corners, layer[..., None]))
+
+
+def _wrap(lon: Tensor) -> Tensor:
+    return torch.remainder(lon + 180, 360) - 180

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from a2mae.models import create_model, list_models, loss_by_group
+
+METHODS = ("a2mae", "scale_mae", "mae")
+
+
+@pytest.mark.parametrize("all_valid", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_reaches_every_parameter(method, all_valid, tiny, make_batch):
+    model = create_model(f"{method}_vit_tiny_patch8", **tiny)
+    batch = make_batch(all_valid=all_valid)
+    out = model(batch)
+    out.loss.backward()
+    assert out.loss.dtype == torch.float32 and out.loss.ndim == 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert out.prediction["pixels"].shape == batch.pixels.shape
+    tokens = (32 // model.pixels_per_token) * (48 // model.pixels_per_token)
+    assert out.hidden.shape == out.token_loss.shape == (2, 3, tokens)
+    assert not out.token_weight[~out.hidden].any(), "a visible token was scored"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_by_group_adds_up(method, tiny, make_batch):
+    batch = make_batch(all_valid=False)
+    model = create_model(f"{method}_vit_tiny_patch8", **tiny)
+    out = model(batch)
+    total, weight = loss_by_group(out, batch.sensor_id, batch.same_source_as_anchor, 3)
+    assert total.shape == weight.shape == (3, 3)
+    assert not weight[2].any() and not weight[1, :2].any() and not weight[0, 2]
+    assert weight[0, 0] > 0 and weight[0, 1] > 0 and weight[1, 2] > 0
+    mean = total.sum() / weight.sum()
+    assert mean.item() == pytest.approx(out.loss.item(), rel=1e-2 if method == "scale_mae" else 1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_can_be_drawn_again_or_given(method, tiny, make_batch):
+    model = create_model(f"{method}_vit_tiny_patch8", **tiny).eval()
+    first, second = (model(make_batch(), generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first.hidden, second.hidden) and first.loss == second.loss
+    given = model(make_batch(), hidden=first.hidden)
+    torch.testing.assert_close(given.loss, first.loss)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_invalid_pixels_count_for_nothing(method, tiny, make_batch):
+    model = create_model(f"{method}_vit_tiny_patch8", **tiny).eval()
+    batch = make_batch(all_valid=False)
+    out = model(batch, generator=torch.Generator().manual_seed(3))
+    patch = model.pixels_per_token
+    any_valid = batch.valid.unfold(2, patch, patch).unfold(3, patch, patch).flatten(2, 3).flatten(3).any(-1)
+    assert not (~out.hidden & ~any_valid).any(), "shown"
+    assert not out.token_weight[~any_valid].any(), "scored"
+    # What stands in pixels of a token without any valid pixel changes nothing.
+    dead = (~any_valid).unflatten(2, (32 // patch, 48 // patch))
+    dead = dead.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    object.__setattr__(batch, "pixels", batch.pixels + 9 * dead[:, :, None])
+    torch.testing.assert_close(
+        model(batch, generator=torch.Generator().manual_seed(3)).loss, out.loss, atol=1e-6, rtol=0
+    )
+
+
+def test_names_and_arguments():
+    assert "a2mae_vit_large_patch16" in list_models()
+    with pytest.raises(ValueError, match="did you mean 'a2mae_vit_large_patch16'"):
+        create_model("a2mae_vit_larg_patch16")
+    with pytest.raises(TypeError, match="did you mean 'masking'"):
+        create_model("a2mae_vit_tiny_patch16", maskin="anchor")
+    with pytest.raises(ValueError, match="unknown masking strategy 'x'"):
+        create_model("a2mae_vit_tiny_patch16", masking="x")
