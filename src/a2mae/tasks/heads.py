@@ -1,0 +1,188 @@
+"""Heads that turn a ViT's tokens into classes: pooled for images, decoded for pixels, fused for two dates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from timm.layers.attention_pool import AttentionPoolLatent
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LinearHead(nn.Module):
+    """BatchNorm without affine and one linear layer on a pooled token: the probe of MAE and Scale-MAE."""
+
+    def __init__(self, features: int, classes: int, *, pool: str = "cls") -> None:
+        """Make the head.
+
+        Args:
+            features: Width D of the tokens.
+            classes: K.
+            pool: `cls`, or `mean` of the patch tokens.
+
+        Raises:
+            ValueError: For another pooling.
+        """
+        super().__init__()
+        if pool not in ("cls", "mean"):
+            raise ValueError(f"pool must be 'cls' or 'mean', found {pool!r}")
+        self.pool = pool
+        self.norm = nn.BatchNorm1d(features, affine=False, eps=1e-6)
+        self.linear = nn.Linear(features, classes)
+        nn.init.trunc_normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(B, 1 + N, D)` → `(B, K)`."""
+        pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)
+        logits: Tensor = self.linear(self.norm(pooled))
+        return logits
+
+
+class AttentiveHead(nn.Module):
+    """One learned query attends over all tokens (timm's latent attention pooling), then a linear layer."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        heads = next(count for count in (8, 6, 4, 3, 2, 1) if features % count == 0)
+        self.attention = AttentionPoolLatent(features, num_heads=heads, mlp_ratio=2.0)
+        self.norm = nn.LayerNorm(features)
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(B, 1 + N, D)` → `(B, K)`."""
+        logits: Tensor = self.linear(self.norm(self.attention(tokens)))
+        return logits
+
+
+class LinearDecoder(nn.Module):
+    """Each token predicts the classes of its own patch's pixels: one linear layer, no upsampling."""
+
+    def __init__(self, features: int, levels: int, classes: int, patch: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(1, features) for _ in range(levels)])
+        self.linear = nn.Conv2d(features * levels, classes * patch * patch, 1)
+        self.shuffle = nn.PixelShuffle(patch)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
+        normed = [norm(level) for norm, level in zip(self.norms, maps, strict=True)]
+        logits: Tensor = self.shuffle(self.linear(torch.cat(normed, dim=1)))
+        return logits
+
+
+class ConvDecoder(nn.Module):
+    """A light decoder: levels projected, grown by pixel shuffle to half resolution, refined by convolutions."""
+
+    def __init__(self, features: int, levels: int, classes: int, patch: int, width: int = 64) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(1, features) for _ in range(levels)])
+        grow = max(patch // 2, 1)
+        self.project = nn.Conv2d(features * levels, width * grow * grow // 4, 1)
+        self.shuffle = nn.PixelShuffle(grow)
+        self.refine = nn.Sequential(
+            nn.Conv2d(width // 4, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.GELU(),
+            nn.Conv2d(width, classes * 4, 1),
+        )
+        self.to_pixels = nn.PixelShuffle(patch // grow)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
+        normed = [norm(level) for norm, level in zip(self.norms, maps, strict=True)]
+        logits: Tensor = self.to_pixels(self.refine(self.shuffle(self.project(torch.cat(normed, dim=1)))))
+        return logits
+
+
+class UPerNetHead(nn.Module):
+    """UPerNet (arXiv 1807.10221) on a plain ViT: levels rescaled to 4, 2, 1 and 1/2 times the token grid."""
+
+    LEVELS = 4
+
+    def __init__(self, features: int, classes: int, patch: int, width: int = 128) -> None:
+        super().__init__()
+        self.patch = patch
+        self.pyramid = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose2d(features, features // 2, 2, stride=2),
+                    nn.GroupNorm(1, features // 2),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(features // 2, features // 4, 2, stride=2),
+                ),
+                nn.ConvTranspose2d(features, features // 2, 2, stride=2),
+                nn.Identity(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
+        )
+        channels = [features // 4, features // 2, features, features]
+        # The decoder drops the two finest entries (1 and 1/2 of the image), which a ViT does not have.
+        self.decoder = UPerNetDecoder([0, 0, *channels], encoder_depth=5, decoder_channels=width)
+        self.classify = nn.Conv2d(width, classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
+        height, width = maps[0].shape[-2:]
+        levels = [rescale(level) for rescale, level in zip(self.pyramid, maps, strict=True)]
+        fused = self.decoder([maps[0], maps[0], *levels])
+        logits: Tensor = F.interpolate(
+            self.classify(fused), size=(height * self.patch, width * self.patch), mode="bilinear", align_corners=False
+        )
+        return logits
+
+
+class ChangeFusion(nn.Module):
+    """Joins the features of two dates from one shared encoder into one map per level."""
+
+    def __init__(self, features: int, levels: int, mode: str = "difference_concat") -> None:
+        """Make the fusion.
+
+        Args:
+            features: Width D.
+            levels: How many levels there are.
+            mode: `difference` |after − before|; `concat`; `difference_concat`: both; `attention`: the tokens of each
+                date attend to the other's before the difference is taken.
+
+        Raises:
+            ValueError: For another mode.
+        """
+        super().__init__()
+        parts = {"difference": 1, "concat": 2, "difference_concat": 3, "attention": 3}
+        if mode not in parts:
+            raise ValueError(f"fusion must be one of {', '.join(parts)}, found {mode!r}")
+        self.mode = mode
+        self.project = nn.ModuleList([nn.Conv2d(parts[mode] * features, features, 1) for _ in range(levels)])
+        if mode == "attention":
+            heads = next(count for count in (8, 6, 4, 3, 2, 1) if features % count == 0)
+            self.norm = nn.LayerNorm(features)
+            self.attention = nn.MultiheadAttention(features, heads, batch_first=True)
+
+    def forward(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
+        """Two lists of levels `(B, D, h, w)` → one."""
+        return [
+            project(self._join(first, second))
+            for project, first, second in zip(self.project, before, after, strict=True)
+        ]
+
+    def _join(self, before: Tensor, after: Tensor) -> Tensor:
+        if self.mode == "attention":
+            before, after = self._attend(before, after), self._attend(after, before)
+        difference = (after - before).abs()
+        if self.mode == "difference":
+            return difference
+        if self.mode == "concat":
+            return torch.cat([before, after], dim=1)
+        return torch.cat([difference, before, after], dim=1)
+
+    def _attend(self, query: Tensor, other: Tensor) -> Tensor:
+        grid = query.shape[-2:]
+        tokens, context = (self.norm(level.flatten(2).transpose(1, 2)) for level in (query, other))
+        attended, _ = self.attention(tokens, context, context, need_weights=False)
+        joined: Tensor = query + attended.transpose(1, 2).unflatten(2, grid)
+        return joined
