@@ -16,6 +16,11 @@ needs_ms = pytest.mark.skipif(not EUROSAT_MS.is_dir(), reason="../shared/data/eu
 RGB, MS = FORMATS["rgb_bytes"], FORMATS["eurosat_ms"]
 
 
+def with_encoding(layout, **changes):
+    encoding = dataclasses.replace(layout.sensor.encoding, **changes)
+    return dataclasses.replace(layout, sensor=dataclasses.replace(layout.sensor, encoding=encoding))
+
+
 @pytest.fixture
 def pictures(tmp_path):
     """Two classes of 20 real JPEGs."""
@@ -79,7 +84,7 @@ def test_absent_folder_no_classes_empty_class(pictures, tmp_path):
 def test_wrong_band_count_and_wrong_type_say_what_was_seen(pictures):
     with pytest.raises(TaskDataError, match="3 bands, but the stated format has 13"):
         list(ClassFolder(pictures, MS).samples())
-    as_counts = dataclasses.replace(RGB, encoding=dataclasses.replace(MS.encoding))
+    as_counts = with_encoding(RGB, dtype="uint16")
     with pytest.raises(TaskDataError, match=r"uint8 with values \d+ to \d+, but the stated format is uint16"):
         list(ClassFolder(pictures, as_counts).samples())
 
@@ -109,10 +114,10 @@ def test_eurosat_multispectral_is_reflectance_with_places(few_ms):
 @pytest.mark.real_data
 @needs_ms
 def test_wrong_scale_is_refused_with_the_values_seen(few_ms):
-    wrong = dataclasses.replace(MS, encoding=dataclasses.replace(MS.encoding, scale=1.0))
+    wrong = with_encoding(MS, scale=1.0)
     with pytest.raises(TaskDataError, match=r"values are .* with median .*reflectance is 0 to 1"):
         list(ClassFolder(few_ms, wrong).samples())
-    already_scaled = dataclasses.replace(MS, encoding=dataclasses.replace(MS.encoding, scale=1e-8))
+    already_scaled = with_encoding(MS, scale=1e-8)
     with pytest.raises(TaskDataError, match="reflectance is 0 to 1"):
         list(ClassFolder(few_ms, already_scaled).samples())
 

@@ -344,3 +344,7 @@ class TaskData:
         images = stored.astype(np.float32) * np.float32(encoding.scale) + np.float32(encoding.offset)
         images *= valid[:, :, None]
         return TaskArrays(images, valid, np.asarray(self._targets.get_orthogonal_selection((rows,))))
+
+    def read_targets(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Labels alone, `(N,)` or `(N, H, W)`."""
+        return np.asarray(self._targets.get_orthogonal_selection((rows,)))

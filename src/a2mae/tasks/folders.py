@@ -37,33 +37,32 @@ class FolderFormat:
     """What the files of a folder hold, as stated by the user.
 
     Attributes:
-        sensor: Bands in file order.
-        encoding: How file integers become physical values.
+        sensor: Bands in file order, and how file integers become physical values.
         gsd_m: Metres per pixel.
     """
 
     sensor: Sensor
-    encoding: Encoding
     gsd_m: float
 
 
+def _rgb_bytes_sensor() -> Sensor:
+    """8-bit pictures rendered from Sentinel-2: an id of their own, because their numbers are not reflectance."""
+    bands = BUILTIN_SENSORS["sentinel-2-l2a"].subset(("B04", "B03", "B02")).bands
+    encoding = Encoding("uint8", 1 / BYTE, 0.0, 0, Units.DN)
+    return Sensor("rgb-bytes", "8-bit RGB pictures", 10, bands, encoding)
+
+
 def _eurosat_ms_sensor() -> Sensor:
-    """Sentinel-2 L1C in EuroSAT's published band order: B8A comes last."""
+    """Sentinel-2 L1C in EuroSAT's published band order (B8A comes last) and scale (reflectance x 10,000)."""
     order = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
-    return BUILTIN_SENSORS["sentinel-2-l1c"].subset(order)
+    bands = BUILTIN_SENSORS["sentinel-2-l1c"].subset(order).bands
+    encoding = Encoding("uint16", 1e-4, 0.0, 0, Units.REFLECTANCE)
+    return Sensor("sentinel-2-l1c-eurosat", "EuroSAT multispectral", 10, bands, encoding)
 
 
 FORMATS: dict[str, FolderFormat] = {
-    "rgb_bytes": FolderFormat(
-        sensor=BUILTIN_SENSORS["sentinel-2-l2a"].subset(("B04", "B03", "B02")),
-        encoding=Encoding("uint8", 1 / BYTE, 0.0, 0, Units.DN),
-        gsd_m=10.0,
-    ),
-    "eurosat_ms": FolderFormat(
-        sensor=_eurosat_ms_sensor(),
-        encoding=Encoding("uint16", 1e-4, 0.0, 0, Units.REFLECTANCE),
-        gsd_m=10.0,
-    ),
+    "rgb_bytes": FolderFormat(sensor=_rgb_bytes_sensor(), gsd_m=10.0),
+    "eurosat_ms": FolderFormat(sensor=_eurosat_ms_sensor(), gsd_m=10.0),
 }
 """Known layouts: 8-bit RGB pictures (digital numbers, not reflectance), and EuroSAT's multispectral GeoTIFFs."""
 
@@ -102,7 +101,7 @@ def class_folder_spec(folder: Path, layout: FolderFormat) -> TaskSpec:
         class_names=tuple(classes),
         colors=(),
         bands=layout.sensor.bands,
-        encoding=layout.encoding,
+        encoding=layout.sensor.encoding,
         gsd_m=layout.gsd_m,
         notes=("split by a hash of the file name: 70 % train, 10 % val, 20 % test",),
     )
@@ -186,11 +185,11 @@ class ClassFolder:
                 f"{path}: {pixels.shape[0]} bands, but the stated format has {bands}"
                 f" ({', '.join(self.layout.sensor.band_names)}); set classify.data.format"
             )
-        if pixels.dtype.name != self.layout.encoding.dtype:
+        if pixels.dtype.name != self.layout.sensor.encoding.dtype:
             low, high = pixels.min(), pixels.max()
             raise TaskDataError(
                 f"{path}: {pixels.dtype.name} with values {low} to {high}, but the stated format is"
-                f" {self.layout.encoding.dtype} ({self.layout.encoding.units}); set classify.data.format"
+                f" {self.layout.sensor.encoding.dtype} ({self.layout.sensor.encoding.units}); set classify.data.format"
             )
 
 
@@ -203,7 +202,7 @@ class _ValueRange:
         self._low, self._high = math.inf, -math.inf
 
     def add(self, pixels: npt.NDArray[np.integer[Any]]) -> None:
-        encoding = self._layout.encoding
+        encoding = self._layout.sensor.encoding
         self._low = min(self._low, float(pixels.min()) * encoding.scale + encoding.offset)
         self._high = max(self._high, float(pixels.max()) * encoding.scale + encoding.offset)
         self._medians.append(float(np.median(pixels)) * encoding.scale + encoding.offset)
@@ -214,14 +213,14 @@ class _ValueRange:
         Raises:
             TaskDataError: With the values seen.
         """
-        if self._layout.encoding.units is not Units.REFLECTANCE or not self._medians:
+        if self._layout.sensor.encoding.units is not Units.REFLECTANCE or not self._medians:
             return
-        median = float(np.median(self._medians))
+        encoding, median = self._layout.sensor.encoding, float(np.median(self._medians))
         if not 0.005 < median < UNIT_REFLECTANCE_LIMIT:
             raise TaskDataError(
-                f"{folder}: decoded as {self._layout.encoding.units} with scale {self._layout.encoding.scale} and"
-                f" offset {self._layout.encoding.offset} the values are {self._low:.4g} to {self._high:.4g} with"
-                f" median {median:.4g}; reflectance is 0 to 1. State the right format (classify.data.format)"
+                f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset} the"
+                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1."
+                " State the right format (classify.data.format)"
             )
 
 

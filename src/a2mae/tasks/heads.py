@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from timm.layers.attention_pool import AttentionPoolLatent
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,7 +63,7 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, features: int, levels: int, classes: int, patch: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([nn.GroupNorm(1, features) for _ in range(levels)])
+        self.norms = nn.ModuleList([LayerNorm2d(features) for _ in range(levels)])
         self.linear = nn.Conv2d(features * levels, classes * patch * patch, 1)
         self.shuffle = nn.PixelShuffle(patch)
 
@@ -78,7 +79,7 @@ class ConvDecoder(nn.Module):
 
     def __init__(self, features: int, levels: int, classes: int, patch: int, width: int = 64) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([nn.GroupNorm(1, features) for _ in range(levels)])
+        self.norms = nn.ModuleList([LayerNorm2d(features) for _ in range(levels)])
         grow = max(patch // 2, 1)
         self.project = nn.Conv2d(features * levels, width * grow * grow // 4, 1)
         self.shuffle = nn.PixelShuffle(grow)

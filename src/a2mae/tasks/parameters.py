@@ -1,0 +1,139 @@
+"""Parameters of tasks, evaluation and embedding."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from a2mae.parameters import Parameters
+
+
+class SimulatedDataParameters(Parameters):
+    """How task data is cut from the image-set store and the simulated truth."""
+
+    sensors: tuple[str, ...] = Field(
+        ("sentinel-2-l2a",), min_length=1, description="whose images are used; all are brought to the first one's grid"
+    )
+    bands: tuple[str, ...] = Field(
+        ("blue", "green", "red", "nir", "swir16", "swir22"),
+        min_length=1,
+        description="common names of the bands that are stored; every sensor must have them",
+    )
+    chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
+    stride_px: int | None = Field(None, ge=8, description="step between samples; null: chip_px, so without overlap")
+    min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
+    min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
+    max_per_class: int | None = Field(None, ge=1, description="classification: samples per class and split at most")
+    cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
+    pairs_per_place: int = Field(2, ge=1, description="change: date pairs per place at most")
+    max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
+
+
+class DataParameters(Parameters):
+    """Where a task's data comes from."""
+
+    folder: str | None = Field(
+        None, description="classification: a folder per class; null: cut from the simulated truth"
+    )
+    format: Literal["rgb_bytes", "eurosat_ms"] = Field(
+        "rgb_bytes", description="what the folder's files hold, see tasks/folders.py"
+    )
+    simulated: SimulatedDataParameters = Field(
+        default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
+    )
+
+
+class FinetuneParameters(Parameters):
+    """One training recipe, used for the pretrained encoder and its random-initialised twin alike."""
+
+    mode: Literal["full", "frozen", "lora"] = Field(
+        "full", description="train all; the head only; or the head and low-rank updates of the attention"
+    )
+    lora_rank: int = Field(8, ge=1, description="rank of the updates; only for mode lora")
+    steps: int = Field(200, ge=1, description="fixed number of optimiser steps")
+    batch_size: int = Field(32, ge=2, description="samples per step")
+    lr: float = Field(1e-3, gt=0, description="AdamW, of the head; earlier blocks less by layer_decay")
+    layer_decay: float = Field(0.75, gt=0, le=1, description="learning rate factor per block towards the input")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW")
+    warmup_steps: int = Field(20, ge=0, description="linear, then half a cosine")
+    clip_grad: float = Field(1.0, gt=0, description="largest gradient norm")
+    loss: Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"] = Field(
+        "cross_entropy", description="see tasks/losses.py"
+    )
+    class_weight_power: float = Field(
+        0.0, ge=0, le=1, description="lift rare classes: weight = (1 / frequency) ** power; 0 is off"
+    )
+    augment: bool = Field(True, description="flips and quarter turns")
+
+
+class TaskParameters(Parameters):
+    """A task: data, bands, head and recipe."""
+
+    seed: int = Field(0, ge=0, description="order, augmentation, head's and random twin's initial weights")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    bands: tuple[str, ...] = Field(
+        ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
+    )
+    head: Literal["linear", "mean", "attentive", "conv", "upernet"] = Field("linear", description="see tasks/model.py")
+    fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
+        "difference_concat", description="change: how the two dates are joined"
+    )
+    data: DataParameters = Field(
+        default_factory=lambda: DataParameters.model_validate({}), description="where samples come from"
+    )
+    finetune: FinetuneParameters = Field(
+        default_factory=lambda: FinetuneParameters.model_validate({}), description="the recipe"
+    )
+    bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
+    pictures: int = Field(8, ge=0, le=64, description="test samples kept as pictures for the report")
+
+
+class EvaluateParameters(Parameters):
+    """Frozen encoders judged by kNN and linear probe."""
+
+    seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    data: tuple[str, ...] = Field(
+        ("classify",), description="task data to score on: 'classify' (as prepared), or the path of a prepared folder"
+    )
+    folder: str | None = Field(None, description="also score on this folder per class, for example EuroSAT; null: not")
+    format: Literal["rgb_bytes", "eurosat_ms"] = Field("rgb_bytes", description="what the folder's files hold")
+    folder_samples: int | None = Field(None, ge=100, description="use this many files of the folder; null: all")
+    bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoders see")
+    encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
+        ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
+    )
+    k: int = Field(20, ge=1, description="neighbours")
+    relative_gsd: tuple[float, ...] = Field(
+        (0.125, 0.25, 0.5, 1.0), min_length=1, description="image size relative to native, Scale-MAE's protocol"
+    )
+    c_grid: tuple[float, ...] = Field(
+        (0.001, 0.01, 0.1, 1.0), min_length=1, description="linear probe: inverse regularisation, chosen on validation"
+    )
+    shots: tuple[int, ...] = Field((1, 5, 10), description="few-shot probes: labels per class; empty: none")
+    shot_seeds: int = Field(5, ge=1, description="few-shot: draws of the labels")
+    batch_size: int = Field(64, ge=1, description="images per forward pass")
+    bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
+
+    @model_validator(mode="after")
+    def _scales_make_sense(self) -> EvaluateParameters:
+        if any(not 0 < scale <= 1 for scale in self.relative_gsd) or 1.0 not in self.relative_gsd:
+            raise ValueError(f"relative_gsd must lie in (0, 1] and hold 1.0, found {list(self.relative_gsd)}")
+        return self
+
+
+class EmbedParameters(Parameters):
+    """Embeddings and maps of whole rasters."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    raster: str | None = Field(
+        None, description="path of a GeoTIFF, COG or VRT with all bands; null: one scene of the simulated Earth"
+    )
+    sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
+    bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoder sees, a multiple of three")
+    tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
+    overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
+    batch_size: int = Field(8, ge=1, description="windows per forward pass")
+    quantise: bool = Field(False, description="embeddings as int8 with a scale per dimension")
+    maps: bool = Field(True, description="also class and change maps of the finetuned models")

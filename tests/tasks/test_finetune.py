@@ -1,0 +1,248 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from task_samples import SENTINEL2, make_samples, spec_for
+
+from a2mae.models.checkpoint import CheckpointError, load_encoder, save_pretrained
+from a2mae.models.registry import create_model
+from a2mae.tasks.checkpoint import (
+    Finetuned,
+    bands_per_view,
+    encoder_normalisation,
+    load_task_model,
+    random_twin,
+    save_task_model,
+)
+from a2mae.tasks.data import Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.finetune import NotFiniteError, finetune, flipped, predict
+from a2mae.tasks.inputs import TaskInputs, plan_inputs
+from a2mae.tasks.metrics import ConfusionCounts, accuracy, change_f1, mean_iou
+from a2mae.tasks.model import HEADS, HeadConfig, TaskModel
+from a2mae.tasks.parameters import FinetuneParameters
+
+CPU = torch.device("cpu")
+LEARNT = {
+    Task.CLASSIFY: ("mean", accuracy, 0.9),
+    Task.SEGMENT: ("conv", mean_iou, 0.7),
+    Task.DETECT_CHANGE: ("conv", change_f1, 0.7),
+}
+STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A model directory as pretraining leaves it, small."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("pretrain")
+    model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=4, decoder_dim=32)
+    save_pretrained(model, folder, config={"sensors": [SENTINEL2.id], "normalization": STATISTICS})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for task in Task:
+        write_task_data(folder / task, spec_for(task), make_samples(task, count=40, size=32))
+    return {task: TaskData(folder / task) for task in Task}
+
+
+def build(pretrained, data, task, head, *, fusion="difference_concat", bands=("red", "green", "blue")):
+    encoder = load_encoder(pretrained)
+    plan = plan_inputs(data[task], bands, encoder_normalisation(pretrained), bands_per_view=bands_per_view(encoder))
+    classes = len(data[task].spec.class_names)
+    torch.manual_seed(1)
+    model = TaskModel(encoder, HeadConfig(task, head, classes, plan.views, plan.bands_per_view, fusion))
+    return model, TaskInputs(data[task], plan), plan
+
+
+@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in HEADS[task]])
+def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(pretrained, data, task, head):
+    model, inputs, _ = build(pretrained, data, task, head)
+    batch = inputs.batch(np.arange(4))
+    logits = model(batch)
+    assert logits.shape == (4, model.config.classes, *batch.targets.shape[1:])
+    torch.nn.functional.cross_entropy(logits, batch.targets).backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None and "encoder.norm" not in name]
+    assert silent == []
+
+
+@pytest.mark.parametrize("fusion", ["difference", "concat", "difference_concat", "attention"])
+def test_every_fusion_sees_both_dates(pretrained, data, fusion):
+    model, inputs, _ = build(pretrained, data, Task.DETECT_CHANGE, "conv", fusion=fusion)
+    model.eval()
+    batch = inputs.batch(np.arange(2))
+    base = model(batch)
+    for time in (0, 1):
+        images = batch.images.clone()
+        images[:, time, :, :8, :8] += 1
+        assert (model(dataclasses.replace(batch, images=images)) - base).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_finetuning_learns_each_task_and_the_saved_model_says_the_same(pretrained, data, tmp_path, task):
+    head, metric, wanted = LEARNT[task]
+    model, inputs, plan = build(pretrained, data, task, head)
+    recipe = FinetuneParameters(steps=60, batch_size=16, lr=3e-3, warmup_steps=5)
+    history = finetune(model, inputs, data[task].rows("train"), recipe, seed=0, device=CPU)
+    assert history[-1].loss < 0.5 * history[0].loss
+    test = data[task].rows("test")
+    prediction = predict(model, inputs, test, batch_size=8, device=CPU)
+    counts = ConfusionCounts(data[task].read_targets(test), prediction, test, model.config.classes)
+    assert metric(counts.matrix) > wanted
+
+    save_task_model(
+        tmp_path / "model",
+        Finetuned(model, plan, data[task].spec),
+        pretrained_config={"format_version": 1, "model": "a2mae_vit_tiny_patch8", "kwargs": kwargs(model)},
+        start="pretrained",
+        recipe=recipe.model_dump(),
+    )
+    again = load_task_model(tmp_path / "model")
+    assert (again.plan, again.spec) == (plan, data[task].spec)
+    same = predict(again.model, TaskInputs(data[task], again.plan), test, batch_size=8, device=CPU)
+    np.testing.assert_array_equal(same, prediction)
+    # and its encoder is an encoder like any other
+    finetuned = load_encoder(tmp_path / "model").state_dict()
+    assert all(torch.equal(value, model.encoder.state_dict()[name]) for name, value in finetuned.items())
+
+
+def kwargs(model):
+    return {**dataclasses.asdict(model.encoder.config), "decoder_dim": 32}
+
+
+def test_same_seed_same_weights(pretrained, data):
+    runs = []
+    for _ in range(2):
+        model, inputs, _ = build(pretrained, data, Task.SEGMENT, "linear")
+        finetune(model, inputs, data[Task.SEGMENT].rows("train"), FinetuneParameters(steps=3), seed=5, device=CPU)
+        runs.append(model.state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+@pytest.mark.parametrize("mode", ["frozen", "lora"])
+def test_modes_change_what_they_may(pretrained, data, mode):
+    model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    recipe = FinetuneParameters(steps=4, mode=mode, lora_rank=2, lr=1e-2)
+    finetune(model, inputs, data[Task.CLASSIFY].rows("train"), recipe, seed=0, device=CPU)
+    after = model.encoder.state_dict()
+    assert after.keys() == before.keys()  # LoRA is merged: the architecture is plain again
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if mode == "frozen":
+        assert changed == set()
+    else:
+        assert changed == {f"blocks.{i}.attn.{layer}.weight" for i in range(4) for layer in ("qkv", "proj")}
+        delta = after["blocks.0.attn.qkv.weight"] - before["blocks.0.attn.qkv.weight"]
+        assert torch.linalg.matrix_rank(delta.double(), rtol=1e-3) <= 2
+
+
+def test_learning_rate_falls_towards_the_input(pretrained, data):
+    from timm.optim._param_groups import param_groups_layer_decay
+
+    model, _, _ = build(pretrained, data, Task.CLASSIFY, "mean")
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    named = {name: scale[id(p)] for name, p in model.named_parameters()}
+    blocks = [named[f"encoder.blocks.{i}.attn.qkv.weight"] for i in range(4)]
+    ladder = [
+        named["encoder.patch_embed.proj.weight"],
+        *blocks,
+        named["encoder.norm.weight"],
+        named["head.linear.weight"],
+    ]
+    assert ladder[-1] == 1.0
+    assert all(b >= 2 * a for a, b in itertools.pairwise(ladder[:5]))
+    assert ladder[4] == ladder[5] == 0.5
+
+
+def test_random_twin_has_the_architecture_and_other_weights(pretrained):
+    encoder = load_encoder(pretrained)
+    state = torch.random.get_rng_state()
+    twin, again, other = random_twin(encoder, 3), random_twin(encoder, 3), random_twin(encoder, 4)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert twin.config == encoder.config
+    weight = "blocks.0.attn.qkv.weight"
+    assert torch.equal(twin.state_dict()[weight], again.state_dict()[weight])
+    assert not torch.equal(twin.state_dict()[weight], other.state_dict()[weight])
+    assert not torch.equal(twin.state_dict()[weight], encoder.state_dict()[weight])
+
+
+def test_inputs_are_normalised_as_the_encoder_was_taught(pretrained, data):
+    _, inputs, plan = build(pretrained, data, Task.SEGMENT, "linear")
+    assert plan.normalised_by == ("model",)
+    batch = inputs.batch(np.array([3]))
+    physical = data[Task.SEGMENT].read(np.array([3])).images
+    np.testing.assert_allclose(batch.images.numpy(), (physical - 0.05) / 0.03, atol=1e-5)
+    assert batch.gsd_m.tolist() == [10.0]
+    assert batch.lonlat_deg.tolist() == [[11.0, 47.0]]
+
+
+def test_an_unknown_sensor_is_normalised_by_its_training_split(data):
+    plan = plan_inputs(data[Task.DETECT_CHANGE], ("red", "green", "blue"), {}, bands_per_view=3)
+    assert plan.normalised_by == ("data",)
+    train = data[Task.DETECT_CHANGE].read(data[Task.DETECT_CHANGE].rows("train")).images.astype(np.float64)
+    np.testing.assert_allclose(plan.mean[0], train.mean((0, 1, 3, 4)), rtol=1e-5)
+    np.testing.assert_allclose(plan.std[0], train.std((0, 1, 3, 4)), rtol=1e-4)
+
+
+def test_lazy_and_cached_inputs_are_equal(pretrained, data):
+    _, inputs, plan = build(pretrained, data, Task.SEGMENT, "linear")
+    rows = np.array([9, 2, 30])
+    lazy = TaskInputs(data[Task.SEGMENT], plan, cache_mb=0).batch(rows)
+    assert torch.equal(lazy.images, inputs.batch(rows).images)
+    assert torch.equal(lazy.targets, inputs.batch(rows).targets)
+
+
+def test_bands_that_do_not_fit_are_refused(pretrained, data):
+    with pytest.raises(TaskDataError, match=r"3 bands at a time; found 2 \(red, green\).*'segment\.bands'"):
+        build(pretrained, data, Task.SEGMENT, "linear", bands=("red", "green"))
+    with pytest.raises(TaskDataError, match=r"pretrained on 'sentinel-2-l2a' without band 'B02'"):
+        plan_inputs(
+            data[Task.SEGMENT],
+            ("red", "green", "blue"),
+            {SENTINEL2.id: {"B03": [0, 1], "B04": [0, 1]}},
+            bands_per_view=3,
+        )
+
+
+def test_two_views_join_their_features(pretrained, data):
+    model, inputs, plan = build(pretrained, data, Task.SEGMENT, "linear", bands=("red", "green", "blue") * 2)
+    assert plan.views == 2
+    assert model(inputs.batch(np.arange(2))).shape == (2, 3, 32, 32)
+
+
+def test_flips_move_image_and_target_together(pretrained, data):
+    _, inputs, _ = build(pretrained, data, Task.SEGMENT, "linear")
+    batch = inputs.batch(np.arange(2))
+    tagged = dataclasses.replace(batch, images=batch.targets[:, None, None].float())
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(64):
+        moved = flipped(tagged, rng, pixels=True)
+        assert torch.equal(moved.images[:, 0, 0].long(), moved.targets)
+        seen.add(tuple(moved.targets[0].flatten().tolist()))
+    assert len(seen) == 8
+    tall = dataclasses.replace(batch, images=batch.images[..., :16], targets=batch.targets[..., :16])
+    assert {flipped(tall, rng, pixels=True).images.shape for _ in range(16)} == {tall.images.shape}
+
+
+def test_a_loss_that_leaves_the_numbers_names_the_samples(pretrained, data):
+    model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")
+    with torch.no_grad():
+        model.head.linear.bias.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match=r"loss is nan at step 1, samples place-0"):
+        finetune(model, inputs, data[Task.CLASSIFY].rows("train"), FinetuneParameters(steps=2), seed=0, device=CPU)
+
+
+def test_a_pretrained_directory_is_no_task_model(pretrained):
+    with pytest.raises(CheckpointError, match="finetune it first"):
+        load_task_model(pretrained)
+
+
+def test_heads_of_another_task_are_refused():
+    with pytest.raises(ValueError, match="segment: head must be one of linear, conv, upernet, found 'attentive'"):
+        HeadConfig(Task.SEGMENT, "attentive", 3)
