@@ -24,10 +24,10 @@ class SimulatedDataParameters(Parameters):
     stride_px: int | None = Field(None, ge=8, description="step between samples; null: chip_px, so without overlap")
     min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
     min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
-    max_per_class: int | None = Field(None, ge=1, description="classification: samples per class and split at most")
     cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
     pairs_per_place: int = Field(2, ge=1, description="change: date pairs per place at most")
     max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
+    max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
 
 
 class DataParameters(Parameters):
