@@ -5,39 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checks import check_batch
 from a2mae.models.decoder import PixelDecoder
-from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.encodings import Place
 from a2mae.models.losses import masked_patch_loss, token_validity, unpatchify
-from a2mae.models.masking import STRATEGIES, draw_mask, kept_count, mask_from_hidden
+from a2mae.models.masking import STRATEGIES, draw_mask, mask_from_hidden
 from a2mae.models.output import PretrainOutput
-from a2mae.models.pretrainer import Pretrainer
+from a2mae.models.pretrainer import PretrainConfig, Pretrainer
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2MAEConfig(EncoderConfig):
+class A2MAEConfig(PretrainConfig):
     """What defines an A²-MAE.
 
     Attributes:
         encoding: `paper`: one location and three images' GSDs for all images; `own`: each image's place, GSD and date.
         masking: One of `masking.STRATEGIES`.
-        keep_ratio: Share of every image's patches that stays visible.
-        decoder_dim: Width of the decoder.
-        decoder_depth: Blocks of the decoder.
-        decoder_num_heads: Heads of the decoder.
         normalize_targets: Bring every target patch to mean 0 and variance 1.
     """
 
     encoding: str = "paper"
     masking: str = "anchor"
-    keep_ratio: float = 0.25
-    decoder_dim: int = 512
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
     normalize_targets: bool = True
 
     def __post_init__(self) -> None:
@@ -45,7 +36,6 @@ class A2MAEConfig(EncoderConfig):
         super().__post_init__()
         if self.masking not in STRATEGIES:
             raise ValueError(f"unknown masking strategy {self.masking!r}; choose one of {', '.join(STRATEGIES)}")
-        kept_count(4, self.keep_ratio)
 
 
 class A2MAE(Pretrainer):
@@ -54,10 +44,8 @@ class A2MAE(Pretrainer):
     config: A2MAEConfig
 
     def __init__(self, config: A2MAEConfig) -> None:
-        super().__init__(config, Encoder(config))
-        self.decoder: nn.Module = PixelDecoder(
-            config, config.decoder_dim, config.decoder_depth, config.decoder_num_heads
-        )
+        super().__init__(config)
+        self.decoder = PixelDecoder(config, config.decoder_dim, config.decoder_depth, config.decoder_num_heads)
 
     def forward(
         self,
@@ -116,6 +104,9 @@ class A2MAE(Pretrainer):
             token_loss=scored.token_loss,
             token_weight=scored.token_weight,
         )
+
+    def _released_width(self) -> int:
+        return self.config.embed_dim * 3 // 4  # the scale dims alone: the location has no table
 
     def forward_set_features(self, batch: ImageSetBatch) -> Tensor:
         """Tokens of whole sets, nothing masked: `(B, 1 + K * N, D)`, CLS first, images in order, final norm applied."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from a2mae.models.encoder import Encoder, EncoderConfig
+from a2mae.models.errors import CheckpointError, describe_difference
 from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.registry import create_model, resolve
 
@@ -23,10 +24,6 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
-
-
-class CheckpointError(ValueError):
-    """A model directory that cannot be read, and why."""
 
 
 def save_pretrained(
@@ -187,23 +184,6 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
     if problems:
         raise CheckpointError(f"{source} does not fit this model: {problems}")
     module.load_state_dict(dict(tensors), strict=True)
-
-
-def describe_difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> str:
-    """What differs between the tensors a model has and those it is given; empty if nothing does."""
-    missing = sorted(expected.keys() - found.keys())
-    extra = sorted(found.keys() - expected.keys())
-    shapes = [
-        f"{name} is {tuple(found[name].shape)} instead of {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if tuple(found[name].shape) != expected[name]
-    ]
-    parts = [
-        f"{title} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-        for title, names in (("missing", missing), ("not known", extra), ("other shape", shapes))
-        if names
-    ]
-    return "; ".join(parts)
 
 
 def _kwargs(config: Mapping[str, Json]) -> dict[str, object]:

@@ -10,38 +10,24 @@ from torch import Tensor
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checks import check_batch, check_images
 from a2mae.models.decoder import PixelDecoder
-from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.encodings import Place
 from a2mae.models.losses import masked_patch_loss, token_validity, unpatchify
-from a2mae.models.masking import draw_mask, kept_count, mask_from_hidden
+from a2mae.models.masking import draw_mask, mask_from_hidden
 from a2mae.models.output import PretrainOutput
-from a2mae.models.pretrainer import Pretrainer, Singles, singles_of_batch
+from a2mae.models.pretrainer import PretrainConfig, Pretrainer, Singles, singles_of_batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAEConfig(EncoderConfig):
+class MAEConfig(PretrainConfig):
     """What defines an MAE.
 
     Attributes:
         encoding: `sincos`, the patch index alone.
-        keep_ratio: Share of the patches that stays visible.
-        decoder_dim: Width of the decoder.
-        decoder_depth: Blocks of the decoder.
-        decoder_num_heads: Heads of the decoder.
         normalize_targets: Bring every target patch to mean 0 and variance 1.
     """
 
     encoding: str = "sincos"
-    keep_ratio: float = 0.25
-    decoder_dim: int = 512
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
     normalize_targets: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        super().__post_init__()
-        kept_count(4, self.keep_ratio)
 
 
 class MAE(Pretrainer):
@@ -50,7 +36,7 @@ class MAE(Pretrainer):
     config: MAEConfig
 
     def __init__(self, config: MAEConfig) -> None:
-        super().__init__(config, Encoder(config))
+        super().__init__(config)
         self.decoder = PixelDecoder(config, config.decoder_dim, config.decoder_depth, config.decoder_num_heads)
 
     def forward(

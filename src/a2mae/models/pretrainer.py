@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,40 @@ from torch import Tensor, nn
 
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.encoder import Encoder, EncoderConfig
+from a2mae.models.masking import kept_count
+from a2mae.models.released import ReleasedTables, load_released_state_dict, released_state_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(EncoderConfig):
+    """What all methods have beside an encoder.
+
+    Attributes:
+        keep_ratio: Share of the patches that stays visible.
+        decoder_dim: Width of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_num_heads: Heads of the decoder.
+        released_tables: Carry the published files' unread tensors (`released.ReleasedTables`); on for ViT-L/16.
+    """
+
+    keep_ratio: float = 0.25
+    decoder_dim: int = 512
+    decoder_depth: int = 8
+    decoder_num_heads: int = 16
+    released_tables: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        super().__post_init__()
+        kept_count(4, self.keep_ratio)
+        for name in ("decoder_dim", "decoder_depth", "decoder_num_heads"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        if self.decoder_dim % self.decoder_num_heads or self.decoder_dim % 4:
+            raise ValueError(
+                f"decoder_dim ({self.decoder_dim}) must be a multiple of 4 and of decoder_num_heads"
+                f" ({self.decoder_num_heads})"
+            )
 
 
 class Pretrainer(nn.Module):
@@ -22,13 +56,32 @@ class Pretrainer(nn.Module):
     """
 
     name: str = ""
+    config: PretrainConfig
+    _second_mask_token = False  # only Scale-MAE's file has one
 
-    def __init__(self, config: EncoderConfig, encoder: Encoder) -> None:
+    def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder
-        self.num_features = encoder.num_features
-        self.patch_size = encoder.patch_size
+        self.encoder = Encoder(config)
+        self.num_features = self.encoder.num_features
+        self.patch_size = self.encoder.patch_size
+        if config.released_tables:
+            self.released = ReleasedTables(
+                self._released_width(), config.decoder_dim, config.patch_size, second_mask_token=self._second_mask_token
+            )
+
+    def load_released_state_dict(
+        self, state_dict: Mapping[str, object], *, parts: str = "all", same_method: bool = True
+    ) -> None:
+        """Fill the model from the authors' checkpoint, strictly; see `released.load_released_state_dict`."""
+        load_released_state_dict(self, state_dict, parts=parts, same_method=same_method)
+
+    def released_state_dict(self) -> dict[str, Tensor]:
+        """All tensors under the authors' names."""
+        return released_state_dict(self)
+
+    def _released_width(self) -> int:
+        return self.config.embed_dim
 
     @property
     def pixels_per_token(self) -> int:

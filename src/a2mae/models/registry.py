@@ -8,9 +8,8 @@ import re
 from collections.abc import Callable
 
 from a2mae.models.a2mae import A2MAE, A2MAEConfig
-from a2mae.models.encoder import EncoderConfig
 from a2mae.models.mae import MAE, MAEConfig
-from a2mae.models.pretrainer import Pretrainer
+from a2mae.models.pretrainer import PretrainConfig, Pretrainer
 from a2mae.models.scale_mae import ScaleMAE, ScaleMAEConfig
 
 SIZES: dict[str, dict[str, int]] = {
@@ -20,11 +19,12 @@ SIZES: dict[str, dict[str, int]] = {
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12, "decoder_dim": 512, "decoder_num_heads": 16},
     "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16, "decoder_dim": 512, "decoder_num_heads": 16},
 }
-_METHODS: dict[str, tuple[Callable[..., Pretrainer], type[EncoderConfig]]] = {
+_METHODS: dict[str, tuple[Callable[..., Pretrainer], type[PretrainConfig]]] = {
     "a2mae": (A2MAE, A2MAEConfig),
     "scale_mae": (ScaleMAE, ScaleMAEConfig),
     "mae": (MAE, MAEConfig),
 }
+_SHAPES = {"embed_dim", "depth", "num_heads", "patch_size", "in_chans", "bands", "decoder_dim", "decoder_depth"}
 _NAME = re.compile(r"(?P<method>[a-z0-9_]+)_vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)")
 
 
@@ -51,7 +51,7 @@ def create_model(name: str, **kwargs: object) -> Pretrainer:
     return model
 
 
-def resolve(name: str, kwargs: dict[str, object]) -> tuple[Callable[..., Pretrainer], EncoderConfig]:
+def resolve(name: str, kwargs: dict[str, object]) -> tuple[Callable[..., Pretrainer], PretrainConfig]:
     """The class and the full configuration behind a name."""
     match = _NAME.fullmatch(name)
     if match is None or match["method"] not in _METHODS or match["size"] not in SIZES:
@@ -65,6 +65,8 @@ def resolve(name: str, kwargs: dict[str, object]) -> tuple[Callable[..., Pretrai
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise TypeError(f"{name} has no argument {key!r}: {hint}It takes {', '.join(fields)}")
     defaults: dict[str, object] = {**SIZES[match["size"]], "patch_size": int(match["patch"])}
+    if match["size"] == "large" and match["patch"] == "16" and not kwargs.keys() & _SHAPES:
+        defaults["released_tables"] = True  # the published architecture, to the last parameter
     merged = {**defaults, **kwargs}
     for prefix in ("", "decoder_"):  # a width of its own brings heads of 64 (encoder) or 32 (decoder)
         width, heads = ("embed_dim", "num_heads") if not prefix else ("decoder_dim", "decoder_num_heads")

@@ -10,35 +10,27 @@ from torch.nn import functional as F
 
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checks import check_batch, check_gsd, check_images
-from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.encodings import Place
 from a2mae.models.laplacian import TARGETS, LaplacianDecoder, laplacian_targets, reconstruct
 from a2mae.models.losses import token_validity
-from a2mae.models.masking import draw_mask, kept_count, mask_from_hidden
+from a2mae.models.masking import draw_mask, mask_from_hidden
 from a2mae.models.output import PretrainOutput
-from a2mae.models.pretrainer import Pretrainer, Singles, singles_of_batch
+from a2mae.models.pretrainer import PretrainConfig, Pretrainer, Singles, singles_of_batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleMAEConfig(EncoderConfig):
+class ScaleMAEConfig(PretrainConfig):
     """What defines a Scale-MAE.
 
     Attributes:
         encoding: `gsd`, the patch index times r = GSD / G.
         targets: `paper` or `released`: METHOD.md section 3 has the differences.
-        keep_ratio: Share of the patches that stays visible.
-        decoder_dim: Width of the decoder.
-        decoder_depth: Blocks of the decoder.
-        decoder_num_heads: Heads of the decoder.
         share_heads: One Laplacian head for both bands.
     """
 
     encoding: str = "gsd"
     targets: str = "paper"
-    keep_ratio: float = 0.25
-    decoder_dim: int = 512
     decoder_depth: int = 3
-    decoder_num_heads: int = 16
     share_heads: bool = False
 
     def __post_init__(self) -> None:
@@ -53,16 +45,16 @@ class ScaleMAEConfig(EncoderConfig):
                 "the Laplacian decoder needs a patch_size and a decoder_dim that are multiples of 4, found"
                 f" {self.patch_size} and {self.decoder_dim}"
             )
-        kept_count(4, self.keep_ratio)
 
 
 class ScaleMAE(Pretrainer):
     """Encoder over the visible patches of the coarse input, decoder to a low band and the finer target's high band."""
 
     config: ScaleMAEConfig
+    _second_mask_token = True
 
     def __init__(self, config: ScaleMAEConfig) -> None:
-        super().__init__(config, Encoder(config))
+        super().__init__(config)
         self.decoder = LaplacianDecoder(
             config,
             config.decoder_dim,

@@ -1,0 +1,133 @@
+"""The authors' checkpoints: their names to ours and back, every key accounted for.
+
+A²-MAE (`ZhaoYi1222/AAMAE`), Scale-MAE (`bair-climate-initiative/scale-mae`) and MAE (`facebookresearch/mae`) share one
+naming; Scale-MAE adds its pyramid. No weights and no code of theirs are here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from a2mae.models.encodings import sincos_2d
+from a2mae.models.errors import CheckpointError, describe_difference
+
+PARTS = ("all", "encoder")
+TABLES = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")
+"""Stored by the authors, read by nobody: encodings are computed, and the second mask token is never inserted."""
+
+_RENAMED = (  # authors' prefix, ours
+    ("cls_token", "encoder.cls_token"),
+    ("patch_embed.", "encoder.patch_embed."),
+    ("blocks.", "encoder.blocks."),
+    ("norm.", "encoder.norm."),
+    ("mask_token", "decoder.mask_token"),
+    ("decoder_embed.", "decoder.embed."),
+    ("decoder_blocks.", "decoder.blocks."),
+    ("decoder_norm.", "decoder.norm."),
+    ("decoder_pred.", "decoder.pred."),
+    ("fpn.", "decoder.fpn."),
+    ("fcn_high.", "decoder.fcn_high."),
+    ("fcn_low.", "decoder.fcn_low."),
+    *((name, f"released.{name}") for name in TABLES),
+)
+
+
+class ReleasedTables(nn.Module):
+    """Frozen tensors of the published ViT-L/16 files that no forward reads.
+
+    Carried so that a published checkpoint converts both ways without loss and parameters count as published (Scale-MAE:
+    322.93 M, of which these are 0.30 M).
+    """
+
+    def __init__(self, width: int, decoder_width: int, patch_size: int, *, second_mask_token: bool) -> None:
+        super().__init__()
+        side = 224 // patch_size
+        for name, columns in (("pos_embed", width), ("decoder_pos_embed", decoder_width)):
+            table = nn.functional.pad(sincos_2d((side, side), torch.ones(1), columns), (0, 0, 1, 0))  # CLS has zeros
+            self.register_parameter(name, nn.Parameter(table, requires_grad=False))
+        if second_mask_token:
+            self.mask_token_decoder = nn.Parameter(torch.zeros(1, 1, decoder_width), requires_grad=False)
+
+
+def to_released_name(name: str) -> str:
+    """Our name of a tensor as the authors write it."""
+    for theirs, ours in _RENAMED:
+        if name.startswith(ours):
+            return theirs + name[len(ours) :]
+    raise KeyError(f"{name} has no counterpart in the released checkpoints")
+
+
+def released_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a model under the authors' names."""
+    return {to_released_name(name): value for name, value in model.state_dict().items()}
+
+
+def load_released_state_dict(
+    model: nn.Module, state_dict: Mapping[str, object], *, parts: str = "all", same_method: bool = True
+) -> None:
+    """Fill a model from a published checkpoint; every key and shape must be there and no other.
+
+    Args:
+        model: A `Pretrainer` or anything with its names.
+        state_dict: As published; a top-level `model` entry is looked into.
+        parts: `all`, or `encoder` for files that lack the decoder (a decoder that is there is then left aside).
+        same_method: False if the file is of another method: its position tables may then have other shapes (A²-MAE
+            starts from ImageNet-MAE).
+
+    Raises:
+        CheckpointError: Listing what is missing, not known or of another shape; the model is unchanged.
+        ValueError: If `parts` is unknown.
+    """
+    if parts not in PARTS:
+        raise ValueError(f"unknown parts {parts!r}; choose one of {', '.join(PARTS)}")
+    inner = state_dict.get("model", state_dict)
+    if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
+        raise CheckpointError("a published checkpoint must map names to tensors, at its top or under 'model'")
+    found: dict[str, Tensor] = dict(inner)
+    own = {to_released_name(name): value for name, value in model.state_dict().items()}
+    if not same_method:
+        found = {name: value for name, value in found.items() if name not in TABLES}
+    # Tables that this model does not carry are known and left aside; so is a decoder that was not asked for.
+    optional = set(TABLES) if not same_method else {name for name in TABLES if name not in own}
+    if parts == "encoder":
+        encoder = {name for name in own if _ours(name).startswith("encoder.")}
+        decoder_like = tuple(theirs for theirs, ours in _RENAMED if ours.startswith("decoder."))
+        optional |= set(TABLES) | {name for name in found if name.startswith(decoder_like)}
+        own = {name: value for name, value in own.items() if name in encoder}
+    expected = {name: tuple(value.shape) for name, value in own.items() if name not in optional}
+    used = {name: value for name, value in found.items() if name not in optional}
+    problems = describe_difference(expected, used)
+    if problems:
+        lacks_decoder = parts == "all" and not any(name.startswith("decoder_") for name in found)
+        hint = " The file lacks the decoder: pass parts='encoder'." if lacks_decoder else ""
+        raise CheckpointError(f"the published checkpoint does not fit this model: {problems}.{hint}")
+    model.load_state_dict({_ours(name): value for name, value in used.items()}, strict=False)
+
+
+def read_published(path: str | os.PathLike[str]) -> dict[str, object]:
+    """Read a published `.pth` without running anything in it (weights only; the authors' `args` are allowed).
+
+    Raises:
+        CheckpointError: If the file holds anything but tensors and plain values.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            document = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} holds more than tensors and was not executed: {error}") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} must hold a dictionary, found {type(document).__name__}")
+    return document
+
+
+def _ours(name: str) -> str:
+    for theirs, ours in reversed(_RENAMED):  # 'mask_token_decoder' before 'mask_token'
+        if name.startswith(theirs):
+            return ours + name[len(theirs) :]
+    return name
