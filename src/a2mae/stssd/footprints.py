@@ -1,0 +1,133 @@
+"""Footprints: a raster's outline on the globe, pixel sizes in metres, UTM zones."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import CRS, Geod, Transformer
+from shapely.geometry import MultiPolygon, Polygon, box
+from shapely.geometry.base import BaseGeometry
+
+_GEOD = Geod(ellps="WGS84")
+_SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
+
+
+@lru_cache(maxsize=512)
+def transformer(source: str, target: str) -> Transformer:
+    """A cached coordinate transformer, x/east first.
+
+    Args:
+        source: "EPSG:…" or WKT.
+        target: "EPSG:…" or WKT.
+    """
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def utm_crs(lon: float, lat: float) -> str:
+    """EPSG code of the UTM zone of a place."""
+    zone = int(((lon + 180) // 6) % 60) + 1
+    return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
+
+
+def pixel_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> tuple[float, float]:
+    """Pixel width and height in metres at the raster's centre.
+
+    Args:
+        transform: Pixel to coordinates.
+        shape: Rows, columns.
+        crs: "EPSG:…" or WKT; degrees are measured on the ellipsoid.
+
+    Raises:
+        ValueError: If the CRS has neither degrees nor a linear unit.
+    """
+    reference = CRS.from_user_input(crs)
+    if reference.is_geographic:
+        row, col = shape[0] / 2, shape[1] / 2
+        lon, lat = _step(transform, col, row, 0, 0)
+        across, down = _step(transform, col, row, 1, 0), _step(transform, col, row, 0, 1)
+        width = _GEOD.inv(lon, lat, *across)[2]
+        height = _GEOD.inv(lon, lat, *down)[2]
+        return float(width), float(height)
+    units = {
+        axis.unit_conversion_factor for axis in reference.axis_info if axis.direction in ("east", "north", "south")
+    }
+    factor = next(iter(units), 1.0)
+    return math.hypot(transform.a, transform.d) * factor, math.hypot(transform.b, transform.e) * factor
+
+
+def _step(transform: Affine, col: float, row: float, cols: float, rows: float) -> tuple[float, float]:
+    return (
+        transform.a * (col + cols) + transform.b * (row + rows) + transform.c,
+        transform.d * (col + cols) + transform.e * (row + rows) + transform.f,
+    )
+
+
+def footprint_lonlat(transform: Affine, shape: tuple[int, int], crs: str) -> BaseGeometry:
+    """Outline of a raster in EPSG:4326, split at the date line where it crosses it.
+
+    Raises:
+        ValueError: If the outline cannot be expressed in degrees.
+    """
+    rows, cols = shape
+    t = np.linspace(0, 1, _SEGMENTS_PER_SIDE, endpoint=False)
+    col = np.concatenate([t * cols, np.full_like(t, cols), (1 - t) * cols, np.zeros_like(t)])
+    row = np.concatenate([np.zeros_like(t), t * rows, np.full_like(t, rows), (1 - t) * rows])
+    x = transform.a * col + transform.b * row + transform.c
+    y = transform.d * col + transform.e * row + transform.f
+    return ring_lonlat(x, y, crs)
+
+
+def ring_lonlat(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> BaseGeometry:
+    """A closed ring of projected coordinates as a polygon in EPSG:4326, split at the date line.
+
+    Raises:
+        ValueError: If it cannot be expressed in degrees.
+    """
+    lon, lat = transformer(crs, "EPSG:4326").transform(x, y)
+    lon, lat = np.asarray(lon), np.asarray(lat)
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()) or np.abs(lat).max() > 90:
+        raise ValueError("the outline lies outside what its CRS can express")
+    # Follow the ring without jumps, so that a ring across the date line stays in one piece.
+    lon = np.unwrap(lon, period=360.0)
+    if abs(lon[-1] - lon[0]) > 180:
+        raise ValueError("the outline surrounds a pole")
+    return split_at_date_line(Polygon(np.column_stack([lon, lat])))
+
+
+def split_at_date_line(polygon: Polygon) -> BaseGeometry:
+    """Bring a polygon whose longitudes may leave -180..180 back into them."""
+    west, _, east, _ = polygon.bounds
+    if west >= -180 and east <= 180:
+        return polygon
+    parts: list[BaseGeometry] = []
+    for turn in (-360.0, 0.0, 360.0):
+        piece = shapely.intersection(
+            shapely.transform(polygon, lambda c, t=turn: c + np.array([t, 0.0])), box(-180, -90, 180, 90)
+        )
+        parts += [part for part in shapely.get_parts(piece) if isinstance(part, Polygon) and part.area > 0]
+    return parts[0] if len(parts) == 1 else MultiPolygon(parts)
+
+
+def project(geometry: BaseGeometry, crs: str) -> BaseGeometry:
+    """An EPSG:4326 geometry in another CRS; longitudes are taken round to the CRS's side of the date line first."""
+    area = CRS.from_user_input(crs).area_of_use
+    centre = 0.0 if area is None else _mid_longitude(area.west, area.east)
+    to = transformer("EPSG:4326", crs)
+
+    def move(coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+        lon = centre + (coordinates[:, 0] - centre + 180) % 360 - 180
+        x, y = to.transform(lon, coordinates[:, 1])
+        return np.column_stack([x, y])
+
+    moved = [shapely.transform(shapely.segmentize(part, 0.05), move) for part in shapely.get_parts(geometry)]
+    finite = [part for part in moved if np.isfinite(shapely.get_coordinates(part)).all()]
+    return shapely.union_all([shapely.make_valid(part) for part in finite])
+
+
+def _mid_longitude(west: float, east: float) -> float:
+    return west + ((east - west) % 360) / 2

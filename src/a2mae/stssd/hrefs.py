@@ -1,0 +1,228 @@
+"""Hrefs of catalogs are untrusted: which schemes, hosts and folders may be opened.
+
+GDAL understands far more than addresses of rasters: `/vsizip/`, `/vsicurl/`, `/vsistdin/`, driver prefixes such as
+`WMS:` or `NETCDF:`, XML documents given as a name. A catalog decides none of that. Every href becomes either a plain
+local path below an allowed root or an address with an allowed scheme, and everything else is refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import ipaddress
+import os
+import re
+import socket
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from a2mae.stssd.refusals import RefusedError
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(.*)$", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_LENGTH = 4096
+_HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?$")
+
+
+def local_href(path: str | Path) -> str:
+    """A local path as tables hold it: relative to the project's root where it lies below it, so that clones agree."""
+    absolute = os.path.abspath(path)
+    relative = os.path.relpath(absolute)
+    return absolute if relative == os.pardir or relative.startswith(os.pardir + os.sep) else relative
+
+
+def is_remote(href: str) -> bool:
+    """Whether a checked href is an address rather than a local path."""
+    return "://" in href
+
+
+@dataclass(frozen=True)
+class HrefPolicy:
+    """What may be opened.
+
+    Attributes:
+        schemes: Allowed of `file`, `https`, `http`, `s3`.
+        roots: Folders below which local files may lie; the folder of the catalog itself is one of them.
+        hosts: Where not empty, only these hosts (and their subdomains) may be asked.
+        allow_private: Allow loopback, link-local and private addresses.
+    """
+
+    schemes: frozenset[str]
+    roots: tuple[Path, ...]
+    hosts: tuple[str, ...] = ()
+    allow_private: bool = False
+
+    @cached_property
+    def _real_roots(self) -> tuple[str, ...]:
+        return tuple(os.path.realpath(root) for root in self.roots)
+
+    def check(self, href: str, *, base: str | None = None) -> str:
+        """The one form of an href that may be opened.
+
+        Args:
+            href: As the catalog has it.
+            base: Checked href of the document it stands in; relative hrefs start there.
+
+        Returns:
+            A local path or an address.
+
+        Raises:
+            RefusedError: "bad_href", with what is wrong and which parameter would allow it.
+        """
+        if not href or len(href) > _MAX_LENGTH or _CONTROL.search(href):
+            raise _bad(href, "it is empty, too long or holds control characters")
+        if href.lstrip("/").lower().startswith("vsi") and "/" in href.lstrip("/"):
+            raise _bad(href, "GDAL's virtual file systems (/vsi…) are not opened for a catalog")
+        match = _SCHEME.match(href)
+        if match is None:
+            if base is None:
+                return self._local(href, href)
+            if is_remote(base):
+                return self._remote(urllib.parse.urljoin(base, href), href)
+            return self._local(os.path.join(os.path.dirname(base), href), href)
+        scheme, rest = match[1].lower(), match[2]
+        if scheme == "file":
+            if rest.startswith("//") and not rest.startswith("///"):
+                raise _bad(href, "a file: address names a host")
+            path = urllib.parse.unquote(rest[2:] if rest.startswith("///") else rest)
+            if _CONTROL.search(path):
+                raise _bad(href, "it holds control characters")
+            return self._local(path, href)
+        if scheme in ("https", "http", "s3"):
+            return self._remote(href, href)
+        raise _bad(href, f"scheme {scheme!r} is not one of {', '.join(sorted(self.schemes))}")
+
+    def check_path(self, path: str | Path) -> str:
+        """Check a local path that came from listing a folder: links out of the roots are refused."""
+        return self._local(str(path), str(path))
+
+    def _local(self, path: str, href: str) -> str:
+        if "file" not in self.schemes:
+            raise _bad(href, "local files are not allowed; add 'file' to ingest.hrefs.schemes")
+        if "/vsi" in path.lower() or _SCHEME.match(os.path.basename(path)) is not None:
+            raise _bad(href, "GDAL would take it for something else than a file")
+        real = os.path.realpath(path)
+        for root in self._real_roots:
+            if real == root or real.startswith(root.rstrip(os.sep) + os.sep):
+                return local_href(path)
+        raise _bad(
+            href,
+            "it lies outside the allowed folders"
+            f" {', '.join(local_href(root) for root in self.roots) or '(none)'}; add its folder to ingest.hrefs.roots",
+        )
+
+    def _remote(self, address: str, href: str) -> str:
+        try:
+            parts = urllib.parse.urlsplit(address)
+            host = parts.hostname or ""
+            _ = parts.port
+        except ValueError as error:
+            raise _bad(href, f"it is not an address ({error})") from error
+        scheme = parts.scheme.lower()
+        if scheme not in self.schemes:
+            raise _bad(href, f"scheme {scheme!r} is not in ingest.hrefs.schemes ({', '.join(sorted(self.schemes))})")
+        if parts.username or parts.password:
+            raise _bad(
+                redact(href), "it carries credentials; use the provider's environment variables or a signing hook"
+            )
+        if not host:
+            raise _bad(href, "it names no host")
+        if self.hosts and not any(host == h or host.endswith("." + h) for h in self.hosts):
+            raise _bad(href, f"host {host!r} is not in ingest.hrefs.hosts ({', '.join(self.hosts)})")
+        if scheme != "s3" and not self.allow_private and _is_private(host):
+            raise _bad(href, f"host {host!r} is private or this machine; set ingest.hrefs.allow_private to allow it")
+        if "/vsi" in urllib.parse.unquote(parts.path).lower():
+            raise _bad(href, "GDAL's virtual file systems (/vsi…) are not opened for a catalog")
+        return urllib.parse.urlunsplit((scheme, *parts[1:]))
+
+    def check_resolved(self, href: str) -> None:
+        """Refuse an address whose name leads to a private one; asked just before it is opened, once per host.
+
+        Raises:
+            RefusedError: "bad_href" for a private address, "unreachable" where the name is not known.
+        """
+        if self.allow_private or not is_remote(href):
+            return
+        parts = urllib.parse.urlsplit(href)
+        if parts.scheme == "s3" or parts.hostname is None:
+            return
+        private = _resolves_to_private(parts.hostname)
+        if private is None:
+            raise RefusedError(
+                "unreachable", f"host {parts.hostname!r} cannot be found; check the network or the catalog"
+            )
+        if private:
+            raise _bad(href, f"host {parts.hostname!r} leads to a private address (ingest.hrefs.allow_private)")
+
+
+Signer = Callable[[str], str]
+"""Takes a checked address, gives the one that may be opened: a provider's token never enters a table."""
+
+
+def load_signer(spec: str) -> Signer:
+    """The signing hook of `ingest.source.signing`.
+
+    Args:
+        spec: `none`, or `package.module:function` (for example `planetary_computer:sign_url`); local paths are never
+            signed.
+
+    Raises:
+        ValueError: If it cannot be imported.
+    """
+    if spec == "none":
+        return str
+    module, _, name = spec.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"ingest.source.signing: {spec!r} cannot be imported ({error}); install its package, or set it to none"
+        ) from error
+    if not callable(function):
+        raise ValueError(f"ingest.source.signing: {spec!r} is not a function")
+    return lambda href: str(function(href)) if is_remote(href) else href
+
+
+def redact(href: str) -> str:
+    """An address without user, password and query: what may be shown in a table or a log."""
+    if not is_remote(href):
+        return href
+    parts = urllib.parse.urlsplit(href)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _bad(href: str, why: str) -> RefusedError:
+    shown = redact(href)
+    shown = shown if len(shown) <= 200 else shown[:197] + "…"
+    return RefusedError("bad_href", f"href {shown!r} is refused: {why}")
+
+
+def _is_private(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        # The C library also reads 127.1, 2130706433 and 0x7f000001 as addresses.
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(name))
+        except (OSError, UnicodeError):
+            return _HOST.match(name) is None
+    return not _is_global(address)
+
+
+def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_global
+
+
+@lru_cache(maxsize=1024)
+def _resolves_to_private(host: str) -> bool | None:
+    try:
+        found: Sequence[tuple[object, ...]] = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return None
+    return any(not _is_global(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)  # type: ignore[index]

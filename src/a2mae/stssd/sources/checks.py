@@ -1,0 +1,75 @@
+"""Checks that every source makes before a scene counts as usable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from a2mae.sensors import Sensor, Units
+from a2mae.stssd.refusals import RefusedError
+from a2mae.stssd.scenes import BandAsset
+
+_GSD_FACTOR = 2.0
+
+
+def check_units(sensor: Sensor, units: Units, what: str) -> None:
+    """Refuse values that the sensor's store would hold under another meaning.
+
+    Linear and decibel backscatter convert exactly into each other; everything else must agree.
+
+    Raises:
+        RefusedError: "units_mismatch".
+    """
+    radar = {Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR}
+    if units is not sensor.encoding.units and not {units, sensor.encoding.units} <= radar:
+        raise RefusedError(
+            "units_mismatch",
+            f"{what} gives {units.value}, but sensor {sensor.id!r} holds {sensor.encoding.units.value};"
+            " define a sensor with these units under ingest.sensors",
+        )
+
+
+def check_gsd(sensor: Sensor, assets: Sequence[BandAsset]) -> float:
+    """The finest pixel size of a scene, if it is what the sensor is said to have.
+
+    Raises:
+        RefusedError: "gsd_mismatch" if it is off by more than a factor of two.
+    """
+    finest = min(asset.gsd_m for asset in assets)
+    if not sensor.gsd_m / _GSD_FACTOR <= finest <= sensor.gsd_m * _GSD_FACTOR:
+        raise RefusedError(
+            "gsd_mismatch",
+            f"pixels of {finest:g} m, but sensor {sensor.id!r} has {sensor.gsd_m:g} m;"
+            " define a sensor with this gsd_m under ingest.sensors",
+        )
+    return finest
+
+
+def check_bands(sensor: Sensor, found: Sequence[str], what: str) -> None:
+    """Refuse scenes that lack a band.
+
+    Raises:
+        RefusedError: "missing_band", naming them.
+    """
+    missing = [name for name in sensor.band_names if name not in found]
+    if missing:
+        raise RefusedError(
+            "missing_band",
+            f"{what} lacks {', '.join(missing)} of sensor {sensor.id!r} (found {', '.join(found) or 'none'});"
+            f" keep fewer with ingest.bands.{sensor.id} or map them",
+        )
+
+
+def common_footprint(footprints: Sequence[BaseGeometry]) -> BaseGeometry:
+    """Where all bands are.
+
+    Raises:
+        RefusedError: "no_footprint" if they have no place in common.
+    """
+    unique = list({footprint.wkb: footprint for footprint in footprints}.values())
+    common = unique[0] if len(unique) == 1 else shapely.intersection_all(unique)
+    if common.is_empty or common.area == 0:
+        raise RefusedError("no_footprint", "the bands of this scene do not overlap on the ground")
+    return common

@@ -1,0 +1,102 @@
+"""Searches a STAC API: pages, filters, retries with back-off, bounded in number."""
+
+from __future__ import annotations
+
+import json
+import logging
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pystac_client import Client
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from tqdm import tqdm
+from urllib3.util.retry import Retry
+
+from a2mae.stssd.hrefs import HrefPolicy, redact
+from a2mae.stssd.ingest_parameters import ApiParameters
+from a2mae.stssd.refusals import RefusedError
+
+logger = logging.getLogger(__name__)
+_RETRY_ON = (429, 500, 502, 503, 504)
+
+
+class _CheckedIO(StacApiIO):
+    """Asks only the API the user named: links to further pages are the server's words, so others are checked."""
+
+    def __init__(self, root: str, policy: HrefPolicy, **settings: Any) -> None:  # noqa: ANN401 (handed on as it is)
+        super().__init__(**settings)
+        self._root = urllib.parse.urlsplit(root)[:2]
+        self._policy = policy
+
+    def request(self, href: str, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (handed on as it is)
+        if urllib.parse.urlsplit(href)[:2] != self._root:
+            self._policy.check_resolved(self._policy.check(href))
+        return str(super().request(href, *args, **kwargs))
+
+
+def search(api: ApiParameters, policy: HrefPolicy) -> list[Mapping[str, object]]:
+    """Items of a search, sorted by collection and id, each once.
+
+    Args:
+        api: What to ask for.
+        policy: What pages on other hosts are checked against.
+
+    Raises:
+        ValueError: If the search cannot be made or fails after its retries.
+    """
+    if not api.url.startswith(("https://", "http://")):
+        raise ValueError(f"ingest.source.api.url: {api.url!r} is not the address of a STAC API")
+    if api.bbox is None and api.intersects is None:
+        raise ValueError("ingest.source.api: set bbox (west, south, east, north) or intersects (a GeoJSON file)")
+    retry = Retry(
+        total=api.retries,
+        backoff_factor=0.5,
+        backoff_jitter=0.5,
+        backoff_max=60,
+        status_forcelist=_RETRY_ON,
+        allowed_methods=None,  # a search by POST changes nothing: it may be repeated
+        respect_retry_after_header=True,
+    )
+    io = _CheckedIO(api.url, policy, timeout=api.timeout_s, max_retries=retry)
+    found: dict[tuple[str, str], Mapping[str, object]] = {}
+    try:
+        client = Client.open(api.url, stac_io=io)
+        pages = client.search(
+            collections=list(api.collections) or None,
+            bbox=None if api.intersects else api.bbox,
+            intersects=_geometry(api.intersects),
+            datetime=api.datetime,
+            query=api.query,
+            filter=api.filter,
+            limit=min(api.page_size, api.max_items),
+            max_items=api.max_items,
+        )
+        for item in tqdm(pages.items_as_dicts(), desc="searching", unit="item", delay=1):
+            found.setdefault((str(item.get("collection")), str(item.get("id"))), item)
+    except (APIError, RefusedError, NotImplementedError) as error:
+        raise ValueError(f"ingest.source.api: {redact(api.url)} does not answer the search: {error}") from error
+    if len(found) >= api.max_items:
+        logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
+    return [found[key] for key in sorted(found)]
+
+
+def _geometry(path: str | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"ingest.source.api.intersects: {path!r} is not a GeoJSON file ({error})") from error
+    while isinstance(document, dict) and document.get("type") in ("FeatureCollection", "Feature"):
+        if document["type"] == "Feature":
+            document = document.get("geometry")
+        elif len(document.get("features") or []) == 1:
+            document = document["features"][0]
+        else:
+            raise ValueError(f"ingest.source.api.intersects: {path!r} must hold exactly one geometry")
+    if not isinstance(document, dict) or "coordinates" not in document:
+        raise ValueError(f"ingest.source.api.intersects: {path!r} holds no geometry")
+    return document
