@@ -8,7 +8,7 @@ export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo viz repro test test-slow lint format types lock clean
+.PHONY: help install demo viz repro dvc test test-slow lint format types lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -32,7 +32,10 @@ viz: install ## serve the DAG on http://127.0.0.1:4141
 	$(BIN)/kedro viz run --no-browser
 
 repro: install ## the same chain through DVC: only what changed is run again
-	$(BIN)/dvc repro
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
+dvc: install ## write dvc.yaml from the pipeline registry, the catalog and the nodes' imports
+	$(BIN)/python -m a2mae.dvc
 
 test: install ## lint, types, architecture laws and tests (offline, CPU)
 	$(BIN)/ruff check src tests benchmarks

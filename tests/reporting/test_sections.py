@@ -1,0 +1,164 @@
+"""Sections say what the tables hold."""
+
+import dataclasses
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from a2mae.reporting import text
+from a2mae.reporting.blocks import Arrow, Table
+from a2mae.reporting.sections.image_sets import choose_sets, image_sets
+from a2mae.reporting.sections.places import places
+from a2mae.reporting.sections.pretraining import curves, reconstructions
+from a2mae.reporting.sections.provenance import provenance, without_places
+from a2mae.reporting.sections.registration import refused, registration
+from a2mae.reporting.sections.scores import comparisons, scores
+from a2mae.reporting.sections.structure import four_properties, pruning
+from a2mae.reporting.sections.summary import summary
+from a2mae.reporting.sections.task_pictures import task_pictures
+
+
+def rows_of(table: Table) -> dict[str, tuple[str, ...]]:
+    return {row[0]: row[1:] for row in table.rows}
+
+
+def test_map_has_every_set_at_its_place(inputs):
+    section = places(inputs)
+    figure = json.loads(section.blocks[0].figure_json)
+    markers = [trace for trace in figure["data"] if trace["mode"] == "markers"]
+    assert {trace["name"] for trace in markers} == {"grid", "city"}
+    assert "2 UTM zones (19S, 32N)" in section.lead
+    squares = [trace for trace in figure["data"] if trace["mode"] == "lines"]
+    assert len(squares) == 2 and squares[0]["legendgroup"] == "city"
+    assert len(section.blocks[0].table.rows) == 3
+
+
+def test_bare_locations_are_drawn_before_there_are_sets(inputs):
+    locations = inputs.sets[["location_id", "lon", "lat", "geometry"]].assign(crs="EPSG:32632", footprint_m=1920.0)
+    section = places(dataclasses.replace(inputs, sets=None, locations=locations))
+    assert section.lead.startswith("3 locations") and section.blocks[0].table.rows[0][3] == "1,920 m"
+
+
+def test_sets_shown_take_turns_over_the_kinds(sets):
+    assert list(choose_sets(sets, 2)["kind"]) == ["city", "grid"]
+    assert list(choose_sets(sets, 3)["set_id"]) == ["set-2", "set-0", "set-1"], "pruned sets come last"
+
+
+def test_image_sets_name_date_sensor_shift_and_anchor(inputs):
+    strips = image_sets(inputs).blocks[0].strips
+    anchor, moved = strips[0].pictures[0], strips[0].pictures[3]
+    assert anchor.badge == "anchor" and anchor.arrow is None and "reference of the set" in anchor.lines
+    landsat = next(p for p in strips[0].pictures if p.arrow is not None and "Landsat" in p.lines[0])
+    assert landsat.arrow == Arrow(6.4, -1.1)
+    assert "moved +6.4 m east, -1.1 m north (0.05 px left)" in landsat.lines
+    assert "2021-05-05, 30 m, 16 × 16 px" in landsat.lines
+    assert [p.badge for p in strips[0].pictures].count("anchor") == 1
+    assert moved.badge == ""
+
+
+def test_arrow_points_the_way_the_image_was_moved():
+    east, up = Arrow(3, 4).tip(10)
+    assert (east, up) == pytest.approx((6, -8)), "north is up, and y points down in SVG"
+    assert Arrow(0, 0).tip(10) == (0, 0)
+
+
+def test_registration_counts_states_by_sensor(inputs):
+    table = next(block for block in registration(inputs).blocks if block.kind == "table")
+    sentinel = rows_of(table)["sentinel-2-l2a"]
+    assert sentinel[:4] == ("6", "3", "3", "0")
+    assert sentinel[4] == text.number(math.hypot(3.2, 1.1), 2)
+
+
+def test_refusals_are_counted_by_reason_with_an_example(inputs):
+    section = refused(inputs)
+    assert section.lead.startswith("2 scenes and images kept out")
+    assert section.blocks[0].rows[0] == (
+        "coregister",
+        "cloud",
+        "landsat-oli-c2-l2",
+        "1",
+        "cloud covers 100 % of the square; at most 40 % is accepted",
+    )
+
+
+def test_nothing_refused_says_so(inputs):
+    none = dataclasses.replace(inputs, refused_scenes=None, rejected_images=inputs.rejected_images.iloc[:0])
+    assert "every scene and every image was used" in refused(none).lead
+
+
+def test_curves_show_the_collapse_watches(inputs):
+    section = curves(inputs)
+    assert "from 1.0000 to 0.1826" in section.lead
+    titles = {
+        axis["title"]["text"]
+        for key, axis in json.loads(section.blocks[0].figure_json)["layout"].items()
+        if "yaxis" in key
+    }
+    assert titles == {"loss", "learning rate", "effective rank", "feature std"}
+
+
+def test_reconstructions_show_each_image_of_each_set(inputs):
+    gallery = reconstructions(inputs).blocks[0]
+    assert len(gallery.strips) == 2 * 3
+    assert all(len(strip.pictures) == 4 for strip in gallery.strips)
+    assert [strip.pictures[0].badge for strip in gallery.strips] == ["anchor", "", ""] * 2
+    assert "set-0" in gallery.strips[0].title and "2021-03-14" in gallery.strips[0].title
+
+
+def test_comparison_tells_apart_from_overlapping_intervals(inputs):
+    by_task = {item.task: item for item in comparisons(inputs.scores)}
+    assert by_task["classify"].clear and by_task["classify"].gain == pytest.approx(0.2)
+    assert not by_task["segment"].clear and by_task["segment"].gain < 0
+    assert "below its random-initialised twin (intervals overlap)" in scores(inputs).lead
+
+
+def test_summary_counts_wins_honestly(inputs):
+    section = summary(inputs)
+    assert "on 2 of 3 tasks; on 2 the 95 % intervals are apart" in section.lead
+    facts = {fact.label: fact for fact in section.blocks[0].facts}
+    assert facts["image sets"].value == "3" and facts["image sets"].note == "2 kept by pruning"
+    assert facts["Segmentation, miou"].note.endswith("random start 0.820")
+
+
+def test_task_pictures_stand_beside_their_truth(inputs):
+    by_name = {section.name: section for section in task_pictures(inputs)}
+    assert set(by_name) == {"task-classify", "task-segment", "task-detect-change"}
+    segment = by_name["task-segment"].blocks[0]
+    assert [picture.lines for picture in segment.strips[0].pictures] == [("image",), ("truth",), ("prediction",)]
+    assert segment.strips[0].note == "100.0 % of the pixels agree", "ignored pixels do not count"
+    assert [swatch.label for swatch in segment.legend] == ["water", "forest", "field", "not scored"]
+    change = by_name["task-detect-change"].blocks[0]
+    assert [picture.lines[0] for picture in change.strips[0].pictures] == ["before", "after", "truth", "prediction"]
+    assert change.strips[0].note == "0.0 % of the pixels agree"
+
+
+def test_structure_and_pruning_show_every_figure(inputs):
+    tables = four_properties(inputs).blocks
+    assert rows_of(tables[0]) == {"sensors": ("2",), "pairs: a+b": ("3",)}
+    before_after = pruning(inputs).blocks
+    assert rows_of(before_after[0]) == {"sets": ("3", "2")} and rows_of(before_after[1]) == {"clusters": ("3",)}
+
+
+def test_provenance_has_the_hashes(inputs):
+    rows = rows_of(provenance(inputs).blocks[0])
+    assert rows["image-set store, sha256 of its content"] == ("5e" * 32,)
+    assert rows["model, data manifest hash"] == ("5e" * 32,)
+    assert rows["simulation, seed"] == ("7",)
+
+
+def test_configuration_loses_absolute_paths_only():
+    given = {"a": "/home/x/scenes", "b": ["C:\\data\\y", "rel/z", 3], "c": {"d": "https://host/p"}}
+    assert without_places(given) == {"a": "…/scenes", "b": ["…/y", "rel/z", 3], "c": {"d": "https://host/p"}}
+
+
+def test_numbers_that_were_not_measured_are_dashes():
+    assert text.number(None) == text.number(float("nan")) == text.day(pd.NaT) == text.epoch_day(float("inf")) == "–"
+    assert text.position(-70.65, -33.4) == "70.650° W, 33.400° S"
+    assert text.listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_ragged_tables_are_refused():
+    with pytest.raises(ValueError, match="2 columns, but a row has 1"):
+        Table("x", ("a", "b"), (("1",),))
