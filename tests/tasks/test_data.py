@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from task_samples import make_row, make_samples, make_spec, spec_for
 
 from a2mae.tasks.data import IGNORE, SAMPLES_PER_SHARD, Sample, Task, TaskData, TaskDataError, write_task_data
+from helpers.task_samples import make_row, make_samples, make_spec, spec_for
 
 
 def digest(folder):

@@ -4,7 +4,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from task_samples import SENTINEL2, make_samples, spec_for
 
 from a2mae.models.checkpoint import CheckpointError, load_encoder, save_pretrained
 from a2mae.models.registry import create_model
@@ -22,6 +21,7 @@ from a2mae.tasks.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.metrics import ConfusionCounts, accuracy, change_f1, mean_iou
 from a2mae.tasks.model import HEADS, HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters
+from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")
 LEARNT = {

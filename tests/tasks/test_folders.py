@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from task_samples import EUROSAT_MS, EUROSAT_RGB
 
 from a2mae.sensors import Units
 from a2mae.tasks.data import TaskData, TaskDataError, write_task_data
 from a2mae.tasks.folders import FORMATS, ClassFolder, split_of
+from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
 
 needs_rgb = pytest.mark.skipif(not EUROSAT_RGB.is_dir(), reason="../shared/data/eurosat_rgb is absent")
 needs_ms = pytest.mark.skipif(not EUROSAT_MS.is_dir(), reason="../shared/data/eurosat_ms is absent")
