@@ -9,13 +9,13 @@ import os
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from helpers.rasters import write_tif
 from shapely.geometry import box
 
 from a2mae.stssd.ingest_parameters import IngestParameters, template_regex
 from a2mae.stssd.scenes import CloudTest, MaskKind
 from a2mae.stssd.sources.folder import read_folder
 from a2mae.stssd.sources.found import SensorTable
+from helpers.rasters import write_tif
 
 NAIP_RULE = {
     "name": "naip", "files": "naip/{place}_{date}.tif", "sensor": "naip", "bands": ["B1", "B2", "B3", "B4"],
