@@ -60,15 +60,15 @@ def encode(degrees: Tensor, layer: Tensor | int = LAYERS) -> Tensor:
     # Units of 1/2048 second are whole numbers below 2^31, exact in float64.
     units = (degrees.double().abs() * (3600 * 2048)).floor().long()
     seconds = units // 2048
+    # Sums and remainders rather than shifts: the same bits, and ONNX has no shift of signed integers.
     code = (
-        ((degrees < 0).long() << 31)
-        | ((seconds // 3600) << 23)
-        | ((seconds // 60 % 60) << 17)
-        | ((seconds % 60) << 11)
-        | (units % 2048)
+        (degrees < 0).long() * 2**31
+        + (seconds // 3600) * 2**23
+        + (seconds // 60 % 60) * 2**17
+        + (seconds % 60) * 2**11
+        + units % 2048
     )
-    dropped = LAYERS - torch.as_tensor(layer, device=code.device)
-    return (code >> dropped) << dropped
+    return code - code % _powers(code.device)[LAYERS - torch.as_tensor(layer, device=code.device)]
 
 
 def codes_to_bits(codes: Tensor) -> Tensor:
@@ -80,8 +80,7 @@ def codes_to_bits(codes: Tensor) -> Tensor:
     Returns:
         `(..., 256)` of 0 and 1.
     """
-    shift = torch.arange(31, -1, -1, device=codes.device)
-    return ((codes[..., None] >> shift) & 1).flatten(-2).float()
+    return (codes[..., None] // _powers(codes.device)[:LAYERS].flip(0) % 2).flatten(-2).float()
 
 
 def footprint_bits(lonlat_deg: Tensor, size_m: Tensor) -> Tensor:
@@ -109,3 +108,8 @@ def footprint_bits(lonlat_deg: Tensor, size_m: Tensor) -> Tensor:
 
 def _wrap(lon: Tensor) -> Tensor:
     return torch.remainder(lon + 180, 360) - 180
+
+
+def _powers(device: torch.device) -> Tensor:
+    """2^0 to 2^32, int64."""
+    return torch.tensor([2**n for n in range(LAYERS + 1)], device=device)

@@ -1,0 +1,92 @@
+"""The encoder as a graph for other runtimes: torch.export and ONNX, any batch and any size in patches."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from a2mae.models.encoder import Encoder
+
+INPUTS: dict[str, tuple[str, ...]] = {
+    "sincos": (),
+    "gsd": ("gsd_m",),
+    "paper": ("gsd_m", "lonlat_deg"),
+    "own": ("gsd_m", "lonlat_deg", "day"),
+}
+"""What each encoding reads beside the images."""
+
+
+class ExportableEncoder(nn.Module):
+    """`forward_features` with positional inputs: images, then those of `INPUTS`, then wavelengths if bands are free.
+
+    The checks of values are left out of the graph: feed it what `Encoder.forward_features` would accept.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        wavelength = ("wavelength_nm",) if encoder.config.bands == "wavelength" else ()
+        self.input_names = ("images", *INPUTS[encoder.config.encoding], *wavelength)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Tensors in the order of `input_names` to `(B, 1 + N, D)`."""
+        named = dict(zip(self.input_names, inputs, strict=True))
+        return self.encoder.forward_features(named.pop("images"), **named)
+
+    def example(self, batch: int = 2, height: int = 4, width: int = 6, bands: int = 3) -> tuple[Tensor, ...]:
+        """Inputs of `height` x `width` patches, for tracing."""
+        config = self.encoder.config
+        bands = config.in_chans if config.bands == "draw3" else bands
+        values = {
+            "images": torch.randn(batch, bands, height * config.patch_size, width * config.patch_size),
+            "gsd_m": torch.linspace(1, 30, batch),
+            "lonlat_deg": torch.stack([torch.linspace(-70, 12.5, batch), torch.linspace(-33, 41.9, batch)], dim=1),
+            "day": torch.linspace(18000, 19000, batch),
+            "wavelength_nm": torch.linspace(450, 2200, bands).expand(batch, -1).contiguous(),
+        }
+        return tuple(values[name] for name in self.input_names)
+
+    def dynamic_shapes(self) -> tuple[tuple[dict[int, object], ...]]:
+        """Batch and both sides (in patches) are free, and so are the bands where the encoder leaves them so."""
+        patch = self.encoder.patch_size
+        batch, height, width = Dim("batch", min=2), Dim("h", min=2), Dim("w", min=2)
+        shapes: dict[str, dict[int, object]] = {
+            name: {0: batch} for name in ("gsd_m", "lonlat_deg", "day", "wavelength_nm")
+        }
+        shapes["images"] = {0: batch, 2: patch * height, 3: patch * width}
+        if "wavelength_nm" in self.input_names:
+            bands = Dim("bands", min=2)
+            shapes["images"][1] = shapes["wavelength_nm"][1] = bands
+        return (tuple(shapes[name] for name in self.input_names),)
+
+
+def export_program(encoder: Encoder) -> ExportedProgram:
+    """The encoder through torch.export; call `.module()(*inputs)` in the order of `ExportableEncoder.input_names`."""
+    model = ExportableEncoder(encoder).eval()
+    return torch.export.export(model, model.example(), dynamic_shapes=model.dynamic_shapes())
+
+
+def export_onnx(encoder: Encoder, path: str | os.PathLike[str]) -> Path:
+    """Write the encoder as ONNX (needs the packages onnx and onnxscript).
+
+    Returns:
+        The path; the graph's inputs are named as `ExportableEncoder.input_names`, its output `features`.
+    """
+    model = ExportableEncoder(encoder).eval()
+    program = torch.onnx.export(
+        model,
+        model.example(),
+        dynamo=True,
+        dynamic_shapes=model.dynamic_shapes(),
+        input_names=list(model.input_names),
+        output_names=["features"],
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    program.save(path)
+    return Path(path)
