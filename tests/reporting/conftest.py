@@ -191,19 +191,30 @@ def task_files(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def inputs(sets, images, rejected, model_dir, task_files) -> ReportInputs:
     """Everything that a whole chain hands in."""
+
+    def row(task, mode, metric, model, value, *, gsd_m=10.0):
+        interval = {"value": value, "low": value - 0.05, "high": value + 0.04, "n": 40, "groups": 10}
+        return {
+            "task": task,
+            "data": "simulated",
+            "mode": mode,
+            "metric": metric,
+            "model": model,
+            "gsd_m": gsd_m,
+        } | interval
+
+    main = (("classify", "top1"), ("segment", "miou"), ("detect_change", "f1"))
     scores = pd.DataFrame(
         [
-            {
-                "task": task,
-                "model": model,
-                "metric": metric,
-                "value": value,
-                "low": value - 0.05,
-                "high": value + 0.04,
-                "n": 40,
-            }
-            for task, metric in (("classify", "top1"), ("segment", "miou"), ("detect_change", "f1"))
+            row(task, "finetuned", metric, model, value)
+            for task, metric in main
             for model, value in (("pretrained", 0.8), ("random", 0.6 if task != "segment" else 0.82))
+        ]
+        + [
+            row("classify", "knn", metric, model, 0.7 - gsd_m / 200, gsd_m=gsd_m)
+            for metric in ("knn_query_coarse", "knn_both_coarse")
+            for model in ("pretrained", "random", "pixels")
+            for gsd_m in (10.0, 20.0, 40.0)
         ]
     )
     return ReportInputs(

@@ -60,7 +60,13 @@ def test_every_picture_has_an_alternative_text(built):
 
 def test_every_chart_says_its_finding(built):
     plots = [attributes for attributes in Elements(built).named("div") if attributes.get("class") == "plot"]
-    assert {plot["id"] for plot in plots} == {"chart-scores", "chart-curves", "chart-places", "chart-shifts"}
+    assert {plot["id"] for plot in plots} == {
+        "chart-scores",
+        "chart-knn",
+        "chart-curves",
+        "chart-places",
+        "chart-shifts",
+    }
     assert all(len(str(plot["aria-label"])) > 20 for plot in plots)
 
 

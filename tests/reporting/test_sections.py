@@ -14,7 +14,7 @@ from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, reconstructions
 from a2mae.reporting.sections.provenance import provenance, without_places
 from a2mae.reporting.sections.registration import refused, registration
-from a2mae.reporting.sections.scores import comparisons, scores
+from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores
 from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
 from a2mae.reporting.sections.task_pictures import task_pictures
@@ -114,12 +114,20 @@ def test_comparison_tells_apart_from_overlapping_intervals(inputs):
     assert "below its random-initialised twin (intervals overlap)" in scores(inputs).lead
 
 
+def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
+    figure = json.loads(knn_over_gsd(inputs).blocks[0].figure_json)
+    names = {trace["name"] for trace in figure["data"]}
+    assert len(names) == 6 and "pixels, both sides coarsened" in names
+    assert {trace["line"]["dash"] for trace in figure["data"]} == {"solid", "dot"}
+    assert "10 m to 40 m" in knn_over_gsd(inputs).blocks[0].alt
+
+
 def test_summary_counts_wins_honestly(inputs):
     section = summary(inputs)
     assert "on 2 of 3 tasks; on 2 the 95 % intervals are apart" in section.lead
     facts = {fact.label: fact for fact in section.blocks[0].facts}
     assert facts["image sets"].value == "3" and facts["image sets"].note == "2 kept by pruning"
-    assert facts["Segmentation, miou"].note.endswith("random start 0.820")
+    assert facts["Segmentation (simulated), miou"].note.endswith("random start 0.820")
 
 
 def test_task_pictures_stand_beside_their_truth(inputs):

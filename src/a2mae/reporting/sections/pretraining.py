@@ -25,11 +25,13 @@ from a2mae.reporting.pictures import (
 CURVES_FILE = "run/metrics.csv"
 RECONSTRUCTIONS_FILE = "run/reconstructions.npz"
 
+_BESIDE = {"loss": ("held_out_loss",)}
 _PANELS = (
     ("loss", "loss"),
     ("lr", "learning rate"),
     ("effective_rank", "effective rank"),
     ("feature_std", "feature std"),
+    ("same_place_accuracy", "same place kNN"),
 )
 
 
@@ -71,11 +73,15 @@ def _curves_chart(table: pd.DataFrame, alt: str) -> Chart:
     shown = [(column, title) for column, title in _PANELS if column in table.columns and table[column].notna().any()]
     figure = make_subplots(rows=len(shown), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for row, (column, title) in enumerate(shown, start=1):
-        measured = table[table[column].notna()]
-        figure.add_scatter(x=measured["step"], y=measured[column], mode="lines+markers", name=title, row=row, col=1)
+        for curve in (column, *_BESIDE.get(column, ())):
+            if curve in table.columns:
+                measured = table[table[curve].notna()]
+                words = curve.replace("_", " ")
+                figure.add_scatter(
+                    x=measured["step"], y=measured[curve], mode="lines+markers", name=words, row=row, col=1
+                )
         figure.update_yaxes(title_text=title, row=row, col=1)
     figure.update_xaxes(title_text="step", row=len(shown), col=1)
-    figure.update_layout(showlegend=False)
     columns = [
         name for name in ("step", "epoch", *(c for c, _ in shown), "grad_norm", "samples_per_s") if name in table
     ]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 MAIN_METRICS = {"classify": "top1", "segment": "miou", "detect_change": "f1"}
 """The metric that a task is judged by."""
 PRETRAINED, RANDOM = "pretrained", "random"
+FINETUNED = "finetuned"
+_MANY = 30
+_READINGS = {"knn_query_coarse": "test images coarsened", "knn_both_coarse": "both sides coarsened"}
+_MODES = {"finetuned": "finetuned", "knn": "kNN, frozen", "linear_probe": "linear probe", "few_shot": "few-shot probe"}
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,15 @@ class Comparison:
     """A task's main metric for both twins: (value, low, high)."""
 
     task: str
+    data: str
     metric: str
     pretrained: tuple[float, float, float]
     random: tuple[float, float, float]
+
+    @property
+    def label(self) -> str:
+        """Task, data set and metric."""
+        return f"{title_of(self.task)} ({self.data}), {self.metric}"
 
     @property
     def gain(self) -> float:
@@ -54,13 +64,15 @@ class Comparison:
 
 
 def comparisons(table: pd.DataFrame) -> list[Comparison]:
-    """The main metric of every task that has both twins."""
+    """The main metric of every task and data set that has both finetuned twins."""
     found = []
+    finetuned = table[table["mode"] == FINETUNED]
     for task, metric in MAIN_METRICS.items():
-        rows = table[(table["task"] == task) & (table["metric"] == metric)]
-        sides = {str(row["model"]): (row["value"], row["low"], row["high"]) for row in records(rows)}
-        if {PRETRAINED, RANDOM} <= sides.keys():
-            found.append(Comparison(task, metric, sides[PRETRAINED], sides[RANDOM]))
+        of_task = finetuned[(finetuned["task"] == task) & (finetuned["metric"] == metric)]
+        for data, rows in of_task.groupby("data", sort=True):
+            sides = {str(row["model"]): (row["value"], row["low"], row["high"]) for row in records(rows)}
+            if {PRETRAINED, RANDOM} <= sides.keys():
+                found.append(Comparison(task, str(data), metric, sides[PRETRAINED], sides[RANDOM]))
     return found
 
 
@@ -75,7 +87,7 @@ def scores(inputs: ReportInputs) -> Section | None:
         sides = [getattr(item, model) for item in main]
         figure.add_scatter(
             x=[value for value, _, _ in sides],
-            y=[f"{title_of(item.task)}, {item.metric}" for item in main],
+            y=[item.label for item in main],
             error_x={
                 "type": "data",
                 "symmetric": False,
@@ -87,23 +99,26 @@ def scores(inputs: ReportInputs) -> Section | None:
             name=f"{model}",
         )
     figure.update_layout(xaxis={"title": "score", "range": [0, 1]}, yaxis={"autorange": "reversed"})
-    lines = [f"{title_of(item.task)}: {item.words}." for item in main]
+    lines = [f"{item.label}: {item.words}." for item in main]
     rows = tuple(
         (
-            title_of(str(row["task"])),
+            f"{title_of(str(row['task']))} ({row['data']})",
+            _MODES.get(str(row["mode"]), str(row["mode"])),
             str(row["metric"]),
             str(row["model"]),
+            f"{row['gsd_m']:g}",
             text.number(row["value"], 3),
             f"{text.number(row['low'], 3)} – {text.number(row['high'], 3)}",
-            text.count(row["n"]),
+            f"{text.count(row['n'])} / {text.count(row['groups'])}",
         )
         for row in records(table)
     )
     everything = Table(
         "All scores, with 95 % intervals from resampling places",
-        ("task", "metric", "model", "score", "95 % interval", "images"),
+        ("task", "how", "metric", "model", "GSD, m", "score", "95 % interval", "images / places"),
         rows,
-        numeric=(3, 4, 5),
+        numeric=(4, 5, 6, 7),
+        folded=len(rows) > _MANY,
     )
     compared = chart(
         "scores",
@@ -124,13 +139,14 @@ def scores(inputs: ReportInputs) -> Section | None:
 def knn_over_gsd(inputs: ReportInputs) -> Section | None:
     """Accuracy of the nearest neighbours as the images become coarser."""
     table = inputs.scores
-    if table is None or "gsd_m" not in table.columns:
+    if table is None:
         return None
-    knn = table[(table["metric"].str.startswith("knn")) & table["gsd_m"].notna()]
+    knn = table[table["mode"] == "knn"]
     if not len(knn):
         return None
+    several = knn["data"].nunique() > 1
     figure = go.Figure()
-    for (model, metric), rows in knn.groupby(["model", "metric"], sort=True):
+    for (data, model, metric), rows in knn.groupby(["data", "model", "metric"], sort=True):
         ordered = rows.sort_values("gsd_m")
         figure.add_scatter(
             x=ordered["gsd_m"],
@@ -142,7 +158,8 @@ def knn_over_gsd(inputs: ReportInputs) -> Section | None:
                 "arrayminus": ordered["value"] - ordered["low"],
             },
             mode="lines+markers",
-            name=f"{model}, {metric}",
+            name=f"{model}, {_READINGS.get(str(metric), metric)}" + (f", {data}" if several else ""),
+            line={"dash": "solid" if metric == "knn_query_coarse" else "dot"},
         )
     figure.update_layout(
         xaxis={"title": "ground sampling distance, m", "type": "log"}, yaxis={"title": "accuracy", "range": [0, 1]}
@@ -151,13 +168,15 @@ def knn_over_gsd(inputs: ReportInputs) -> Section | None:
     return Section(
         "knn",
         "Frozen features over scale",
-        "The encoder as pretrained, no weight changed: each test image is named by its nearest training images. A model"
-        " that knows its scale loses little as the images become coarser.",
+        "Encoders with no weight changed: each test image is named by its nearest training images. A model that knows"
+        " its scale loses little as the images become coarser. Two readings of the protocol: only the test images are"
+        " coarsened (solid), or the training images too (dotted).",
         (
             chart(
                 "knn",
                 figure,
-                caption="k nearest neighbours over the ground sampling distance, with 95 % intervals.",
+                caption="k nearest neighbours over the ground sampling distance, with 95 % intervals. Simple"
+                " statistics of the pixels stand beside the encoders, where they were scored.",
                 alt=f"kNN accuracy from {finest:g} m to {coarsest:g} m per pixel; the score table has the numbers.",
             ),
         ),

@@ -7,7 +7,6 @@ from a2mae.reporting.blocks import Fact, Facts, Section
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.pretraining import loss_range
 from a2mae.reporting.sections.scores import comparisons
-from a2mae.reporting.sections.task_pictures import title_of
 
 
 def summary(inputs: ReportInputs) -> Section:
@@ -49,7 +48,7 @@ def _score_facts(inputs: ReportInputs) -> list[Fact]:
         return []
     return [
         Fact(
-            f"{title_of(item.task)}, {item.metric}",
+            item.label,
             f"{item.pretrained[0]:.3f}",
             f"95 %: {item.pretrained[1]:.3f} – {item.pretrained[2]:.3f}; random start {item.random[0]:.3f}",
         )
