@@ -50,11 +50,10 @@ class SasSigner:
         container = parts.path.lstrip("/").partition("/")[0]
         key = f"{name.removesuffix(self.host) or name}/{container}"
         with self._lock:
-            token, expiry = self._tokens.get(key, ("", dt.datetime.min.replace(tzinfo=dt.UTC)))
-            if expiry - _SLACK <= dt.datetime.now(dt.UTC):
-                token, expiry = self._ask(key)
-                self._tokens[key] = (token, expiry)
-        return urllib.parse.urlunsplit(parts._replace(query=token))
+            kept = self._tokens.get(key)
+            if kept is None or kept[1] <= dt.datetime.now(dt.UTC) + _SLACK:
+                kept = self._tokens[key] = self._ask(key)
+        return urllib.parse.urlunsplit(parts._replace(query=kept[0]))
 
     def _ask(self, key: str) -> tuple[str, dt.datetime]:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import DoesNotConformTo
 from tqdm import tqdm
 from urllib3.util.retry import Retry
 
@@ -76,7 +77,7 @@ def search(api: ApiParameters, policy: HrefPolicy) -> list[Mapping[str, object]]
         )
         for item in tqdm(pages.items_as_dicts(), desc="searching", unit="item", delay=1):
             found.setdefault((str(item.get("collection")), str(item.get("id"))), item)
-    except (APIError, RefusedError, NotImplementedError) as error:
+    except (APIError, RefusedError, DoesNotConformTo, NotImplementedError) as error:
         raise ValueError(f"ingest.source.api: {redact(api.url)} does not answer the search: {error}") from error
     if len(found) >= api.max_items:
         logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)

@@ -1,0 +1,82 @@
+"""The stage in its Kedro shell: catalog, environments, parameters checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+from kedro.config import OmegaConfigLoader
+from kedro.io import DataCatalog, DatasetError
+from kedro.runner import SequentialRunner
+from kedro.validation import ParameterValidationError, ParameterValidator
+
+from a2mae.io.folder import FolderDataset
+from a2mae.pipelines.ingest.pipeline import create_pipeline
+from a2mae.settings import CONFIG_LOADER_ARGS
+from a2mae.simulate.testing import write_tiny_world
+from a2mae.stssd.scenes import scenes_from_table, sensors_from_json
+from helpers.rasters import write_tif
+
+CONF = Path(__file__).parents[2] / "conf"
+OUTPUTS = {"scenes", "locations", "refused_scenes", "sensors", "stac_items"}
+
+
+def run(data_root, *, env="base", **ingest):
+    """Run the stage with an environment's configuration, its data under `data_root`."""
+    loader = OmegaConfigLoader(str(CONF), env=env, runtime_params={"ingest": ingest}, **CONFIG_LOADER_ARGS)
+    loader["globals"] = {"data_root": str(data_root)}
+    parameters = {"ingest": loader["parameters"]["ingest"]}
+    checked = ParameterValidator({"ingest": create_pipeline()}).validate_raw_params(parameters)
+    used = {"simulation", "simulation_folder", *OUTPUTS}
+    config = {name: entry for name, entry in loader["catalog"].items() if name in used}
+    config.setdefault(
+        "simulation", {"type": "json.JSONDataset", "filepath": f"{data_root}/01_raw/simulated/manifest.json"}
+    )
+    catalog = DataCatalog.from_config(config)
+    catalog["params:ingest"] = checked["ingest"]
+    SequentialRunner().run(create_pipeline(), catalog)
+    return Path(data_root) / "02_intermediate"
+
+
+def test_the_simulated_earth_by_default(tmp_path):
+    manifest = write_tiny_world(tmp_path / "01_raw" / "simulated")
+    out = run(tmp_path)
+    scenes = gpd.read_parquet(out / "scenes.parquet")
+    assert set(scenes["scene_id"]) == {s.scene_id for s in manifest.scenes}
+    assert len(scenes_from_table(scenes)) == len(manifest.scenes)
+    assert len(gpd.read_parquet(out / "locations.parquet")) >= 4
+    assert len(pd.read_parquet(out / "refused_scenes.parquet")) == 0
+
+
+def test_a_folder_without_a_simulation(tmp_path):
+    for date in ("20120731", "20140720"):
+        write_tif(
+            tmp_path / "in" / "naip_nd" / f"m_1_se_14_1_{date}.tif", bands=4, gsd=5.0, size=(400, 400), dtype="uint8"
+        )
+    (tmp_path / "in" / "other.tif").write_bytes(b"no raster")
+    out = run(tmp_path / "data", env="real_samples", folder=str(tmp_path / "in"))
+    scenes = gpd.read_parquet(out / "scenes.parquet")
+    assert list(scenes["status"]) == ["accepted", "accepted", "refused"]
+    refused = pd.read_parquet(out / "refused_scenes.parquet")
+    assert list(refused["reason"]) == ["no_rule"] and list(refused["stage"]) == ["ingest"]
+    assert list(sensors_from_json(json.loads((out / "sensors.json").read_text()))) == ["naip-5m"]
+
+
+def test_mistyped_parameters_fail_before_anything_runs(tmp_path):
+    with pytest.raises(ParameterValidationError, match="unknown parameter 'foldr': did you mean 'folder'"):
+        run(tmp_path, env="real_samples", foldr="x")
+    with pytest.raises(ParameterValidationError, match="footprint_m"):
+        run(tmp_path, locations={"footprint_m": -5})
+    assert not (tmp_path / "02_intermediate").exists()
+
+
+def test_folder_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = FolderDataset(filepath=str(tmp_path / "data" / "x"))
+    assert dataset.load() == Path("data/x") and not dataset.exists()
+    assert FolderDataset(filepath="/elsewhere/x").load() == Path("/elsewhere/x")
+    with pytest.raises(DatasetError, match="not written"):
+        dataset.save("anything")
