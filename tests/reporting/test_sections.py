@@ -14,6 +14,7 @@ from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, reconstructions
 from a2mae.reporting.sections.provenance import provenance, without_places
 from a2mae.reporting.sections.registration import refused, registration
+from a2mae.reporting.sections.registration_truth import registration_errors, registration_truth
 from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores
 from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
@@ -69,6 +70,28 @@ def test_registration_counts_states_by_sensor(inputs):
     sentinel = rows_of(table)["sentinel-2-l2a"]
     assert sentinel[:4] == ("6", "3", "3", "0")
     assert sentinel[4] == text.number(math.hypot(3.2, 1.1), 2)
+
+
+def test_errors_against_the_truth_take_the_reference_into_account(inputs):
+    moved = inputs.images["registration"] == "registered"
+    truth = pd.DataFrame(
+        {
+            "scene_id": inputs.images["scene_id"],
+            "true_shift_x_m": 5.0 - inputs.images["shift_x_m"],  # the reference is 5 m off, too
+            "true_shift_y_m": -2.0 - inputs.images["shift_y_m"],
+        }
+    )
+    errors = registration_errors(inputs.images, truth)
+    assert len(errors) == 9, "references have no error relative to themselves"
+    assert errors["after_m"].max() == pytest.approx(0, abs=1e-9)
+    expected = inputs.images[moved][["shift_x_m", "shift_y_m"]].pow(2).sum(axis=1).pow(0.5)
+    assert sorted(errors[errors["registration"] == "registered"]["before_m"]) == pytest.approx(sorted(expected))
+    section = registration_truth(dataclasses.replace(inputs, true_shifts=truth))
+    assert "is 0.00 m off as registered" in section.lead
+
+
+def test_truth_is_absent_where_nothing_was_simulated(inputs):
+    assert registration_truth(inputs) is None
 
 
 def test_refusals_are_counted_by_reason_with_an_example(inputs):

@@ -78,6 +78,7 @@ class ReportInputs:
         configuration: The parameters of the run, as plain JSON values.
         limits: How much is shown.
         simulation: The simulated Earth's manifest.
+        true_shifts: The simulation's true shifts by scene.
         scenes: Scene table.
         refused_scenes: Scenes kept out at the door.
         locations: Location table.
@@ -98,6 +99,7 @@ class ReportInputs:
     configuration: Mapping[str, object] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     simulation: Mapping[str, object] | None = None
+    true_shifts: pd.DataFrame | None = None
     scenes: pd.DataFrame | None = None
     refused_scenes: pd.DataFrame | None = None
     locations: pd.DataFrame | None = None

@@ -18,6 +18,7 @@ from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, reconstructions
 from a2mae.reporting.sections.provenance import provenance
 from a2mae.reporting.sections.registration import refused, registration
+from a2mae.reporting.sections.registration_truth import registration_truth
 from a2mae.reporting.sections.scores import knn_over_gsd, scores
 from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
@@ -61,6 +62,7 @@ def sections(inputs: ReportInputs) -> list[Section]:
         places(inputs),
         image_sets(inputs),
         registration(inputs),
+        registration_truth(inputs),
         refused(inputs),
         four_properties(inputs),
         pruning(inputs),

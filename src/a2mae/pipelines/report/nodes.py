@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from a2mae.pipelines.report.parameters import ReportParameters
+
+if TYPE_CHECKING:  # of a helper only: the node's own annotations must resolve, or its parameters are not validated
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ def build_report(
         configuration=_plain(configuration),
         limits=Limits(options.sets, options.reconstructions, options.examples, options.picture_px),
         simulation=outputs.get("simulation"),
+        true_shifts=_true_shifts(outputs.get("simulation"), outputs.get("simulation_folder")),
         scenes=outputs.get("scenes"),
         refused_scenes=outputs.get("refused_scenes"),
         locations=outputs.get("locations"),
@@ -64,6 +69,15 @@ def build_report(
     html = page.build(inputs)
     logger.info("report: %d sections, %.1f MB", html.count('class="chapter"'), len(html.encode("utf-8")) / 1e6)
     return html
+
+
+def _true_shifts(manifest: Mapping[str, Any] | None, folder: Path | None) -> pd.DataFrame | None:
+    """The truth beside the simulated scenes; None where nothing was simulated."""
+    if not manifest or folder is None:
+        return None
+    import pandas as pd
+
+    return pd.read_parquet(folder / manifest["truth_scenes"])
 
 
 def _plain(configuration: Mapping[str, object]) -> dict[str, object]:

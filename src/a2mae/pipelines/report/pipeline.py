@@ -22,6 +22,8 @@ OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("scores",),
 }
 """Which outputs of a stage the page shows; at least one of each, so that the report is made last."""
+FOLDERS: Mapping[str, tuple[str, ...]] = {"simulate": ("simulation_folder",)}
+"""Where a stage's files lie that are no datasets of their own."""
 
 
 def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
@@ -30,7 +32,7 @@ def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
     Args:
         chain: Stages whose outputs exist; the others have no panel in the page.
     """
-    shown = [name for stage in chain for name in OUTPUTS_SHOWN.get(stage, ())]
+    shown = [name for stage in chain for name in (*OUTPUTS_SHOWN.get(stage, ()), *FOLDERS.get(stage, ()))]
     inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
     inputs |= {name.replace(".", "_"): name for name in shown}
     return Pipeline([node(build_report, inputs=inputs, outputs="report", name="build_report")])
