@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import pandas as pd
 import pyarrow as pa
 from shapely.geometry.base import BaseGeometry
@@ -24,6 +23,7 @@ from a2mae.sensors import Sensor, Units, sensor_from_dict
 from a2mae.stssd.tables import REJECTED_COLUMNS, SCENE_COLUMNS
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     from affine import Affine
 
 
@@ -254,6 +254,8 @@ def scenes_to_table(scenes: Iterable[Scene], refused: Iterable[RefusedScene] = (
     Returns:
         Columns of `SCENE_COLUMNS` and `geometry` in EPSG:4326.
     """
+    import geopandas as gpd  # noqa: PLC0415 (parameters name this module's enums: listing pipelines stays light)
+
     accepted = sorted(scenes, key=lambda scene: scene.scene_id)
     out = sorted(refused, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
     rows: list[dict[str, object]] = [
