@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from a2mae.simulate.covers import CLASS_OF_COVER, CODE
 from a2mae.simulate.noise import Floats, Points
+from a2mae.simulate.town import block_centers
 
 
 class ChangeKind(StrEnum):
@@ -56,13 +58,18 @@ class Painted:
     new_road: NDArray[np.bool_]
 
 
+_FLOOD_REACH_M = 240.0  # from the bank
+_FEWEST_NODES = 30  # lattice nodes on which a kind of change must be possible in a cell, about 0.03 km²
 _WOODS = (CODE["broadleaf"], CODE["conifer"])
 _DRY = (*_WOODS, CODE["meadow"], CODE["range"], CODE["hedge"])
-_BUILDABLE = (
-    *("meadow", "range", "winter_cereal", "maize", "rapeseed", "roots", "fallow", "track", "hedge"),
-    *("orchard_tree", "orchard_floor", "rock", "sand"),
+_BUILDABLE = tuple(
+    CODE[name]
+    for name in (
+        *("meadow", "range", "winter_cereal", "maize", "rapeseed", "roots", "fallow", "track", "hedge"),
+        *("orchard_tree", "orchard_floor", "rock", "sand"),
+    )
 )
-_BUILDABLE_CODES = tuple(CODE[name] for name in _BUILDABLE)
+_FLOODABLE = (*_BUILDABLE, CODE["reed"])
 
 
 def _window(change: Change, points: Points) -> tuple[slice, slice] | None:
@@ -80,7 +87,13 @@ def _window(change: Change, points: Points) -> tuple[slice, slice] | None:
 
 
 def paint_changes(
-    changes: tuple[Change, ...], points: Points, cover: NDArray[np.uint8], patch: Floats, *, river_m: Floats
+    changes: Sequence[Change],
+    points: Points,
+    cover: NDArray[np.uint8],
+    *,
+    patch: Floats,
+    river_m: Floats,
+    town_angle_rad: float,
 ) -> Painted:
     """Apply the changes to the covers.
 
@@ -90,6 +103,7 @@ def paint_changes(
         cover: `(H, W)` cover codes, changed in place.
         patch: `(H, W)` texture that makes outlines ragged.
         river_m: `(H, W)` metres from the river's bank.
+        town_angle_rad: Direction of the streets: settlements grow by whole blocks.
 
     Returns:
         What is left to draw: settlements and roads.
@@ -102,50 +116,63 @@ def paint_changes(
         if window is None:
             continue
         rows, columns = window
-        dx = (x[:, columns] if points.separable else x[window]) - np.float32(change.x_m)
-        dy = (y[rows] if points.separable else y[window]) - np.float32(change.y_m)
-        cos, sin = np.float32(np.cos(change.angle_rad)), np.float32(np.sin(change.angle_rad))
-        along = (dx * cos + dy * sin) / np.float32(change.half_length_m)
-        across = (dy * cos - dx * sin) / np.float32(change.half_width_m)
+        here_x, here_y = (x[:, columns], y[rows]) if points.separable else (x[window], y[window])
+        if change.kind is ChangeKind.NEW_TOWN:
+            here_x, here_y = block_centers(here_x, here_y, town_angle_rad)
+        along, across = _along_and_across(change, here_x, here_y)
         here = cover[window]
         if change.kind is ChangeKind.CLEAR_CUT:
             here[(np.maximum(np.abs(along), np.abs(across)) < 1) & np.isin(here, _WOODS)] = CODE["clear_cut"]
         elif change.kind is ChangeKind.NEW_ROAD:
-            new_road[window] |= (np.abs(along) < 1) & (np.abs(across + 0.35 * along**2) < 1)
+            new_road[window] |= (np.abs(along) < 1) & (np.abs(across + 12 * along**2) < 1)
+        elif change.kind is ChangeKind.NEW_TOWN:
+            new_town[window] |= (along**2 + across**2 < 1) & np.isin(here, _BUILDABLE)
+        elif change.kind is ChangeKind.BURN:
+            here[(along**2 + across**2 + 0.5 * patch[window] < 1) & np.isin(here, _DRY)] = CODE["burned"]
         else:
-            radius = along**2 + across**2
-            if change.kind is ChangeKind.BURN:
-                here[(radius + 0.5 * patch[window] < 1) & np.isin(here, _DRY)] = CODE["burned"]
-            elif change.kind is ChangeKind.NEW_TOWN:
-                new_town[window] |= (radius < 1) & np.isin(here, _BUILDABLE_CODES)
-            else:
-                wet = (radius + 0.3 * patch[window] < 1) & (river_m[window] > 0)
-                here[wet & ~np.isin(here, _WOODS)] = CODE["river"]
+            # The river leaves its bed, furthest in the middle of the reach.
+            far = _FLOOD_REACH_M * (1 - along**2 - across**2) + 25 * patch[window]
+            here[(river_m[window] < far) & np.isin(here, _FLOODABLE)] = CODE["river"]
     return Painted(new_town, new_road)
 
 
-_SUITABLE: dict[ChangeKind, tuple[int, ...]] = {
-    ChangeKind.NEW_TOWN: _BUILDABLE_CODES,
+def _along_and_across(change: Change, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Coordinates along the change's axes, 1 at their ends."""
+    dx, dy = x - np.float32(change.x_m), y - np.float32(change.y_m)
+    cos, sin = np.float32(np.cos(change.angle_rad)), np.float32(np.sin(change.angle_rad))
+    along = (dx * cos + dy * sin) / np.float32(change.half_length_m)
+    return along, (dy * cos - dx * sin) / np.float32(change.half_width_m)
+
+
+_SUITABLE = {
+    ChangeKind.NEW_TOWN: _BUILDABLE,
     ChangeKind.CLEAR_CUT: _WOODS,
     ChangeKind.BURN: _DRY,
-    ChangeKind.FLOOD: tuple(sorted({*_BUILDABLE_CODES, CODE["reed"]})),
-    ChangeKind.NEW_ROAD: tuple(code for code in range(len(CLASS_OF_COVER)) if code != CODE["lake"]),
+    ChangeKind.FLOOD: _FLOODABLE,
+    ChangeKind.NEW_ROAD: tuple(code for code in CODE.values() if code != CODE["lake"]),
 }
+_HALF_AXES_M = {
+    ChangeKind.NEW_TOWN: (240.0, 170.0),
+    ChangeKind.CLEAR_CUT: (190.0, 130.0),
+    ChangeKind.BURN: (290.0, 190.0),
+    ChangeKind.FLOOD: (480.0, 480.0),
+    ChangeKind.NEW_ROAD: (700.0, 9.0),
+}
+# Roads change little ground, so they are drawn as often as the others.
+_TURNS = (
+    *(ChangeKind.NEW_TOWN, ChangeKind.CLEAR_CUT, ChangeKind.FLOOD, ChangeKind.NEW_ROAD),
+    *(ChangeKind.BURN, ChangeKind.NEW_TOWN, ChangeKind.CLEAR_CUT, ChangeKind.FLOOD),
+)
+_CELL_M = 1920.0
+_QUIET_SHARE = 0.12  # of cells, in which nothing is made to happen
 
 
 def _draw(rng: np.random.Generator, kind: ChangeKind, x_m: float, y_m: float) -> Change:
     """A change of a kind at a place, of random size and direction."""
-    angle = float(rng.uniform(0, np.pi))
     size = float(rng.uniform(0.7, 1.35))
-    half = {
-        ChangeKind.NEW_TOWN: (230, 170),
-        ChangeKind.CLEAR_CUT: (190, 130),
-        ChangeKind.BURN: (290, 190),
-        ChangeKind.FLOOD: (340, 210),
-        ChangeKind.NEW_ROAD: (900, 9),
-    }[kind]
+    length, width = _HALF_AXES_M[kind]
     wide = 1.0 if kind is ChangeKind.NEW_ROAD else size
-    return Change(kind, x_m, y_m, angle, half[0] * size, half[1] * wide)
+    return Change(kind, x_m, y_m, float(rng.uniform(0, np.pi)), length * size, width * wide)
 
 
 def draw_changes(
@@ -156,8 +183,12 @@ def draw_changes(
     axis_m: NDArray[np.float64],
     half_side_m: float,
     share: float,
+    town_angle_rad: float,
 ) -> tuple[Change, ...]:
     """Place changes where they can happen until about `share` of the region has changed.
+
+    The region is divided into cells of a footprint's size, and the next change goes to the cell that has changed
+    least, so that change is spread over the footprints; some cells stay quiet.
 
     Args:
         rng: Source of randomness.
@@ -166,37 +197,42 @@ def draw_changes(
         axis_m: `(n,)` local x (and y) of the nodes.
         half_side_m: Events are centred within this distance of the region's centre.
         share: Wanted share 0–1 of changed ground.
+        town_angle_rad: Direction of the streets.
 
     Returns:
         The events, in the order in which they happen.
     """
     inside = np.abs(axis_m) < half_side_m
-    now = cover.copy()
-    axis_points = Points(axis_m, axis_m)
-    area = float(inside.sum() ** 2)
+    per_side = max(1, round(2 * half_side_m / _CELL_M))
+    band = np.clip(((axis_m + half_side_m) * per_side / (2 * half_side_m)).astype(int), 0, per_side - 1)
+    cell = band[:, None] * per_side + band[None, :]
+    cell[~(inside[:, None] & inside[None, :])] = per_side**2  # a last cell for what lies outside
+    size = np.bincount(cell.ravel(), minlength=per_side**2 + 1)[:-1]
+    closed = rng.uniform(size=per_side**2) < (_QUIET_SHARE if per_side > 1 else 0.0)
+
+    points, flat = Points(axis_m, axis_m), np.zeros(cover.shape, dtype=np.float32)
+    before, now = CLASS_OF_COVER[cover], cover.copy()
     changes: list[Change] = []
-    # Cuts, burns and floods follow each other; every third event is a settlement, so that all kinds occur.
-    kinds = (
-        *(ChangeKind.NEW_TOWN, ChangeKind.CLEAR_CUT, ChangeKind.FLOOD, ChangeKind.NEW_ROAD),
-        *(ChangeKind.BURN, ChangeKind.NEW_TOWN, ChangeKind.CLEAR_CUT, ChangeKind.BURN),
-    )
-    flat = np.zeros_like(cover, dtype=np.float32)
-    before = CLASS_OF_COVER[cover]
-    for turn in range(400):
-        changed = (CLASS_OF_COVER[now] != before)[np.ix_(inside, inside)].sum() / area
-        if changed >= share:
+    for turn in range(40 * per_side**2):
+        changed = np.bincount(cell.ravel(), weights=(CLASS_OF_COVER[now] != before).ravel())[:-1]
+        if closed.all() or changed.sum() >= share * size.sum():
             break
-        kind = kinds[turn % len(kinds)]
-        fit = np.isin(now, _SUITABLE[kind])
-        if kind is ChangeKind.FLOOD:
-            fit &= (river_m > 0) & (river_m < 250)
-        rows, columns = np.nonzero(fit & inside[:, None] & inside[None, :])
-        if rows.size == 0:
+        chosen = int(np.argmin(np.where(closed, np.inf, changed / size)))
+        for attempt in range(len(_TURNS)):
+            kind = _TURNS[(turn + attempt) % len(_TURNS)]
+            fit = (cell == chosen) & np.isin(now, _SUITABLE[kind])
+            if kind is ChangeKind.FLOOD:
+                fit &= np.abs(river_m) < _FLOOD_REACH_M / 2
+            rows, columns = np.nonzero(fit)
+            if rows.size > _FEWEST_NODES:
+                break
+        else:
+            closed[chosen] = True
             continue
         pick = int(rng.integers(rows.size))
         change = _draw(rng, kind, float(axis_m[columns[pick]]), float(axis_m[rows[pick]]))
-        painted = paint_changes((change,), axis_points, now, flat, river_m=river_m)
-        now[painted.new_town] = CODE["lawn"]
-        now[painted.new_road] = CODE["road"]
+        built = paint_changes([change], points, now, patch=flat, river_m=river_m, town_angle_rad=town_angle_rad)
+        now[built.new_town] = CODE["lawn"]
+        now[built.new_road] = CODE["road"]
         changes.append(change)
     return tuple(changes)

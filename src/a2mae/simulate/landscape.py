@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from a2mae.simulate.biomes import Biome
 from a2mae.simulate.changes import Change, draw_changes, paint_changes
-from a2mae.simulate.covers import BRIGHTNESS_LEVELS, CODE, COVER_SHIFT, GREEN_LEVELS
+from a2mae.simulate.covers import BRIGHTNESS_BITS, BRIGHTNESS_LEVELS, CODE, COVER_SHIFT, GREEN_LEVELS
 from a2mae.simulate.noise import Floats, Lattice, Points, Texture, generator, smooth_field, texture
 from a2mae.simulate.parcels import Parcels, crop_cover
 from a2mae.simulate.town import paint_town
@@ -87,20 +87,22 @@ class Landscape:
         x, y = points.planes()
         fine, patch = self.fine.sample(points), self.patch.sample(points)
         ragged = 0.10 * patch + 0.05 * fine
+        forest = fields["forest"] + ragged > 0
+        bare = fields["bare"] + ragged > 0
+        wet = fields["wet"] + ragged > 0
+        farmed = (fields["fields"] + 0.3 * ragged > 0) & ~(forest | bare | wet)
 
         parcel = self.parcels.locate(x, y, fields["domain"])
+        cover = np.full(points.shape, CODE[self.biome.grass], dtype=np.uint8)
+        np.copyto(cover, crop_cover(self.biome, parcel, year=year), where=farmed)
         brightness = 0.5 * fine + 0.4 * patch
         green = 0.7 * patch
-
-        cover = np.full(points.shape, CODE[self.biome.grass], dtype=np.uint8)
-        farmed = fields["fields"] + 0.3 * ragged > 0
-        crop = crop_cover(self.biome, parcel, year=year)
+        np.add(brightness, 0.5 * parcel.brightness, out=brightness, where=farmed)
+        np.add(green, 0.6 * parcel.green, out=green, where=farmed)
         orchard = farmed & (fields["orchard"] > 0) & parcel.may_be_orchard
-        cover[farmed] = crop[farmed]
-        brightness += np.where(farmed, 0.5 * parcel.brightness, 0)
-        green += np.where(farmed, 0.6 * parcel.green, 0)
         if gsd_m <= FINE_GSD_M:
-            brightness -= np.where(farmed & (np.abs(parcel.across_m % 24.0 - 12.0) < 0.9), 0.7, 0)
+            tram = farmed & (np.abs(parcel.across_m % 24.0 - 12.0) < 0.9)
+            np.subtract(brightness, 0.7, out=brightness, where=tram)
             tree = (parcel.along_m % 6.0 - 3.0) ** 2 + (parcel.across_m % 5.0 - 2.5) ** 2 < 4.0
         else:
             tree = fine > 0.05
@@ -109,24 +111,22 @@ class Landscape:
         edge = farmed & (parcel.edge_m < 2.2)
         cover[edge] = np.where(parcel.hedged[edge], CODE["hedge"], CODE["track"])
 
-        forest = fields["forest"] + ragged > 0
-        conifer = forest & (fields["conifer"] + 1.5 * ragged > 0)
         cover[forest] = CODE["broadleaf"]
-        cover[conifer] = CODE["conifer"]
-        bare = fields["bare"] + ragged > 0
+        cover[forest & (fields["conifer"] + 1.5 * ragged > 0)] = CODE["conifer"]
         cover[bare] = CODE[self.biome.bare_cover]
-        wet = fields["wet"] + ragged > 0
         cover[wet] = CODE["reed"]
 
         lane, highway = np.abs(fields["lane"]) < 4.0, np.abs(fields["highway"]) < 8.0
         town = fields["urban"] + 0.5 * ragged > 0
         lake, river = fields["lake"] + 0.2 * ragged > 0, fields["river"] + 3.0 * patch < 0
+        angle = self.parcels.town_angle_rad
         if after:
-            scene = paint_changes(self.changes, points, cover, patch, river_m=fields["river"])
-            town |= scene.new_town
-            highway |= scene.new_road
-        streets = town & ~highway
-        paint_town(cover, streets, points, angle_rad=self.parcels.town_angle_rad, fine=fine, patch=patch)
+            built = paint_changes(
+                self.changes, points, cover, patch=patch, river_m=fields["river"], town_angle_rad=angle
+            )
+            town |= built.new_town
+            highway |= built.new_road
+        paint_town(cover, town & ~highway, points, angle_rad=angle, fine=fine, patch=patch)
         cover[lake] = CODE["lake"]
         cover[river] = CODE["river"]
         cover[lane & ~lake & ~river] = CODE["road"]
@@ -136,7 +136,7 @@ class Landscape:
         np.copyto(brightness, self.crown.sample(points), where=wooded)
         level = np.clip(np.rint(16 + 15 * brightness), 1, BRIGHTNESS_LEVELS - 1).astype(np.uint16)
         middle = (GREEN_LEVELS - 1) / 2
-        level |= np.clip(np.rint(middle * (1 + green)), 0, GREEN_LEVELS - 1).astype(np.uint16) << 5
+        level |= np.clip(np.rint(middle * (1 + green)), 0, GREEN_LEVELS - 1).astype(np.uint16) << BRIGHTNESS_BITS
         level |= cover.astype(np.uint16) << COVER_SHIFT
         return np.asarray(level)
 
@@ -182,7 +182,9 @@ def make_landscape(seed: int, name: str, biome: Biome, half_side_m: float) -> La
     urban = _above(field("urban", 1500, 0.05) + 1.2 * access - 6 * slope - 0.3 * near_river, biome.urban)
     urban = np.minimum(urban, river / 60)  # no houses on the bank
     land = (river > 0) & (lake < 0) & (urban < 0)
-    bare = _above(field("bare", 800, 0.2) + 0.7 * elevation + 2 * slope, biome.bare, land)
+    # Rock crops out high up and on slopes; sand lies along rivers.
+    exposed = 2.0 * near_river if biome.bare_cover == "sand" else 0.7 * elevation + 2 * slope
+    bare = _above(field("bare", 800, 0.2) + exposed, biome.bare, land)
     bare = np.minimum(bare, -urban * 5)
     forest_wish = field("forest", 1300, 0.15) + 0.5 * elevation + 3 * slope
     forest = np.minimum(_above(forest_wish, biome.forest, land & (bare < 0)), -urban * 4)
@@ -221,5 +223,6 @@ def with_changes(landscape: Landscape, seed: int, *, share: float) -> Landscape:
         axis_m=axis,
         half_side_m=landscape.half_side_m,
         share=share,
+        town_angle_rad=landscape.parcels.town_angle_rad,
     )
     return dataclasses.replace(landscape, changes=changes)

@@ -11,6 +11,8 @@ from a2mae.simulate.biomes import Biome
 from a2mae.simulate.covers import CODE
 from a2mae.simulate.noise import Floats
 
+_SIGNED: Floats = np.linspace(-1, 1, 256, dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class ParcelAt:
@@ -31,12 +33,12 @@ class ParcelAt:
     @property
     def brightness(self) -> Floats:
         """Tone of the parcel's soil, -1..1."""
-        return (self.key & 255).astype(np.float32) / 127.5 - 1
+        return np.take(_SIGNED, self.key & 255)
 
     @property
     def green(self) -> Floats:
         """Vigour of the parcel's crop, -1..1."""
-        return (self.key >> 8).astype(np.float32) / 127.5 - 1
+        return np.take(_SIGNED, self.key >> 8)
 
     @property
     def hedged(self) -> NDArray[np.bool_]:

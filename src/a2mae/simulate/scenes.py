@@ -185,7 +185,7 @@ def _plan(
         grid=grid,
         shift_m=shift,
         cloud_share=acquisition.cloud,
-        nodata_share=0.985 if refuse == "nodata" else nodata,
+        nodata_share=0.999 if refuse == "nodata" else nodata,
         baseline=baseline,
         encoding=encoding,
         sun=sun_position(region.parameters.lat, when, habits.solar_hour),

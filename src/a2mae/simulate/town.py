@@ -22,6 +22,20 @@ def _hash(i: NDArray[np.int32], j: NDArray[np.int32], salt: int) -> NDArray[np.u
     return h
 
 
+def block_centers(x: Floats, y: Floats, angle_rad: float) -> tuple[Floats, Floats]:
+    """Centre of the street block in which each place lies, so that a town can grow by whole blocks.
+
+    Args:
+        x: Local metres east, broadcasting with `y`.
+        y: Local metres north.
+        angle_rad: Direction of the streets.
+    """
+    cos, sin = np.float32(np.cos(angle_rad)), np.float32(np.sin(angle_rad))
+    u = (np.floor((x * cos + y * sin) / np.float32(_BLOCK_M[0])) + np.float32(0.5)) * np.float32(_BLOCK_M[0])
+    v = (np.floor((y * cos - x * sin) / np.float32(_BLOCK_M[1])) + np.float32(0.5)) * np.float32(_BLOCK_M[1])
+    return np.asarray(u * cos - v * sin, np.float32), np.asarray(u * sin + v * cos, np.float32)
+
+
 def paint_town(
     cover: NDArray[np.uint8], town: NDArray[np.bool_], points: Points, *, angle_rad: float, fine: Floats, patch: Floats
 ) -> None:
