@@ -2,7 +2,8 @@
 
 Nothing is declared twice: a stage's inputs, outputs and parameters are those of its Kedro pipeline, the paths are the
 catalog's, and the code it depends on is what its nodes import. What the catalog cannot say by itself stands in an
-entry's `metadata: dvc:` (`out`: track this folder instead; `persist`: keep what a stopped run left; `kind`: `metrics`).
+entry's `metadata: dvc:` (`out`: track this folder instead; `persist`: keep what a stopped run left; `kind`: `metrics`,
+or `untracked` for what another entry tracks).
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _stage(name: str, pipeline: Pipeline, context: KedroContext, root: Path) -> 
 
 
 def _tracked(dataset: str, context: KedroContext, root: Path) -> tuple[str, Mapping[str, object]] | None:
-    """Path and DVC notes of a dataset on disk; None for parameters and what stays in memory."""
+    """Path and DVC notes of a dataset on disk; None for parameters, what stays in memory and what is untracked."""
     if dataset.startswith("params:") or dataset == "parameters":
         return None
     catalog = context.catalog
@@ -87,6 +88,8 @@ def _tracked(dataset: str, context: KedroContext, root: Path) -> tuple[str, Mapp
     if path is None:
         return None
     notes = (config.get("metadata") or {}).get("dvc", {})
+    if notes.get("kind") == "untracked":
+        return None
     path = Path(notes.get("out", path))
     return (path.relative_to(root) if path.is_absolute() else path).as_posix(), notes
 

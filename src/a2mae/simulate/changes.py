@@ -141,7 +141,8 @@ def _along_and_across(change: Change, x: Floats, y: Floats) -> tuple[Floats, Flo
     dx, dy = x - np.float32(change.x_m), y - np.float32(change.y_m)
     cos, sin = np.float32(np.cos(change.angle_rad)), np.float32(np.sin(change.angle_rad))
     along = (dx * cos + dy * sin) / np.float32(change.half_length_m)
-    return along, (dy * cos - dx * sin) / np.float32(change.half_width_m)
+    across = (dy * cos - dx * sin) / np.float32(change.half_width_m)
+    return np.asarray(along, np.float32), np.asarray(across, np.float32)
 
 
 _SUITABLE = {

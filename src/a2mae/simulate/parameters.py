@@ -21,6 +21,9 @@ class AcquisitionParameters(Parameters):
     )
     cloud: float = Field(default=0.0, ge=0, le=1, description="share of the scene under cloud")
     edge: bool = Field(default=False, description="a slanted swath edge leaves one corner without data")
+    shift_px: float = Field(
+        default=0.8, ge=0, le=3, description="misregistration, at most, pixels of the sensor; drawn from 0.2 of it up"
+    )
     baseline: str = Field(
         default="", pattern=r"^(|\d\d\.\d\d)$", description="Sentinel-2 processing baseline; empty: by year"
     )
@@ -105,6 +108,4 @@ class SimulateParameters(Parameters):
             raise ValueError(f"region names must be unique, found {', '.join(names)}")
         if self.after_year <= self.before_year:
             raise ValueError(f"after_year ({self.after_year}) must be later than before_year ({self.before_year})")
-        if self.largest_shift_px < self.typical_shift_px:
-            raise ValueError("largest_shift_px must not be below typical_shift_px")
         return self

@@ -163,9 +163,8 @@ def _plan(
     day = (day + (182 if region.south else 0) + int(rng.integers(-8, 9)) + number) % 365
     local = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=day, hours=habits.solar_hour)
     when = (local - timedelta(hours=region.parameters.lon / 15.0)).replace(microsecond=0)
-    large = rng.uniform() < parameters.large_shift_share
-    limit = parameters.largest_shift_px if large else parameters.typical_shift_px
-    length, angle = rng.uniform(0, limit) * sensor.gsd_m, rng.uniform(0, 2 * np.pi)
+    length = rng.uniform(0.2, 1.0) * acquisition.shift_px * sensor.gsd_m
+    angle = rng.uniform(0, 2 * np.pi)
     shift = (round(float(length * np.cos(angle)), 3), round(float(length * np.sin(angle)), 3))
     platform = sensor.platforms[number % min(len(sensor.platforms), 2)] if sensor.platforms else sensor_id
     baseline, encoding = "", sensor.encoding
