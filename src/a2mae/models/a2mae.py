@@ -10,7 +10,7 @@ from torch import Tensor
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checks import check_batch
 from a2mae.models.decoder import PixelDecoder
-from a2mae.models.encodings import Place
+from a2mae.models.encodings import Place, sincos_2d
 from a2mae.models.losses import masked_patch_loss, token_validity, unpatchify
 from a2mae.models.masking import STRATEGIES, draw_mask, mask_from_hidden
 from a2mae.models.output import PretrainOutput
@@ -85,8 +85,8 @@ class A2MAE(Pretrainer):
         x = self.encoder.transform(mask.select(x), mask.padding(fully_valid))  # (B, 1 + V, D)
 
         # Decoder: every image's own GSD encoding.
-        scale = batch.gsd_m / config.gsd_reference_m
-        prediction = self.decoder(x, mask, grid, scale, batch.wavelength_nm)  # (B, K, N, p * p * C)
+        encoding = sincos_2d(grid, batch.gsd_m / config.gsd_reference_m, config.decoder_dim)  # (B, K, N, Dd)
+        prediction = self.decoder(x, mask, encoding, batch.wavelength_nm)  # (B, K, N, p * p * C)
 
         # Loss over masked and valid pixels of all images (A²-MAE, loss).
         valid = batch.valid[:, :, None] & (batch.wavelength_nm >= 0)[..., None, None]  # (B, K, C, H, W)

@@ -89,3 +89,41 @@ class WavelengthPrediction(nn.Module):
         basis = torch.unflatten(self.proj(tokens), -1, (-1, self.rank))  # (..., N, p*p, R)
         weights = self.mixing(wavelength_nm).to(basis.dtype) / self.rank**0.5  # (..., C, R)
         return torch.einsum("...npr,...cr->...npc", basis, weights).flatten(-2)
+
+
+class GroupPatchEmbed(nn.Module):
+    """SatMAE's group embedding: every group of bands has a linear map, and tokens, of its own (SatMAE §3.3)."""
+
+    def __init__(self, groups: tuple[tuple[int, ...], ...], embed_dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.members = nn.ModuleList(PatchEmbed(len(group), embed_dim, patch_size) for group in groups)
+
+    def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
+        """`(M, C, H, W)` to `(M, G, N, D)`; the wavelength is not looked at."""
+        bands = sum(len(group) for group in self.groups)
+        if images.shape[1] != bands:
+            raise ValueError(f"this encoder reads {bands} bands in groups {self.groups}, found {images.shape[1]}")
+        members = zip(self.members, self.groups, strict=True)
+        return torch.stack([member(images[:, list(group)]) for member, group in members], dim=1)
+
+
+class GroupPrediction(nn.Module):
+    """One linear head per group of bands, put together in the order of the bands."""
+
+    order: Tensor
+
+    def __init__(self, groups: tuple[tuple[int, ...], ...], decoder_dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(nn.Linear(decoder_dim, patch_size**2 * len(group)) for group in groups)
+        self.sizes = [len(group) for group in groups]
+        order = torch.tensor([band for group in groups for band in group]).argsort()
+        self.register_buffer("order", order, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(M, G, N, D)` to `(M, 1, N, patch * patch * C)`, band fastest."""
+        parts = [
+            torch.unflatten(member(tokens[:, index]), -1, (-1, size))  # (M, N, p*p, |g|)
+            for index, (member, size) in enumerate(zip(self.members, self.sizes, strict=True))
+        ]
+        return torch.cat(parts, dim=-1)[..., self.order].flatten(-2)[:, None]

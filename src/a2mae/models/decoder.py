@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from a2mae.models.bands import WavelengthPrediction
+from a2mae.models.bands import GroupPrediction, WavelengthPrediction
 from a2mae.models.encoder import EncoderConfig, build_blocks, init_weights
-from a2mae.models.encodings import sincos_2d
 from a2mae.models.masking import Mask
 
 
@@ -21,36 +20,39 @@ class PixelDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = build_blocks(width, depth, heads)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.pred: nn.Linear | WavelengthPrediction = (
-            nn.Linear(width, encoder.patch_size**2 * encoder.in_chans)
-            if encoder.bands == "draw3"
-            else WavelengthPrediction(encoder.spectral_rank, width, encoder.patch_size)
-        )
+        self.pred = _head(encoder, width)
         init_weights(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(
-        self, encoded: Tensor, mask: Mask, grid: tuple[int, int], scale: Tensor, wavelength_nm: Tensor | None
-    ) -> Tensor:
+    def forward(self, encoded: Tensor, mask: Mask, encoding: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
         """Predict all patches.
 
         Args:
             encoded: `(B, 1 + V, D)` of the encoder.
             mask: What the V slots are.
-            grid: Patches in height and width.
-            scale: `(B, K)` each image's own ratio of GSD to the reference; ones for MAE.
+            encoding: `(B, K, N, Dd)` of every patch; for A²-MAE each image's own GSD encoding, no location.
             wavelength_nm: `(B, K, C)`, only read by the wavelength head.
 
         Returns:
-            `(B, K, N, patch * patch * C)`.
+            `(B, K, N, patch * patch * C)`; of all groups together, `(B, 1, N, ...)`, where bands are grouped.
         """
         x = self.embed(encoded)
         cls, x = x[:, :1], mask.restore(x[:, 1:], self.mask_token)  # (B, 1, Dd), (B, K, N, Dd)
-        x = x + sincos_2d(grid, scale, self.width).to(x.dtype)  # each image's own GSD, no location; CLS gets zeros
+        x = x + encoding.to(x.dtype)  # CLS gets zeros
         images, patches = x.shape[1:3]
         x = torch.cat([cls, x.flatten(1, 2)], dim=1)  # one sequence: attention across images
         for block in self.blocks:
             x = block(x)
         x = torch.unflatten(self.norm(x)[:, 1:], 1, (images, patches))
-        prediction: Tensor = self.pred(x) if isinstance(self.pred, nn.Linear) else self.pred(x, wavelength_nm)
+        prediction: Tensor = (
+            self.pred(x, wavelength_nm) if isinstance(self.pred, WavelengthPrediction) else self.pred(x)
+        )
         return prediction
+
+
+def _head(encoder: EncoderConfig, width: int) -> nn.Module:
+    if encoder.bands == "groups":
+        return GroupPrediction(encoder.groups, width, encoder.patch_size)
+    if encoder.bands == "wavelength":
+        return WavelengthPrediction(encoder.spectral_rank, width, encoder.patch_size)
+    return nn.Linear(width, encoder.patch_size**2 * encoder.in_chans)

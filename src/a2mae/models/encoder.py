@@ -15,14 +15,16 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from a2mae.models import encodings
-from a2mae.models.bands import PatchEmbed, WavelengthPatchEmbed
+from a2mae.models.bands import GroupPatchEmbed, PatchEmbed, WavelengthPatchEmbed
 from a2mae.models.checks import check_gsd, check_images, check_lonlat
 from a2mae.models.encodings import Place
 from a2mae.models.geosot import footprint_bits
 
-ENCODINGS = ("sincos", "gsd", "paper", "own")
-"""`sincos`: plain patch index (MAE). `gsd`: times the GSD (Scale-MAE). `paper`, `own`: A²-MAE's and its variant."""
-BANDS = ("draw3", "wavelength")
+ENCODINGS = ("sincos", "gsd", "paper", "own", "temporal", "group")
+"""`sincos`: plain patch index (MAE). `gsd`: times the GSD (Scale-MAE). `paper`, `own`: A²-MAE's and its variant.
+`temporal`, `group`: SatMAE's, by date or by group of bands."""
+BANDS = ("draw3", "wavelength", "groups")
+_WITHOUT_GSD = ("sincos", "temporal", "group")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,10 @@ class EncoderConfig:
         num_heads: Attention heads per block.
         mlp_ratio: Hidden width of a block's MLP over D.
         patch_size: Side of a patch in pixels.
-        in_chans: Bands read at once; only for `bands="draw3"`.
-        bands: `draw3` for a fixed number of drawn bands, `wavelength` for any number described by their wavelengths.
+        in_chans: Bands read at once; not for `bands="wavelength"`.
+        bands: `draw3` for a fixed number of drawn bands, `wavelength` for any number described by their wavelengths,
+            `groups` for SatMAE's groups of a fixed list of bands.
+        groups: Band numbers of each group, every band of `in_chans` once; only for `bands="groups"`.
         spectral_rank: Channels that bands are mixed into; only for `bands="wavelength"`.
         encoding: One of `ENCODINGS`.
         gsd_reference_m: The GSD G whose ratio r = GSD / G is 1.
@@ -50,6 +54,7 @@ class EncoderConfig:
     patch_size: int = 16
     in_chans: int = 3
     bands: str = "draw3"
+    groups: tuple[tuple[int, ...], ...] = ()
     spectral_rank: int = 32
     encoding: str = "sincos"
     gsd_reference_m: float = 1.0
@@ -61,14 +66,24 @@ class EncoderConfig:
             raise ValueError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
         if self.bands not in BANDS:
             raise ValueError(f"unknown bands {self.bands!r}; choose one of {', '.join(BANDS)}")
+        object.__setattr__(self, "groups", tuple(tuple(group) for group in self.groups))  # JSON gives lists
+        members = sorted(band for group in self.groups for band in group)
+        if (self.bands == "groups") != (self.encoding == "group"):
+            raise ValueError("bands='groups' and encoding='group' go together: set both or neither")
+        if (self.bands == "groups" and members != list(range(self.in_chans))) or (self.bands != "groups" and members):
+            raise ValueError(
+                f"groups must hold each of the {self.in_chans} bands once, and only with bands='groups',"
+                f" found {self.groups} with bands={self.bands!r}"
+            )
         for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_chans", "spectral_rank", "gsd_reference_m"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})")
-        multiple = 32 if self.encoding in ("paper", "own") else 4
-        if self.embed_dim % multiple or (multiple == 32 and self.embed_dim > 1024):
-            limit = " and at most 1024" if multiple == 32 else ""
+        multiple = {"sincos": 4, "gsd": 4, "group": 16}.get(self.encoding, 32)
+        limited = self.encoding in ("paper", "own")
+        if self.embed_dim % multiple or (limited and self.embed_dim > 1024):
+            limit = " and at most 1024" if limited else ""
             raise ValueError(
                 f"encoding {self.encoding!r} needs an embed_dim that is a multiple of {multiple}{limit},"
                 f" found {self.embed_dim}"
@@ -83,11 +98,7 @@ class Encoder(nn.Module):
         self.config = config
         self.num_features = self.embed_dim = config.embed_dim
         self.patch_size = config.patch_size
-        self.patch_embed: PatchEmbed | WavelengthPatchEmbed = (
-            PatchEmbed(config.in_chans, config.embed_dim, config.patch_size)
-            if config.bands == "draw3"
-            else WavelengthPatchEmbed(config.spectral_rank, config.embed_dim, config.patch_size)
-        )
+        self.patch_embed = _patch_embed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.blocks = build_blocks(
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, drop_path=config.drop_path
@@ -112,9 +123,9 @@ class Encoder(nn.Module):
 
         Args:
             images: `(B, C, H, W)` normalised, H and W multiples of the patch.
-            gsd_m: `(B,)` or one number, metres per pixel as fed; not needed for the `sincos` encoding.
+            gsd_m: `(B,)` or one number, metres per pixel as fed; needed by `gsd`, `paper` and `own`.
             lonlat_deg: `(B, 2)` centre of each image; None leaves the place unknown (zero bits).
-            day: `(B,)` days since 1970-01-01; None leaves the date unknown. Only `own` reads it.
+            day: `(B,)` days since 1970-01-01; None leaves the date unknown. Read by `own` and `temporal`.
             sensor_id: Accepted for a common call; no present encoding reads it.
             wavelength_nm: `(B, C)` or `(C,)` nanometres; only for `bands="wavelength"`.
 
@@ -124,8 +135,8 @@ class Encoder(nn.Module):
         Raises:
             ValueError: If an input is missing, of the wrong shape, not finite or out of range.
         """
-        x = self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm)  # (B, N, D)
-        return self.transform(x)
+        x = self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm)  # (B, J, N, D)
+        return self._merge(self.transform(x.flatten(1, 2)))
 
     def forward_intermediates(
         self,
@@ -161,12 +172,12 @@ class Encoder(nn.Module):
         if not wanted or not all(0 <= index < depth for index in wanted):
             raise ValueError(f"indices must name blocks of 0 to {depth - 1} (or negative), found {indices}")
         height, width = (side // self.patch_size for side in images.shape[-2:])
-        x = self._with_cls(self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm))
+        x = self._with_cls(self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm).flatten(1, 2))
         maps: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks[: max(wanted) + 1]):
             x = block(x)
             if index in wanted:
-                tokens = (self.norm(x) if norm else x)[:, 1:]
+                tokens = self._merge(self.norm(x) if norm else x)[:, 1:]
                 maps[index] = torch.unflatten(tokens.transpose(1, 2), 2, (height, width))
         return [maps[index] for index in wanted]
 
@@ -194,17 +205,23 @@ class Encoder(nn.Module):
             wavelength_nm: `(B, K, C)`.
 
         Returns:
-            `(B, K, N, D)`.
+            `(B, K, N, D)`; with groups of bands `(B, K * G, N, D)`.
         """
         batch, images, _, height, width = pixels.shape
         flat_wavelength = None if wavelength_nm is None else wavelength_nm.flatten(0, 1)
-        tokens: Tensor = self.patch_embed(pixels.flatten(0, 1), flat_wavelength)  # (B*K, N, D)
-        tokens = torch.unflatten(tokens, 0, (batch, images))
+        tokens: Tensor = self.patch_embed(pixels.flatten(0, 1), flat_wavelength)  # (B*K, N, D) or (B*K, G, N, D)
+        tokens = tokens.reshape(batch, images * max(len(self.config.groups), 1), -1, self.embed_dim)
         return tokens + self.encode((height // self.patch_size, width // self.patch_size), place).to(tokens.dtype)
 
     def encode(self, grid: tuple[int, int], place: Place) -> Tensor:
         """The encoding of every patch of every image, `(B, K or 1, N, D)` float32."""
         config = self.config
+        if config.encoding == "temporal":
+            return encodings.temporal_encoding(grid, place, config.embed_dim)
+        if config.encoding == "group":
+            images = place.gsd_m.shape[1]
+            encoding = encodings.group_encoding(grid, len(config.groups), config.embed_dim, place.gsd_m.device)
+            return encoding.repeat(1, images, 1, 1)
         if config.encoding == "paper":
             return encodings.paper_encoding(grid, place, config.embed_dim, config.gsd_reference_m)
         if config.encoding == "own":
@@ -232,6 +249,14 @@ class Encoder(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
+    def _merge(self, tokens: Tensor) -> Tensor:
+        """One token per place: the mean over groups of bands, where there are any."""
+        groups = len(self.config.groups)
+        if not groups:
+            return tokens
+        places = torch.unflatten(tokens[:, 1:], 1, (groups, -1)).mean(1)
+        return torch.cat([tokens[:, :1], places], dim=1)
+
     def _with_cls(self, tokens: Tensor) -> Tensor:
         # CLS has no position: its encoding is zero (Scale-MAE, A²-MAE and MAE alike).
         return torch.cat([self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
@@ -247,7 +272,7 @@ class Encoder(nn.Module):
         check_images(images, self.patch_size)
         batch, _, height, width = images.shape
         if gsd_m is None:
-            if self.config.encoding != "sincos":
+            if self.config.encoding not in _WITHOUT_GSD:
                 raise ValueError(
                     f"encoding {self.config.encoding!r} needs gsd_m: metres per pixel of each image as it is fed,"
                     " shape (B,) or one number"
@@ -267,7 +292,7 @@ class Encoder(nn.Module):
         if wavelength_nm is not None:
             wavelength_nm = wavelength_nm.to(images.device).expand(batch, -1)[:, None]
         place = Place(gsd[:, None], bits, None if day is None else day[:, None])
-        return self.embed_set(images[:, None], place, wavelength_nm)[:, 0]
+        return self.embed_set(images[:, None], place, wavelength_nm)
 
 
 def build_blocks(
@@ -280,6 +305,14 @@ def build_blocks(
     return nn.ModuleList(
         Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate) for rate in rates
     )
+
+
+def _patch_embed(config: EncoderConfig) -> nn.Module:
+    if config.bands == "groups":
+        return GroupPatchEmbed(config.groups, config.embed_dim, config.patch_size)
+    if config.bands == "wavelength":
+        return WavelengthPatchEmbed(config.spectral_rank, config.embed_dim, config.patch_size)
+    return PatchEmbed(config.in_chans, config.embed_dim, config.patch_size)
 
 
 def init_weights(module: nn.Module) -> None:

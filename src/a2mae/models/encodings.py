@@ -122,6 +122,50 @@ def own_encoding(grid: tuple[int, int], place: Place, width: int, gsd_reference_
     return torch.cat([location, scale, time], dim=-1)
 
 
+def temporal_encoding(grid: tuple[int, int], place: Place, width: int) -> Tensor:
+    """SatMAE's temporal encoding (§3.2): patch index beside year, month and hour, in shares 5 : 1 : 1 : 1.
+
+    Returns:
+        `(B, K, N, width)`; at width 1024 the 384 temporal dims of the paper. Unknown dates have zeros.
+    """
+    ones = torch.ones_like(place.gsd_m)
+    spatial = sincos_2d(grid, ones, width * 5 // 8)  # (B, K, N, 5/8 width)
+    if place.day is None:
+        time = spatial.new_zeros(*ones.shape, width * 3 // 8)
+    else:
+        time = torch.cat([sincos_1d(part, width // 8) for part in year_month_hour(place.day)], dim=-1)
+    return torch.cat([spatial, time[:, :, None].expand(*spatial.shape[:3], -1)], dim=-1)
+
+
+def group_encoding(grid: tuple[int, int], groups: int, width: int, device: torch.device) -> Tensor:
+    """SatMAE's spectral encoding (§3.3): patch index beside the number of the band group, in shares 3 : 1.
+
+    Returns:
+        `(1, G, N, width)`; at width 1024 the 256 spectral dims of the paper.
+    """
+    spatial = sincos_2d(grid, torch.ones(1, groups, device=device), width * 3 // 4)
+    group = sincos_1d(torch.arange(groups, device=device), width // 4)[None, :, None]  # (1, G, 1, width/4)
+    return torch.cat([spatial, group.expand(*spatial.shape[:3], -1)], dim=-1)
+
+
+def year_month_hour(day: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Calendar year since 2002, month from 0 and hour of days since 1970-01-01 (proleptic Gregorian, UTC).
+
+    The civil calendar counts from March: every 400 years have 146,097 days, and month lengths follow a line.
+    """
+    whole = day.double().floor()
+    hour = ((day.double() - whole) * 24).floor()
+    shifted = whole.long() + 719_468  # days since 0000-03-01
+    era = torch.div(shifted, 146_097, rounding_mode="floor")
+    in_era = shifted - era * 146_097
+    year_of_era = (in_era - in_era // 1460 + in_era // 36_524 - in_era // 146_096) // 365
+    day_of_year = in_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * day_of_year + 2) // 153  # 0 is March
+    january_first = (month + 2) % 12
+    year = year_of_era + era * 400 + (month >= 10).long()
+    return (year - 2002).float(), january_first.float(), hour.float()
+
+
 def time_encoding(day: Tensor, width: int) -> Tensor:
     """Season and year of a date: integer harmonics of the year (continuous at new year), then years since 2000.
 

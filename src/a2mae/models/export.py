@@ -16,6 +16,8 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "gsd": ("gsd_m",),
     "paper": ("gsd_m", "lonlat_deg"),
     "own": ("gsd_m", "lonlat_deg", "day"),
+    "temporal": ("day",),
+    "group": (),
 }
 """What each encoding reads beside the images."""
 
@@ -40,7 +42,7 @@ class ExportableEncoder(nn.Module):
     def example(self, batch: int = 2, height: int = 4, width: int = 6, bands: int = 3) -> tuple[Tensor, ...]:
         """Inputs of `height` x `width` patches, for tracing."""
         config = self.encoder.config
-        bands = config.in_chans if config.bands == "draw3" else bands
+        bands = bands if config.bands == "wavelength" else config.in_chans
         values = {
             "images": torch.randn(batch, bands, height * config.patch_size, width * config.patch_size),
             "gsd_m": torch.linspace(1, 30, batch),

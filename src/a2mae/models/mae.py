@@ -10,7 +10,7 @@ from torch import Tensor
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checks import check_batch, check_images
 from a2mae.models.decoder import PixelDecoder
-from a2mae.models.encodings import Place
+from a2mae.models.encodings import Place, sincos_2d
 from a2mae.models.losses import masked_patch_loss, token_validity, unpatchify
 from a2mae.models.masking import draw_mask, mask_from_hidden
 from a2mae.models.output import PretrainOutput
@@ -83,8 +83,8 @@ class MAE(Pretrainer):
 
         x = self.encoder.embed_set(one.images[:, None], Place(one.gsd_m[:, None]), wavelength)  # (M, 1, N, D)
         x = self.encoder.transform(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
-        scale = torch.ones_like(one.gsd_m)[:, None]
-        prediction = self.decoder(x, mask, grid, scale, wavelength)[:, 0]  # (M, N, p * p * C)
+        encoding = sincos_2d(grid, torch.ones_like(one.gsd_m)[:, None], self.config.decoder_dim)
+        prediction = self.decoder(x, mask, encoding, wavelength)[:, 0]  # (M, N, p * p * C)
 
         shown_bands = one.valid[:, None]
         if one.wavelength_nm is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from a2mae.models.a2mae import A2MAE, A2MAEConfig
 from a2mae.models.mae import MAE, MAEConfig
 from a2mae.models.pretrainer import PretrainConfig, Pretrainer
+from a2mae.models.satmae import SatMAE, SatMAEConfig
 from a2mae.models.scale_mae import ScaleMAE, ScaleMAEConfig
 
 SIZES: dict[str, dict[str, int]] = {
@@ -23,6 +24,7 @@ _METHODS: dict[str, tuple[Callable[..., Pretrainer], type[PretrainConfig]]] = {
     "a2mae": (A2MAE, A2MAEConfig),
     "scale_mae": (ScaleMAE, ScaleMAEConfig),
     "mae": (MAE, MAEConfig),
+    "satmae": (SatMAE, SatMAEConfig),
 }
 _SHAPES = {"embed_dim", "depth", "num_heads", "patch_size", "in_chans", "bands", "decoder_dim", "decoder_depth"}
 _NAME = re.compile(r"(?P<method>[a-z0-9_]+)_vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)")
@@ -37,7 +39,7 @@ def create_model(name: str, **kwargs: object) -> Pretrainer:
     """Build a model with fresh weights.
 
     Args:
-        name: `{a2mae,scale_mae,mae}_vit_{tiny,small,base,large}_patch16`, or another patch size.
+        name: `{a2mae,scale_mae,mae,satmae}_vit_{tiny,small,base,large}_patch16`, or another patch size.
         **kwargs: Fields of the method's configuration (`A2MAEConfig`, `ScaleMAEConfig`, `MAEConfig`): widths, depths,
             `patch_size`, `in_chans`, `bands`, `encoding`, `masking`, `targets`, `keep_ratio`, ...
 
@@ -65,7 +67,12 @@ def resolve(name: str, kwargs: dict[str, object]) -> tuple[Callable[..., Pretrai
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise TypeError(f"{name} has no argument {key!r}: {hint}It takes {', '.join(fields)}")
     defaults: dict[str, object] = {**SIZES[match["size"]], "patch_size": int(match["patch"])}
-    if match["size"] == "large" and match["patch"] == "16" and not kwargs.keys() & _SHAPES:
+    if (
+        match["size"] == "large"
+        and match["patch"] == "16"
+        and match["method"] != "satmae"
+        and not kwargs.keys() & _SHAPES
+    ):
         defaults["released_tables"] = True  # the published architecture, to the last parameter
     merged = {**defaults, **kwargs}
     for prefix in ("", "decoder_"):  # a width of its own brings heads of 64 (encoder) or 32 (decoder)
