@@ -207,6 +207,15 @@ class LocationParameters(Parameters):
     polygons: str | None = Field(default=None, description="GeoJSON file (EPSG:4326).")
     min_scenes: int = Field(default=2, ge=1, description="Scenes that must cover the whole square.")
     min_sensors: int = Field(default=1, ge=1, description="Different sensors among them.")
+    sampling: Literal["uniform", "cities", "strata"] = Field(
+        default="uniform",
+        description="What the caps prefer: nothing; places near cities; every class of a land-cover raster alike.",
+    )
+    cities: str | None = Field(
+        default=None, description="GeoJSON file of places, with `population` where known; for sampling cities."
+    )
+    city_radius_m: float = Field(default=20_000.0, gt=0, description="Standard deviation of the density around a city.")
+    strata: str | None = Field(default=None, description="Raster of classes (any CRS); for sampling strata.")
     max_locations: int | None = Field(default=None, ge=1, description="Keep at most so many, drawn with the seed.")
     max_per_group: int | None = Field(
         default=None,
@@ -222,6 +231,10 @@ class LocationParameters(Parameters):
             raise ValueError("locations.mode 'points' needs locations.points: [[lon, lat], ...]")
         if self.mode == "polygons" and not self.polygons:
             raise ValueError("locations.mode 'polygons' needs locations.polygons: a GeoJSON file")
+        if self.sampling == "cities" and not self.cities:
+            raise ValueError("locations.sampling 'cities' needs locations.cities: a GeoJSON file of places")
+        if self.sampling == "strata" and not (self.strata and self.max_locations):
+            raise ValueError("locations.sampling 'strata' needs locations.strata (a raster) and max_locations")
         return self
 
     @field_validator("points")
@@ -242,7 +255,9 @@ class IngestParameters(Parameters):
     exclude: tuple[ExcludeRule, ...] = Field(
         default=(), description="Files that are no scenes; asked before the rules."
     )
-    sensors: tuple[dict[str, Any], ...] = Field(default=(), description="Sensors of your own, as in docs/stssd.md.")
+    sensors: tuple[dict[str, Any], ...] = Field(
+        default=(), description="Sensors of your own; an example is in conf/real_samples."
+    )
     stac_profiles: tuple[StacProfile, ...] = Field(default=(), description="Providers that are not built in.")
     use_sensors: tuple[str, ...] = Field(
         default=(), description="Where not empty, only scenes of these sensors are used."

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.footprints import project, split_at_date_line, transformer, utm_crs
 from a2mae.stssd.ingest_parameters import LocationParameters
+from a2mae.stssd.sampling import draw
 from a2mae.stssd.scenes import Scene
 from a2mae.stssd.tables import LOCATION_COLUMNS
 
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 # Outlines become slightly bent chords on their way through degrees: a square counts as covered if all but this share of
 # its side is.
 _EDGE_TOLERANCE = 1 / 400
-_EARTH_RADIUS_M = 6_371_000.0
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,7 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
             " min_sensors or footprint_m, or widen the polygons"
         )
     found = pd.concat(frames, ignore_index=True).sort_values("location_id", ignore_index=True)
-    kept_rows = _thin(found, parameters)
-    found = found.loc[kept_rows].reset_index(drop=True)
+    found = found.iloc[draw(found, parameters)].reset_index(drop=True)
     unused = tuple(scene.scene_id for scene, used in zip(scenes, covering, strict=True) if not used)
     return Locations(_table(found, parameters), unused)
 
@@ -242,34 +240,6 @@ def _count(
 def _name(crs: str, x: float, y: float) -> str:
     number = f"{crs[-2:]}{'N' if crs.startswith('EPSG:326') else 'S'}"
     return f"{number}_{x:.10g}_{y:.10g}".replace(".", "p")
-
-
-def _thin(found: pd.DataFrame, parameters: LocationParameters) -> NDArray[np.int64]:
-    """Rows kept after distance and caps, drawn with the seed, in the table's order."""
-    rng = np.random.default_rng(parameters.seed)
-    order = rng.permutation(len(found))
-    if parameters.min_distance_m > 0:
-        order = order[_apart(found.iloc[order], parameters.min_distance_m)]
-    if parameters.max_per_group is not None:
-        rank = found.iloc[order].groupby("group", sort=False).cumcount().to_numpy()
-        order = order[rank < parameters.max_per_group]
-    if parameters.max_locations is not None:
-        order = order[: parameters.max_locations]
-    return np.sort(order).astype(np.int64)
-
-
-def _apart(found: pd.DataFrame, distance_m: float) -> NDArray[np.bool_]:
-    """Greedy in the given order: a place is kept if no kept one is nearer than the distance."""
-    lon, lat = np.radians(found["lon"].to_numpy()), np.radians(found["lat"].to_numpy())
-    points = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-    chord = 2 * math.sin(min(distance_m / (2 * _EARTH_RADIUS_M), math.pi / 2))
-    tree = cKDTree(points)
-    kept = np.ones(len(points), dtype=bool)
-    for index in range(len(points)):
-        if kept[index]:
-            near = np.asarray(tree.query_ball_point(points[index], chord * (1 - 1e-9)))
-            kept[near[near > index]] = False
-    return kept
 
 
 def _table(found: pd.DataFrame, parameters: LocationParameters) -> gpd.GeoDataFrame:
