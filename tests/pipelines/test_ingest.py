@@ -14,6 +14,7 @@ from kedro.runner import SequentialRunner
 from kedro.validation import ParameterValidationError, ParameterValidator
 
 from a2mae.io.folder import FolderDataset
+from a2mae.io.table import TableDataset
 from a2mae.pipelines.ingest.pipeline import create_pipeline
 from a2mae.settings import CONFIG_LOADER_ARGS
 from a2mae.simulate.testing import write_tiny_world
@@ -32,9 +33,6 @@ def run(data_root, *, env="base", **ingest):
     checked = ParameterValidator({"ingest": create_pipeline()}).validate_raw_params(parameters)
     used = {"simulation", "simulation_folder", *OUTPUTS}
     config = {name: entry for name, entry in loader["catalog"].items() if name in used}
-    config.setdefault(
-        "simulation", {"type": "json.JSONDataset", "filepath": f"{data_root}/01_raw/simulated/manifest.json"}
-    )
     catalog = DataCatalog.from_config(config)
     catalog["params:ingest"] = checked["ingest"]
     SequentialRunner().run(create_pipeline(), catalog)
@@ -80,3 +78,21 @@ def test_folder_dataset(tmp_path, monkeypatch):
     assert FolderDataset(filepath="/elsewhere/x").load() == Path("/elsewhere/x")
     with pytest.raises(DatasetError, match="not written"):
         dataset.save("anything")
+
+
+def test_tables_are_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "t.parquet"
+    dataset = TableDataset(filepath=str(path))
+    assert not dataset.exists()
+    plain = pd.DataFrame({"a": [1, 2], "assets": ["[]", "[]"]})
+    dataset.save(plain)
+    pd.testing.assert_frame_equal(dataset.load(), plain)
+    assert type(dataset.load()) is pd.DataFrame
+    geo = gpd.GeoDataFrame(plain, geometry=gpd.points_from_xy([1, 2], [3, 4]), crs=4326)
+    dataset.save(geo)
+    assert isinstance(dataset.load(), gpd.GeoDataFrame) and dataset.load().crs == 4326
+    assert dataset.preview(1)["columns"] == ["a"] and dataset.preview(1)["data"] == [["1"]]
+    before = path.read_bytes()
+    with pytest.raises(DatasetError):
+        dataset.save(pd.DataFrame({"a": [object()]}))
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["t.parquet"]

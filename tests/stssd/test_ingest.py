@@ -57,6 +57,25 @@ def test_limits_of_time(folder):
     assert accepted["datetime"].min() == dt.datetime(2020, 6, 1, tzinfo=dt.UTC)
 
 
+def test_of_a_scene_processed_again_the_latest_is_used(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("20200101_b0214", "20200101_b0500", "20200601_b0214"):
+        write_tif(folder / f"{name}.tif", bands=4, gsd=8.0, size=(480, 480), left=499_200, top=4_650_240)
+    rules = [
+        {
+            **RULE,
+            "name": baseline,
+            "files": f"{{date}}_b{baseline.replace('.', '')}.tif",
+            "processing_baseline": baseline,
+        }
+        for baseline in ("02.14", "05.00")
+    ]
+    done = ingest(parameters(folder, rules=rules))
+    refused = done.refused.set_index("scene_id")
+    assert list(refused.index) == ["20200101_b0214"] and refused["reason"].item() == "superseded"
+    assert "baseline 05.00: 20200101_b0500" in refused["detail"].item()
+
+
 def test_nothing_usable_counts_the_reasons(folder):
     with pytest.raises(ValueError, match=r"no usable scene among 4 refused \(unknown_sensor 4\).*ingest\.rules"):
         ingest(parameters(folder, rules=[{**RULE, "sensor": "gaofen-9"}]))

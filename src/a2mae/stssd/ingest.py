@@ -116,7 +116,34 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
             kept[scene.scene_id] = scene
         else:
             refused.append(RefusedScene(scene.scene_id, *reason, scene.sensor, scene.datetime, scene.geometry))
-    return list(kept.values()), refused
+    return _newest(list(kept.values()), refused), refused
+
+
+def _newest(scenes: Sequence[Scene], refused: list[RefusedScene]) -> list[Scene]:
+    """Of an acquisition that its provider processed again, the latest baseline; the others go to `refused`.
+
+    The same acquisition is the same sensor, platform and instant on the same grid.
+    """
+    latest: dict[object, Scene] = {}
+    for scene in scenes:
+        if scene.processing_baseline:
+            other = latest.setdefault(_acquisition(scene), scene)
+            if scene.processing_baseline > (other.processing_baseline or ""):
+                latest[_acquisition(scene)] = scene
+    kept = []
+    for scene in scenes:
+        best = latest.get(_acquisition(scene), scene)
+        if scene.processing_baseline == best.processing_baseline:
+            kept.append(scene)
+            continue
+        detail = f"processed again with baseline {best.processing_baseline}: {best.scene_id}"
+        refused.append(RefusedScene(scene.scene_id, "superseded", detail, scene.sensor, scene.datetime, scene.geometry))
+    return kept
+
+
+def _acquisition(scene: Scene) -> object:
+    first = scene.bands[0]
+    return scene.sensor, scene.platform, scene.datetime, first.crs, first.transform, first.shape
 
 
 def _outside(
