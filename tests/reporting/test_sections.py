@@ -50,7 +50,7 @@ def test_sets_shown_take_turns_over_the_kinds(sets):
 def test_image_sets_name_date_sensor_shift_and_anchor(inputs):
     strips = image_sets(inputs).blocks[0].strips
     anchor, moved = strips[0].pictures[0], strips[0].pictures[3]
-    assert anchor.badge == "anchor" and anchor.arrow is None and "reference of the set" in anchor.lines
+    assert anchor.badge == "anchor" and anchor.arrow is None and "reference of the place" in anchor.lines
     landsat = next(p for p in strips[0].pictures if p.arrow is not None and "Landsat" in p.lines[0])
     assert landsat.arrow == Arrow(6.4, -1.1)
     assert "moved +6.4 m east, -1.1 m north (0.05 px left)" in landsat.lines

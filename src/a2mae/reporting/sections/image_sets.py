@@ -26,7 +26,7 @@ def image_sets(inputs: ReportInputs) -> Section | None:
         "image-sets",
         "Image sets side by side",
         f"{text.plural(len(strips), 'set')} of {text.count(len(inputs.sets))}, spread over the kinds. Every picture of"
-        " a strip covers the same square of ground. The arrow points the way an image was moved to lie on the set's"
+        " a strip covers the same square of ground. The arrow points the way an image was moved to lie on the place's"
         " reference (its length is the number, not the drawing); grey is where nothing usable was seen.",
         (
             Gallery(
@@ -85,7 +85,7 @@ def _picture(store: StoreReader, image: dict[str, object], picture_px: int) -> P
 def _registration(image: dict[str, object]) -> tuple[str, Arrow | None]:
     state = str(image["registration"])
     if state == "reference":
-        return "reference of the set", None
+        return "reference of the place", None
     if state != "registered":
         return "position as delivered (no shift could be measured)", None
     east, north = _float(image["shift_x_m"]), _float(image["shift_y_m"])

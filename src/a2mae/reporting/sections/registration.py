@@ -85,7 +85,7 @@ def registration(inputs: ReportInputs) -> Section | None:
     return Section(
         "registration",
         "Registration",
-        f"{text.plural(len(moved), 'image')} moved onto the reference of the set at sub-pixel precision, in the same"
+        f"{text.plural(len(moved), 'image')} moved onto the reference of the place at sub-pixel precision, in the same"
         " warp that brings them to their grid: pixels are resampled once.",
         tuple(blocks),
     )

@@ -14,7 +14,7 @@ from a2mae.reporting.inputs import ReportInputs
 
 
 def registration_errors(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Error of every image's position relative to its set's reference.
+    """Error of every image's position relative to its place's reference.
 
     A scene whose content lies `true_shift` off its georeference must be moved by minus that; relative to a reference
     that is off itself, by the difference of the two.
@@ -28,12 +28,14 @@ def registration_errors(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFra
         registered), both in metres.
     """
     known = images.merge(truth[["scene_id", "true_shift_x_m", "true_shift_y_m"]], on="scene_id", how="inner")
-    reference = known[known["is_reference"]].set_index("set_id")[["true_shift_x_m", "true_shift_y_m"]]
-    others = known[~known["is_reference"].astype(bool) & known["set_id"].isin(reference.index)]
+    is_reference = known["is_reference"].astype(bool)
+    # All sets of a place share one reference.
+    reference = known[is_reference].drop_duplicates("location_id").set_index("location_id")
+    others = known[~is_reference & known["location_id"].isin(reference.index)]
     wanted = {}
     for axis in ("x", "y"):
         column = f"true_shift_{axis}_m"
-        wanted[axis] = others["set_id"].map(reference[column]).to_numpy(float) - others[column].to_numpy(float)
+        wanted[axis] = others["location_id"].map(reference[column]).to_numpy(float) - others[column].to_numpy(float)
     found = {axis: others[f"shift_{axis}_m"].fillna(0).to_numpy(float) for axis in ("x", "y")}
     return others.assign(
         before_m=np.hypot(wanted["x"], wanted["y"]),
@@ -93,8 +95,8 @@ def registration_truth(inputs: ReportInputs) -> Section | None:
     return Section(
         "registration-truth",
         "Registration against the truth",
-        f"The simulation knows by how much each scene is off. Relative to the reference of its set, the median image"
-        f" was {text.number(before, 2, 'm')} off as delivered and is {text.number(after, 2, 'm')} off as registered.",
+        f"The simulation knows by how much each scene is off. Relative to the reference of its place, the median"
+        f" image was {text.number(before, 2, 'm')} off as delivered and is {text.number(after, 2, 'm')} off as registered.",
         (
             chart(
                 "registration-truth",
