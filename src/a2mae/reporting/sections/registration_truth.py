@@ -95,8 +95,8 @@ def registration_truth(inputs: ReportInputs) -> Section | None:
     return Section(
         "registration-truth",
         "Registration against the truth",
-        f"The simulation knows by how much each scene is off. Relative to the reference of its place, the median"
-        f" image was {text.number(before, 2, 'm')} off as delivered and is {text.number(after, 2, 'm')} off as registered.",
+        f"The simulation knows by how much each scene is off. Relative to the reference of its place, the median image"
+        f" was {text.number(before, 2, 'm')} off as delivered and is {text.number(after, 2, 'm')} off as registered.",
         (
             chart(
                 "registration-truth",
