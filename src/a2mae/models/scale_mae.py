@@ -12,7 +12,7 @@ from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checks import check_batch, check_gsd, check_images
 from a2mae.models.encodings import Place
 from a2mae.models.laplacian import TARGETS, LaplacianDecoder, laplacian_targets, reconstruct
-from a2mae.models.losses import token_validity
+from a2mae.models.losses import full_precision, token_validity
 from a2mae.models.masking import draw_mask, mask_from_hidden
 from a2mae.models.output import PretrainOutput
 from a2mae.models.pretrainer import PretrainConfig, Pretrainer, Singles, singles_of_batch
@@ -127,7 +127,7 @@ class ScaleMAE(Pretrainer):
         low, high = self.decoder(x, mask, grid, ratio[:, None])  # (M, C, H, W), (M, C, 2H, 2W)
 
         # Loss: masked pixels only, both bands 1 : 1, no normalisation of pixels (§3.2).
-        with torch.autocast(target.device.type, enabled=False):
+        with full_precision(target):
             low_target, high_target = laplacian_targets(
                 target.float(), grid, patch, config.targets, None if fully_valid else one.valid
             )
