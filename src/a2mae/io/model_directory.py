@@ -1,0 +1,113 @@
+"""Kedro datasets for models: a directory that is replaced as a whole, and the place where a training works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Never
+
+from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
+
+CONFIG_FILE = "config.json"
+
+
+class ModelDirectory(AbstractDataset[Path, Path]):
+    """A model directory (config, weights, metrics); nodes pass its path, never the weights."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Describe the directory.
+
+        Args:
+            filepath: Where it is.
+            metadata: Kept for kedro-viz and DVC; not read here.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        """The path of the directory.
+
+        Raises:
+            DatasetError: If there is no model in it.
+        """
+        if not self._exists():
+            raise DatasetError(
+                f"{self._filepath} holds no model ({CONFIG_FILE} is absent): run the stage that makes it"
+            )
+        return self._filepath
+
+    def save(self, data: Path) -> None:
+        """Publish a finished model directory: readers see the old one or the new one, never half of it.
+
+        Args:
+            data: A model directory, anywhere; it is copied.
+        """
+        if not (data / CONFIG_FILE).is_file():
+            raise DatasetError(f"{data} is no model directory: {CONFIG_FILE} is absent")
+        if data.resolve() == self._filepath.resolve():
+            return
+        partial = self._filepath.with_name(f".{self._filepath.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(data, partial)
+        shutil.rmtree(self._filepath, ignore_errors=True)
+        os.replace(partial, self._filepath)
+
+    def preview(self) -> JSONPreview:
+        """The model's description and scores, for kedro-viz."""
+        shown = {}
+        for name in (CONFIG_FILE, "metrics.json"):
+            path = self._filepath / name
+            if path.is_file():
+                shown[name] = json.loads(path.read_text(encoding="utf-8"))
+        return JSONPreview(json.dumps(shown))
+
+    def _exists(self) -> bool:
+        return (self._filepath / CONFIG_FILE).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class RunDirectory(AbstractDataset[Never, Path]):
+    """The folder in which a training keeps its specification, index and checkpoints; a stopped run goes on there."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Describe the folder.
+
+        Args:
+            filepath: Where it is.
+            metadata: Kept for kedro-viz and DVC; not read here.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        """The folder's path; it is made if absent.
+
+        Raises:
+            DatasetError: If it cannot be made or written.
+        """
+        try:
+            self._filepath.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatasetError(f"cannot make the run directory {self._filepath}: {error}") from error
+        if not os.access(self._filepath, os.W_OK):
+            raise DatasetError(f"cannot write into the run directory {self._filepath}: change its permissions")
+        return self._filepath
+
+    def save(self, data: Never) -> None:
+        """Refuse: the training itself writes here.
+
+        Raises:
+            DatasetError: Always.
+        """
+        raise DatasetError(f"the run directory {self._filepath} is written by the training, not as a dataset")
+
+    def _exists(self) -> bool:
+        return True  # made when it is asked for
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

@@ -1,0 +1,1 @@
+"""The `pretrain` stage: the image sets → a pretrained model."""

@@ -1,0 +1,215 @@
+"""The `pretrain` node: cuts the index, writes the run specification, and trains in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from a2mae.pipelines.pretrain.parameters import PretrainParameters, resolve_optimizer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from a2mae.stssd.store import ImageSetStore
+    from a2mae.training.index import SetIndex
+    from a2mae.training.spec import RunSpec, SensorSpec
+
+logger = logging.getLogger(__name__)
+Statistics = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+class NothingToTrainOnError(ValueError):
+    """No image set is both kept and in the training split."""
+
+
+def pretrain(
+    *,
+    images: pd.DataFrame,
+    pruned_sets: pd.DataFrame,
+    band_statistics: Statistics,
+    image_sets: ImageSetStore,
+    pretrain_run: Path,
+    parameters: PretrainParameters,
+) -> tuple[Path, dict[str, object], pd.DataFrame]:
+    """Train a model on the kept sets of the training split.
+
+    An unfinished run of the same specification and data in `pretrain_run` goes on; anything else starts afresh. The log
+    says which.
+
+    Args:
+        images: Image table.
+        pruned_sets: Set table after pruning.
+        band_statistics: `{sensor: {band: {mean, std, ...}}}` in physical units.
+        image_sets: The store.
+        pretrain_run: Where the training works.
+        parameters: The group `pretrain`.
+
+    Returns:
+        The model directory, its metrics, and the curves of the run.
+
+    Raises:
+        NothingToTrainOnError: If no set is left.
+        TrainingFailedError: If the training process fails; with its message.
+    """
+    import json
+
+    import pandas as pd
+
+    from a2mae.training.index import HELD_OUT, TRAIN
+    from a2mae.training.launch import launch
+
+    sensors, index = build_run_index(images, pruned_sets)
+    spec = build_spec(
+        sensors,
+        index,
+        band_statistics=band_statistics,
+        store=image_sets,
+        run_dir=pretrain_run,
+        parameters=parameters,
+    )
+    spec.write(pretrain_run)
+    logger.info(
+        "pretrain: %s (%s) on %d image sets of %s, %d held out, %d steps of %d sets",
+        spec.method,
+        spec.model.name,
+        len(index.sets_of(TRAIN)),
+        ", ".join(sensors),
+        len(index.sets_of(HELD_OUT)),
+        spec.optimizer.steps,
+        spec.optimizer.batch_size,
+    )
+    model_dir = launch(pretrain_run)
+    metrics = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))
+    logger.info(
+        "pretrain: loss %.4f, held-out loss %.4f, effective rank %.1f, same-place kNN %s",
+        metrics["loss"],
+        metrics["held_out_loss"],
+        metrics["effective_rank"],
+        metrics["same_place_accuracy"],
+    )
+    return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
+
+
+def build_run_index(images: pd.DataFrame, pruned_sets: pd.DataFrame) -> tuple[list[str], SetIndex]:
+    """Cut the tables into arrays: the kept sets of the training split, and those of `val` to measure on.
+
+    Args:
+        images: Image table.
+        pruned_sets: Set table after pruning.
+
+    Returns:
+        Sensor ids in the order of the index's codes, and the index.
+
+    Raises:
+        NothingToTrainOnError: If no set is both kept and in the training split.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from a2mae.training.index import HELD_OUT, TRAIN, build_index
+
+    sets = pruned_sets[pruned_sets["kept"] & pruned_sets["split"].isin(["train", "val"])].sort_values("set_id")
+    if not (sets["split"] == "train").any():
+        counts = pruned_sets.groupby(["split", "kept"]).size().to_dict()
+        raise NothingToTrainOnError(
+            f"no image set is both kept and in the split 'train' (sets by split and kept: {counts});"
+            " look at keep_reason in pruned_sets.parquet and loosen 'prune', 'tag' or 'coregister'"
+        )
+    used = images[images["set_id"].isin(sets["set_id"])]
+    sensors = sorted(used["sensor"].unique())
+    places = {location: code for code, location in enumerate(sorted(sets["location_id"].unique()))}
+    days = (used["datetime"] - pd.Timestamp("1970-01-01", tz="UTC")) / pd.Timedelta(days=1)
+    index = build_index(
+        set_id=sets["set_id"].to_numpy().astype(np.bytes_),
+        location=sets["location_id"].map(places).to_numpy(np.int64),
+        split=np.where(sets["split"] == "train", TRAIN, HELD_OUT).astype(np.uint8),
+        image_set=pd.Index(sets["set_id"]).get_indexer(used["set_id"]).astype(np.int64),
+        row=used["row"].to_numpy(np.int64),
+        sensor=used["sensor"].map({name: code for code, name in enumerate(sensors)}).to_numpy(np.int16),
+        gsd_m=used["gsd_m"].to_numpy(np.float64),
+        day=days.to_numpy(np.float32),
+        lonlat_deg=used[["lon", "lat"]].to_numpy(np.float64),
+        geosot=np.stack(used["geosot"].to_list()).astype(np.uint32),
+        is_anchor=used["is_anchor"].to_numpy(bool),
+    )
+    return sensors, index
+
+
+def build_spec(
+    sensors: list[str],
+    index: SetIndex,
+    *,
+    band_statistics: Statistics,
+    store: ImageSetStore,
+    run_dir: Path,
+    parameters: PretrainParameters,
+) -> RunSpec:
+    """Resolve parameters and data into a run specification, and write the index beside it.
+
+    Args:
+        sensors: Sensor ids in the order of the index.
+        index: The sets.
+        band_statistics: As for `pretrain`.
+        store: The store.
+        run_dir: The run directory.
+        parameters: The group `pretrain`.
+    """
+    from a2mae.training.index import INDEX_FILE, TRAIN
+    from a2mae.training.spec import DataSpec, ModelSpec, RunSpec, relative_url
+
+    digest = index.write(run_dir / INDEX_FILE)
+    method, model = parameters.method, parameters.model
+    return RunSpec(
+        method=method,
+        model=ModelSpec(
+            f"{method}_vit_{model.size}_patch{model.patch_size}",
+            {**model.options, **model.method_options.get(method, {})},
+        ),
+        data=DataSpec(
+            store=relative_url(run_dir, store.url),
+            store_hash=store.manifest_hash,
+            index=INDEX_FILE,
+            index_hash=digest,
+            sensors=tuple(_sensor_spec(name, store, band_statistics) for name in sensors),
+        ),
+        sampling=parameters.sampling,
+        optimizer=resolve_optimizer(parameters.optimizer, method, len(index.sets_of(TRAIN))),
+        numerics=parameters.numerics,
+        hardware=parameters.hardware,
+        logging=parameters.logging,
+        seed=parameters.seed,
+        code_commit=_code_commit(),
+    )
+
+
+def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> SensorSpec:
+    from a2mae.training.spec import SensorSpec
+
+    bands = store.sensor(name).band_names
+    missing = [band for band in bands if band not in statistics.get(name, {})]
+    if missing:
+        raise ValueError(
+            f"band_statistics.json has no {', '.join(missing)} of {name}: run the tag stage again on this store"
+        )
+    deviations = []
+    for band in bands:
+        std = float(statistics[name][band]["std"])
+        if not std > 0:
+            logger.warning("band %s of %s is constant: it is centred but not scaled", band, name)
+            std = 1.0
+        deviations.append(std)
+    return SensorSpec(name, bands, tuple(float(statistics[name][band]["mean"]) for band in bands), tuple(deviations))
+
+
+def _code_commit() -> str:
+    """The commit of the code, for the model's description; `unknown` outside a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()

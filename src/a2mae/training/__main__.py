@@ -1,0 +1,70 @@
+"""`python -m a2mae.training RUN_DIR`: train what a run directory specifies, with or without Kedro around.
+
+Starts alone, from the `pretrain` node, under `torchrun` and under SLURM. Exit status: 0 finished, 1 failed (the reason
+is in `RUN_DIR/error.json` too), 128 + signal when stopped with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from a2mae.training.spec import read_spec, write_json
+from a2mae.training.stopping import StopRequest
+
+ERROR_FILE = "error.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Those of the process if None.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m a2mae.training", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help="directory with spec.json, as the pretrain stage writes it")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run will cost, and train nothing")
+    parser.add_argument("--devices", type=int, help="processes on this machine, instead of the specification's")
+    parser.add_argument("--nodes", type=int, help="machines, instead of the specification's")
+    parser.add_argument("--strategy", choices=("auto", "ddp", "fsdp"), help="instead of the specification's")
+    options = parser.parse_args(arguments)
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or "0"
+    logging.basicConfig(
+        level=logging.INFO if rank == "0" else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s" if rank == "0" else f"rank {rank}: %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    run_dir: Path = options.run_dir
+    stop = StopRequest()
+    stop.install()
+    try:
+        changes = {name: value for name in ("devices", "nodes", "strategy") if (value := getattr(options, name))}
+        spec = read_spec(run_dir).with_hardware(**changes)
+        (run_dir / ERROR_FILE).unlink(missing_ok=True)
+        # Torch and Lightning take seconds to import: a wrong path or key is told before.
+        if options.dry_run:
+            from a2mae.training.planner import plan  # noqa: PLC0415
+
+            for line in plan(run_dir, spec):
+                sys.stdout.write(line + "\n")
+            return 0
+        from a2mae.training.loop import train  # noqa: PLC0415
+
+        return 0 if train(run_dir, spec, stop) else stop.exit_code
+    except Exception as error:  # the door of the process: told to whoever started it
+        logging.getLogger(__name__).exception("training failed")
+        if run_dir.is_dir():
+            write_json(run_dir / ERROR_FILE, {"type": type(error).__name__, "message": str(error), "rank": int(rank)})
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

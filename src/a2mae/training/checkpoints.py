@@ -1,0 +1,146 @@
+"""Checkpoints that survive anything: written whole or not at all, checked by digest, never unpickled.
+
+One folder per checkpoint: tensors as safetensors, the rest as JSON. `state.json` is written last and names the
+SHA-256 of every other file; the folder gets its name only when all is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from a2mae.training.index import file_hash
+from a2mae.training.strict_json import Scalar
+
+_LOG = logging.getLogger(__name__)
+_NAME = re.compile(r"step-(\d{9})")
+_STATE = "state.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on.
+
+    Attributes:
+        step: Steps taken.
+        tensors: Groups of named tensors, for example `model` and `optimizer`.
+        facts: Plain values: the run's identity, the held-out loss.
+    """
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    facts: Mapping[str, Scalar]
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        """Look after a folder of checkpoints.
+
+        Args:
+            folder: Made when the first checkpoint is written.
+            keep: How many of the newest stay. The best by `facts["score"]` (smaller is better) stays too.
+        """
+        self._folder, self._keep = folder, keep
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint and drop those no longer kept.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            CheckpointError: If it cannot be written, for example because the disk is full; older ones are untouched.
+        """
+        target = self._folder / f"step-{checkpoint.step:09d}"
+        partial = self._folder / f".{target.name}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for group, tensors in checkpoint.tensors.items():
+                save_file(
+                    {name: tensor.contiguous() for name, tensor in tensors.items()}, partial / f"{group}.safetensors"
+                )
+            files = {path.name: file_hash(path) for path in sorted(partial.iterdir())}
+            state = {"step": checkpoint.step, "facts": dict(checkpoint.facts), "sha256": files}
+            (partial / _STATE).write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
+            for path in (*partial.iterdir(), partial):
+                _flush(path)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(partial, target)
+            _flush(self._folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(
+                f"cannot write the checkpoint of step {checkpoint.step} to {self._folder}: {error}."
+                " Make room there and start the run again: it goes on from the checkpoint before"
+            ) from error
+        self._prune()
+        return target
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; torn ones are named in the log and passed over."""
+        for folder in reversed(self._folders()):
+            try:
+                return _read(folder)
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                _LOG.warning("checkpoint %s is torn (%s): using the one before", folder.name, error)
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        if not self._folder.is_dir():
+            return []
+        return sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
+
+    def _prune(self) -> None:
+        folders = self._folders()
+        scores = {folder: score for folder in folders if (score := _score(folder)) is not None}
+        best = min(scores, key=lambda folder: scores[folder]) if scores else None
+        for folder in folders[: -self._keep]:
+            if folder != best:
+                shutil.rmtree(folder)
+
+
+def _read(folder: Path) -> Checkpoint:
+    state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    for name, digest in state["sha256"].items():
+        if file_hash(folder / name) != digest:
+            raise ValueError(f"{name} is not what was written")
+    tensors = {Path(name).stem: load_file(folder / name) for name in state["sha256"]}
+    return Checkpoint(int(state["step"]), tensors, state["facts"])
+
+
+def _score(folder: Path) -> float | None:
+    try:
+        score = json.loads((folder / _STATE).read_text(encoding="utf-8"))["facts"].get("score")
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if score is None else float(score)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file's or folder's content has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,88 @@
+"""Processes, devices, precision and sharding: Lightning Fabric, set up from the specification.
+
+Fabric and not Lightning's Trainer: the loop is ours (`loop.py`), so that a resumed run repeats an uninterrupted one
+bit by bit and a checkpoint holds no pickle.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning.fabric.strategies.strategy import Strategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from a2mae.training.spec import HardwareSpec, RunSpec
+from a2mae.training.strict_json import SpecificationError
+
+_LOG = logging.getLogger(__name__)
+
+
+def make_fabric(spec: RunSpec) -> Fabric:
+    """Fabric for a run; starts the other processes of this machine where the specification asks for them.
+
+    Args:
+        spec: The run. Under `torchrun` and SLURM the environment's number of processes wins over it.
+
+    Raises:
+        SpecificationError: If there is no such accelerator.
+    """
+    hardware = spec.hardware
+    if hardware.accelerator == "cuda" and not torch.cuda.is_available():
+        raise SpecificationError(
+            "'hardware.accelerator' is 'cuda', but torch finds no GPU here: use 'auto' or 'cpu', or look at nvidia-smi"
+        )
+    devices, nodes = process_counts(hardware)
+    on_cpu = hardware.accelerator == "cpu" or not torch.cuda.is_available()
+    fabric = Fabric(
+        accelerator="cpu" if on_cpu else "cuda",
+        devices=devices,
+        num_nodes=nodes,
+        strategy=_strategy(hardware, devices * nodes),
+        precision=spec.numerics.precision,
+    )
+    torch.set_num_threads(hardware.threads or max(1, len(os.sched_getaffinity(0)) // devices))
+    fabric.launch()
+    if not on_cpu:
+        torch.set_float32_matmul_precision("high")
+    return fabric
+
+
+def process_counts(hardware: HardwareSpec) -> tuple[int, int]:
+    """Processes per machine and machines: the launcher's where one started us, else the specification's."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
+    if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        return int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    if hardware.devices:
+        return hardware.devices, hardware.nodes
+    gpus = 0 if hardware.accelerator == "cpu" else torch.cuda.device_count()
+    return max(1, gpus), hardware.nodes
+
+
+def _strategy(hardware: HardwareSpec, world_size: int) -> Strategy | str:
+    timeout = datetime.timedelta(seconds=hardware.timeout_s)
+    if hardware.strategy == "fsdp":
+        return ModelParallelStrategy(parallelize_fn=_shard, timeout=timeout)
+    if hardware.strategy == "ddp" or world_size > 1:
+        return DDPStrategy(timeout=timeout)
+    return "auto"
+
+
+def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """FSDP2 over transformer blocks, then over what is left."""
+    data_mesh = mesh["data_parallel"]
+    for child in module.modules():
+        if isinstance(child, nn.ModuleList):
+            for block in child:
+                fully_shard(block, mesh=data_mesh)
+    fully_shard(module, mesh=data_mesh)
+    return module

@@ -1,0 +1,80 @@
+"""Start a training as its own process and wait for it: progress and errors come through, Ctrl-C goes down.
+
+Lightning's DDP starts the program again for every rank; under Kedro that would be the whole pipeline. So the node
+starts this module's command, and only that is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from a2mae.training.stopping import PARENT_VARIABLE
+
+_LOG = logging.getLogger(__name__)
+
+
+class TrainingFailedError(RuntimeError):
+    """The training process ended with an error."""
+
+
+class TrainingStoppedError(RuntimeError):
+    """The training process was stopped and left a checkpoint."""
+
+
+def launch(run_dir: Path) -> Path:
+    """Train a run directory in a process of its own.
+
+    Args:
+        run_dir: Holds `spec.json`.
+
+    Returns:
+        The finished model directory.
+
+    Raises:
+        TrainingFailedError: With the process's own error message.
+        TrainingStoppedError: If it was stopped by a signal; starting again goes on.
+        KeyboardInterrupt: If we were interrupted; the training has then written a checkpoint.
+    """
+    from a2mae.training.results import MODEL_DIR  # noqa: PLC0415 (imports torch)
+
+    error_file = run_dir / "error.json"
+    error_file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "a2mae.training", str(run_dir)]
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            _LOG.warning("interrupted: waiting for the training to write a checkpoint")
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=120)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    if status == 0:
+        return run_dir / MODEL_DIR
+    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR1, 128 + signal.SIGHUP):
+        raise TrainingStoppedError(
+            f"training was stopped by signal {status - 128} and left a checkpoint in {run_dir}: run it again to go on"
+        )
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (the system may be out of memory: lower pretrain.batch_size)" if name == "SIGKILL" else ""
+        raise TrainingFailedError(
+            f"the training process was ended by {name}{hint}; run it again to go on from its newest checkpoint"
+        )
+    try:
+        error = json.loads(error_file.read_text(encoding="utf-8"))
+        message = f"{error['type']}: {error['message']}"
+    except (OSError, ValueError, KeyError):
+        message = f"exit status {status}, see its output above"
+    raise TrainingFailedError(f"training in {run_dir} failed: {message}")

@@ -1,0 +1,136 @@
+"""What a finished run leaves: the model directory, its metrics, and reconstructions to look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from a2mae.models import Pretrainer, save_pretrained
+from a2mae.training.held_out import HeldOut
+from a2mae.training.progress import METRICS_FILE
+from a2mae.training.samples import SampleReader
+from a2mae.training.spec import SPEC_FILE, RunSpec, write_json
+
+MODEL_DIR = "model"
+RECONSTRUCTIONS_FILE = "reconstructions.npz"
+FINISHED_FILE = "finished.json"
+Metrics = Mapping[str, float | int | str | None]
+
+
+def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metrics) -> Path:
+    """Write the model directory, whole or not at all, then the mark that the run is finished.
+
+    Args:
+        run_dir: The run directory.
+        spec: What was run.
+        model: The trained model.
+        metrics: Goes to `metrics.json`.
+
+    Returns:
+        The model directory.
+    """
+    partial, target = run_dir / f".{MODEL_DIR}.partial", run_dir / MODEL_DIR
+    shutil.rmtree(partial, ignore_errors=True)
+    save_pretrained(
+        model,
+        partial,
+        config={
+            "method": spec.method,
+            "sensors": [sensor.id for sensor in spec.data.sensors],
+            "bands": {sensor.id: list(sensor.bands) for sensor in spec.data.sensors},
+            "normalization": {
+                sensor.id: {
+                    band: [mean, std] for band, mean, std in zip(sensor.bands, sensor.mean, sensor.std, strict=True)
+                }
+                for sensor in spec.data.sensors
+            },
+            "image_size": spec.sampling.image_size,
+            "data_manifest_hash": spec.data.store_hash,
+            "run_identity": spec.identity,
+            "code_commit": spec.code_commit,
+        },
+    )
+    write_json(partial / "metrics.json", dict(metrics))
+    # What the seed decided goes along with the model; checkpoints and timings stay behind.
+    (partial / "run").mkdir()
+    for name in (SPEC_FILE, METRICS_FILE, RECONSTRUCTIONS_FILE):
+        if (run_dir / name).is_file():
+            shutil.copyfile(run_dir / name, partial / "run" / name)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+    write_json(run_dir / FINISHED_FILE, {"identity": spec.identity})
+    return target
+
+
+def finished_identity(run_dir: Path) -> str | None:
+    """Identity of the run that was finished here, if one was."""
+    try:
+        content = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return str(content.get("identity")) if (run_dir / MODEL_DIR / "config.json").is_file() else None
+
+
+@torch.no_grad()
+def write_reconstructions(
+    run_dir: Path, spec: RunSpec, model: Pretrainer, reader: SampleReader, held_out: HeldOut
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Write `reconstructions.npz`: fixed sets, what was hidden of them, and what the model makes of it.
+
+    Args:
+        run_dir: The run directory.
+        spec: The run.
+        model: The trained model.
+        reader: Names the sets.
+        held_out: Holds the fixed sets; the first `logging.reconstructions` are shown.
+
+    Returns:
+        Panels `(n, 3 * H, K * W, 3)` (input, input with holes, predicted) and a caption for each.
+    """
+    batch = held_out.batch(slice(0, spec.logging.reconstructions))
+    masks = torch.Generator(batch.pixels.device).manual_seed(spec.seed % 2**63)
+    output = model(batch, generator=masks)
+    hidden = output.hidden
+    samples, images, channels, height, width = batch.pixels.shape
+    side = model.pixels_per_token
+    grid = (height // side, width // side)
+    shown = [0, 1, 2] if channels >= 3 else [0] * 3
+    pixels = batch.pixels[:, :, shown].cpu().numpy()
+    predicted = output.prediction["pixels"][:, :, shown].float().cpu().numpy()
+    valid = batch.valid.cpu().numpy()
+    # Stretched alike: the 2nd to 98th percentile of each image's valid pixels becomes 0 to 1.
+    for i, k in np.ndindex(samples, images):
+        inside = pixels[i, k][:, valid[i, k]]
+        low, high = np.percentile(inside, (2, 98)) if inside.size else (0.0, 1.0)
+        for values in (pixels, predicted):
+            values[i, k] = np.clip((values[i, k] - low) / max(float(high - low), 1e-6), 0, 1)
+    hidden_grid = hidden.reshape(samples, images, *grid).cpu().numpy()
+    ids = [reader.index.name(int(position)) for position in batch.index.tolist()]
+    sensor_names = np.asarray([sensor.id for sensor in spec.data.sensors])
+    temporary = run_dir / f".{RECONSTRUCTIONS_FILE}.{os.getpid()}"
+    with temporary.open("wb") as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            pixels=pixels.astype(np.float32),
+            prediction=predicted.astype(np.float32),
+            hidden=hidden_grid,
+            valid=valid,
+            sensor=sensor_names[batch.sensor_id.cpu().numpy()],
+            day=batch.day.cpu().numpy(),
+            gsd_m=batch.gsd_m.cpu().numpy(),
+            set_id=np.asarray(ids),
+            patch_size=np.asarray(side),
+        )
+    os.replace(temporary, run_dir / RECONSTRUCTIONS_FILE)
+    holes = np.repeat(np.repeat(hidden_grid, side, axis=2), side, axis=3)[:, :, None]
+    rows = [pixels, np.where(holes, 0.5, pixels), np.where(holes, predicted, pixels)]
+    panels = np.concatenate([row.transpose(0, 3, 1, 4, 2).reshape(samples, height, -1, 3) for row in rows], axis=1)
+    return (panels * 255).astype(np.uint8), ids

@@ -1,0 +1,170 @@
+"""The `pretrain` stage through Kedro: from the tables and the store to a model directory."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+from pydantic import ValidationError
+
+from a2mae.io.model_directory import ModelDirectory, RunDirectory
+from a2mae.pipelines.pretrain.nodes import NothingToTrainOnError, build_run_index
+from a2mae.pipelines.pretrain.parameters import OptimizerParameters, PretrainParameters, resolve_optimizer
+from a2mae.pipelines.pretrain.pipeline import create_pipeline
+from a2mae.training.index import HELD_OUT, TRAIN
+from a2mae.training.launch import TrainingFailedError
+
+ROOT = Path(__file__).parents[2]
+_spec = importlib.util.spec_from_file_location("training_runs", ROOT / "tests" / "training" / "training_runs.py")
+runs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(runs)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return runs.write_store(tmp_path_factory.mktemp("store") / "stssd.zarr")
+
+
+def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The image and set tables that belong to the small store."""
+    index = runs.make_index()
+    position = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    images = pd.DataFrame(
+        {
+            "set_id": [index.name(int(p)) for p in position],
+            "sensor": [runs.SENSORS[code] for code in index.sensor],
+            "row": index.row,
+            "datetime": pd.to_datetime(index.day.astype("float64"), unit="D", utc=True),
+            "gsd_m": index.gsd_m,
+            "lon": index.lonlat_deg[:, 0],
+            "lat": index.lonlat_deg[:, 1],
+            "geosot": list(index.geosot),
+            "is_anchor": index.is_anchor,
+        }
+    )
+    sets = pd.DataFrame(
+        {
+            "set_id": [index.name(p) for p in range(8)],
+            "location_id": [f"place-{p}" for p in range(8)],
+            "kept": [True] * 5 + [False] + [True] * 2,
+            "split": ["train"] * 6 + ["val", "test"],
+        }
+    )
+    return images.sample(frac=1, random_state=0), sets
+
+
+def statistics(store) -> dict:
+    return {name: {band: {"mean": 0.2, "std": 0.1} for band in store.sensor(name).band_names} for name in store.sensors}
+
+
+def parameters(**changes) -> dict:
+    group = yaml.safe_load((ROOT / "conf" / "base" / "parameters_pretrain.yml").read_text())["pretrain"]
+    group["model"]["options"] |= {"embed_dim": 64, "depth": 1, "decoder_dim": 32, "decoder_num_heads": 2}
+    group["sampling"]["image_size"] = 32
+    group["optimizer"] |= {"steps": 4, "batch_size": 2, "base_learning_rate": 0.1}
+    group["logging"] |= {"interval": 2, "wandb_project": None}
+    for key, value in changes.items():
+        part, _, name = key.partition("__")
+        if name:
+            group[part][name] = value
+        else:
+            group[part] = value
+    return group
+
+
+def test_the_default_parameters_are_valid_for_every_method() -> None:
+    group = yaml.safe_load((ROOT / "conf" / "base" / "parameters_pretrain.yml").read_text())["pretrain"]
+    from a2mae.models import create_model
+
+    for method in ("a2mae", "scale_mae", "mae"):
+        valid = PretrainParameters(**{**group, "method": method})
+        options = {**valid.model.options, **valid.model.method_options[method]}
+        assert create_model(f"{method}_vit_{valid.model.size}_patch{valid.model.patch_size}", **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metod": "mae"}, "unknown parameter 'metod': did you mean 'method'"),
+        ({"sampling__image_sise": 32}, "unknown key 'image_sise': did you mean 'image_size'"),
+        ({"sampling__images": 7}, "'images' must be <= 6, found 7"),
+        ({"sampling__image_size": 30}, r"must be a multiple of model.patch_size \(8\), for example 32"),
+        ({"optimizer__epochs": 3}, "give either 'steps' or 'epochs'"),
+        ({"optimizer__batch_size": 0}, "greater than or equal to 1"),
+        ({"method": "dino"}, "'a2mae', 'scale_mae' or 'mae'"),
+        ({"hardware__devices": -1}, "'devices' must be >= 0"),
+    ],
+)
+def test_a_mistyped_or_impossible_parameter_is_named(changes: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PretrainParameters(**parameters(**changes))
+
+
+def test_recipes_fill_what_is_null() -> None:
+    given = OptimizerParameters(epochs=10, batch_size=64)
+    resolved = resolve_optimizer(given, "a2mae", sets=640)
+    assert resolved.steps == 100 and resolved.warmup_steps == 40
+    assert resolved.learning_rate == pytest.approx(1e-5 * 64 / 256)
+    assert resolve_optimizer(given, "mae", sets=640).learning_rate == pytest.approx(1.5e-4 / 4)
+
+
+def test_the_index_holds_kept_train_sets_and_val_and_nothing_of_test() -> None:
+    sensors, index = build_run_index(*tables())
+    assert sensors == list(runs.SENSORS)
+    assert [index.name(int(p)) for p in index.sets_of(TRAIN)] == [f"set-{p}" for p in range(5)]
+    assert [index.name(int(p)) for p in index.sets_of(HELD_OUT)] == ["set-6"]
+    expected = runs.make_index()
+    np.testing.assert_array_equal(index.row[:20], expected.row[:20])
+    np.testing.assert_array_equal(index.geosot[:20], expected.geosot[:20])
+    np.testing.assert_allclose(index.day[:20], expected.day[:20])
+
+
+def test_no_set_to_train_on_says_where_to_look() -> None:
+    images, sets = tables()
+    with pytest.raises(NothingToTrainOnError, match="look at keep_reason"):
+        build_run_index(images, sets.assign(kept=False))
+
+
+def run(store, tmp_path: Path, monkeypatch, group: dict) -> Path:
+    images, sets = tables()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    catalog = DataCatalog(
+        {
+            "images": MemoryDataset(images),
+            "pruned_sets": MemoryDataset(sets),
+            "band_statistics": MemoryDataset(statistics(store)),
+            "image_sets": MemoryDataset(store, copy_mode="assign"),
+            "pretrain_run": RunDirectory(filepath=str(tmp_path / "pretrain_run")),
+            "pretrained_model": ModelDirectory(filepath=str(tmp_path / "pretrain")),
+            "params:pretrain": MemoryDataset(PretrainParameters(**group)),
+        }
+    )
+    outputs = SequentialRunner().run(create_pipeline(), catalog)
+    metrics, curves = outputs["pretrain_metrics"].load(), outputs["pretrain_curves"].load()
+    assert metrics["step"] == 4 and curves["step"].tolist() == [2, 4]
+    return tmp_path / "pretrain"
+
+
+def test_the_stage_trains_in_a_process_of_its_own(store, tmp_path: Path, monkeypatch) -> None:
+    before = set(sys.modules)
+    model = run(store, tmp_path, monkeypatch, parameters())
+    assert "lightning" not in set(sys.modules) - before
+    assert sorted(p.name for p in model.iterdir()) == ["config.json", "metrics.json", "model.safetensors", "run"]
+    from a2mae.models import load_encoder
+
+    assert load_encoder(model).num_features == 64
+
+
+def test_an_error_of_the_training_comes_back(store, tmp_path: Path, monkeypatch) -> None:
+    group = parameters(optimizer__base_learning_rate=1e38, optimizer__clip_norm=None, optimizer__steps=20)
+    with pytest.raises(TrainingFailedError, match="NonFiniteLossError: the loss of step"):
+        run(store, tmp_path, monkeypatch, group)
+    assert not (tmp_path / "pretrain").exists()

@@ -1,0 +1,191 @@
+"""The loop: every method learns, the seed decides every bit, and a stopped run ends as an uninterrupted one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_runs import make_spec
+
+from a2mae.models import from_pretrained, load_encoder
+from a2mae.training.loop import NonFiniteLossError, train
+from a2mae.training.progress import read_record
+from a2mae.training.stopping import StopRequest
+
+
+class StopAfter(StopRequest):
+    """Asks to stop once so many steps were looked at."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    @property
+    def requested(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+    @property
+    def exit_code(self) -> int:
+        return 130
+
+
+def weights(run_dir: Path) -> bytes:
+    return (run_dir / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, store) -> Path:
+    run_dir = tmp_path_factory.mktemp("reference")
+    assert train(run_dir, make_spec(run_dir, store), StopRequest())
+    return run_dir
+
+
+@pytest.mark.parametrize("method", ["a2mae", "scale_mae", "mae"])
+def test_every_method_learns(tmp_path: Path, store, method: str) -> None:
+    spec = make_spec(tmp_path, store, method, steps=40, interval=10, clip_norm=None)
+    assert train(tmp_path, spec, StopRequest())
+    losses = [float(row["loss"]) for row in read_record(tmp_path / "metrics.csv")]
+    assert losses[-1] < 0.9 * losses[0]
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert metrics["step"] == 40 and metrics["method"] == method and metrics["held_out_sets"] == 2
+    assert metrics["effective_rank"] > 1 and metrics["feature_std"] > 0
+    model = from_pretrained(tmp_path / "model")
+    assert sum(p.numel() for p in model.parameters()) == metrics["parameters"]
+    encoder = load_encoder(tmp_path / "model")
+    assert encoder.forward_features(torch.zeros(1, 3, 32, 32), gsd_m=10.0).shape == (1, 17, 64)
+
+
+def test_the_model_directory_says_what_it_was_made_of(reference: Path, store) -> None:
+    config = json.loads((reference / "model" / "config.json").read_text())
+    assert config["sensors"] == ["landsat-oli-c2-l2", "sentinel-2-l2a"]
+    assert config["normalization"]["sentinel-2-l2a"]["B04"] == [pytest.approx(0.15), 0.06]
+    assert config["data_manifest_hash"] == store.manifest_hash
+    for name in ("spec.json", "metrics.csv", "reconstructions.npz"):
+        assert (reference / "model" / "run" / name).read_bytes() == (reference / name).read_bytes()
+
+
+def test_the_seed_decides_every_byte_of_what_is_kept(tmp_path: Path, store, reference: Path) -> None:
+    train(tmp_path, make_spec(tmp_path, store), StopRequest())
+    for path in sorted((reference / "model").rglob("*")):
+        if path.is_file() and path.name != "spec.json":  # whose path to the store depends on where the run lies
+            assert (tmp_path / "model" / path.relative_to(reference / "model")).read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.parametrize(("stop_at", "workers"), [(1, 0), (4, 0), (7, 1)])
+def test_a_stopped_run_ends_bit_for_bit_as_an_uninterrupted_one(
+    tmp_path: Path, store, reference: Path, *, caplog, stop_at: int, workers: int
+) -> None:
+    spec = make_spec(tmp_path, store, workers=workers)
+    assert not train(tmp_path, spec, StopAfter(stop_at))
+    assert not (tmp_path / "model").exists()
+    with caplog.at_level(logging.INFO):
+        assert train(tmp_path, spec, StopRequest())
+    assert f"going on from the checkpoint of step {stop_at} of 12" in caplog.text
+    assert weights(tmp_path) == weights(reference)
+    assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
+
+
+def test_after_a_torn_checkpoint_the_one_before_leads_to_the_same_end(tmp_path: Path, store, reference: Path) -> None:
+    spec = make_spec(tmp_path, store)
+    assert not train(tmp_path, spec, StopAfter(8))
+    assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-000000005", "step-000000008"]
+    moments = tmp_path / "checkpoints" / "step-000000008" / "optimizer.safetensors"
+    moments.write_bytes(moments.read_bytes()[:-1])
+    assert train(tmp_path, spec, StopRequest())
+    assert weights(tmp_path) == weights(reference)
+    assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
+
+
+def test_another_specification_or_a_finished_run_starts_afresh_and_says_so(tmp_path: Path, store, caplog) -> None:
+    spec = make_spec(tmp_path, store)
+    assert not train(tmp_path, spec, StopAfter(5))
+    other = dataclasses.replace(spec, seed=8)
+    with caplog.at_level(logging.INFO):
+        assert train(tmp_path, other, StopRequest())
+    assert "are of another specification or other data: starting afresh" in caplog.text
+    first = weights(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert train(tmp_path, other, StopRequest())
+    assert "holds a finished run of this specification: training it afresh" in caplog.text
+    assert weights(tmp_path) == first
+
+
+def test_accumulated_micro_batches_are_one_large_batch(tmp_path: Path, store, reference: Path) -> None:
+    train(tmp_path, make_spec(tmp_path, store, micro_batch_size=1), StopRequest())
+    for one, other in zip(read_record(reference / "metrics.csv"), read_record(tmp_path / "metrics.csv"), strict=True):
+        assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-5)
+        assert float(one["grad_norm"]) == pytest.approx(float(other["grad_norm"]), rel=1e-3)
+
+
+def test_bf16_keeps_weights_in_fp32_and_follows_fp32(tmp_path: Path, store, reference: Path) -> None:
+    train(tmp_path, make_spec(tmp_path, store, precision="bf16-mixed"), StopRequest())
+    found = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    for one, other in zip(read_record(reference / "metrics.csv"), read_record(tmp_path / "metrics.csv"), strict=True):
+        assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=0.02)
+
+
+def test_the_moving_average_is_kept_and_resumed(tmp_path: Path, store, reference: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(whole, make_spec(whole, store, ema_decay=0.9), StopRequest())
+    spec = make_spec(broken, store, ema_decay=0.9)
+    train(broken, spec, StopAfter(7))
+    train(broken, spec, StopRequest())
+    assert weights(whole) == weights(broken) != weights(reference)
+
+
+def test_reconstructions_are_what_the_report_reads(reference: Path) -> None:
+    with np.load(reference / "reconstructions.npz", allow_pickle=False) as data:
+        assert data["pixels"].shape == data["prediction"].shape == (2, 3, 3, 32, 32)
+        assert data["pixels"].dtype == np.float32 and 0 <= data["pixels"].min() and data["pixels"].max() <= 1
+        assert data["hidden"].shape == (2, 3, 4, 4) and data["hidden"].dtype == bool
+        assert (data["hidden"].sum((2, 3)) >= 12).all()  # 25 % of every image is visible, fewer where it is not valid
+        assert data["valid"].shape == (2, 3, 32, 32) and int(data["patch_size"]) == 8
+        assert set(data["set_id"].tolist()) == {"set-6", "set-7"}
+        assert set(data["sensor"].ravel().tolist()) <= {"landsat-oli-c2-l2", "sentinel-2-l2a"}
+        assert data["day"].shape == data["gsd_m"].shape == (2, 3)
+
+
+def test_loss_is_told_per_source_and_mask_group(reference: Path) -> None:
+    rows = read_record(reference / "metrics.csv")
+    assert [int(row["step"]) for row in rows] == [3, 6, 9, 12]
+    groups = [name for name in rows[0] if name.startswith("loss/")]
+    assert len(groups) == 6 and all(float(row[name]) > 0 for row in rows for name in groups if row[name])
+    assert rows[-1]["held_out_loss"] and rows[-1]["same_place_accuracy"] and not rows[0]["held_out_loss"]
+    timing = read_record(reference / "timing.csv")
+    assert [row["step"] for row in timing] == ["3", "6", "9", "12"]
+    assert all(0 < float(row["mfu"]) < 1.5 and float(row["samples_per_s"]) > 0 for row in timing)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_sets(tmp_path: Path, store) -> None:
+    spec = make_spec(tmp_path, store, learning_rate=1e30, clip_norm=None, steps=30, interval=5, checkpoint_interval=0)
+    with pytest.raises(
+        NonFiniteLossError, match=r"the loss of step \d+ is not finite. Its samples are of the sets set-"
+    ):
+        train(tmp_path, spec, StopRequest())
+    assert not (tmp_path / "model").exists()
+
+
+def test_without_held_out_sets_training_sets_stand_in_and_it_is_said(tmp_path: Path, store) -> None:
+    from training_runs import make_index
+
+    spec = make_spec(tmp_path, store)
+    digest = make_index(train_places=8).write(tmp_path / "index.npz")
+    train(tmp_path, dataclasses.replace(spec, data=dataclasses.replace(spec.data, index_hash=digest)), StopRequest())
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert metrics["held_out_sets"] == 0 and metrics["train_sets"] == 8
+
+
+def test_all_bands_and_rgb_train(tmp_path: Path, store) -> None:
+    for bands, channels in (("all", 12), ("rgb", 3)):
+        run_dir = tmp_path / bands
+        train(run_dir, make_spec(run_dir, store, bands=bands, steps=3, warmup_steps=0), StopRequest())
+        config = json.loads((run_dir / "model" / "config.json").read_text())
+        assert config["kwargs"]["in_chans"] == channels
