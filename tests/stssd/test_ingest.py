@@ -49,6 +49,11 @@ def test_tables(folder):
     assert done.stac_items == {"type": "FeatureCollection", "features": []}
 
 
+def test_naming_a_folder_makes_it_the_source(folder):
+    one, other = ingest(parameters(folder)), ingest(parameters(folder, source={}))
+    assert list(one.scenes["scene_id"]) == list(other.scenes["scene_id"])
+
+
 def test_limits_of_time(folder):
     done = ingest(parameters(folder, datetime_start="2020-03-01", datetime_end="2021-12-31"))
     accepted = done.scenes[done.scenes["status"] == "accepted"]
@@ -89,7 +94,8 @@ def test_nothing_usable_counts_the_reasons(folder):
         ({"use_sensors": ["gaofen"]}, "ingest.use_sensors: unknown sensor 'gaofen'"),
         ({"bands": {"gaofen-1": ["B9"]}}, "ingest.bands.gaofen-1"),
         ({"locations": {"footprint_m": 1000.5}}, "footprint_m"),
-        ({"source": {"kind": "stac_catalog"}}, "--env=real_samples"),
+        ({"source": {"catalog": "catalog.json"}}, "are both given"),
+        ({"source": {"kind": "stac_api"}}, "are both given"),
         ({"source": {"kind": "folder", "signing": "no.such:thing"}}, "ingest.source.signing"),
     ],
 )

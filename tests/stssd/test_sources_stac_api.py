@@ -140,7 +140,7 @@ def test_a_file_that_fails_refuses_its_scene_only(provider, tmp_path):
     (tmp_path / "items.json").write_text(json.dumps(recorded))
     done = ingest(parameters(url, replay=str(tmp_path / "items.json")))
     assert ids(done) == sorted(s.scene_id for s in manifest.scenes if s.scene_id != victim["id"])
-    assert dict(zip(done.refused["scene_id"], done.refused["reason"], strict=True))[victim["id"]] == "corrupt"
+    assert dict(zip(done.refused["scene_id"], done.refused["reason"], strict=True))[victim["id"]] == "unreachable"
 
 
 def test_an_api_that_does_not_answer(provider):

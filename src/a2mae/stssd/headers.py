@@ -19,6 +19,7 @@ from a2mae.stssd.footprints import footprint_lonlat, pixel_size_m
 from a2mae.stssd.hrefs import HrefPolicy, Signer, is_remote, redact
 from a2mae.stssd.refusals import RefusedError
 
+_UNREACHABLE = re.compile(r"HTTP response code|does not exist|CURL error|[Tt]imed? ?out|[Cc]ould not resolve")
 _MAX_PIXELS = 200_000 * 200_000
 _MAX_BANDS = 2_000
 _MAX_BLOCKS = 20_000
@@ -83,7 +84,7 @@ def read_header(href: str, sign: Signer = str) -> RasterHeader:
         sign: Turns it into what is opened.
 
     Raises:
-        RefusedError: "missing_file", "corrupt", "no_crs", "too_large".
+        RefusedError: "missing_file", "unreachable", "corrupt", "no_crs", "too_large".
     """
     shown = redact(href)
     if not is_remote(href) and not os.path.isfile(href):
@@ -120,7 +121,9 @@ def read_header(href: str, sign: Signer = str) -> RasterHeader:
     except RefusedError:
         raise
     except (RasterioError, ValueError) as error:
-        raise RefusedError("corrupt", f"{shown} cannot be read: {_first_line(error)}") from error
+        line = _first_line(error)
+        reason = "unreachable" if is_remote(href) and _UNREACHABLE.search(line) else "corrupt"
+        raise RefusedError(reason, f"{shown} cannot be read: {line}") from error
 
 
 def _check_whole(source: rasterio.DatasetReader, href: str) -> None:

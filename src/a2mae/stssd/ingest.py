@@ -88,12 +88,7 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
 
 
 def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | None) -> Found:
-    kind = parameters.source.kind
-    if kind != "folder" and parameters.folder is not None:
-        raise ValueError(
-            f"ingest.folder is given but ingest.source.kind is {kind!r}: run with --env=real_samples, or set"
-            " ingest.source.kind=folder and rules for your files"
-        )
+    kind = parameters.source_kind
     if kind == "folder":
         return read_folder(parameters, table)
     if kind == "stac_api":
@@ -105,7 +100,7 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
     """Apply the limits of time, cloud and area, and keep ids unique."""
     refused = list(found.refused)
     area = (
-        box(*parameters.source.api.bbox) if parameters.source.api.bbox and parameters.source.kind != "folder" else None
+        box(*parameters.source.api.bbox) if parameters.source.api.bbox and parameters.source_kind != "folder" else None
     )
     kept: dict[str, Scene] = {}
     for scene in sorted(found.scenes, key=lambda scene: scene.scene_id):
@@ -170,7 +165,7 @@ def _nothing(refused: Sequence[RefusedScene], parameters: IngestParameters) -> s
         "folder": "the folder's names need rules under ingest.rules",
         "stac_api": "widen bbox, datetime or filter under ingest.source.api",
         "stac_catalog": "point ingest.source.catalog at another catalog",
-    }[parameters.source.kind]
+    }[parameters.source_kind]
     if not refused:
         return f"no scene found: {where}"
     examples = "; ".join(f"{r.scene_id}: {r.detail}" for r in refused[:3])

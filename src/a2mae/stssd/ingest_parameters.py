@@ -249,7 +249,7 @@ class LocationParameters(Parameters):
 class IngestParameters(Parameters):
     """The `ingest` group."""
 
-    folder: str | None = Field(default=None, description="Folder of GeoTIFFs, for source.kind folder.")
+    folder: str | None = Field(default=None, description="Folder of GeoTIFFs; naming one makes it the source.")
     source: SourceParameters = Field(default=SourceParameters(), description="Where scenes come from.")
     rules: tuple[FolderRule, ...] = Field(default=(), description="File names -> scenes; the first that matches wins.")
     exclude: tuple[ExcludeRule, ...] = Field(
@@ -294,6 +294,20 @@ class IngestParameters(Parameters):
     @classmethod
     def _utc(cls, value: dt.datetime | None) -> dt.datetime | None:
         return value.replace(tzinfo=dt.UTC) if value is not None and value.tzinfo is None else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> IngestParameters:
+        if self.folder is not None and (self.source.kind == "stac_api" or self.source.catalog is not None):
+            raise ValueError(
+                f"ingest.folder = {self.folder!r} and a STAC source (ingest.source.kind = {self.source.kind!r},"
+                f" catalog = {self.source.catalog!r}) are both given; leave one out"
+            )
+        return self
+
+    @property
+    def source_kind(self) -> Literal["stac_catalog", "stac_api", "folder"]:
+        """`source.kind`, or `folder` where one is named."""
+        return "folder" if self.folder is not None else self.source.kind
 
     def own_sensors(self) -> Mapping[str, Sensor]:
         """The user's sensors by id."""
