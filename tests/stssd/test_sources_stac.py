@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shapely.geometry import box, mapping
 
 from a2mae.sensors import Units, get_sensor
@@ -195,6 +197,8 @@ def changed(change):
         (lambda i: i["assets"]["B02"].update({"proj:transform": [0, 0, 0, 0, 0, 0]}), "bad_metadata"),
         (lambda i: i["assets"]["B02"].update({"proj:transform": ["a"] * 6}), "bad_metadata"),
         (lambda i: [a.update({"proj:transform": [40, 0, 0, 0, -40, 0]}) for a in i["assets"].values()], "gsd_mismatch"),
+        (lambda i: i["properties"].update({"proj:epsg": 999999}), "bad_metadata"),
+        (lambda i: i.update(geometry=mapping(box(100, 0, 101, 1))), "no_footprint"),
         (lambda i: i.update(assets=None), "missing_band"),
         (lambda i: i.update(properties=None), "unknown_sensor"),
     ],
@@ -206,6 +210,39 @@ def test_items_that_cannot_be_used(change, reason):
     with pytest.raises(RefusedError) as caught:
         parse(item)
     assert caught.value.reason == reason and caught.value.detail
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8) | st.just("EPSG:999999"),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=9,
+)
+PLACES = (
+    ("id",), ("geometry",), ("geometry", "coordinates"), ("properties",), ("properties", "datetime"), ("assets",),
+    ("properties", "platform"), ("properties", "proj:epsg"), ("properties", "proj:code"), ("properties", "eo:bands"),
+    ("properties", "s2:processing_baseline"), ("properties", "eo:cloud_cover"), ("assets", "B02"), ("assets", "SCL"),
+    ("assets", "B02", "href"), ("assets", "B02", "type"), ("assets", "B02", "proj:shape"), ("collection",),
+    ("assets", "B02", "proj:transform"), ("assets", "B02", "raster:bands"), ("assets", "B02", "gsd"), ("bbox",),
+    ("assets", "B02", "eo:bands"), ("assets", "B02", "roles"), ("assets", "B02", "nodata"), ("assets", "SCL", "href"),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=3))
+@settings(max_examples=400, deadline=None)
+def test_law_whatever_an_item_holds_it_is_a_scene_or_a_refusal(changes):
+    item = s2_item(**{"s2:processing_baseline": "05.09"})
+    for path, value in changes:
+        inner = item
+        for key in path[:-1]:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner[path[-1]] = value
+    try:
+        scene = parse(item).scene
+    except RefusedError as refusal:
+        assert refusal.reason and len(refusal.detail) < 2000
+    else:
+        assert scene.geometry.area > 0 and -180.1 <= scene.geometry.bounds[0] <= scene.geometry.bounds[2] <= 180.1
 
 
 def test_stac_1_1_bands_and_codes():
@@ -222,11 +259,12 @@ def test_naip_in_one_file():
     item = s2_item()
     item |= {"collection": "naip", "id": "m_1", "assets": {
         "image": {"href": "./m.tif", "type": "image/tiff", "roles": ["data"], "proj:shape": [9, 9],
-                  "proj:transform": [0.6, 0, 0, 0, -0.6, 0],
+                  "proj:transform": [0.6, 0, 486_000, 0, -0.6, 5_209_000],
                   "eo:bands": [{"name": n, "common_name": n.lower()} for n in ("Red", "Green", "Blue", "NIR")]},
         "thumbnail": {"href": "./t.tif", "type": "image/tiff", "roles": ["thumbnail"],
                       "eo:bands": [{"name": "Red", "common_name": "red"}]}}}  # fmt: skip
     item["properties"] = {"datetime": "2018-07-16T00:00:00Z", "proj:epsg": 26914, "gsd": 0.6}
+    item["geometry"] = None
     scene = parse(item).scene
     assert [(a.band, a.band_index) for a in scene.bands] == [("B1", 3), ("B2", 2), ("B3", 1), ("B4", 4)]
     assert (scene.assets[0].scale, scene.assets[0].units, scene.cloud_test) == (1 / 255, Units.DN, CloudTest.NONE)

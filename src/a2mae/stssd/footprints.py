@@ -10,11 +10,25 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import ProjError
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 _GEOD = Geod(ellps="WGS84")
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
+
+
+@lru_cache(maxsize=512)
+def known_crs(text: str) -> CRS:
+    """A coordinate reference system from "EPSG:…" or WKT.
+
+    Raises:
+        ValueError: If PROJ does not know it.
+    """
+    try:
+        return CRS.from_user_input(text)
+    except ProjError as error:
+        raise ValueError(f"{text[:80]!r} is no coordinate reference system") from error
 
 
 @lru_cache(maxsize=512)
@@ -24,8 +38,14 @@ def transformer(source: str, target: str) -> Transformer:
     Args:
         source: "EPSG:…" or WKT.
         target: "EPSG:…" or WKT.
+
+    Raises:
+        ValueError: If PROJ does not know one of them, or no way between them.
     """
-    return Transformer.from_crs(source, target, always_xy=True)
+    try:
+        return Transformer.from_crs(known_crs(source), known_crs(target), always_xy=True)
+    except ProjError as error:
+        raise ValueError(f"no way from {source[:80]!r} to {target[:80]!r}") from error
 
 
 def utm_crs(lon: float, lat: float) -> str:
@@ -45,7 +65,7 @@ def pixel_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> tuple[f
     Raises:
         ValueError: If the CRS has neither degrees nor a linear unit.
     """
-    reference = CRS.from_user_input(crs)
+    reference = known_crs(crs)
     if reference.is_geographic:
         row, col = shape[0] / 2, shape[1] / 2
         lon, lat = _step(transform, col, row, 0, 0)
@@ -115,7 +135,7 @@ def split_at_date_line(polygon: Polygon) -> BaseGeometry:
 
 def project(geometry: BaseGeometry, crs: str) -> BaseGeometry:
     """An EPSG:4326 geometry in another CRS; longitudes are taken round to the CRS's side of the date line first."""
-    area = CRS.from_user_input(crs).area_of_use
+    area = known_crs(crs).area_of_use
     centre = 0.0 if area is None else _mid_longitude(area.west, area.east)
     to = transformer("EPSG:4326", crs)
 

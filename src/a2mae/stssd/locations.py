@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 # Outlines become slightly bent chords on their way through degrees: a square counts as covered if all but this share of
 # its side is.
 _EDGE_TOLERANCE = 1 / 400
+_MAX_CELLS = 20_000_000  # of one scene in one zone
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,11 @@ def _candidates(
         slack = side * _EDGE_TOLERANCE
         columns = np.arange(math.ceil((west - slack) / step), math.floor((east - side + slack) / step) + 1)
         rows = np.arange(math.ceil((south + side - slack) / step), math.floor((north + slack) / step) + 1)
+        if len(columns) * len(rows) > _MAX_CELLS:
+            raise ValueError(
+                f"{len(columns) * len(rows)} squares of {side:g} m in {crs} alone; give a larger"
+                " ingest.locations.spacing_m, or mode points"
+            )
         if len(columns) and len(rows):
             cells.append(np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2))
     if not cells:

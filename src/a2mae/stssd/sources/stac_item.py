@@ -24,6 +24,8 @@ from a2mae.stssd.sources.found import check_id
 from a2mae.stssd.sources.stac_profiles import MASK_KINDS, Profile, Recogniser
 
 _RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
+_MAX_SIDE = 1_000_000
+_LARGEST = 1e300  # whole numbers of JSON have no bound
 _PICTURES = ("overview", "thumbnail", "visual", "metadata")
 
 
@@ -114,6 +116,8 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         if not complete:
             open_factors.add(name)
     mask = _mask(parts)
+    if all(a.transform is not None and a.crs is not None for a in bands):
+        check_gsd(profile.sensor, bands)
     geometry = _geometry(item, bands)
     scene = Scene(
         scene_id=scene_id,
@@ -128,8 +132,6 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         cloud_cover_pct=_number(properties.get("eo:cloud_cover")),
         processing_baseline=profile.baseline,
     )
-    if all(a.transform is not None and a.crs is not None for a in bands):
-        check_gsd(profile.sensor, bands)
     return ItemScene(scene, profile, frozenset(open_factors))
 
 
@@ -320,10 +322,12 @@ def _grid(asset: Mapping[str, object], properties: Mapping[str, object], crs: st
     try:
         rows, cols = (int(str(n)) for n in shape)
         a, b, c, d, e, f = (float(str(n)) for n in numbers[:6])
+        if not all(map(math.isfinite, (a, b, c, d, e, f))):
+            raise ValueError("a number is not finite")
         width, height = pixel_size_m(Affine(a, b, c, d, e, f), (rows, cols), code)
     except ValueError as error:
         raise RefusedError("bad_metadata", f"projection fields cannot be read: {error}") from error
-    if not (rows > 0 and cols > 0 and width > 0 and height > 0):
+    if not (0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width < math.inf and 0 < height < math.inf):
         raise RefusedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
     return _Grid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
 
@@ -348,16 +352,37 @@ def _datetime(properties: Mapping[str, object]) -> dt.datetime:
 
 
 def _geometry(item: Mapping[str, object], bands: Sequence[BandAsset]) -> BaseGeometry:
+    """Where the item says its pixels are, inside the grid of its finest band."""
+    said = _stated_geometry(item)
+    grids = [a for a in bands if a.crs and a.shape and a.transform]
+    if not grids:
+        if said is None:
+            raise RefusedError("no_footprint", "the item has neither a geometry on Earth nor projection fields")
+        return said
+    finest = min(grids, key=lambda a: a.gsd_m)
+    try:
+        ground = footprint_lonlat(Affine(*(finest.transform or ())), finest.shape or (0, 0), str(finest.crs))
+    except ValueError as error:
+        raise RefusedError("bad_metadata", f"projection fields describe no place: {error}") from error
+    if said is None:
+        return ground
+    inside = shapely.intersection(said, ground)
+    if inside.is_empty or inside.area == 0:
+        raise RefusedError("no_footprint", "the item's geometry lies outside its own grid")
+    return inside
+
+
+def _stated_geometry(item: Mapping[str, object]) -> BaseGeometry | None:
     try:
         geometry = shapely_shape(item["geometry"])
-        if not geometry.is_empty and geometry.geom_type in ("Polygon", "MultiPolygon"):
-            return geometry if geometry.is_valid else shapely.make_valid(geometry)
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
-        pass  # an item without a usable geometry: its grids tell
-    grids = [a for a in bands if a.crs and a.shape and a.affine is not None]
-    if not grids:
-        raise RefusedError("no_footprint", "the item has neither a geometry nor projection fields")
-    return common_footprint([footprint_lonlat(Affine(*a.transform), a.shape, a.crs) for a in grids])  # type: ignore[misc,arg-type]
+        west, south, east, north = geometry.bounds
+        on_earth = -180.01 <= west <= east <= 180.01 and -90.01 <= south <= north <= 90.01
+        if geometry.geom_type not in ("Polygon", "MultiPolygon") or not on_earth:
+            return None
+        valid = geometry if geometry.is_valid else shapely.make_valid(geometry)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError):
+        return None
+    return valid if valid.area > 0 else None
 
 
 def _nodata(value: object) -> float | None:
@@ -367,7 +392,9 @@ def _nodata(value: object) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > _LARGEST:
+        return None
+    return float(value)
 
 
 def _mapping(value: object) -> Mapping[str, object]:
