@@ -34,6 +34,10 @@ def test_map_has_every_set_at_its_place(inputs):
     squares = [trace for trace in figure["data"] if trace["mode"] == "lines"]
     assert len(squares) == 2 and squares[0]["legendgroup"] == "city"
     assert len(section.blocks[0].table.rows) == 3
+    views = {view.label: view for view in section.blocks[0].views}
+    assert list(views) == ["all", "19S", "32N"]
+    assert views["32N"].x[0] < 8.5 and views["32N"].x[1] > 8.9
+    assert views["19S"].y[0] < -33.4 < views["19S"].y[1]
 
 
 def test_bare_locations_are_drawn_before_there_are_sets(inputs):

@@ -62,6 +62,21 @@ class Table:
 
 
 @dataclass(frozen=True)
+class View:
+    """A part of a chart to jump to: a button under it.
+
+    Attributes:
+        label: On the button.
+        x: From, to.
+        y: From, to.
+    """
+
+    label: str
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Chart:
     """An interactive figure.
 
@@ -72,6 +87,7 @@ class Chart:
         alt: The same for somebody who cannot see it: the finding, not the picture.
         table: The numbers behind it, folded.
         height_px: Height in CSS pixels.
+        views: Parts to jump to, for who cannot or will not scroll.
     """
 
     name: str
@@ -80,6 +96,7 @@ class Chart:
     alt: str
     table: Table | None = None
     height_px: int = 380
+    views: tuple[View, ...] = ()
     kind: Literal["chart"] = "chart"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from a2mae.reporting.blocks import Chart, Table
+from a2mae.reporting.blocks import Chart, Table, View
 
 
 def chart(
@@ -16,6 +16,7 @@ def chart(
     alt: str,
     table: Table | None = None,
     height_px: int = 380,
+    views: tuple[View, ...] = (),
 ) -> Chart:
     """Wrap a figure for the page.
 
@@ -28,6 +29,7 @@ def chart(
         alt: The finding in words.
         table: The numbers behind it.
         height_px: Height in CSS pixels.
+        views: Parts to jump to.
     """
     figure.update_layout(
         template="none",
@@ -36,7 +38,7 @@ def chart(
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hoverlabel={"namelength": -1},
     )
-    return Chart(name, figure.to_json(), caption, alt, table, height_px)
+    return Chart(name, figure.to_json(), caption, alt, table, height_px, views)
 
 
 def plotly_script() -> str:

@@ -60,6 +60,15 @@
     }
   };
 
+  for (const view of document.querySelectorAll("button[data-view]")) {
+    const range = (text) => text.split(",").map(Number);
+    view.addEventListener("click", () => {
+      if (typeof Plotly === "undefined") return;
+      const to = { "xaxis.range": range(view.dataset.x), "yaxis.range": range(view.dataset.y) };
+      Plotly.relayout(document.getElementById(view.dataset.view), to);
+    });
+  }
+
   const button = document.getElementById("theme");
   const label = () => { button.textContent = isDark() ? "Light" : "Dark"; };
   button.hidden = false;

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from a2mae.reporting import text
-from a2mae.reporting.blocks import Section, Table
+from a2mae.reporting.blocks import Section, Table, View
 from a2mae.reporting.charts import chart
 from a2mae.reporting.frames import records
 from a2mae.reporting.inputs import ReportInputs
@@ -32,11 +34,14 @@ def places(inputs: ReportInputs) -> Section | None:
 
 def _of_sets(sets: pd.DataFrame) -> Section:
     figure = go.Figure()
-    _draw_grid(figure, sets)
+    whole = _draw_grid(figure, sets)
+    kinds_here = sorted(sets["kind"].unique())
     for kind, of_kind in sets.groupby("kind", sort=True):
         _draw_footprints(figure, of_kind, str(kind))
+        # Sets of one place lie side by side inside its square.
+        aside = (kinds_here.index(kind) + 1) / (len(kinds_here) + 1) - 0.5
         figure.add_scatter(
-            x=of_kind["lon"],
+            x=of_kind["lon"] + aside * _width_deg(of_kind),
             y=of_kind["lat"],
             mode="markers",
             name=str(kind),
@@ -93,8 +98,9 @@ def _of_sets(sets: pd.DataFrame) -> Section:
         "places",
         "The places",
         f"{text.plural(len(sets), 'image set')} at {text.plural(sets['location_id'].nunique(), 'place')}"
-        f" in {text.plural(len(zones), 'UTM zone')} ({', '.join(zones)}). Scroll to zoom, drag to move;"
-        " zoomed in, each square is the true footprint. The page carries no map of its own and asks no server for one:"
+        f" in {text.plural(len(zones), 'UTM zone')} ({', '.join(zones)}). Scroll to zoom, drag to move, or"
+        " jump to a zone; zoomed in, each square is the true footprint. The page carries no map of its own and asks"
+        " no server for one:"
         " the dashed lines are the borders of UTM zones and the equator.",
         (
             chart(
@@ -105,6 +111,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
                 " The table below lists every set.",
                 table=table,
                 height_px=480,
+                views=(whole, *_views(sets)),
             ),
             by_split,
         ),
@@ -113,7 +120,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
 
 def _of_locations(locations: pd.DataFrame) -> Section:
     figure = go.Figure()
-    _draw_grid(figure, locations)
+    whole = _draw_grid(figure, locations)
     _draw_footprints(figure, locations, "location")
     figure.add_scatter(
         x=locations["lon"],
@@ -151,9 +158,27 @@ def _of_locations(locations: pd.DataFrame) -> Section:
                 alt=f"Map of {len(locations)} locations; the table below lists them.",
                 table=table,
                 height_px=480,
+                views=(whole, *_views(locations)),
             ),
         ),
     )
+
+
+def _width_deg(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Width of each footprint in degrees of longitude."""
+    boxes = [geometry.bounds for geometry in table.get("geometry", ())]
+    return np.array([east - west for west, _, east, _ in boxes]) if boxes else np.zeros(len(table))
+
+
+def _views(table: pd.DataFrame) -> list[View]:
+    """One view per UTM zone that has places."""
+    zones = [_utm_zone(lon, lat) for lon, lat in zip(table["lon"], table["lat"], strict=True)]
+    views = []
+    for zone, rows in table.assign(_zone=zones).groupby("_zone", sort=True):
+        (west, east), (south, north) = (rows[axis].agg(["min", "max"]) for axis in ("lon", "lat"))
+        pad = 0.02 + 0.1 * max(east - west, north - south)
+        views.append(View(str(zone), (west - pad, east + pad), (south - pad, north + pad)))
+    return views
 
 
 def _cut(total: int) -> str:
@@ -194,7 +219,7 @@ def _draw_footprints(figure: go.Figure, table: pd.DataFrame, group: str) -> None
     )
 
 
-def _draw_grid(figure: go.Figure, table: pd.DataFrame) -> None:
+def _draw_grid(figure: go.Figure, table: pd.DataFrame) -> View:
     """Axes in degrees around the places, with zone borders and the equator."""
     pad = 3.0
     west, east = float(table["lon"].min()) - pad, float(table["lon"].max()) + pad
@@ -209,3 +234,4 @@ def _draw_grid(figure: go.Figure, table: pd.DataFrame) -> None:
         yaxis={"title": "latitude, degrees north", "range": [south, north]},
         dragmode="pan",
     )
+    return View("all", (west, east), (south, north))
