@@ -108,6 +108,13 @@ def test_filters(provider):
         ingest(parameters(url, bbox=(-60, 10, -59, 11)))
 
 
+def test_a_filter_that_the_server_would_ignore_is_an_error(provider):
+    url, _, _ = provider
+    for name, value in (("query", {"eo:cloud_cover": {"lt": 3}}), ("filter", "eo:cloud_cover < 3")):
+        with pytest.raises(ValueError, match=rf"ingest\.source\.api\.{name}: .* does not declare"):
+            ingest(parameters(url, **{name: value}))
+
+
 def test_a_recording_replays_without_the_api_and_makes_the_same_tables(provider, tmp_path):
     url, _, _ = provider
     live = ingest(parameters(url))

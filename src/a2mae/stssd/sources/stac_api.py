@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pystac_client import Client
+from pystac_client.conformance import ConformanceClasses
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import DoesNotConformTo
@@ -65,7 +66,11 @@ def search(api: ApiParameters, policy: HrefPolicy) -> list[Mapping[str, object]]
     found: dict[tuple[str, str], Mapping[str, object]] = {}
     try:
         client = Client.open(api.url, stac_io=io)
+        _check_support(client, api)
+        text = isinstance(api.filter, str)
         pages = client.search(
+            method="GET" if text else "POST",
+            filter_lang=None if api.filter is None else "cql2-text" if text else "cql2-json",
             collections=list(api.collections) or None,
             bbox=None if api.intersects else api.bbox,
             intersects=_geometry(api.intersects),
@@ -82,6 +87,21 @@ def search(api: ApiParameters, policy: HrefPolicy) -> list[Mapping[str, object]]
     if len(found) >= api.max_items:
         logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
     return [found[key] for key in sorted(found)]
+
+
+def _check_support(client: Client, api: ApiParameters) -> None:
+    """A server that does not know a filter ignores it: that would build from scenes nobody asked for.
+
+    Raises:
+        ValueError: If the search has a part that the API does not declare.
+    """
+    parts = (("query", api.query, ConformanceClasses.QUERY), ("filter", api.filter, ConformanceClasses.FILTER))
+    for name, value, conformance in parts:
+        if value is not None and not client.conforms_to(conformance):
+            raise ValueError(
+                f"ingest.source.api.{name}: {redact(api.url)} does not declare that it knows {name!r}; leave it out and"
+                " use ingest.max_cloud_cover_pct, or the other of query and filter"
+            )
 
 
 def _geometry(path: str | None) -> dict[str, Any] | None:
