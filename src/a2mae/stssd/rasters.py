@@ -1,0 +1,205 @@
+"""Reading windows of scenes onto a footprint's grid: one resampling from the source, shift included."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import Resampling, reproject, transform_bounds
+from rasterio.windows import Window
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+    from a2mae.stssd.scenes import BandAsset
+
+GDAL_OPTIONS = {
+    "GDAL_CACHEMAX": 128,  # MiB per process: the default of 5 % of the machine is not bounded in a pool
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
+    "GDAL_HTTP_MAX_RETRY": 4,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+    "GDAL_HTTP_TIMEOUT": 60,
+}
+
+
+class ReadError(RuntimeError):
+    """A file that cannot be read where pixels are needed.
+
+    Attributes:
+        reason: Short code for the rejection table.
+    """
+
+    def __init__(self, message: str, reason: str = "corrupt") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RasterReader:
+    """Keeps the most recently used files open; use as a context manager, one per process or thread.
+
+    Attributes:
+        capacity: Number of open files.
+    """
+
+    def __init__(self, capacity: int = 128) -> None:
+        self.capacity = capacity
+        self._open: OrderedDict[str, DatasetReader] = OrderedDict()
+        self._env = rasterio.Env(**GDAL_OPTIONS)
+
+    def __enter__(self) -> Self:
+        self._env.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+        self._env.__exit__(kind, error, trace)
+
+    def dataset(self, href: str) -> DatasetReader:
+        """The open file.
+
+        Raises:
+            ReadError: If it cannot be opened.
+        """
+        if href in self._open:
+            self._open.move_to_end(href)
+            return self._open[href]
+        try:
+            dataset = rasterio.open(href)
+        except (RasterioError, OSError) as error:
+            raise ReadError(f"{href} cannot be opened: {error}") from error
+        self._open[href] = dataset
+        if len(self._open) > self.capacity:
+            self._open.popitem(last=False)[1].close()
+        return dataset
+
+    def read(
+        self,
+        assets: Sequence[BandAsset],
+        grid: GeoBox,
+        *,
+        shift_m: tuple[float, float] = (0.0, 0.0),
+        categorical: bool = False,
+    ) -> NDArray[np.float32]:
+        """Bring bands of one scene onto a grid, resampled once.
+
+        Bands that share a source grid are warped together. Continuous bands are resampled by cubic convolution, whose
+        kernel GDAL widens when the grid is coarser than the source; masks by nearest neighbour.
+
+        Args:
+            assets: The bands.
+            grid: Target grid.
+            shift_m: (east, north): how far the content is moved in the grid's coordinates, metres.
+            categorical: Values are classes: nearest neighbour, and the stored numbers are returned as they are.
+
+        Returns:
+            `(len(assets), H, W)` float32: physical values (stored numbers if categorical), NaN where nothing was seen.
+
+        Raises:
+            ReadError: If a file cannot be opened or its pixels not decoded.
+        """
+        height, width = grid.shape
+        result = np.full((len(assets), height, width), np.nan, dtype=np.float32)
+        target = Affine.translation(-shift_m[0], -shift_m[1]) * grid.affine
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for k, asset in enumerate(assets):
+            dataset = self.dataset(asset.href)
+            if dataset.crs is None:
+                raise ReadError(f"{asset.href} has no coordinate reference system", "no_crs")
+            groups.setdefault((dataset.transform, dataset.crs, dataset.shape), []).append(k)
+        for members in groups.values():
+            first = self.dataset(assets[members[0]].href)
+            window = _source_window(first, grid, target)
+            if window is None:
+                continue
+            source = np.stack([self._window(assets[k], window, categorical=categorical) for k in members])
+            warped = np.full((len(members), height, width), np.nan, dtype=np.float32)
+            try:
+                reproject(
+                    source,
+                    warped,
+                    src_transform=first.window_transform(window),
+                    src_crs=first.crs,
+                    src_nodata=np.nan,
+                    dst_transform=target,
+                    dst_crs=_crs(str(grid.crs)),
+                    dst_nodata=np.nan,
+                    resampling=Resampling.nearest if categorical else Resampling.cubic,
+                    tolerance=0.01,  # of a pixel: GDAL's default of 1/8 is as large as the shifts we correct
+                )
+            except RasterioError as error:
+                raise ReadError(f"{assets[members[0]].href} cannot be warped: {error}") from error
+            result[members] = warped
+        return result
+
+    def _window(self, asset: BandAsset, window: Window, *, categorical: bool) -> NDArray[np.float32]:
+        dataset = self.dataset(asset.href)
+        if not 1 <= asset.band_index <= dataset.count:
+            raise ReadError(
+                f"{asset.href} has {dataset.count} bands, band {asset.band_index} was expected", "missing_band"
+            )
+        try:
+            stored = dataset.read(asset.band_index, window=window)
+            flags = dataset.mask_flag_enums[asset.band_index - 1]
+            mask = None
+            if MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset]:
+                mask = dataset.read_masks(asset.band_index, window=window) == 0
+        except (RasterioError, OSError) as error:
+            raise ReadError(f"{asset.href}, band {asset.band_index}: pixels cannot be read: {error}") from error
+        if np.iscomplexobj(stored):
+            raise ReadError(f"{asset.href}, band {asset.band_index}: complex pixels are not supported", "complex")
+        unseen = np.zeros(stored.shape, dtype=np.bool_) if mask is None else mask
+        if np.issubdtype(stored.dtype, np.floating):
+            unseen |= ~np.isfinite(stored)
+        if asset.nodata is not None and math.isfinite(asset.nodata):
+            unseen |= stored == asset.nodata
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = stored.astype(np.float32)
+            if not categorical:
+                values = values * np.float32(asset.scale) + np.float32(asset.offset)
+        values[unseen] = np.nan
+        return values
+
+
+def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine) -> Window | None:
+    """The part of the source that the grid needs, kernel included; None where they do not meet."""
+    height, width = grid.shape
+    left, top = target * (0, 0)
+    right, bottom = target * (width, height)
+    bounds = (left, bottom, right, top)
+    crs = _crs(str(grid.crs))
+    if dataset.crs != crs:
+        try:
+            bounds = transform_bounds(crs, dataset.crs, *bounds, densify_pts=5)
+        except RasterioError as error:
+            raise ReadError(f"{dataset.name}: footprint cannot be transformed to {dataset.crs}: {error}") from error
+    inverse = ~dataset.transform
+    corners = [inverse * (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
+    columns, rows = [c for c, _ in corners], [r for _, r in corners]
+    # Cubic needs two source pixels beside the last, as many times more as the grid is coarser than the source.
+    pad_x = 3 + math.ceil(2 * max(1.0, (max(columns) - min(columns)) / width))
+    pad_y = 3 + math.ceil(2 * max(1.0, (max(rows) - min(rows)) / height))
+    x0, x1 = max(0, math.floor(min(columns)) - pad_x), min(dataset.width, math.ceil(max(columns)) + pad_x)
+    y0, y1 = max(0, math.floor(min(rows)) - pad_y), min(dataset.height, math.ceil(max(rows)) + pad_y)
+    if x0 >= x1 or y0 >= y1:
+        return None
+    return Window(x0, y0, x1 - x0, y1 - y0)
+
+
+@functools.lru_cache(maxsize=64)
+def _crs(text: str) -> CRS:
+    return CRS.from_string(text)

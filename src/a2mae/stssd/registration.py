@@ -1,0 +1,289 @@
+"""How far one image lies from another: masked, sub-pixel, across sensors, resolutions, seasons and UTM zones.
+
+Fields change colour between sensors and dates, and a bright field beside a dark one may swap with it, but the edge
+between them stays. So images are compared by the *orientation* of their structure: the gradient of every band is
+squared as a complex number, which makes a dark-to-bright and a bright-to-dark edge the same and lets all bands add up,
+whatever they are (the double-angle form of the structure tensor). The masked normalised cross-correlation of two such
+fields is found for all lags at once by Fourier transform (Padfield 2012), refined by evaluating it between the lags,
+and its error is measured by the jackknife: leave out one of 16 tiles at a time and see how far the peak moves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from a2mae.parameters import Parameters
+
+_KNOWN_SHARE = 0.9  # a work pixel needs this share of its kernel valid
+_TILES = 4  # per axis, for the jackknife
+_NOISE_MARGIN_PX = 8  # lags beyond the search range that show how high chance peaks are
+_FINE_STEP_PX = 0.1
+_FINE_REACH_PX = 1.5
+_MIN_WORK_PX, _MAX_WORK_PX = 32, 256
+
+
+class RegistrationParameters(Parameters):
+    """When images are moved, and how far at most. Pixels are those of the coarser sensor of a pair."""
+
+    enabled: bool = Field(True, description="False keeps every provider's position (flagged nominal).")
+    max_shift_px: float = Field(3.5, gt=0, le=16, description="Search range; a peak at its edge is not believed.")
+    max_error_px: float = Field(0.2, gt=0, description="Largest jackknife standard error that counts as registered.")
+    min_significance: float = Field(
+        5.0, ge=0, description="Height of the peak above the other lags, in their standard deviations."
+    )
+    min_known_fraction: float = Field(
+        0.15, gt=0, le=1, description="Share of the footprint that both must show clearly."
+    )
+    pool_locations: int = Field(
+        3, ge=1, description="A scene's shift is the median over its locations where at least so many agree."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What of an image is compared.
+
+    Attributes:
+        field: `(n, n)` complex64: squared gradient, magnitude compressed to 0-1; 0 where unknown.
+        known: `(n, n)` bool.
+        gsd_m: Size of a work pixel, metres.
+    """
+
+    field: NDArray[np.complex64]
+    known: NDArray[np.bool_]
+    gsd_m: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """The lag at which two structures agree best.
+
+    Attributes:
+        shift_x_m: East: how far the moving image has to be moved.
+        shift_y_m: North.
+        error_m: Jackknife standard error of the shift, both axes together.
+        significance: Height of the peak above the other lags, in their standard deviations.
+        ratio: Highest correlation away from the peak over the peak's own; 1 means "could be anywhere".
+        correlation: Normalised correlation at the peak.
+        gain: Correlation at the peak minus that at no shift.
+        known_fraction: Share of the work grid that both show.
+        at_edge: The peak lies at the edge of the search range.
+    """
+
+    shift_x_m: float
+    shift_y_m: float
+    error_m: float
+    significance: float
+    ratio: float
+    correlation: float
+    gain: float
+    known_fraction: float
+    at_edge: bool
+
+
+def work_gsd_m(coarser_gsd_m: float, size_m: float) -> float:
+    """Work pixel for a pair: half the coarser sensor's where that stays small, never more than 256 per side."""
+    finest = size_m / _MAX_WORK_PX
+    half = coarser_gsd_m / 2
+    pixels = size_m / (half if size_m / half <= _MAX_WORK_PX else max(coarser_gsd_m, finest))
+    return size_m / max(_MIN_WORK_PX, min(_MAX_WORK_PX, math.floor(pixels + 1e-6)))
+
+
+def structure(
+    bands: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    *,
+    gsd_m: float,
+    work_gsd: float,
+    blur_gsd_m: float,
+) -> Structure:
+    """Bring an image to the work grid at the coarser sensor's sharpness and take its orientation field.
+
+    Args:
+        bands: `(B, H, W)` in any units.
+        valid: `(H, W)` bool; nothing else is used.
+        gsd_m: Of the image.
+        work_gsd: Of the work grid, which covers the same square.
+        blur_gsd_m: GSD of the pair's coarser sensor, whose sharpness the result gets.
+    """
+    height, width = valid.shape
+    n_y, n_x = (round(side * gsd_m / work_gsd) for side in (height, width))
+    # A Gaussian of half a coarse pixel, plus what the finer sensor's square pixel lacks to the coarser one.
+    target = max(blur_gsd_m, work_gsd)
+    sigma = math.sqrt((0.5 * target) ** 2 + max(0.0, target**2 - gsd_m**2) / 12) / gsd_m
+    rows, columns = _kernel(n_y, height, sigma), _kernel(n_x, width, sigma)
+    weight = rows @ valid.astype(np.float32) @ columns.T
+    share = weight / (rows.sum(axis=1)[:, None] * columns.sum(axis=1))
+    known = share > _KNOWN_SHARE
+    inner = ndimage.binary_erosion(known, structure=np.ones((3, 3)), border_value=0)
+    field = np.zeros((n_y, n_x), dtype=np.complex64)
+    if inner.sum() >= 64:
+        for band in bands:
+            values = band[valid]
+            centre = np.float32(values.mean())  # keeps the mask's edge out of rounding
+            smooth = rows @ np.where(valid, band - centre, np.float32(0)) @ columns.T / np.maximum(weight, 1e-6)
+            gradient = np.zeros_like(field)
+            gradient.real[:, 1:-1] = (smooth[:, 2:] - smooth[:, :-2]) / 2
+            gradient.imag[1:-1] = (smooth[2:] - smooth[:-2]) / 2
+            energy = float(np.mean(np.abs(gradient[inner]) ** 2))
+            if energy > 0:
+                field += gradient * gradient / np.float32(energy)
+        magnitude = np.abs(field)
+        middle = float(np.median(magnitude[inner]))
+        if middle > 0:
+            field /= magnitude + np.float32(middle)
+        else:
+            field[:] = 0
+    field[~inner] = 0
+    return Structure(field, inner, work_gsd)
+
+
+def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Match | None:
+    """Find the shift between two structures on the same work grid.
+
+    Returns:
+        The best match, or None where the two have too little in common to correlate at all.
+
+    Raises:
+        ValueError: If the grids differ.
+    """
+    if reference.field.shape != moving.field.shape or reference.gsd_m != moving.gsd_m:
+        raise ValueError(f"structures on different grids: {reference.field.shape} and {moving.field.shape}")
+    gsd_m = reference.gsd_m
+    search = max(2, math.ceil(max_shift_m / gsd_m))
+    reach = search + _NOISE_MARGIN_PX
+    both = reference.known & moving.known
+    known_fraction = float(both.mean())
+    if known_fraction == 0 or not np.abs(reference.field).any() or not np.abs(moving.field).any():
+        return None
+    cross, energy_1, energy_2, used = _tile_spectra(reference, moving, reach)
+    size = cross.shape[-1]
+
+    lags = np.arange(-reach, reach + 1)
+    around = np.ix_(lags, lags)
+    total = scipy.fft.ifft2(cross.sum(axis=0)).real[around]
+    floor = 1e-3 * float(np.abs(reference.field).sum())
+    scale = np.sqrt(
+        np.maximum(scipy.fft.ifft2(energy_1).real[around], floor)
+        * np.maximum(scipy.fft.ifft2(energy_2).real[around], floor)
+    )
+    surface = total / scale
+    inside = slice(reach - search, reach + search + 1)
+    peak = np.unravel_index(int(surface[inside, inside].argmax()), (2 * search + 1, 2 * search + 1))
+    row, column = int(peak[0]) - search, int(peak[1]) - search
+
+    # Between the lags: the same Fourier series, evaluated on a fine grid around the peak.
+    fine = np.arange(-_FINE_REACH_PX, _FINE_REACH_PX + _FINE_STEP_PX / 2, _FINE_STEP_PX)
+    at_rows, at_columns = _fourier_rows(row + fine, size), _fourier_rows(column + fine, size)
+    tiles = (at_rows @ cross @ at_columns.T).real
+    fine_scale = np.sqrt(
+        np.maximum((at_rows @ energy_1 @ at_columns.T).real, floor)
+        * np.maximum((at_rows @ energy_2 @ at_columns.T).real, floor)
+    )
+    whole = tiles.sum(axis=0)
+    correlation = whole / fine_scale
+    best = _peaks(correlation[None])[0]
+    left_out = _peaks((whole - tiles[used]) / fine_scale)
+    count = int(used.sum())
+    spread = ((left_out - left_out.mean(axis=0)) ** 2).sum()
+    error = math.sqrt((count - 1) / count * float(spread)) * _FINE_STEP_PX if count > 1 else math.inf
+
+    shift_row, shift_column = (row + fine[0] + best[0] * _FINE_STEP_PX, column + fine[0] + best[1] * _FINE_STEP_PX)
+    far = np.ones(surface.shape, dtype=np.bool_)
+    far[
+        max(0, row + reach - 4) : row + reach + 5,
+        max(0, column + reach - 4) : column + reach + 5,
+    ] = False
+    height = float(correlation.max())
+    others = surface[far]
+    return Match(
+        shift_x_m=float(shift_column) * gsd_m,
+        shift_y_m=-float(shift_row) * gsd_m,
+        error_m=error * gsd_m,
+        significance=float((height - others.mean()) / max(float(others.std()), 1e-9)),
+        ratio=float(np.clip(others.max() / max(height, 1e-9), 0, 1)),
+        correlation=height,
+        gain=height - float(surface[reach, reach]),
+        known_fraction=known_fraction,
+        at_edge=max(abs(row), abs(column)) >= search,
+    )
+
+
+def _kernel(n_out: int, n_in: int, sigma_px: float) -> NDArray[np.float32]:
+    """`(n_out, n_in)` Gaussian weights between two grids over the same length; rows are not normalised."""
+    centres = (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
+    distance = (centres[:, None] - np.arange(n_in)) / sigma_px
+    weights = np.exp(-0.5 * distance**2)
+    weights[np.abs(distance) > 4] = 0
+    return np.asarray(weights, dtype=np.float32)
+
+
+def _tile_spectra(
+    reference: Structure, moving: Structure, reach: int
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64], NDArray[np.complex64], NDArray[np.bool_]]:
+    """Cross spectra of the reference's tiles with the moving image around them, and both energies' spectra.
+
+    The tiles partition the reference exactly, so their correlations add up to the whole image's.
+    """
+    edge_y = np.linspace(0, reference.field.shape[0], _TILES + 1).round().astype(int)
+    edge_x = np.linspace(0, reference.field.shape[1], _TILES + 1).round().astype(int)
+    side = max(int(np.diff(edge_y).max()), int(np.diff(edge_x).max())) + 2 * reach
+    size = int(scipy.fft.next_fast_len(side))
+    shape = (_TILES * _TILES, size, size)
+    first, second = np.zeros(shape, np.complex64), np.zeros(shape, np.complex64)
+    first_known, second_known = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    padded = np.pad(moving.field, reach)
+    padded_known = np.pad(moving.known.astype(np.float32), reach)
+    for k in range(_TILES * _TILES):
+        i, j = divmod(k, _TILES)
+        y0, y1, x0, x1 = edge_y[i], edge_y[i + 1], edge_x[j], edge_x[j + 1]
+        height, width = y1 - y0, x1 - x0
+        inner = (k, slice(reach, reach + height), slice(reach, reach + width))
+        outer = (k, slice(0, height + 2 * reach), slice(0, width + 2 * reach))
+        first[inner], first_known[inner] = reference.field[y0:y1, x0:x1], reference.known[y0:y1, x0:x1]
+        second[outer] = padded[y0 : y1 + 2 * reach, x0 : x1 + 2 * reach]
+        second_known[outer] = padded_known[y0 : y1 + 2 * reach, x0 : x1 + 2 * reach]
+    used = (np.abs(first) ** 2).sum(axis=(1, 2)) > 0
+    used &= second_known.sum(axis=(1, 2)) > 0
+
+    def spectrum(values: NDArray[np.generic]) -> NDArray[np.complex64]:
+        return np.asarray(scipy.fft.fft2(values), dtype=np.complex64)
+
+    cross = spectrum(first) * np.conj(spectrum(second))
+    energy_1 = (spectrum(np.abs(first) ** 2) * np.conj(spectrum(second_known))).sum(axis=0)
+    energy_2 = (spectrum(first_known) * np.conj(spectrum(np.abs(second) ** 2))).sum(axis=0)
+    return cross, energy_1, energy_2, used
+
+
+def _fourier_rows(positions: NDArray[np.float64], size: int) -> NDArray[np.complex64]:
+    """`(len(positions), size)`: rows that evaluate an inverse discrete Fourier series at real positions."""
+    waves = np.exp(2j * np.pi * positions[:, None] * scipy.fft.fftfreq(size)) / size
+    return np.asarray(waves, dtype=np.complex64)
+
+
+def _peaks(surfaces: NDArray[np.floating]) -> NDArray[np.float64]:
+    """`(N, 2)` row and column of the maximum of each `(N, h, w)` surface, refined by a parabola per axis."""
+    count, height, width = surfaces.shape
+    index = surfaces.reshape(count, -1).argmax(axis=1)
+    rows, columns = np.divmod(index, width)
+    rows_in, columns_in = np.clip(rows, 1, height - 2), np.clip(columns, 1, width - 2)
+    each = np.arange(count)
+    result = np.stack([rows, columns], axis=1).astype(np.float64)
+    for axis, (inner, before, after) in enumerate(
+        (
+            (rows == rows_in, surfaces[each, rows_in - 1, columns_in], surfaces[each, rows_in + 1, columns_in]),
+            (columns == columns_in, surfaces[each, rows_in, columns_in - 1], surfaces[each, rows_in, columns_in + 1]),
+        )
+    ):
+        middle = surfaces[each, rows_in, columns_in]
+        curvature = before - 2 * middle + after
+        ok = inner & (curvature < 0)
+        result[ok, axis] += (0.5 * (before - after)[ok]) / curvature[ok]
+    return result

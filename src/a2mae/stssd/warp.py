@@ -1,0 +1,195 @@
+"""One image of a set: a scene's bands on the footprint's grid, its mask, and its stored integers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import Field
+from rasterio.transform import Affine
+
+from a2mae.parameters import Parameters
+from a2mae.sensors import Encoding, Sensor
+from a2mae.stssd.masks import PixelClass, bright_white, decode_mask, grow, visible_bands
+from a2mae.stssd.rasters import RasterReader, ReadError
+from a2mae.stssd.scenes import BandAsset, CloudTest, Scene
+
+
+class CloudParameters(Parameters):
+    """How clouds and shadows are told."""
+
+    probability_threshold: float = Field(0.4, ge=0, le=1, description="Cloud probability that counts as cloud.")
+    brightness_threshold: float = Field(
+        0.35, gt=0, description="Brightness test: least reflectance of the darkest visible band of a cloud."
+    )
+    whiteness_threshold: float = Field(
+        0.3, gt=0, description="Brightness test: largest spread of the visible bands relative to their mean."
+    )
+    buffer_m: float = Field(30.0, ge=0, description="Clouds and shadows are widened by this many metres.")
+
+
+@dataclass(frozen=True, eq=False)
+class Footprint:
+    """The square that every image of a place covers.
+
+    Attributes:
+        location_id: Row of the location table.
+        crs: UTM zone, "EPSG:…".
+        x_m: Upper left corner, metres east.
+        y_m: Upper left corner, metres north.
+        size_m: Side, metres.
+    """
+
+    location_id: str
+    crs: str
+    x_m: float
+    y_m: float
+    size_m: float
+
+    def grid(self, gsd_m: float) -> GeoBox:
+        """The square as a grid of square pixels.
+
+        Raises:
+            ValueError: If the side is not a whole number of pixels.
+        """
+        side = self.size_m / gsd_m
+        if abs(side - round(side)) > 1e-6 or side < 1:
+            raise ValueError(
+                f"footprint {self.location_id}: {self.size_m:g} m is not a whole number of pixels of {gsd_m:g} m;"
+                " set ingest's footprint_m to a common multiple of the sensors' gsd_m"
+            )
+        pixels = round(side)
+        return GeoBox((pixels, pixels), Affine(gsd_m, 0, self.x_m, 0, -gsd_m, self.y_m), self.crs)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A scene on a footprint's grid.
+
+    Attributes:
+        physical: `(B, H, W)` float32 in the sensor's units, NaN where not seen.
+        seen: `(H, W)` bool: every band has a value.
+        cloud: `(H, W)` bool: cloud or shadow.
+    """
+
+    physical: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    cloud: NDArray[np.bool_]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """`(H, W)` bool: seen, and neither cloud nor shadow."""
+        return self.seen & ~self.cloud
+
+    @property
+    def cloud_fraction(self) -> float:
+        """Cloud and shadow, share of the footprint's pixels that were seen (1 if none was)."""
+        seen = int(self.seen.sum())
+        return float((self.cloud & self.seen).sum() / seen) if seen else 1.0
+
+    @property
+    def seen_fraction(self) -> float:
+        """Share of the footprint that was seen."""
+        return float(self.seen.mean())
+
+    @property
+    def valid_fraction(self) -> float:
+        """Usable share of the footprint."""
+        return float(self.valid.mean())
+
+
+def read_image(
+    reader: RasterReader,
+    scene: Scene,
+    sensor: Sensor,
+    footprint: Footprint,
+    clouds: CloudParameters,
+    *,
+    bands: tuple[str, ...] | None = None,
+    shift_m: tuple[float, float] = (0.0, 0.0),
+) -> Image:
+    """Read a scene onto a footprint, resampled once.
+
+    Args:
+        reader: Open files.
+        scene: What to read.
+        sensor: Its description; bands come in its order.
+        footprint: Where.
+        clouds: How clouds are told.
+        bands: Provider's band names; all of the sensor's if None.
+        shift_m: (east, north): how far the content is moved, metres.
+
+    Raises:
+        ReadError: If a band is missing or its pixels cannot be read.
+    """
+    grid = footprint.grid(sensor.gsd_m)
+    names = sensor.band_names if bands is None else bands
+    by_name = {asset.band: asset for asset in scene.bands}
+    tested = visible_bands(sensor) if scene.cloud_test is CloudTest.BRIGHTNESS else ()
+    assets: list[BandAsset] = []
+    for name in dict.fromkeys((*names, *tested)):
+        if name not in by_name:
+            raise ReadError(f"scene {scene.scene_id} has no band {name}", "missing_band")
+        if by_name[name].units is not sensor.encoding.units:
+            raise ReadError(
+                f"scene {scene.scene_id}, band {name}: units {by_name[name].units.value}, but sensor {sensor.id} is"
+                f" stored as {sensor.encoding.units.value}",
+                "units",
+            )
+        assets.append(by_name[name])
+    everything = reader.read(assets, grid, shift_m=shift_m)
+    physical = everything[: len(names)]
+    seen = np.isfinite(physical).all(axis=0)
+    cloud = np.zeros(seen.shape, dtype=np.bool_)
+    mask = scene.mask
+    if mask is not None:
+        # Outside the mask's file nothing is known: treated as not seen.
+        values = reader.read([mask], grid, shift_m=shift_m, categorical=True)[0]
+        known = np.isfinite(values)
+        classes = decode_mask(
+            np.where(known, values, 0), mask.mask, scale=mask.scale, probability_threshold=clouds.probability_threshold
+        )
+        seen = seen & known & (classes != PixelClass.NODATA)
+        cloud = (classes == PixelClass.CLOUD) | (classes == PixelClass.SHADOW)
+    elif tested:
+        order = [asset.band for asset in assets]
+        cloud = bright_white(
+            everything[[order.index(name) for name in tested]],
+            brightness_threshold=clouds.brightness_threshold,
+            whiteness_threshold=clouds.whiteness_threshold,
+        )
+    cloud = grow(cloud & seen, clouds.buffer_m / sensor.gsd_m)
+    return Image(physical, seen, cloud & seen)
+
+
+def encode(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.generic]:
+    """Physical values as stored integers.
+
+    Values outside the integer range are clipped: the lowest seen value is stored as the smallest count that does not
+    mean nodata, so that a dark pixel never turns into a missing one.
+
+    Args:
+        physical: `(B, H, W)` in the encoding's units.
+        seen: `(H, W)`; elsewhere nodata is stored in every band.
+        encoding: The sensor's.
+    """
+    info = np.iinfo(encoding.dtype)
+    low = info.min + 1 if encoding.nodata == info.min else info.min
+    high = info.max - 1 if encoding.nodata == info.max else info.max
+    counts = (physical.astype(np.float64) - encoding.offset) / encoding.scale
+    counts = np.clip(np.rint(np.nan_to_num(counts, nan=encoding.nodata)), low, high)
+    if low < encoding.nodata < high:
+        counts[counts == encoding.nodata] = encoding.nodata + 1
+    counts[:, ~seen] = encoding.nodata
+    return counts.astype(encoding.dtype)
+
+
+def stored_encoding_note(scene: Scene, sensor: Sensor) -> tuple[list[float], list[float]]:
+    """(scale, offset) per band as applied to the source, for the image table."""
+    by_name = {asset.band: asset for asset in scene.bands}
+    scales = [by_name[name].scale if name in by_name else math.nan for name in sensor.band_names]
+    offsets = [by_name[name].offset if name in by_name else math.nan for name in sensor.band_names]
+    return scales, offsets
