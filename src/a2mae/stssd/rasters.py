@@ -172,7 +172,7 @@ class RasterReader:
             if not categorical:
                 values = values * np.float32(asset.scale) + np.float32(asset.offset)
         values[unseen] = np.nan
-        return values
+        return np.asarray(values, dtype=np.float32)
 
 
 def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine) -> Window | None:

@@ -32,17 +32,21 @@ _MIN_WORK_PX, _MAX_WORK_PX = 32, 256
 class RegistrationParameters(Parameters):
     """When images are moved, and how far at most. Pixels are those of the coarser sensor of a pair."""
 
-    enabled: bool = Field(True, description="False keeps every provider's position (flagged nominal).")
-    max_shift_px: float = Field(3.5, gt=0, le=16, description="Search range; a peak at its edge is not believed.")
-    max_error_px: float = Field(0.2, gt=0, description="Largest jackknife standard error that counts as registered.")
+    enabled: bool = Field(default=True, description="False keeps every provider's position (flagged nominal).")
+    max_shift_px: float = Field(
+        default=3.5, gt=0, le=16, description="Search range; a peak at its edge is not believed."
+    )
+    max_error_px: float = Field(
+        default=0.2, gt=0, description="Largest jackknife standard error that counts as registered."
+    )
     min_significance: float = Field(
-        5.0, ge=0, description="Height of the peak above the other lags, in their standard deviations."
+        default=5.0, ge=0, description="Height of the peak above the other lags, in their standard deviations."
     )
     min_known_fraction: float = Field(
-        0.15, gt=0, le=1, description="Share of the footprint that both must show clearly."
+        default=0.15, gt=0, le=1, description="Share of the footprint that both must show clearly."
     )
     pool_locations: int = Field(
-        3, ge=1, description="A scene's shift is the median over its locations where at least so many agree."
+        default=3, ge=1, description="A scene's shift is the median over its locations where at least so many agree."
     )
 
 
@@ -193,7 +197,7 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
     left_out = _peaks((whole - tiles[used]) / fine_scale)
     count = int(used.sum())
     spread = ((left_out - left_out.mean(axis=0)) ** 2).sum()
-    error = math.sqrt((count - 1) / count * float(spread)) * _FINE_STEP_PX if count > 1 else math.inf
+    error = math.sqrt((count - 1) / count * float(spread)) * _FINE_STEP_PX if count > 1 else 1e6
 
     shift_row, shift_column = (row + fine[0] + best[0] * _FINE_STEP_PX, column + fine[0] + best[1] * _FINE_STEP_PX)
     far = np.ones(surface.shape, dtype=np.bool_)

@@ -21,14 +21,14 @@ from a2mae.stssd.scenes import BandAsset, CloudTest, Scene
 class CloudParameters(Parameters):
     """How clouds and shadows are told."""
 
-    probability_threshold: float = Field(0.4, ge=0, le=1, description="Cloud probability that counts as cloud.")
+    probability_threshold: float = Field(default=0.4, ge=0, le=1, description="Cloud probability that counts as cloud.")
     brightness_threshold: float = Field(
-        0.35, gt=0, description="Brightness test: least reflectance of the darkest visible band of a cloud."
+        default=0.35, gt=0, description="Brightness test: least reflectance of the darkest visible band of a cloud."
     )
     whiteness_threshold: float = Field(
-        0.3, gt=0, description="Brightness test: largest spread of the visible bands relative to their mean."
+        default=0.3, gt=0, description="Brightness test: largest spread of the visible bands relative to their mean."
     )
-    buffer_m: float = Field(30.0, ge=0, description="Clouds and shadows are widened by this many metres.")
+    buffer_m: float = Field(default=30.0, ge=0, description="Clouds and shadows are widened by this many metres.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ def read_image(
         assets.append(by_name[name])
     everything = reader.read(assets, grid, shift_m=shift_m)
     physical = everything[: len(names)]
-    seen = np.isfinite(physical).all(axis=0)
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(physical).all(axis=0))
     cloud = np.zeros(seen.shape, dtype=np.bool_)
     mask = scene.mask
     if mask is not None:

@@ -1,0 +1,361 @@
+"""From scene and location tables to the image-set store and its tables: survey, pool, warp, write.
+
+Every step leaves what it finished beside the store, so a build that was stopped anywhere goes on where it was and ends
+with the same bytes, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from pydantic import TypeAdapter
+from tqdm import tqdm
+
+from a2mae.sensors import Sensor
+from a2mae.stssd import survey as survey_module
+from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.image_rows import BuiltTables, PlacedImage, build_tables
+from a2mae.stssd.parallel import run_all
+from a2mae.stssd.pooling import Offsets, pool, positions
+from a2mae.stssd.rasters import RasterReader, ReadError
+from a2mae.stssd.scenes import Scene, assets_to_json, scenes_from_table
+from a2mae.stssd.store import Folder
+from a2mae.stssd.store_writer import SensorPlan, Shard, StoreWriter
+from a2mae.stssd.survey import Place, Refusal, Surveyed
+from a2mae.stssd.warp import CloudParameters, Footprint, encode, read_image
+
+logger = logging.getLogger(__name__)
+
+_BUILD_VERSION = 1  # raise when the same input would give other pixels or tables
+_SURVEYED = TypeAdapter(list[Surveyed])
+
+
+@dataclass(frozen=True)
+class SurveyTask:
+    """Places for one worker; `name` is the ledger entry that the result is kept in."""
+
+    url: str
+    name: str
+    places: tuple[Place, ...]
+    sensors: Mapping[str, Sensor]
+    parameters: CoregisterParameters
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard for one worker; an image per row of the shard."""
+
+    url: str
+    shard: Shard
+    sensor: Sensor
+    images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
+    clouds: CloudParameters
+
+
+def build(
+    scenes_table: pd.DataFrame,
+    locations: gpd.GeoDataFrame,
+    sensors: Mapping[str, Sensor],
+    parameters: CoregisterParameters,
+    url: str,
+) -> BuiltTables:
+    """Build the store and its tables, or go on with a build that was stopped.
+
+    Args:
+        scenes_table: `SCENE_COLUMNS` and geometry.
+        locations: `LOCATION_COLUMNS` and geometry.
+        sensors: Descriptions of the sensors in the scene table.
+        parameters: The `coregister` group.
+        url: Where the store goes; work in progress is kept beside it in `<url>.work`.
+
+    Returns:
+        Registered images, rejections and the store's manifest hash.
+
+    Raises:
+        ValueError: If no scene covers any location, or a footprint does not fit a sensor's grid.
+        StoreError: If the place holds something else.
+        WorkerLostError: If a local worker was killed.
+    """
+    scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
+    places = find_places(list(scenes.values()), locations, parameters.quality.min_valid_fraction)
+    if not places:
+        raise ValueError(
+            f"none of {len(scenes)} accepted scenes covers any of {len(locations)} locations:"
+            " look at the scenes and locations tables of the ingest pipeline"
+        )
+    for sensor_id in sorted({scene.sensor for place in places for scene in place.scenes}):
+        places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
+    fingerprint = _fingerprint(scenes, places, sensors, parameters)
+    surveyed = _survey(places, sensors, parameters, url, fingerprint)
+    offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
+    images, refusals = _place_images(places, surveyed, offsets, scenes, sensors, parameters)
+    failed, manifest = _write(images, scenes, sensors, parameters, url, fingerprint)
+    tables = build_tables(images, refusals, failed, surveyed, parameters, scenes, sensors, locations, manifest)
+    _log_result(tables, offsets, places, scenes, sensors, surveyed)
+    return tables
+
+
+def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covered: float) -> list[Place]:
+    """The locations that scenes cover, with those scenes, in the order of the location table."""
+    squares = np.asarray(locations.geometry.values)
+    tree = shapely.STRtree([scene.geometry for scene in scenes])
+    of_location, of_scene = tree.query(squares, predicate="intersects")
+    covered = shapely.area(
+        shapely.intersection(squares[of_location], np.array([scenes[k].geometry for k in of_scene]))
+    ) / shapely.area(squares[of_location])
+    keep = covered >= min_covered
+    found: dict[int, list[Scene]] = {}
+    for location, scene in zip(of_location[keep].tolist(), of_scene[keep].tolist(), strict=True):
+        found.setdefault(location, []).append(scenes[scene])
+    columns = {name: locations[name].to_numpy() for name in ("location_id", "crs", "x_m", "y_m", "footprint_m", "lat")}
+    return [
+        Place(
+            Footprint(
+                str(columns["location_id"][k]),
+                str(columns["crs"][k]),
+                float(columns["x_m"][k]),
+                float(columns["y_m"][k]),
+                float(columns["footprint_m"][k]),
+            ),
+            float(columns["lat"][k]),
+            tuple(sorted(found[k], key=lambda scene: scene.scene_id)),
+        )
+        for k in sorted(found)
+    ]
+
+
+def survey_task(task: SurveyTask) -> str:
+    """Survey the places of a task and keep the result in the ledger (runs in a worker)."""
+    result = survey_module.survey(task.places, task.sensors, task.parameters)
+    Folder(task.url).write(task.name, _SURVEYED.dump_json(result))
+    return task.name
+
+
+def shard_task(task: ShardTask) -> int:
+    """Warp the images of a shard and write it (runs in a worker).
+
+    Returns:
+        How many of its images could not be read; those rows stay empty and are noted in the store.
+    """
+    side = {footprint.grid(task.sensor.gsd_m).shape for _, footprint, _ in task.images}
+    (shape,) = side
+    encoding = task.sensor.encoding
+    pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
+    valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
+    failed: list[dict[str, object]] = []
+    with RasterReader() as reader:
+        for k, (scene, footprint, shift_m) in enumerate(task.images):
+            try:
+                image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)
+            except ReadError as error:
+                failed.append({"row": task.shard.start + k, "reason": error.reason, "detail": str(error)})
+                continue
+            pixels[k] = encode(image.physical, image.seen, encoding)
+            valid[k] = image.valid
+    StoreWriter(task.url).write(task.shard, pixels, valid, note={"failed": failed} if failed else None)
+    return len(failed)
+
+
+def _survey(
+    places: Sequence[Place],
+    sensors: Mapping[str, Sensor],
+    parameters: CoregisterParameters,
+    url: str,
+    fingerprint: str,
+) -> list[Surveyed]:
+    work = Folder(f"{url}.work")
+    folder = f"survey-{fingerprint[:16]}"
+    for name in {key.split("/")[0] for key in work.sizes()} - {folder}:
+        work.remove(name)  # of another fingerprint
+    size = parameters.locations_per_task
+    used = {sensor_id: sensors[sensor_id] for sensor_id in {s.sensor for place in places for s in place.scenes}}
+    names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(places), size)]
+    done = set(work.sizes())
+    tasks = [
+        SurveyTask(work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters)
+        for k, name in enumerate(names)
+        if name not in done
+    ]
+    if len(tasks) < len(names):
+        logger.info("Going on with a survey: %d of %d parts are done", len(names) - len(tasks), len(names))
+    finished = run_all(survey_task, tasks, workers=parameters.workers, dask_scheduler=parameters.dask_scheduler)
+    for _ in tqdm(finished, total=len(tasks), desc="survey", unit="part", disable=not tasks):
+        pass
+    surveyed: list[Surveyed] = []
+    for name in names:
+        data = work.read(name)
+        if data is None:
+            raise RuntimeError(f"{work.url}/{name} vanished while the survey was running: run the build again")
+        surveyed += _SURVEYED.validate_json(data)
+    return surveyed
+
+
+def _place_images(
+    places: Sequence[Place],
+    surveyed: Sequence[Surveyed],
+    offsets: Offsets,
+    scenes: Mapping[str, Scene],
+    sensors: Mapping[str, Sensor],
+    parameters: CoregisterParameters,
+) -> tuple[list[PlacedImage], list[tuple[str, Refusal]]]:
+    """Every image with its position and its row: rows of a sensor follow the places."""
+    gsd_m = {scene_id: sensors[scene.sensor].gsd_m for scene_id, scene in scenes.items()}
+    rows: Counter[str] = Counter()
+    images: list[PlacedImage] = []
+    refusals: list[tuple[str, Refusal]] = []
+    for place, seen in zip(places, surveyed, strict=True):
+        refusals += [(seen.location_id, refusal) for refusal in seen.refused]
+        put = positions(seen, offsets, gsd_m)
+        facts = {image.scene_id: image for image in seen.images}
+        for scene_id in sorted(put, key=lambda scene_id: (scenes[scene_id].datetime, scene_id)):
+            if put[scene_id].registration == "nominal" and not parameters.keep_nominal:
+                detail = "its position could not be told and coregister.keep_nominal is false"
+                refusals.append((seen.location_id, Refusal(scene_id, "unregistered", detail)))
+                continue
+            sensor = scenes[scene_id].sensor
+            images.append(PlacedImage(place.footprint, scene_id, sensor, rows[sensor], facts[scene_id], put[scene_id]))
+            rows[sensor] += 1
+    return images, refusals
+
+
+def _write(
+    images: Sequence[PlacedImage],
+    scenes: Mapping[str, Scene],
+    sensors: Mapping[str, Sensor],
+    parameters: CoregisterParameters,
+    url: str,
+    fingerprint: str,
+) -> tuple[dict[tuple[str, int], Refusal], str]:
+    by_sensor: dict[str, list[PlacedImage]] = {}
+    for image in images:
+        by_sensor.setdefault(image.sensor, []).append(image)
+    plans = []
+    for sensor_id, members in sorted(by_sensor.items()):
+        height, width = members[0].footprint.grid(sensors[sensor_id].gsd_m).shape
+        plans.append(SensorPlan(sensors[sensor_id], len(members), height, width))
+    writer = StoreWriter.create(url, plans, fingerprint=fingerprint)
+    shards = writer.pending()
+    if len(shards) < len(writer.shards()):
+        logger.info(
+            "Going on with a store: %d of %d shards are written",
+            len(writer.shards()) - len(shards),
+            len(writer.shards()),
+        )
+    tasks = [
+        ShardTask(
+            url,
+            shard,
+            sensors[shard.sensor],
+            tuple(
+                (scenes[image.scene_id], image.footprint, (image.position.shift_x_m, image.position.shift_y_m))
+                for image in by_sensor[shard.sensor][shard.start : shard.stop]
+            ),
+            parameters.clouds,
+        )
+        for shard in shards
+    ]
+    written = run_all(shard_task, tasks, workers=parameters.workers, dask_scheduler=parameters.dask_scheduler)
+    for _ in tqdm(written, total=len(tasks), desc="write", unit="shard", disable=not tasks):
+        pass
+    manifest = writer.finish()
+    failed: dict[tuple[str, int], Refusal] = {}
+    for shard, note in writer.notes():
+        entries = note["failed"]
+        assert isinstance(entries, list)
+        for entry in entries:
+            row = int(entry["row"])
+            scene_id = by_sensor[shard.sensor][row].scene_id
+            failed[shard.sensor, row] = Refusal(scene_id, str(entry["reason"]), str(entry["detail"]))
+    return failed, manifest
+
+
+def _fingerprint(
+    scenes: Mapping[str, Scene],
+    places: Sequence[Place],
+    sensors: Mapping[str, Sensor],
+    parameters: CoregisterParameters,
+) -> str:
+    """Hash of everything that decides the content; sizes of local files stand for their pixels."""
+    digest = hashlib.sha256(f"build {_BUILD_VERSION}\n".encode())
+    settings = parameters.model_dump(mode="json", exclude={"workers", "dask_scheduler", "locations_per_task"})
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    digest.update(json.dumps({k: v.to_dict() for k, v in sensors.items()}, sort_keys=True).encode())
+    for scene_id in sorted({scene.scene_id for place in places for scene in place.scenes}):
+        scene = scenes[scene_id]
+        sizes = [os.path.getsize(a.href) if os.path.isfile(a.href) else -1 for a in scene.assets]
+        fields = [
+            scene_id,
+            scene.sensor,
+            scene.datetime.isoformat(),
+            scene.cloud_test.value,
+            assets_to_json(scene.assets),
+            sizes,
+        ]
+        digest.update(json.dumps(fields).encode())
+    for place in places:
+        f = place.footprint
+        fields = [f.location_id, f.crs, f.x_m, f.y_m, f.size_m, [scene.scene_id for scene in place.scenes]]
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()
+
+
+def _log_result(
+    tables: BuiltTables,
+    offsets: Offsets,
+    places: Sequence[Place],
+    scenes: Mapping[str, Scene],
+    sensors: Mapping[str, Sensor],
+    surveyed: Sequence[Surveyed],
+) -> None:
+    images, rejected = tables.images, tables.rejected
+    states = images["registration"].value_counts().to_dict()
+    reasons = rejected["reason"].value_counts().to_dict()
+    logger.info(
+        "Coregistered %d images in %d sets at %d of %d places (%s); kept out %d (%s); %d scenes pooled; manifest %s",
+        len(images),
+        images["set_id"].nunique(),
+        images["location_id"].nunique(),
+        len(places),
+        ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
+        len(rejected),
+        ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "none",
+        len(offsets.part),
+        tables.manifest_hash[:12],
+    )
+    for scene_id, difference in suspicious_offsets(surveyed, scenes).items():
+        logger.warning(
+            "Scene %s (%s, baseline %s): its dark pixels lie %.3f from those of the other scenes of the sensor at the"
+            " same places; an offset of 0.1 applied twice or not at all looks like this: check scale and offset in the"
+            " scene table",
+            scene_id,
+            scenes[scene_id].sensor,
+            scenes[scene_id].processing_baseline,
+            difference,
+        )
+
+
+def suspicious_offsets(surveyed: Sequence[Surveyed], scenes: Mapping[str, Scene]) -> dict[str, float]:
+    """Sentinel-2 scenes whose dark pixels are off by about the 0.1 that processing baseline 04.00 moved counts by.
+
+    Returns:
+        Scene id → median difference of its dark values to the median of the sensor's other scenes at the same places.
+    """
+    differences: dict[str, list[float]] = {}
+    for place in surveyed:
+        dark = {i.scene_id: i.dark_value for i in place.images if scenes[i.scene_id].sensor.startswith("sentinel-2")}
+        for scene_id, value in dark.items():
+            others = [other for key, other in dark.items() if key != scene_id]
+            if others:
+                differences.setdefault(scene_id, []).append(value - float(np.median(others)))
+    found = {scene_id: float(np.median(values)) for scene_id, values in sorted(differences.items())}
+    return {scene_id: value for scene_id, value in found.items() if 0.08 <= abs(value) <= 0.12}

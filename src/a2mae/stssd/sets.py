@@ -1,0 +1,186 @@
+"""Which scenes of a place make an image set: recipes, seasons, the order in which candidates are tried."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from a2mae.parameters import Parameters
+from a2mae.stssd.scenes import Scene
+
+
+class SourceRule(Parameters):
+    """One of the sources that a recipe asks for."""
+
+    sensors: tuple[str, ...] = Field(min_length=1, description="Sensor ids or patterns such as `sentinel-2-*`.")
+    images: int = Field(default=3, ge=1, description="Images wanted of this source.")
+
+
+class Recipe(Parameters):
+    """A kind of image set (METHOD.md section 1, or the user's own)."""
+
+    sources: tuple[SourceRule, ...] = Field(
+        default=(), description="Sources that must be there; empty: every sensor found is a source of its own."
+    )
+    min_sources: int = Field(default=2, ge=1, description="Without named sources: how many different ones a set needs.")
+    images_per_source: int = Field(default=3, ge=1, description="Without named sources: images wanted of each.")
+    min_images: int = Field(default=2, ge=1, description="A set with fewer is not made.")
+    max_images: int = Field(default=6, ge=1, description="A set never has more.")
+    spread: Literal["seasons", "time"] = Field(
+        default="seasons", description="seasons: growing and dormant season in turn; time: as far apart as possible."
+    )
+    max_sets: int = Field(default=1, ge=1, description="Sets per place: further dates make further sets.")
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Recipe:
+        if self.min_images > self.max_images:
+            raise ValueError(f"min_images ({self.min_images}) is larger than max_images ({self.max_images})")
+        return self
+
+
+class QualityParameters(Parameters):
+    """What an image must have to enter a set."""
+
+    max_cloud_fraction: float = Field(default=0.4, ge=0, le=1, description="Cloud and shadow, share of what was seen.")
+    min_valid_fraction: float = Field(default=0.5, gt=0, le=1, description="Usable pixels, share of the footprint.")
+    max_candidates: int = Field(
+        default=12, ge=1, description="Scenes tried per source, place and set before giving up: bounds the reading."
+    )
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """Scenes that form a set at a place.
+
+    Attributes:
+        kind: The recipe's name.
+        number: Counts the sets of one kind at the place.
+        scenes: Scene ids, in time order.
+    """
+
+    kind: str
+    number: int
+    scenes: tuple[str, ...]
+
+
+def group(
+    candidates: Sequence[Scene],
+    recipes: Mapping[str, Recipe | None],
+    *,
+    lat: float,
+    max_candidates: int,
+    accept: Callable[[Scene], bool],
+) -> list[PlannedSet]:
+    """Form the sets of one place.
+
+    Args:
+        candidates: Scenes that cover the place.
+        recipes: By kind; None switches a kind off.
+        lat: Latitude of the place, which decides when its growing season is.
+        max_candidates: Scenes tried per source and set.
+        accept: Reads the scene at the place and says whether it is good enough; asked only when it matters.
+
+    Returns:
+        The sets, recipe by recipe; a scene may serve several kinds.
+    """
+    sets: list[PlannedSet] = []
+    for kind, recipe in recipes.items():
+        if recipe is None:
+            continue
+        sources = _sources(candidates, recipe)
+        if len(sources) < (len(recipe.sources) or recipe.min_sources):
+            continue
+        picked = [
+            _pick(
+                order(scenes, lat=lat, spread=recipe.spread),
+                wanted * recipe.max_sets,
+                tries=max_candidates * recipe.max_sets,
+                accept=accept,
+            )
+            for scenes, wanted in sources
+        ]
+        for number in range(recipe.max_sets):
+            parts = [
+                scenes[number * wanted : (number + 1) * wanted]
+                for scenes, (_, wanted) in zip(picked, sources, strict=True)
+            ]
+            parts = [part for part in parts if part]
+            chosen = _in_turn(parts)[: recipe.max_images]
+            if len(parts) < (len(recipe.sources) or recipe.min_sources) or len(chosen) < recipe.min_images:
+                break
+            ids = (scene.scene_id for scene in sorted(chosen, key=lambda scene: (scene.datetime, scene.scene_id)))
+            sets.append(PlannedSet(kind, number, tuple(ids)))
+    return sets
+
+
+def order(scenes: Iterable[Scene], *, lat: float, spread: Literal["seasons", "time"]) -> list[Scene]:
+    """The order in which scenes of one source are tried.
+
+    `seasons`: the least cloudy of the growing season, of the other, and so on in turn. `time`: the first, the last,
+    then always the one farthest in time from all before it. Ties go to the less cloudy, then to the smaller id.
+    """
+
+    def by_cloud(scene: Scene) -> tuple[float, dt.datetime, str]:
+        return (50.0 if scene.cloud_cover_pct is None else scene.cloud_cover_pct, scene.datetime, scene.scene_id)
+
+    ranked = sorted(scenes, key=by_cloud)
+    if spread == "seasons":
+        growing = [scene for scene in ranked if in_growing_season(scene.datetime, lat)]
+        dormant = [scene for scene in ranked if not in_growing_season(scene.datetime, lat)]
+        return _in_turn([growing, dormant])
+    left = sorted(ranked, key=lambda scene: (scene.datetime, *by_cloud(scene)))
+    chosen: list[Scene] = []
+    for scene in (left[0], left[-1]) if left else ():
+        if scene not in chosen:
+            chosen.append(scene)
+    times = {scene.scene_id: scene.datetime.timestamp() for scene in left}
+    rest = [scene for scene in left if scene not in chosen]
+    gap = {s.scene_id: min((abs(times[s.scene_id] - times[c.scene_id]) for c in chosen), default=0.0) for s in rest}
+    while rest:
+        best = max(rest, key=lambda scene: (gap[scene.scene_id], *(-by_cloud(scene)[0],)))
+        chosen.append(best)
+        rest.remove(best)
+        for scene in rest:
+            gap[scene.scene_id] = min(gap[scene.scene_id], abs(times[scene.scene_id] - times[best.scene_id]))
+    return chosen
+
+
+def in_growing_season(when: dt.datetime, lat: float) -> bool:
+    """April to September north of the equator, October to March south of it."""
+    northern_summer = 4 <= when.month <= 9
+    return northern_summer if lat >= 0 else not northern_summer
+
+
+def _sources(candidates: Sequence[Scene], recipe: Recipe) -> list[tuple[list[Scene], int]]:
+    """Scenes and wanted number per source; fewer than asked for if a source is absent."""
+    if not recipe.sources:
+        sensors = sorted({scene.sensor for scene in candidates})
+        return [([s for s in candidates if s.sensor == sensor], recipe.images_per_source) for sensor in sensors]
+    found = [
+        ([s for s in candidates if any(fnmatch.fnmatchcase(s.sensor, p) for p in rule.sensors)], rule.images)
+        for rule in recipe.sources
+    ]
+    return [(scenes, wanted) for scenes, wanted in found if scenes]
+
+
+def _pick(ordered: Sequence[Scene], wanted: int, *, tries: int, accept: Callable[[Scene], bool]) -> list[Scene]:
+    picked: list[Scene] = []
+    for scene in ordered[:tries]:
+        if len(picked) == wanted:
+            break
+        # Two products of one overpass (overlapping tiles) are one image of the place.
+        if any(scene.sensor == p.sensor and abs(scene.datetime - p.datetime) < dt.timedelta(hours=1) for p in picked):
+            continue
+        if accept(scene):
+            picked.append(scene)
+    return picked
+
+
+def _in_turn(lists: Sequence[Sequence[Scene]]) -> list[Scene]:
+    longest = max((len(scenes) for scenes in lists), default=0)
+    return [scenes[k] for k in range(longest) for scenes in lists if k < len(scenes)]

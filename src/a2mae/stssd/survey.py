@@ -1,0 +1,262 @@
+"""First look at every place: which images are good enough, which sets they make, how far they lie apart.
+
+Only the few bands that registration compares and the masks are read here. The result is plain data, from which the
+shifts of scenes are pooled (`pooling`) before all bands are read and warped once (`build`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from a2mae.sensors import Sensor
+from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.matching import Picture, compare
+from a2mae.stssd.rasters import RasterReader, ReadError
+from a2mae.stssd.registration import Match
+from a2mae.stssd.scenes import Scene
+from a2mae.stssd.sets import PlannedSet, group
+from a2mae.stssd.warp import Footprint, Image, read_image
+
+logger = logging.getLogger(__name__)
+
+_COMPARED = (("red",), ("nir", "nir08"), ("swir16", "green"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A location with the scenes that cover it.
+
+    Attributes:
+        footprint: The square.
+        lat: Of its centre, degrees.
+        scenes: Candidates.
+    """
+
+    footprint: Footprint
+    lat: float
+    scenes: tuple[Scene, ...]
+
+
+@dataclass(frozen=True)
+class SurveyedImage:
+    """An image that passed the quality gate and is in a set.
+
+    Attributes:
+        scene_id: Scene.
+        cloud_fraction: Cloud and shadow, share of what was seen.
+        valid_fraction: Usable share of the footprint.
+        dark_value: 1st percentile of the valid pixels of the darkest compared band, physical units.
+    """
+
+    scene_id: str
+    cloud_fraction: float
+    valid_fraction: float
+    dark_value: float
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An image kept out.
+
+    Attributes:
+        scene_id: Scene.
+        reason: Short code: "cloud", "nodata", "corrupt", "units", "incomplete_set", ...
+        detail: The sentence a person reads.
+    """
+
+    scene_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class PairMatch:
+    """A trusted comparison of two images of a place.
+
+    Attributes:
+        moving: Scene id of the image to be moved.
+        fixed: Scene id it was compared with.
+        coarser_gsd_m: GSD of the coarser of the two.
+        match: What was found.
+        trusted: Whether it says enough to act on.
+    """
+
+    moving: str
+    fixed: str
+    coarser_gsd_m: float
+    match: Match
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What is known of a place after the first look.
+
+    Attributes:
+        location_id: Place.
+        reference: Scene id of the image that the others are moved to; empty without sets.
+        images: Images of the sets.
+        sets: The sets.
+        matches: Comparisons made.
+        refused: Images kept out.
+    """
+
+    location_id: str
+    reference: str
+    images: tuple[SurveyedImage, ...]
+    sets: tuple[PlannedSet, ...]
+    matches: tuple[PairMatch, ...]
+    refused: tuple[Refusal, ...]
+
+
+def survey(places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters) -> list[Surveyed]:
+    """Look at places one after the other; files stay open between them."""
+    with RasterReader() as reader:
+        return [_survey_place(reader, place, sensors, parameters) for place in places]
+
+
+def compared_bands(sensor: Sensor) -> tuple[str, ...]:
+    """Up to three bands that show structure well: red, near and short-wave infrared where there are any."""
+    by_common = {band.common_name: band.name for band in reversed(sensor.bands)}
+    found = [next((by_common[name] for name in names if name in by_common), None) for names in _COMPARED]
+    return tuple(name for name in found if name) or sensor.band_names[:3]
+
+
+def _survey_place(
+    reader: RasterReader, place: Place, sensors: Mapping[str, Sensor], parameters: CoregisterParameters
+) -> Surveyed:
+    looked: dict[str, tuple[SurveyedImage, Picture]] = {}
+    refused: dict[str, Refusal] = {}
+
+    def accept(scene: Scene) -> bool:
+        if scene.scene_id not in looked and scene.scene_id not in refused:
+            result = _look(reader, scene, sensors[scene.sensor], place.footprint, parameters)
+            if isinstance(result, Refusal):
+                refused[scene.scene_id] = result
+            else:
+                looked[scene.scene_id] = result
+        return scene.scene_id in looked
+
+    sets = group(
+        place.scenes,
+        parameters.recipes,
+        lat=place.lat,
+        max_candidates=parameters.quality.max_candidates,
+        accept=accept,
+    )
+    used = sorted({scene_id for planned in sets for scene_id in planned.scenes})
+    for scene_id in sorted(set(looked) - set(used)):
+        refused[scene_id] = Refusal(
+            scene_id,
+            "incomplete_set",
+            "good enough, but the place lacks what a recipe asks for beside it (another source or date), or the set"
+            " is full",
+        )
+    reference = _reference(used, looked) if used else ""
+    return Surveyed(
+        place.footprint.location_id,
+        reference,
+        tuple(looked[scene_id][0] for scene_id in used),
+        tuple(sets),
+        tuple(_matches(reference, used, {k: v[1] for k, v in looked.items()}, parameters)),
+        tuple(refused[scene_id] for scene_id in sorted(refused)),
+    )
+
+
+def _look(
+    reader: RasterReader, scene: Scene, sensor: Sensor, footprint: Footprint, parameters: CoregisterParameters
+) -> tuple[SurveyedImage, Picture] | Refusal:
+    quality = parameters.quality
+    try:
+        image = read_image(reader, scene, sensor, footprint, parameters.clouds, bands=compared_bands(sensor))
+    except ReadError as error:
+        return Refusal(scene.scene_id, error.reason, str(error))
+    if image.seen_fraction < quality.min_valid_fraction:
+        return Refusal(
+            scene.scene_id,
+            "nodata",
+            f"{image.seen_fraction:.0%} of the footprint was seen, coregister.quality.min_valid_fraction asks for"
+            f" {quality.min_valid_fraction:.0%}",
+        )
+    if image.cloud_fraction > quality.max_cloud_fraction:
+        told = "the cloud mask" if scene.mask is not None else "the brightness test"
+        return Refusal(
+            scene.scene_id,
+            "cloud",
+            f"{image.cloud_fraction:.0%} is cloud or shadow by {told}, coregister.quality.max_cloud_fraction allows"
+            f" {quality.max_cloud_fraction:.0%}",
+        )
+    if image.valid_fraction < quality.min_valid_fraction:
+        return Refusal(
+            scene.scene_id,
+            "nodata",
+            f"{image.valid_fraction:.0%} of the footprint is usable (seen and clear),"
+            f" coregister.quality.min_valid_fraction asks for {quality.min_valid_fraction:.0%}",
+        )
+    facts = SurveyedImage(scene.scene_id, image.cloud_fraction, image.valid_fraction, _dark_value(image))
+    picture = Picture(image.physical, image.valid, sensor.gsd_m, footprint.size_m, scene.datetime)
+    return facts, picture
+
+
+def _dark_value(image: Image) -> float:
+    values: NDArray[np.float32] = image.physical[:, image.valid]
+    return float(np.percentile(values, 1, axis=1).min())
+
+
+def _reference(used: Sequence[str], looked: Mapping[str, tuple[SurveyedImage, Picture]]) -> str:
+    """The clearest image; among equally clear ones the finest, then the first by id, so that neighbours agree."""
+
+    def key(scene_id: str) -> tuple[int, float, str]:
+        facts, picture = looked[scene_id]
+        return (int((1 - facts.valid_fraction) * 20), picture.gsd_m, scene_id)
+
+    return min(used, key=key)
+
+
+def _matches(
+    reference: str, used: Sequence[str], pictures: Mapping[str, Picture], parameters: CoregisterParameters
+) -> list[PairMatch]:
+    """Compare every image with the reference; where that says nothing, with images that could be placed."""
+    settings = parameters.registration
+    if not settings.enabled or len(used) < 2:
+        return []
+    found: list[PairMatch] = []
+    placed, waiting = [reference], [scene_id for scene_id in used if scene_id != reference]
+    while waiting:
+        fixed_now: list[str] = []
+        for scene_id in waiting:
+            tried = {m.fixed for m in found if m.moving == scene_id}
+            nearest = sorted(
+                (p for p in placed if p not in tried),
+                key=lambda p, s=scene_id: (p != reference, pictures[p].days_of_year_from(pictures[s]), p),  # type: ignore[misc]
+            )
+            for fixed in nearest[:2]:
+                result = compare(pictures[fixed], pictures[scene_id], settings)
+                if result is None:
+                    continue
+                coarser = max(pictures[fixed].gsd_m, pictures[scene_id].gsd_m)
+                pair = PairMatch(scene_id, fixed, coarser, result, _trusted(result, coarser, parameters))
+                found.append(pair)
+                if pair.trusted:
+                    fixed_now.append(scene_id)
+                    break
+        if not fixed_now:
+            break
+        placed += fixed_now
+        waiting = [scene_id for scene_id in waiting if scene_id not in fixed_now]
+    return found
+
+
+def _trusted(found: Match, coarser_gsd_m: float, parameters: CoregisterParameters) -> bool:
+    settings = parameters.registration
+    return (
+        not found.at_edge
+        and found.error_m <= settings.max_error_px * coarser_gsd_m
+        and found.significance >= settings.min_significance
+        and found.known_fraction >= settings.min_known_fraction
+    )
