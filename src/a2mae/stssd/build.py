@@ -24,7 +24,7 @@ from tqdm import tqdm
 from a2mae.sensors import Sensor
 from a2mae.stssd import survey as survey_module
 from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.image_rows import BuiltTables, PlacedImage, build_tables
+from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
 from a2mae.stssd.parallel import run_all
 from a2mae.stssd.pooling import Offsets, pool, positions
 from a2mae.stssd.rasters import RasterReader, ReadError
@@ -62,6 +62,25 @@ class ShardTask:
     clouds: CloudParameters
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a build starts from.
+
+    Attributes:
+        scenes: Accepted scenes by id.
+        sensors: Their sensors by id.
+        parameters: The `coregister` group.
+        url: Where the store goes.
+        places: Locations that scenes cover.
+    """
+
+    scenes: Mapping[str, Scene]
+    sensors: Mapping[str, Sensor]
+    parameters: CoregisterParameters
+    url: str
+    places: Sequence[Place]
+
+
 def build(
     scenes_table: pd.DataFrame,
     locations: gpd.GeoDataFrame,
@@ -93,15 +112,25 @@ def build(
             f"none of {len(scenes)} accepted scenes covers any of {len(locations)} locations:"
             " look at the scenes and locations tables of the ingest pipeline"
         )
+    sizes = {place.footprint.size_m for place in places}
+    if len(sizes) > 1:
+        raise ValueError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
     for sensor_id in sorted({scene.sensor for place in places for scene in place.scenes}):
         places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
-    fingerprint = _fingerprint(scenes, places, sensors, parameters)
-    surveyed = _survey(places, sensors, parameters, url, fingerprint)
+    inputs = Inputs(scenes, sensors, parameters, url, places)
+    fingerprint = _fingerprint(inputs)
+    surveyed = _survey(inputs, fingerprint)
     offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
-    images, refusals = _place_images(places, surveyed, offsets, scenes, sensors, parameters)
-    failed, manifest = _write(images, scenes, sensors, parameters, url, fingerprint)
-    tables = build_tables(images, refusals, failed, surveyed, parameters, scenes, sensors, locations, manifest)
-    _log_result(tables, offsets, places, scenes, sensors, surveyed)
+    images, refusals = _place_images(inputs, surveyed, offsets)
+    failed, manifest = _write(inputs, images, fingerprint)
+    tables = BuiltTables(
+        image_table(
+            images, failed, surveyed, parameters=parameters, scenes=scenes, sensors=sensors, locations=locations
+        ),
+        rejected_table(images, refusals, failed, surveyed, parameters=parameters, scenes=scenes),
+        manifest,
+    )
+    _log_result(inputs, tables, surveyed, len(offsets.part))
     return tables
 
 
@@ -147,8 +176,7 @@ def shard_task(task: ShardTask) -> int:
     Returns:
         How many of its images could not be read; those rows stay empty and are noted in the store.
     """
-    side = {footprint.grid(task.sensor.gsd_m).shape for _, footprint, _ in task.images}
-    (shape,) = side
+    shape = tuple(task.images[0][1].grid(task.sensor.gsd_m).shape)
     encoding = task.sensor.encoding
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
@@ -166,14 +194,9 @@ def shard_task(task: ShardTask) -> int:
     return len(failed)
 
 
-def _survey(
-    places: Sequence[Place],
-    sensors: Mapping[str, Sensor],
-    parameters: CoregisterParameters,
-    url: str,
-    fingerprint: str,
-) -> list[Surveyed]:
-    work = Folder(f"{url}.work")
+def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
+    places, sensors, parameters = inputs.places, inputs.sensors, inputs.parameters
+    work = Folder(f"{inputs.url}.work")
     folder = f"survey-{fingerprint[:16]}"
     for name in {key.split("/")[0] for key in work.sizes()} - {folder}:
         work.remove(name)  # of another fingerprint
@@ -201,24 +224,20 @@ def _survey(
 
 
 def _place_images(
-    places: Sequence[Place],
-    surveyed: Sequence[Surveyed],
-    offsets: Offsets,
-    scenes: Mapping[str, Scene],
-    sensors: Mapping[str, Sensor],
-    parameters: CoregisterParameters,
+    inputs: Inputs, surveyed: Sequence[Surveyed], offsets: Offsets
 ) -> tuple[list[PlacedImage], list[tuple[str, Refusal]]]:
     """Every image with its position and its row: rows of a sensor follow the places."""
+    scenes, sensors = inputs.scenes, inputs.sensors
     gsd_m = {scene_id: sensors[scene.sensor].gsd_m for scene_id, scene in scenes.items()}
     rows: Counter[str] = Counter()
     images: list[PlacedImage] = []
     refusals: list[tuple[str, Refusal]] = []
-    for place, seen in zip(places, surveyed, strict=True):
+    for place, seen in zip(inputs.places, surveyed, strict=True):
         refusals += [(seen.location_id, refusal) for refusal in seen.refused]
         put = positions(seen, offsets, gsd_m)
         facts = {image.scene_id: image for image in seen.images}
         for scene_id in sorted(put, key=lambda scene_id: (scenes[scene_id].datetime, scene_id)):
-            if put[scene_id].registration == "nominal" and not parameters.keep_nominal:
+            if put[scene_id].registration == "nominal" and not inputs.parameters.keep_nominal:
                 detail = "its position could not be told and coregister.keep_nominal is false"
                 refusals.append((seen.location_id, Refusal(scene_id, "unregistered", detail)))
                 continue
@@ -229,13 +248,9 @@ def _place_images(
 
 
 def _write(
-    images: Sequence[PlacedImage],
-    scenes: Mapping[str, Scene],
-    sensors: Mapping[str, Sensor],
-    parameters: CoregisterParameters,
-    url: str,
-    fingerprint: str,
+    inputs: Inputs, images: Sequence[PlacedImage], fingerprint: str
 ) -> tuple[dict[tuple[str, int], Refusal], str]:
+    scenes, sensors, parameters, url = inputs.scenes, inputs.sensors, inputs.parameters, inputs.url
     by_sensor: dict[str, list[PlacedImage]] = {}
     for image in images:
         by_sensor.setdefault(image.sensor, []).append(image)
@@ -279,13 +294,9 @@ def _write(
     return failed, manifest
 
 
-def _fingerprint(
-    scenes: Mapping[str, Scene],
-    places: Sequence[Place],
-    sensors: Mapping[str, Sensor],
-    parameters: CoregisterParameters,
-) -> str:
+def _fingerprint(inputs: Inputs) -> str:
     """Hash of everything that decides the content; sizes of local files stand for their pixels."""
+    scenes, places, sensors, parameters = inputs.scenes, inputs.places, inputs.sensors, inputs.parameters
     digest = hashlib.sha256(f"build {_BUILD_VERSION}\n".encode())
     settings = parameters.model_dump(mode="json", exclude={"workers", "dask_scheduler", "locations_per_task"})
     digest.update(json.dumps(settings, sort_keys=True).encode())
@@ -304,19 +315,13 @@ def _fingerprint(
         digest.update(json.dumps(fields).encode())
     for place in places:
         f = place.footprint
-        fields = [f.location_id, f.crs, f.x_m, f.y_m, f.size_m, [scene.scene_id for scene in place.scenes]]
-        digest.update(json.dumps(fields).encode())
+        square = [f.location_id, f.crs, f.x_m, f.y_m, f.size_m]
+        digest.update(json.dumps([square, [scene.scene_id for scene in place.scenes]]).encode())
     return digest.hexdigest()
 
 
-def _log_result(
-    tables: BuiltTables,
-    offsets: Offsets,
-    places: Sequence[Place],
-    scenes: Mapping[str, Scene],
-    sensors: Mapping[str, Sensor],
-    surveyed: Sequence[Surveyed],
-) -> None:
+def _log_result(inputs: Inputs, tables: BuiltTables, surveyed: Sequence[Surveyed], pooled: int) -> None:
+    scenes = inputs.scenes
     images, rejected = tables.images, tables.rejected
     states = images["registration"].value_counts().to_dict()
     reasons = rejected["reason"].value_counts().to_dict()
@@ -325,11 +330,11 @@ def _log_result(
         len(images),
         images["set_id"].nunique(),
         images["location_id"].nunique(),
-        len(places),
+        len(inputs.places),
         ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
         len(rejected),
         ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "none",
-        len(offsets.part),
+        pooled,
         tables.manifest_hash[:12],
     )
     for scene_id, difference in suspicious_offsets(surveyed, scenes).items():

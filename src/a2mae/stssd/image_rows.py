@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -57,58 +57,88 @@ class BuiltTables:
     manifest_hash: str
 
 
-def build_tables(
+def image_table(
     images: Sequence[PlacedImage],
-    refusals: Sequence[tuple[str, Refusal]],
     failed: Mapping[tuple[str, int], Refusal],
     surveyed: Sequence[Surveyed],
+    *,
     parameters: CoregisterParameters,
     scenes: Mapping[str, Scene],
     sensors: Mapping[str, Sensor],
     locations: gpd.GeoDataFrame,
-    manifest_hash: str,
-) -> BuiltTables:
-    """Make the tables; sets that lost too many images while writing are dropped with their reason."""
-    out: list[tuple[str, Refusal]] = list(refusals)
-    out += [
-        (image.footprint.location_id, failed[image.sensor, image.row])
-        for image in images
-        if (image.sensor, image.row) in failed
-    ]
-    written = {
-        (image.footprint.location_id, image.scene_id): image
-        for image in images
-        if (image.sensor, image.row) not in failed
-    }
+) -> pd.DataFrame:
+    """`IMAGE_COLUMNS` of the sets that are complete after what failed while it was read for the store."""
     centres = {
         str(key): (float(lon), float(lat))
         for key, lon, lat in zip(locations["location_id"], locations["lon"], locations["lat"], strict=True)
     }
     rows: list[dict[str, object]] = []
-    used: set[tuple[str, str]] = set()
-    for place in surveyed:
-        for planned in place.sets:
-            members = [written[place.location_id, s] for s in planned.scenes if (place.location_id, s) in written]
-            if not _complete(planned, members, parameters):
-                continue
-            set_id = f"{place.location_id}-{planned.kind}" + (f"-{planned.number}" if planned.number else "")
-            rows += [_row(set_id, image, place, centres, scenes, sensors) for image in members]
-            used |= {(place.location_id, image.scene_id) for image in members}
-    detail = "written, but its set lost too many other images while they were read"
-    out += [(key[0], Refusal(key[1], "incomplete_set", detail)) for key in written if key not in used]
-    rejected = [
+    for place, planned, members in _complete_sets(images, failed, surveyed, parameters):
+        set_id = f"{place.location_id}-{planned.kind}" + (f"-{planned.number}" if planned.number else "")
+        for image in members:
+            scene, sensor = scenes[image.scene_id], sensors[image.sensor]
+            centre = centres[place.location_id]
+            rows.append(
+                _row(set_id, image, scene, sensor, centre) | {"is_reference": image.scene_id == place.reference}
+            )
+    return _frame(rows, IMAGE_COLUMNS)
+
+
+def rejected_table(
+    images: Sequence[PlacedImage],
+    refusals: Sequence[tuple[str, Refusal]],
+    failed: Mapping[tuple[str, int], Refusal],
+    surveyed: Sequence[Surveyed],
+    *,
+    parameters: CoregisterParameters,
+    scenes: Mapping[str, Scene],
+) -> pd.DataFrame:
+    """`REJECTED_COLUMNS`: what the survey refused, what could not be read, and what lost its set by that."""
+    used = {
+        (place.location_id, image.scene_id)
+        for place, _, members in _complete_sets(images, failed, surveyed, parameters)
+        for image in members
+    }
+    out = list(refusals)
+    for image in images:
+        key = (image.footprint.location_id, image.scene_id)
+        if (image.sensor, image.row) in failed:
+            out.append((key[0], failed[image.sensor, image.row]))
+        elif key not in used:
+            detail = "written, but its set lost too many other images while they were read"
+            out.append((key[0], Refusal(key[1], "incomplete_set", detail)))
+    rows: list[dict[str, object]] = [
         {
             "scene_id": refusal.scene_id,
             "location_id": location_id,
             "sensor": scenes[refusal.scene_id].sensor,
-            "datetime": scenes[refusal.scene_id].datetime,
+            "datetime": scenes[refusal.scene_id].datetime.astimezone(dt.UTC),
             "stage": "coregister",
             "reason": refusal.reason,
             "detail": refusal.detail,
         }
         for location_id, refusal in out
     ]
-    return BuiltTables(_frame(rows, IMAGE_COLUMNS), _frame(rejected, REJECTED_COLUMNS), manifest_hash)
+    return _frame(rows, REJECTED_COLUMNS)
+
+
+def _complete_sets(
+    images: Sequence[PlacedImage],
+    failed: Mapping[tuple[str, int], Refusal],
+    surveyed: Sequence[Surveyed],
+    parameters: CoregisterParameters,
+) -> Iterator[tuple[Surveyed, PlannedSet, list[PlacedImage]]]:
+    written = {
+        (image.footprint.location_id, image.scene_id): image
+        for image in images
+        if (image.sensor, image.row) not in failed
+    }
+    for place in surveyed:
+        for planned in place.sets:
+            keys = [(place.location_id, scene_id) for scene_id in planned.scenes]
+            members = [written[key] for key in keys if key in written]
+            if _complete(planned, members, parameters):
+                yield place, planned, members
 
 
 def _complete(planned: PlannedSet, members: Sequence[PlacedImage], parameters: CoregisterParameters) -> bool:
@@ -121,18 +151,17 @@ def _complete(planned: PlannedSet, members: Sequence[PlacedImage], parameters: C
 def _row(
     set_id: str,
     image: PlacedImage,
-    place: Surveyed,
-    centres: Mapping[str, tuple[float, float]],
-    scenes: Mapping[str, Scene],
-    sensors: Mapping[str, Sensor],
+    scene: Scene,
+    sensor: Sensor,
+    centre: tuple[float, float],
 ) -> dict[str, object]:
-    scene, sensor, position = scenes[image.scene_id], sensors[image.sensor], image.position
+    position = image.position
     scale, offset = stored_encoding_note(scene, sensor)
-    lon, lat = centres[place.location_id]
+    lon, lat = centre
     return {
         "image_id": f"{set_id}--{image.scene_id}",
         "set_id": set_id,
-        "location_id": place.location_id,
+        "location_id": image.footprint.location_id,
         "sensor": sensor.id,
         "row": image.row,
         "datetime": scene.datetime.astimezone(dt.UTC),
@@ -142,7 +171,6 @@ def _row(
         "geosot": None,
         "cloud_fraction": image.facts.cloud_fraction,
         "valid_fraction": image.facts.valid_fraction,
-        "is_reference": image.scene_id == place.reference,
         "is_anchor": False,
         "registration": position.registration,
         "shift_x_m": position.shift_x_m,

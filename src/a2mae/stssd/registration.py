@@ -40,7 +40,7 @@ class RegistrationParameters(Parameters):
         default=0.2, gt=0, description="Largest jackknife standard error that counts as registered."
     )
     min_significance: float = Field(
-        default=5.0, ge=0, description="Height of the peak above the other lags, in their standard deviations."
+        default=5.5, ge=0, description="Height of the peak above the other lags, in their standard deviations."
     )
     min_known_fraction: float = Field(
         default=0.15, gt=0, le=1, description="Share of the footprint that both must show clearly."

@@ -1,0 +1,1 @@
+"""The `coregister` stage."""
