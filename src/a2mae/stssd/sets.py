@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,9 @@ class Recipe(Parameters):
         default=(), description="Sources that must be there; empty: every sensor found is a source of its own."
     )
     min_sources: int = Field(default=2, ge=1, description="Without named sources: how many different ones a set needs.")
+    single_source: bool = Field(
+        default=False, description="Without named sources: each sensor makes sets of its own (temporal sets)."
+    )
     images_per_source: int = Field(default=3, ge=1, description="Without named sources: images wanted of each.")
     min_images: int = Field(default=2, ge=1, description="A set with fewer is not made.")
     max_images: int = Field(default=6, ge=1, description="A set never has more.")
@@ -38,6 +41,8 @@ class Recipe(Parameters):
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Recipe:
+        if self.single_source and (self.sources or self.min_sources > 1):
+            raise ValueError("single_source goes without named sources and with min_sources: 1")
         if self.min_images > self.max_images:
             raise ValueError(f"min_images ({self.min_images}) is larger than max_images ({self.max_images})")
         return self
@@ -93,29 +98,44 @@ def group(
         if recipe is None:
             continue
         sources = _sources(candidates, recipe)
-        if len(sources) < (len(recipe.sources) or recipe.min_sources):
-            continue
-        picked = [
-            _pick(
-                order(scenes, lat=lat, spread=recipe.spread),
-                wanted * recipe.max_sets,
-                tries=max_candidates * recipe.max_sets,
-                accept=accept,
-            )
-            for scenes, wanted in sources
-        ]
-        for number in range(recipe.max_sets):
-            parts = [
-                scenes[number * wanted : (number + 1) * wanted]
-                for scenes, (_, wanted) in zip(picked, sources, strict=True)
-            ]
-            parts = [part for part in parts if part]
-            chosen = _in_turn(parts)[: recipe.max_images]
-            if len(parts) < (len(recipe.sources) or recipe.min_sources) or len(chosen) < recipe.min_images:
-                break
-            ids = (scene.scene_id for scene in sorted(chosen, key=lambda scene: (scene.datetime, scene.scene_id)))
-            sets.append(PlannedSet(kind, number, tuple(ids)))
+        number = 0
+        for together in [[source] for source in sources] if recipe.single_source else [sources]:
+            for scenes in _sets_of(together, recipe, lat=lat, max_candidates=max_candidates, accept=accept):
+                sets.append(PlannedSet(kind, number, scenes))
+                number += 1
     return sets
+
+
+def _sets_of(
+    sources: Sequence[tuple[list[Scene], int]],
+    recipe: Recipe,
+    *,
+    lat: float,
+    max_candidates: int,
+    accept: Callable[[Scene], bool],
+) -> Iterator[tuple[str, ...]]:
+    needed = len(recipe.sources) or recipe.min_sources
+    if len(sources) < needed:
+        return  # nothing is read at a place that cannot make the set
+    picked = [
+        _pick(
+            order(scenes, lat=lat, spread=recipe.spread),
+            wanted * recipe.max_sets,
+            tries=max_candidates * recipe.max_sets,
+            accept=accept,
+        )
+        for scenes, wanted in sources
+    ]
+    for number in range(recipe.max_sets):
+        parts = [
+            scenes[number * wanted : (number + 1) * wanted] for scenes, (_, wanted) in zip(picked, sources, strict=True)
+        ]
+        parts = [part for part in parts if part]
+        chosen = _in_turn(parts)[: recipe.max_images]
+        if len(parts) < needed or len(chosen) < recipe.min_images:
+            return
+        ordered = sorted(chosen, key=lambda scene: (scene.datetime, scene.scene_id))
+        yield tuple(scene.scene_id for scene in ordered)
 
 
 def order(scenes: Iterable[Scene], *, lat: float, spread: Literal["seasons", "time"]) -> list[Scene]:
