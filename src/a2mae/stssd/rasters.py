@@ -114,7 +114,7 @@ class RasterReader:
         """
         height, width = grid.shape
         result = np.full((len(assets), height, width), np.nan, dtype=np.float32)
-        target = Affine.translation(-shift_m[0], -shift_m[1]) * grid.affine
+        target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
         groups: dict[tuple[object, ...], list[int]] = {}
         for k, asset in enumerate(assets):
             dataset = self.dataset(asset.href)
@@ -178,8 +178,8 @@ class RasterReader:
 def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine) -> Window | None:
     """The part of the source that the grid needs, kernel included; None where they do not meet."""
     height, width = grid.shape
-    left, top = target * (0, 0)
-    right, bottom = target * (width, height)
+    left, top = target @ (0, 0)
+    right, bottom = target @ (width, height)
     bounds = (left, bottom, right, top)
     crs = _crs(str(grid.crs))
     if dataset.crs != crs:
@@ -188,7 +188,7 @@ def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine) -> Wind
         except RasterioError as error:
             raise ReadError(f"{dataset.name}: footprint cannot be transformed to {dataset.crs}: {error}") from error
     inverse = ~dataset.transform
-    corners = [inverse * (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
+    corners = [inverse @ (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]
     # Cubic needs two source pixels beside the last, as many times more as the grid is coarser than the source.
     pad_x = 3 + math.ceil(2 * max(1.0, (max(columns) - min(columns)) / width))

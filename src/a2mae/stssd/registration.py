@@ -78,7 +78,7 @@ class Match:
         correlation: Normalised correlation at the peak.
         gain: Correlation at the peak minus that at no shift.
         known_fraction: Share of the work grid that both show.
-        at_edge: The peak lies at the edge of the search range.
+        at_edge: The peak lies at or beyond the edge of the search range.
     """
 
     shift_x_m: float
@@ -161,7 +161,7 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
     if reference.field.shape != moving.field.shape or reference.gsd_m != moving.gsd_m:
         raise ValueError(f"structures on different grids: {reference.field.shape} and {moving.field.shape}")
     gsd_m = reference.gsd_m
-    search = max(2, math.ceil(max_shift_m / gsd_m))
+    search = max(2, math.ceil(max_shift_m / gsd_m) + 1)  # one more, so that a peak at the limit is seen whole
     reach = search + _NOISE_MARGIN_PX
     both = reference.known & moving.known
     known_fraction = float(both.mean())
@@ -216,7 +216,8 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
         correlation=height,
         gain=height - float(surface[reach, reach]),
         known_fraction=known_fraction,
-        at_edge=max(abs(row), abs(column)) >= search,
+        at_edge=max(abs(row), abs(column)) >= search
+        or max(abs(shift_row), abs(shift_column)) * gsd_m > max_shift_m + gsd_m / 4,
     )
 
 
