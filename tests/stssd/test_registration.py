@@ -72,7 +72,7 @@ def test_clouds_are_not_matched() -> None:
     blobs = [ndimage.gaussian_filter(rng.normal(size=(192, 192)), 14) for _ in range(2)]
     clouds = [b > np.quantile(b, 0.6) for b in blobs]
     bands = [
-        np.where(c, np.float32(3), cut(image, 2, d, r)) for c, (d, r) in zip(clouds, ((0, 0), (5, 9)), strict=True)
+        np.where(c, np.float32(3), cut(image, 2, d, r)) for c, (d, r) in zip(clouds, ((0, 0), (3, 6)), strict=True)
     ]
     found = compare(picture(bands[0], 2, ~clouds[0]), picture(bands[1], 2, ~clouds[1]), SETTINGS)
     assert found is not None and trusted(found, 10)
