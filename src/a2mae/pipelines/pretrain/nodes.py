@@ -1,4 +1,8 @@
-"""The `pretrain` node: cuts the index, writes the run specification, and trains in a process of its own."""
+"""The `pretrain` node: cuts the index, writes the run specification, and trains in a process of its own.
+
+The node's annotations must resolve when Kedro reads them: a name imported only for type checking would switch the
+validation of its parameters off, with no more than a warning.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ import logging
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import pandas as pd
 
 from a2mae.pipelines.pretrain.parameters import PretrainParameters, resolve_optimizer
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from a2mae.stssd.store import ImageSetStore
     from a2mae.training.index import SetIndex
     from a2mae.training.spec import RunSpec, SensorSpec
@@ -30,7 +34,7 @@ def pretrain(
     images: pd.DataFrame,
     pruned_sets: pd.DataFrame,
     band_statistics: Statistics,
-    image_sets: ImageSetStore,
+    image_sets: object,
     pretrain_run: Path,
     parameters: PretrainParameters,
 ) -> tuple[Path, dict[str, object], pd.DataFrame]:
@@ -43,7 +47,7 @@ def pretrain(
         images: Image table.
         pruned_sets: Set table after pruning.
         band_statistics: `{sensor: {band: {mean, std, ...}}}` in physical units.
-        image_sets: The store.
+        image_sets: The open image-set store.
         pretrain_run: Where the training works.
         parameters: The group `pretrain`.
 
@@ -56,8 +60,6 @@ def pretrain(
     """
     import json
 
-    import pandas as pd
-
     from a2mae.training.index import HELD_OUT, TRAIN
     from a2mae.training.launch import launch
 
@@ -66,7 +68,7 @@ def pretrain(
         sensors,
         index,
         band_statistics=band_statistics,
-        store=image_sets,
+        store=cast("ImageSetStore", image_sets),
         run_dir=pretrain_run,
         parameters=parameters,
     )
@@ -107,7 +109,6 @@ def build_run_index(images: pd.DataFrame, pruned_sets: pd.DataFrame) -> tuple[li
         NothingToTrainOnError: If no set is both kept and in the training split.
     """
     import numpy as np
-    import pandas as pd
 
     from a2mae.training.index import HELD_OUT, TRAIN, build_index
 
