@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from a2mae.models.checkpoint import CheckpointError, load_encoder, save_pretrained
+from a2mae.models.checkpoint import CheckpointError, load_encoder, read_config, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.checkpoint import (
     Finetuned,
+    FinetuneRun,
     bands_per_view,
     encoder_normalisation,
     load_task_model,
@@ -19,8 +20,8 @@ from a2mae.tasks.data import Task, TaskData, TaskDataError, write_task_data
 from a2mae.tasks.finetune import NotFiniteError, finetune, flipped, predict
 from a2mae.tasks.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.metrics import ConfusionCounts, accuracy, change_f1, mean_iou
-from a2mae.tasks.model import HEADS, HeadConfig, TaskModel
-from a2mae.tasks.parameters import FinetuneParameters
+from a2mae.tasks.model import HeadConfig, TaskModel
+from a2mae.tasks.parameters import HEADS, FinetuneParameters
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")
@@ -94,24 +95,20 @@ def test_finetuning_learns_each_task_and_the_saved_model_says_the_same(pretraine
     counts = ConfusionCounts(data[task].read_targets(test), prediction, test, model.config.classes)
     assert metric(counts.matrix) > wanted
 
-    save_task_model(
-        tmp_path / "model",
-        Finetuned(model, plan, data[task].spec),
-        pretrained_config={"format_version": 1, "model": "a2mae_vit_tiny_patch8", "kwargs": kwargs(model)},
-        start="pretrained",
-        recipe=recipe.model_dump(),
+    run = FinetuneRun(
+        Finetuned(model, plan, data[task].spec, tuple(history)),
+        read_config(pretrained),
+        "pretrained",
+        recipe.model_dump(),
     )
+    save_task_model(tmp_path / "model", run)
     again = load_task_model(tmp_path / "model")
-    assert (again.plan, again.spec) == (plan, data[task].spec)
+    assert (again.plan, again.spec, again.history) == (plan, data[task].spec, history)
     same = predict(again.model, TaskInputs(data[task], again.plan), test, batch_size=8, device=CPU)
     np.testing.assert_array_equal(same, prediction)
     # and its encoder is an encoder like any other
     finetuned = load_encoder(tmp_path / "model").state_dict()
     assert all(torch.equal(value, model.encoder.state_dict()[name]) for name, value in finetuned.items())
-
-
-def kwargs(model):
-    return {**dataclasses.asdict(model.encoder.config), "decoder_dim": 32}
 
 
 def test_same_seed_same_weights(pretrained, data):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from a2mae.models.checkpoint import save_weights as save_module
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.data import TaskSpec, task_spec_from_dict
 from a2mae.tasks.files import write_json
+from a2mae.tasks.finetune import Progress
 from a2mae.tasks.inputs import InputPlan, Normalisation, input_plan_from_dict
 from a2mae.tasks.model import TaskModel, head_config_from_dict
 
@@ -55,40 +57,45 @@ class Finetuned:
         model: In evaluation mode.
         plan: Bands and normalisation of its inputs.
         spec: The data set that it was trained on: classes, colours, GSD.
+        history: The loss over its training.
     """
 
     model: TaskModel
     plan: InputPlan
     spec: TaskSpec
+    history: Sequence[Progress] = ()
 
 
-def save_task_model(
-    directory: Path,
-    finetuned: Finetuned,
-    *,
-    pretrained_config: Mapping[str, Any],
-    start: str,
-    recipe: Mapping[str, object],
-) -> None:
-    """Write a finetuned model directory.
+@dataclass(frozen=True)
+class FinetuneRun:
+    """A finetuned model on its way to disk.
 
-    Args:
-        directory: Made if absent.
-        finetuned: What to save.
+    Attributes:
+        finetuned: The model with its inputs and data.
         pretrained_config: `config.json` of the model directory that the encoder came from.
         start: "pretrained" or "random".
         recipe: How it was trained.
     """
+
+    finetuned: Finetuned
+    pretrained_config: Mapping[str, Any]
+    start: str
+    recipe: Mapping[str, object]
+
+
+def save_task_model(directory: Path, run: FinetuneRun) -> None:
+    """Write a finetuned model directory: `model.safetensors`, `config.json`, `metrics.json` (the loss curve)."""
     directory.mkdir(parents=True, exist_ok=True)
-    save_module(finetuned.model, directory / "model.safetensors")
+    save_module(run.finetuned.model, directory / "model.safetensors")
     task = {
-        "start": start,
-        "head": finetuned.model.config.to_dict(),
-        "inputs": finetuned.plan.to_dict(),
-        "data": finetuned.spec.to_dict(),
-        "recipe": dict(recipe),
+        "start": run.start,
+        "head": run.finetuned.model.config.to_dict(),
+        "inputs": run.finetuned.plan.to_dict(),
+        "data": run.finetuned.spec.to_dict(),
+        "recipe": dict(run.recipe),
     }
-    write_json(directory / "config.json", {**pretrained_config, "task": task})
+    write_json(directory / "metrics.json", {"history": [asdict(moment) for moment in run.finetuned.history]})
+    write_json(directory / "config.json", {**run.pretrained_config, "task": task})
 
 
 def load_task_model(directory: Path) -> Finetuned:
@@ -103,4 +110,5 @@ def load_task_model(directory: Path) -> Finetuned:
         raise CheckpointError(f"{directory} is a pretrained model without a task's head: finetune it first")
     model = TaskModel(load_encoder(directory), head_config_from_dict(task["head"]))
     load_strictly(model, read_safetensors(directory / "model.safetensors"), str(directory))
-    return Finetuned(model.eval(), input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"]))
+    history = [Progress(**moment) for moment in json.loads((directory / "metrics.json").read_text())["history"]]
+    return Finetuned(model.eval(), input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"]), history)

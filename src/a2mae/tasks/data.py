@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -144,6 +144,17 @@ class Sample:
     valid: npt.NDArray[np.bool_]
     target: npt.NDArray[np.uint8]
     row: dict[str, object]
+
+
+class TaskDataSource(Protocol):
+    """Task data that can be written."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What it holds."""
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample, read as it is asked for."""
 
 
 def write_task_data(path: Path, spec: TaskSpec, samples: Iterable[Sample]) -> int:

@@ -14,13 +14,7 @@ from a2mae.models.encoder import Encoder
 from a2mae.tasks.data import Task
 from a2mae.tasks.heads import AttentiveHead, ChangeFusion, ConvDecoder, LinearDecoder, LinearHead, UPerNetHead
 from a2mae.tasks.inputs import TaskBatch
-
-HEADS = {
-    Task.CLASSIFY: ("linear", "mean", "attentive"),
-    Task.SEGMENT: ("linear", "conv", "upernet"),
-    Task.DETECT_CHANGE: ("linear", "conv", "upernet"),
-}
-"""Heads per task; the first is the plainest."""
+from a2mae.tasks.parameters import HEADS
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,13 @@ from pydantic import Field, model_validator
 
 from a2mae.parameters import Parameters
 
+HEADS = {
+    "classify": ("linear", "mean", "attentive"),
+    "segment": ("linear", "conv", "upernet"),
+    "detect_change": ("linear", "conv", "upernet"),
+}
+"""Heads per task, the plainest first. Classification: `linear` reads the CLS token, `mean` the patch tokens."""
+
 
 class SimulatedDataParameters(Parameters):
     """How task data is cut from the image-set store and the simulated truth."""
@@ -70,6 +77,7 @@ class FinetuneParameters(Parameters):
 class TaskParameters(Parameters):
     """A task: data, bands, head and recipe."""
 
+    task: Literal["classify", "segment", "detect_change"] = Field(description="what is predicted")
     seed: int = Field(0, ge=0, description="order, augmentation, head's and random twin's initial weights")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     bands: tuple[str, ...] = Field(
@@ -87,6 +95,12 @@ class TaskParameters(Parameters):
     )
     bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
     pictures: int = Field(8, ge=0, le=64, description="test samples kept as pictures for the report")
+
+    @model_validator(mode="after")
+    def _head_fits_task(self) -> TaskParameters:
+        if self.head not in HEADS[self.task]:
+            raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found '{self.head}'")
+        return self
 
 
 class EvaluateParameters(Parameters):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from affine import Affine
 from rasterio.enums import Resampling
-from rasterio.warp import reproject
+from rasterio.warp import reproject, transform
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.store import ImageSetStore
@@ -116,7 +116,11 @@ class SimulatedData:
 
     def _row(self, cut: Cut) -> dict[str, object]:
         first, last = cut.images[0], cut.images[-1]
-        y0, _, x0, _ = cut.window
+        y0, y1, x0, x1 = cut.window
+        place = self.tables.locations.set_index("location_id").loc[last["location_id"]]
+        x_m = place["x_m"] + (x0 + x1) / 2 * self.spec.gsd_m
+        y_m = place["y_m"] - (y0 + y1) / 2 * self.spec.gsd_m
+        (lon,), (lat,) = transform(str(place["crs"]), "EPSG:4326", [x_m], [y_m])
         pair = len(cut.images) == 2
         name = "-".join([str(last["location_id"]), *(str(image["image_id"]) for image in cut.images), f"{y0}-{x0}"])
         return {
@@ -126,8 +130,8 @@ class SimulatedData:
             "sensor": str(last["sensor"]),
             "sensor_before": str(first["sensor"]) if pair else "",
             "gsd_m": self.spec.gsd_m,
-            "lon": float(last["lon"]),
-            "lat": float(last["lat"]),
+            "lon": lon,
+            "lat": lat,
             "day": _day(last),
             "day_before": _day(first) if pair else float("nan"),
             "label": int(cut.target) if cut.target.ndim == 0 else -1,

@@ -1,0 +1,107 @@
+"""Kedro datasets of the tasks: task data, finetuned models, pictures. Values passed know how to write themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+
+if TYPE_CHECKING:
+    from a2mae.tasks.checkpoint import Finetuned, FinetuneRun
+    from a2mae.tasks.data import TaskData, TaskDataSource
+    from a2mae.tasks.pictures import PictureArrays
+
+
+class TaskDataDataset(AbstractDataset["TaskDataSource", "TaskData"]):
+    """A task data folder: written sample by sample from a source, opened lazily."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Name the folder.
+
+        Args:
+            filepath: The folder.
+            metadata: For kedro-viz and DVC.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> TaskData:
+        """Open it."""
+        from a2mae.tasks.data import TaskData  # noqa: PLC0415 (the registry stays light)
+
+        return TaskData(self._filepath)
+
+    def save(self, data: TaskDataSource) -> None:
+        """Write every sample; the old data is replaced when the new is whole."""
+        from a2mae.tasks.data import write_task_data  # noqa: PLC0415
+
+        write_task_data(self._filepath, data.spec, data.samples())
+
+    def _exists(self) -> bool:
+        return (self._filepath / "task.json").is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class TaskModelDataset(AbstractDataset["FinetuneRun", "Finetuned"]):
+    """A finetuned model directory."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Name the directory.
+
+        Args:
+            filepath: The directory.
+            metadata: For kedro-viz and DVC.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Finetuned:
+        """Read the model back, in evaluation mode."""
+        from a2mae.tasks.checkpoint import load_task_model  # noqa: PLC0415
+
+        return load_task_model(self._filepath)
+
+    def save(self, data: FinetuneRun) -> None:
+        """Write weights, configuration and the loss curve."""
+        from a2mae.tasks.checkpoint import save_task_model  # noqa: PLC0415
+
+        save_task_model(self._filepath, data)
+
+    def _exists(self) -> bool:
+        return (self._filepath / "model.safetensors").is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class PicturesDataset(AbstractDataset["PictureArrays", Path]):
+    """Arrays in an `.npz`; readers get its path and read what they show."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Name the file.
+
+        Args:
+            filepath: The file.
+            metadata: For kedro-viz and DVC.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        """The file's path."""
+        return self._filepath
+
+    def save(self, data: PictureArrays) -> None:
+        """Write the arrays, the same bytes for the same values."""
+        from a2mae.tasks.files import write_arrays  # noqa: PLC0415
+
+        write_arrays(self._filepath, data)
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

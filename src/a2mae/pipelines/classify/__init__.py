@@ -1,0 +1,1 @@
+"""Classification: the task template under its namespace."""

@@ -1,0 +1,1 @@
+"""Change detection: the task template under its namespace."""

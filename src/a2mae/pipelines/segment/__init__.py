@@ -1,0 +1,1 @@
+"""Segmentation: the task template under its namespace."""

@@ -1,0 +1,142 @@
+"""One pipeline for every task: prepare data, finetune, finetune the random twin, score. Namespaces make it three.
+
+Annotations here must resolve when Kedro reads them, or the parameters would not be validated; so what needs torch or
+pandas is annotated as `object` and typed inside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from kedro.pipeline import Pipeline, node
+
+from a2mae.tasks.parameters import TaskParameters
+
+SHARED = ("image_sets", "images", "sets", "locations", "simulation", "simulation_folder")
+"""What the builder and the simulation wrote; tasks cut their samples from it."""
+
+
+def create_task_pipeline(namespace: str) -> Pipeline:
+    """The template under a namespace.
+
+    Args:
+        namespace: Also the parameter group and the prefix of the datasets: `classify.data`, `classify.model`, …
+    """
+    template = Pipeline(
+        [
+            node(prepare_data, inputs={"options": "params:options", **{name: name for name in SHARED}}, outputs="data"),
+            node(finetune, inputs=["params:options", "data", "pretrained_model"], outputs="model"),
+            node(finetune_random, inputs=["params:options", "data", "pretrained_model"], outputs="random_model"),
+            node(
+                score,
+                inputs=["params:options", "data", "model", "random_model"],
+                outputs=["metrics", "pictures", "confusion"],
+            ),
+        ]
+    )
+    return Pipeline(
+        template,
+        namespace=namespace,
+        inputs={*SHARED, "pretrained_model"},
+        parameters={"params:options": f"params:{namespace}"},
+        tags=namespace,
+    )
+
+
+def prepare_data(
+    options: TaskParameters,
+    *,
+    image_sets: object,
+    images: object,
+    sets: object,
+    locations: object,
+    simulation: dict[str, object],
+    simulation_folder: Path,
+) -> object:
+    """Decide what the samples are; the dataset writes them one by one.
+
+    Args:
+        options: The task's parameters.
+        image_sets: The open image-set store.
+        images: Image table.
+        sets: Set table: splits by place.
+        locations: Location table: grids.
+        simulation: The simulation's manifest: the truth is found from its folder.
+        simulation_folder: Where it lies.
+
+    Returns:
+        A source of samples.
+    """
+    import pandas as pd
+
+    from a2mae.stssd.store import ImageSetStore
+    from a2mae.tasks.run import prepare
+    from a2mae.tasks.simulated import Tables
+
+    tables = Tables(
+        cast(ImageSetStore, image_sets),
+        cast(pd.DataFrame, images),
+        cast(pd.DataFrame, sets),
+        cast(pd.DataFrame, locations),
+    )
+    return prepare(options, tables, simulation_folder)
+
+
+def finetune(options: TaskParameters, data: object, pretrained_model: Path) -> object:
+    """Finetune the pretrained encoder.
+
+    Args:
+        options: The task's parameters.
+        data: Its samples.
+        pretrained_model: Model directory.
+
+    Returns:
+        The finetuned model with its record.
+    """
+    from a2mae.tasks.data import TaskData
+    from a2mae.tasks.run import finetune_start
+
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained")
+
+
+def finetune_random(options: TaskParameters, data: object, pretrained_model: Path) -> object:
+    """Train the same architecture from random weights by the same recipe.
+
+    Args:
+        options: The task's parameters.
+        data: Its samples.
+        pretrained_model: Model directory; only its architecture and normalisation are used.
+
+    Returns:
+        The trained model with its record.
+    """
+    from a2mae.tasks.data import TaskData
+    from a2mae.tasks.run import finetune_start
+
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "random")
+
+
+def score(
+    options: TaskParameters, data: object, model: object, random_model: object
+) -> tuple[dict[str, object], object, dict[str, object]]:
+    """Score both models on the test split; one W&B run holds the result.
+
+    Args:
+        options: The task's parameters.
+        data: Its samples.
+        model: From the pretrained encoder.
+        random_model: From random weights.
+
+    Returns:
+        Metrics, pictures and confusion counts.
+    """
+    from a2mae.tasks.checkpoint import Finetuned
+    from a2mae.tasks.data import TaskData
+    from a2mae.tasks.run import score_both
+    from a2mae.tasks.tracking import track
+
+    models = {"pretrained": cast(Finetuned, model), "random": cast(Finetuned, random_model)}
+    result = score_both(options, cast(TaskData, data), models)
+    track(options, models, result)
+    return result.metrics, result.pictures, result.confusion

@@ -1,0 +1,147 @@
+"""The steps of a task, in order: prepare its data, finetune the pretrained encoder and its random twin, score both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from a2mae.models.checkpoint import load_encoder, read_config
+from a2mae.tasks.checkpoint import (
+    Finetuned,
+    FinetuneRun,
+    bands_per_view,
+    encoder_normalisation,
+    random_twin,
+)
+from a2mae.tasks.data import Task, TaskData, TaskDataError, TaskDataSource
+from a2mae.tasks.finetune import finetune, predict
+from a2mae.tasks.folders import FORMATS, ClassFolder
+from a2mae.tasks.inputs import TaskInputs, plan_inputs
+from a2mae.tasks.model import HeadConfig, TaskModel
+from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.pictures import PictureArrays, pictures
+from a2mae.tasks.scores import METRICS, TaskScores, score_task
+from a2mae.tasks.simulated import Tables, cut_simulated
+from a2mae.tasks.truth import Truth
+
+logger = logging.getLogger(__name__)
+
+STARTS = ("pretrained", "random")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a parameter names; `auto` takes an accelerator where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDataSource:
+    """Where a task's samples come from: a folder per class if one is named, else the simulated truth.
+
+    Args:
+        options: The task's parameters.
+        tables: What the builder wrote.
+        simulation: Folder of the simulated Earth.
+
+    Raises:
+        TaskDataError: If a folder is named for a task other than classification.
+    """
+    task = Task(options.task)
+    if options.data.folder is not None:
+        if task is not Task.CLASSIFY:
+            raise TaskDataError(f"{task}.data.folder: folders are read for classification only; set it to null")
+        return ClassFolder(Path(options.data.folder), FORMATS[options.data.format])
+    source = cut_simulated(task, tables, Truth(simulation), options.data.simulated, seed=options.seed)
+    splits = [cut.split for cut in source.cuts]
+    logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))
+    return source
+
+
+def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, start: str) -> FinetuneRun:
+    """Finetune from the pretrained encoder, or from its random-initialised twin: all else is the same.
+
+    Args:
+        options: The task's parameters.
+        data: Its samples.
+        pretrained: Model directory.
+        start: "pretrained" or "random".
+    """
+    spec = data.spec
+    encoder = load_encoder(pretrained)
+    plan = plan_inputs(data, options.bands, encoder_normalisation(pretrained), bands_per_view=bands_per_view(encoder))
+    if start == "random":
+        encoder = random_twin(encoder, options.seed)
+    torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts
+    head = HeadConfig(spec.task, options.head, len(spec.class_names), plan.views, plan.bands_per_view, options.fusion)
+    model = TaskModel(encoder, head)
+    history = finetune(
+        model,
+        TaskInputs(data, plan),
+        data.rows("train"),
+        options.finetune,
+        seed=options.seed,
+        device=choose_device(options.device),
+        name=f"{spec.task} from {start}",
+    )
+    finetuned = Finetuned(model, plan, spec, tuple(history))
+    return FinetuneRun(finetuned, read_config(pretrained), start, options.finetune.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task's two models are worth.
+
+    Attributes:
+        metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores.
+        pictures: Test samples with the pretrained model's answer.
+        confusion: JSON-ready counts of the pretrained model, truth by rows.
+    """
+
+    metrics: dict[str, object]
+    pictures: PictureArrays
+    confusion: dict[str, object]
+
+
+def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Finetuned]) -> TaskResult:
+    """Score both models on the test split, as they were saved.
+
+    Args:
+        options: The task's parameters.
+        data: Its samples.
+        models: By start.
+    """
+    spec = data.spec
+    rows = data.rows("test")
+    device = choose_device(options.device)
+    scores: dict[str, TaskScores] = {}
+    shown: PictureArrays = {}
+    for start in STARTS:
+        found = models[start]
+        prediction = predict(found.model, TaskInputs(data, found.plan), rows, batch_size=64, device=device)
+        scores[start] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
+        if start == "pretrained":
+            shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
+    main = next(iter(METRICS[spec.task]))
+    first, twin = scores["pretrained"].scores[main], scores["random"].scores[main]
+    logger.info(
+        "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, %d test samples of %d places",
+        spec.task, main, first.value, first.low, first.high, twin.value, twin.low, twin.high, first.n, first.groups,
+    )  # fmt: skip
+    metrics: dict[str, object] = {
+        "task": spec.task.value,
+        "data": spec.source,
+        "gsd_m": spec.gsd_m,
+        "train_samples": len(data.rows("train")),
+        "rules": list(spec.notes),
+        **{start: scores[start].to_dict() for start in STARTS},
+    }
+    confusion = {
+        "class_names": list(spec.class_names),
+        **{start: scores[start].confusion.tolist() for start in STARTS},
+    }
+    return TaskResult(metrics, shown, confusion)

@@ -1,0 +1,129 @@
+"""What a task's predictions are worth, with intervals over places; and the one tidy table of all scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from a2mae.tasks import metrics
+from a2mae.tasks.data import Task, TaskData
+from a2mae.tasks.metrics import ConfusionCounts, Floats, Score
+
+Metric = Callable[[Floats], Floats]
+
+METRICS: Mapping[Task, Mapping[str, Metric]] = {
+    Task.CLASSIFY: {"top1": metrics.accuracy, "mean_class_accuracy": metrics.mean_class_accuracy},
+    Task.SEGMENT: {"miou": metrics.mean_iou, "pixel_accuracy": metrics.accuracy},
+    Task.DETECT_CHANGE: {
+        "f1": metrics.change_f1,
+        "iou": metrics.change_iou,
+        "precision": metrics.change_precision,
+        "recall": metrics.change_recall,
+    },
+}
+"""Standard metrics per task, the main one first."""
+
+SCORE_COLUMNS: Mapping[str, str] = {
+    "task": "str",  # "classify", "segment", "detect_change"
+    "data": "str",  # source of the data set
+    "model": "str",  # "pretrained", "random", "pixels", "histogram"
+    "mode": "str",  # how it was judged: "finetuned", "knn", "linear_probe", "few_shot"
+    "metric": "str",
+    "value": "float64",
+    "low": "float64",  # 95 % interval
+    "high": "float64",
+    "n": "int64",  # samples scored
+    "groups": "int64",  # independent places that were resampled
+    "gsd_m": "float64",  # of the scored images; coarser than native in kNN over scales
+    "native_gsd_m": "float64",
+    "seed": "int64",
+}
+"""Columns of `scores.parquet`."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """One model's scores on one data set.
+
+    Attributes:
+        scores: By metric.
+        per_class: Recall of each class (classification) or IoU (others); classes without truth are absent.
+        confusion: `(K, K)` counts, truth by rows.
+    """
+
+    scores: Mapping[str, Score]
+    per_class: Mapping[str, float]
+    confusion: npt.NDArray[np.int64]
+
+    def to_dict(self) -> dict[str, object]:
+        """Flat and JSON-ready: `top1`, `top1_low`, `top1_high`, …; then `n`, `groups` and `per_class`."""
+        flat: dict[str, object] = {}
+        for name, score in self.scores.items():
+            flat |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+        any_score = next(iter(self.scores.values()))
+        return {**flat, "n": any_score.n, "groups": any_score.groups, "per_class": dict(self.per_class)}
+
+
+def score_task(
+    data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8], *, resamples: int, seed: int
+) -> TaskScores:
+    """Score predictions of some rows.
+
+    Args:
+        data: The task data.
+        rows: `(N,)`.
+        prediction: `(N,)` or `(N, H, W)` classes.
+        resamples: Of the bootstrap over places.
+        seed: Of the bootstrap.
+    """
+    spec = data.spec
+    places = data.samples["place"].to_numpy()[rows]
+    counts = ConfusionCounts(data.read_targets(rows), prediction, places, len(spec.class_names))
+    of_class = metrics.per_class_accuracy if spec.task is Task.CLASSIFY else metrics.per_class_iou
+    per_class = dict(zip(spec.class_names, of_class(counts.matrix).tolist(), strict=True))
+    return TaskScores(
+        scores={name: counts.score(metric, resamples, seed) for name, metric in METRICS[spec.task].items()},
+        per_class={name: value for name, value in per_class.items() if np.isfinite(value)},
+        confusion=counts.matrix.astype(np.int64),
+    )
+
+
+def score_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """The tidy table, in a fixed order of rows and columns."""
+    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(dict(SCORE_COLUMNS))
+    order = ["task", "data", "mode", "metric", "model", "gsd_m", "seed"]
+    return table.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: int) -> list[dict[str, object]]:
+    """Rows of the score table from a task's metrics JSON (see `a2mae.pipelines.task_template`).
+
+    Args:
+        task_metrics: `{"task": …, "data": …, "gsd_m": …, "pretrained": {...}, "random": {...}}`.
+        seed: Of the runs.
+    """
+    described = {key: task_metrics[key] for key in ("task", "data", "gsd_m")}
+    rows = []
+    for model in ("pretrained", "random"):
+        found = task_metrics[model]
+        for metric in METRICS[Task(str(described["task"]))]:
+            rows.append(
+                {
+                    **described,
+                    "native_gsd_m": described["gsd_m"],
+                    "model": model,
+                    "mode": "finetuned",
+                    "metric": metric,
+                    "value": found[metric],
+                    "low": found[f"{metric}_low"],
+                    "high": found[f"{metric}_high"],
+                    "n": found["n"],
+                    "groups": found["groups"],
+                    "seed": seed,
+                }
+            )
+    return rows
