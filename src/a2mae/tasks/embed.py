@@ -184,8 +184,8 @@ def block_vectors(path: Path, block: int) -> gpd.GeoDataFrame:
         coarse = coarser_grid(grid, block)
         for row, vectors, seen in _blocks(source, block):
             for column in np.flatnonzero(seen > 0):
-                left, top = coarse.affine * (int(column), row)
-                right, bottom = coarse.affine * (int(column) + 1, row + 1)
+                left, top = coarse.affine @ (int(column), row)
+                right, bottom = coarse.affine @ (int(column) + 1, row + 1)
                 shapes.append(box(left, bottom, right, top))
                 rows_out.append(
                     {"row": row, "column": int(column), "seen": float(seen[column]), "vector": vectors[:, column]}

@@ -61,7 +61,7 @@ class Raster:
 
     def lonlat_deg(self, row: int, column: int, size: int) -> tuple[float, float]:
         """Centre of a square window, degrees."""
-        x, y = self.grid.affine * (column + size / 2, row + size / 2)
+        x, y = self.grid.affine @ (column + size / 2, row + size / 2)
         (lon,), (lat,) = transform(str(self.grid.crs), "EPSG:4326", [x], [y])
         return float(lon), float(lat)
 
@@ -303,4 +303,4 @@ class StripWriter:
 def coarser_grid(grid: GeoBox, factor: int) -> GeoBox:
     """The grid of blocks of `factor` x `factor` pixels, the last ones reaching past the edges."""
     rows, columns = (math.ceil(length / factor) for length in grid.shape)
-    return GeoBox((rows, columns), grid.affine * Affine.scale(factor), grid.crs)
+    return GeoBox((rows, columns), grid.affine @ Affine.scale(factor), grid.crs)

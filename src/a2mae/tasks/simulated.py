@@ -245,7 +245,7 @@ class _Cutter:
 
     def _truth_of(self, image: pd.Series, layer: str) -> npt.NDArray[np.uint8]:
         place = self._locations.loc[image["location_id"]]
-        transform = Affine.translation(place["x_m"], place["y_m"]) * Affine.scale(self._gsd_m, -self._gsd_m)
+        transform = Affine.translation(place["x_m"], place["y_m"]) @ Affine.scale(self._gsd_m, -self._gsd_m)
         return self._truth.on_grid(
             self._truth.region(str(image["scene_id"])),
             layer,  # type: ignore[arg-type]  # "before", "after" or "change", by the callers
@@ -284,7 +284,7 @@ def displacement_m(image: pd.Series, reference: pd.Series, truth: Truth) -> tupl
 
 
 def _season_gap(first: pd.Series, second: pd.Series) -> int:
-    gap = abs(int(first["datetime"].dayofyear) - int(second["datetime"].dayofyear))
+    gap = abs(int(first["datetime"].day_of_year) - int(second["datetime"].day_of_year))
     return min(gap, 365 - gap)
 
 

@@ -90,7 +90,7 @@ class Truth:
         reproject(
             stored,
             out,
-            src_transform=Affine.translation(*shift_m) * source_transform,
+            src_transform=Affine.translation(*shift_m) @ source_transform,
             src_crs=source_crs,
             dst_transform=transform,
             dst_crs=crs,
