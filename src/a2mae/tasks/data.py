@@ -26,6 +26,7 @@ FORMAT_VERSION = 1
 IGNORE = 255
 """Label of what is not scored: nodata, cloud, a class that training never saw."""
 SAMPLES_PER_SHARD = 256
+CHUNK_BYTES = 128 * 2**10
 
 SAMPLE_COLUMNS: dict[str, str] = {
     "sample_id": "object",
@@ -230,7 +231,7 @@ class _ShardWriter:
         }
         for name, block in blocks.items():
             if name not in self._group:
-                per_chunk = 1 if block.ndim > 1 else SAMPLES_PER_SHARD
+                per_chunk = _samples_per_chunk(block[0].nbytes)
                 self._group.create_array(
                     name,
                     shape=(0, *block.shape[1:]),
@@ -249,6 +250,12 @@ class _ShardWriter:
             array[self._written :] = block
         self._written += len(self._pending)
         self._pending = []
+
+
+def _samples_per_chunk(sample_bytes: int) -> int:
+    """A power of two that makes chunks of about 128 KiB: small samples are not worth a chunk each."""
+    wanted = max(CHUNK_BYTES // max(sample_bytes, 1), 1)
+    return int(min(2 ** (wanted.bit_length() - 1), SAMPLES_PER_SHARD))
 
 
 def check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:

@@ -75,7 +75,7 @@ def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> s
         test_share: Of all files.
         val_share: Of all files, taken from what is not test.
     """
-    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    position = _position(name)
     if position < test_share:
         return "test"
     return "val" if position < test_share + val_share else "train"
@@ -114,13 +114,16 @@ class ClassFolder:
         skipped: `path: reason` of every file left out so far.
     """
 
-    def __init__(self, folder: Path, layout: FolderFormat, *, max_skipped_share: float = 0.01) -> None:
+    def __init__(
+        self, folder: Path, layout: FolderFormat, *, max_skipped_share: float = 0.01, max_files: int | None = None
+    ) -> None:
         """Prepare to read.
 
         Args:
             folder: One folder per class inside.
             layout: What the files hold.
             max_skipped_share: More unreadable files than this share are an error.
+            max_files: Read only so many, spread over the classes by a hash of their names.
         """
         self.folder = folder
         self.layout = layout
@@ -128,6 +131,8 @@ class ClassFolder:
         self.skipped: list[str] = []
         self._max_skipped_share = max_skipped_share
         self._files = [path for name in self.spec.class_names for path in sorted(_images(folder / name))]
+        if max_files is not None:
+            self._files = sorted(sorted(self._files, key=lambda path: _position(f"subset/{path.stem}"))[:max_files])
 
     def __len__(self) -> int:
         """How many image files there are."""
@@ -222,6 +227,11 @@ class _ValueRange:
                 f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1."
                 " State the right format (classify.data.format)"
             )
+
+
+def _position(name: str) -> float:
+    """0 to 1, evenly spread, from a hash."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def _images(folder: Path) -> Iterator[Path]:

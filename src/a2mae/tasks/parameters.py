@@ -108,13 +108,11 @@ class EvaluateParameters(Parameters):
 
     seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    data: tuple[str, ...] = Field(
-        ("classify",), description="task data to score on: 'classify' (as prepared), or the path of a prepared folder"
-    )
     folder: str | None = Field(None, description="also score on this folder per class, for example EuroSAT; null: not")
     format: Literal["rgb_bytes", "eurosat_ms"] = Field("rgb_bytes", description="what the folder's files hold")
     folder_samples: int | None = Field(None, ge=100, description="use this many files of the folder; null: all")
     bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoders see")
+    pool: Literal["cls", "mean"] = Field("cls", description="an encoder's vector: CLS token or mean patch token")
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
         ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
     )
@@ -147,6 +145,7 @@ class EmbedParameters(Parameters):
     sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
     bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoder sees, a multiple of three")
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
+    block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
     quantise: bool = Field(False, description="embeddings as int8 with a scale per dimension")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from affine import Affine
+from pyproj import Transformer
 from rasterio.enums import Resampling
-from rasterio.warp import reproject, transform
+from rasterio.warp import reproject
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.store import ImageSetStore
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 MIN_PER_CLASS = 4
 """A class with fewer training samples, or without test samples, is left out and named."""
 Window = tuple[int, int, int, int]
+Pixels = tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -78,30 +82,37 @@ class SimulatedData:
     grid_px: int
 
     def samples(self) -> Iterator[Sample]:
-        """Read every cut."""
+        """Read every cut; images of neighbouring cuts are decoded once."""
+        places = self.tables.locations.set_index("location_id")
+        whole: dict[str, Pixels] = {}
         for cut in self.cuts:
-            read = [self._read(image, cut.window) for image in cut.images]
+            names = [str(image["image_id"]) for image in cut.images]
+            whole = {
+                name: whole[name] if name in whole else self._read(image)
+                for name, image in zip(names, cut.images, strict=True)
+            }
+            y0, y1, x0, x1 = cut.window
+            read = [(whole[name][0][:, y0:y1, x0:x1], whole[name][1][y0:y1, x0:x1]) for name in names]
             pixels, valid = np.stack([p for p, _ in read]), np.stack([v for _, v in read])
             target = cut.target
             if target.ndim:
                 target = np.where(valid.all(axis=0), target, np.uint8(IGNORE))
-            yield Sample(pixels, valid, target, self._row(cut))
+            place = cast(pd.Series, places.loc[str(cut.images[-1]["location_id"])])
+            yield Sample(pixels, valid, target, self._row(cut, place))
 
-    def _read(self, image: pd.Series, window: Window) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.bool_]]:
-        """One image's window on the task's grid, in the task's integers."""
+    def _read(self, image: pd.Series) -> Pixels:
+        """One image on the task's grid, in the task's integers, and where it is valid."""
         sensor = self.tables.store.sensor(image["sensor"])
         names = [sensor.bands[_band(sensor, band.common_name or band.name)].name for band in self.spec.bands]
         side = self.tables.store.shape(sensor.id)[-1]
         ratio = self.grid_px / side
-        y0, y1, x0, x1 = window
         if ratio == 1 and sensor.encoding == self.spec.encoding:
-            stored, valid = self.tables.store.read(sensor.id, [int(image["row"])], names, window)
+            stored, valid = self.tables.store.read(sensor.id, [int(image["row"])], names)
             return stored[0].astype(self.spec.encoding.dtype), valid[0]
         physical, valid = self.tables.store.read_physical(sensor.id, [int(image["row"])], names)
-        shape = (y1 - y0, x1 - x0)
+        shape = (self.grid_px, self.grid_px)
         # Grids of one footprint share its corner: source pixel = task pixel / ratio.
-        target = Affine.translation(x0, y0)
-        source = Affine.scale(ratio)
+        target, source = Affine.identity(), Affine.scale(ratio)
         pixels = np.zeros((len(names), *shape), np.float32)
         weight = np.zeros(shape, np.float32)
         how = Resampling.average if ratio < 1 else Resampling.bilinear
@@ -114,13 +125,12 @@ class SimulatedData:
         limits = np.iinfo(encoding.dtype)
         return np.clip(counts, limits.min, limits.max).astype(encoding.dtype), usable
 
-    def _row(self, cut: Cut) -> dict[str, object]:
+    def _row(self, cut: Cut, place: pd.Series) -> dict[str, object]:
         first, last = cut.images[0], cut.images[-1]
         y0, y1, x0, x1 = cut.window
-        place = self.tables.locations.set_index("location_id").loc[last["location_id"]]
         x_m = place["x_m"] + (x0 + x1) / 2 * self.spec.gsd_m
         y_m = place["y_m"] - (y0 + y1) / 2 * self.spec.gsd_m
-        (lon,), (lat,) = transform(str(place["crs"]), "EPSG:4326", [x_m], [y_m])
+        lon, lat = _to_degrees(str(place["crs"])).transform(x_m, y_m)
         pair = len(cut.images) == 2
         name = "-".join([str(last["location_id"]), *(str(image["image_id"]) for image in cut.images), f"{y0}-{x0}"])
         return {
@@ -378,6 +388,11 @@ def _resample(
         dst_crs="EPSG:3857",
         resampling=how,
     )
+
+
+@lru_cache(maxsize=128)
+def _to_degrees(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def _day(image: pd.Series) -> float:

@@ -1,0 +1,35 @@
+"""The node of the `evaluate` stage.
+
+Annotations here must resolve when Kedro reads them, or the parameters would not be validated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from a2mae.tasks.parameters import EvaluateParameters
+
+
+def evaluate(
+    options: EvaluateParameters,
+    pretrained_model: Path,
+    data: object,
+    **task_metrics: Any,  # noqa: ANN401 (JSON)
+) -> tuple[object, dict[str, object]]:
+    """Judge the pretrained encoder against its random twin and plain baselines, and gather every score.
+
+    Args:
+        options: The `evaluate` group.
+        pretrained_model: Model directory.
+        data: Classification data of this run.
+        **task_metrics: Metrics of the finetuned tasks.
+
+    Returns:
+        The score table and its summary.
+    """
+    from a2mae.tasks.data import TaskData
+    from a2mae.tasks.judge import evaluate_all
+
+    found = evaluate_all(options, pretrained_model, cast(TaskData, data), list(task_metrics.values()))
+    return found.table, found.summary

@@ -1,0 +1,119 @@
+"""The evaluation as a whole: which encoders on which data, and the table and summary of all scores."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from a2mae.models.checkpoint import load_encoder
+from a2mae.tasks.checkpoint import bands_per_view, encoder_normalisation, random_twin
+from a2mae.tasks.data import TaskData, write_task_data
+from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
+from a2mae.tasks.features import EncoderFeatures, histogram_features, pixel_features
+from a2mae.tasks.folders import FORMATS, ClassFolder
+from a2mae.tasks.inputs import InputPlan, TaskInputs, plan_inputs
+from a2mae.tasks.parameters import EvaluateParameters
+from a2mae.tasks.run import choose_device
+from a2mae.tasks.scores import finetuned_rows, score_table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores.
+
+    Attributes:
+        table: One tidy table.
+        summary: The main figures, for DVC and for people.
+    """
+
+    table: pd.DataFrame
+    summary: dict[str, object]
+
+
+def evaluate_all(
+    options: EvaluateParameters,
+    pretrained: Path,
+    prepared: TaskData,
+    task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
+) -> Evaluation:
+    """Judge frozen encoders, and join the finetuned tasks' scores.
+
+    Args:
+        options: Protocols, encoders, data.
+        pretrained: Model directory.
+        prepared: The classification data of this run.
+        task_metrics: Of the finetuned tasks.
+    """
+    rows: list[Row] = [row for found in task_metrics for row in finetuned_rows(found, seed=options.seed)]
+    rows += _frozen(options, pretrained, prepared)
+    if options.folder is not None:
+        # Beside the project's data: the folder's samples are read once into a data set of their own.
+        with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
+            source = ClassFolder(Path(options.folder), FORMATS[options.format], max_files=options.folder_samples)
+            write_task_data(Path(scratch) / "data", source.spec, source.samples())
+            rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"))
+    table = score_table(rows)
+    return Evaluation(table, summarise(table))
+
+
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData) -> list[Row]:
+    encoder = load_encoder(pretrained)
+    device = choose_device(options.device)
+    width = bands_per_view(encoder)
+    plan = plan_inputs(data, options.bands, encoder_normalisation(pretrained), bands_per_view=width)
+    inputs = TaskInputs(data, plan)
+    rows: list[Row] = []
+    for name in options.encoders:
+        rows += evaluate_frozen(_candidate(name, pretrained, plan, options), inputs, options, device)
+    return rows
+
+
+def _candidate(name: str, pretrained: Path, plan: InputPlan, options: EvaluateParameters) -> Candidate:
+    if name == "pixels":
+        return Candidate(name, pixel_features)
+    if name == "histogram":
+        return Candidate(name, histogram_features)
+    encoder = load_encoder(pretrained)
+    if name == "random":
+        encoder = random_twin(encoder, options.seed)
+    encoder.to(choose_device(options.device))
+    features = EncoderFeatures(encoder, pool=options.pool, bands_per_view=plan.bands_per_view)
+    return Candidate(name, features, encoder.patch_size)
+
+
+def summarise(table: pd.DataFrame) -> dict[str, object]:
+    """Main figures per task and data set, as nested numbers: `{task: {data: {mode: {metric: {model: value}}}}}`.
+
+    Few-shot scores are means over their draws; kNN is given at the native GSD and as the mean over scales.
+    """
+    summary: dict[str, dict[str, object]] = {}
+    for (task, data), part in table.groupby(["task", "data"], sort=True):
+        modes: dict[str, object] = {}
+        for mode, rows in part.groupby("mode", sort=True):
+            if mode == "knn":
+                native = rows[np.isclose(rows["gsd_m"], rows["native_gsd_m"])]
+                one = native[native["metric"] == native["metric"].iloc[0]]
+                modes["knn_native"] = {str(r.model): round(float(r.value), 6) for r in one.itertuples()}
+                modes["knn_mean_over_scales"] = _means(rows)
+            else:
+                modes[str(mode)] = _means(rows)
+        summary.setdefault(str(task), {})[str(data)] = modes
+    return dict(summary)
+
+
+def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    means = rows.groupby(["metric", "model"], sort=True)["value"].mean()
+    nested: dict[str, dict[str, float]] = {}
+    for keys, value in means.to_dict().items():
+        metric, model = cast("tuple[str, str]", keys)
+        nested.setdefault(metric, {})[model] = round(float(value), 6)
+    return nested
