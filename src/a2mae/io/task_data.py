@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kedro.io import AbstractDataset
 
@@ -102,6 +102,41 @@ class PicturesDataset(AbstractDataset["PictureArrays", Path]):
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class Streamed(Protocol):
+    """A result that is written as it is computed."""
+
+    def write(self, path: Path) -> None:
+        """Compute and write."""
+
+
+class StreamedDataset(AbstractDataset[Streamed, Path]):
+    """A file or folder larger than memory: what is saved writes itself, what is loaded is the path."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """Name the file or folder.
+
+        Args:
+            filepath: The file or folder.
+            metadata: For kedro-viz and DVC.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        """The path."""
+        return self._filepath
+
+    def save(self, data: Streamed) -> None:
+        """Let the result write itself."""
+        data.write(self._filepath)
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

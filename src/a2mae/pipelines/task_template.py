@@ -17,12 +17,18 @@ SHARED = ("image_sets", "images", "sets", "locations", "simulation", "simulation
 """What the builder and the simulation wrote; tasks cut their samples from it."""
 
 
-def create_task_pipeline(namespace: str) -> Pipeline:
+def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
     """The template under a namespace.
 
     Args:
         namespace: Also the parameter group and the prefix of the datasets: `classify.data`, `classify.model`, …
+        maps: Also map a whole raster with the finetuned model.
     """
+    map_node = node(
+        draw_map,
+        inputs={"options": "params:options", "model": "model", "scenes": "scenes", "sensors": "sensors"},
+        outputs="map",
+    )
     template = Pipeline(
         [
             node(prepare_data, inputs={"options": "params:options", **{name: name for name in SHARED}}, outputs="data"),
@@ -33,12 +39,13 @@ def create_task_pipeline(namespace: str) -> Pipeline:
                 inputs=["params:options", "data", "model", "random_model"],
                 outputs=["metrics", "pictures", "confusion"],
             ),
+            *([map_node] if maps else []),
         ]
     )
     return Pipeline(
         template,
         namespace=namespace,
-        inputs={*SHARED, "pretrained_model"},
+        inputs={*SHARED, "pretrained_model", *(("scenes", "sensors") if maps else ())},
         parameters={"params:options": f"params:{namespace}"},
         tags=namespace,
     )
@@ -140,3 +147,23 @@ def score(
     result = score_both(options, cast(TaskData, data), models)
     track(options, models, result)
     return result.metrics, result.pictures, result.confusion
+
+
+def draw_map(options: TaskParameters, *, model: object, scenes: object, sensors: dict[str, object]) -> object:
+    """Say what is mapped by what; the dataset streams it window by window.
+
+    Args:
+        options: The task's parameters.
+        model: Finetuned from the pretrained encoder.
+        scenes: Scene table: the default rasters are its scenes.
+        sensors: Sensors in use.
+
+    Returns:
+        What writes the map.
+    """
+    import pandas as pd
+
+    from a2mae.tasks.checkpoint import Finetuned
+    from a2mae.tasks.survey import MapSource
+
+    return MapSource(options.map, options.device, cast(Finetuned, model), cast(pd.DataFrame, scenes), sensors)

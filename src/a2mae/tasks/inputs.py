@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from a2mae.sensors import BUILTIN_SENSORS, Band, UnknownBandError
+from a2mae.sensors import BUILTIN_SENSORS, Band, Sensor, UnknownBandError
 from a2mae.tasks.data import TaskArrays, TaskData, TaskDataError
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,41 @@ def plan_inputs(
         mean=tuple(means),
         std=tuple(stds),
         normalised_by=tuple(sources),
+    )
+
+
+def plan_bands(
+    sensor: Sensor, bands: Sequence[str], normalisation: Normalisation, *, bands_per_view: int | None
+) -> InputPlan:
+    """Decide how a raster of a sensor enters an encoder that was pretrained on that sensor.
+
+    Args:
+        sensor: Whose raster it is.
+        bands: Names or common names.
+        normalisation: The encoder's statistics.
+        bands_per_view: How many bands the encoder takes at once; None for any number.
+
+    Raises:
+        TaskDataError: If the encoder was not pretrained on the sensor or band, or the number of bands does not fit.
+    """
+    if sensor.id not in normalisation:
+        raise TaskDataError(
+            f"the encoder was not pretrained on {sensor.id!r}, so it has no statistics to normalise it by; it knows"
+            f" {', '.join(normalisation)}"
+        )
+    width = bands_per_view or len(bands)
+    if not bands or len(bands) % width:
+        raise TaskDataError(f"the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)})")
+    chosen = [sensor.bands[sensor.band_index(name)] for name in bands]
+    pairs = [_taught(normalisation[sensor.id], sensor.id, band) for band in chosen]
+    return InputPlan(
+        bands=tuple(band.name for band in chosen),
+        bands_per_view=width,
+        center_wavelength_nm=tuple(band.center_wavelength_nm for band in chosen),
+        sensors=(sensor.id,),
+        mean=(tuple(mean for mean, _ in pairs),),
+        std=(tuple(std for _, std in pairs),),
+        normalised_by=("model",),
     )
 
 

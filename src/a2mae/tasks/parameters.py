@@ -74,6 +74,19 @@ class FinetuneParameters(Parameters):
     augment: bool = Field(True, description="flips and quarter turns")
 
 
+class MapParameters(Parameters):
+    """A map of a whole raster by a finetuned model."""
+
+    raster: str | None = Field(
+        None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
+    )
+    raster_before: str | None = Field(None, description="change: the earlier date; null with a raster: an error")
+    sensor: str | None = Field(None, description="whose raster it is; null: the first sensor of the task's data")
+    tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
+    overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
+    batch_size: int = Field(8, ge=1, description="windows per forward pass")
+
+
 class TaskParameters(Parameters):
     """A task: data, bands, head and recipe."""
 
@@ -92,6 +105,9 @@ class TaskParameters(Parameters):
     )
     finetune: FinetuneParameters = Field(
         default_factory=lambda: FinetuneParameters.model_validate({}), description="the recipe"
+    )
+    map: MapParameters = Field(
+        default_factory=lambda: MapParameters.model_validate({}), description="segmentation and change: map of a raster"
     )
     bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
     pictures: int = Field(8, ge=0, le=64, description="test samples kept as pictures for the report")
@@ -136,17 +152,18 @@ class EvaluateParameters(Parameters):
 
 
 class EmbedParameters(Parameters):
-    """Embeddings and maps of whole rasters."""
+    """Embeddings of a whole raster."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     raster: str | None = Field(
-        None, description="path of a GeoTIFF, COG or VRT with all bands; null: one scene of the simulated Earth"
+        None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
     )
     sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
-    bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoder sees, a multiple of three")
+    bands: tuple[str, ...] = Field(
+        ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
+    )
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
-    block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
-    quantise: bool = Field(False, description="embeddings as int8 with a scale per dimension")
-    maps: bool = Field(True, description="also class and change maps of the finetuned models")
+    block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
+    quantise: bool = Field(False, description="embeddings as int8 with the band's scale")

@@ -9,4 +9,4 @@ from a2mae.pipelines.task_template import create_task_pipeline
 
 def create_pipeline() -> Pipeline:
     """The stage as a pipeline."""
-    return create_task_pipeline("classify")
+    return create_task_pipeline("classify", maps=False)

@@ -1,0 +1,1 @@
+"""Embed: any raster → one vector per patch."""

@@ -1,0 +1,30 @@
+"""The node of the `embed` stage.
+
+Annotations here must resolve when Kedro reads them, or the parameters would not be validated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from a2mae.tasks.parameters import EmbedParameters
+
+
+def embed(options: EmbedParameters, pretrained_model: Path, scenes: object, sensors: dict[str, object]) -> object:
+    """Say what is embedded by what; the dataset streams it window by window.
+
+    Args:
+        options: The `embed` group.
+        pretrained_model: Model directory.
+        scenes: Scene table: the default raster is one of its scenes.
+        sensors: Sensors in use.
+
+    Returns:
+        What writes the embeddings.
+    """
+    import pandas as pd
+
+    from a2mae.tasks.survey import EmbeddingSource
+
+    return EmbeddingSource(options, pretrained_model, cast(pd.DataFrame, scenes), sensors)
