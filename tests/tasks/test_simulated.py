@@ -21,8 +21,12 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 def world(tmp_path_factory):
     """A tiny world whose scenes are displaced by up to three pixels."""
     folder = tmp_path_factory.mktemp("simulated")
-    shifts = {"typical_shift_px": 2.5, "largest_shift_px": 3.0, "large_shift_share": 1.0}
-    simulate(tiny_parameters(seed=3).model_copy(update=shifts), folder)
+    asked = tiny_parameters(seed=5)
+    far = {
+        sensor: tuple(look.model_copy(update={"shift_px": 3.0}) for look in looks)
+        for sensor, looks in asked.acquisitions.items()
+    }
+    simulate(asked.model_copy(update={"acquisitions": far}), folder)
     return folder
 
 
