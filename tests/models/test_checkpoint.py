@@ -8,7 +8,7 @@ import torch
 
 from a2mae.models import CheckpointError, create_model, from_pretrained, load_encoder, save_pretrained
 
-METHODS = ("a2mae", "scale_mae", "mae")
+METHODS = ("a2mae", "scale_mae", "mae", "satmae")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,7 +9,7 @@ import torch
 
 from a2mae.models import create_model
 
-METHODS = ("a2mae", "scale_mae", "mae")
+METHODS = ("a2mae", "scale_mae", "mae", "satmae")
 IMAGES = torch.zeros(2, 3, 32, 48)
 HERE = torch.tensor([[12.5, 41.9], [12.5, 41.9]])
 

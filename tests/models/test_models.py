@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from a2mae.models import create_model, list_models, loss_by_group
+from a2mae.models.masking import STRATEGIES
 
-METHODS = ("a2mae", "scale_mae", "mae")
+METHODS = ("a2mae", "scale_mae", "mae", "satmae")
 
 
 @pytest.mark.parametrize("all_valid", [True, False])
@@ -71,3 +72,39 @@ def test_names_and_arguments():
         create_model("a2mae_vit_tiny_patch16", maskin="anchor")
     with pytest.raises(ValueError, match="unknown masking strategy 'x'"):
         create_model("a2mae_vit_tiny_patch16", masking="x")
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("encoding", ["paper", "own"])
+@pytest.mark.parametrize("masking", STRATEGIES)
+def test_sets_of_any_size_and_any_shape(images, encoding, masking, tiny, make_batch):
+    model = create_model("a2mae_vit_tiny_patch8", encoding=encoding, masking=masking, **tiny)
+    for height, width, bands in ((32, 48, 3), (64, 16, 3)):
+        batch = make_batch(images=images, height=height, width=width, bands=bands, all_valid=False)
+        out = model(batch)
+        assert out.loss.isfinite() and out.prediction["pixels"].shape == batch.pixels.shape
+        assert model.forward_set_features(batch).shape == (2, 1 + images * height * width // 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [(method, {}) for method in METHODS]
+    + [("a2mae", given) for given in ({"bands": "wavelength"}, {"encoding": "own"}, {"masking": "random"})],
+)
+def test_a_step_never_waits_for_the_device(method, given, tiny, make_batch):
+    """On the meta device there are no values: whatever reads one (a host sync on an accelerator) fails there."""
+    with torch.device("meta"):
+        model = create_model(f"{method}_vit_tiny_patch8", **tiny, **given)
+    batch = make_batch().to("meta")
+    out = model(batch)
+    out.loss.backward()
+    loss_by_group(out, batch.sensor_id, batch.same_source_as_anchor, 3)
+    assert out.loss.device.type == "meta" and out.hidden.shape[:2] == (2, 3)
+
+
+def test_the_same_seed_gives_the_same_model_and_step(tiny, make_batch):
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        losses.append(create_model("a2mae_vit_tiny_patch8", **tiny)(make_batch()).loss)
+    assert torch.equal(*losses)

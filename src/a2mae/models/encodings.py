@@ -100,7 +100,8 @@ def paper_encoding(grid: tuple[int, int], place: Place, width: int, gsd_referenc
     """
     images = place.gsd_m.shape[1]
     slots = [index if index < images else 0 for index in range(3)]
-    ratio = place.gsd_m[:, slots] / gsd_reference_m  # (B, 3)
+    # Stacked columns rather than a list of indices, which would be copied to the device in every step.
+    ratio = torch.stack([place.gsd_m[:, slot] for slot in slots], dim=1) / gsd_reference_m  # (B, 3)
     scale = sincos_2d(grid, ratio, width // 4).permute(0, 2, 1, 3).flatten(2)  # (B, N, 3 * width/4)
     location = _location(place, width)[:, :1].expand(-1, scale.shape[1], -1)  # (B, N, width/4)
     return torch.cat([location, scale], dim=-1)[:, None]
