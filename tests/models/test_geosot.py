@@ -82,7 +82,7 @@ def test_the_layer_follows_the_footprint():
 def test_footprints_differ_by_place_and_hemisphere():
     size = torch.tensor([[1920.0, 1920.0]])
     here, there, mirrored = (
-        footprint_bits(torch.tensor([lonlat], dtype=torch.float64), size)
+        footprint_bits(torch.tensor([lonlat], dtype=torch.float64), size, 14)
         for lonlat in ((12.5, 41.9), (12.6, 41.9), (-12.5, -41.9))
     )
     assert here.shape == (1, 256) and not torch.equal(here, there)
@@ -90,5 +90,5 @@ def test_footprints_differ_by_place_and_hemisphere():
     assert signs.all() and not here.view(8, 32)[:, 0].any()
     assert not here.view(8, 32)[:, 14:].any(), "everything below layer 14 is zero"
     # Across the date line the eastern corners are west of Greenwich.
-    edge = footprint_bits(torch.tensor([[180.0, 0.0]], dtype=torch.float64), size).view(4, 2, 32)
+    edge = footprint_bits(torch.tensor([[180.0, 0.0]], dtype=torch.float64), size, 14).view(4, 2, 32)
     assert edge[:, 0, 0].tolist() == [0, 1, 1, 0]

@@ -44,6 +44,7 @@ class EncoderConfig:
         spectral_rank: Channels that bands are mixed into; only for `bands="wavelength"`.
         encoding: One of `ENCODINGS`.
         gsd_reference_m: The GSD G whose ratio r = GSD / G is 1.
+        geosot_layer: GeoSOT layer of the training data's codes; 14 (cells of 2 minutes) for footprints of 1,920 m.
         drop_path: Stochastic depth of the last block, growing linearly from 0; for finetuning.
     """
 
@@ -58,6 +59,7 @@ class EncoderConfig:
     spectral_rank: int = 32
     encoding: str = "sincos"
     gsd_reference_m: float = 1.0
+    geosot_layer: int = 14
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,16 @@ class EncoderConfig:
                 f"groups must hold each of the {self.in_chans} bands once, and only with bands='groups',"
                 f" found {self.groups} with bands={self.bands!r}"
             )
-        for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_chans", "spectral_rank", "gsd_reference_m"):
+        for name in (
+            "embed_dim",
+            "depth",
+            "num_heads",
+            "patch_size",
+            "in_chans",
+            "spectral_rank",
+            "gsd_reference_m",
+            "geosot_layer",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         if self.embed_dim % self.num_heads:
@@ -286,7 +297,7 @@ class Encoder(nn.Module):
             check_lonlat(lonlat_deg, (batch,))
             if self.config.encoding in ("paper", "own"):
                 size_m = torch.stack([gsd * width, gsd * height], dim=-1)
-                bits = footprint_bits(lonlat_deg, size_m)[:, None]
+                bits = footprint_bits(lonlat_deg, size_m, self.config.geosot_layer)[:, None]
         if day is not None and tuple(day.shape) != (batch,):
             raise ValueError(f"day must have shape {(batch,)}, found {tuple(day.shape)}")
         if wavelength_nm is not None:

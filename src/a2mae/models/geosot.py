@@ -47,12 +47,12 @@ def layer_for_size(size_m: float) -> int:
     return fitting[-1] if fitting else 1
 
 
-def encode(degrees: Tensor, layer: Tensor | int = LAYERS) -> Tensor:
+def encode(degrees: Tensor, layer: int = LAYERS) -> Tensor:
     """GeoSOT-2D codes of coordinates.
 
     Args:
         degrees: `(...)` float64 longitudes or latitudes; negative is west or south.
-        layer: 1 to 32, how many leading bits to keep; a number or a tensor that broadcasts.
+        layer: 1 to 32, how many leading bits to keep.
 
     Returns:
         `(...)` int64 holding unsigned 32-bit codes.
@@ -68,7 +68,7 @@ def encode(degrees: Tensor, layer: Tensor | int = LAYERS) -> Tensor:
         + (seconds % 60) * 2**11
         + units % 2048
     )
-    return code - code % _powers(code.device)[LAYERS - torch.as_tensor(layer, device=code.device)]
+    return code - code % (1 << (LAYERS - layer))
 
 
 def codes_to_bits(codes: Tensor) -> Tensor:
@@ -80,18 +80,20 @@ def codes_to_bits(codes: Tensor) -> Tensor:
     Returns:
         `(..., 256)` of 0 and 1.
     """
-    return (codes[..., None] // _powers(codes.device)[:LAYERS].flip(0) % 2).flatten(-2).float()
+    powers = torch.tensor([2**n for n in range(LAYERS - 1, -1, -1)], device=codes.device)
+    return (codes[..., None] // powers % 2).flatten(-2).float()
 
 
-def footprint_bits(lonlat_deg: Tensor, size_m: Tensor) -> Tensor:
+def footprint_bits(lonlat_deg: Tensor, size_m: Tensor, layer: int) -> Tensor:
     """Bits of the footprint around a centre, on a local flat Earth.
 
     Args:
         lonlat_deg: `(..., 2)` longitude and latitude of the centre.
         size_m: `(..., 2)` extent east-west and north-south in metres.
+        layer: Leading bits to keep, the same as in the training data.
 
     Returns:
-        `(..., 256)`; the layer is `layer_for_size` of the larger side.
+        `(..., 256)`, corners upper left, upper right, lower right, lower left.
     """
     lon, lat = lonlat_deg.double().unbind(-1)
     width, height = size_m.double().unbind(-1)
@@ -100,16 +102,8 @@ def footprint_bits(lonlat_deg: Tensor, size_m: Tensor) -> Tensor:
     west, east = _wrap(lon - half_lon), _wrap(lon + half_lon)
     north, south = (lat + half_lat).clamp(max=90), (lat - half_lat).clamp(min=-90)
     corners = torch.stack([west, north, east, north, east, south, west, south], dim=-1)
-    cells_m = torch.tensor(_CELL_DEG[1:], dtype=torch.float64, device=lat.device) * METRES_PER_DEGREE
-    larger = torch.maximum(width, height)[..., None]
-    layer = (cells_m >= larger).sum(-1).clamp(min=1)
-    return codes_to_bits(encode(corners, layer[..., None]))
+    return codes_to_bits(encode(corners, layer))
 
 
 def _wrap(lon: Tensor) -> Tensor:
     return torch.remainder(lon + 180, 360) - 180
-
-
-def _powers(device: torch.device) -> Tensor:
-    """2^0 to 2^32, int64."""
-    return torch.tensor([2**n for n in range(LAYERS + 1)], device=device)
