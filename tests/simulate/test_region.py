@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from pyproj import Transformer
 
+from a2mae.simulate.biomes import BIOMES
+from a2mae.simulate.landscape import make_landscape
 from a2mae.simulate.parameters import RegionParameters
 from a2mae.simulate.region import Grid, Region, utm_epsg, utm_zone
 
@@ -64,3 +66,15 @@ def test_grids_divide_or_say_that_they_do_not():
     assert (fine.left_m, fine.height) == (pytest.approx(-20 / 3), 184)
     with pytest.raises(ValueError, match="does not divide into 70 m"):
         grid.coarsen(70)
+
+
+@pytest.mark.parametrize(("lon", "lat", "zone"), [(5.5, 65.0, 32), (-54.5, -60.0, 22)])
+def test_a_large_tilted_grid_stays_on_the_landscape(lon, lat, zone):
+    asked = RegionParameters(name="r", lon=lon, lat=lat, biome="boreal", footprints=10, landsat_zone=zone)
+    region = Region.place(asked, footprint_m=1920, margin_m=240)
+    half = region.side_m / 2 + region.margin_m
+    landscape = make_landscape(0, "r", BIOMES["boreal"], half)
+    grid = region.covering(utm_epsg(zone, south=False), 30.0, phase_m=15.0, margin_m=240)
+    points = region.local(grid.refine(5, halo=5), shift_m=(90.0, -90.0))
+    reach = max(np.abs(points.x_m).max(), np.abs(points.y_m).max())
+    assert half < reach < -landscape.lattice.origin_m

@@ -23,7 +23,9 @@ from a2mae.simulate.town import paint_town
 
 LATTICE_M = 30.0
 """Distance of the lattice's nodes, metres."""
-_PAD_M = 1200.0  # beyond the region: displaced scenes, tilted grids and the relief's slopes look outside it
+# Beyond the region: displaced scenes, point spread and the relief's slopes look outside it, and the box of a grid of
+# the neighbouring zone does so by its tilt (up to 6 degrees).
+_PAD_M, _PAD_SHARE = 800.0, 0.25
 _FIELDS = (
     *("river", "highway", "lane", "lake", "urban", "bare", "forest", "conifer", "wet", "fields", "orchard", "domain"),
 )
@@ -162,7 +164,7 @@ def make_landscape(seed: int, name: str, biome: Biome, half_side_m: float) -> La
         biome: Its kind.
         half_side_m: Half the side of the square that scenes cover, metres.
     """
-    nodes = 2 * int(np.ceil((half_side_m + _PAD_M) / LATTICE_M)) + 1
+    nodes = 2 * int(np.ceil((half_side_m * (1 + _PAD_SHARE) + _PAD_M) / LATTICE_M)) + 1
 
     def field(key: str, wavelength_m: float, roughness: float = 0.0) -> Floats:
         return smooth_field(generator(seed, name, key), nodes, wavelength_m / LATTICE_M, roughness=roughness)

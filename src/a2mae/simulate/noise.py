@@ -123,22 +123,33 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Texture:
-    """A periodic tile of values about -1..1 on cells of `cell_m` metres; the nearest cell is taken."""
+    """A periodic tile of values about -1..1 at nodes `cell_m` metres apart, linear between them."""
 
     tile: Floats
     cell_m: float
 
+    def _split(self, values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+        size = self.tile.shape[0]
+        position = values / self.cell_m
+        floor = np.floor(position)
+        low = floor.astype(np.intp) % size
+        return low, (low + 1) % size, (position - floor).astype(np.float32)
+
     def sample(self, points: Points) -> Floats:
         """Values at the places, `(H, W)`."""
-        size = self.tile.shape[0]
-        ix = np.floor(points.x_m / self.cell_m).astype(np.intp) % size
-        iy = np.floor(points.y_m / self.cell_m).astype(np.intp) % size
+        x0, x1, wx = self._split(points.x_m)
+        y0, y1, wy = self._split(points.y_m)
         if points.separable:
-            return np.asarray(np.take(self.tile[iy], ix, axis=1))
-        return np.asarray(self.tile[iy, ix])
+            rows = self.tile[y0] * (1 - wy)[:, None] + self.tile[y1] * wy[:, None]
+            values = np.take(rows, x0, axis=1)
+            values += np.take(np.roll(rows, -1, axis=1) - rows, x0, axis=1) * wx
+            return values
+        south = self.tile[y0, x0] * (1 - wx) + self.tile[y0, x1] * wx
+        north = self.tile[y1, x0] * (1 - wx) + self.tile[y1, x1] * wx
+        return np.asarray(south + (north - south) * wy, dtype=np.float32)
 
 
 def texture(rng: np.random.Generator, *, wavelength_m: float, cell_m: float, size: int = 1024) -> Texture:
     """A texture of hills about `wavelength_m` apart, scaled so that ±1 is two standard deviations."""
-    tile = smooth_field(rng, size, wavelength_m / cell_m, roughness=0.3)
+    tile = smooth_field(rng, size, wavelength_m / cell_m, roughness=0.12)
     return Texture(np.clip(tile / 2, -1, 1), cell_m)

@@ -98,7 +98,7 @@ def make_sky(seed: int, scene_id: str, sun: Sun, *, cloud_share: float, half_sid
     """
     height_m = float(generator(seed, scene_id, "cloud height").uniform(700, 1600))
     offset = (sun.shadow_m[0] * height_m, sun.shadow_m[1] * height_m)
-    reach = half_side_m + 1200.0
+    reach = 1.25 * half_side_m + 800.0  # as far as any grid looks
     clouds = None
     if cloud_share > 0:
         nodes = 2 * int(np.ceil((reach + max(map(abs, offset))) / _STEP_M)) + 1
