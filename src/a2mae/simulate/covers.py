@@ -65,7 +65,7 @@ class Cover:
     end_day: float = 0.0
     texture: float = 0.08
     patchiness: float = 0.0
-    height_m: float = 0.0
+    height_m: int = 0
 
     def green_fraction(self, northern_day: float) -> float:
         """Green fraction 0–1 at a day of the year as the northern hemisphere counts it (cyclic)."""
@@ -116,8 +116,8 @@ CODE = MappingProxyType({name: code for code, name in enumerate(COVERS)})
 CLASS_OF_COVER: NDArray[np.uint8] = np.array([_VALUE[cover.land_cover] for cover in COVERS.values()], dtype=np.uint8)
 """Land-cover value of each cover code."""
 
-HEIGHT_OF_COVER: NDArray[np.float32] = np.array([cover.height_m for cover in COVERS.values()], dtype=np.float32)
-"""Height in metres of each cover code."""
+HEIGHT_OF_COVER: NDArray[np.uint8] = np.array([cover.height_m for cover in COVERS.values()], dtype=np.uint8)
+"""Height in whole metres of each cover code."""
 
 # A pixel's state in one integer: 5 bits cover, 3 bits green-fraction level, 5 bits brightness level. A whole scene's
 # optics is then one table look-up per band.

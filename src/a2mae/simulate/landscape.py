@@ -29,7 +29,7 @@ _PAD_M, _PAD_SHARE = 800.0, 0.25
 _FIELDS = (
     *("river", "highway", "lane", "lake", "urban", "bare", "forest", "conifer", "wet", "fields", "orchard", "domain"),
 )
-_STRIP_PIXELS = 400_000  # of one evaluation: its arrays stay in the processor's cache
+_STRIP_PIXELS = 100_000  # of one evaluation: its arrays stay in the processor's cache
 FINE_GSD_M = 1.5
 """Sampling distance below which rows of trees and tram lines are drawn one by one."""
 
@@ -103,13 +103,13 @@ class Landscape:
         np.add(green, 0.6 * parcel.green, out=green, where=farmed)
         orchard = farmed & (fields["orchard"] > 0) & parcel.may_be_orchard
         if gsd_m <= FINE_GSD_M:
-            tram = farmed & (np.abs(parcel.across_m % 24.0 - 12.0) < 0.9)
+            tram = farmed & (np.abs(_within(parcel.across_m, 24.0) - 12.0) < 0.9)
             np.subtract(brightness, 0.7, out=brightness, where=tram)
-            tree = (parcel.along_m % 6.0 - 3.0) ** 2 + (parcel.across_m % 5.0 - 2.5) ** 2 < 4.0
+            along, across = _within(parcel.along_m[orchard], 6.0), _within(parcel.across_m[orchard], 5.0)
+            tree = (along - 3.0) ** 2 + (across - 2.5) ** 2 < 4.0
         else:
-            tree = fine > 0.05
-        cover[orchard] = CODE["orchard_floor"]
-        cover[orchard & tree] = CODE["orchard_tree"]
+            tree = fine[orchard] > 0.05
+        cover[orchard] = np.where(tree, CODE["orchard_tree"], CODE["orchard_floor"])
         edge = farmed & (parcel.edge_m < 2.2)
         cover[edge] = np.where(parcel.hedged[edge], CODE["hedge"], CODE["track"])
 
@@ -141,6 +141,11 @@ class Landscape:
         level |= np.clip(np.rint(middle * (1 + green)), 0, GREEN_LEVELS - 1).astype(np.uint16) << BRIGHTNESS_BITS
         level |= cover.astype(np.uint16) << COVER_SHIFT
         return np.asarray(level)
+
+
+def _within(values: Floats, period: float) -> Floats:
+    """The values modulo a period; quicker than `%`."""
+    return np.asarray(values - np.floor(values / np.float32(period)) * np.float32(period), dtype=np.float32)
 
 
 def _line_distance(field: Floats, step_m: float) -> Floats:

@@ -18,6 +18,7 @@ from a2mae.simulate.scenes import HABITS, Scene, northern_day
 from a2mae.simulate.sky import Sky, illumination, make_sky, nodata_edge
 from a2mae.simulate.spectra import band_response
 
+_STRIP_PIXELS = 200_000  # fine pixels reduced at a time: they stay in the processor's cache
 _CLOUD_SEEN = 0.35  # opacity or depth from which the truth says cloud or shadow
 
 
@@ -143,19 +144,25 @@ def _see(states: NDArray[np.uint16], table: Floats, ratio: int, factor: int, mar
     stride = _stride(ratio, factor)
     surplus = margin - _margin(ratio, factor)
     inner = states[surplus : states.shape[0] - surplus, surplus : states.shape[1] - surplus]
-    fine = np.take(table, inner[stride // 2 :: stride, stride // 2 :: stride])
-    return reduce(fine, factor * ratio // stride)
+    inner = inner[stride // 2 :: stride, stride // 2 :: stride]
+    step, border = factor * ratio // stride, halo(factor * ratio // stride)
+    height, width = (inner.shape[0] - 2 * border) // step, (inner.shape[1] - 2 * border) // step
+    seen = np.empty((height, width), dtype=np.float32)
+    rows = max(1, _STRIP_PIXELS // (inner.shape[1] * step))
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        seen[first:last] = reduce(np.take(table, inner[first * step : last * step + 2 * border]), step)
+    return seen
 
 
 def _cast_shadows(states: NDArray[np.uint16], scene: Scene, gsd_m: float) -> None:
     """Darken ground in the shadow of houses and trees: brightness level 0 of the pixel's state."""
-    height = HEIGHT_OF_COVER[states >> COVER_SHIFT]
+    height = np.take(HEIGHT_OF_COVER, states >> COVER_SHIFT)
     shaded = np.zeros(states.shape, dtype=bool)
     east, north = scene.sun.shadow_m
-    for step in (2.0, 4.0, 6.0, 9.0, 13.0):
+    for step in (2, 4, 6, 9, 13):  # metres above ground at which the ray to the sun is tested
         columns, rows = round(east * step / gsd_m), round(-north * step / gsd_m)
-        source = np.roll(height, (rows, columns), axis=(0, 1))
-        shaded |= source > height + step
+        shaded |= np.roll(height, (rows, columns), axis=(0, 1)) > height + np.uint8(step)
     states[shaded] &= np.uint16(0xFFE0)
 
 
