@@ -1,0 +1,72 @@
+"""The report's pipeline: which outputs it waits for, and that Kedro hands them to the page."""
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+import shapely
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+from pydantic import ValidationError
+
+from a2mae.io.html_page import HtmlPageDataset
+from a2mae.pipelines.report.parameters import ReportParameters
+from a2mae.pipelines.report.pipeline import create_pipeline
+
+OPTIONS = {"title": "Mine", "sets": 1, "reconstructions": 1, "examples": 1, "picture_px": 32}
+
+
+@pytest.fixture
+def locations() -> gpd.GeoDataFrame:
+    row = {
+        "location_id": "a",
+        "lon": 8.5,
+        "lat": 47.3,
+        "crs": "EPSG:32632",
+        "x_m": 0.0,
+        "y_m": 0.0,
+        "footprint_m": 1920.0,
+    }
+    return gpd.GeoDataFrame([row], geometry=[shapely.box(8.49, 47.29, 8.51, 47.31)], crs=4326)
+
+
+def test_inputs_are_those_of_the_chain():
+    (node,) = create_pipeline(("ingest", "report")).nodes
+    assert set(node.inputs) == {
+        "params:report",
+        "params:chain",
+        "parameters",
+        "scenes",
+        "locations",
+        "refused_scenes",
+    }
+    (whole,) = create_pipeline().nodes
+    assert {"simulation", "classify.metrics", "scores", "embeddings"} <= set(whole.inputs)
+
+
+def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
+    page = tmp_path / "08_reporting" / "report.html"
+    empty = pd.DataFrame({"scene_id": [], "location_id": [], "sensor": [], "datetime": [], "stage": [], "reason": []})
+    options = ReportParameters(**OPTIONS)
+    catalog = DataCatalog(
+        {
+            "params:report": MemoryDataset(options),
+            "params:chain": MemoryDataset(["ingest", "report"]),
+            "parameters": MemoryDataset({"report": options, "ingest": {"folder": "/home/me/scenes"}}),
+            "scenes": MemoryDataset(locations.assign(scene_id="s")),
+            "locations": MemoryDataset(locations),
+            "refused_scenes": MemoryDataset(empty),
+            "report": HtmlPageDataset(filepath=str(page)),
+        }
+    )
+    SequentialRunner().run(create_pipeline(("ingest", "report")), catalog)
+    text = page.read_text("utf-8")
+    assert "<title>Mine</title>" in text and 'id="places"' in text and "every scene and every image was used" in text
+    assert "/home/me" not in text and "&#34;picture_px&#34;: 32" in text
+    assert [path.name for path in page.parent.iterdir()] == ["report.html"]
+    assert HtmlPageDataset(filepath=str(page)).load() == text
+
+
+@pytest.mark.parametrize("change", [{"picture_px": 2}, {"title": ""}, {"sets": -1}, {"sts": 3}])
+def test_parameters_out_of_range_or_mistyped_are_refused(change):
+    with pytest.raises(ValidationError):
+        ReportParameters(**{**OPTIONS, **change})
