@@ -32,8 +32,8 @@ def tree(path: str) -> dict[str, str]:
 
 def test_shifts_are_those_of_the_truth(world: World, built: Built) -> None:
     images, truth = built.tables.images, world.truth
-    reference = images[images["is_reference"]].drop_duplicates("location_id").set_index("location_id")["scene_id"]
-    reference = images["location_id"].map(reference)
+    reference = images[images["is_reference"]].set_index("set_id")["scene_id"]
+    reference = images["set_id"].map(reference)  # one in every set
     coarser = np.maximum(images["gsd_m"], reference.map(truth["sensor"]).map(lambda s: world.sensors[s].gsd_m))
     expected = {
         axis: reference.map(truth[f"true_shift_{axis}_m"]) - images["scene_id"].map(truth[f"true_shift_{axis}_m"])
@@ -160,9 +160,9 @@ def test_offset_applied_twice_is_noticed(world: World) -> None:
     scenes = {s.scene_id: s for s in scenes_from_table(world.scenes)}
     first, second = (key for key, s in scenes.items() if s.sensor == "sentinel-2-l2a")
     images = tuple(SurveyedImage(key, 0.0, 1.0, dark) for key, dark in ((first, 0.02), (second, -0.08)))
-    place = Surveyed("a", first, images, (), (), ())
+    place = Surveyed("a", first, first, images, (), (), ())
     assert set(suspicious_offsets([place], scenes)) == {first, second}
-    fine = Surveyed("a", first, (images[0], SurveyedImage(second, 0.0, 1.0, 0.03)), (), (), ())
+    fine = Surveyed("a", first, first, (images[0], SurveyedImage(second, 0.0, 1.0, 0.03)), (), (), ())
     assert suspicious_offsets([fine], scenes) == {}
 
 

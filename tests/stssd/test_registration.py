@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from skimage.registration import phase_cross_correlation
 
 from a2mae.stssd.matching import Picture, compare
@@ -33,8 +34,7 @@ def scene(seed: int, side: int = 720) -> np.ndarray:
     """Fields of 5 m pixels: patches with sharp borders and some texture, three bands."""
     rng = np.random.default_rng(seed)
     points = rng.random((160, 2)) * side
-    yy, xx = np.mgrid[:side, :side]
-    label = ((yy[..., None] - points[:, 0]) ** 2 + (xx[..., None] - points[:, 1]) ** 2).argmin(axis=-1)
+    _, label = cKDTree(points).query(np.stack(np.mgrid[:side, :side], axis=-1))
     values = rng.random((3, 160))
     return values[:, label] + 0.05 * ndimage.gaussian_filter(rng.normal(size=(3, side, side)), (0, 2, 2))
 

@@ -36,7 +36,7 @@ from a2mae.stssd.warp import CloudParameters, Footprint, encode, read_image
 
 logger = logging.getLogger(__name__)
 
-_BUILD_VERSION = 1  # raise when the same input would give other pixels or tables
+_BUILD_VERSION = 2  # raise when the same input would give other pixels or tables
 _SURVEYED = TypeAdapter(list[Surveyed])
 
 
@@ -232,7 +232,8 @@ def _place_images(
     rows: Counter[str] = Counter()
     images: list[PlacedImage] = []
     refusals: list[tuple[str, Refusal]] = []
-    for place, seen in zip(inputs.places, surveyed, strict=True):
+    footprints = {place.footprint.location_id: place.footprint for place in inputs.places}
+    for seen in surveyed:
         refusals += [(seen.location_id, refusal) for refusal in seen.refused]
         put = positions(seen, offsets, gsd_m)
         facts = {image.scene_id: image for image in seen.images}
@@ -242,7 +243,17 @@ def _place_images(
                 refusals.append((seen.location_id, Refusal(scene_id, "unregistered", detail)))
                 continue
             sensor = scenes[scene_id].sensor
-            images.append(PlacedImage(place.footprint, scene_id, sensor, rows[sensor], facts[scene_id], put[scene_id]))
+            images.append(
+                PlacedImage(
+                    footprints[seen.location_id],
+                    seen.reference,
+                    scene_id,
+                    sensor,
+                    rows[sensor],
+                    facts[scene_id],
+                    put[scene_id],
+                )
+            )
             rows[sensor] += 1
     return images, refusals
 

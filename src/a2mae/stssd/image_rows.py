@@ -26,6 +26,7 @@ class PlacedImage:
 
     Attributes:
         footprint: Its square.
+        reference: Scene id of the image that it was moved to.
         scene_id: Scene.
         sensor: Sensor id.
         row: Row of the sensor's array.
@@ -34,6 +35,7 @@ class PlacedImage:
     """
 
     footprint: Footprint
+    reference: str
     scene_id: str
     sensor: str
     row: int
@@ -95,18 +97,18 @@ def rejected_table(
 ) -> pd.DataFrame:
     """`REJECTED_COLUMNS`: what the survey refused, what could not be read, and what lost its set by that."""
     used = {
-        (place.location_id, image.scene_id)
+        (place.location_id, place.reference, image.scene_id)
         for place, _, members in _complete_sets(images, failed, surveyed, parameters)
         for image in members
     }
     out = list(refusals)
     for image in images:
-        key = (image.footprint.location_id, image.scene_id)
+        key = (image.footprint.location_id, image.reference, image.scene_id)
         if (image.sensor, image.row) in failed:
             out.append((key[0], failed[image.sensor, image.row]))
         elif key not in used:
             detail = "written, but its set lost too many other images while they were read"
-            out.append((key[0], Refusal(key[1], "incomplete_set", detail)))
+            out.append((key[0], Refusal(image.scene_id, "incomplete_set", detail)))
     rows: list[dict[str, object]] = [
         {
             "scene_id": refusal.scene_id,
@@ -129,13 +131,13 @@ def _complete_sets(
     parameters: CoregisterParameters,
 ) -> Iterator[tuple[Surveyed, PlannedSet, list[PlacedImage]]]:
     written = {
-        (image.footprint.location_id, image.scene_id): image
+        (image.footprint.location_id, image.reference, image.scene_id): image
         for image in images
         if (image.sensor, image.row) not in failed
     }
     for place in surveyed:
         for planned in place.sets:
-            keys = [(place.location_id, scene_id) for scene_id in planned.scenes]
+            keys = [(place.location_id, place.reference, scene_id) for scene_id in planned.scenes]
             members = [written[key] for key in keys if key in written]
             if _complete(planned, members, parameters):
                 yield place, planned, members

@@ -74,7 +74,11 @@ def pool(surveyed: Iterable[Surveyed], *, min_locations: int) -> Offsets:
         min_locations: An edge counts where at least so many places agree on it.
     """
     pairs: dict[tuple[str, str], list[PairMatch]] = defaultdict(list)
+    seen: set[str] = set()
     for place in surveyed:
+        if place.location_id in seen:
+            continue  # another reference of the same place: the same comparisons
+        seen.add(place.location_id)
         for pair in place.matches:
             if pair.trusted:
                 pairs[min(pair.moving, pair.fixed), max(pair.moving, pair.fixed)].append(pair)
@@ -153,8 +157,8 @@ class _Own:
 
 
 def _own_shifts(place: Surveyed) -> dict[str, _Own]:
-    """Shifts to the reference from the place's own trusted comparisons, directly or by way of another image."""
-    known: dict[str, _Own] = {place.reference: _Own((0.0, 0.0), 0.0, 1.0)}
+    """Shifts to the reference from the place's own trusted comparisons, by way of the hub and other images."""
+    known: dict[str, _Own] = {place.hub: _Own((0.0, 0.0), 0.0, 1.0)}
     trusted: Sequence[PairMatch] = [pair for pair in place.matches if pair.trusted]
     grown = True
     while grown:
@@ -169,8 +173,17 @@ def _own_shifts(place: Surveyed) -> dict[str, _Own]:
                 min(base.quality, 1.0 - found.ratio),
             )
             grown = True
-    del known[place.reference]
-    return known
+    if place.reference not in known:
+        return {}
+    to = known.pop(place.reference)
+    return {
+        scene: _Own(
+            (own.shift_m[0] - to.shift_m[0], own.shift_m[1] - to.shift_m[1]),
+            math.hypot(own.error_m, to.error_m),
+            min(own.quality, to.quality),
+        )
+        for scene, own in known.items()
+    }
 
 
 def _signed(pair: PairMatch, first: str) -> tuple[float, float]:

@@ -95,19 +95,22 @@ class PairMatch:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What is known of a place after the first look.
+    """What is known of a place after the first look: its sets that share a reference.
 
     Attributes:
         location_id: Place.
-        reference: Scene id of the image that the others are moved to; empty without sets.
+        reference: Scene id of the image that the others are moved to, a member of each of the sets; empty without
+            sets.
+        hub: Scene id of the image that the others were compared with first: the finest of the clearest.
         images: Images of the sets.
         sets: The sets.
-        matches: Comparisons made.
+        matches: Comparisons made at the place.
         refused: Images kept out.
     """
 
     location_id: str
     reference: str
+    hub: str
     images: tuple[SurveyedImage, ...]
     sets: tuple[PlannedSet, ...]
     matches: tuple[PairMatch, ...]
@@ -117,7 +120,7 @@ class Surveyed:
 def survey(places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters) -> list[Surveyed]:
     """Look at places one after the other; files stay open between them."""
     with RasterReader() as reader:
-        return [_survey_place(reader, place, sensors, parameters) for place in places]
+        return [part for place in places for part in _survey_place(reader, place, sensors, parameters)]
 
 
 def compared_bands(sensor: Sensor) -> tuple[str, ...]:
@@ -129,7 +132,7 @@ def compared_bands(sensor: Sensor) -> tuple[str, ...]:
 
 def _survey_place(
     reader: RasterReader, place: Place, sensors: Mapping[str, Sensor], parameters: CoregisterParameters
-) -> Surveyed:
+) -> list[Surveyed]:
     looked: dict[str, tuple[SurveyedImage, Picture]] = {}
     refused: dict[str, Refusal] = {}
 
@@ -157,15 +160,31 @@ def _survey_place(
             "good enough, but the place lacks what a recipe asks for beside it (another source or date), or the set"
             " is full",
         )
-    reference = _reference(used, looked) if used else ""
-    return Surveyed(
-        place.footprint.location_id,
-        reference,
-        tuple(looked[scene_id][0] for scene_id in used),
-        tuple(sets),
-        tuple(_matches(reference, used, {k: v[1] for k, v in looked.items()}, parameters)),
-        tuple(refused[scene_id] for scene_id in sorted(refused)),
-    )
+    location_id, kept_out = place.footprint.location_id, tuple(refused[key] for key in sorted(refused))
+    if not used:
+        return [Surveyed(location_id, "", "", (), (), (), kept_out)]
+
+    def clearest(scene_id: str) -> tuple[int, float, str]:
+        # Among equally clear ones the finest, then the first by id, so that neighbours agree.
+        facts, picture = looked[scene_id]
+        return int((1 - facts.valid_fraction) * 20), picture.gsd_m, scene_id
+
+    hub = min(used, key=clearest)
+    matches = tuple(_matches(hub, used, {k: v[1] for k, v in looked.items()}, parameters))
+    placed = {hub} | {pair.moving for pair in matches if pair.trusted}
+    parts: list[Surveyed] = []
+    left = list(sets)
+    while left:
+        # The image that most sets have is the reference of those; it is better one that could be placed.
+        members = {scene_id for planned in left for scene_id in planned.scenes}
+        served = {key: sum(key in planned.scenes for planned in left) for key in members}
+        reference = min(members, key=lambda key: (-served[key], key not in placed, clearest(key)))
+        together = tuple(planned for planned in left if reference in planned.scenes)
+        left = [planned for planned in left if reference not in planned.scenes]
+        images = sorted({scene_id for planned in together for scene_id in planned.scenes})
+        facts = tuple(looked[scene_id][0] for scene_id in images)
+        parts.append(Surveyed(location_id, reference, hub, facts, together, matches, () if parts else kept_out))
+    return parts
 
 
 def _look(
@@ -208,32 +227,22 @@ def _dark_value(image: Image) -> float:
     return float(np.percentile(values, 1, axis=1).min())
 
 
-def _reference(used: Sequence[str], looked: Mapping[str, tuple[SurveyedImage, Picture]]) -> str:
-    """The clearest image; among equally clear ones the finest, then the first by id, so that neighbours agree."""
-
-    def key(scene_id: str) -> tuple[int, float, str]:
-        facts, picture = looked[scene_id]
-        return (int((1 - facts.valid_fraction) * 20), picture.gsd_m, scene_id)
-
-    return min(used, key=key)
-
-
 def _matches(
-    reference: str, used: Sequence[str], pictures: Mapping[str, Picture], parameters: CoregisterParameters
+    hub: str, used: Sequence[str], pictures: Mapping[str, Picture], parameters: CoregisterParameters
 ) -> list[PairMatch]:
-    """Compare every image with the reference; where that says nothing, with images that could be placed."""
+    """Compare every image with the hub; where that says nothing, with images that could be placed."""
     settings = parameters.registration
     if not settings.enabled or len(used) < 2:
         return []
     found: list[PairMatch] = []
-    placed, waiting = [reference], [scene_id for scene_id in used if scene_id != reference]
+    placed, waiting = [hub], [scene_id for scene_id in used if scene_id != hub]
     while waiting:
         fixed_now: list[str] = []
         for scene_id in waiting:
             tried = {m.fixed for m in found if m.moving == scene_id}
             nearest = sorted(
                 (p for p in placed if p not in tried),
-                key=lambda p, s=scene_id: (p != reference, pictures[p].days_of_year_from(pictures[s]), p),  # type: ignore[misc]
+                key=lambda p, s=scene_id: (p != hub, pictures[p].days_of_year_from(pictures[s]), p),  # type: ignore[misc]
             )
             for fixed in nearest[:2]:
                 result = compare(pictures[fixed], pictures[scene_id], settings)

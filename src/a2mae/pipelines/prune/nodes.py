@@ -1,0 +1,33 @@
+"""Nodes of the `prune` stage (annotations must resolve at run time: Kedro validates parameters by them)."""
+
+from __future__ import annotations
+
+from a2mae.stssd.prune_parameters import PruneParameters
+
+
+def prune(
+    sets: object, images: object, image_features: object, sensors: dict[str, object], parameters: PruneParameters
+) -> tuple[object, dict[str, object]]:
+    """Choose which sets stay.
+
+    Args:
+        sets: Set table (GeoDataFrame).
+        images: Image table (DataFrame).
+        image_features: Features per image (DataFrame).
+        sensors: Descriptions of the sensors in use, by id.
+        parameters: The `prune` group.
+
+    Returns:
+        Set table with `cluster`, `kept` and `keep_reason`; before/after report.
+    """
+    import geopandas as gpd
+    import pandas as pd
+
+    from a2mae.stssd.prune import prune as run
+    from a2mae.stssd.scenes import sensors_from_json
+
+    assert isinstance(sets, gpd.GeoDataFrame)
+    assert isinstance(images, pd.DataFrame)
+    assert isinstance(image_features, pd.DataFrame)
+    done = run(sets, images, image_features, sensors_from_json(sensors), parameters)
+    return done.sets, done.report

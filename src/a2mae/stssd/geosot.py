@@ -1,0 +1,87 @@
+"""GeoSOT-2D codes of footprints, vectorised over tables (METHOD.md section 2).
+
+One coordinate is 32 bits: sign (1 = west or south), 8 bits of whole degrees, 6 of minutes, 6 of seconds and 11 of the
+second's fraction in 1/2048. A code of layer n keeps its n leading bits and has zeros below. `models/geosot.py` is the
+same for tensors, where neither pyproj nor a table is at hand; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from a2mae.stssd.footprints import transformer
+
+LAYERS = 32
+_METRES_PER_DEGREE = 111_319.49  # of latitude, and of longitude at the equator
+_CELL_DEG = np.array(
+    [512.0 / 2**n for n in range(10)]
+    + [32.0 / 2**n / 60 for n in range(6)]
+    + [32.0 / 2**n / 3600 for n in range(6)]
+    + [0.5 / 2**n / 3600 for n in range(11)]
+)
+
+
+def encode(degrees: NDArray[np.float64], layer: int = LAYERS) -> NDArray[np.uint32]:
+    """Codes of coordinates.
+
+    Args:
+        degrees: Longitudes or latitudes, any shape; negative is west or south. Longitudes beyond ±180 are wrapped by
+            the caller.
+        layer: 1 to 32.
+
+    Raises:
+        ValueError: If the layer is not 1 to 32, or a coordinate is not a number within ±180.
+    """
+    if not 1 <= layer <= LAYERS:
+        raise ValueError(f"GeoSOT layer must be 1 to {LAYERS}, found {layer}")
+    values = np.asarray(degrees, dtype=np.float64)
+    if not (np.abs(values) <= 180).all():
+        raise ValueError("GeoSOT codes need longitudes and latitudes in degrees within ±180")
+    units = np.floor(np.abs(values) * (3600 * 2048)).astype(np.int64)  # of 1/2048 second: below 2^31, exact
+    seconds = units >> 11
+    code = (
+        ((values < 0).astype(np.int64) << 31)
+        | ((seconds // 3600) << 23)
+        | ((seconds // 60 % 60) << 17)
+        | ((seconds % 60) << 11)
+        | (units & 0x7FF)
+    )
+    keep = ((1 << layer) - 1) << (LAYERS - layer)
+    return np.asarray(code & keep, dtype=np.uint32)
+
+
+def layer_for_size(size_m: float) -> int:
+    """The finest layer whose cell is at least as large as a footprint [ours]: 14 (2 minutes) at 1,920 m."""
+    if not (np.isfinite(size_m) and size_m > 0):
+        raise ValueError(f"a footprint's side must be positive metres, found {size_m}")
+    fitting = np.flatnonzero(_CELL_DEG[1:] * _METRES_PER_DEGREE >= size_m)
+    return int(fitting[-1]) + 1 if fitting.size else 1
+
+
+def footprint_codes(locations: pd.DataFrame, layer: int | None = None) -> NDArray[np.uint32]:
+    """Codes of the corners of footprints.
+
+    Args:
+        locations: `LOCATION_COLUMNS`.
+        layer: 1 to 32; by the footprint's size if None.
+
+    Returns:
+        `(N, 8)`: upper left, upper right, lower right, lower left × (lon, lat).
+    """
+    codes = np.zeros((len(locations), 8), dtype=np.uint32)
+    crs = locations["crs"].to_numpy()
+    left, top = locations["x_m"].to_numpy(np.float64), locations["y_m"].to_numpy(np.float64)
+    size = locations["footprint_m"].to_numpy(np.float64)
+    for code in np.unique(crs.astype(str)):
+        rows = np.flatnonzero(crs == code)
+        x0, y0, side = left[rows], top[rows], size[rows]
+        xs = np.stack([x0, x0 + side, x0 + side, x0], axis=1)
+        ys = np.stack([y0, y0, y0 - side, y0 - side], axis=1)
+        lon, lat = transformer(str(code), "EPSG:4326").transform(xs, ys)
+        corners = np.stack([lon, lat], axis=2).reshape(len(rows), 8)
+        for one_size in np.unique(side):
+            chosen = side == one_size
+            codes[rows[chosen]] = encode(corners[chosen], layer or layer_for_size(float(one_size)))
+    return codes
