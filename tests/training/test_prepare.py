@@ -17,6 +17,7 @@ def test_a_whole_image_is_resized_as_torch_does(source: int, target: int) -> Non
     values = torch.randn(2, 3, source, source, generator=torch.Generator().manual_seed(0))
     window = torch.tensor([[0.0, 0.0, 1.0]] * 2, dtype=torch.float64)
     ours, valid = crop_resize(values, torch.ones(2, source, source, dtype=torch.bool), window, target)
+    assert valid is not None and torch.allclose(crop_resize(values, None, window, target)[0], ours, atol=1e-5)
     reference = torch.nn.functional.interpolate(
         values, (target, target), mode="bilinear", antialias=True, align_corners=False
     )
@@ -50,8 +51,8 @@ def test_images_of_different_gsd_show_the_same_ground() -> None:
         return (torch.sin(6 * x) + torch.cos(5 * y))[None, None]
 
     window = torch.tensor([[0.21, 0.34, 0.43]], dtype=torch.float64)
-    fine, _ = crop_resize(scene(240), torch.ones(1, 240, 240, dtype=torch.bool), window, 24)
-    coarse, _ = crop_resize(scene(80), torch.ones(1, 80, 80, dtype=torch.bool), window, 24)
+    fine, _ = crop_resize(scene(240), None, window, 24)
+    coarse, _ = crop_resize(scene(80), None, window, 24)
     assert (fine - coarse).abs().max() < 0.01
 
 
@@ -86,7 +87,7 @@ def make_raw(flips: tuple[bool, bool, bool] = (False, False, False)) -> RawBatch
         )
         return RawImages(
             sensor, (size, size), (0, 0), pixels, torch.ones(1, size, size, dtype=torch.bool), torch.tensor([bands]),
-            torch.tensor([slot]),
+            torch.tensor([slot]), True,
         )  # fmt: skip
 
     codes = torch.tensor([[[1, 2**31, 0, 0, 0, 0, 0, 2**32 - 1]] * 2])
@@ -100,7 +101,6 @@ def make_raw(flips: tuple[bool, bool, bool] = (False, False, False)) -> RawBatch
         lonlat_deg=torch.zeros(1, 2, 2, dtype=torch.float64),
         geosot=codes,
         index=torch.tensor([5]),
-        fully_valid=True,
     )
 
 

@@ -38,12 +38,20 @@ def prepare(raw: RawBatch, tables: BandTables, size: int) -> ImageSetBatch:
         present = group.bands >= 0
         bands = group.bands.clamp(min=0)
         gain, bias = (table[group.sensor][bands] * present for table in (tables.gain, tables.bias))
-        values = group.pixels.to(torch.float32) * gain[..., None, None] + bias[..., None, None]
         window = raw.window[group.slot // per_sample]
-        with full_precision(values):
-            pixels[group.slot], valid[group.slot] = crop_resize(
-                values, group.valid, window, size, grid=group.grid, origin=group.origin
+        with full_precision(pixels):
+            resized, seen = crop_resize(
+                group.pixels.to(torch.float32),
+                None if group.fully_valid else group.valid,
+                window,
+                size,
+                grid=group.grid,
+                origin=group.origin,
             )
+            # Decoding and normalising are linear, so they may follow the resize, where there are fewer pixels.
+            normalised = resized * gain[..., None, None] + bias[..., None, None]
+        pixels[group.slot] = normalised if seen is None else normalised * seen[:, None]
+        valid[group.slot] = True if seen is None else seen
         wavelength[group.slot] = torch.where(present, tables.wavelength_nm[group.sensor][bands], ABSENT_NM)
         footprint_m[group.slot] = native_gsd_m[group.slot] * group.grid[1]
     pixels = pixels.view(samples, per_sample, channels, size, size)
@@ -66,18 +74,18 @@ def prepare(raw: RawBatch, tables: BandTables, size: int) -> ImageSetBatch:
 
 def crop_resize(
     values: Tensor,
-    valid: Tensor,
+    valid: Tensor | None,
     window: Tensor,
     size: int,
     *,
     grid: tuple[int, int] | None = None,
     origin: tuple[int, int] = (0, 0),
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Crop a window and resize it in one step, over valid pixels only.
 
     Args:
         values: `(n, C, H, W)` float32.
-        valid: `(n, H, W)` bool.
+        valid: `(n, H, W)` bool; None if all of them are.
         window: `(n, 3)` left, top and side as shares of the whole image.
         size: Side of the result, pixels.
         grid: Rows and columns of the whole image, where `values` is a part of it.
@@ -85,13 +93,15 @@ def crop_resize(
 
     Returns:
         `(n, C, size, size)` float32, 0 where invalid; `(n, size, size)` bool, True where at least half of what lies
-        under the pixel is valid.
+        under the pixel is valid, None if all of it is.
     """
     height, width = values.shape[-2:]
     all_rows, all_columns = grid or (height, width)
     rows = resize_weights(height, window[:, 1] * all_rows - origin[0], window[:, 2] * all_rows, size)
     columns = resize_weights(width, window[:, 0] * all_columns - origin[1], window[:, 2] * all_columns, size)
     columns = columns.transpose(1, 2)
+    if valid is None:
+        return rows[:, None] @ values @ columns[:, None], None
     weight = valid.to(values.dtype)[:, None]
     share = rows[:, None] @ weight @ columns[:, None]
     mean = rows[:, None] @ (values * weight) @ columns[:, None]

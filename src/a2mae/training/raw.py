@@ -26,6 +26,7 @@ class RawImages:
         valid: `(n, H, W)` bool.
         bands: `(n, C)` int64, which bands they are; -1 for one that only fills the tensor up.
         slot: `(n,)` int64, where the image goes: `sample * K + image`.
+        fully_valid: True if every pixel is valid: known to the host, so that nobody has to ask the device.
     """
 
     sensor: int
@@ -35,6 +36,7 @@ class RawImages:
     valid: Tensor
     bands: Tensor
     slot: Tensor
+    fully_valid: bool
 
     def map(self, change: Callable[[Tensor], Tensor]) -> RawImages:
         """The same images with every tensor changed."""
@@ -61,7 +63,6 @@ class RawBatch:
         lonlat_deg: `(B, K, 2)` float64.
         geosot: `(B, K, 8)` int64, the unsigned 32-bit codes.
         index: `(B,)` int64, the set's position in the index.
-        fully_valid: True if every pixel of the batch is valid.
     """
 
     images: tuple[RawImages, ...]
@@ -73,7 +74,11 @@ class RawBatch:
     lonlat_deg: Tensor
     geosot: Tensor
     index: Tensor
-    fully_valid: bool
+
+    @property
+    def fully_valid(self) -> bool:
+        """True if every pixel of the batch is valid."""
+        return all(group.fully_valid for group in self.images)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RawBatch:
         """The same batch on another device."""

@@ -140,7 +140,6 @@ class SampleReader:
             lonlat_deg=torch.from_numpy(np.asarray(index.lonlat_deg[images])),
             geosot=torch.from_numpy(index.geosot[images].astype(np.int64)),
             index=torch.tensor(positions),
-            fully_valid=all(bool(group.valid.all()) for group in groups),
         )
 
     def fixed_bands(self, sensor: int) -> NDArray[np.int64]:
@@ -196,6 +195,7 @@ class SampleReader:
             valid=torch.from_numpy(valid),
             bands=torch.from_numpy(bands),
             slot=torch.from_numpy(chosen),
+            fully_valid=bool(valid.all()),
         )
 
 
