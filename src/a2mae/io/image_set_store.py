@@ -37,7 +37,7 @@ class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):
 
     def load(self) -> ImageSetStore:
         """The opened store."""
-        return ImageSetStore.open(self._filepath, self._credentials)
+        return self._open()
 
     def save(self, data: str) -> None:
         """Hold the manifest hash that the builder returned against the store on disk.
@@ -45,7 +45,7 @@ class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):
         Raises:
             DatasetError: If the store is not the one that was built.
         """
-        found = self.load().manifest_hash
+        found = self._open().manifest_hash
         if found != data:
             raise DatasetError(
                 f"{self._filepath} has manifest {found[:12]}, {data[:12]} was built: did another run write it?"
@@ -53,13 +53,16 @@ class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):
 
     def preview(self) -> pd.DataFrame:
         """Images per sensor, for kedro-viz."""
-        store = self.load()
+        store = self._open()
         rows = [(s, store.count(s), str(store.shape(s)), store.sensor(s).gsd_m) for s in store.sensors]
         return pd.DataFrame(rows, columns=["sensor", "images", "bands, rows, columns", "gsd_m"])
 
+    def _open(self) -> ImageSetStore:
+        return ImageSetStore.open(self._filepath, self._credentials)
+
     def _exists(self) -> bool:
         try:
-            self.load()
+            self._open()
         except StoreError:
             return False
         return True

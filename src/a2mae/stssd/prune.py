@@ -126,6 +126,7 @@ def set_features(
     groups = described.groupby("set_id", sort=True)
     level = [name for name in described.columns if name.endswith(" level")]
     table = groups.mean().join(groups[level].std(ddof=0).add_suffix(" over time")).loc[sets["set_id"]]
+    table = table.dropna(axis=1, how="all")
     values = table.to_numpy(np.float64)
     spread = np.nanstd(values, axis=0)
     values = (values - np.nanmean(values, axis=0)) / np.where(spread > 1e-9, spread, 1.0)
