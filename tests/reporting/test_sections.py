@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,7 +12,7 @@ from a2mae.reporting import text
 from a2mae.reporting.blocks import Arrow, Table
 from a2mae.reporting.sections.image_sets import choose_sets, image_sets
 from a2mae.reporting.sections.places import places
-from a2mae.reporting.sections.pretraining import curves, reconstructions
+from a2mae.reporting.sections.pretraining import curves, masking_seen, reconstructions
 from a2mae.reporting.sections.provenance import provenance, without_places
 from a2mae.reporting.sections.registration import refused, registration
 from a2mae.reporting.sections.registration_truth import registration_errors, registration_truth
@@ -132,6 +133,16 @@ def test_reconstructions_show_each_image_of_each_set(inputs):
     assert all(len(strip.pictures) == 4 for strip in gallery.strips)
     assert [strip.pictures[0].badge for strip in gallery.strips] == ["anchor", "", ""] * 2
     assert "set-0" in gallery.strips[0].title and "2021-03-14" in gallery.strips[0].title
+
+
+def test_masking_is_described_by_the_masks_themselves():
+    hidden = np.zeros((2, 3, 2, 2), bool)
+    hidden[:, 0, 0] = hidden[:, 2, 0] = True
+    hidden[:, 1, 1] = True
+    data = {"sensor": np.array([["a", "a", "b"]] * 2), "hidden": hidden}
+    said = masking_seen(data)
+    assert "in 2 of 2 images of another sensor and in 0 of 2 images of the anchor's own sensor" in said
+    assert masking_seen({"sensor": np.array([["a"]]), "hidden": hidden[:1, :1]}) == ""
 
 
 def test_comparison_tells_apart_from_overlapping_intervals(inputs):

@@ -22,6 +22,8 @@ from a2mae.reporting.pictures import (
     unit_to_bytes,
 )
 
+Arrays = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
+
 CURVES_FILE = "run/metrics.csv"
 RECONSTRUCTIONS_FILE = "run/reconstructions.npz"
 
@@ -128,10 +130,9 @@ def reconstructions(inputs: ReportInputs) -> Section | None:
     return Section(
         "reconstructions",
         "Hidden and reconstructed",
-        f"Samples as the model met them in training: {text.percent(hidden_share, 0)} of the patches were hidden."
+        f"Held-out samples, drawn as in training: {text.percent(hidden_share, 0)} of the patches were hidden."
         " Left to right: the image with its hidden patches tinted, what the model saw, what it predicted (visible"
-        " patches as seen). An image of the anchor's own sensor hides other patches than the anchor; an image of"
-        " another sensor hides the same places.",
+        f" patches as seen), and the image as it is. {masking_seen(data)}",
         (
             Gallery(
                 "The three bands are those drawn for the sample, in display scale.",
@@ -145,7 +146,20 @@ def reconstructions(inputs: ReportInputs) -> Section | None:
     )
 
 
-def _set_strips(data: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], index: int, px: int) -> list[Strip]:
+def masking_seen(data: Arrays) -> str:
+    """What the masks themselves show: which images hide the anchor's places, by same or other sensor."""
+    sensor, hidden = data["sensor"], data["hidden"]
+    same_places = (hidden == hidden[:, :1]).all(axis=(2, 3))[:, 1:]
+    same_sensor = (sensor == sensor[:, :1])[:, 1:]
+    parts = []
+    for words, chosen in (("another sensor", ~same_sensor), ("the anchor's own sensor", same_sensor)):
+        if chosen.any():
+            together = int(same_places[chosen].sum())
+            parts.append(f"{together} of {text.plural(int(chosen.sum()), 'image')} of {words}")
+    return f"The places hidden in the anchor are hidden in {' and in '.join(parts)}." if parts else ""
+
+
+def _set_strips(data: Arrays, index: int, px: int) -> list[Strip]:
     strips = []
     for k in range(data["pixels"].shape[1]):
         valid = np.asarray(data["valid"][index, k], bool)

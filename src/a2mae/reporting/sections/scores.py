@@ -54,8 +54,8 @@ class Comparison:
     @property
     def words(self) -> str:
         """The finding as a sentence's end."""
-        if self.gain == 0:
-            return "no difference"
+        if abs(self.gain) < 0.0005:
+            return "no difference to its random-initialised twin"
         direction = "above" if self.gain > 0 else "below"
         return (
             f"{abs(self.gain):.3f} {direction} its random-initialised twin"
@@ -156,8 +156,11 @@ def knn_over_gsd(inputs: ReportInputs) -> Section | None:
                 "symmetric": False,
                 "array": ordered["high"] - ordered["value"],
                 "arrayminus": ordered["value"] - ordered["low"],
+                "thickness": 1,
+                "visible": metric == "knn_query_coarse",  # the other reading's intervals stand in the table
             },
             mode="lines+markers",
+            legendgroup=str(model),
             name=f"{model}, {_READINGS.get(str(metric), metric)}" + (f", {data}" if several else ""),
             line={"dash": "solid" if metric == "knn_query_coarse" else "dot"},
         )
