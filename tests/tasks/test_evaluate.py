@@ -1,0 +1,171 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from a2mae.models.checkpoint import save_pretrained
+from a2mae.models.registry import create_model
+from a2mae.tasks.data import Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.evaluate import Candidate, evaluate_frozen
+from a2mae.tasks.features import EncoderFeatures, coarser, histogram_features, pixel_features
+from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_inputs
+from a2mae.tasks.judge import evaluate_all
+from a2mae.tasks.parameters import EvaluateParameters
+from a2mae.tasks.scores import METRICS, SCORE_COLUMNS, finetuned_rows, score_task
+from helpers.task_samples import EUROSAT_RGB, SENTINEL2, make_samples, make_spec, spec_for
+
+CPU = torch.device("cpu")
+STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
+OPTIONS = EvaluateParameters(device="cpu", bootstrap=100, shots=(1, 5), shot_seeds=2, relative_gsd=(0.25, 1.0))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "classify"
+    write_task_data(path, make_spec(), make_samples(Task.CLASSIFY, count=90, size=32))
+    return TaskData(path)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    torch.manual_seed(0)
+    model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=2, decoder_dim=32)
+    return save_pretrained(model, tmp_path_factory.mktemp("model"), config={"normalization": STATISTICS})
+
+
+def batch_of(images, gsd_m=10.0):
+    count = len(images)
+    return TaskBatch(images[:, None], torch.full((count,), gsd_m), None, None, torch.zeros(3), torch.zeros(count))
+
+
+@pytest.mark.parametrize("scale", [0.125, 0.25, 0.5])
+def test_coarser_images_keep_their_mean_and_say_their_gsd(scale):
+    images = torch.rand(2, 3, 64, 64)
+    seen = coarser(batch_of(images), scale, 8)
+    assert seen.images.shape[-1] == 64 * scale
+    torch.testing.assert_close(seen.images.mean((-1, -2))[:, 0], images.mean((-1, -2)))
+    assert seen.gsd_m.tolist() == [10.0 / scale] * 2
+    # one pixel is the mean of its block
+    side = int(1 / scale)
+    torch.testing.assert_close(seen.images[0, 0, 0, 0, 0], images[0, 0, :side, :side].mean())
+
+
+def test_a_side_below_the_patch_is_enlarged_and_its_gsd_is_that_of_the_pixels_fed():
+    seen = coarser(batch_of(torch.rand(1, 3, 64, 64)), 0.125, 16)
+    assert seen.images.shape[-1] == 16
+    assert seen.gsd_m.tolist() == [40.0]
+
+
+def test_baselines_are_what_they_say():
+    images = torch.zeros(1, 3, 16, 16)
+    images[0, 0, :8] = 10.0  # beyond three deviations: counted in the last bin
+    histogram = histogram_features(batch_of(images)).reshape(3, 32)
+    assert histogram.sum(1).tolist() == [1.0, 1.0, 1.0]
+    assert histogram[0, 31] == histogram[0, 16] == 0.5
+    pixels = pixel_features(batch_of(images)).reshape(3, 8, 8)
+    assert pixels[0, :4].min() == 10.0
+    assert pixels[0, 4:].max() == 0.0
+
+
+def test_encoder_features_are_the_encoders(pretrained, data):
+    from a2mae.models.checkpoint import load_encoder
+
+    encoder = load_encoder(pretrained)
+    plan = plan_inputs(data, ("red", "green", "blue") * 2, STATISTICS, bands_per_view=3)
+    batch = TaskInputs(data, plan).batch(np.arange(3))
+    with torch.no_grad():
+        tokens = encoder.forward_features(
+            batch.images[:, 0, :3], gsd_m=batch.gsd_m, lonlat_deg=batch.lonlat_deg, day=batch.day[:, 0]
+        )
+    for pool, expected in (("cls", tokens[:, 0]), ("mean", tokens[:, 1:].mean(1))):
+        found = EncoderFeatures(encoder, pool=pool, bands_per_view=3)(batch)
+        torch.testing.assert_close(found, torch.cat([expected, expected], 1))
+
+
+def test_protocols_score_what_is_separable_and_only_that(data):
+    plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    inputs = TaskInputs(data, plan)
+    rows = pd.DataFrame(evaluate_frozen(Candidate("histogram", histogram_features), inputs, OPTIONS, CPU))
+    assert set(rows.columns) == set(SCORE_COLUMNS)
+    assert rows["mode"].value_counts().to_dict() == {"knn": 4, "few_shot": 4, "linear_probe": 1}
+    assert rows[rows["mode"] != "few_shot"]["value"].min() > 0.95  # three covers of different colour
+    assert sorted(rows[rows["mode"] == "knn"]["gsd_m"].unique()) == [10.0, 40.0]
+    noise = {}
+
+    def random_vectors(batch):
+        return torch.randn(len(batch.images), 8, generator=noise.setdefault("g", torch.Generator().manual_seed(0)))
+
+    chance = pd.DataFrame(evaluate_frozen(Candidate("noise", random_vectors), inputs, OPTIONS, CPU))
+    assert chance["value"].max() < 0.8
+    assert abs(chance["value"].mean() - 1 / 3) < 0.15
+
+
+def test_change_data_is_refused(tmp_path):
+    write_task_data(tmp_path / "data", spec_for(Task.SEGMENT), make_samples(Task.SEGMENT))
+    segment = TaskData(tmp_path / "data")
+    plan = plan_inputs(segment, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    with pytest.raises(TaskDataError, match="evaluate needs classification data, found segment"):
+        evaluate_frozen(Candidate("pixels", pixel_features), TaskInputs(segment, plan), OPTIONS, CPU)
+
+
+def metrics_of(data):
+    rows = data.rows("test")
+    scores = {
+        start: score_task(data, rows, prediction, resamples=100, seed=0).to_dict()
+        for start, prediction in (
+            ("pretrained", data.read_targets(rows)),
+            ("random", np.zeros(len(rows), np.uint8)),
+        )
+    }
+    return {"task": "classify", "data": "test", "gsd_m": 10.0, **scores}
+
+
+def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tmp_path):
+    folder = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for number in range(40):
+            picture = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(folder / name / f"{name}_{number}.png")
+    options = OPTIONS.model_copy(update={"folder": str(folder)})
+    found = evaluate_all(options, pretrained, data, [metrics_of(data)])
+    table = found.table
+    assert list(table.columns) == list(SCORE_COLUMNS)
+    assert set(table["data"]) == {"test", "pictures"}
+    assert set(table["model"]) == {"pretrained", "random", "pixels", "histogram"}
+    assert ((table["low"] <= table["value"] + 1e-12) & (table["value"] <= table["high"] + 1e-12)).all()
+    finetuned = table[(table["mode"] == "finetuned") & (table["metric"] == "top1")].set_index("model")["value"]
+    assert finetuned["pretrained"] == 1.0
+    assert finetuned["random"] == pytest.approx(1 / 3)
+    assert found.summary["classify"]["test"]["finetuned"]["top1"]["pretrained"] == 1.0
+    assert found.summary["classify"]["pictures"]["knn_native"]["histogram"] > 0.9
+    again = evaluate_all(options, pretrained, data, [metrics_of(data)])
+    pd.testing.assert_frame_equal(again.table, table)
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_scores_have_their_tasks_metrics(tmp_path, task):
+    write_task_data(tmp_path / "data", spec_for(task), make_samples(task))
+    data = TaskData(tmp_path / "data")
+    rows = data.rows("test")
+    truth = data.read_targets(rows)
+    perfect = score_task(data, rows, truth, resamples=100, seed=0)
+    assert list(perfect.scores) == list(METRICS[task])
+    assert {score.value for score in perfect.scores.values()} == {1.0}
+    assert perfect.confusion.sum() == truth.size
+    flat = perfect.to_dict()
+    table = finetuned_rows({"task": task.value, "data": "x", "gsd_m": 10.0, "pretrained": flat, "random": flat}, seed=0)
+    assert len(table) == 2 * len(METRICS[task])
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not EUROSAT_RGB.is_dir(), reason="../shared/data/eurosat_rgb is absent")
+def test_colour_histograms_tell_eurosat_apart(pretrained, data):
+    baselines = {"encoders": ("histogram", "pixels"), "relative_gsd": (1.0,), "c_grid": (0.1,), "shots": ()}
+    options = OPTIONS.model_copy(update={"folder": str(EUROSAT_RGB), "folder_samples": 1500, **baselines})
+    summary = evaluate_all(options, pretrained, data, []).summary
+    knn = summary["classify"]["eurosat_rgb"]["knn_native"]
+    # with all 27,000: histogram 0.78, 8 x 8 pixels 0.48 (docs/tasks.md)
+    assert knn["histogram"] > 0.5 > knn["pixels"] > 0.2
