@@ -164,8 +164,8 @@ def test_scores_have_their_tasks_metrics(tmp_path, task):
 @pytest.mark.skipif(not EUROSAT_RGB.is_dir(), reason="../shared/data/eurosat_rgb is absent")
 def test_colour_histograms_tell_eurosat_apart(pretrained, data):
     baselines = {"encoders": ("histogram", "pixels"), "relative_gsd": (1.0,), "c_grid": (0.1,), "shots": ()}
-    options = OPTIONS.model_copy(update={"folder": str(EUROSAT_RGB), "folder_samples": 1500, **baselines})
+    options = OPTIONS.model_copy(update={"folder": str(EUROSAT_RGB), "folder_samples": 600, **baselines})
     summary = evaluate_all(options, pretrained, data, []).summary
     knn = summary["classify"]["eurosat_rgb"]["knn_native"]
     # with all 27,000: histogram 0.78, 8 x 8 pixels 0.48 (docs/tasks.md)
-    assert knn["histogram"] > 0.5 > knn["pixels"] > 0.2
+    assert knn["histogram"] > knn["pixels"] + 0.1 > 0.25
