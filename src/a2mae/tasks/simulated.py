@@ -234,16 +234,17 @@ class _Cutter:
                 yield Cut((image,), window, target, str(image["split"]))
 
     def pairs(self) -> Iterator[Cut]:
-        """Windows of date pairs of one set, before and after the changes."""
+        """Windows of date pairs of one place, before and after the changes; both dates on the place's reference."""
         allowed = self._parameters.cross_sensor
-        for _, images in self._images.groupby("location_id", sort=True):
+        registered = self._images[self._images["registration"] != "nominal"]
+        for _, images in registered.groupby("location_id", sort=True):
             period = images["scene_id"].map(lambda scene: self._truth.period(str(scene)))
             before = [image for _, image in images[period == "before"].iterrows()]
             after = [image for _, image in images[period == "after"].iterrows()]
             together = {
                 (str(first["scene_id"]), str(second["scene_id"])): (first, second)
                 for first, second in product(before, after)
-                if first["set_id"] == second["set_id"] and (allowed or first["sensor"] == second["sensor"])
+                if allowed or first["sensor"] == second["sensor"]
             }
             # The same season first: then what differs is change; other seasons follow as the budget allows.
             ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from a2mae.tasks.maps import map_raster
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
 from a2mae.tasks.rasters import Raster, raster_from_file, raster_from_scene
 from a2mae.tasks.run import choose_device
+
+HALF_A_YEAR = 180
+"""Days: dates nearer than this differ by season more than by change."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,34 @@ def choose_scenes(scenes: pd.DataFrame, sensor: str) -> SceneChoice:
             f"no raster is named and no accepted scene of {sensor!r} is in the scene table: name a raster, or another"
             f" sensor of {', '.join(sorted(set(scenes['sensor'].dropna())))}"
         )
-    # The least cloudy of the last season: maps of clouds show nothing.
-    after = min(found, key=lambda s: (round((s.cloud_cover_pct or 0.0) / 10), -s.datetime.timestamp(), s.scene_id))
-    earlier = [
+    earlier = {scene.scene_id: _earlier(scene, found) for scene in found}
+    # One with an earlier date before one without, then the least cloudy: maps of clouds show nothing.
+    after = min(
+        found,
+        key=lambda s: (
+            not earlier[s.scene_id],
+            round((s.cloud_cover_pct or 0) / 10),
+            -s.datetime.timestamp(),
+            s.scene_id,
+        ),
+    )
+    day = after.datetime.timetuple().tm_yday
+    before = min(
+        earlier[after.scene_id],
+        key=lambda s: (_gap(s.datetime.timetuple().tm_yday, day), s.scene_id),
+        default=None,
+    )
+    return SceneChoice(before, after)
+
+
+def _earlier(after: Scene, scenes: Sequence[Scene]) -> list[Scene]:
+    """Scenes of the same ground, at least half a year older."""
+    return [
         scene
-        for scene in found
-        if (after.datetime - scene.datetime).days > 180
+        for scene in scenes
+        if (after.datetime - scene.datetime).days > HALF_A_YEAR
         and scene.geometry.intersection(after.geometry).area > 0.8 * after.geometry.area
     ]
-    if not earlier:
-        return SceneChoice(None, after)
-    day = after.datetime.timetuple().tm_yday
-    before = min(earlier, key=lambda s: (_gap(s.datetime.timetuple().tm_yday, day), s.scene_id))
-    return SceneChoice(before, after)
 
 
 def _gap(first: int, second: int) -> int:

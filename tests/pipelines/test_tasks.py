@@ -1,0 +1,246 @@
+"""The task template, `evaluate` and `embed` through Kedro, on a tiny simulated world."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import torch
+import yaml
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.runner import SequentialRunner
+from pydantic import ValidationError
+
+from a2mae.models.checkpoint import load_encoder, save_pretrained
+from a2mae.models.registry import create_model
+from a2mae.pipelines.classify.pipeline import create_pipeline as classify
+from a2mae.pipelines.detect_change.pipeline import create_pipeline as detect_change
+from a2mae.pipelines.embed.pipeline import create_pipeline as embed
+from a2mae.pipelines.evaluate.pipeline import create_pipeline as evaluate
+from a2mae.pipelines.segment.pipeline import create_pipeline as segment
+from a2mae.simulate.testing import write_tiny_world
+from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
+from helpers.built_world import build_world
+from helpers.task_samples import SENTINEL2
+from helpers.wandb_runs import find_runs, read_run
+
+CONF = Path(__file__).parents[2] / "conf" / "base"
+MODELS = {"classify": TaskParameters, "segment": TaskParameters, "detect_change": TaskParameters}
+MODELS |= {"evaluate": EvaluateParameters, "embed": EmbedParameters}
+
+
+def group(name: str) -> dict:
+    return yaml.safe_load((CONF / f"parameters_{name}.yml").read_text("utf-8"))[name]
+
+
+def small(name: str):
+    """The committed parameters, made quick and fit for four places."""
+    asked = group(name) | {"device": "cpu"}
+    if name in ("classify", "segment", "detect_change"):
+        asked["finetune"] |= {"steps": 6, "batch_size": 4, "warmup_steps": 1}
+        asked["data"]["simulated"] |= {"min_valid": 0.3, "max_train": 24, "max_test": 24}
+        asked |= {"bootstrap": 100, "pictures": 3}
+    if name == "evaluate":
+        asked |= {"bootstrap": 100, "shots": [1], "shot_seeds": 1}
+    return MODELS[name](**asked)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    write_tiny_world(root / "simulated", seed=5)
+    tables, found = build_world(root / "simulated", root / "store.zarr")
+    torch.manual_seed(7)  # not the twins' seed
+    names = {band: [0.1, 0.1] for band in SENTINEL2.band_names}
+    model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=2, decoder_dim=32)
+    save_pretrained(model, root / "model", config={"normalization": {SENTINEL2.id: names}})
+    return root, tables, found
+
+
+def catalog_of(world, out: Path) -> DataCatalog:
+    root, tables, found = world
+    config = {}
+    for name in ("tasks", "evaluate", "embed"):
+        text = (CONF / f"catalog_{name}.yml").read_text("utf-8").replace("${globals:data_root}", out.as_posix())
+        config |= yaml.safe_load(text)
+    catalog = DataCatalog.from_config(config)
+    inputs = {
+        "image_sets": tables.store,
+        "images": tables.images,
+        "sets": tables.sets,
+        "locations": tables.locations,
+        "simulation": json.loads((root / "simulated" / "manifest.json").read_text()),
+        "simulation_folder": root / "simulated",
+        "pretrained_model": root / "model",
+        "scenes": found.scenes,
+        "sensors": found.sensors,
+        **{f"params:{name}": small(name) for name in MODELS},
+    }
+    for name, value in inputs.items():
+        catalog[name] = MemoryDataset(value, copy_mode="assign")
+    return catalog
+
+
+def run(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    SequentialRunner().run(pipeline, catalog)
+
+
+@pytest.fixture(scope="module")
+def outputs(world, tmp_path_factory):
+    """All five stages, in the chain's order."""
+    out = tmp_path_factory.mktemp("data")
+    wandb_dir = tmp_path_factory.mktemp("wandb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_DIR", str(wandb_dir))
+        catalog = catalog_of(world, out)
+        for stage in (classify, segment, detect_change, embed, evaluate):
+            run(stage(), catalog)
+    return out, wandb_dir
+
+
+@pytest.mark.parametrize(("task", "main"), [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1")])
+def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
+    out, _ = outputs
+    metrics = json.loads((out / "08_reporting" / f"{task}_metrics.json").read_text())
+    for start in ("pretrained", "random"):
+        found = metrics[start]
+        assert 0 <= found[f"{main}_low"] <= found[main] <= found[f"{main}_high"] <= 1
+        assert found["n"] > 0
+    assert metrics["data"] == "simulated"
+    pretrained, twin = (load_encoder(out / "06_models" / name) for name in (task, f"{task}_random"))
+    assert pretrained.config == twin.config
+    assert not torch.equal(pretrained.patch_embed.proj.weight, twin.patch_embed.proj.weight)
+    recipes = [
+        json.loads((out / "06_models" / name / "config.json").read_text())["task"] for name in (task, f"{task}_random")
+    ]
+    assert [recipe.pop("start") for recipe in recipes] == ["pretrained", "random"]
+    assert recipes[0] == recipes[1]  # everything but the start is the same
+    with np.load(out / "07_model_output" / task / "pictures.npz", allow_pickle=False) as pictures:
+        names = ["image_before", "image_after"] if task == "detect_change" else ["image"]
+        assert set(pictures.files) == {*names, "truth", "prediction", "class_names", "sample_id"}
+        assert all(pictures[name].dtype == np.uint8 and pictures[name].shape[-1] == 3 for name in names)
+        assert pictures["truth"].shape == pictures["prediction"].shape
+        assert 1 <= len(pictures["truth"]) <= 3
+    confusion = json.loads((out / "08_reporting" / f"{task}_confusion.json").read_text())
+    assert len(confusion["pretrained"]) == len(confusion["class_names"])
+
+
+@pytest.mark.parametrize("task", ["segment", "detect_change"])
+def test_maps_cover_the_scene(outputs, world, task):
+    out, _ = outputs
+    with rasterio.open(out / "07_model_output" / task / "map.tif") as found:
+        classes = found.read(1)
+        assert found.crs.to_epsg() == 32633
+        assert found.res == (10.0, 10.0)
+        assert found.colormap(1)
+        assert set(np.unique(classes)) - {255} <= set(range(len(json.loads(found.tags()["CLASS_NAMES"]))))
+
+
+def test_embeddings_and_scores(outputs):
+    out, _ = outputs
+    with rasterio.open(out / "07_model_output" / "embeddings" / "embeddings.tif") as found:
+        assert (found.count, found.res) == (64, (80.0, 80.0))
+    table = pd.read_parquet(out / "08_reporting" / "scores.parquet")
+    assert set(table["task"]) == {"classify", "segment", "detect_change"}
+    assert set(table["mode"]) == {"finetuned", "knn", "linear_probe", "few_shot"}
+    summary = json.loads((out / "08_reporting" / "scores_summary.json").read_text())
+    finetuned = table[(table["task"] == "segment") & (table["metric"] == "miou") & (table["model"] == "random")]
+    assert summary["segment"]["simulated"]["finetuned"]["miou"]["random"] == pytest.approx(
+        finetuned["value"].item(), abs=1e-6
+    )
+
+
+def test_one_offline_wandb_run_per_task(outputs):
+    _, wandb_dir = outputs
+    runs = [read_run(path) for path in find_runs(wandb_dir)]
+    assert sorted(found.run.display_name for found in runs) == ["classify", "detect_change", "segment"]
+    for found in runs:
+        assert {"pretrained/loss", "random/loss"} <= {key for row in found.history for key in row}
+        assert found.config["finetune"]["steps"] == 6
+
+
+def test_two_runs_write_the_same_bytes(outputs, world, tmp_path, monkeypatch):
+    out, _ = outputs
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    catalog = catalog_of(world, tmp_path)
+    run(segment(), catalog)
+    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in written} >= {".json", ".safetensors", ".npz", ".parquet", ".tif"}
+    differing = [path for path in written if digest(tmp_path / path) != digest(out / path)]
+    assert differing == []
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_folder_replaces_the_simulation(world, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(30):
+            picture = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / "set" / name / f"{name}_{number}.png")
+    catalog = catalog_of(world, tmp_path / "data")
+    asked = small("classify").model_dump()
+    asked["data"]["folder"] = str(tmp_path / "set")
+    catalog["params:classify"] = MemoryDataset(TaskParameters(**asked))
+    run(classify(), catalog)
+    metrics = json.loads((tmp_path / "data" / "08_reporting" / "classify_metrics.json").read_text())
+    assert metrics["data"] == "set"
+    assert metrics["pretrained"]["top1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("classify", {"heaad": "mean"}, "unknown parameter 'heaad': did you mean 'head'"),
+        ("classify", {"head": "upernet"}, "classify: head must be one of linear, mean, attentive, found 'upernet'"),
+        ("segment", {"finetune": {"steps": 0}}, "greater than or equal to 1"),
+        ("segment", {"data": {"simulated": {"chip": 3}}}, "unknown parameter 'chip': did you mean 'chip_px'"),
+        ("evaluate", {"relative_gsd": [0.5]}, "hold 1.0"),
+        ("evaluate", {"encoders": ["vgg"]}, "encoders"),
+        ("embed", {"tile_px": 4}, "greater than or equal to 16"),
+    ],
+)
+def test_wrong_parameters_are_named(name, change, message):
+    with pytest.raises(ValidationError, match=message):
+        MODELS[name](**{**group(name), **change})
+
+
+def test_committed_parameters_name_every_field():
+    """What a user can set is in the file, with a comment; only rarely used fields are left to their defaults."""
+    for name, model in MODELS.items():
+        model(**group(name))
+    for name in ("classify", "segment", "detect_change"):
+        assert set(group(name)["finetune"]) >= {"mode", "steps", "batch_size", "lr", "layer_decay", "loss"}
+
+
+def test_stages_do_not_import_torch_until_they_run(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\n"
+        "for stage in ('classify', 'segment', 'detect_change', 'evaluate', 'embed'):\n"
+        "    __import__(f'a2mae.pipelines.{stage}.pipeline', fromlist=['x']).create_pipeline()\n"
+        "print(sorted({'torch', 'rasterio', 'sklearn', 'wandb', 'pandas'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    assert done.stdout.strip() == "[]"
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(CONF.parents[1] / "src")}
