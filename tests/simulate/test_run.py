@@ -17,9 +17,9 @@ def _files(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_one_seed_writes_the_same_bytes_and_another_seed_others(tiny, tmp_path):
+def test_one_seed_writes_the_same_bytes_with_any_workers_and_another_seed_others(tiny, tmp_path):
     folder, manifest = tiny
-    again = write_tiny_world(tmp_path / "again", seed=3)
+    again = run.simulate(tiny_parameters(3).model_copy(update={"workers": 2}), tmp_path / "again")
     assert again.content_hash == manifest.content_hash
     assert _files(tmp_path / "again") == _files(folder)
     assert write_tiny_world(tmp_path / "other", seed=4).content_hash != manifest.content_hash

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2mae.sensors import BUILTIN_SENSORS, Band
-from a2mae.simulate.covers import CLASSES, COVERS, reflectance_table
+from a2mae.simulate.covers import CLASSES, COVERS, Character, reflectance_table
 from a2mae.simulate.spectra import KNOTS_NM, MATERIALS, band_response, response_matrix
 
 S2 = {band.name: band for band in BUILTIN_SENSORS["sentinel-2-l2a"].bands}
@@ -54,9 +54,26 @@ def test_seasons_turn_half_a_year_apart():
 
 
 def test_every_state_has_a_reflectance_and_shadow_is_darkest():
-    table = reflectance_table(list(S2.values()), soil="loam", northern_day=170)
+    table = reflectance_table(list(S2.values()), soil="loam", northern_day=170, character=Character.usual())
     states = table[:, : len(COVERS) << 8].reshape(len(S2), len(COVERS), 8, 32)
     assert states.min() >= 0
     assert states.max() < 0.8
     assert np.all(states[:, :, :, 0] <= states[:, :, :, 1:].min(axis=-1) + 1e-6)
     assert {cover.land_cover for cover in COVERS.values()} == {entry.name for entry in CLASSES}
+
+
+def test_a_regions_character_is_smooth_over_the_spectrum_and_shifts_its_seasons():
+    character = Character.draw(np.random.default_rng(0))
+    gains = character.gains(list(S2.values()))
+    assert gains.shape == (len(COVERS), len(S2))
+    assert 0.03 < np.log(gains[:, 3]).std() < 0.2
+    wavelengths = np.array([band.center_wavelength_nm for band in S2.values()])
+    order = np.argsort(wavelengths)
+    steps = np.diff(np.log(gains[:, order]), axis=1) / np.diff(wavelengths[order])
+    assert np.allclose(steps, steps[:, :1], atol=1e-9)
+    late = Character(character.level * 0, character.slope * 0, days=20.0)
+    tables = {
+        name: reflectance_table(list(S2.values()), soil="loam", northern_day=day, character=kind)
+        for name, day, kind in (("usual", 100, Character.usual()), ("late", 120, late))
+    }
+    assert np.allclose(tables["usual"], tables["late"])

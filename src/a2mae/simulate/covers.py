@@ -140,13 +140,50 @@ def _ground(name: str, soil: str) -> list[tuple[str, float]]:
     return [(soil if part == "soil" else part, weight) for part, weight in _MIXTURES.get(name, ((name, 1.0),))]
 
 
-def reflectance_table(bands: Sequence[Band], *, soil: str, northern_day: float) -> NDArray[np.float32]:
+@dataclass(frozen=True, slots=True)
+class Character:
+    """How a region differs from others of its kind: no forest is quite like another.
+
+    Attributes:
+        level: `(covers,)` natural logarithm of each cover's brightness relative to the usual.
+        slope: `(covers,)` how that changes from 400 nm to 2,400 nm.
+        days: How much later than usual its seasons are.
+    """
+
+    level: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    days: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Character:
+        """Draw a region's character: about 9 % in brightness, 6 % across the spectrum, 5 days."""
+        return cls(
+            level=0.09 * rng.standard_normal(len(COVERS)),
+            slope=0.06 * rng.standard_normal(len(COVERS)),
+            days=float(5 * rng.standard_normal()),
+        )
+
+    @classmethod
+    def usual(cls) -> Character:
+        """No difference."""
+        return cls(np.zeros(len(COVERS)), np.zeros(len(COVERS)), 0.0)
+
+    def gains(self, bands: Sequence[Band]) -> NDArray[np.float64]:
+        """Factor on reflectance, `(covers, bands)`."""
+        along = np.array([(band.center_wavelength_nm - 1400.0) / 1000.0 for band in bands])
+        return np.asarray(np.exp(self.level[:, None] + self.slope[:, None] * along))
+
+
+def reflectance_table(
+    bands: Sequence[Band], *, soil: str, northern_day: float, character: Character
+) -> NDArray[np.float32]:
     """Reflectance of every pixel state at one date.
 
     Args:
         bands: The sensor's bands.
         soil: The region's soil, a key of `MATERIALS`.
         northern_day: Day of the year as the northern hemisphere counts it (add 182.5 south of the equator).
+        character: How the region differs from others.
 
     Returns:
         `(bands, states)` float32 reflectance.
@@ -160,11 +197,13 @@ def reflectance_table(bands: Sequence[Band], *, soil: str, northern_day: float) 
     # Levels are amplitudes of -1..1 in units of the cover's texture.
     amplitude = (level - _MEAN_LEVEL) / (BRIGHTNESS_LEVELS - 1 - _MEAN_LEVEL)
     spread = np.linspace(-1.0, 1.0, GREEN_LEVELS)
+    gains = character.gains(bands)
     table = np.zeros((len(bands), 1 << 13), dtype=np.float32)
     for code, cover in enumerate(COVERS.values()):
         ground = sum(weight * matrix[part] for part, weight in _ground(cover.ground, soil))
-        green = np.clip(cover.green_fraction(northern_day) * (1 + cover.patchiness * spread), 0.0, 1.0)
-        mixed = (1 - green)[:, None] * ground + green[:, None] * matrix[cover.green]
+        fraction = cover.green_fraction(northern_day - character.days)
+        green = np.clip(fraction * (1 + cover.patchiness * spread), 0.0, 1.0)
+        mixed = ((1 - green)[:, None] * ground + green[:, None] * matrix[cover.green]) * gains[code]
         brightness = 1 + cover.texture * amplitude
         brightness[SHADOW_LEVEL] = _SHADOW_BRIGHTNESS
         states = mixed[:, None, :] * brightness[None, :, None]

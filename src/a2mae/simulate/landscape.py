@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from a2mae.simulate.biomes import Biome
 from a2mae.simulate.changes import Change, draw_changes, paint_changes
-from a2mae.simulate.covers import BRIGHTNESS_BITS, BRIGHTNESS_LEVELS, CODE, COVER_SHIFT, GREEN_LEVELS
+from a2mae.simulate.covers import BRIGHTNESS_BITS, BRIGHTNESS_LEVELS, CODE, COVER_SHIFT, GREEN_LEVELS, Character
 from a2mae.simulate.noise import Floats, Lattice, Points, Texture, generator, smooth_field, texture
 from a2mae.simulate.parcels import Parcels, crop_cover
 from a2mae.simulate.town import paint_town
@@ -27,7 +27,21 @@ LATTICE_M = 30.0
 # the neighbouring zone does so by its tilt (up to 6 degrees).
 _PAD_M, _PAD_SHARE = 800.0, 0.25
 _FIELDS = (
-    *("river", "highway", "lane", "lake", "urban", "bare", "forest", "conifer", "wet", "fields", "orchard", "domain"),
+    *(
+        "river",
+        "river_width",
+        "highway",
+        "lane",
+        "lake",
+        "urban",
+        "bare",
+        "forest",
+        "conifer",
+        "wet",
+        "fields",
+        "orchard",
+        "domain",
+    ),
 )
 _STRIP_PIXELS = 100_000  # of one evaluation: its arrays stay in the processor's cache
 FINE_GSD_M = 1.5
@@ -46,6 +60,7 @@ class Landscape:
         elevation_m: `(n, n)` float32 on the lattice's nodes.
         parcels: The fields' geometry.
         fine, patch, crown: Textures of brightness, of green fraction, and of tree crowns.
+        character: How it differs from other regions of its biome.
         changes: What happens between the periods.
     """
 
@@ -58,6 +73,7 @@ class Landscape:
     fine: Texture
     patch: Texture
     crown: Texture
+    character: Character
     changes: tuple[Change, ...] = ()
 
     def states(self, points: Points, *, after: bool, year: int, gsd_m: float) -> NDArray[np.uint16]:
@@ -99,8 +115,11 @@ class Landscape:
         np.copyto(cover, crop_cover(self.biome, parcel, year=year), where=farmed)
         brightness = 0.5 * fine + 0.4 * patch
         green = 0.7 * patch
-        np.add(brightness, 0.5 * parcel.brightness, out=brightness, where=farmed)
-        np.add(green, 0.6 * parcel.green, out=green, where=farmed)
+        # Fields, meadows and woods are worked parcel by parcel; bare and wet ground is not.
+        managed = ~(bare | wet)
+        tone = 0.5 * parcel.brightness
+        np.add(brightness, tone, out=brightness, where=managed)
+        np.add(green, 0.6 * parcel.green, out=green, where=managed)
         orchard = farmed & (fields["orchard"] > 0) & parcel.may_be_orchard
         if gsd_m <= FINE_GSD_M:
             tram = farmed & (np.abs(_within(parcel.across_m, 24.0) - 12.0) < 0.9)
@@ -120,12 +139,12 @@ class Landscape:
 
         lane, highway = np.abs(fields["lane"]) < 4.0, np.abs(fields["highway"]) < 8.0
         town = fields["urban"] + 0.5 * ragged > 0
-        lake, river = fields["lake"] + 0.2 * ragged > 0, fields["river"] + 3.0 * patch < 0
+        # The middle line is what is linear between nodes: the distance from it has a kink where the river is.
+        bank_m = np.abs(fields["river"]) - fields["river_width"] / 2
+        lake, river = fields["lake"] + 0.2 * ragged > 0, bank_m + 2.0 * patch < 0
         angle = self.parcels.town_angle_rad
         if after:
-            built = paint_changes(
-                self.changes, points, cover, patch=patch, river_m=fields["river"], town_angle_rad=angle
-            )
+            built = paint_changes(self.changes, points, cover, patch=patch, river_m=bank_m, town_angle_rad=angle)
             town |= built.new_town
             highway |= built.new_road
         paint_town(cover, town & ~highway, points, angle_rad=angle, fine=fine, patch=patch)
@@ -135,7 +154,7 @@ class Landscape:
         cover[highway] = CODE["road"]
 
         wooded = (cover == CODE["broadleaf"]) | (cover == CODE["conifer"])
-        np.copyto(brightness, self.crown.sample(points), where=wooded)
+        np.copyto(brightness, self.crown.sample(points) + 0.7 * tone, where=wooded)
         level = np.clip(np.rint(16 + 15 * brightness), 1, BRIGHTNESS_LEVELS - 1).astype(np.uint16)
         middle = (GREEN_LEVELS - 1) / 2
         level |= np.clip(np.rint(middle * (1 + green)), 0, GREEN_LEVELS - 1).astype(np.uint16) << BRIGHTNESS_BITS
@@ -175,8 +194,8 @@ def make_landscape(seed: int, name: str, biome: Biome, half_side_m: float) -> La
         return smooth_field(generator(seed, name, key), nodes, wavelength_m / LATTICE_M, roughness=roughness)
 
     river_line = _line_distance(field("river", 4500, 0.02), LATTICE_M)
-    width = biome.river_width_m * (1 + 0.35 * field("river width", 1200))
-    river = np.abs(river_line) - np.maximum(width, 12) / 2
+    width = np.maximum(biome.river_width_m * (1 + 0.35 * field("river width", 1200)), 14)
+    river = np.abs(river_line) - width / 2
     near_river = np.exp(-np.maximum(river, 0) / 350)
     elevation = field("elevation", 3200, 0.15) * (1 - 0.7 * near_river) - 0.8 * near_river
     height = elevation * biome.relief_m
@@ -201,7 +220,21 @@ def make_landscape(seed: int, name: str, biome: Biome, half_side_m: float) -> La
     fields = _above(field("fields", 2000, 0.05) - 4 * slope, biome.fields, land & (forest < 0) & (bare < 0))
     orchard = _above(field("orchard", 1500), biome.orchard, fields > 0)
     stack = np.stack(
-        [river, highway, lane, lake, urban, bare, forest, conifer, wet, fields, orchard, field("domain", 2200)]
+        [
+            river_line,
+            width,
+            highway,
+            lane,
+            lake,
+            urban,
+            bare,
+            forest,
+            conifer,
+            wet,
+            fields,
+            orchard,
+            field("domain", 2200),
+        ]
     ).astype(np.float32)
     return Landscape(
         name=name,
@@ -213,6 +246,7 @@ def make_landscape(seed: int, name: str, biome: Biome, half_side_m: float) -> La
         fine=texture(generator(seed, name, "fine"), wavelength_m=5, cell_m=1.0),
         patch=texture(generator(seed, name, "patch"), wavelength_m=45, cell_m=4.0),
         crown=texture(generator(seed, name, "crown"), wavelength_m=9, cell_m=1.0),
+        character=Character.draw(generator(seed, name, "character")),
     )
 
 
@@ -226,7 +260,7 @@ def with_changes(landscape: Landscape, seed: int, *, share: float) -> Landscape:
     changes = draw_changes(
         generator(seed, landscape.name, "changes"),
         cover,
-        lattice.fields[_FIELDS.index("river")],
+        np.abs(lattice.fields[_FIELDS.index("river")]) - lattice.fields[_FIELDS.index("river_width")] / 2,
         axis_m=axis,
         half_side_m=landscape.half_side_m,
         share=share,

@@ -105,7 +105,10 @@ def render(seed: int, region: Region, landscape: Landscape, scene: Scene) -> Ren
     if fine_grid.gsd_m <= FINE_GSD_M:
         _cast_shadows(states, scene, fine_grid.gsd_m)
     table = reflectance_table(
-        sensor.bands, soil=landscape.biome.soil, northern_day=northern_day(scene.when, south=region.south)
+        sensor.bands,
+        soil=landscape.biome.soil,
+        northern_day=northern_day(scene.when, south=region.south),
+        character=landscape.character,
     )
     reflectance = []
     for index, band in enumerate(sensor.bands):
@@ -172,7 +175,7 @@ def _through_air(ground: Floats, layer: Layer, band: Band, scene: Scene, rng: np
     seen = ground * layer.light
     # Skylight fills shadows, blue more than infrared.
     seen *= 1 - layer.shadow * (0.80 - 0.30 * wavelength**-2)
-    seen = seen * (1 + 0.015 * float(rng.standard_normal())) + (0.004 + 0.002 * layer.haze) * wavelength**-2
+    seen = seen * (1 + 0.025 * float(rng.standard_normal())) + (0.005 + 0.003 * layer.haze) * wavelength**-2
     bright = band_response("cloud", band) * (0.85 + 0.05 * layer.haze)
     seen += layer.cloud * (bright - seen)
     noise = rng.standard_normal(seen.shape, dtype=np.float32)
