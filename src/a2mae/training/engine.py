@@ -17,9 +17,10 @@ from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.strategies.strategy import Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from a2mae.training.spec import HardwareSpec, RunSpec
+from a2mae.training.step import TrainStep
 from a2mae.training.strict_json import SpecificationError
 
 _LOG = logging.getLogger(__name__)
@@ -71,18 +72,24 @@ def process_counts(hardware: HardwareSpec) -> tuple[int, int]:
 def _strategy(hardware: HardwareSpec, world_size: int) -> Strategy | str:
     timeout = datetime.timedelta(seconds=hardware.timeout_s)
     if hardware.strategy == "fsdp":
-        return ModelParallelStrategy(parallelize_fn=_shard, timeout=timeout)
+        # Lightning's default would split the tensors of a layer within a machine; here data is what is split.
+        return ModelParallelStrategy(
+            parallelize_fn=_shard, data_parallel_size=world_size, tensor_parallel_size=1, timeout=timeout
+        )
     if hardware.strategy == "ddp" or world_size > 1:
         return DDPStrategy(timeout=timeout)
     return "auto"
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """FSDP2 over transformer blocks, then over what is left."""
+    """FSDP2 over transformer blocks, then over what is left of the model."""
+    assert isinstance(module, TrainStep)
     data_mesh = mesh["data_parallel"]
     for child in module.modules():
         if isinstance(child, nn.ModuleList):
             for block in child:
                 fully_shard(block, mesh=data_mesh)
-    fully_shard(module, mesh=data_mesh)
+    fully_shard(module.model, mesh=data_mesh)
+    # Features are asked for outside of `forward`: that too has to gather the weights.
+    register_fsdp_forward_method(module.model, "forward_features")
     return module

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
 from a2mae.training.checkpoints import Checkpoint, Checkpoints
@@ -284,6 +285,8 @@ class Trainer:
             if full_measure:
                 row["held_out_loss"] = self._score = self._held_out.loss(self._model, self._spec.seed)
                 row["same_place_accuracy"] = self._held_out.same_place_accuracy(features)
+        if isinstance(self._model, FSDPModule):
+            self._model.reshard()  # no backward pass follows that would do it
         self._model.train()
         return row
 
@@ -348,10 +351,7 @@ class Trainer:
     def _finish(self) -> None:
         """Write the model directory and the reconstructions."""
         spec = self._spec
-        if self._average is not None:  # what is kept is the average
-            for name, parameter in self._model.named_parameters():
-                parameter.data.copy_(self._average.tensors[name])
-        self._model.eval()
+        state = capture(self._plain_module, self._optimizer, self._average)
         metrics = {
             **{key: value for key, value in self.summary.items() if "/" not in key},
             "method": spec.method,
@@ -361,10 +361,16 @@ class Trainer:
             "held_out_sets": 0 if self._held_out.from_training else len(self._held_out.positions),
         }
         if self._fabric.is_global_zero:
+            # A model of its own: ours may be spread over processes, and what is kept may be the moving average.
+            model = create_model(spec.model.name, **model_options(spec)).to(self._fabric.device)
+            model.load_state_dict({name.removeprefix("model."): value for name, value in state["model"].items()})
+            if self._average is not None:
+                model.load_state_dict(state["average"], strict=False)  # it has no buffers
+            model.eval()
             if spec.logging.reconstructions:
-                panels, captions = write_reconstructions(self._run_dir, spec, self._model, self._reader, self._held_out)
+                panels, captions = write_reconstructions(self._run_dir, spec, model, self._reader, self._held_out)
                 self.tracker.pictures("reconstructions", panels, captions, self._step)
-            write_results(self._run_dir, spec, self._model, metrics)
+            write_results(self._run_dir, spec, model, metrics)
         self._fabric.barrier()
 
 

@@ -60,7 +60,8 @@ def restore(
     for path, value in groups["optimizer"].items():
         name, _, key = path.rpartition("/")
         moments.setdefault(name, {})[key] = value
-    layout = get_optimizer_state_dict(module, optimizer, options=_FULL)["param_groups"]
+    # Asked for without gathering: the gathered one is given to the first process only.
+    layout = get_optimizer_state_dict(module, optimizer)["param_groups"]
     set_optimizer_state_dict(
         module,
         optimizer,

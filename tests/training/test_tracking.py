@@ -1,0 +1,37 @@
+"""W&B is a sink: offline it holds what our own files hold; without it training works."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from training_runs import make_spec
+
+from a2mae.training.loop import train
+from a2mae.training.stopping import StopRequest
+from a2mae.training.tracking import NoTracker, make_tracker
+
+
+def test_an_offline_run_is_written_with_metrics_and_pictures(tmp_path: Path, store, monkeypatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    spec = make_spec(tmp_path / "run", store, wandb_project="a2mae-test")
+    assert train(tmp_path / "run", spec, StopRequest())
+    (folder,) = (tmp_path / "run" / "wandb").glob(f"offline-run-*-pretrain-{spec.identity[:12]}")
+    log = next(folder.glob("*.wandb")).read_bytes()
+    for name in (b"effective_rank", b"held_out_loss", b"samples_per_s", b"a2mae_vit_tiny_patch8"):
+        assert name in log
+    assert len(list((folder / "files" / "media" / "images").glob("reconstructions_*.png"))) == 2
+
+
+def test_without_wandb_or_when_disabled_nothing_is_tracked(tmp_path: Path, store, monkeypatch, caplog) -> None:
+    spec = make_spec(tmp_path, store, wandb_project="a2mae-test")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert isinstance(make_tracker(spec, tmp_path), NoTracker)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert isinstance(make_tracker(spec, tmp_path), NoTracker)
+    assert "wandb is not installed" in caplog.text
