@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,22 @@ def test_bf16_keeps_weights_in_fp32_and_follows_fp32(tmp_path: Path, store, refe
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
     for one, other in zip(read_record(reference / "metrics.csv"), read_record(tmp_path / "metrics.csv"), strict=True):
         assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=0.02)
+
+
+def test_recomputed_activations_change_nothing(tmp_path: Path, store, reference: Path) -> None:
+    train(tmp_path, make_spec(tmp_path, store, activation_checkpointing=True), StopRequest())
+    assert weights(tmp_path) == weights(reference)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_and_eager_losses_agree_over_200_steps(tmp_path: Path, store) -> None:
+    curves = []
+    for name, compiled in (("eager", False), ("compiled", True)):
+        run_dir = tmp_path / name
+        train(run_dir, make_spec(run_dir, store, steps=200, interval=20, compile=compiled), StopRequest())
+        curves.append([float(row["loss"]) for row in read_record(run_dir / "metrics.csv")])
+    np.testing.assert_allclose(*curves, rtol=5e-3)
 
 
 def test_the_moving_average_is_kept_and_resumed(tmp_path: Path, store, reference: Path) -> None:

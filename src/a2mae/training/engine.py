@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+from functools import partial
 
 import torch
 from lightning.fabric import Fabric
@@ -18,7 +19,9 @@ from lightning.fabric.strategies.strategy import Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.utils.checkpoint import checkpoint
 
+from a2mae.models import Pretrainer
 from a2mae.training.spec import HardwareSpec, RunSpec
 from a2mae.training.step import TrainStep
 from a2mae.training.strict_json import SpecificationError
@@ -67,6 +70,16 @@ def process_counts(hardware: HardwareSpec) -> tuple[int, int]:
         return hardware.devices, hardware.nodes
     gpus = 0 if hardware.accelerator == "cpu" else torch.cuda.device_count()
     return max(1, gpus), hardware.nodes
+
+
+def recompute_activations(model: Pretrainer) -> None:
+    """Keep only the inputs of the encoder's blocks and compute the rest again in the backward pass.
+
+    Args:
+        model: Changed in place; its weights keep their names.
+    """
+    for block in model.encoder.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _strategy(hardware: HardwareSpec, world_size: int) -> Strategy | str:

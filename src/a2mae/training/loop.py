@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
 from a2mae.training.checkpoints import Checkpoint, Checkpoints
-from a2mae.training.engine import make_fabric
+from a2mae.training.engine import make_fabric, recompute_activations
 from a2mae.training.held_out import HeldOut, feature_statistics
 from a2mae.training.optim import MovingAverage, learning_rate, make_optimizer, set_learning_rate
 from a2mae.training.prepare import prepare
@@ -104,7 +104,10 @@ class Trainer:
         torch.manual_seed(spec.seed)  # every process starts from the same weights
         self._model: Pretrainer = create_model(spec.model.name, **model_options(spec))
         self._plain_module = TrainStep(self._model, len(spec.data.sensors))
-        self._module = fabric.setup_module(self._plain_module)
+        if spec.numerics.activation_checkpointing:
+            recompute_activations(self._model)
+        compiled = torch.compile(self._plain_module) if spec.numerics.compile else self._plain_module
+        self._module = fabric.setup_module(cast(torch.nn.Module, compiled))
         self._optimizer = make_optimizer(self._model, spec.optimizer)
         self._stepper = cast(torch.optim.Optimizer, fabric.setup_optimizers(self._optimizer))
         decay = spec.optimizer.ema_decay
