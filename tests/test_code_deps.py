@@ -16,6 +16,10 @@ FILES = {
     "run/__main__.py": "from a2mae.run.loop import go",
     "run/loop.py": "",
     "run/other.py": "",
+    "some/__init__.py": "",
+    "some/needed.py": "",
+    "some/other.py": "",
+    "some/another.py": "",
     "whole/__init__.py": "",
     "whole/one.py": "",
     "pipelines/__init__.py": "",
@@ -25,7 +29,8 @@ FILES = {
     "pipelines/go/nodes.py": (
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from a2mae.unused import X\n"
-        "def f():\n    from a2mae import tool\n    import a2mae.whole.one\n    start('a2mae.run')\n"
+        "def f():\n    from a2mae import tool\n    from a2mae.some import needed\n    import a2mae.whole.one\n"
+        "    start('a2mae.run')\n"
     ),
 }
 
@@ -41,13 +46,12 @@ def source(tmp_path: Path) -> Path:
 
 def test_follows_what_runs_and_nothing_else(source: Path):
     assert code_of("a2mae.pipelines.go", source) == [
-        "src/a2mae/__init__.py",
         "src/a2mae/base.py",
         "src/a2mae/pipelines/__init__.py",
         "src/a2mae/pipelines/go",
-        "src/a2mae/run/__init__.py",
-        "src/a2mae/run/__main__.py",
-        "src/a2mae/run/loop.py",
+        "src/a2mae/run",
+        "src/a2mae/some/__init__.py",
+        "src/a2mae/some/needed.py",
         "src/a2mae/tool.py",
         "src/a2mae/whole",
     ]

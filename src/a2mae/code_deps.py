@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "a2mae"
+MOST = 2 / 3
 
 
 def code_of(package: str, source: Path) -> list[str]:
     """Files that a stage's code consists of, as paths that begin with the source folder's name.
 
     Imports inside functions count. So does a string that is a package with a `__main__` (a process is started as
-    `python -m a2mae.training`). A folder stands for its files where all of them are needed.
+    `python -m a2mae.training`). A folder stands for its files where most of them are needed: shorter, and it does not
+    change with every new file.
 
     Args:
         package: For example `a2mae.pipelines.pretrain`.
@@ -24,9 +26,11 @@ def code_of(package: str, source: Path) -> list[str]:
     """
     todo = [_file(package, source), *_folder(package, source).glob("*.py")]
     found: set[Path] = set()
+    # The package's own file: its version and lazy conveniences are no part of a stage.
+    root = source / PACKAGE / "__init__.py"
     while todo:
         file = todo.pop()
-        if file is None or file in found:
+        if file is None or file in found or file == root:
             continue
         found.add(file)
         for name in _names(file, source):
@@ -56,8 +60,6 @@ def _parents(name: str) -> list[str]:
 def _names(file: Path, source: Path) -> set[str]:
     """Dotted names of this package that a file mentions in imports or as a program to start."""
     names: set[str] = set()
-    if file == source / PACKAGE / "__init__.py":
-        return names  # its lazy conveniences are no part of a stage
     for node in _nodes(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -79,10 +81,10 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _collapsed(files: set[Path]) -> set[Path]:
-    """Whole folders in place of their files, except the package itself and the shell's shared folders."""
+    """Folders in place of their files where at least `MOST` of them are needed."""
     result = set(files)
     for folder in {file.parent for file in files}:
         inside = set(folder.rglob("*.py"))
-        if inside <= files and folder.name != PACKAGE:
+        if len(inside & files) >= MOST * len(inside) and folder.name not in (PACKAGE, "pipelines"):
             result = {path for path in result if folder not in path.parents} | {folder}
     return {path for path in result if not any(parent in result for parent in path.parents)}

@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 from skimage.registration import phase_cross_correlation
 
 from a2mae.stssd.matching import Picture, compare
-from a2mae.stssd.registration import Match, RegistrationParameters, match, structure, work_gsd_m
+from a2mae.stssd.registration import Match, match, structure, work_gsd_m
+from a2mae.stssd.registration_parameters import RegistrationParameters
 
 SETTINGS = RegistrationParameters()
 NOW = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)

@@ -28,11 +28,12 @@ from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, reject
 from a2mae.stssd.parallel import run_all
 from a2mae.stssd.pooling import Offsets, pool, positions
 from a2mae.stssd.rasters import RasterReader, ReadError
+from a2mae.stssd.registration_parameters import CloudParameters
 from a2mae.stssd.scenes import Scene, assets_to_json, scenes_from_table
 from a2mae.stssd.store import Folder
 from a2mae.stssd.store_writer import SensorPlan, Shard, StoreWriter
 from a2mae.stssd.survey import Place, Refusal, Surveyed
-from a2mae.stssd.warp import CloudParameters, Footprint, encode, read_image
+from a2mae.stssd.warp import Footprint, encode, read_image
 
 logger = logging.getLogger(__name__)
 

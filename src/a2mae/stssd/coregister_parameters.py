@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from a2mae.parameters import Parameters
-from a2mae.stssd.registration import RegistrationParameters
+from a2mae.stssd.registration_parameters import CloudParameters, RegistrationParameters
 from a2mae.stssd.sets import QualityParameters, Recipe
-from a2mae.stssd.warp import CloudParameters
 
 
 class CoregisterParameters(Parameters):

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from a2mae.stssd.registration import Match, RegistrationParameters, Structure, match, structure, work_gsd_m
+from a2mae.stssd.registration import Match, Structure, match, structure, work_gsd_m
+from a2mae.stssd.registration_parameters import RegistrationParameters
 
 _WINDOW_PX = 256  # side of the windows of the second look, in pixels of the pair's coarser sensor
 _WINDOW_PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))

@@ -16,10 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import ndimage
-
-from a2mae.parameters import Parameters
 
 _KNOWN_SHARE = 0.9  # a work pixel needs this share of its kernel valid
 _TILES = 4  # per axis, for the jackknife
@@ -27,27 +24,6 @@ _NOISE_MARGIN_PX = 8  # lags beyond the search range that show how high chance p
 _FINE_STEP_PX = 0.1
 _FINE_REACH_PX = 1.5
 _MIN_WORK_PX, _MAX_WORK_PX = 32, 256
-
-
-class RegistrationParameters(Parameters):
-    """When images are moved, and how far at most. Pixels are those of the coarser sensor of a pair."""
-
-    enabled: bool = Field(default=True, description="False keeps every provider's position (flagged nominal).")
-    max_shift_px: float = Field(
-        default=3.5, gt=0, le=16, description="Search range; a peak at its edge is not believed."
-    )
-    max_error_px: float = Field(
-        default=0.2, gt=0, description="Largest jackknife standard error that counts as registered."
-    )
-    min_significance: float = Field(
-        default=5.5, ge=0, description="Height of the peak above the other lags, in their standard deviations."
-    )
-    min_known_fraction: float = Field(
-        default=0.15, gt=0, le=1, description="Share of the footprint that both must show clearly."
-    )
-    pool_locations: int = Field(
-        default=3, ge=1, description="A scene's shift is the median over its locations where at least so many agree."
-    )
 
 
 @dataclass(frozen=True, eq=False)

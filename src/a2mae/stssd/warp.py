@@ -8,27 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import Field
 from rasterio.transform import Affine
 
-from a2mae.parameters import Parameters
 from a2mae.sensors import Encoding, Sensor
 from a2mae.stssd.masks import PixelClass, bright_white, decode_mask, grow, visible_bands
 from a2mae.stssd.rasters import RasterReader, ReadError
+from a2mae.stssd.registration_parameters import CloudParameters
 from a2mae.stssd.scenes import BandAsset, CloudTest, Scene
-
-
-class CloudParameters(Parameters):
-    """How clouds and shadows are told."""
-
-    probability_threshold: float = Field(default=0.4, ge=0, le=1, description="Cloud probability that counts as cloud.")
-    brightness_threshold: float = Field(
-        default=0.35, gt=0, description="Brightness test: least reflectance of the darkest visible band of a cloud."
-    )
-    whiteness_threshold: float = Field(
-        default=0.3, gt=0, description="Brightness test: largest spread of the visible bands relative to their mean."
-    )
-    buffer_m: float = Field(default=30.0, ge=0, description="Clouds and shadows are widened by this many metres.")
 
 
 @dataclass(frozen=True, eq=False)

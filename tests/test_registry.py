@@ -1,0 +1,117 @@
+"""The registry: every stage is there, chained by the environment's configuration, and listing them stays light."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+import yaml
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from pydantic import BaseModel
+
+from a2mae import pipeline_registry
+from a2mae.pipelines.report.pipeline import OUTPUTS_SHOWN
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def project():
+    bootstrap_project(ROOT)
+    yield
+    pipeline_registry.use_chain(pipeline_registry.STAGES)
+
+
+def chain_of(env: str) -> tuple[str, ...]:
+    text = (ROOT / "conf" / env / "parameters_chain.yml").read_text("utf-8")
+    return tuple(yaml.safe_load(text)["chain"])
+
+
+def open_context(env: str | None):
+    with KedroSession.create(project_path=ROOT, env=env, save_on_close=False) as session:
+        return session.load_context()
+
+
+def nodes_of(stages: tuple[str, ...]) -> set[str]:
+    return {node.name for stage in stages for node in pipelines[stage].nodes}
+
+
+def test_every_stage_is_registered_with_nodes():
+    open_context(None)
+    assert set(pipelines) == {*pipeline_registry.STAGES, "__default__"}
+    assert all(pipelines[stage].nodes for stage in pipeline_registry.STAGES)
+
+
+@pytest.mark.parametrize("env", ["base", "real_samples"])
+def test_default_pipeline_is_the_chain_of_the_environment(env):
+    open_context(env)
+    assert {node.name for node in pipelines["__default__"].nodes} == nodes_of(chain_of(env))
+
+
+def test_environments_can_be_opened_one_after_the_other():
+    open_context("real_samples")
+    short = len(pipelines["__default__"].nodes)
+    open_context("base")
+    assert len(pipelines["__default__"].nodes) > short
+
+
+@pytest.mark.parametrize("env", ["base", "real_samples"])
+def test_report_is_made_last(env):
+    open_context(env)
+    order = [node.name for node in pipelines["__default__"].nodes]
+    assert order[-1] == "build_report"
+    (report,) = pipelines["report"].nodes
+    for stage in chain_of(env):
+        if stage != "report":
+            assert set(report.inputs) & pipelines[stage].all_outputs(), f"the report does not wait for {stage}"
+
+
+def test_report_shows_only_what_its_stage_makes():
+    open_context("base")
+    for stage, names in OUTPUTS_SHOWN.items():
+        assert set(names) <= pipelines[stage].all_outputs(), stage
+
+
+@pytest.mark.parametrize("env", ["base", "real_samples"])
+def test_every_dataset_between_stages_is_in_the_catalog(env):
+    context = open_context(env)
+    declared = context.catalog
+    for stage in chain_of(env):
+        free = {name for name in pipelines[stage].inputs() | pipelines[stage].outputs() if not name.startswith("param")}
+        missing = {name for name in free if name not in declared}
+        assert not missing, f"{stage}: not in conf/base/catalog_*.yml: {sorted(missing)}"
+
+
+def test_every_parameter_group_is_validated():
+    open_context("base")
+    for stage in pipeline_registry.STAGES:
+        for node in pipelines[stage].nodes:
+            hints = get_type_hints(node.func)  # raises where a name is imported for type checking only
+            names = list(inspect.signature(node.func).parameters)
+            inputs = node._inputs if isinstance(node._inputs, dict) else dict(zip(names, node.inputs, strict=False))
+            for argument, dataset in inputs.items():
+                if dataset.startswith("params:") and dataset != "params:chain":
+                    model = hints.get(argument)
+                    assert isinstance(model, type) and issubclass(model, BaseModel), f"{node.name}: {dataset}"
+                    assert model.model_config.get("extra") == "forbid", f"{node.name}: {dataset}"
+
+
+def test_unknown_stage_in_the_chain_is_refused():
+    with pytest.raises(ValueError, match=r"names no stage: embd; stages are simulate"):
+        pipeline_registry.use_chain(("ingest", "embd"))
+
+
+def test_listing_the_pipelines_imports_no_heavy_library():
+    code = (
+        "import sys; from a2mae.pipeline_registry import register_pipelines; register_pipelines();"
+        "heavy = {'torch', 'lightning', 'rasterio', 'geopandas', 'wandb', 'zarr', 'dask', 'plotly'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)) or None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT / "src")}
+    )
+    assert done.returncode == 0, f"imported while listing: {done.stderr.strip()[-300:]}"
