@@ -13,7 +13,7 @@ from a2mae.reporting.blocks import Arrow, Table
 from a2mae.reporting.sections.image_sets import choose_sets, image_sets
 from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, masking_seen, reconstructions
-from a2mae.reporting.sections.provenance import provenance, without_places
+from a2mae.reporting.sections.provenance import provenance
 from a2mae.reporting.sections.registration import refused, registration
 from a2mae.reporting.sections.registration_truth import registration_errors, registration_truth
 from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores
@@ -192,11 +192,6 @@ def test_provenance_has_the_hashes(inputs):
     assert rows["image-set store, sha256 of its content"] == ("5e" * 32,)
     assert rows["model, data manifest hash"] == ("5e" * 32,)
     assert rows["simulation, seed"] == ("7",)
-
-
-def test_configuration_loses_absolute_paths_only():
-    given = {"a": "/home/x/scenes", "b": ["C:\\data\\y", "rel/z", 3], "c": {"d": "https://host/p"}}
-    assert without_places(given) == {"a": "…/scenes", "b": ["…/y", "rel/z", 3], "c": {"d": "https://host/p"}}
 
 
 def test_numbers_that_were_not_measured_are_dashes():

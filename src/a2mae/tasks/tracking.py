@@ -7,9 +7,11 @@ import logging
 import os
 from collections.abc import Mapping
 
+from a2mae.privacy import without_places
 from a2mae.tasks.checkpoint import Finetuned
 from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.run import TaskResult
+from a2mae.training.tracking import private_settings
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +39,9 @@ def track(options: TaskParameters, models: Mapping[str, Finetuned], result: Task
         project=PROJECT,
         name=options.task,
         job_type=options.task,
-        config=options.model_dump(mode="json"),
+        config=without_places(options.model_dump(mode="json")),  # type: ignore[arg-type]
         mode=mode,  # type: ignore[arg-type]  # wandb itself names the modes that it knows
-        settings=wandb.Settings(console="off", silent=True),
+        settings=private_settings(),
     )
     for moments in zip(*(models[start].history for start in models), strict=True):
         row = {f"{start}/loss": moment.loss for start, moment in zip(models, moments, strict=True)}

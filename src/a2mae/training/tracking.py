@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from a2mae.privacy import without_places
 from a2mae.training.spec import RunSpec
 from a2mae.training.strict_json import to_json
 
@@ -44,6 +45,18 @@ class NoTracker:
         """Do nothing."""
 
 
+def private_settings() -> Any:  # noqa: ANN401 (wandb.Settings: wandb is optional)
+    """Settings of every run: system metrics yes, but no name of the machine, path or address of the repository.
+
+    The code's commit stands in the model directory.
+    """
+    import wandb  # noqa: PLC0415 (optional: a training machine need not have it)
+
+    return wandb.Settings(
+        console="off", silent=True, host="local", x_disable_meta=True, disable_git=True, x_save_requirements=False
+    )
+
+
 class WandbTracker:
     """One W&B run. Offline unless `WANDB_MODE` says otherwise: nothing is sent that nobody asked to send."""
 
@@ -59,10 +72,10 @@ class WandbTracker:
             name=f"pretrain-{spec.method}",
             job_type="pretrain",
             dir=str(run_dir),
-            config=to_json(spec) | {"identity": spec.identity},
+            config=without_places(to_json(spec) | {"identity": spec.identity}),  # type: ignore[arg-type]
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             resume="allow",
-            settings=wandb.Settings(console="off", silent=True),
+            settings=private_settings(),
         )
 
     def log(self, row: Mapping[str, float | int | None], step: int) -> None:

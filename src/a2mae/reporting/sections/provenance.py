@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import PurePosixPath, PureWindowsPath
 
+from a2mae.privacy import without_places
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Block, Code, Section, Table
 from a2mae.reporting.inputs import ReportInputs
@@ -44,22 +43,6 @@ def provenance(inputs: ReportInputs) -> Section:
         " the same data.",
         tuple(blocks),
     )
-
-
-def without_places(value: object) -> object:
-    """The configuration without this machine's absolute paths: only their last part is kept.
-
-    A report is passed on; where somebody's folders lie is nobody's business and would differ between machines.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): without_places(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_places(item) for item in value]
-    if isinstance(value, str):
-        for flavour in (PurePosixPath(value), PureWindowsPath(value)):
-            if flavour.is_absolute():
-                return f"…/{flavour.name}"
-    return value
 
 
 def _short(value: object) -> str:
