@@ -72,7 +72,7 @@ def test_encoder_features_are_the_encoders(pretrained, data):
     from a2mae.models.checkpoint import load_encoder
 
     encoder = load_encoder(pretrained)
-    plan = plan_inputs(data, ("red", "green", "blue") * 2, STATISTICS, bands_per_view=3)
+    plan = plan_inputs(data, ("red", "green", "blue") * 2, STATISTICS, bands_per_view=3, location=True)
     batch = TaskInputs(data, plan).batch(np.arange(3))
     with torch.no_grad():
         tokens = encoder.forward_features(

@@ -175,7 +175,9 @@ def test_inputs_are_normalised_as_the_encoder_was_taught(pretrained, data):
     physical = data[Task.SEGMENT].read(np.array([3])).images
     np.testing.assert_allclose(batch.images.numpy(), (physical - 0.05) / 0.03, atol=1e-5)
     assert batch.gsd_m.tolist() == [10.0]
-    assert batch.lonlat_deg.tolist() == [[11.0, 47.0]]
+    assert batch.lonlat_deg is None  # unless it is asked for
+    told = TaskInputs(data[Task.SEGMENT], dataclasses.replace(plan, location=True)).batch(np.array([3]))
+    assert told.lonlat_deg.tolist() == [[11.0, 47.0]]
 
 
 def test_an_unknown_sensor_is_normalised_by_its_training_split(data):

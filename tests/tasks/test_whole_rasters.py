@@ -60,7 +60,7 @@ def encoder():
 
 @pytest.fixture
 def plan():
-    return plan_bands(SENTINEL2, RGB, STATISTICS, bands_per_view=3)
+    return plan_bands(SENTINEL2, RGB, STATISTICS, bands_per_view=3, location=True)
 
 
 def embed(encoder, plan, scene, path, **options):
@@ -164,7 +164,7 @@ def finetuned(tmp_path_factory):
         encoder = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=3, decoder_dim=32).encoder
         write_task_data(folder / task, spec_for(task), make_samples(task, count=40, size=32))
         data = TaskData(folder / task)
-        plan = plan_inputs(data, RGB, STATISTICS, bands_per_view=3)
+        plan = plan_inputs(data, RGB, STATISTICS, bands_per_view=3, location=True)
         model = TaskModel(encoder, HeadConfig(task, "linear", len(data.spec.class_names)))
         recipe = FinetuneParameters(steps=60, batch_size=16, lr=4e-3, warmup_steps=5)
         finetune(model, TaskInputs(data, plan), data.rows("train"), recipe, seed=0, device=CPU)

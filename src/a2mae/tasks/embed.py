@@ -143,7 +143,7 @@ def _tokens(
 ) -> torch.Tensor:
     """Patch tokens `(B, N, D * views)` of windows, final norm applied."""
     count = len(images)
-    lonlat = torch.tensor(lonlat_deg, dtype=torch.float64, device=images.device)
+    lonlat = torch.tensor(lonlat_deg, dtype=torch.float64, device=images.device) if plan.location else None
     day = None if raster.day is None else torch.full((count,), raster.day, device=images.device)
     wavelength = torch.tensor(plan.center_wavelength_nm, device=images.device)
     parts = []

@@ -35,6 +35,7 @@ class InputPlan:
         mean: Per sensor and band, physical units.
         std: Per sensor and band.
         normalised_by: Per sensor: "model" (statistics of pretraining) or "data" (statistics of the training split).
+        location: Tell the encoder where an image lies; a held-out place's code is one that no training has seen.
     """
 
     bands: tuple[str, ...]
@@ -44,6 +45,7 @@ class InputPlan:
     mean: tuple[tuple[float, ...], ...]
     std: tuple[tuple[float, ...], ...]
     normalised_by: tuple[str, ...]
+    location: bool = False
 
     @property
     def views(self) -> int:
@@ -65,11 +67,17 @@ def input_plan_from_dict(data: Mapping[str, Any]) -> InputPlan:
         mean=tuple(tuple(row) for row in data["mean"]),
         std=tuple(tuple(row) for row in data["std"]),
         normalised_by=tuple(data["normalised_by"]),
+        location=bool(data["location"]),
     )
 
 
 def plan_inputs(
-    data: TaskData, bands: Sequence[str], normalisation: Normalisation, *, bands_per_view: int | None
+    data: TaskData,
+    bands: Sequence[str],
+    normalisation: Normalisation,
+    *,
+    bands_per_view: int | None,
+    location: bool = False,
 ) -> InputPlan:
     """Decide how task data enters an encoder.
 
@@ -81,6 +89,7 @@ def plan_inputs(
         bands: Names or common names.
         normalisation: The encoder's statistics.
         bands_per_view: How many bands the encoder takes at once; None for any number.
+        location: Tell the encoder where an image lies.
 
     Raises:
         TaskDataError: If the number of bands is not a multiple of `bands_per_view`, a band is absent, or the encoder
@@ -114,11 +123,17 @@ def plan_inputs(
         mean=tuple(means),
         std=tuple(stds),
         normalised_by=tuple(sources),
+        location=location,
     )
 
 
 def plan_bands(
-    sensor: Sensor, bands: Sequence[str], normalisation: Normalisation, *, bands_per_view: int | None
+    sensor: Sensor,
+    bands: Sequence[str],
+    normalisation: Normalisation,
+    *,
+    bands_per_view: int | None,
+    location: bool = False,
 ) -> InputPlan:
     """Decide how a raster of a sensor enters an encoder that was pretrained on that sensor.
 
@@ -127,6 +142,7 @@ def plan_bands(
         bands: Names or common names.
         normalisation: The encoder's statistics.
         bands_per_view: How many bands the encoder takes at once; None for any number.
+        location: Tell the encoder where an image lies.
 
     Raises:
         TaskDataError: If the encoder was not pretrained on the sensor or band, or the number of bands does not fit.
@@ -149,6 +165,7 @@ def plan_bands(
         mean=(tuple(mean for mean, _ in pairs),),
         std=(tuple(std for _, std in pairs),),
         normalised_by=("model",),
+        location=location,
     )
 
 
@@ -207,7 +224,7 @@ class TaskBatch:
     Attributes:
         images: `(B, T, C, H, W)` float32, normalised per sensor and band, 0 where not valid.
         gsd_m: `(B,)` metres per pixel.
-        lonlat_deg: `(B, 2)` centre in degrees; None where any sample's is not known.
+        lonlat_deg: `(B, 2)` centre in degrees; None where any sample's is not known or the plan leaves it out.
         day: `(B, T)` days since 1970-01-01; None where any is not known.
         wavelength_nm: `(C,)` centre wavelengths.
         targets: `(B,)` or `(B, H, W)` int64.
@@ -256,7 +273,7 @@ class TaskInputs:
         self._sensor = np.stack([table[column].map(position).to_numpy() for column in _sensor_columns(data)], axis=1)
         days = ["day_before", "day"] if times == 2 else ["day"]
         self._day = _known(table[days])
-        self._lonlat = _known(table[["lon", "lat"]])
+        self._lonlat = _known(table[["lon", "lat"]]) if plan.location else None
         self._gsd_m = table["gsd_m"].to_numpy(np.float32)
         self._mean = np.asarray(plan.mean, np.float32)
         self._std = np.asarray(plan.std, np.float32)

@@ -69,7 +69,8 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData) -> li
     encoder = load_encoder(pretrained)
     device = choose_device(options.device)
     width = bands_per_view(encoder)
-    plan = plan_inputs(data, options.bands, encoder_normalisation(pretrained), bands_per_view=width)
+    taught = encoder_normalisation(pretrained)
+    plan = plan_inputs(data, options.bands, taught, bands_per_view=width, location=options.location)
     inputs = TaskInputs(data, plan)
     rows: list[Row] = []
     for name in options.encoders:

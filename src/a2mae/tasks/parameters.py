@@ -96,6 +96,9 @@ class TaskParameters(Parameters):
     bands: tuple[str, ...] = Field(
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
+    location: bool = Field(
+        False, description="tell the encoder where an image lies; a held-out place's code is new to it"
+    )
     head: Literal["linear", "mean", "attentive", "conv", "upernet"] = Field("linear", description="see tasks/model.py")
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
         "difference_concat", description="change: how the two dates are joined"
@@ -128,6 +131,9 @@ class EvaluateParameters(Parameters):
     format: Literal["rgb_bytes", "eurosat_ms"] = Field("rgb_bytes", description="what the folder's files hold")
     folder_samples: int | None = Field(None, ge=100, description="use this many files of the folder; null: all")
     bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoders see")
+    location: bool = Field(
+        False, description="tell the encoder where an image lies; a held-out place's code is new to it"
+    )
     pool: Literal["cls", "mean"] = Field("cls", description="an encoder's vector: CLS token or mean patch token")
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
         ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
@@ -162,6 +168,7 @@ class EmbedParameters(Parameters):
     bands: tuple[str, ...] = Field(
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
+    location: bool = Field(False, description="tell the encoder where an image lies")
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
     batch_size: int = Field(8, ge=1, description="windows per forward pass")

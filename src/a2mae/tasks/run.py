@@ -73,7 +73,13 @@ def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, st
     """
     spec = data.spec
     encoder = load_encoder(pretrained)
-    plan = plan_inputs(data, options.bands, encoder_normalisation(pretrained), bands_per_view=bands_per_view(encoder))
+    plan = plan_inputs(
+        data,
+        options.bands,
+        encoder_normalisation(pretrained),
+        bands_per_view=bands_per_view(encoder),
+        location=options.location,
+    )
     if start == "random":
         encoder = random_twin(encoder, options.seed)
     torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts

@@ -111,7 +111,8 @@ class EmbeddingSource:
         sensor = _sensor(options.sensor, self.sensors)
         encoder = load_encoder(self.pretrained)
         width = bands_per_view(encoder)
-        plan = plan_bands(sensor, options.bands, encoder_normalisation(self.pretrained), bands_per_view=width)
+        taught = encoder_normalisation(self.pretrained)
+        plan = plan_bands(sensor, options.bands, taught, bands_per_view=width, location=options.location)
         if options.raster is not None:
             name, raster = Path(options.raster).name, raster_from_file(Path(options.raster), sensor, plan.bands)
         else:
