@@ -233,3 +233,34 @@ def test_any_rows_and_bands(built: Path, rows: list[int], order: list[int], coun
     got, valid = store.read(S2.id, rows, bands=order[:count])
     np.testing.assert_array_equal(got, everything[rows][:, order[:count]])
     np.testing.assert_array_equal(valid, everything_valid[rows])
+
+
+def test_a_store_on_s3_is_written_continued_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "not-a-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        options = {"endpoint_url": f"http://{host}:{port}"}
+        S3FileSystem(**options).mkdir("bucket")
+        url, plans = "s3://bucket/deep/sets.zarr", PLANS[:1]
+        writer = StoreWriter.create(url, plans, fingerprint="one", storage_options=options)
+        writer.write(writer.shards()[0], *content(writer.shards()[0]))
+        with pytest.raises(StoreTornError, match="did not finish"):
+            ImageSetStore.open(url, options)
+        writer = StoreWriter.create(url, plans, fingerprint="one", storage_options=options)
+        assert len(writer.pending()) == 2
+        for shard in writer.pending():
+            writer.write(shard, *content(shard))
+        writer.finish()
+        store = ImageSetStore.open(url, options)
+        store.verify()
+        np.testing.assert_array_equal(store.read(S2.id, [9, 8])[0], content(writer.shards()[2])[0][[1, 0]])
+        assert "endpoint" not in repr(store)
+    finally:
+        server.stop()
