@@ -194,6 +194,7 @@ def test_a_folder_replaces_the_simulation(world, tmp_path, monkeypatch):
     catalog = catalog_of(world, tmp_path / "data")
     asked = small("classify").model_dump()
     asked["data"]["folder"] = str(tmp_path / "set")
+    asked["bands"] = ("red", "green", "blue")  # what pictures have
     catalog["params:classify"] = MemoryDataset(TaskParameters(**asked))
     run(classify(), catalog)
     metrics = json.loads((tmp_path / "data" / "08_reporting" / "classify_metrics.json").read_text())
