@@ -6,6 +6,7 @@ from typing import Never
 
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import TablePreview
 
 from a2mae.stssd.store import Folder, ImageSetStore, StoreError, StoreMissingError
 
@@ -51,11 +52,12 @@ class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):
                 f"{self._filepath} has manifest {found[:12]}, {data[:12]} was built: did another run write it?"
             )
 
-    def preview(self) -> pd.DataFrame:
+    def preview(self) -> TablePreview:
         """Images per sensor, for kedro-viz."""
         store = self._open()
         rows = [(s, store.count(s), str(store.shape(s)), store.sensor(s).gsd_m) for s in store.sensors]
-        return pd.DataFrame(rows, columns=["sensor", "images", "bands, rows, columns", "gsd_m"])
+        table = pd.DataFrame(rows, columns=["sensor", "images", "bands, rows, columns", "gsd_m"])
+        return TablePreview(table.to_dict(orient="split"))
 
     def _open(self) -> ImageSetStore:
         return ImageSetStore.open(self._filepath, self._credentials)
