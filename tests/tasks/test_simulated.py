@@ -79,7 +79,7 @@ def best_offset(tables, truth, image):
 def test_truth_is_moved_as_the_image_was(world, registered, nominal, kind):
     tables = registered if kind == "registered" else nominal
     truth = Truth(world)
-    reference = tables.images[tables.images["is_reference"]].set_index("location_id")["scene_id"]
+    reference = tables.images[tables.images["is_reference"]].set_index("set_id")["scene_id"]
     far = []
     one_place = tables.images[tables.images["location_id"] == tables.images["location_id"].iloc[0]]
     for _, image in one_place.iterrows():

@@ -215,7 +215,7 @@ class _Cutter:
         images = images.assign(split=images["set_id"].map(split)).dropna(subset=["split"])
         self._images = images.sort_values(["location_id", "set_id", "datetime", "sensor"])
         reference = tables.images[tables.images["is_reference"]]
-        self._reference = reference.drop_duplicates("location_id").set_index("location_id")["scene_id"]
+        self._reference = reference.drop_duplicates("set_id").set_index("set_id")["scene_id"]
         self._locations = tables.locations.set_index("location_id")
 
     def single(self, *, by_image: bool) -> Iterator[Cut]:
@@ -286,11 +286,11 @@ def displacement_m(image: pd.Series, reference: pd.Series, truth: Truth) -> tupl
 
     Args:
         image: A row of the image table.
-        reference: `location_id` → scene id of the reference that all sets of the place share.
+        reference: `set_id` → scene id of the set's reference.
         truth: Knows every scene's own shift.
     """
     if image["registration"] == "registered":  # moved onto the reference: shares its displacement
-        return truth.shift_m(str(reference[image["location_id"]]))
+        return truth.shift_m(str(reference[image["set_id"]]))
     return truth.shift_m(str(image["scene_id"]))  # the reference itself, or left where its provider put it
 
 
