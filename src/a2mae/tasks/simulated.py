@@ -234,7 +234,7 @@ class _Cutter:
                 yield Cut((image,), window, target, str(image["split"]))
 
     def pairs(self) -> Iterator[Cut]:
-        """Windows of date pairs of one place, before and after the changes; both dates on the place's reference."""
+        """Windows of date pairs of one place, before and after the changes; both dates on one reference."""
         allowed = self._parameters.cross_sensor
         registered = self._images[self._images["registration"] != "nominal"]
         for _, images in registered.groupby("location_id", sort=True):
@@ -244,7 +244,8 @@ class _Cutter:
             together = {
                 (str(first["scene_id"]), str(second["scene_id"])): (first, second)
                 for first, second in product(before, after)
-                if allowed or first["sensor"] == second["sensor"]
+                if (allowed or first["sensor"] == second["sensor"])
+                and self._reference[first["set_id"]] == self._reference[second["set_id"]]
             }
             # The same season first: then what differs is change; other seasons follow as the budget allows.
             ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))
