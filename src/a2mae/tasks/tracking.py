@@ -39,6 +39,7 @@ def track(options: TaskParameters, models: Mapping[str, Finetuned], result: Task
         project=PROJECT,
         name=options.task,
         job_type=options.task,
+        dir=os.environ.get("WANDB_DIR"),  # wandb remembers the first it saw in a process
         config=without_places(options.model_dump(mode="json")),  # type: ignore[arg-type]
         mode=mode,  # type: ignore[arg-type]  # wandb itself names the modes that it knows
         settings=private_settings(),
