@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from timm.layers.attention_pool import AttentionPoolLatent
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,17 +58,23 @@ class AttentiveHead(nn.Module):
         return logits
 
 
-def token_norm(features: int) -> nn.Module:
-    """BatchNorm without affine on a level: a ViT's tokens share a large constant part that a LayerNorm would keep."""
-    return nn.BatchNorm2d(features, affine=False, eps=1e-6)
+def token_norm(features: int, *, batch: bool) -> nn.Module:
+    """What comes before a decoder.
+
+    Args:
+        features: Width D.
+        batch: BatchNorm without affine, for an encoder's own maps: a ViT's tokens share a large constant part, which a
+            LayerNorm would keep. Maps of two dates already fused have none, and take a LayerNorm.
+    """
+    return nn.BatchNorm2d(features, affine=False, eps=1e-6) if batch else LayerNorm2d(features)
 
 
 class LinearDecoder(nn.Module):
     """Each token predicts the classes of its own patch's pixels: one linear layer, no upsampling."""
 
-    def __init__(self, features: int, levels: int, classes: int, patch: int) -> None:
+    def __init__(self, features: int, levels: int, classes: int, patch: int, *, fused: bool = False) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([token_norm(features) for _ in range(levels)])
+        self.norms = nn.ModuleList([token_norm(features, batch=not fused) for _ in range(levels)])
         self.linear = nn.Conv2d(features * levels, classes * patch * patch, 1)
         self.shuffle = nn.PixelShuffle(patch)
 
@@ -81,9 +88,11 @@ class LinearDecoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A light decoder: levels projected, grown by pixel shuffle to half resolution, refined by convolutions."""
 
-    def __init__(self, features: int, levels: int, classes: int, patch: int, width: int = 64) -> None:
+    def __init__(
+        self, features: int, levels: int, classes: int, patch: int, *, fused: bool = False, width: int = 64
+    ) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([token_norm(features) for _ in range(levels)])
+        self.norms = nn.ModuleList([token_norm(features, batch=not fused) for _ in range(levels)])
         grow = max(patch // 2, 1)
         self.project = nn.Conv2d(features * levels, width * grow * grow // 4, 1)
         self.shuffle = nn.PixelShuffle(grow)

@@ -83,14 +83,15 @@ class TaskModel(nn.Module):
                 else LinearHead(features, config.classes, pool="cls" if config.head == "linear" else "mean")
             )
             return
+        fused = config.task is Task.DETECT_CHANGE
         if config.head == "linear":
             self.levels = self.levels[-1:]
-            self.head = LinearDecoder(features, 1, config.classes, patch)
+            self.head = LinearDecoder(features, 1, config.classes, patch, fused=fused)
         elif config.head == "conv":
-            self.head = ConvDecoder(features, len(self.levels), config.classes, patch)
+            self.head = ConvDecoder(features, len(self.levels), config.classes, patch, fused=fused)
         else:
             self.head = UPerNetHead(features, config.classes, patch)
-        if config.task is Task.DETECT_CHANGE:
+        if fused:
             self.fusion = ChangeFusion(features, len(self.levels), config.fusion)
 
     def forward(self, batch: TaskBatch) -> Tensor:
