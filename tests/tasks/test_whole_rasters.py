@@ -3,6 +3,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import torch
@@ -12,25 +13,28 @@ from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.checkpoint import Finetuned
 from a2mae.tasks.data import IGNORE, Task, TaskData, TaskDataError, write_task_data
-from a2mae.tasks.embed import Windows, block_vectors, embed_raster
+from a2mae.tasks.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.finetune import finetune
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs
 from a2mae.tasks.maps import map_raster
 from a2mae.tasks.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters
-from a2mae.tasks.rasters import RasterWindows, StripWriter, raster_from_file
+from a2mae.tasks.rasters import RasterWindows, StripWriter, mosaic, raster_from_file
 from helpers.task_samples import REFLECTANCE, SENTINEL2, make_samples, seen, spec_for
 
 CPU = torch.device("cpu")
 RGB = ("red", "green", "blue")
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
 UTM = "EPSG:32633"
+NAMES, ORIGIN = ("B04", "B03", "B02"), (500_000, 5_200_000)
 
 
-def write_raster(path, counts, *, nodata=0, crs=UTM, names=("B04", "B03", "B02"), **profile):
+def write_raster(
+    path, counts, *, nodata=0, crs=UTM, names=("B04", "B03", "B02"), origin=(500_000, 5_200_000), **profile
+):
     bands, height, width = counts.shape
     shape = {"count": bands, "height": height, "width": width, "dtype": counts.dtype.name, "nodata": nodata}
-    place = {"crs": crs, "transform": Affine(10, 0, 500_000, 0, -10, 5_200_000)} if crs else {}
+    place = {"crs": crs, "transform": Affine(10, 0, origin[0], 0, -10, origin[1])} if crs else {}
     with rasterio.open(path, "w", driver="GTiff", **shape, **place, **profile) as target:
         target.write(counts)
         for number, name in enumerate(names, start=1):
@@ -136,9 +140,12 @@ def test_quantised_embeddings_are_close_and_smaller(encoder, plan, scene, tmp_pa
     assert small.stat().st_size < 0.6 * full.stat().st_size  # of a file this small, a good part is headers
 
 
-def test_block_vectors_are_means_on_the_map(encoder, plan, scene, tmp_path):
+def test_block_vectors_are_means_on_the_map(encoder, plan, scene, tmp_path, monkeypatch):
     path = embed(encoder, plan, scene, tmp_path / "out.tif", windows=Windows(64, 0, 2))
-    table = block_vectors(path, 4)
+    monkeypatch.setattr("a2mae.tasks.embed.ROW_GROUP_BYTES", 64 * 4 * 5)
+    assert write_block_vectors(path, 4, tmp_path / "blocks.parquet") == 12
+    assert pq.ParquetFile(tmp_path / "blocks.parquet").num_row_groups == 2  # streamed, not gathered
+    table = gpd.read_parquet(tmp_path / "blocks.parquet")
     with rasterio.open(path) as out:
         values = out.read()
     assert str(table.crs.to_epsg()) == "32633"
@@ -149,9 +156,6 @@ def test_block_vectors_are_means_on_the_map(encoder, plan, scene, tmp_path):
     assert first["seen"] == known.mean() < 1
     np.testing.assert_allclose(first["vector"], block[:, known].mean(1), atol=1e-5)
     assert first["geometry"].bounds == (500_320, 5_199_360, 500_640, 5_199_680)
-    table.to_parquet(tmp_path / "blocks.parquet")
-    again = gpd.read_parquet(tmp_path / "blocks.parquet")
-    np.testing.assert_allclose(np.stack(again["vector"].to_list()), np.stack(table["vector"].to_list()))
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +202,55 @@ def test_one_window_map_equals_the_model_itself(finetuned, scene, tmp_path):
     with rasterio.open(path) as out:
         found = out.read(1)
     np.testing.assert_array_equal(found[found != IGNORE], expected[found != IGNORE])
+
+
+def test_probabilities_are_the_models_and_agree_with_the_classes(finetuned, scene, tmp_path):
+    raster = raster_from_file(scene, SENTINEL2, RGB)
+    chances = tmp_path / "map_probabilities.tif"
+    windows = Windows(32, 8, 4)
+    path = map_raster(
+        finetuned[Task.SEGMENT], [raster], tmp_path / "map.tif", windows, device=CPU, probabilities=chances
+    )
+    with rasterio.open(path) as classes, rasterio.open(chances) as out:
+        assert (out.descriptions, out.nodata, out.transform) == (("field", "forest", "water"), 255, classes.transform)
+        named, stored = classes.read(1), out.read()
+    known = named != IGNORE
+    np.testing.assert_array_equal((stored != 255).all(0), known)
+    assert np.abs(stored[:, known].astype(int).sum(0) - 250).max() <= 2  # rounding of three
+    clear = known & (np.sort(stored, axis=0)[-1] > np.sort(stored, axis=0)[-2])
+    np.testing.assert_array_equal(stored.argmax(0)[clear], named[clear])
+
+
+def test_scenes_become_one_mosaic_the_first_on_top(scene, cover, tmp_path):
+    counts = seen(np.random.default_rng(3), cover)
+    east = write_raster(tmp_path / "east.tif", counts, origin=(500_000 + 80 * 10, 5_200_000 + 40 * 10))
+    rasters = [raster_from_file(path, SENTINEL2, RGB) for path in (scene, east)]
+    joined = mosaic(rasters)
+    assert joined.shape == (84 + 40, 117 + 80)
+    with RasterWindows(joined) as both, RasterWindows(rasters[0]) as first, RasterWindows(rasters[1]) as second:
+        pixels, valid = both.read(0, 0, 124, 197)
+        upper, seen_upper = first.read(0, 0, 84, 117)
+        lower, _ = second.read(0, 0, 84, 117)
+    np.testing.assert_allclose(pixels[:, 40:, :117][:, seen_upper], upper[:, seen_upper], atol=1e-6)
+    np.testing.assert_allclose(pixels[:, :40, 80:], lower[:, :40], atol=1e-6)
+    np.testing.assert_allclose(pixels[:, 40:84, 117:], lower[:, 40:, 37:], atol=1e-6)
+    assert not valid[:40, :80].any()  # neither scene lies there
+    assert not valid[60:85, 30:60].any()  # the first scene's hole, beside the second
+    with pytest.raises(TaskDataError, match="a mosaic needs scenes of one sensor, found naip, sentinel-2-l2a"):
+        mosaic([rasters[0], rasters[1].__class__(rasters[1].assets, rasters[1].grid, "naip")])
+
+
+def test_a_vrt_is_a_raster_like_any_other(scene, tmp_path):
+    from rasterio.shutil import copy
+
+    vrt = tmp_path / "scene.vrt"
+    with rasterio.open(scene) as source:
+        copy(source, vrt, driver="VRT")
+    with (
+        RasterWindows(raster_from_file(vrt, SENTINEL2, RGB)) as through,
+        RasterWindows(raster_from_file(scene, SENTINEL2, RGB)) as direct,
+    ):
+        np.testing.assert_array_equal(through.read(3, 5, 64, 64)[0], direct.read(3, 5, 64, 64)[0])
 
 
 def test_a_change_map_finds_what_changed_on_the_first_dates_grid(finetuned, scene, cover, tmp_path):

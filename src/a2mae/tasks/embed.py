@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import rasterio
+import shapely
 import torch
+from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 from rasterio.windows import Window
-from shapely.geometry import box
 from tqdm import tqdm
 
 from a2mae.models.encoder import Encoder
+from a2mae.stssd.rasters import GDAL_OPTIONS
 from a2mae.tasks.inputs import InputPlan
 from a2mae.tasks.rasters import Raster, RasterWindows, StripWriter, coarser_grid
 from a2mae.tasks.tiling import Tile, blended_strips, starts
@@ -29,6 +33,8 @@ logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 INT8_LIMIT = 127
 INT8_NODATA = -128
+ROW_GROUP_BYTES = 32 * 2**20
+"""Vectors held before a row group of the table is written."""
 
 
 @dataclass(frozen=True)
@@ -166,34 +172,70 @@ def _seen(reader: RasterWindows, row: int, rows: int, columns: int, patch: int) 
     return np.asarray(share >= 0.5)
 
 
-def block_vectors(path: Path, block: int) -> gpd.GeoDataFrame:
-    """Mean vector of each block of patches, for search in a table.
+def write_block_vectors(path: Path, block: int, table: Path) -> int:
+    """Mean vector of each block of patches as GeoParquet, for search in a table; row groups are written as they come.
+
+    Columns: `row`, `column`, `seen` (share of its patches), `vector` and the block's square in the raster's CRS. A
+    block of which nothing was seen has no row.
 
     Args:
         path: Written by `embed_raster`.
         block: Side of a block in patches.
+        table: The file; replaced when the new one is whole.
 
     Returns:
-        One row per block with any patch seen: `row`, `column`, `seen` (share), `vector` and the block's square, in the
-        raster's CRS.
+        How many blocks were written.
     """
-    rows_out: list[dict[str, object]] = []
-    shapes = []
-    with rasterio.open(path) as source:
-        grid = GeoBox(source.shape, source.transform, str(source.crs))
-        coarse = coarser_grid(grid, block)
-        for row, vectors, seen in _blocks(source, block):
-            for column in np.flatnonzero(seen > 0):
-                left, top = coarse.affine @ (int(column), row)
-                right, bottom = coarse.affine @ (int(column) + 1, row + 1)
-                shapes.append(box(left, bottom, right, top))
-                rows_out.append(
-                    {"row": row, "column": int(column), "seen": float(seen[column]), "vector": vectors[:, column]}
-                )
-        crs = source.crs.to_wkt()
-    columns = ["row", "column", "seen", "vector"]
-    frame = gpd.GeoDataFrame(rows_out, columns=columns, geometry=shapes, crs=crs)
-    return frame
+    partial = table.with_name(f".{table.name}.partial")
+    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
+        coarse = coarser_grid(GeoBox(source.shape, source.transform, str(source.crs)), block)
+        schema = _block_schema(source.count, str(source.crs))
+        with pq.ParquetWriter(partial, schema) as writer:
+            written, pending, waiting = 0, list[pa.Table](), 0
+            for row, vectors, seen in _blocks(source, block):
+                pending.append(_block_rows(schema, coarse.affine, row, vectors, seen))
+                waiting += len(pending[-1])
+                if waiting * source.count * 4 >= ROW_GROUP_BYTES:
+                    writer.write_table(pa.concat_tables(pending))
+                    written, pending, waiting = written + waiting, [], 0
+            if waiting or not written:
+                writer.write_table(pa.concat_tables(pending))
+    partial.replace(table)
+    return written + waiting
+
+
+def _block_schema(features: int, crs: str) -> pa.Schema:
+    """Columns, and what GeoParquet 1.0 says about the geometry."""
+    geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": CRS.from_user_input(crs).to_json_dict()}
+    about = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    return pa.schema(
+        [
+            ("row", pa.int64()),
+            ("column", pa.int64()),
+            ("seen", pa.float64()),
+            ("vector", pa.list_(pa.float32(), features)),
+            ("geometry", pa.binary()),
+        ],
+        metadata={"geo": json.dumps(about)},
+    )
+
+
+def _block_rows(
+    schema: pa.Schema, affine: Affine, row: int, vectors: Floats, seen: npt.NDArray[np.float64]
+) -> pa.Table:
+    """One row of blocks, without those of which nothing was seen."""
+    columns = np.flatnonzero(seen > 0)
+    left, right = (affine.c + affine.a * (columns + side) for side in (0, 1))  # north up, as every grid here
+    top, bottom = (np.full(len(columns), affine.f + affine.e * (row + side)) for side in (0, 1))
+    values = pa.array(np.ascontiguousarray(vectors[:, columns].T).ravel())
+    arrays = [
+        pa.array(np.full(len(columns), row, np.int64)),
+        pa.array(columns.astype(np.int64)),
+        pa.array(seen[columns]),
+        pa.FixedSizeListArray.from_arrays(values, len(vectors)),
+        pa.array(shapely.to_wkb(shapely.box(left, bottom, right, top)), pa.binary()),
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _blocks(source: rasterio.io.DatasetReader, block: int) -> Iterator[tuple[int, Floats, npt.NDArray[np.float64]]]:

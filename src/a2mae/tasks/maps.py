@@ -8,10 +8,12 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from odc.geo.geobox import GeoBox
 from tqdm import tqdm
 
 from a2mae.tasks.checkpoint import Finetuned
@@ -24,6 +26,16 @@ from a2mae.tasks.tiling import Tile, blended_strips, starts
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
+FULL_PROBABILITY = 250
+"""Stored value of probability 1; 255 is nodata."""
+
+
+class _Common(TypedDict):
+    dtype: str
+    grid: GeoBox
+    nodata: float
+    fingerprint: str
+    tags: dict[str, str]
 
 
 def map_raster(
@@ -34,6 +46,7 @@ def map_raster(
     *,
     device: torch.device,
     model_hash: str = "",
+    probabilities: Path | None = None,
 ) -> Path:
     """Classes of every pixel, as a uint8 COG with a colour table.
 
@@ -44,6 +57,7 @@ def map_raster(
         windows: How the raster is cut.
         device: Where to run.
         model_hash: Goes into the fingerprint: another model starts anew.
+        probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
 
     Returns:
         The path. Grid and CRS are the first raster's; what was not seen at every date is nodata (255).
@@ -64,19 +78,22 @@ def map_raster(
     patch = model.encoder.patch_size
     patches, overlap = windows.in_patches(patch)
     size, overlap = patches * patch, overlap * patch
+    classes_of = len(spec.class_names)
     settings = [*map(str, rasters), plan.to_dict(), windows.tile_px, windows.overlap_px, model_hash]
-    colors = dict(enumerate(spec.colors)) or None
-    writer = StripWriter(
-        path,
-        bands=1,
-        dtype="uint8",
-        grid=first.grid,
-        nodata=IGNORE,
-        fingerprint=hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
-        names=[str(spec.task)],
-        tags={"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})},
-        colors=colors,
-    )
+    common: _Common = {
+        "dtype": "uint8",
+        "grid": first.grid,
+        "nodata": IGNORE,
+        "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
+        "tags": {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})},
+    }
+    writer = StripWriter(path, bands=1, names=[str(spec.task)], colors=dict(enumerate(spec.colors)) or None, **common)
+    chances = None
+    if probabilities is not None:
+        scales = [1 / FULL_PROBABILITY] * classes_of
+        chances = StripWriter(probabilities, bands=classes_of, names=spec.class_names, scales=scales, **common)
+    # Two files may have stopped at different rows: go on where both are whole; rows written twice are the same.
+    first_row = writer.first_row if chances is None else min(writer.first_row, chances.first_row)
     model.to(device).eval()
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(RasterWindows(raster)) for raster in rasters]
@@ -99,12 +116,12 @@ def map_raster(
         strips = blended_strips(
             rows,
             columns,
-            len(spec.class_names),
+            classes_of,
             size=size,
             overlap=overlap,
             predict=predict,
             batch=windows.batch_size,
-            first_row=writer.first_row,
+            first_row=first_row,
         )
         total = len(starts(rows, size, overlap))
         for row, strip in tqdm(strips, total=total, desc=f"map {spec.task}", unit="strip", leave=False):
@@ -113,7 +130,12 @@ def map_raster(
                 seen &= reader.read(row, 0, strip.shape[1], columns)[1]
             classes = strip.argmax(axis=0).astype(np.uint8)
             writer.write(row, np.where(seen, classes, np.uint8(IGNORE))[None])
+            if chances is not None:
+                counts = np.round(strip * FULL_PROBABILITY).astype(np.uint8)
+                chances.write(row, np.where(seen, counts, np.uint8(IGNORE)))
     logger.info("%s map: %d x %d pixels -> %s", spec.task, rows, columns, path.name)
+    if chances is not None:
+        chances.finish()
     return writer.finish()
 
 

@@ -81,6 +81,13 @@ class MapParameters(Parameters):
         None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
     )
     raster_before: str | None = Field(None, description="change: the earlier date; null with a raster: an error")
+    scene_ids: tuple[str, ...] = Field(
+        (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
+    )
+    scene_ids_before: tuple[str, ...] = Field((), description="change: those of the earlier date")
+    probabilities: bool = Field(
+        False, description="also write map_probabilities.tif: a band per class, uint8 with a scale of 1/250"
+    )
     sensor: str | None = Field(None, description="whose raster it is; null: the first sensor of the task's data")
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
@@ -163,6 +170,9 @@ class EmbedParameters(Parameters):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     raster: str | None = Field(
         None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
+    )
+    scene_ids: tuple[str, ...] = Field(
+        (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
     )
     sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
     bands: tuple[str, ...] = Field(

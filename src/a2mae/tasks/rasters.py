@@ -22,7 +22,7 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 
 from a2mae.sensors import Sensor, Units
-from a2mae.stssd.rasters import RasterReader
+from a2mae.stssd.rasters import GDAL_OPTIONS, RasterReader
 from a2mae.stssd.scenes import BandAsset, Scene
 from a2mae.tasks.data import TaskDataError
 from a2mae.tasks.files import write_json
@@ -41,12 +41,14 @@ class Raster:
         grid: The grid that windows are read on.
         sensor: Sensor id, for normalisation.
         day: Days since 1970-01-01 UTC; None where not known.
+        below: Bands of further scenes, which fill what the ones above them did not see: a mosaic.
     """
 
     assets: tuple[BandAsset, ...]
     grid: GeoBox
     sensor: str
     day: float | None = None
+    below: tuple[tuple[BandAsset, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -164,6 +166,34 @@ def raster_from_scene(scene: Scene, sensor: Sensor, bands: Sequence[str]) -> Ras
     return Raster(assets, grid, scene.sensor, scene.datetime.timestamp() / 86400)
 
 
+def mosaic(rasters: Sequence[Raster]) -> Raster:
+    """Scenes of one sensor as one raster: the first on top, the others where those above saw nothing.
+
+    Args:
+        rasters: In order, the uppermost first.
+
+    Returns:
+        A raster on the first one's CRS and pixels, grown to hold all of them; its day is the first one's.
+
+    Raises:
+        TaskDataError: If there are none, or they are of several sensors.
+    """
+    if not rasters or len({raster.sensor for raster in rasters}) > 1:
+        found = ", ".join(sorted({raster.sensor for raster in rasters})) or "nothing"
+        raise TaskDataError(f"a mosaic needs scenes of one sensor, found {found}")
+    first = rasters[0]
+    left, top, right, bottom = 0, 0, first.shape[1], first.shape[0]
+    to_pixels = ~first.grid.affine
+    for raster in rasters[1:]:
+        box = raster.grid.extent.to_crs(str(first.grid.crs)).boundingbox
+        corners = [to_pixels @ (x, y) for x in (box.left, box.right) for y in (box.bottom, box.top)]
+        columns, rows = zip(*corners, strict=True)
+        left, right = min(left, math.floor(min(columns) + 1e-6)), max(right, math.ceil(max(columns) - 1e-6))
+        top, bottom = min(top, math.floor(min(rows) + 1e-6)), max(bottom, math.ceil(max(rows) - 1e-6))
+    grid = GeoBox((bottom - top, right - left), first.grid.affine @ Affine.translation(left, top), first.grid.crs)
+    return replace(first, grid=grid, below=tuple(raster.assets for raster in rasters[1:]))
+
+
 def on_grid_of(raster: Raster, other: Raster) -> Raster:
     """A raster read on another one's grid: pairs of dates must share theirs."""
     return replace(raster, grid=other.grid)
@@ -202,6 +232,13 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
             window = self._raster.grid[row : row + inside_rows, column : column + inside_columns]
             found = self._reader.read(self._raster.assets, window)
             seen = np.isfinite(found).all(axis=0)
+            for assets in self._raster.below:
+                if seen.all():
+                    break
+                under = self._reader.read(assets, window)
+                fills = ~seen & np.isfinite(under).all(axis=0)
+                found[:, fills] = under[:, fills]
+                seen |= fills
             valid[:inside_rows, :inside_columns] = seen
             pixels[:, :inside_rows, :inside_columns] = np.where(seen, found, np.float32(0))
         return pixels, valid
@@ -278,16 +315,23 @@ class StripWriter:
 
     def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
         """Write rows `(bands, rows, columns)` and remember that they are done."""
-        with rasterio.open(self._partial, "r+") as target:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(self._partial, "r+") as target:
             target.write(strip, window=Window(0, row, strip.shape[-1], strip.shape[-2]))
         write_json(self._state, {"fingerprint": self._fingerprint, "rows": row + strip.shape[-2]})
 
     def finish(self) -> Path:
         """Turn what was written into the cloud-optimised GeoTIFF at its place."""
         cog = self._partial.with_suffix(".cog")
-        copy_raster(
-            self._partial, cog, driver="COG", compress="DEFLATE", blocksize=BLOCK, overview_resampling="NEAREST"
-        )
+        with rasterio.Env(**GDAL_OPTIONS):  # GDAL's own cache would be 5 % of the machine
+            copy_raster(
+                self._partial,
+                cog,
+                driver="COG",
+                compress="DEFLATE",
+                blocksize=BLOCK,
+                overview_resampling="NEAREST",
+                bigtiff="IF_SAFER",
+            )
         cog.replace(self._path)
         self._partial.unlink()
         self._state.unlink(missing_ok=True)

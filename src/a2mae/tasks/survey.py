@@ -14,12 +14,12 @@ from a2mae.sensors import Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.scenes import Scene, scenes_from_table
 from a2mae.tasks.checkpoint import Finetuned, bands_per_view, encoder_normalisation
 from a2mae.tasks.data import Task, TaskDataError
-from a2mae.tasks.embed import Windows, block_vectors, embed_raster
+from a2mae.tasks.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.files import write_json
 from a2mae.tasks.inputs import plan_bands
 from a2mae.tasks.maps import map_raster
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
-from a2mae.tasks.rasters import Raster, raster_from_file, raster_from_scene
+from a2mae.tasks.rasters import Raster, mosaic, raster_from_file, raster_from_scene
 from a2mae.tasks.run import choose_device
 
 HALF_A_YEAR = 180
@@ -115,6 +115,8 @@ class EmbeddingSource:
         plan = plan_bands(sensor, options.bands, taught, bands_per_view=width, location=options.location)
         if options.raster is not None:
             name, raster = Path(options.raster).name, raster_from_file(Path(options.raster), sensor, plan.bands)
+        elif options.scene_ids:
+            name, raster = ", ".join(options.scene_ids), _mosaic(self.scenes, options.scene_ids, sensor, plan.bands)
         else:
             scene = choose_scenes(self.scenes, sensor.id).after
             name, raster = scene.scene_id, raster_from_scene(scene, sensor, plan.bands)
@@ -128,10 +130,7 @@ class EmbeddingSource:
             quantise=options.quantise,
             model_hash=_digest(self.pretrained),
         )
-        vectors = block_vectors(path, options.block_patches)
-        partial = folder / ".embeddings.parquet.partial"
-        vectors.to_parquet(partial)
-        partial.replace(folder / "embeddings.parquet")
+        blocks = write_block_vectors(path, options.block_patches, folder / "embeddings.parquet")
         about = {
             "raster": name,
             "sensor": sensor.id,
@@ -139,7 +138,7 @@ class EmbeddingSource:
             "dimensions": encoder.num_features * plan.views,
             "patch_px": encoder.patch_size,
             "block_patches": options.block_patches,
-            "blocks": len(vectors),
+            "blocks": blocks,
         }
         write_json(folder / "embeddings.json", about)
 
@@ -171,7 +170,15 @@ class MapSource:
         options = self.options
         windows = Windows(options.tile_px, options.overlap_px, options.batch_size)
         digest = _state_digest(self.finetuned)
-        map_raster(self.finetuned, self._rasters(), path, windows, device=choose_device(self.device), model_hash=digest)
+        map_raster(
+            self.finetuned,
+            self._rasters(),
+            path,
+            windows,
+            device=choose_device(self.device),
+            model_hash=digest,
+            probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
+        )
 
     def _rasters(self) -> list[Raster]:
         options, plan = self.options, self.finetuned.plan
@@ -182,6 +189,11 @@ class MapSource:
                 raise TaskDataError("a change map needs two dates: set detect_change.map.raster_before")
             paths = [options.raster_before, options.raster] if pair else [options.raster]
             return [raster_from_file(Path(str(path)), sensor, plan.bands) for path in paths]
+        if options.scene_ids:
+            if pair and not options.scene_ids_before:
+                raise TaskDataError("a change map needs two dates: set detect_change.map.scene_ids_before")
+            dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
+            return [_mosaic(self.scenes, ids, sensor, plan.bands) for ids in dates]
         choice = choose_scenes(self.scenes, sensor.id)
         if not pair:
             return [raster_from_scene(choice.after, sensor, plan.bands)]
@@ -191,6 +203,18 @@ class MapSource:
                 f" {sensor.id}; set detect_change.map.raster and raster_before"
             )
         return [raster_from_scene(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
+
+
+def _mosaic(table: pd.DataFrame, scene_ids: Sequence[str], sensor: Sensor, bands: Sequence[str]) -> Raster:
+    """Scenes of the scene table (what the STAC search found) as one raster, the first on top."""
+    known = {scene.scene_id: scene for scene in scenes_from_table(table)}
+    unknown = [name for name in scene_ids if name not in known]
+    if unknown:
+        raise TaskDataError(f"not accepted scenes of the scene table: {', '.join(unknown)}")
+    strangers = sorted({known[name].sensor for name in scene_ids} - {sensor.id})
+    if strangers:
+        raise TaskDataError(f"scene_ids must be of {sensor.id}, found {', '.join(strangers)}")
+    return mosaic([raster_from_scene(known[name], sensor, bands) for name in scene_ids])
 
 
 def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:
