@@ -24,6 +24,7 @@ from tqdm import tqdm
 from a2mae.sensors import Sensor
 from a2mae.stssd import survey as survey_module
 from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
 from a2mae.stssd.parallel import run_all
 from a2mae.stssd.pooling import Offsets, pool, positions
@@ -50,6 +51,7 @@ class SurveyTask:
     places: tuple[Place, ...]
     sensors: Mapping[str, Sensor]
     parameters: CoregisterParameters
+    signing: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class ShardTask:
     sensor: Sensor
     images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
     clouds: CloudParameters
+    signing: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ class Inputs:
         parameters: The `coregister` group.
         url: Where the store goes.
         places: Locations that scenes cover.
+        signing: Hook that remote addresses are signed with, `none` or `package.module:function`.
     """
 
     scenes: Mapping[str, Scene]
@@ -80,6 +84,7 @@ class Inputs:
     parameters: CoregisterParameters
     url: str
     places: Sequence[Place]
+    signing: str = "none"
 
 
 def build(
@@ -88,6 +93,8 @@ def build(
     sensors: Mapping[str, Sensor],
     parameters: CoregisterParameters,
     url: str,
+    *,
+    signing: str = "none",
 ) -> BuiltTables:
     """Build the store and its tables, or go on with a build that was stopped.
 
@@ -97,6 +104,7 @@ def build(
         sensors: Descriptions of the sensors in the scene table.
         parameters: The `coregister` group.
         url: Where the store goes; work in progress is kept beside it in `<url>.work`.
+        signing: As `ingest.source.signing`: the hook that remote addresses are signed with.
 
     Returns:
         Registered images, rejections and the store's manifest hash.
@@ -118,7 +126,7 @@ def build(
         raise ValueError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
     for sensor_id in sorted({scene.sensor for place in places for scene in place.scenes}):
         places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
-    inputs = Inputs(scenes, sensors, parameters, url, places)
+    inputs = Inputs(scenes, sensors, parameters, url, places, signing)
     fingerprint = _fingerprint(inputs)
     surveyed = _survey(inputs, fingerprint)
     offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
@@ -166,7 +174,7 @@ def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covere
 
 def survey_task(task: SurveyTask) -> str:
     """Survey the places of a task and keep the result in the ledger (runs in a worker)."""
-    result = survey_module.survey(task.places, task.sensors, task.parameters)
+    result = survey_module.survey(task.places, task.sensors, task.parameters, signing=task.signing)
     Folder(task.url).write(task.name, _SURVEYED.dump_json(result))
     return task.name
 
@@ -182,7 +190,7 @@ def shard_task(task: ShardTask) -> int:
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
     failed: list[dict[str, object]] = []
-    with RasterReader() as reader:
+    with RasterReader(sign=load_signer(task.signing)) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
             try:
                 image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)
@@ -206,7 +214,7 @@ def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
     names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(places), size)]
     done = set(work.sizes())
     tasks = [
-        SurveyTask(work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters)
+        SurveyTask(work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters, inputs.signing)
         for k, name in enumerate(names)
         if name not in done
     ]
@@ -288,6 +296,7 @@ def _write(
                 for image in by_sensor[shard.sensor][shard.start : shard.stop]
             ),
             parameters.clouds,
+            inputs.signing,
         )
         for shard in shards
     ]

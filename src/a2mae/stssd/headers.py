@@ -121,7 +121,7 @@ def read_header(href: str, sign: Signer = str) -> RasterHeader:
     except RefusedError:
         raise
     except (RasterioError, ValueError) as error:
-        line = _first_line(error)
+        line = first_line(error)
         reason = "unreachable" if is_remote(href) and _UNREACHABLE.search(line) else "corrupt"
         raise RefusedError(reason, f"{shown} cannot be read: {line}") from error
 
@@ -148,8 +148,8 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
             )
 
 
-def _first_line(error: BaseException) -> str:
-    # GDAL repeats the name of what it opened, which may hold a signature.
+def first_line(error: BaseException) -> str:
+    """The first line of an error without queries: GDAL repeats the name of what it opened, signature and all."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return re.sub(r"\?[^ '\"]*", "?…", text)[:300]
 

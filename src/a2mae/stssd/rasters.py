@@ -20,6 +20,10 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject, transform_bounds
 from rasterio.windows import Window
 
+from a2mae.stssd.headers import driver_for, first_line
+from a2mae.stssd.hrefs import Signer, is_remote, redact
+from a2mae.stssd.refusals import RefusedError
+
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
@@ -32,6 +36,8 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_RETRY_DELAY": 1,
     "GDAL_HTTP_TIMEOUT": 60,
 }
+
+_MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
 
 
 class ReadError(RuntimeError):
@@ -51,10 +57,15 @@ class RasterReader:
 
     Attributes:
         capacity: Number of open files.
+        sign: Turns an address into what is opened; asked before every use, so that a token may expire while files are
+            open.
+        any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
     """
 
-    def __init__(self, capacity: int = 128) -> None:
+    def __init__(self, capacity: int = 128, sign: Signer = str, *, any_driver: bool = False) -> None:
         self.capacity = capacity
+        self.sign = sign
+        self.any_driver = any_driver
         self._open: OrderedDict[str, DatasetReader] = OrderedDict()
         self._env = rasterio.Env(**GDAL_OPTIONS)
 
@@ -73,16 +84,27 @@ class RasterReader:
         """The open file.
 
         Raises:
-            ReadError: If it cannot be opened.
+            ReadError: If it cannot be opened, or its blocks are larger than what is read at once.
         """
-        if href in self._open:
-            self._open.move_to_end(href)
-            return self._open[href]
         try:
-            dataset = rasterio.open(href)
+            address = self.sign(href)
+        except RefusedError as refusal:
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+        if address in self._open:
+            self._open.move_to_end(address)
+            return self._open[address]
+        shown = redact(href)
+        try:
+            # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
+            dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
         except (RasterioError, OSError) as error:
-            raise ReadError(f"{href} cannot be opened: {error}") from error
-        self._open[href] = dataset
+            reason = "unreachable" if is_remote(href) else "corrupt"
+            raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason) from error
+        rows, columns = max(dataset.block_shapes, key=math.prod, default=(0, 0))
+        if rows * columns > _MAX_READ_PIXELS:
+            dataset.close()
+            raise ReadError(f"{shown}: blocks of {rows} x {columns} pixels exceed what is read at once", "too_large")
+        self._open[address] = dataset
         if len(self._open) > self.capacity:
             self._open.popitem(last=False)[1].close()
         return dataset
@@ -119,13 +141,20 @@ class RasterReader:
         for k, asset in enumerate(assets):
             dataset = self.dataset(asset.href)
             if dataset.crs is None:
-                raise ReadError(f"{asset.href} has no coordinate reference system", "no_crs")
+                raise ReadError(f"{redact(asset.href)} has no coordinate reference system", "no_crs")
             groups.setdefault((dataset.transform, dataset.crs, dataset.shape), []).append(k)
         for members in groups.values():
             first = self.dataset(assets[members[0]].href)
-            window = _source_window(first, grid, target)
+            name = redact(assets[members[0]].href)
+            window = _source_window(first, grid, target, name)
             if window is None:
                 continue
+            if window.width * window.height > _MAX_READ_PIXELS:
+                raise ReadError(
+                    f"{name}: a footprint of {height} x {width} pixels takes {window.height:.0f} x"
+                    f" {window.width:.0f} of its pixels, more than are read at once: is its georeference right?",
+                    "too_large",
+                )
             source = np.stack([self._window(assets[k], window, categorical=categorical) for k in members])
             warped = np.full((len(members), height, width), np.nan, dtype=np.float32)
             try:
@@ -142,16 +171,14 @@ class RasterReader:
                     tolerance=0.01,  # of a pixel: GDAL's default of 1/8 is as large as the shifts we correct
                 )
             except RasterioError as error:
-                raise ReadError(f"{assets[members[0]].href} cannot be warped: {error}") from error
+                raise ReadError(f"{name} cannot be warped: {first_line(error)}") from error
             result[members] = warped
         return result
 
     def _window(self, asset: BandAsset, window: Window, *, categorical: bool) -> NDArray[np.float32]:
-        dataset = self.dataset(asset.href)
+        dataset, shown = self.dataset(asset.href), redact(asset.href)
         if not 1 <= asset.band_index <= dataset.count:
-            raise ReadError(
-                f"{asset.href} has {dataset.count} bands, band {asset.band_index} was expected", "missing_band"
-            )
+            raise ReadError(f"{shown} has {dataset.count} bands, band {asset.band_index} was expected", "missing_band")
         try:
             stored = dataset.read(asset.band_index, window=window)
             flags = dataset.mask_flag_enums[asset.band_index - 1]
@@ -159,9 +186,9 @@ class RasterReader:
             if MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset]:
                 mask = dataset.read_masks(asset.band_index, window=window) == 0
         except (RasterioError, OSError) as error:
-            raise ReadError(f"{asset.href}, band {asset.band_index}: pixels cannot be read: {error}") from error
+            raise ReadError(f"{shown}, band {asset.band_index}: pixels cannot be read: {first_line(error)}") from error
         if np.iscomplexobj(stored):
-            raise ReadError(f"{asset.href}, band {asset.band_index}: complex pixels are not supported", "complex")
+            raise ReadError(f"{shown}, band {asset.band_index}: complex pixels are not supported", "complex")
         unseen = np.zeros(stored.shape, dtype=np.bool_) if mask is None else mask
         if np.issubdtype(stored.dtype, np.floating):
             unseen |= ~np.isfinite(stored)
@@ -175,7 +202,7 @@ class RasterReader:
         return np.asarray(values, dtype=np.float32)
 
 
-def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine) -> Window | None:
+def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine, name: str) -> Window | None:
     """The part of the source that the grid needs, kernel included; None where they do not meet."""
     height, width = grid.shape
     left, top = target @ (0, 0)
@@ -186,7 +213,7 @@ def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine) -> Wind
         try:
             bounds = transform_bounds(crs, dataset.crs, *bounds, densify_pts=5)
         except RasterioError as error:
-            raise ReadError(f"{dataset.name}: footprint cannot be transformed to {dataset.crs}: {error}") from error
+            raise ReadError(f"{name}: footprint cannot be transformed to {dataset.crs}: {first_line(error)}") from error
     inverse = ~dataset.transform
     corners = [inverse @ (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]

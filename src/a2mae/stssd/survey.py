@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.matching import Picture, compare
 from a2mae.stssd.rasters import RasterReader, ReadError
 from a2mae.stssd.registration import Match
@@ -117,9 +118,11 @@ class Surveyed:
     refused: tuple[Refusal, ...]
 
 
-def survey(places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters) -> list[Surveyed]:
+def survey(
+    places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters, *, signing: str = "none"
+) -> list[Surveyed]:
     """Look at places one after the other; files stay open between them."""
-    with RasterReader() as reader:
+    with RasterReader(sign=load_signer(signing)) as reader:
         return [part for place in places for part in _survey_place(reader, place, sensors, parameters)]
 
 

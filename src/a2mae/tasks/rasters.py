@@ -204,7 +204,7 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
 
     def __init__(self, raster: Raster) -> None:
         self._raster = raster
-        self._reader = RasterReader()
+        self._reader = RasterReader(any_driver=True)
 
     def __enter__(self) -> Self:
         self._reader.__enter__()

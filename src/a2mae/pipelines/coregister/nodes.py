@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.ingest_parameters import IngestParameters
 
 
 def coregister(
-    scenes: object, locations: object, sensors: dict[str, object], parameters: CoregisterParameters, image_sets_url: str
+    scenes: object,
+    locations: object,
+    sensors: dict[str, object],
+    parameters: CoregisterParameters,
+    ingest: IngestParameters,
+    *,
+    image_sets_url: str,
 ) -> tuple[str, object, object]:
     """Build the image-set store.
 
@@ -15,6 +22,7 @@ def coregister(
         locations: Location table (GeoDataFrame).
         sensors: Descriptions of the sensors in use, by id.
         parameters: The `coregister` group.
+        ingest: The `ingest` group, for the hook that signs addresses.
         image_sets_url: Where the store goes.
 
     Returns:
@@ -27,5 +35,7 @@ def coregister(
 
     assert isinstance(scenes, gpd.GeoDataFrame)
     assert isinstance(locations, gpd.GeoDataFrame)
-    tables = build(scenes, locations, sensors_from_json(sensors), parameters, image_sets_url)
+    tables = build(
+        scenes, locations, sensors_from_json(sensors), parameters, image_sets_url, signing=ingest.source.signing
+    )
     return tables.manifest_hash, tables.images, tables.rejected

@@ -13,7 +13,14 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 coregister,
-                inputs=["scenes", "locations", "sensors", "params:coregister", "image_sets_url"],
+                inputs={
+                    "scenes": "scenes",
+                    "locations": "locations",
+                    "sensors": "sensors",
+                    "parameters": "params:coregister",
+                    "ingest": "params:ingest",
+                    "image_sets_url": "image_sets_url",
+                },
                 outputs=["image_sets", "registered_images", "rejected_images"],
                 name="coregister",
                 tags="coregister",
