@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = "a2mae"
@@ -24,6 +25,16 @@ def code_of(package: str, source: Path) -> list[str]:
     Returns:
         Sorted POSIX paths such as `src/a2mae/sensors.py` or `src/a2mae/models`.
     """
+    return sorted(path.relative_to(source.parent).as_posix() for path in _collapsed(files_of(package, source)))
+
+
+def files_of(package: str, source: Path) -> set[Path]:
+    """The same, each file for itself.
+
+    Args:
+        package: For example `a2mae.pipelines.pretrain`.
+        source: The folder that holds the package `a2mae`.
+    """
     todo = [_file(package, source), *_folder(package, source).glob("*.py")]
     found: set[Path] = set()
     # The package's own file: its version and lazy conveniences are no part of a stage.
@@ -36,7 +47,29 @@ def code_of(package: str, source: Path) -> list[str]:
         for name in _names(file, source):
             todo.append(_file(name, source))
             todo += [_file(parent, source) for parent in _parents(name)]
-    return sorted(path.relative_to(source.parent).as_posix() for path in _collapsed(found))
+    return found
+
+
+def commit_of(files: Iterable[Path]) -> str:
+    """The last commit that changed any of these files, with `+changes` where they differ from it.
+
+    Not HEAD: a later commit that changes other files (documentation, `dvc.lock`) leaves the same bytes behind.
+
+    Returns:
+        The commit's hash, or `unknown` outside a git checkout.
+    """
+    paths = sorted(str(file) for file in files)
+    folder = Path(paths[0]).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments, "--", *paths], cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("log", "-1", "--format=%H")
+        return (commit or "unknown") + ("+changes" if commit and git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _folder(name: str, source: Path) -> Path:

@@ -18,6 +18,8 @@ import yaml
 from kedro.io import DataCatalog
 
 from a2mae.code_deps import code_of
+from a2mae.io.tracked import tracked
+from a2mae.lineage.record import SOURCES_FILE, record_path
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -69,6 +71,11 @@ def _stage(name: str, pipeline: Pipeline, context: KedroContext, root: Path) -> 
             path, notes = entry
             out: object = {path: {"persist": True}} if notes.get("persist") else path
             (metrics if notes.get("kind") == "metrics" else outs).append(out)
+    data_root = Path(context.config_loader["globals"]["data_root"])
+    records = [record_path(data_root, node.name) for node in pipeline.nodes]
+    if "scenes" in pipeline.all_outputs():
+        records.append(records[0].with_name(SOURCES_FILE))
+    outs += sorted(path.as_posix() for path in records)
     stage: dict[str, object] = {"cmd": f"kedro run --env={ENV} --pipelines={name}"}
     stage["deps"] = [*_unique(deps), *code_of(f"a2mae.pipelines.{name}", root / "src")]
     stage["params"] = _params(pipeline, root)
@@ -78,20 +85,14 @@ def _stage(name: str, pipeline: Pipeline, context: KedroContext, root: Path) -> 
 
 
 def _tracked(dataset: str, context: KedroContext, root: Path) -> tuple[str, Mapping[str, object]] | None:
-    """Path and DVC notes of a dataset on disk; None for parameters, what stays in memory and what is untracked."""
-    if dataset.startswith("params:") or dataset == "parameters":
-        return None
+    """Path below the project and DVC notes of a dataset; None for what is not tracked."""
     catalog = context.catalog
     assert isinstance(catalog, DataCatalog)
-    config = catalog.config_resolver.resolve_pattern(dataset)
-    path = config.get("filepath") or config.get("path")
-    if path is None:
+    found = tracked(catalog, dataset)
+    if found is None:
         return None
-    notes = (config.get("metadata") or {}).get("dvc", {})
-    if notes.get("kind") == "untracked":
-        return None
-    path = Path(notes.get("out", path))
-    return (path.relative_to(root) if path.is_absolute() else path).as_posix(), notes
+    path = Path(found.path)
+    return (path.relative_to(root) if path.is_absolute() else path).as_posix(), found.notes
 
 
 def _params(pipeline: Pipeline, root: Path) -> list[object]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import settings
+from kedro.io import DataCatalog
 from kedro.validation.exceptions import ParameterValidationError
+from pydantic import BaseModel
 
 from a2mae import pipeline_registry
+from a2mae.io.tracked import tracked
+from a2mae.pipeline_registry import STAGES
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
+    from kedro.pipeline.node import Node
 
 
 class DefaultChain:
@@ -56,3 +62,72 @@ class KnownGroups:
                     f"unknown parameter group '{group}' in --params: {hint}conf/base/parameters_*.yml has"
                     f" {', '.join(known)}"
                 )
+
+
+def stage_of(node: Node) -> str:
+    """The pipeline that a node belongs to: its namespace, or the package of its function."""
+    stage = node.namespace or node.func.__module__.split(".")[2]
+    assert stage in STAGES, f"{node.name} belongs to no stage"
+    return stage
+
+
+class Lineage:
+    """Leaves a record of every node: what it read and wrote by hash, its parameters, code and environment."""
+
+    def __init__(self) -> None:
+        self._data_root: Path | None = None
+        self._catalog: DataCatalog | None = None
+        self._parameters: dict[str, dict[str, object]] = {}
+        self._saved: dict[str, dict[str, Any]] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember where the outputs lie."""
+        root = context.config_loader["globals"].get("data_root")
+        self._data_root = None if root is None or "://" in root else context.project_path / root
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
+        """Remember the catalog: it says which dataset lies where."""
+        self._catalog = catalog
+        self._parameters, self._saved = {}, {}
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any, node: Node) -> None:  # noqa: ANN401 (any dataset's)
+        """Remember the parameters that a node was given."""
+        if dataset_name.startswith("params:"):
+            self._parameters.setdefault(node.name, {})[dataset_name.removeprefix("params:")] = plain(data)
+        elif dataset_name == "parameters":
+            groups = {name: plain(group) for name, group in data.items()}
+            self._parameters.setdefault(node.name, {}).update(groups)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:  # noqa: ANN401 (any dataset's)
+        """Write the record when the last of a node's outputs is on disk."""
+        if self._data_root is None or self._catalog is None:
+            return
+        saved = self._saved.setdefault(node.name, {})
+        saved[dataset_name] = data
+        if set(saved) == set(node.outputs):
+            from a2mae.lineage.recorder import Work, record  # noqa: PLC0415 (the registry stays light)
+
+            work = Work(
+                node.name,
+                stage_of(node),
+                inputs=self._paths(node.inputs),
+                outputs=self._paths(node.outputs),
+                parameters=self._parameters.get(node.name, {}),
+                scenes=saved.get("scenes"),
+            )
+            record(work, self._data_root)
+            del self._saved[node.name]
+
+    def _paths(self, datasets: list[str]) -> dict[str, str]:
+        assert self._catalog is not None
+        found = {name: tracked(self._catalog, name) for name in datasets}
+        return {name: entry.path for name, entry in found.items() if entry is not None}
+
+
+def plain(group: object) -> object:
+    """A parameter group as plain values: Kedro has made a model of it where a node declares one."""
+    return group.model_dump(mode="json") if isinstance(group, BaseModel) else group

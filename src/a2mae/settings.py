@@ -1,9 +1,9 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
-from a2mae.hooks import DefaultChain, KnownGroups
+from a2mae.hooks import DefaultChain, KnownGroups, Lineage
 
 # Pluggy calls the last first: a mistyped group is named before the chain is read.
-HOOKS = (DefaultChain(), KnownGroups())
+HOOKS = (Lineage(), DefaultChain(), KnownGroups())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -28,16 +28,28 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
         draw_map,
         inputs={"options": "params:options", "model": "model", "scenes": "scenes", "sensors": "sensors"},
         outputs="map",
+        name="draw_map",
     )
     template = Pipeline(
         [
-            node(prepare_data, inputs={"options": "params:options", **{name: name for name in SHARED}}, outputs="data"),
-            node(finetune, inputs=["params:options", "data", "pretrained_model"], outputs="model"),
-            node(finetune_random, inputs=["params:options", "data", "pretrained_model"], outputs="random_model"),
+            node(
+                prepare_data,
+                inputs={"options": "params:options", **{name: name for name in SHARED}},
+                outputs="data",
+                name="prepare_data",
+            ),
+            node(finetune, inputs=["params:options", "data", "pretrained_model"], outputs="model", name="finetune"),
+            node(
+                finetune_random,
+                inputs=["params:options", "data", "pretrained_model"],
+                outputs="random_model",
+                name="finetune_random",
+            ),
             node(
                 score,
                 inputs=["params:options", "data", "model", "random_model"],
                 outputs=["metrics", "pictures", "confusion"],
+                name="score",
             ),
             *([map_node] if maps else []),
         ]

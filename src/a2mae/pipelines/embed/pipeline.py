@@ -10,4 +10,4 @@ from a2mae.pipelines.embed.nodes import embed
 def create_pipeline() -> Pipeline:
     """The stage as a pipeline."""
     inputs = ["params:embed", "pretrained_model", "scenes", "sensors"]
-    return Pipeline([node(embed, inputs=inputs, outputs="embeddings", tags="embed")])
+    return Pipeline([node(embed, inputs=inputs, outputs="embeddings", name="embed", tags="embed")])

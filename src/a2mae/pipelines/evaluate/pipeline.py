@@ -13,4 +13,6 @@ def create_pipeline() -> Pipeline:
     """The stage as a pipeline."""
     inputs = {"options": "params:evaluate", "pretrained_model": "pretrained_model", "data": "classify.data"}
     inputs |= {f"{task}_metrics": f"{task}.metrics" for task in TASKS}
-    return Pipeline([node(evaluate, inputs=inputs, outputs=["scores", "scores_summary"], tags="evaluate")])
+    return Pipeline(
+        [node(evaluate, inputs=inputs, outputs=["scores", "scores_summary"], name="evaluate", tags="evaluate")]
+    )

@@ -7,13 +7,13 @@ validation of its parameters off, with no more than a warning.
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
+from a2mae.code_deps import commit_of, files_of
 from a2mae.pipelines.pretrain.parameters import PretrainParameters, resolve_optimizer
 
 if TYPE_CHECKING:
@@ -206,11 +206,6 @@ def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> Sen
 
 
 def _code_commit() -> str:
-    """The commit of the code, for the model's description; `unknown` outside a git checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
+    """The commit that last changed this stage's code, for the model's description."""
+    package = Path(__file__).parents[2]
+    return commit_of(files_of("a2mae.pipelines.pretrain", package.parent))

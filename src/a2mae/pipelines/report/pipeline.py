@@ -35,4 +35,4 @@ def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
     shown = [name for stage in chain for name in (*OUTPUTS_SHOWN.get(stage, ()), *FOLDERS.get(stage, ()))]
     inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
     inputs |= {name.replace(".", "_"): name for name in shown}
-    return Pipeline([node(build_report, inputs=inputs, outputs="report", name="build_report")])
+    return Pipeline([node(build_report, inputs=inputs, outputs="report", name="build_report", tags="report")])
