@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = "a2mae"
@@ -90,7 +91,8 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
-def _names(file: Path, source: Path) -> set[str]:
+@cache
+def _names(file: Path, source: Path) -> frozenset[str]:
     """Dotted names of this package that a file mentions in imports or as a program to start."""
     names: set[str] = set()
     for node in _nodes(ast.parse(file.read_text("utf-8"))):
@@ -101,16 +103,18 @@ def _names(file: Path, source: Path) -> set[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}."):
             if _file(f"{node.value}.__main__", source):
                 names |= {node.value, f"{node.value}.__main__"}
-    return {name for name in names if name == PACKAGE or name.startswith(f"{PACKAGE}.")}
+    return frozenset(name for name in names if name == PACKAGE or name.startswith(f"{PACKAGE}."))
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """Every node but those under `if TYPE_CHECKING:`, which never run."""
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            continue
-        yield child
-        yield from _nodes(child)
+    todo = [tree]
+    while todo:
+        for child in ast.iter_child_nodes(todo.pop()):
+            if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+                continue
+            yield child
+            todo.append(child)
 
 
 def _collapsed(files: set[Path]) -> set[Path]:
