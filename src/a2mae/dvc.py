@@ -22,7 +22,6 @@ from a2mae.io.tracked import tracked
 from a2mae.lineage.record import SOURCES_FILE, record_path
 
 if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
     from kedro.pipeline import Pipeline
 
 ENV = "base"
@@ -50,28 +49,30 @@ def dvc_yaml(root: Path) -> str:
     bootstrap_project(root)
     context = KedroSession.create(project_path=root, env=ENV, save_on_close=False).load_context()
     chain = context.config_loader["parameters"]["chain"]
-    stages = {stage: _stage(stage, pipelines[stage], context, root) for stage in chain}
-    curves = f"{context.config_loader['globals']['data_root']}/{CURVES}"
+    data_root = context.config_loader["globals"]["data_root"]
+    catalog = context.catalog  # made anew each time it is asked for
+    assert isinstance(catalog, DataCatalog)
+    stages = {stage: _stage(stage, pipelines[stage], catalog, root, Path(data_root)) for stage in chain}
+    curves = f"{data_root}/{CURVES}"
     plots = [{"pretraining loss": {"x": {curves: "step"}, "y": {curves: "loss"}}}] if "pretrain" in chain else []
     content: dict[str, object] = {"stages": stages} | ({"plots": plots} if plots else {})
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
 
 
-def _stage(name: str, pipeline: Pipeline, context: KedroContext, root: Path) -> dict[str, object]:
+def _stage(name: str, pipeline: Pipeline, catalog: DataCatalog, root: Path, data_root: Path) -> dict[str, object]:
     deps: list[object] = []
     outs: list[object] = []
     metrics: list[object] = []
     for dataset in sorted(pipeline.inputs()):
-        entry = _tracked(dataset, context, root)
+        entry = _tracked(dataset, catalog, root)
         if entry is not None:
             deps.append(entry[0])
     for dataset in sorted(pipeline.all_outputs()):
-        entry = _tracked(dataset, context, root)
+        entry = _tracked(dataset, catalog, root)
         if entry is not None:
             path, notes = entry
             out: object = {path: {"persist": True}} if notes.get("persist") else path
             (metrics if notes.get("kind") == "metrics" else outs).append(out)
-    data_root = Path(context.config_loader["globals"]["data_root"])
     records = [record_path(data_root, node.name) for node in pipeline.nodes]
     if "scenes" in pipeline.all_outputs():
         records.append(records[0].with_name(SOURCES_FILE))
@@ -84,10 +85,8 @@ def _stage(name: str, pipeline: Pipeline, context: KedroContext, root: Path) -> 
     return {key: value for key, value in stage.items() if value}
 
 
-def _tracked(dataset: str, context: KedroContext, root: Path) -> tuple[str, Mapping[str, object]] | None:
+def _tracked(dataset: str, catalog: DataCatalog, root: Path) -> tuple[str, Mapping[str, object]] | None:
     """Path below the project and DVC notes of a dataset; None for what is not tracked."""
-    catalog = context.catalog
-    assert isinstance(catalog, DataCatalog)
     found = tracked(catalog, dataset)
     if found is None:
         return None

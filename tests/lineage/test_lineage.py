@@ -1,4 +1,4 @@
-"""From a score back to the source scenes: each hash is verified, and one changed byte of any kind is found and named."""
+"""From a score back to the source scenes: each hash is verified, one changed byte of any kind is found and named."""
 
 from __future__ import annotations
 
