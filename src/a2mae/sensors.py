@@ -285,8 +285,16 @@ BUILTIN_SENSORS: Mapping[str, Sensor] = {
             ("gaofen-2",),
         ),
         Sensor(
+            "sentinel-1-grd",
+            "Sentinel-1 GRD, calibrated sigma nought on the ellipsoid, decibel",
+            10,
+            (Band("vv", "", 0, 0, 10), Band("vh", "", 0, 0, 10)),
+            _DECIBEL,
+            ("sentinel-1a", "sentinel-1b", "sentinel-1c"),
+        ),
+        Sensor(
             "sentinel-1-rtc",
-            "Sentinel-1, terrain corrected, decibel",
+            "Sentinel-1, terrain-corrected gamma nought, decibel",
             10,
             (Band("vv", "", 0, 0, 10), Band("vh", "", 0, 0, 10)),
             _DECIBEL,

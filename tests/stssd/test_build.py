@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from a2mae.stssd import build as build_module
-from a2mae.stssd.build import build, suspicious_offsets
+from a2mae.stssd.build import build
 from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.dark_pixels import suspicious_offsets
 from a2mae.stssd.scenes import scenes_from_table, scenes_to_table
 from a2mae.stssd.store import ImageSetStore
 from a2mae.stssd.survey import Surveyed, SurveyedImage
@@ -164,6 +165,9 @@ def test_offset_applied_twice_is_noticed(world: World) -> None:
     assert set(suspicious_offsets([place], scenes)) == {first, second}
     fine = Surveyed("a", first, first, (images[0], SurveyedImage(second, 0.0, 1.0, 0.03)), (), (), ())
     assert suspicious_offsets([fine], scenes) == {}
+    # All scenes wrong alike: no surface is that dark.
+    alike = Surveyed("a", first, first, tuple(SurveyedImage(k, 0.0, 1.0, -0.08) for k in (first, second)), (), (), ())
+    assert suspicious_offsets([alike], scenes) == {first: -0.08, second: -0.08}
 
 
 def test_scene_table_of_refused_scenes_only(world: World, tmp_path: Path, built: Built) -> None:

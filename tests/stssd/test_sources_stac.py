@@ -276,6 +276,20 @@ def test_radar_says_its_units():
     item["properties"]["platform"] = "SENTINEL-1A"
     scene = parse(item).scene
     assert {a.units for a in scene.bands} == {Units.BACKSCATTER_LINEAR} and scene.sensor == "sentinel-1-rtc"
+    item["collection"] = "sentinel-1-grd"
+    with pytest.raises(RefusedError, match=r"ingest\.stac_profiles: units: backscatter_db or backscatter_linear"):
+        parse(item)
+    grd = {
+        "name": "calibrated GRD",
+        "match": {"collection": "sentinel-1-grd"},
+        "sensor": "sentinel-1-grd",
+        "units": "backscatter_db",
+        "scale": 1.0,
+        "offset": 0.0,
+    }
+    profiles = IngestParameters(stac_profiles=[grd]).stac_profiles
+    scene = parse(item, Recogniser(SensorTable({}), profiles)).scene
+    assert {a.units for a in scene.bands} == {Units.BACKSCATTER_DB} and scene.sensor == "sentinel-1-grd"
 
 
 # --- static catalogs -------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from tqdm import tqdm
 from a2mae.sensors import Sensor
 from a2mae.stssd import survey as survey_module
 from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.dark_pixels import warn_of_offsets
+from a2mae.stssd.fingerprints import source_digest
 from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
 from a2mae.stssd.parallel import run_all
@@ -316,7 +317,7 @@ def _write(
 
 
 def _fingerprint(inputs: Inputs) -> str:
-    """Hash of everything that decides the content; sizes of local files stand for their pixels."""
+    """Hash of everything that decides the content."""
     scenes, places, sensors, parameters = inputs.scenes, inputs.places, inputs.sensors, inputs.parameters
     digest = hashlib.sha256(f"build {_BUILD_VERSION}\n".encode())
     settings = parameters.model_dump(mode="json", exclude={"workers", "dask_scheduler", "locations_per_task"})
@@ -324,14 +325,13 @@ def _fingerprint(inputs: Inputs) -> str:
     digest.update(json.dumps({k: v.to_dict() for k, v in sensors.items()}, sort_keys=True).encode())
     for scene_id in sorted({scene.scene_id for place in places for scene in place.scenes}):
         scene = scenes[scene_id]
-        sizes = [os.path.getsize(a.href) if os.path.isfile(a.href) else -1 for a in scene.assets]
         fields = [
             scene_id,
             scene.sensor,
             scene.datetime.isoformat(),
             scene.cloud_test.value,
             assets_to_json(scene.assets),
-            sizes,
+            [source_digest(asset.href) for asset in scene.assets],
         ]
         digest.update(json.dumps(fields).encode())
     for place in places:
@@ -358,30 +358,4 @@ def _log_result(inputs: Inputs, tables: BuiltTables, surveyed: Sequence[Surveyed
         pooled,
         tables.manifest_hash[:12],
     )
-    for scene_id, difference in suspicious_offsets(surveyed, scenes).items():
-        logger.warning(
-            "Scene %s (%s, baseline %s): its dark pixels lie %.3f from those of the other scenes of the sensor at the"
-            " same places; an offset of 0.1 applied twice or not at all looks like this: check scale and offset in the"
-            " scene table",
-            scene_id,
-            scenes[scene_id].sensor,
-            scenes[scene_id].processing_baseline,
-            difference,
-        )
-
-
-def suspicious_offsets(surveyed: Sequence[Surveyed], scenes: Mapping[str, Scene]) -> dict[str, float]:
-    """Sentinel-2 scenes whose dark pixels are off by about the 0.1 that processing baseline 04.00 moved counts by.
-
-    Returns:
-        Scene id → median difference of its dark values to the median of the sensor's other scenes at the same places.
-    """
-    differences: dict[str, list[float]] = {}
-    for place in surveyed:
-        dark = {i.scene_id: i.dark_value for i in place.images if scenes[i.scene_id].sensor.startswith("sentinel-2")}
-        for scene_id, value in dark.items():
-            others = [other for key, other in dark.items() if key != scene_id]
-            if others:
-                differences.setdefault(scene_id, []).append(value - float(np.median(others)))
-    found = {scene_id: float(np.median(values)) for scene_id, values in sorted(differences.items())}
-    return {scene_id: value for scene_id, value in found.items() if 0.08 <= abs(value) <= 0.12}
+    warn_of_offsets(surveyed, scenes)

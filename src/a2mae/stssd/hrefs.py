@@ -7,7 +7,6 @@ local path below an allowed root or an address with an allowed scheme, and every
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import os
 import re
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from a2mae.stssd.extensions import load_function
 from a2mae.stssd.refusals import RefusedError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):(.*)$", re.DOTALL)
@@ -173,15 +173,7 @@ def load_signer(spec: str) -> Signer:
     """
     if spec == "none":
         return str
-    module, _, name = spec.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"ingest.source.signing: {spec!r} cannot be imported ({error}); install its package, or set it to none"
-        ) from error
-    if not callable(function):
-        raise ValueError(f"ingest.source.signing: {spec!r} is not a function")
+    function = load_function(spec, "ingest.source.signing")
     return lambda href: str(function(href)) if is_remote(href) else href
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, assert_never
 
@@ -9,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from a2mae.stssd.extensions import load_function
 from a2mae.stssd.scenes import MaskKind
 
 if TYPE_CHECKING:
     from a2mae.sensors import Sensor
+    from a2mae.stssd.registration_parameters import MaskFunctionParameters
 
 
 class PixelClass(IntEnum):
@@ -22,6 +27,68 @@ class PixelClass(IntEnum):
     CLOUD = 1
     SHADOW = 2
     NODATA = 3
+
+
+@dataclass(frozen=True, eq=False)
+class MaskInput:
+    """What a mask function of the user's own is given: a scene at a place.
+
+    Attributes:
+        scene_id: Which scene.
+        sensor: Its sensor.
+        bands: Names of the bands, in the order of `pixels`.
+        pixels: `(B, H, W)` float32 in the sensor's units, NaN where not seen.
+        gsd_m: Pixel size, metres.
+        mask: `(H, W)` the provider's mask as stored, 0 outside it; None where the scene has none.
+        mask_kind: How the provider's mask is read; `MaskKind.NONE` without one.
+    """
+
+    scene_id: str
+    sensor: Sensor
+    bands: tuple[str, ...]
+    pixels: NDArray[np.float32]
+    gsd_m: float
+    mask: NDArray[np.float32] | None
+    mask_kind: MaskKind
+
+    def band(self, name: str) -> NDArray[np.float32]:
+        """One band `(H, W)` by name or common name."""
+        index = self.bands.index(self.sensor.bands[self.sensor.band_index(name)].name)
+        return np.asarray(self.pixels[index])
+
+
+def function_for(sensor_id: str, functions: Sequence[MaskFunctionParameters]) -> MaskFunctionParameters | None:
+    """The first function whose patterns fit a sensor."""
+    return next((f for f in functions if any(fnmatch.fnmatchcase(sensor_id, p) for p in f.sensors)), None)
+
+
+def apply_function(spec: str, given: MaskInput) -> NDArray[np.uint8]:
+    """Call a mask function and check what it gives.
+
+    Args:
+        spec: `package.module:function`.
+        given: What it is called with.
+
+    Returns:
+        `(H, W)` of `PixelClass`; a function may give bool instead, True for cloud or shadow.
+
+    Raises:
+        ValueError: If it gives something else.
+    """
+    function: Callable[[MaskInput], NDArray[np.generic]] = load_function(spec, "coregister.clouds.functions")
+    classes = np.asarray(function(given))
+    shape = given.pixels.shape[1:]
+    if (
+        classes.shape != shape
+        or classes.dtype.kind not in "bui"
+        or (classes.size and int(classes.max()) > max(PixelClass))
+    ):
+        raise ValueError(
+            f"coregister.clouds.functions: {spec!r} must give {shape} of bool (True: cloud) or of"
+            f" {', '.join(f'{c.value} {c.name.lower()}' for c in PixelClass)}; it gave {classes.dtype} {classes.shape}"
+            f" for scene {given.scene_id}"
+        )
+    return classes.astype(np.uint8)
 
 
 def decode_mask(

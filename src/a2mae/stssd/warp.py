@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,22 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
-from a2mae.sensors import Encoding, Sensor
-from a2mae.stssd.masks import PixelClass, bright_white, decode_mask, grow, visible_bands
+from a2mae.sensors import Encoding, Sensor, Units
+from a2mae.stssd.masks import (
+    MaskInput,
+    PixelClass,
+    apply_function,
+    bright_white,
+    decode_mask,
+    function_for,
+    grow,
+    visible_bands,
+)
 from a2mae.stssd.rasters import RasterReader, ReadError
-from a2mae.stssd.registration_parameters import CloudParameters
-from a2mae.stssd.scenes import BandAsset, CloudTest, Scene
+from a2mae.stssd.registration_parameters import CloudParameters, MaskFunctionParameters
+from a2mae.stssd.scenes import BandAsset, CloudTest, MaskKind, Scene
+
+_BACKSCATTER = {Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,42 +125,100 @@ def read_image(
     """
     grid = footprint.grid(sensor.gsd_m)
     names = sensor.band_names if bands is None else bands
+    own = function_for(sensor.id, clouds.functions)
+    tested: tuple[str, ...] = ()
+    if own is not None:
+        tested = tuple(sensor.bands[sensor.band_index(name)].name for name in own.bands) or sensor.band_names
+    elif scene.cloud_test is CloudTest.BRIGHTNESS:
+        tested = visible_bands(sensor)
+    everything = _physical(reader, scene, sensor, tuple(dict.fromkeys((*names, *tested))), grid=grid, shift_m=shift_m)
+    physical = np.stack([everything[name] for name in names])
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(physical).all(axis=0))
+    values = None
+    if scene.mask is not None:
+        values = reader.read([scene.mask], grid, shift_m=shift_m, categorical=True)[0]
+        seen &= np.isfinite(values)  # outside the mask's file nothing is known: treated as not seen
+    classes = _classes(
+        scene, sensor, own=own, clouds=clouds, tested={name: everything[name] for name in tested}, values=values
+    )
+    seen &= classes != PixelClass.NODATA
+    cloud = seen & ((classes == PixelClass.CLOUD) | (classes == PixelClass.SHADOW))
+    cloud = grow(cloud, clouds.buffer_m / sensor.gsd_m)
+    return Image(physical, seen, cloud & seen)
+
+
+def _physical(
+    reader: RasterReader,
+    scene: Scene,
+    sensor: Sensor,
+    names: tuple[str, ...],
+    *,
+    grid: GeoBox,
+    shift_m: tuple[float, float],
+) -> dict[str, NDArray[np.float32]]:
+    """Bands by name, `(H, W)` in the sensor's units; backscatter is resampled as the source has it, then converted."""
     by_name = {asset.band: asset for asset in scene.bands}
-    tested = visible_bands(sensor) if scene.cloud_test is CloudTest.BRIGHTNESS else ()
     assets: list[BandAsset] = []
-    for name in dict.fromkeys((*names, *tested)):
+    for name in names:
         if name not in by_name:
             raise ReadError(f"scene {scene.scene_id} has no band {name}", "missing_band")
-        if by_name[name].units is not sensor.encoding.units:
+        if {by_name[name].units, sensor.encoding.units} not in ({sensor.encoding.units}, _BACKSCATTER):
             raise ReadError(
                 f"scene {scene.scene_id}, band {name}: units {by_name[name].units.value}, but sensor {sensor.id} is"
                 f" stored as {sensor.encoding.units.value}",
                 "units",
             )
         assets.append(by_name[name])
-    everything = reader.read(assets, grid, shift_m=shift_m)
-    physical = everything[: len(names)]
-    seen: NDArray[np.bool_] = np.asarray(np.isfinite(physical).all(axis=0))
-    cloud = np.zeros(seen.shape, dtype=np.bool_)
+    pixels = reader.read(assets, grid, shift_m=shift_m)
+    return {
+        asset.band: convert_backscatter(band, asset.units, sensor.encoding.units)
+        for asset, band in zip(assets, pixels, strict=True)
+    }
+
+
+def convert_backscatter(values: NDArray[np.float32], units: Units, wanted: Units) -> NDArray[np.float32]:
+    """Decibel and linear power into each other; other units must agree and stay as they are.
+
+    Args:
+        values: Any shape, NaN where not seen; linear power of zero or less is noise below the floor: not seen.
+        units: Of the values.
+        wanted: Of the result.
+    """
+    if units is wanted:
+        return values
+    if wanted is Units.BACKSCATTER_DB:
+        power = np.where(values > 0, values, np.float32(np.nan))
+        return np.asarray(10 * np.log10(power), dtype=np.float32)
+    return np.asarray(10 ** (values / 10), dtype=np.float32)
+
+
+def _classes(
+    scene: Scene,
+    sensor: Sensor,
+    *,
+    own: MaskFunctionParameters | None,
+    clouds: CloudParameters,
+    tested: Mapping[str, NDArray[np.float32]],
+    values: NDArray[np.float32] | None,
+) -> NDArray[np.uint8]:
+    """`(H, W)` of `PixelClass`, or one for all: by the user's function, else by the provider's mask, else by looks."""
     mask = scene.mask
-    if mask is not None:
-        # Outside the mask's file nothing is known: treated as not seen.
-        values = reader.read([mask], grid, shift_m=shift_m, categorical=True)[0]
-        known = np.isfinite(values)
-        classes = decode_mask(
-            np.where(known, values, 0), mask.mask, scale=mask.scale, probability_threshold=clouds.probability_threshold
-        )
-        seen = seen & known & (classes != PixelClass.NODATA)
-        cloud = (classes == PixelClass.CLOUD) | (classes == PixelClass.SHADOW)
-    elif tested:
-        order = [asset.band for asset in assets]
-        cloud = bright_white(
-            everything[[order.index(name) for name in tested]],
-            brightness_threshold=clouds.brightness_threshold,
-            whiteness_threshold=clouds.whiteness_threshold,
-        )
-    cloud = grow(cloud & seen, clouds.buffer_m / sensor.gsd_m)
-    return Image(physical, seen, cloud & seen)
+    known = None if values is None else np.where(np.isfinite(values), values, np.float32(0))
+    if own is not None:
+        kind = MaskKind.NONE if mask is None else mask.mask
+        pixels = np.stack(list(tested.values()))
+        given = MaskInput(scene.scene_id, sensor, tuple(tested), pixels, sensor.gsd_m, known, kind)
+        return apply_function(own.function, given)
+    if mask is not None and known is not None:
+        return decode_mask(known, mask.mask, scale=mask.scale, probability_threshold=clouds.probability_threshold)
+    if not tested:
+        return np.asarray(PixelClass.CLEAR, dtype=np.uint8)  # broadcast: nothing tells clouds
+    white = bright_white(
+        np.stack(list(tested.values())),
+        brightness_threshold=clouds.brightness_threshold,
+        whiteness_threshold=clouds.whiteness_threshold,
+    )
+    return np.where(white, np.uint8(PixelClass.CLOUD), np.uint8(PixelClass.CLEAR))
 
 
 def encode(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.generic]:

@@ -101,6 +101,13 @@ class Recogniser:
             sensor = self.sensors.get(collection)
             return Profile(sensor, {}, Units.BACKSCATTER_LINEAR, scale=1.0, offset=0.0, platform=platform)
         sensor = self.sensors.get(collection)  # a collection may be named as the sensor
+        if sensor.encoding.units in (Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR):
+            raise RefusedError(
+                "units_unknown",
+                f"items of {collection!r} do not say whether their backscatter is calibrated, in decibel or linear (the"
+                " public sentinel-1-grd collections hold raw amplitudes in radar geometry: use sentinel-1-rtc); say it"
+                " in a profile under ingest.stac_profiles: units: backscatter_db or backscatter_linear, scale, offset",
+            )
         # Counts without units become 0-1 of full scale; that is what such a sensor's own scale says.
         dn = sensor.encoding.units is Units.DN
         scale, offset = (sensor.encoding.scale, sensor.encoding.offset) if dn else (None, None)
