@@ -165,7 +165,9 @@ def test_backscatter_is_stored_in_decibel_whatever_the_source_gives(tmp_path: Pa
     power = np.random.default_rng(0).uniform(0.001, 1.5, (32, 32)).astype("float32")
     power[0, 0], power[0, 1] = -32768, 0.0  # nodata, and noise below the floor
     linear = write(tmp_path / "l.tif", power)
-    decibel = write(tmp_path / "d.tif", np.where(power > 0, 10 * np.log10(np.maximum(power, 1e-9)), -32768).astype("float32"))
+    decibel = write(
+        tmp_path / "d.tif", np.where(power > 0, 10 * np.log10(np.maximum(power, 1e-9)), -32768).astype("float32")
+    )
     kinds = {"l": (linear, Units.BACKSCATTER_LINEAR), "d": (decibel, Units.BACKSCATTER_DB)}
     images = {
         key: read(sensor, scene(sensor, *(asset(path, b, nodata=-32768.0, units=u) for b in ("vv", "vh"))))

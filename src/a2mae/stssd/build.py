@@ -30,6 +30,7 @@ from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, reject
 from a2mae.stssd.parallel import run_all
 from a2mae.stssd.pooling import Offsets, pool, positions
 from a2mae.stssd.rasters import RasterReader, ReadError
+from a2mae.stssd.recipes import check_recipes
 from a2mae.stssd.registration_parameters import CloudParameters
 from a2mae.stssd.scenes import Scene, assets_to_json, scenes_from_table
 from a2mae.stssd.store import Folder
@@ -127,6 +128,7 @@ def build(
         raise ValueError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
     for sensor_id in sorted({scene.sensor for place in places for scene in place.scenes}):
         places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
+    check_recipes(parameters.recipes, sensors)
     inputs = Inputs(scenes, sensors, parameters, url, places, signing)
     fingerprint = _fingerprint(inputs)
     surveyed = _survey(inputs, fingerprint)

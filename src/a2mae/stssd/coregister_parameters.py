@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from a2mae.parameters import Parameters
+from a2mae.stssd.recipes import Recipe
 from a2mae.stssd.registration_parameters import CloudParameters, RegistrationParameters
-from a2mae.stssd.sets import QualityParameters, Recipe
+from a2mae.stssd.sets import QualityParameters
 
 
 class CoregisterParameters(Parameters):

@@ -13,6 +13,7 @@ import pyarrow as pa
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister_parameters import CoregisterParameters
 from a2mae.stssd.pooling import Position
+from a2mae.stssd.recipes import Recipe
 from a2mae.stssd.scenes import Scene
 from a2mae.stssd.sets import PlannedSet
 from a2mae.stssd.survey import Refusal, Surveyed, SurveyedImage
@@ -81,7 +82,11 @@ def image_table(
             scene, sensor = scenes[image.scene_id], sensors[image.sensor]
             centre = centres[place.location_id]
             rows.append(
-                _row(set_id, image, scene, sensor, centre) | {"is_reference": image.scene_id == place.reference}
+                _row(set_id, image, scene, sensor, centre)
+                | {
+                    "is_reference": image.scene_id == place.reference,
+                    "bands": _recipe(planned, parameters).bands_of(sensor),
+                }
             )
     return _frame(rows, IMAGE_COLUMNS)
 
@@ -144,10 +149,15 @@ def _complete_sets(
 
 
 def _complete(planned: PlannedSet, members: Sequence[PlacedImage], parameters: CoregisterParameters) -> bool:
-    recipe = parameters.recipes[planned.kind]
-    assert recipe is not None
+    recipe = _recipe(planned, parameters)
     sources = len({image.sensor for image in members})
     return len(members) >= recipe.min_images and sources >= (len(recipe.sources) or recipe.min_sources)
+
+
+def _recipe(planned: PlannedSet, parameters: CoregisterParameters) -> Recipe:
+    recipe = parameters.recipes[planned.kind]
+    assert recipe is not None
+    return recipe
 
 
 def _row(

@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from a2mae.parameters import Parameters
+from a2mae.stssd.recipes import Recipe
 from a2mae.stssd.scenes import Scene
-
-
-class SourceRule(Parameters):
-    """One of the sources that a recipe asks for."""
-
-    sensors: tuple[str, ...] = Field(min_length=1, description="Sensor ids or patterns such as `sentinel-2-*`.")
-    images: int = Field(default=3, ge=1, description="Images wanted of this source.")
-
-
-class Recipe(Parameters):
-    """A kind of image set (METHOD.md section 1, or the user's own)."""
-
-    sources: tuple[SourceRule, ...] = Field(
-        default=(), description="Sources that must be there; empty: every sensor found is a source of its own."
-    )
-    min_sources: int = Field(default=2, ge=1, description="Without named sources: how many different ones a set needs.")
-    single_source: bool = Field(
-        default=False, description="Without named sources: each sensor makes sets of its own (temporal sets)."
-    )
-    images_per_source: int = Field(default=3, ge=1, description="Without named sources: images wanted of each.")
-    min_images: int = Field(default=2, ge=1, description="A set with fewer is not made.")
-    max_images: int = Field(default=6, ge=1, description="A set never has more.")
-    spread: Literal["seasons", "time"] = Field(
-        default="seasons", description="seasons: growing and dormant season in turn; time: as far apart as possible."
-    )
-    max_sets: int = Field(default=1, ge=1, description="Sets per place: further dates make further sets.")
-
-    @model_validator(mode="after")
-    def _counts_fit(self) -> Recipe:
-        if self.single_source and (self.sources or self.min_sources > 1):
-            raise ValueError("single_source goes without named sources and with min_sources: 1")
-        if self.min_images > self.max_images:
-            raise ValueError(f"min_images ({self.min_images}) is larger than max_images ({self.max_images})")
-        return self
 
 
 class QualityParameters(Parameters):
@@ -97,7 +63,7 @@ def group(
     for kind, recipe in recipes.items():
         if recipe is None:
             continue
-        sources = _sources(candidates, recipe)
+        sources = _sources(candidates, recipe, lat)
         number = 0
         for together in [[source] for source in sources] if recipe.single_source else [sources]:
             for scenes in _sets_of(together, recipe, lat=lat, max_candidates=max_candidates, accept=accept):
@@ -176,13 +142,21 @@ def in_growing_season(when: dt.datetime, lat: float) -> bool:
     return northern_summer if lat >= 0 else not northern_summer
 
 
-def _sources(candidates: Sequence[Scene], recipe: Recipe) -> list[tuple[list[Scene], int]]:
+def _sources(candidates: Sequence[Scene], recipe: Recipe, lat: float) -> list[tuple[list[Scene], int]]:
     """Scenes and wanted number per source; fewer than asked for if a source is absent."""
     if not recipe.sources:
         sensors = sorted({scene.sensor for scene in candidates})
         return [([s for s in candidates if s.sensor == sensor], recipe.images_per_source) for sensor in sensors]
     found = [
-        ([s for s in candidates if any(fnmatch.fnmatchcase(s.sensor, p) for p in rule.sensors)], rule.images)
+        (
+            [
+                s
+                for s in candidates
+                if rule.fits(s.sensor)
+                and (rule.season == "any" or in_growing_season(s.datetime, lat) == (rule.season == "growing"))
+            ],
+            rule.images,
+        )
         for rule in recipe.sources
     ]
     return [(scenes, wanted) for scenes, wanted in found if scenes]

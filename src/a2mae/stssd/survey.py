@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister_parameters import CoregisterParameters
+from a2mae.stssd.footprints import transformer
 from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.matching import Picture, compare
 from a2mae.stssd.rasters import RasterReader, ReadError
@@ -148,9 +149,10 @@ def _survey_place(
                 looked[scene.scene_id] = result
         return scene.scene_id in looked
 
+    lon = _longitude(place.footprint)
     sets = group(
         place.scenes,
-        parameters.recipes,
+        {kind: r if r is not None and r.is_at(lon, place.lat) else None for kind, r in parameters.recipes.items()},
         lat=place.lat,
         max_candidates=parameters.quality.max_candidates,
         accept=accept,
@@ -188,6 +190,12 @@ def _survey_place(
         facts = tuple(looked[scene_id][0] for scene_id in images)
         parts.append(Surveyed(location_id, reference, hub, facts, together, matches, () if parts else kept_out))
     return parts
+
+
+def _longitude(footprint: Footprint) -> float:
+    half = footprint.size_m / 2
+    lon, _ = transformer(footprint.crs, "EPSG:4326").transform(footprint.x_m + half, footprint.y_m - half)
+    return float(lon)
 
 
 def _look(

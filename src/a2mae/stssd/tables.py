@@ -68,6 +68,7 @@ IMAGE_COLUMNS = pa.schema(
         ("processing_baseline", pa.string()),
         ("source_scale", pa.list_(pa.float64())),  # per band: physical = source * scale + offset, as applied
         ("source_offset", pa.list_(pa.float64())),
+        ("bands", pa.list_(pa.string())),  # what the recipe of the set uses of the stored bands; null: all of them
     ]
 )
 """Image table: one row per image in the store."""
