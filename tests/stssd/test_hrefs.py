@@ -99,6 +99,7 @@ def test_names_that_lead_to_private_addresses(root, monkeypatch):
             policy(root).check_resolved(href)
         assert caught.value.reason == reason
         policy(root, allow_private=True).check_resolved(href)
+    policy(root).check_resolved("https://unknown.example/a.tif", unknown_host=False)
 
 
 @given(st.text(max_size=60))

@@ -137,8 +137,12 @@ class HrefPolicy:
             raise _bad(href, "GDAL's virtual file systems (/vsi…) are not opened for a catalog")
         return urllib.parse.urlunsplit((scheme, *parts[1:]))
 
-    def check_resolved(self, href: str) -> None:
+    def check_resolved(self, href: str, *, unknown_host: bool = True) -> None:
         """Refuse an address whose name leads to a private one; asked just before it is opened, once per host.
+
+        Args:
+            href: A checked href.
+            unknown_host: Also refuse names that are not known: not before they are needed.
 
         Raises:
             RefusedError: "bad_href" for a private address, "unreachable" where the name is not known.
@@ -149,7 +153,7 @@ class HrefPolicy:
         if parts.scheme == "s3" or parts.hostname is None:
             return
         private = _resolves_to_private(parts.hostname)
-        if private is None:
+        if private is None and unknown_host:
             raise RefusedError(
                 "unreachable", f"host {parts.hostname!r} cannot be found; check the network or the catalog"
             )

@@ -131,7 +131,10 @@ def _scenes(
     parsed: list[ItemScene] = []
     for document in documents:
         try:
-            parsed.append(parse_item(document.item, recogniser=recogniser, policy=policy, base=document.base))
+            item = parse_item(document.item, recogniser=recogniser, policy=policy, base=document.base)
+            for asset in item.scene.assets:
+                policy.check_resolved(asset.href, unknown_host=False)
+            parsed.append(item)
         except RefusedError as refusal:
             name = str(document.item.get("id") or document.base)[:200]
             found.refused.append(RefusedScene(name, refusal.reason, refusal.detail))
