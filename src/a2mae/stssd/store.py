@@ -19,6 +19,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import fsspec
@@ -29,6 +30,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from a2mae.sensors import Sensor, sensor_from_dict
+from a2mae.stssd.shards import DamagedShardError, ImageReader, ZarrReader, open_shards
 
 FORMAT = "a2mae-image-sets"
 FORMAT_VERSION = 1
@@ -153,7 +155,7 @@ class ImageSetStore:
         self._manifest = manifest
         self._sensors = dict(sensors)
         self._options = storage_options
-        self._arrays: dict[str, tuple[zarr.Array[Any], zarr.Array[Any]]] = {}
+        self._arrays: dict[str, tuple[ImageReader, ImageReader]] = {}
         self._process = os.getpid()
 
     @classmethod
@@ -242,35 +244,46 @@ class ImageSetStore:
             UnknownBandError: If a band name is not the sensor's.
             IndexError: If a row, band or window lies outside.
         """
-        count, (all_bands, height, width) = self.count(sensor), self.shape(sensor)
-        index = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if index.size and (index.min() < 0 or index.max() >= count):
-            raise IndexError(f"{sensor}: rows {index.min()}..{index.max()} asked for, the store has 0..{count - 1}")
         description = self.sensor(sensor)
-        picked = [
-            b if isinstance(b, (int, np.integer)) else description.band_index(b) for b in (bands or range(all_bands))
-        ]
-        if any(not 0 <= band < all_bands for band in picked):
-            raise IndexError(f"{sensor}: bands {picked} asked for, the store has 0..{all_bands - 1}")
-        y0, y1, x0, x1 = window or (0, height, 0, width)
+        chosen = range(len(description.bands)) if bands is None or len(bands) == 0 else bands
+        picked = [b if isinstance(b, (int, np.integer)) else description.band_index(b) for b in chosen]
+        if any(band < 0 for band in picked):
+            raise IndexError(f"{sensor}: bands {picked} asked for, the store has 0..{len(description.bands) - 1}")
+        index = np.asarray(rows, dtype=np.int64).reshape(-1)
+        return self.read_each(sensor, index, np.tile(np.asarray(picked, np.int64), (index.size, 1)), window)
+
+    def read_each(
+        self, sensor: str, rows: NDArray[np.int64], bands: NDArray[np.int64], window: Window | None = None
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read images as stored, each with bands of its own; arguments, result and errors as `read`.
+
+        Args:
+            sensor: Sensor id.
+            rows: `(N,)`.
+            bands: `(N, C)` band numbers of each image; a negative one leaves zeros.
+            window: Part of the grid; all if None.
+        """
+        count, (all_bands, height, width) = self.count(sensor), self.shape(sensor)
+        if rows.size and (rows.min() < 0 or rows.max() >= count):
+            raise IndexError(f"{sensor}: rows {rows.min()}..{rows.max()} asked for, the store has 0..{count - 1}")
+        if bands.size and bands.max() >= all_bands:
+            raise IndexError(f"{sensor}: bands {bands.max()} asked for, the store has 0..{all_bands - 1}")
+        y0, y1, x0, x1 = area = window or (0, height, 0, width)
         if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
             raise IndexError(f"{sensor}: window {window} does not lie in {height} x {width} pixels")
-
         stored, stored_valid = self._open_arrays(sensor)
-        pixels = np.empty((index.size, len(picked), y1 - y0, x1 - x0), dtype=stored.dtype)
-        valid = np.empty((index.size, y1 - y0, x1 - x0), dtype=np.bool_)
-        # A chunk holds one band: reading a few bands one by one decodes only those.
-        few = 2 * len(picked) <= all_bands and stored.chunks[1] == 1
-        for k, row in enumerate(index.tolist()):
-            if few:
-                for j, band in enumerate(picked):
-                    pixels[k, j] = stored[row, int(band), y0:y1, x0:x1]
-            elif picked == list(range(all_bands)):
-                pixels[k] = stored[row, :, y0:y1, x0:x1]
-            else:
-                pixels[k] = cast(NDArray[np.generic], stored[row, :, y0:y1, x0:x1])[picked]
-            valid[k] = stored_valid[row, y0:y1, x0:x1]
-        return pixels, valid
+        pixels = np.empty((rows.size, bands.shape[1], y1 - y0, x1 - x0), dtype=stored.dtype)
+        valid = np.empty((rows.size, 1, y1 - y0, x1 - x0), dtype=np.bool_)
+        try:
+            for k, row in enumerate(rows.tolist()):
+                wanted = bands[k].tolist()
+                stored.read(row, wanted, area, pixels[k])
+                stored_valid.read(row, (0,), area, valid[k])
+        except DamagedShardError as error:
+            raise StoreTornError(
+                f"{error}; remove the store and rebuild it: kedro run --pipelines=coregister"
+            ) from error
+        return pixels, valid[:, 0]
 
     def read_physical(
         self,
@@ -308,18 +321,22 @@ class ImageSetStore:
         self.sensor(sensor)
         return cast(dict[str, dict[str, dict[str, list[int]]]], self._manifest)["sensors"][sensor]
 
-    def _open_arrays(self, sensor: str) -> tuple[zarr.Array[Any], zarr.Array[Any]]:
+    def _open_arrays(self, sensor: str) -> tuple[ImageReader, ImageReader]:
         if self._process != os.getpid():  # forked: what the parent opened is not ours
             self._arrays, self._process = {}, os.getpid()
         if sensor not in self._arrays:
-            folder = Folder(self.url, self._options)
-            with codec_pipeline(fast=folder.is_local):
-                group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
-                self._arrays[sensor] = (
-                    cast(zarr.Array[Any], group[f"{sensor}/pixels"]),
-                    cast(zarr.Array[Any], group[f"{sensor}/valid"]),
-                )
+            pixels, valid = (self._open_array(f"{sensor}/{name}") for name in ("pixels", "valid"))
+            self._arrays[sensor] = (pixels, valid)
         return self._arrays[sensor]
+
+    def _open_array(self, name: str) -> ImageReader:
+        folder = Folder(self.url, self._options)
+        shards = open_shards(Path(folder.key(name))) if folder.is_local else None
+        if shards is not None:
+            return shards
+        with codec_pipeline(fast=folder.is_local):
+            group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
+            return ZarrReader(cast("zarr.Array[Any]", group[name]))
 
 
 def read_attributes(folder: Folder) -> dict[str, object] | None:

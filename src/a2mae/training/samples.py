@@ -177,15 +177,9 @@ class SampleReader:
         name = self._sensors[code].id
         per_sample = images.shape[1]
         bands = np.stack([draws[slot // per_sample].bands[slot % per_sample] for slot in chosen])
-        top, bottom, left, right = part
-        dtype = np.dtype(self._sensors[code].encoding.dtype)
-        pixels = np.zeros((len(chosen), bands.shape[1], bottom - top, right - left), dtype)
-        valid = np.empty((len(chosen), bottom - top, right - left), np.bool_)
-        rows = self.index.row[images.ravel()[chosen]]
-        for k, row in enumerate(rows):
-            present = bands[k] >= 0
-            read, seen = self.store.read(name, [int(row)], bands[k][present].tolist(), window=part)
-            pixels[k][present], valid[k] = read[0], seen[0]
+        top, _, left, _ = part
+        rows = np.asarray(self.index.row[images.ravel()[chosen]], np.int64)
+        pixels, valid = self.store.read_each(name, rows, bands, part)
         _, height, width = self.store.shape(name)
         return RawImages(
             sensor=code,

@@ -1,0 +1,245 @@
+"""Chunks straight out of local shard files: what Zarr reads, without Zarr's work per chunk.
+
+A training sample is a dozen chunks, and a general reader spends more time on finding each (event loop, selections,
+shard index read again) than on decoding it. The store writes one layout (`store_writer`); this reads exactly that one
+with one `pread` and one decode per chunk, and `open_shards` returns None for anything else, which Zarr then reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+_ABSENT = 2**64 - 1  # offset of a chunk that holds only fill values
+_SHARDS_OPEN = 256  # per array: a file descriptor and an index of some kilobytes each
+_HEADER_BYTES = 16
+
+
+class DamagedShardError(ValueError):
+    """A shard's bytes are not what was written."""
+
+
+class ImageReader(Protocol):
+    """Reads bands of single images, one image after the other."""
+
+    dtype: np.dtype[Any]
+
+    def read(self, row: int, bands: Sequence[int], window: tuple[int, int, int, int], out: NDArray[np.generic]) -> None:
+        """Read bands of one image.
+
+        Args:
+            row: The image.
+            bands: Their numbers, in the order wanted; a negative one leaves zeros.
+            window: `(y0, y1, x0, x1)`, upper bounds exclusive.
+            out: `(len(bands), y1 - y0, x1 - x0)`, C-contiguous, filled.
+        """
+
+
+class ZarrReader:
+    """Reads through Zarr: any layout, any storage.
+
+    Attributes:
+        dtype: Of the stored values.
+    """
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        """Wrap an open array `(image, band, y, x)`, or `(image, y, x)` for one band."""
+        self._array = array
+        self.dtype = np.dtype(array.dtype)
+
+    def read(self, row: int, bands: Sequence[int], window: tuple[int, int, int, int], out: NDArray[np.generic]) -> None:
+        """See `ImageReader`."""
+        y0, y1, x0, x1 = window
+        array = self._array
+        if array.ndim == 3:
+            out[0] = array[row, y0:y1, x0:x1]
+        elif array.chunks[1] == 1 and 2 * len(bands) <= array.shape[1]:
+            for k, band in enumerate(bands):  # a chunk holds one band: only those wanted are decoded
+                out[k] = array[row, int(band), y0:y1, x0:x1] if band >= 0 else 0
+        else:
+            out[...] = cast(NDArray[np.generic], array[row, :, y0:y1, x0:x1])[list(bands)]
+            out[[k for k, band in enumerate(bands) if band < 0]] = 0
+
+
+class Shard:
+    """One open shard file and where its chunks lie."""
+
+    def __init__(self, path: Path, chunks: int) -> None:
+        """Open a shard and read the index at its end.
+
+        Args:
+            path: The file.
+            chunks: How many chunks it has room for.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            DamagedShardError: If the index is not whole.
+        """
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        size, length = os.fstat(self.descriptor).st_size, 16 * chunks
+        index = os.pread(self.descriptor, length + 4, max(0, size - length - 4))
+        if len(index) != length + 4 or google_crc32c.value(index[:-4]) != int.from_bytes(index[-4:], "little"):
+            raise DamagedShardError(f"{path} is damaged: its index is not what was written")
+        self.index: NDArray[np.uint64] = np.frombuffer(index, "<u8", count=2 * chunks).reshape(chunks, 2)
+
+    def __del__(self) -> None:
+        """Close the file when nobody reads from it any more, in whatever thread that is."""
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class ShardedArray:
+    """An array of images `(image, band, y, x)` that is sharded along its first axis; `(image, y, x)` is one band.
+
+    Attributes:
+        dtype: Of the stored values.
+    """
+
+    def __init__(self, folder: Path, layout: _Layout) -> None:
+        """Use `open_shards`."""
+        self._folder, self._layout = folder, layout
+        self.dtype = layout.fill.dtype
+        self._open: OrderedDict[int, Shard | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, row: int, bands: Sequence[int], window: tuple[int, int, int, int], out: NDArray[np.generic]) -> None:
+        """See `ImageReader`.
+
+        Raises:
+            DamagedShardError: If a chunk cannot be decoded.
+        """
+        layout = self._layout
+        depth, height, width = layout.chunk
+        shard = self._shard(row // layout.rows)
+        y0, y1, x0, x1 = window
+        for ty in range(y0 // height, -(-y1 // height)):
+            for tx in range(x0 // width, -(-x1 // width)):
+                top, left = ty * height, tx * width
+                first = ((row % layout.rows) * layout.parts[0] * layout.parts[1] + ty) * layout.parts[2] + tx
+                stride = layout.parts[1] * layout.parts[2]
+                if depth == 1 and window == (top, top + height, left, left + width):
+                    for k, band in enumerate(bands):  # nothing to cut or to gather: decoded in place
+                        if band >= 0:
+                            self._decode(shard, first + band * stride, out[k])
+                        else:
+                            out[k] = 0
+                    continue
+                ys, xs = (max(y0, top), min(y1, top + height)), (max(x0, left), min(x1, left + width))
+                target = out[:, ys[0] - y0 : ys[1] - y0, xs[0] - x0 : xs[1] - x0]
+                chunks: dict[int, NDArray[np.generic]] = {}
+                for k, band in enumerate(bands):
+                    group, member = divmod(band, depth)
+                    if band < 0:
+                        target[k] = 0
+                        continue
+                    if group not in chunks:
+                        chunks[group] = np.empty((depth, height, width), self.dtype)
+                        self._decode(shard, first + group * stride, chunks[group])
+                    target[k] = chunks[group][member, ys[0] - top : ys[1] - top, xs[0] - left : xs[1] - left]
+
+    def _decode(self, shard: Shard | None, number: int, out: NDArray[np.generic]) -> None:
+        offset, length = (_ABSENT, 0) if shard is None else (int(value) for value in shard.index[number])
+        if shard is None or offset == _ABSENT:
+            out[...] = self._layout.fill
+            return
+        data = os.pread(shard.descriptor, length, offset)
+        # The decoder writes as much as the header says: looked at first.
+        if len(data) != length or length < _HEADER_BYTES or int.from_bytes(data[4:8], "little") != out.nbytes:
+            raise DamagedShardError(f"{shard.path} is damaged: chunk {number} is not what was written")
+        try:
+            blosc.decompress(data, out)
+        except (RuntimeError, ValueError) as error:
+            raise DamagedShardError(f"{shard.path} is damaged: chunk {number} cannot be decoded ({error})") from error
+
+    def _shard(self, number: int) -> Shard | None:
+        with self._lock:
+            if number in self._open:
+                self._open.move_to_end(number)
+                return self._open[number]
+            layout = self._layout
+            path = self._folder / "c" / str(number) / "/".join("0" * layout.inner_axes)
+            try:
+                shard = Shard(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2])
+            except FileNotFoundError:
+                shard = None  # holds only fill values: Zarr writes no file then
+            self._open[number] = shard
+            if len(self._open) > _SHARDS_OPEN:
+                self._open.popitem(last=False)
+            return shard
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where chunks are.
+
+    Attributes:
+        rows: Images per shard.
+        chunk: Bands, rows and columns of a chunk; a chunk holds one image.
+        parts: Chunks of one image along the same axes.
+        inner_axes: Axes behind the images.
+        fill: The value of what was never written.
+    """
+
+    rows: int
+    chunk: tuple[int, int, int]
+    parts: tuple[int, int, int]
+    inner_axes: int
+    fill: np.generic[Any]
+
+
+def open_shards(folder: Path) -> ShardedArray | None:
+    """Open an array of the store on a local disk.
+
+    Args:
+        folder: Holds the array's `zarr.json`.
+
+    Returns:
+        None if the array has another layout than the store's own.
+    """
+    layout = _layout(json.loads((folder / "zarr.json").read_bytes()))
+    if layout is None:
+        return None
+    # One chunk is too small for blosc's own threads; the process's main thread would start them.
+    blosc.use_threads = False
+    return ShardedArray(folder, layout)
+
+
+def _layout(array: dict[str, Any]) -> _Layout | None:
+    try:
+        (sharding,) = array["codecs"]
+        inner = sharding["configuration"]
+        names = [codec["name"] for codec in inner["codecs"]]
+        known = (
+            sharding["name"] == "sharding_indexed"
+            and names == ["bytes", "blosc"]
+            and inner["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
+            and [codec["name"] for codec in inner["index_codecs"]] == ["bytes", "crc32c"]
+            and inner["index_location"] == "end"
+            and array["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
+            and sys.byteorder == "little"
+        )
+        fill = np.dtype(array["data_type"]).type(array["fill_value"])
+        shape, shard, chunk = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"], inner["chunk_shape"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    covered = all(whole <= part for whole, part in zip(shape[1:], shard[1:], strict=True))
+    if not known or not covered or chunk[0] != 1 or len(shape) not in (3, 4):
+        return None
+    parts = [whole // part for whole, part in zip(shard[1:], chunk[1:], strict=True)]
+    if len(shape) == 3:
+        chunk, parts = [1, 1, *chunk[1:]], [1, *parts]
+    return _Layout(shard[0], tuple(chunk[1:]), tuple(parts), len(shape) - 1, fill)

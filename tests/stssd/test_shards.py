@@ -1,0 +1,106 @@
+"""The direct reader gives what Zarr gives, bit by bit, and refuses what is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from a2mae.stssd import shards
+from a2mae.stssd.shards import DamagedShardError, ShardedArray, ZarrReader, open_shards
+
+SHAPE = (5, 6, 20, 36)
+
+
+def write(folder: Path, chunk: tuple[int, ...], *, codec: object = None, ndim: int = 4) -> zarr.Array:
+    shape = SHAPE if ndim == 4 else (SHAPE[0], *SHAPE[2:])
+    grid = [-(-side // step) * step for side, step in zip(shape[1:], chunk[1:], strict=True)]
+    values = np.random.default_rng(0).integers(1, 60000, shape).astype(np.uint16)
+    values[3] = 7  # all fill: its chunks are not written
+    array = zarr.create_array(
+        folder,
+        shape=shape,
+        dtype="uint16",
+        chunks=chunk,
+        shards=(2, *grid),
+        compressors=codec or BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2),
+        fill_value=7,
+    )
+    array[:] = values
+    return array
+
+
+@pytest.fixture(scope="module", params=[(1, 1, 20, 36), (1, 6, 20, 36), (1, 4, 8, 16), (1, 1, 16, 16)])
+def both(request, tmp_path_factory) -> tuple[ShardedArray, zarr.Array]:
+    folder = tmp_path_factory.mktemp("array")
+    array = write(folder, request.param)
+    direct = open_shards(folder)
+    assert isinstance(direct, ShardedArray) and direct.dtype == np.uint16
+    return direct, array
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_any_window_and_bands_are_those_of_zarr(both, data: st.DataObject) -> None:
+    direct, array = both
+    y0, x0 = data.draw(st.integers(0, 19)), data.draw(st.integers(0, 35))
+    window = (y0, data.draw(st.integers(y0 + 1, 20)), x0, data.draw(st.integers(x0 + 1, 36)))
+    row = data.draw(st.integers(0, 4))
+    bands = data.draw(st.lists(st.integers(-1, 5), min_size=1, max_size=7))
+    shape = (len(bands), window[1] - window[0], window[3] - window[2])
+    found, through_zarr = np.full(shape, 3, np.uint16), np.full(shape, 3, np.uint16)
+    direct.read(row, bands, window, found)
+    ZarrReader(array).read(row, bands, window, through_zarr)
+    whole = array[row]
+    expected = [whole[band] if band >= 0 else np.zeros_like(whole[0]) for band in bands]
+    np.testing.assert_array_equal(found, np.stack(expected)[:, window[0] : window[1], window[2] : window[3]])
+    np.testing.assert_array_equal(through_zarr, found)
+
+
+def test_an_array_without_bands_is_one_band(tmp_path: Path) -> None:
+    array = write(tmp_path, (1, 8, 16), ndim=3)
+    direct = open_shards(tmp_path)
+    assert direct is not None
+    out = np.empty((1, 20, 36), np.uint16)
+    direct.read(4, (0,), (0, 20, 0, 36), out)
+    np.testing.assert_array_equal(out[0], array[4])
+
+
+def test_another_layout_is_left_to_zarr(tmp_path: Path) -> None:
+    write(tmp_path, (1, 1, 20, 36), codec=ZstdCodec())
+    assert open_shards(tmp_path) is None
+
+
+def test_few_shards_stay_open(both, monkeypatch: pytest.MonkeyPatch) -> None:
+    direct, array = both
+    monkeypatch.setattr(shards, "_SHARDS_OPEN", 1)
+    out = np.empty((1, 20, 36), np.uint16)
+    for row in (0, 4, 2, 0, 4):
+        direct.read(row, (2,), (0, 20, 0, 36), out)
+        np.testing.assert_array_equal(out[0], array[row, 2])
+        assert len(direct._open) <= 3  # those of the other tests leave one by one
+
+
+@pytest.mark.parametrize("damage", ["index", "cut", "header", "chunk"])
+def test_a_damaged_shard_is_refused_not_read_past(tmp_path: Path, damage: str) -> None:
+    write(tmp_path, (1, 1, 20, 36))
+    path = tmp_path / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(path.read_bytes())
+    if damage == "index":
+        data[-8] ^= 1
+    elif damage == "cut":
+        del data[:100]
+    elif damage == "header":
+        data[4:8] = (2**20).to_bytes(4, "little")  # promises more than there is room for
+    else:
+        data[12:16] = (5).to_bytes(4, "little")
+    path.write_bytes(data)
+    direct = open_shards(tmp_path)
+    assert direct is not None
+    with pytest.raises(DamagedShardError, match="is damaged"):
+        direct.read(0, range(6), (0, 20, 0, 36), np.empty((6, 20, 36), np.uint16))
