@@ -37,7 +37,8 @@ from a2mae.stssd.ingest_parameters import IngestParameters
 from a2mae.stssd.matching import Picture, compare
 from a2mae.stssd.pooling import pool, positions
 from a2mae.stssd.rasters import RasterReader
-from a2mae.stssd.registration import Match, RegistrationParameters
+from a2mae.stssd.registration import Match
+from a2mae.stssd.registration_parameters import RegistrationParameters
 from a2mae.stssd.scenes import Scene, scenes_from_table, sensors_from_json
 from a2mae.stssd.survey import Place, compared_bands, survey
 from a2mae.stssd.warp import read_image

@@ -27,6 +27,7 @@ from a2mae.stssd.dark_pixels import warn_of_offsets
 from a2mae.stssd.fingerprints import source_digest
 from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
+from a2mae.stssd.mosaics import prefer_single
 from a2mae.stssd.parallel import run_all
 from a2mae.stssd.pooling import Offsets, pool, positions
 from a2mae.stssd.rasters import RasterReader, ReadError
@@ -155,6 +156,7 @@ def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covere
         shapely.intersection(squares[of_location], np.array([scenes[k].geometry for k in of_scene]))
     ) / shapely.area(squares[of_location])
     keep = covered >= min_covered
+    keep[keep] = prefer_single(of_location[keep], of_scene[keep], covered[keep], scenes)
     found: dict[int, list[Scene]] = {}
     for location, scene in zip(of_location[keep].tolist(), of_scene[keep].tolist(), strict=True):
         found.setdefault(location, []).append(scenes[scene])

@@ -16,6 +16,7 @@ from shapely.geometry import box
 from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.ingest_parameters import IngestParameters
 from a2mae.stssd.locations import find_locations
+from a2mae.stssd.mosaics import mosaics
 from a2mae.stssd.scenes import RefusedScene, Scene, refused_to_table, scenes_to_table, sensors_to_json
 from a2mae.stssd.sources.folder import read_folder
 from a2mae.stssd.sources.found import Found, SensorTable
@@ -61,10 +62,13 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     scenes, refused = _select(found, parameters)
     if not scenes:
         raise ValueError(_nothing(refused, parameters))
+    joined = mosaics(scenes) if parameters.mosaics else []
     sensors = [table.get(sensor_id) for sensor_id in sorted({scene.sensor for scene in scenes})]
-    places = find_locations(scenes, sensors, parameters.locations)
+    places = find_locations([*scenes, *joined], sensors, parameters.locations)
     side = parameters.locations.footprint_m
     unused = set(places.unused)
+    joined = [scene for scene in joined if scene.scene_id not in unused]
+    in_mosaic = {part[0].href for scene in joined for part in scene.parts}
     off = [
         RefusedScene(
             scene.scene_id,
@@ -75,11 +79,11 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
             scene.geometry,
         )
         for scene in scenes
-        if scene.scene_id in unused
+        if scene.scene_id in unused and scene.assets[0].href not in in_mosaic
     ]
-    _log(scenes, refused, off, places.table)
+    _log([*scenes, *joined], refused, off, places.table)
     return Ingested(
-        scenes=scenes_to_table(scenes, refused),
+        scenes=scenes_to_table([*scenes, *joined], refused),
         locations=places.table,
         refused=refused_to_table([*refused, *off]),
         sensors=sensors_to_json(sensors),

@@ -270,6 +270,10 @@ class IngestParameters(Parameters):
     )
     datetime_start: dt.datetime | None = Field(default=None, description="Earliest acquisition.")
     datetime_end: dt.datetime | None = Field(default=None, description="Latest acquisition.")
+    mosaics: bool = Field(
+        default=True,
+        description="Squares across the border of two scenes of one overpass are filled from both; false: left out.",
+    )
     sentinel2_offset: Literal["baseline", "flag"] = Field(
         default="baseline",
         description="baseline: -0.1 from processing baseline 04.00 on, whatever flags say; flag: none where the item"

@@ -19,6 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from a2mae.sensors import Sensor
 from a2mae.stssd.footprints import project, split_at_date_line, transformer, utm_crs
 from a2mae.stssd.ingest_parameters import LocationParameters
+from a2mae.stssd.mosaics import prefer_single
 from a2mae.stssd.sampling import draw
 from a2mae.stssd.scenes import Scene
 from a2mae.stssd.tables import LOCATION_COLUMNS
@@ -93,6 +94,7 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
             corners[:, 0], corners[:, 1] - parameters.footprint_m, corners[:, 0] + parameters.footprint_m, corners[:, 1]
         )
         pairs = _coverage(squares, reach, parameters.footprint_m)
+        pairs = pairs[prefer_single(pairs[:, 0], pairs[:, 1], np.ones(len(pairs)), scenes)]
         frame, most = _count(crs, corners, pairs, codes, parameters)
         nearest = max(nearest, most)
         if area is not None and len(frame):

@@ -133,7 +133,8 @@ class Scene:
         crs: Of the finest asset, "EPSG:…" or WKT.
         gsd_m: Of the finest asset, metres.
         geometry: Valid footprint, EPSG:4326.
-        assets: The sensor's bands in the sensor's order, then the cloud mask if there is one.
+        assets: The sensor's bands in the sensor's order, then the cloud mask if there is one; of a mosaic those of its
+            parts, one part after the other.
         cloud_test: How clouds are told.
         cloud_cover_pct: Provider's figure for the scene, 0-100; None where not given.
         processing_baseline: Sentinel-2, for example "04.00"; None elsewhere.
@@ -159,13 +160,21 @@ class Scene:
             raise ValueError(f"scene {self.scene_id!r}: cloud_test 'mask' goes with exactly one cloud_mask asset")
 
     @property
+    def parts(self) -> tuple[tuple[BandAsset, ...], ...]:
+        """The assets of each part of a mosaic; of any other scene all of them."""
+        starts = [
+            k for k, a in enumerate(self.assets) if k == 0 or (a.band, a.role) == (self.assets[0].band, Role.DATA)
+        ]
+        return tuple(self.assets[a:b] for a, b in zip(starts, [*starts[1:], len(self.assets)], strict=True))
+
+    @property
     def bands(self) -> tuple[BandAsset, ...]:
-        """The data bands, in the sensor's order."""
-        return tuple(asset for asset in self.assets if asset.role is Role.DATA)
+        """The data bands (of the first part), in the sensor's order."""
+        return tuple(asset for asset in self.parts[0] if asset.role is Role.DATA) if self.assets else ()
 
     @property
     def mask(self) -> BandAsset | None:
-        """The cloud mask, if there is one."""
+        """The cloud mask (of the first part), if there is one."""
         return next((asset for asset in self.assets if asset.role is Role.CLOUD_MASK), None)
 
 

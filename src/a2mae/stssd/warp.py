@@ -22,6 +22,7 @@ from a2mae.stssd.masks import (
     grow,
     visible_bands,
 )
+from a2mae.stssd.mosaics import parts_at
 from a2mae.stssd.rasters import RasterReader, ReadError
 from a2mae.stssd.registration_parameters import CloudParameters, MaskFunctionParameters
 from a2mae.stssd.scenes import BandAsset, CloudTest, MaskKind, Scene
@@ -109,7 +110,7 @@ def read_image(
     bands: tuple[str, ...] | None = None,
     shift_m: tuple[float, float] = (0.0, 0.0),
 ) -> Image:
-    """Read a scene onto a footprint, resampled once.
+    """Read a scene onto a footprint, resampled once; a mosaic's parts fill what those before them did not see.
 
     Args:
         reader: Open files.
@@ -123,6 +124,32 @@ def read_image(
     Raises:
         ReadError: If a band is missing or its pixels cannot be read.
     """
+    parts = parts_at(scene, footprint.grid(sensor.gsd_m)) if len(scene.parts) > 1 else [scene]
+    image = _read_part(reader, parts[0], sensor, footprint, clouds, bands=bands, shift_m=shift_m)
+    for part in parts[1:]:
+        if image.seen.all():
+            break
+        more = _read_part(reader, part, sensor, footprint, clouds, bands=bands, shift_m=shift_m)
+        new = more.seen & ~image.seen
+        image = Image(
+            np.where(new, more.physical, image.physical),
+            image.seen | new,
+            np.where(new, more.cloud, image.cloud),
+        )
+    return image
+
+
+def _read_part(
+    reader: RasterReader,
+    scene: Scene,
+    sensor: Sensor,
+    footprint: Footprint,
+    clouds: CloudParameters,
+    *,
+    bands: tuple[str, ...] | None,
+    shift_m: tuple[float, float],
+) -> Image:
+    """`read_image` of a scene that is no mosaic."""
     grid = footprint.grid(sensor.gsd_m)
     names = sensor.band_names if bands is None else bands
     own = function_for(sensor.id, clouds.functions)
