@@ -3,7 +3,7 @@
 Every side is a process of its own, so that its peak resident memory is its own. The rasters are three-band uint16
 GeoTIFFs with a tenth of nodata; the models are small ViTs with random weights: speed and memory do not depend on them.
 
-Usage: python benchmarks/predict.py [--quick] [--side 20000] [--what map change embed]
+Usage: python benchmarks/predict.py [--quick] [--sides 2500 20000] [--what map change embed]
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ BLOCK = 512
 def main() -> None:
     """Make the rasters, run every side, print one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="512 and 1,024 pixels instead of the full side")
-    parser.add_argument("--side", type=int, default=20_000, help="pixels")
+    parser.add_argument("--quick", action="store_true", help="rasters of 512 and 1,024 pixels")
+    parser.add_argument("--sides", type=int, nargs="+", default=[2500, 20_000], help="of the rasters, pixels")
     parser.add_argument("--what", nargs="+", choices=("map", "change", "embed"), default=["map", "change", "embed"])
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--depth", type=int, default=12, help="blocks of the ViT-T")
@@ -53,7 +53,7 @@ def main() -> None:
     if arguments.child:
         measure(Path(arguments.child), arguments)
         return
-    sides = (512, 1024) if arguments.quick else (arguments.side // 8, arguments.side)
+    sides = (512, 1024) if arguments.quick else arguments.sides
     print(
         f"{platform.machine()} cpu torch {torch.__version__} threads {torch.get_num_threads()},"
         f" ViT-T/{arguments.patch} depth {arguments.depth}, windows {arguments.tile} overlap {arguments.overlap}"

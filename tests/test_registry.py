@@ -42,7 +42,7 @@ def nodes_of(stages: tuple[str, ...]) -> set[str]:
 
 def test_every_stage_is_registered_with_nodes():
     open_context(None)
-    assert set(pipelines) == {*pipeline_registry.STAGES, "__default__"}
+    assert set(pipelines) == {*pipeline_registry.STAGES, *pipeline_registry.EXTRAS, "__default__"}
     assert all(pipelines[stage].nodes for stage in pipeline_registry.STAGES)
 
 

@@ -26,6 +26,9 @@ STAGES = (
 )
 """Every stage in the order in which data flows; each is `a2mae.pipelines.<stage>.pipeline.create_pipeline`."""
 
+EXTRAS = {"compare": "create_pipeline", "compare_folder": "create_folder_pipeline"}
+"""Experiments beside the stages, made by functions of `a2mae.pipelines.compare.pipeline`; a chain may name them."""
+
 _chain: tuple[str, ...] = STAGES
 
 
@@ -39,9 +42,11 @@ def use_chain(chain: Sequence[str]) -> None:
         ValueError: If a name is not a stage; the message lists those that are.
     """
     global _chain  # noqa: PLW0603 (Kedro calls register_pipelines() without arguments)
-    unknown = [name for name in chain if name not in STAGES]
+    unknown = [name for name in chain if name not in STAGES and name not in EXTRAS]
     if unknown:
-        raise ValueError(f"parameter 'chain' names no stage: {', '.join(unknown)}; stages are {', '.join(STAGES)}")
+        raise ValueError(
+            f"parameter 'chain' names no stage: {', '.join(unknown)}; stages are {', '.join([*STAGES, *EXTRAS])}"
+        )
     if tuple(chain) != _chain:
         _chain = tuple(chain)
         project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
@@ -55,12 +60,13 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Register the project's pipelines.
 
     Returns:
-        Each stage by its name, and `__default__`: the environment's chain.
+        Each stage and extra by its name, and `__default__`: the environment's chain.
     """
     with warnings.catch_warnings():
         # `evaluate` and `report` read what the tasks write in their namespaces; Kedro warns of the dot in such names.
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
         pipelines = {stage: _module(stage).create_pipeline() for stage in STAGES if stage != "report"}
+        pipelines |= {name: getattr(_module("compare"), function)() for name, function in EXTRAS.items()}
         pipelines["report"] = _module("report").create_pipeline(_chain)  # it shows what the chain makes
     pipelines["__default__"] = sum((pipelines[stage] for stage in _chain), Pipeline([]))
     return pipelines

@@ -67,6 +67,17 @@ FORMATS: dict[str, FolderFormat] = {
 """Known layouts: 8-bit RGB pictures (digital numbers, not reflectance), and EuroSAT's multispectral GeoTIFFs."""
 
 
+def layout_named(name: str) -> FolderFormat:
+    """A known layout.
+
+    Raises:
+        TaskDataError: If there is none of the name; the message lists those there are.
+    """
+    if name not in FORMATS:
+        raise TaskDataError(f"unknown format {name!r}: known are {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
 def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> str:
     """Split of a file, from a hash of its name alone.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from a2mae.sensors import BUILTIN_SENSORS, Band, Sensor, UnknownBandError
-from a2mae.tasks.data import TaskArrays, TaskData, TaskDataError
+from a2mae.tasks.data import StoredArrays, TaskData, TaskDataError
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def plan_inputs(
             pairs = [_taught(normalisation[sensor], sensor, band) for band in chosen]
             sources.append("model")
         else:
-            pairs = _training_statistics(data, positions, sensor)
+            pairs = training_statistics(data, positions, sensor)
             sources.append("data")
             logger.info("%s: %s is new to the encoder, normalised by its training split", data.spec.task, sensor)
         means.append(tuple(mean for mean, _ in pairs))
@@ -189,8 +189,17 @@ def _taught(statistics: Mapping[str, Sequence[float]], sensor: str, band: Band) 
     return float(mean), float(std)
 
 
-def _training_statistics(data: TaskData, positions: Sequence[int], sensor: str) -> list[tuple[float, float]]:
-    """Mean and deviation per band over valid training pixels of one sensor, at most 2,000 samples evenly chosen."""
+def training_statistics(data: TaskData, positions: Sequence[int], sensor: str) -> list[tuple[float, float]]:
+    """Mean and deviation per band over valid training pixels of one sensor, at most 2,000 samples evenly chosen.
+
+    Args:
+        data: The task data.
+        positions: Of the bands.
+        sensor: Sensor id.
+
+    Raises:
+        TaskDataError: If no training sample is of the sensor.
+    """
     table = data.samples
     uses = (table["sensor"] == sensor) | (table["sensor_before"] == sensor)
     rows = np.flatnonzero(((table["split"] == "train") & uses).to_numpy())
@@ -264,10 +273,11 @@ class TaskInputs:
         self.plan = plan
         self._bands = [data.spec.band_index(name) for name in plan.bands]
         times, _, height, width = data.image_shape
-        size_mb = len(data.samples) * times * len(self._bands) * height * width * 4 / 1e6
-        self._cached: TaskArrays | None = None
+        item = np.dtype(data.spec.encoding.dtype).itemsize
+        size_mb = len(data.samples) * times * len(self._bands) * height * width * item / 1e6
+        self._cached: StoredArrays | None = None
         if size_mb <= cache_mb:
-            self._cached = data.read(np.arange(len(data.samples)), self._bands)
+            self._cached = data.read_stored(np.arange(len(data.samples)), self._bands)
         table = data.samples
         position = {sensor: index for index, sensor in enumerate(plan.sensors)}
         self._sensor = np.stack([table[column].map(position).to_numpy() for column in _sensor_columns(data)], axis=1)
@@ -283,7 +293,8 @@ class TaskInputs:
         if self._cached is None:
             read = self.data.read(rows, self._bands)
         else:
-            read = TaskArrays(self._cached.images[rows], self._cached.valid[rows], self._cached.targets[rows])
+            held = self._cached
+            read = self.data.decode(StoredArrays(held.images[rows], held.valid[rows], held.targets[rows]))
         sensor = self._sensor[rows]  # (N, T)
         images = (read.images - self._mean[sensor][..., None, None]) / self._std[sensor][..., None, None]
         images *= read.valid[:, :, None]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from a2mae.tasks import metrics
-from a2mae.tasks.data import Task, TaskData
+from a2mae.tasks.data import Task, TaskData, TaskSpec
 from a2mae.tasks.metrics import ConfusionCounts, Floats, Score
 
 Metric = Callable[[Floats], Floats]
@@ -127,3 +127,22 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
                 }
             )
     return rows
+
+
+def finetuned_row(spec: TaskSpec, model: str, metric: str, score: Score, *, seed: int) -> dict[str, object]:
+    """One row of the score table for a finetuned model."""
+    return {
+        "task": spec.task.value,
+        "data": spec.source,
+        "model": model,
+        "mode": "finetuned",
+        "metric": metric,
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+        "groups": score.groups,
+        "gsd_m": spec.gsd_m,
+        "native_gsd_m": spec.gsd_m,
+        "seed": seed,
+    }

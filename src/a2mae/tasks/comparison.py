@@ -1,0 +1,174 @@
+"""The comparison of pretraining methods: units of work in a fixed order, within a budget of hours, continued any time.
+
+A unit is one judgement of one contender with one seed, or its pretraining. What a unit found is a file of its own,
+written atomically and named after everything that decides it; so a second start does only what is missing, and a
+changed option makes its own units anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from a2mae.tasks.evaluate import Row
+from a2mae.tasks.files import write_json
+from a2mae.tasks.scores import score_table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One encoder under comparison.
+
+    Attributes:
+        name: Of the score table.
+        kind: `trained`, `random` (the architecture of the first trained one, fresh weights), `pixels` or `histogram`.
+        seed: Of the pretraining.
+        settings: JSON of what decides its weights.
+    """
+
+    name: str
+    kind: str
+    seed: int
+    settings: str = ""
+
+
+class Judge(Protocol):
+    """One way to score contenders."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+
+    @property
+    def settings(self) -> str:
+        """JSON of what decides its scores: data and protocol."""
+
+    def judges(self, contender: Contender) -> bool:
+        """Whether it can score the contender: a baseline has no encoder to finetune."""
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Rows of the score table.
+
+        Args:
+            contender: Who is judged.
+            model: Its model directory; for one without training, a directory with the architecture.
+        """
+
+
+class Budget:
+    """Hours that may be spent, over every start; what was spent stands in a file."""
+
+    def __init__(self, path: Path, hours: float) -> None:
+        self._path = path
+        self._seconds = hours * 3600
+        self.spent_s: float = json.loads(path.read_text())["spent_s"] if path.is_file() else 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is left."""
+        return self.spent_s >= self._seconds
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Count the time inside, also that of work which failed or was stopped."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent_s += time.monotonic() - started
+            write_json(self._path, {"spent_s": round(self.spent_s, 1)})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found so far.
+
+    Attributes:
+        table: Scores in the form of the score table.
+        done: Judgements made.
+        planned: Judgements in all.
+        spent_h: Hours, over every start.
+    """
+
+    table: pd.DataFrame
+    done: int
+    planned: int
+    spent_h: float
+
+
+def run_comparison(
+    folder: Path,
+    contenders: Sequence[Contender],
+    judges: Sequence[Judge],
+    train: Callable[[Contender], Path],
+    budget: Budget,
+) -> Comparison:
+    """Do what is missing until all is done or the budget is spent.
+
+    Args:
+        folder: Where units are kept.
+        contenders: In the order of work; the first must be `trained`.
+        judges: In the order of work.
+        train: Pretrains a contender, or finds it pretrained, and returns its model directory.
+        budget: Checked before every unit; a unit once begun is finished.
+    """
+    units = [(contender, judge) for contender in contenders for judge in judges if judge.judges(contender)]
+    architecture: Path | None = None
+    models: dict[Contender, Path] = {}
+    for number, (contender, judge) in enumerate(units, start=1):
+        path = _unit(folder, contender, judge)
+        if path.is_file():
+            continue
+        if budget.exhausted:
+            logger.warning(
+                "the budget is spent (%.2f h): %d of %d judgements are made; raise compare.budget_h to go on",
+                budget.spent_s / 3600,
+                sum(_unit(folder, *unit).is_file() for unit in units),
+                len(units),
+            )
+            break
+        with budget.spending():
+            if contender.kind == "trained" and contender not in models:
+                models[contender] = train(contender)
+            if contender.kind != "trained":
+                architecture = architecture or train(contenders[0])
+            model = models.get(contender) or architecture
+            assert model is not None
+            logger.info("%d of %d: %s, seed %d, %s", number, len(units), contender.name, contender.seed, judge.name)
+            rows = [{**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, model)]
+            write_json(path, {"rows": rows})
+    found = [path for path in (_unit(folder, *unit) for unit in units) if path.is_file()]
+    rows = [row for path in found for row in json.loads(path.read_text())["rows"]]
+    return Comparison(score_table(rows), len(found), len(units), budget.spent_s / 3600)
+
+
+def _unit(folder: Path, contender: Contender, judge: Judge) -> Path:
+    """The unit's file: its name is a hash of all that decides it."""
+    content = json.dumps([contender.name, contender.kind, contender.seed, contender.settings, judge.settings])
+    return folder / "units" / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.json"
+
+
+def steps_within(
+    budget_s: float, seconds_per_step: Mapping[str, float], runs: Mapping[str, int], start_s: float
+) -> int:
+    """Steps that every run may take so that all of them together keep a budget.
+
+    Args:
+        budget_s: For all runs, seconds.
+        seconds_per_step: By method.
+        runs: How many runs of each method.
+        start_s: What every run costs besides its steps, seconds.
+    """
+    left = budget_s - start_s * sum(runs.values())
+    return max(int(left / sum(runs[method] * seconds_per_step[method] for method in runs)), 0)

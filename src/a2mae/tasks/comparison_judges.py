@@ -1,0 +1,113 @@
+"""How contenders of the comparison are judged: frozen by kNN and probe, finetuned on a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from a2mae.models.checkpoint import load_encoder
+from a2mae.tasks.checkpoint import bands_per_view, encoder_normalisation, random_twin
+from a2mae.tasks.comparison import Contender
+from a2mae.tasks.data import TaskData
+from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
+from a2mae.tasks.features import EncoderFeatures, histogram_features, pixel_features
+from a2mae.tasks.finetune import predict
+from a2mae.tasks.inputs import TaskInputs, plan_inputs
+from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from a2mae.tasks.run import choose_device, finetune_start
+from a2mae.tasks.scores import finetuned_row, score_task
+
+
+@dataclass(frozen=True)
+class FrozenJudge:
+    """kNN over relative GSDs in both readings, linear probe.
+
+    Attributes:
+        data: Classification data.
+        options: Protocols.
+    """
+
+    data: TaskData
+    options: EvaluateParameters
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"frozen on {self.data.spec.source}"
+
+    @property
+    def settings(self) -> str:
+        """What decides the scores."""
+        protocol = self.options.model_dump(mode="json", exclude={"device", "folder", "format", "folder_samples"})
+        return json.dumps(["frozen", self.data.digest, protocol], sort_keys=True)
+
+    def judges(self, contender: Contender) -> bool:
+        """Every contender."""
+        return True
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Rows of the score table."""
+        options = self.options.model_copy(update={"seed": contender.seed})
+        device = choose_device(options.device)
+        encoder = load_encoder(model)
+        if contender.kind == "random":
+            encoder = random_twin(encoder, contender.seed)
+        plan = plan_inputs(
+            self.data,
+            options.bands,
+            encoder_normalisation(model),
+            bands_per_view=bands_per_view(encoder),
+            location=options.location,
+        )
+        candidate = {
+            "pixels": Candidate(contender.name, pixel_features),
+            "histogram": Candidate(contender.name, histogram_features),
+        }.get(contender.kind)
+        if candidate is None:
+            features = EncoderFeatures(encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view)
+            candidate = Candidate(contender.name, features, encoder.patch_size)
+        return evaluate_frozen(candidate, TaskInputs(self.data, plan), options, device)
+
+
+@dataclass(frozen=True)
+class FinetuneJudge:
+    """The whole model trained on a task by its recipe, scored on the test split.
+
+    Attributes:
+        data: Of the task.
+        options: Head and recipe.
+    """
+
+    data: TaskData
+    options: TaskParameters
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"{self.options.task} on {self.data.spec.source}"
+
+    @property
+    def settings(self) -> str:
+        """What decides the scores."""
+        recipe = self.options.model_dump(mode="json", exclude={"device", "data", "map", "pictures"})
+        return json.dumps(["finetune", self.data.digest, recipe], sort_keys=True)
+
+    def judges(self, contender: Contender) -> bool:
+        """Whoever has an encoder."""
+        return contender.kind in ("trained", "random")
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Rows of the score table."""
+        options = self.options.model_copy(update={"seed": contender.seed})
+        start = "random" if contender.kind == "random" else "pretrained"
+        found = finetune_start(options, self.data, model, start).finetuned
+        rows = self.data.rows("test")
+        inputs = TaskInputs(self.data, found.plan)
+        prediction = predict(found.model, inputs, rows, batch_size=64, device=choose_device(options.device))
+        scores = score_task(self.data, rows, prediction, resamples=options.bootstrap, seed=contender.seed)
+        return [
+            finetuned_row(self.data.spec, contender.name, metric, score, seed=contender.seed)
+            for metric, score in scores.scores.items()
+        ]
