@@ -12,7 +12,8 @@ from a2mae.tasks.compare_parameters import CompareParameters
 from a2mae.tasks.comparison import Budget, Contender, run_comparison, steps_within
 from a2mae.tasks.comparison_judges import FinetuneJudge, FrozenJudge
 from a2mae.tasks.comparison_table import BEGIN, END, comparison_markdown, write_between_marks
-from a2mae.tasks.data import Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.data import Task, TaskData, TaskDataError
+from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.image_store import image_sets_of
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from helpers.task_samples import SENTINEL2, make_samples, make_spec, spec_for

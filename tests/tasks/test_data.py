@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from a2mae.tasks.data import IGNORE, SAMPLES_PER_SHARD, Sample, Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.data import IGNORE, Sample, Task, TaskData, TaskDataError
+from a2mae.tasks.data_writer import SAMPLES_PER_SHARD, write_task_data
 from helpers.task_samples import make_row, make_samples, make_spec, spec_for
 
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
-from a2mae.tasks.data import Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.data import Task, TaskData, TaskDataError
+from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.evaluate import Candidate, evaluate_frozen
 from a2mae.tasks.features import EncoderFeatures, coarser, histogram_features, pixel_features
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_inputs

@@ -16,7 +16,8 @@ from a2mae.tasks.checkpoint import (
     random_twin,
     save_task_model,
 )
-from a2mae.tasks.data import Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.data import Task, TaskData, TaskDataError
+from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.finetune import NotFiniteError, finetune, flipped, predict
 from a2mae.tasks.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.metrics import ConfusionCounts, accuracy, change_f1, mean_iou

@@ -7,7 +7,8 @@ import rasterio
 from PIL import Image
 
 from a2mae.sensors import Units
-from a2mae.tasks.data import TaskData, TaskDataError, write_task_data
+from a2mae.tasks.data import TaskData, TaskDataError
+from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.folders import FORMATS, ClassFolder, split_of
 from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
 

@@ -8,7 +8,8 @@ from affine import Affine
 
 from a2mae.simulate.run import simulate
 from a2mae.simulate.testing import tiny_parameters
-from a2mae.tasks.data import IGNORE, Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.data import IGNORE, Task, TaskData, TaskDataError
+from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.parameters import SimulatedDataParameters
 from a2mae.tasks.simulated import Tables, cut_simulated, displacement_m
 from a2mae.tasks.truth import Truth

@@ -12,7 +12,8 @@ from affine import Affine
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.checkpoint import Finetuned
-from a2mae.tasks.data import IGNORE, Task, TaskData, TaskDataError, write_task_data
+from a2mae.tasks.data import IGNORE, Task, TaskData, TaskDataError
+from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.finetune import finetune
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs

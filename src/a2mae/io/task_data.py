@@ -9,7 +9,8 @@ from kedro.io import AbstractDataset
 
 if TYPE_CHECKING:
     from a2mae.tasks.checkpoint import Finetuned, FinetuneRun
-    from a2mae.tasks.data import TaskData, TaskDataSource
+    from a2mae.tasks.data import TaskData
+    from a2mae.tasks.data_writer import TaskDataSource
     from a2mae.tasks.pictures import PictureArrays
 
 
@@ -34,9 +35,9 @@ class TaskDataDataset(AbstractDataset["TaskDataSource", "TaskData"]):
 
     def save(self, data: TaskDataSource) -> None:
         """Write every sample; the old data is replaced when the new is whole."""
-        from a2mae.tasks.data import write_task_data  # noqa: PLC0415
+        from a2mae.tasks.data_writer import write_source  # noqa: PLC0415
 
-        write_task_data(self._filepath, data.spec, data.samples())
+        write_source(self._filepath, data)
 
     def _exists(self) -> bool:
         return (self._filepath / "task.json").is_file()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +25,6 @@ from a2mae.sensors import Band, Encoding, Units
 FORMAT_VERSION = 1
 IGNORE = 255
 """Label of what is not scored: nodata, cloud, a class that training never saw."""
-SAMPLES_PER_SHARD = 256
-CHUNK_BYTES = 128 * 2**10
 
 SAMPLE_COLUMNS: dict[str, str] = {
     "sample_id": "object",
@@ -75,6 +72,7 @@ class TaskSpec:
         encoding: How stored integers become physical values.
         gsd_m: Grid of the stored images, metres per pixel.
         notes: Rules that were applied while cutting (what was left out and why), for the report.
+        multi_label: Classification where an image has any number of classes: a target is `(K,)` of 0 and 1.
     """
 
     task: Task
@@ -85,6 +83,7 @@ class TaskSpec:
     encoding: Encoding
     gsd_m: float
     notes: tuple[str, ...] = ()
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -128,6 +127,7 @@ def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
         encoding=Encoding(**{**data["encoding"], "units": Units(data["encoding"]["units"])}),
         gsd_m=float(data["gsd_m"]),
         notes=tuple(data["notes"]),
+        multi_label=bool(data.get("multi_label", False)),
     )
 
 
@@ -138,7 +138,8 @@ class Sample:
     Attributes:
         pixels: `(T, C, H, W)` integers in the data set's encoding.
         valid: `(T, H, W)` bool, False where nothing usable was seen.
-        target: `(H, W)` uint8 classes with `IGNORE` where not scored, or a 0-d array for a class per image.
+        target: `(H, W)` uint8 classes with `IGNORE` where not scored; a 0-d array for a class per image; `(K,)` of 0
+            and 1 for any number of them.
         row: Values of `SAMPLE_COLUMNS`.
     """
 
@@ -148,154 +149,6 @@ class Sample:
     row: dict[str, object]
 
 
-class TaskDataSource(Protocol):
-    """Task data that can be written."""
-
-    @property
-    def spec(self) -> TaskSpec:
-        """What it holds."""
-
-    def samples(self) -> Iterator[Sample]:
-        """Every sample, read as it is asked for."""
-
-
-def write_task_data(path: Path, spec: TaskSpec, samples: Iterable[Sample]) -> int:
-    """Write a task data set beside its place and move it in when it is whole.
-
-    Args:
-        path: The data set's folder; what was there is replaced.
-        spec: What the samples are.
-        samples: Drawn lazily; one shard of them is in memory at a time.
-
-    Returns:
-        How many samples were written.
-
-    Raises:
-        TaskDataError: If there are none, shapes differ, a label is outside the classes, or splits leak.
-    """
-    building = path.with_name(f".{path.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    writer = _ShardWriter(building / "arrays.zarr", spec)
-    rows: list[dict[str, object]] = []
-    for sample in samples:
-        rows.append(sample.row)
-        writer.add(sample)
-    if not rows:
-        raise TaskDataError(f"{spec.task}: {spec.source!r} gave no samples" + "".join(f"; {n}" for n in spec.notes))
-    writer.close()
-    table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
-    check_splits(table, spec)
-    table.to_parquet(building / "samples.parquet", index=False)
-    document = {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()}
-    (building / "task.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
-    shutil.rmtree(path, ignore_errors=True)
-    building.replace(path)
-    return len(rows)
-
-
-class _ShardWriter:
-    """Appends samples to the arrays, one whole shard at a time."""
-
-    def __init__(self, url: Path, spec: TaskSpec) -> None:
-        self._group = zarr.open_group(url, mode="w", zarr_format=3)
-        self._spec = spec
-        self._pending: list[Sample] = []
-        self._written = 0
-
-    def add(self, sample: Sample) -> None:
-        first = self._pending[0] if self._pending else sample
-        if sample.pixels.shape != first.pixels.shape or sample.target.shape != first.target.shape:
-            raise TaskDataError(
-                f"sample {sample.row['sample_id']!r}: images {sample.pixels.shape} with target {sample.target.shape},"
-                f" but the ones before have {first.pixels.shape} and {first.target.shape}; one data set has one grid"
-            )
-        out_of_range = np.setdiff1d(sample.target, [*range(len(self._spec.class_names)), IGNORE])
-        if out_of_range.size:
-            raise TaskDataError(
-                f"sample {sample.row['sample_id']!r}: labels {out_of_range.tolist()} are outside the"
-                f" {len(self._spec.class_names)} classes (0 to {len(self._spec.class_names) - 1}; {IGNORE} is ignored)"
-            )
-        self._pending.append(sample)
-        if len(self._pending) == SAMPLES_PER_SHARD:
-            self._flush()
-
-    def close(self) -> None:
-        if self._pending:
-            self._flush()
-
-    def _flush(self) -> None:
-        blocks = {
-            "images": np.stack([sample.pixels for sample in self._pending]).astype(self._spec.encoding.dtype),
-            "valid": np.stack([sample.valid for sample in self._pending]),
-            "targets": np.stack([sample.target for sample in self._pending]),
-        }
-        for name, block in blocks.items():
-            if name not in self._group:
-                per_chunk = _samples_per_chunk(block[0].nbytes)
-                self._group.create_array(
-                    name,
-                    shape=(0, *block.shape[1:]),
-                    chunks=(per_chunk, *block.shape[1:]),
-                    shards=(SAMPLES_PER_SHARD, *block.shape[1:]),
-                    dtype=block.dtype,
-                )
-            array = self._group[name]
-            assert isinstance(array, zarr.Array)
-            if array.shape[1:] != block.shape[1:]:
-                raise TaskDataError(
-                    f"sample {self._pending[0].row['sample_id']!r}: {name} {block.shape[1:]},"
-                    f" but the ones before have {array.shape[1:]}; one data set has one grid"
-                )
-            array.resize((self._written + len(block), *block.shape[1:]))
-            array[self._written :] = block
-        self._written += len(self._pending)
-        self._pending = []
-
-
-def _samples_per_chunk(sample_bytes: int) -> int:
-    """A power of two that makes chunks of about 128 KiB: small samples are not worth a chunk each."""
-    wanted = max(CHUNK_BYTES // max(sample_bytes, 1), 1)
-    return int(min(2 ** (wanted.bit_length() - 1), SAMPLES_PER_SHARD))
-
-
-def check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:
-    """Refuse splits that would make a score mean nothing.
-
-    Args:
-        samples: Columns of `SAMPLE_COLUMNS`.
-        spec: What the samples are.
-
-    Raises:
-        TaskDataError: For an unknown split name, an empty train or test split, a place in two splits, or a class in
-            test that training never saw; the message names them.
-    """
-    unknown = sorted(set(samples["split"]) - set(SPLITS))
-    if unknown:
-        raise TaskDataError(
-            f"{spec.task}: unknown splits {', '.join(map(repr, unknown))}; expected {', '.join(SPLITS)}"
-        )
-    for split in ("train", "test"):
-        if not (samples["split"] == split).any():
-            counts = samples["split"].value_counts().to_dict()
-            raise TaskDataError(f"{spec.task}: no samples in split {split!r} (found {counts}); more places are needed")
-    leaks = samples.groupby("place")["split"].nunique()
-    leaking = leaks.index[leaks > 1].tolist()
-    if leaking:
-        raise TaskDataError(
-            f"{spec.task}: {len(leaking)} places are in more than one split, so test would be seen in training:"
-            f" {', '.join(map(str, leaking[:5]))}{' …' if len(leaking) > 5 else ''}"
-        )
-    if spec.task is Task.CLASSIFY:
-        seen = set(samples.loc[samples["split"] == "train", "label"])
-        unseen = sorted(set(samples.loc[samples["split"] == "test", "label"]) - seen)
-        if unseen:
-            raise TaskDataError(
-                f"{spec.task}: classes in test that training never saw:"
-                f" {', '.join(spec.class_names[int(label)] for label in unseen)}"
-            )
-
-
 @dataclass(frozen=True)
 class TaskArrays:
     """Samples as read.
@@ -303,7 +156,7 @@ class TaskArrays:
     Attributes:
         images: `(N, T, C, H, W)` float32 in the data's units, 0 where not valid.
         valid: `(N, T, H, W)` bool.
-        targets: `(N,)` or `(N, H, W)` uint8.
+        targets: `(N,)`, `(N, K)` or `(N, H, W)` uint8.
     """
 
     images: npt.NDArray[np.float32]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from a2mae.tasks.data import Task
 from a2mae.tasks.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.lora import add_lora, merge_lora
-from a2mae.tasks.losses import TaskLoss, class_weights
+from a2mae.tasks.losses import TaskLoss, class_weights, label_weights
 from a2mae.tasks.model import TaskModel
 from a2mae.tasks.parameters import FinetuneParameters
 
@@ -81,8 +81,13 @@ def finetune(
     weight = None
     if recipe.class_weight_power > 0:
         targets = inputs.data.read_targets(rows)
-        weight = class_weights(targets, model.config.classes, power=recipe.class_weight_power)
-    loss_of = TaskLoss(recipe.loss, weight).to(device)
+        power = recipe.class_weight_power
+        weight = (
+            label_weights(targets, power=power)
+            if model.config.multi_label
+            else class_weights(targets, model.config.classes, power=power)
+        )
+    loss_of = TaskLoss(recipe.loss, weight, multi_label=model.config.multi_label).to(device)
     rng = np.random.default_rng(seed)
     history: list[Progress] = []
     running: list[Tensor] = []
@@ -118,12 +123,13 @@ def finetune(
 def predict(
     model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
 ) -> npt.NDArray[np.uint8]:
-    """Classes of samples, `(N,)` or `(N, H, W)`."""
+    """Classes of samples, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
     model.to(device).eval()
     parts = []
     for start in range(0, len(rows), batch_size):
         logits = model(inputs.batch(rows[start : start + batch_size]).to(device))
-        parts.append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
+        chosen = logits > 0 if model.config.multi_label else logits.argmax(dim=1)
+        parts.append(chosen.to(torch.uint8).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,15 +67,23 @@ FORMATS: dict[str, FolderFormat] = {
 """Known layouts: 8-bit RGB pictures (digital numbers, not reflectance), and EuroSAT's multispectral GeoTIFFs."""
 
 
-def layout_named(name: str) -> FolderFormat:
-    """A known layout.
+def layout_named(name: str, *, gsd_m: float | None = None, bands: Sequence[str] = ()) -> FolderFormat:
+    """A known layout, or that of a built-in sensor.
+
+    Args:
+        name: Of `FORMATS`, or a sensor id.
+        gsd_m: Metres per pixel, where they are not the layout's own.
+        bands: The bands that the files hold, in their order; all of the sensor's by default.
 
     Raises:
         TaskDataError: If there is none of the name; the message lists those there are.
     """
-    if name not in FORMATS:
-        raise TaskDataError(f"unknown format {name!r}: known are {', '.join(FORMATS)}")
-    return FORMATS[name]
+    known = FORMATS | {sensor.id: FolderFormat(sensor, sensor.gsd_m) for sensor in BUILTIN_SENSORS.values()}
+    if name not in known:
+        raise TaskDataError(f"unknown format {name!r}: known are {', '.join(known)}")
+    layout = known[name]
+    sensor = layout.sensor.subset(bands) if bands else layout.sensor
+    return FolderFormat(sensor, layout.gsd_m if gsd_m is None else gsd_m)
 
 
 def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> str:
@@ -156,7 +164,7 @@ class ClassFolder:
             TaskDataError: If files do not fit the stated bands, size or units, or too many cannot be read.
         """
         labels = {name: index for index, name in enumerate(self.spec.class_names)}
-        seen = _ValueRange(self.layout)
+        seen = ValueRange(self.layout)
         for path in self._files:
             try:
                 pixels, lon, lat = _read(path)
@@ -185,7 +193,7 @@ class ClassFolder:
                     "label": label,
                 },
             )
-        seen.check(self.folder)
+        seen.check(str(self.folder))
         for line in self.skipped[:5]:
             logger.warning("skipped %s", line)
         if len(self.skipped) > self._max_skipped_share * len(self._files):
@@ -193,6 +201,13 @@ class ClassFolder:
                 f"{len(self.skipped)} of {len(self._files)} files in {self.folder} cannot be read (at most"
                 f" {self._max_skipped_share:.0%} are skipped): {'; '.join(self.skipped[:3])}"
             )
+
+    def late_notes(self) -> tuple[str, ...]:
+        """Which files were left out, known once all were read."""
+        if not self.skipped:
+            return ()
+        more = " …" if len(self.skipped) > 5 else ""
+        return (f"skipped, unreadable: {len(self.skipped)} of {len(self)} files: {'; '.join(self.skipped[:5])}{more}",)
 
     def _check(self, path: Path, pixels: npt.NDArray[np.integer[Any]]) -> None:
         bands = len(self.layout.sensor.bands)
@@ -209,7 +224,7 @@ class ClassFolder:
             )
 
 
-class _ValueRange:
+class ValueRange:
     """Values seen, so that a wrong unit is refused instead of trained on."""
 
     def __init__(self, layout: FolderFormat) -> None:
@@ -218,12 +233,13 @@ class _ValueRange:
         self._low, self._high = math.inf, -math.inf
 
     def add(self, pixels: npt.NDArray[np.integer[Any]]) -> None:
+        """Look at one image's stored numbers."""
         encoding = self._layout.sensor.encoding
         self._low = min(self._low, float(pixels.min()) * encoding.scale + encoding.offset)
         self._high = max(self._high, float(pixels.max()) * encoding.scale + encoding.offset)
         self._medians.append(float(np.median(pixels)) * encoding.scale + encoding.offset)
 
-    def check(self, folder: Path) -> None:
+    def check(self, folder: str) -> None:
         """Refuse reflectance that is not one: too bright, or all but black.
 
         Raises:

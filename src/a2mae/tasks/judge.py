@@ -14,10 +14,11 @@ import pandas as pd
 
 from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.checkpoint import bands_per_view, encoder_normalisation, random_twin
-from a2mae.tasks.data import TaskData, write_task_data
+from a2mae.tasks.data import TaskData
+from a2mae.tasks.data_writer import write_source
 from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
 from a2mae.tasks.features import EncoderFeatures, histogram_features, pixel_features
-from a2mae.tasks.folders import FORMATS, ClassFolder
+from a2mae.tasks.folders import ClassFolder, layout_named
 from a2mae.tasks.inputs import InputPlan, TaskInputs, plan_inputs
 from a2mae.tasks.parameters import EvaluateParameters
 from a2mae.tasks.run import choose_device
@@ -58,8 +59,8 @@ def evaluate_all(
     if options.folder is not None:
         # Beside the project's data: the folder's samples are read once into a data set of their own.
         with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
-            source = ClassFolder(Path(options.folder), FORMATS[options.format], max_files=options.folder_samples)
-            write_task_data(Path(scratch) / "data", source.spec, source.samples())
+            source = ClassFolder(Path(options.folder), layout_named(options.format), max_files=options.folder_samples)
+            write_source(Path(scratch) / "data", source)
             rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"))
     table = score_table(rows)
     return Evaluation(table, summarise(table))

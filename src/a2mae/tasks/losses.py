@@ -16,13 +16,17 @@ LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy_dice")
 class TaskLoss(nn.Module):
     """Cross-entropy, focal (arXiv 1708.02002), Dice, or cross-entropy plus Dice, with class weights by option."""
 
-    def __init__(self, kind: str, weight: Tensor | None = None, *, focal_gamma: float = 2.0) -> None:
+    def __init__(
+        self, kind: str, weight: Tensor | None = None, *, focal_gamma: float = 2.0, multi_label: bool = False
+    ) -> None:
         """Make the loss.
 
         Args:
             kind: One of `LOSSES`.
             weight: `(K,)` weight of each class in the cross-entropy and focal terms.
             focal_gamma: Exponent of the focal loss.
+            multi_label: Targets are `(B, K)` of 0 and 1: every class is a yes or no of its own, and `weight` is that
+                of a yes. For cross-entropy only.
 
         Raises:
             ValueError: For another kind.
@@ -30,6 +34,9 @@ class TaskLoss(nn.Module):
         super().__init__()
         if kind not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, found {kind!r}")
+        if multi_label and kind != "cross_entropy":
+            raise ValueError(f"several labels per image are learnt by cross_entropy, found {kind!r}")
+        self.multi_label = multi_label
         self.kind = kind
         self.focal_gamma = focal_gamma
         self.weight: Tensor | None
@@ -38,6 +45,8 @@ class TaskLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """`(B, K, ...)` logits and `(B, ...)` classes → scalar, float32; 0 where every label is ignored."""
         logits = logits.float()
+        if self.multi_label:
+            return F.binary_cross_entropy_with_logits(logits, target.float(), pos_weight=self.weight)
         target = target.long()
         if not bool((target != IGNORE).any()):
             return logits.sum() * 0.0
@@ -72,6 +81,18 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     present = truth.sum(axes) > 0
     dice: Tensor = (2 * overlap / total.clamp_min(1e-6))[present].mean()
     return 1 - dice
+
+
+def label_weights(targets: npt.NDArray[np.uint8], *, power: float = 0.5) -> Tensor:
+    """Weights of a yes for rare labels: (no / yes) ** power.
+
+    Args:
+        targets: `(N, K)` of 0 and 1.
+        power: 0 leaves all equal, 1 balances fully.
+    """
+    yes = targets.sum(axis=0).astype(np.float64)
+    weights = np.where(yes > 0, ((len(targets) - yes) / np.maximum(yes, 1)) ** power, 1.0)
+    return torch.from_numpy(np.maximum(weights, 1e-3).astype(np.float32))
 
 
 def class_weights(targets: npt.NDArray[np.uint8], classes: int, *, power: float = 0.5) -> Tensor:

@@ -155,3 +155,64 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 def _mean_present(values: Floats) -> Floats:
     present = np.isfinite(values)
     return _ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
+
+
+class LabelCounts:
+    """Counts of yes and no per label and group: `(K, 2, 2)`, truth before prediction."""
+
+    def __init__(
+        self,
+        truth: npt.NDArray[np.integer],
+        prediction: npt.NDArray[np.integer],
+        groups: Sequence[object] | npt.NDArray[np.object_],
+    ) -> None:
+        """Count.
+
+        Args:
+            truth: `(N, K)` of 0 and 1.
+            prediction: `(N, K)` of 0 and 1.
+            groups: `(N,)` the place of each sample.
+
+        Raises:
+            ValueError: If shapes differ.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+        names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        self.n, self.groups, self.labels = len(truth), len(names), truth.shape[1]
+        cell = np.arange(self.labels) * 4 + truth.astype(np.int64) * 2 + prediction.astype(np.int64)
+        shape = (self.groups, 4 * self.labels)
+        rows = np.repeat(group, self.labels)
+        self._counts = sparse.coo_matrix((np.ones(cell.size), (rows, cell.ravel())), shape=shape).tocsr()
+
+    @property
+    def matrix(self) -> Floats:
+        """`(K, 2, 2)` over all groups."""
+        return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self.labels, 2, 2)
+
+    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
+        """A metric of counts `(..., K, 2, 2)` with its interval."""
+        rng = np.random.default_rng(seed)
+        weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
+        product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
+        drawn = metric(np.asarray(product.todense()).reshape(resamples, self.labels, 2, 2))
+        drawn = drawn[np.isfinite(drawn)]
+        value = float(metric(self.matrix))
+        low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975))) if drawn.size else (value, value)
+        return Score(value, low, high, self.n, self.groups)
+
+
+def label_f1(counts: Floats) -> Floats:
+    """F1 of each label, `(..., K, 2, 2)` → `(..., K)`; NaN for a label in neither truth nor prediction."""
+    hit = counts[..., 1, 1]
+    return _ratio(2 * hit, counts[..., 1, :].sum(-1) + counts[..., :, 1].sum(-1))
+
+
+def macro_f1(counts: Floats) -> Floats:
+    """Mean F1 of the labels that are in truth or prediction."""
+    return _mean_present(label_f1(counts))
+
+
+def micro_f1(counts: Floats) -> Floats:
+    """F1 over all labels together."""
+    return np.asarray(label_f1(counts.sum(axis=-3)))

@@ -28,6 +28,7 @@ class HeadConfig:
         views: How many views (groups of bands) an image has.
         bands_per_view: Bands of a view.
         fusion: How two dates are joined (change only): see `ChangeFusion`.
+        multi_label: Classification with any number of classes per image.
     """
 
     task: Task
@@ -36,6 +37,7 @@ class HeadConfig:
     views: int = 1
     bands_per_view: int = 3
     fusion: str = "difference_concat"
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a head that the task does not have."""

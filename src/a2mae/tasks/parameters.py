@@ -41,11 +41,16 @@ class DataParameters(Parameters):
     """Where a task's data comes from."""
 
     folder: str | None = Field(
-        None, description="classification: a folder per class; null: cut from the simulated truth"
+        None,
+        description="a folder per class; images/ with masks/ or labels/; A/ B/ label/; a data set's root; null: none",
     )
-    format: Literal["rgb_bytes", "eurosat_ms"] = Field(
-        "rgb_bytes", description="what the folder's files hold, see tasks/folders.py"
-    )
+    dataset: str | None = Field(None, description="a benchmark by torchgeo's class name, which lies in `folder`")
+    format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
+    file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: all of the format's")
+    gsd_m: float | None = Field(None, gt=0, description="metres per pixel; null: the format's")
+    class_names: tuple[str, ...] = Field((), description="segmentation: what the masks' values 0, 1, … stand for")
+    class_property: str = Field("class", description="segmentation: a GeoJSON feature's property with its class name")
+    chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
     simulated: SimulatedDataParameters = Field(
         default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
     )
@@ -135,7 +140,7 @@ class EvaluateParameters(Parameters):
     seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     folder: str | None = Field(None, description="also score on this folder per class, for example EuroSAT; null: not")
-    format: Literal["rgb_bytes", "eurosat_ms"] = Field("rgb_bytes", description="what the folder's files hold")
+    format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
     folder_samples: int | None = Field(None, ge=100, description="use this many files of the folder; null: all")
     bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoders see")
     location: bool = Field(

@@ -35,6 +35,8 @@ def pictures(
         `sample_id`.
     """
     truth = data.read_targets(rows)
+    if data.spec.multi_label:  # a picture has one caption: the class that is true, and found, first
+        truth, prediction = truth.argmax(axis=1).astype(np.uint8), prediction.argmax(axis=1).astype(np.uint8)
     eligible = np.arange(len(rows))
     if data.spec.task is Task.DETECT_CHANGE:
         changed = (truth == 1).reshape(len(rows), -1).mean(axis=1)

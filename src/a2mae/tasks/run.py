@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,15 +17,18 @@ from a2mae.tasks.checkpoint import (
     encoder_normalisation,
     random_twin,
 )
-from a2mae.tasks.data import Task, TaskData, TaskDataError, TaskDataSource
+from a2mae.tasks.data import Task, TaskData, TaskDataError
+from a2mae.tasks.data_writer import TaskDataSource
 from a2mae.tasks.finetune import finetune, predict
-from a2mae.tasks.folders import FORMATS, ClassFolder
+from a2mae.tasks.folders import ClassFolder, layout_named
 from a2mae.tasks.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.pictures import PictureArrays, pictures
-from a2mae.tasks.scores import METRICS, TaskScores, score_task
+from a2mae.tasks.scene_folders import FolderLabels, mask_folder, pair_folder
+from a2mae.tasks.scores import TaskScores, score_task
 from a2mae.tasks.simulated import Tables, cut_simulated
+from a2mae.tasks.torchgeo_sets import torchgeo_data
 from a2mae.tasks.truth import Truth
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDataSource:
-    """Where a task's samples come from: a folder per class if one is named, else the simulated truth.
+    """Where a task's samples come from: a named data set or the user's folder, else the simulated truth.
 
     Args:
         options: The task's parameters.
@@ -49,13 +52,25 @@ def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDa
         simulation: Folder of the simulated Earth.
 
     Raises:
-        TaskDataError: If a folder is named for a task other than classification.
+        TaskDataError: If a data set is named without its folder, or masks without class names.
     """
     task = Task(options.task)
-    if options.data.folder is not None:
-        if task is not Task.CLASSIFY:
-            raise TaskDataError(f"{task}.data.folder: folders are read for classification only; set it to null")
-        return ClassFolder(Path(options.data.folder), FORMATS[options.data.format])
+    found = options.data
+    if found.dataset is not None:
+        if found.folder is None:
+            raise TaskDataError(f"{task}.data.dataset {found.dataset!r}: set {task}.data.folder to where it lies")
+        return torchgeo_data(found.dataset, Path(found.folder), task, chip_px=found.chip_px)
+    if found.folder is not None:
+        folder = Path(found.folder)
+        layout = layout_named(found.format, gsd_m=found.gsd_m, bands=found.file_bands)
+        if task is Task.CLASSIFY:
+            return ClassFolder(folder, layout)
+        if task is Task.DETECT_CHANGE:
+            return pair_folder(folder, layout, chip_px=found.chip_px)
+        if len(found.class_names) < 2:
+            raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values 0, 1, … stand for")
+        labels = FolderLabels(found.class_names, found.class_property)
+        return mask_folder(folder, layout, labels, chip_px=found.chip_px)
     source = cut_simulated(task, tables, Truth(simulation), options.data.simulated, seed=options.seed)
     splits = [cut.split for cut in source.cuts]
     logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))
@@ -84,6 +99,7 @@ def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, st
         encoder = random_twin(encoder, options.seed)
     torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts
     head = HeadConfig(spec.task, options.head, len(spec.class_names), plan.views, plan.bands_per_view, options.fusion)
+    head = replace(head, multi_label=spec.multi_label)
     model = TaskModel(encoder, head)
     history = finetune(
         model,
@@ -132,7 +148,7 @@ def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Fin
         scores[start] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
         if start == "pretrained":
             shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
-    main = next(iter(METRICS[spec.task]))
+    main = next(iter(scores["pretrained"].scores))
     first, twin = scores["pretrained"].scores[main], scores["random"].scores[main]
     logger.info(
         "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, %d test samples of %d places",

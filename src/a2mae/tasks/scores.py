@@ -27,6 +27,9 @@ METRICS: Mapping[Task, Mapping[str, Metric]] = {
 }
 """Standard metrics per task, the main one first."""
 
+LABEL_METRICS: Mapping[str, Metric] = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
+"""Of classification with several labels per image."""
+
 SCORE_COLUMNS: Mapping[str, str] = {
     "task": "str",  # "classify", "segment", "detect_change"
     "data": "str",  # source of the data set
@@ -51,8 +54,9 @@ class TaskScores:
 
     Attributes:
         scores: By metric.
-        per_class: Recall of each class (classification) or IoU (others); classes without truth are absent.
-        confusion: `(K, K)` counts, truth by rows.
+        per_class: Recall of each class (classification), F1 (several labels) or IoU (others); classes without truth are
+            absent.
+        confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true.
     """
 
     scores: Mapping[str, Score]
@@ -82,6 +86,8 @@ def score_task(
     """
     spec = data.spec
     places = data.samples["place"].to_numpy()[rows]
+    if spec.multi_label:
+        return _score_labels(spec, data.read_targets(rows), prediction, places, resamples=resamples, seed=seed)
     counts = ConfusionCounts(data.read_targets(rows), prediction, places, len(spec.class_names))
     of_class = metrics.per_class_accuracy if spec.task is Task.CLASSIFY else metrics.per_class_iou
     per_class = dict(zip(spec.class_names, of_class(counts.matrix).tolist(), strict=True))
@@ -89,6 +95,24 @@ def score_task(
         scores={name: counts.score(metric, resamples, seed) for name, metric in METRICS[spec.task].items()},
         per_class={name: value for name, value in per_class.items() if np.isfinite(value)},
         confusion=counts.matrix.astype(np.int64),
+    )
+
+
+def _score_labels(
+    spec: TaskSpec,
+    truth: npt.NDArray[np.uint8],
+    prediction: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.object_],
+    *,
+    resamples: int,
+    seed: int,
+) -> TaskScores:
+    counts = metrics.LabelCounts(truth, prediction, places)
+    per_label = dict(zip(spec.class_names, metrics.label_f1(counts.matrix).tolist(), strict=True))
+    return TaskScores(
+        scores={name: counts.score(metric, resamples, seed) for name, metric in LABEL_METRICS.items()},
+        per_class={name: value for name, value in per_label.items() if np.isfinite(value)},
+        confusion=truth.astype(np.int64).T @ prediction.astype(np.int64),
     )
 
 
@@ -110,7 +134,8 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
     rows = []
     for model in ("pretrained", "random"):
         found = task_metrics[model]
-        for metric in METRICS[Task(str(described["task"]))]:
+        known = METRICS[Task(str(described["task"]))]
+        for metric in known if set(known) <= set(found) else LABEL_METRICS:
             rows.append(
                 {
                     **described,

@@ -100,6 +100,10 @@ class SimulatedData:
             place = cast(pd.Series, places.loc[str(cut.images[-1]["location_id"])])
             yield Sample(pixels, valid, target, self._row(cut, place))
 
+    def late_notes(self) -> tuple[str, ...]:
+        """Nothing: what is left out is known before anything is read."""
+        return ()
+
     def _read(self, image: pd.Series) -> Pixels:
         """One image on the task's grid, in the task's integers, and where it is valid."""
         sensor = self.tables.store.sensor(image["sensor"])
@@ -180,12 +184,15 @@ def cut_simulated(
         cuts = _budgeted(list(cutter.pairs()), parameters, rng)
     else:
         cuts = list(cutter.single(by_image=task is Task.CLASSIFY))
+        if task is Task.SEGMENT:  # what a budget leaves out cannot be learnt, so classes are counted after it
+            cuts = _budgeted(cuts, parameters, rng)
         cuts, kept = _known_classes(cuts, truth.class_names)
         dropped = [name for index, name in enumerate(truth.class_names) if index not in kept]
         if dropped:
             notes.append(f"left out, too few samples: {', '.join(dropped)}")
         names, colors = tuple(truth.class_names[i] for i in kept), tuple(truth.colors[i] for i in kept)
-        cuts = _balanced(cuts, parameters, rng) if task is Task.CLASSIFY else _budgeted(cuts, parameters, rng)
+        if task is Task.CLASSIFY:
+            cuts = _balanced(cuts, parameters, rng)
     spec = TaskSpec(
         task=task,
         source="simulated",

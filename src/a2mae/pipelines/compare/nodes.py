@@ -159,13 +159,14 @@ def _run(
 
 def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     """The folder's samples as task data, written once."""
-    from a2mae.tasks.data import TaskData, write_task_data
+    from a2mae.tasks.data import TaskData
+    from a2mae.tasks.data_writer import write_source
     from a2mae.tasks.folders import ClassFolder, layout_named
 
     source = ClassFolder(Path(str(options.folder)), layout_named(options.format), max_files=options.folder_samples)
     path = folder / "data" / f"{source.spec.source}-{len(source)}"
     if not (path / "task.json").is_file():
-        write_task_data(path, source.spec, source.samples())
+        write_source(path, source)
     return TaskData(path)
 
 
