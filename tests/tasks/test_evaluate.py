@@ -10,9 +10,10 @@ from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.evaluate import Candidate, evaluate_frozen
 from a2mae.tasks.features import EncoderFeatures, coarser, histogram_features, pixel_features
+from a2mae.tasks.foreign import ForeignFeatures
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_inputs
 from a2mae.tasks.judge import evaluate_all
-from a2mae.tasks.parameters import EvaluateParameters
+from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.scores import METRICS, SCORE_COLUMNS, finetuned_rows, score_task
 from helpers.task_samples import EUROSAT_RGB, SENTINEL2, make_samples, make_spec, spec_for
 
@@ -144,6 +145,54 @@ def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tm
     assert found.summary["classify"]["pictures"]["knn_native"]["histogram"] > 0.9
     again = evaluate_all(options, pretrained, data, [metrics_of(data)])
     pd.testing.assert_frame_equal(again.table, table)
+
+
+@pytest.fixture(scope="module")
+def timm_file(tmp_path_factory):
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("timm") / "weights.safetensors"
+    save_file(timm.create_model("test_vit", num_classes=7).state_dict(), path)
+    return path
+
+
+def test_encoders_from_elsewhere_are_scored_beside_ours(pretrained, data, timm_file):
+    import timm
+
+    others = (
+        {"name": "timm_vit", "kind": "timm", "model": "test_vit", "weights": str(timm_file)},
+        {"name": "twin", "kind": "directory", "model": str(pretrained)},
+    )
+    only = {"encoders": ("pretrained",), "others": others, "shots": (), "relative_gsd": (1.0,), "bootstrap": 100}
+    table = evaluate_all(EvaluateParameters(device="cpu", **only), pretrained, data, []).table
+    values = table.set_index(["model", "mode", "metric"])["value"]
+    assert values["twin"].to_dict() == values["pretrained"].to_dict()
+    assert set(table["model"]) == {"pretrained", "twin", "timm_vit"}
+    # its features are timm's own, on images normalised by the training split
+    entry = OtherEncoderParameters(**others[0])
+    from safetensors.torch import load_file
+
+    network = timm.create_model("test_vit", num_classes=0, dynamic_img_size=True).eval()
+    network.load_state_dict({k: v for k, v in load_file(timm_file).items() if not k.startswith("head.")})
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ForeignFeatures(entry, 3)(batch_of(images)), network(images))
+
+
+def test_weights_that_do_not_fit_are_named(timm_file, tmp_path):
+    entry = {"name": "x", "kind": "timm", "model": "test_vit2", "weights": str(timm_file)}
+    with pytest.raises(TaskDataError, match=r"does not fit timm's test_vit2: \d+ tensors are missing"):
+        ForeignFeatures(OtherEncoderParameters(**entry), 3)
+    with pytest.raises(TaskDataError, match=r"1 differ in shape \(patch_embed.proj.weight .*3, 16, 16\) instead of"):
+        ForeignFeatures(OtherEncoderParameters(**{**entry, "model": "test_vit"}), 5)
+    with pytest.raises(TaskDataError, match="timm has no model 'resnet5000'"):
+        ForeignFeatures(OtherEncoderParameters(**{**entry, "model": "resnet5000"}), 3)
+    with pytest.raises(TaskDataError, match="no weights at"):
+        ForeignFeatures(OtherEncoderParameters(**{**entry, "weights": str(tmp_path / "no.pth")}), 3)
+    with pytest.raises(ValueError, match="'weights' is needed for kind timm, and for it alone"):
+        OtherEncoderParameters(name="x", kind="timm", model="test_vit")
 
 
 @pytest.mark.parametrize("task", list(Task))

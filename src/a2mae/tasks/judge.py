@@ -19,8 +19,9 @@ from a2mae.tasks.data_writer import write_source
 from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
 from a2mae.tasks.features import EncoderFeatures, histogram_features, pixel_features
 from a2mae.tasks.folders import ClassFolder, layout_named
+from a2mae.tasks.foreign import ForeignFeatures, stated_normalisation
 from a2mae.tasks.inputs import InputPlan, TaskInputs, plan_inputs
-from a2mae.tasks.parameters import EvaluateParameters
+from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.run import choose_device
 from a2mae.tasks.scores import finetuned_rows, score_table
 
@@ -76,7 +77,32 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData) -> li
     rows: list[Row] = []
     for name in options.encoders:
         rows += evaluate_frozen(_candidate(name, pretrained, plan, options), inputs, options, device)
+    for entry in options.others:
+        candidate, its_plan = _other(entry, data, options)
+        rows += evaluate_frozen(candidate, TaskInputs(data, its_plan), options, device)
     return rows
+
+
+def _other(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> tuple[Candidate, InputPlan]:
+    """An encoder from elsewhere with the inputs that it was taught."""
+    device = choose_device(options.device)
+    if entry.kind == "timm":
+        network = ForeignFeatures(entry, len(options.bands)).to(device)
+        taught = stated_normalisation(entry, data, options.bands)
+        return Candidate(entry.name, network, network.patch), plan_inputs(
+            data, options.bands, taught, bands_per_view=None
+        )
+    directory = Path(entry.model)
+    encoder = load_encoder(directory)
+    plan = plan_inputs(
+        data,
+        options.bands,
+        encoder_normalisation(directory),
+        bands_per_view=bands_per_view(encoder),
+        location=options.location,
+    )
+    features = EncoderFeatures(encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view)
+    return Candidate(entry.name, features, encoder.patch_size), plan
 
 
 def _candidate(name: str, pretrained: Path, plan: InputPlan, options: EvaluateParameters) -> Candidate:

@@ -134,6 +134,26 @@ class TaskParameters(Parameters):
         return self
 
 
+class OtherEncoderParameters(Parameters):
+    """An encoder that another run or project trained, on this machine."""
+
+    name: str = Field(min_length=1, description="of the score table's column 'model'")
+    kind: Literal["directory", "timm"] = Field(
+        description="a model directory of this project; or a timm architecture with weights (torchgeo's are such)"
+    )
+    model: str = Field(description="the directory, or timm's name")
+    weights: str | None = Field(None, description="timm: local .safetensors or .pth file")
+    size_px: int | None = Field(None, ge=8, description="timm: images are resized to this side; null: as they are")
+    mean: tuple[float, ...] = Field((), description="timm: per band in the data's units; empty: of the training split")
+    std: tuple[float, ...] = Field((), description="timm: likewise")
+
+    @model_validator(mode="after")
+    def _weights_are_named(self) -> OtherEncoderParameters:
+        if (self.kind == "timm") != (self.weights is not None):
+            raise ValueError(f"{self.name}: 'weights' is needed for kind timm, and for it alone")
+        return self
+
+
 class EvaluateParameters(Parameters):
     """Frozen encoders judged by kNN and linear probe."""
 
@@ -150,6 +170,7 @@ class EvaluateParameters(Parameters):
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
         ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
     )
+    others: tuple[OtherEncoderParameters, ...] = Field((), description="further encoders, from this machine's disk")
     k: int = Field(20, ge=1, description="neighbours")
     relative_gsd: tuple[float, ...] = Field(
         (0.125, 0.25, 0.5, 1.0), min_length=1, description="image size relative to native, Scale-MAE's protocol"

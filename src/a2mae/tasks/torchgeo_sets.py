@@ -37,6 +37,7 @@ class Mapped:
         val_from_train: Some training scenes become validation: torchgeo has no validation split.
         multi_label: Labels are `(K,)` of 0 and 1.
         target: From a mask to classes, where they differ.
+        resized: torchgeo resizes what it reads, so numbers have fractions and are rounded.
         reference: Where the facts stand.
     """
 
@@ -48,6 +49,7 @@ class Mapped:
     val_from_train: bool = False
     multi_label: bool = False
     target: Callable[[Numbers], Numbers] | None = None
+    resized: bool = False
     reference: str = ""
 
 
@@ -79,7 +81,9 @@ TWO = {"train": "train", "test": "test"}
 DATA_SETS: Mapping[str, Mapped] = {
     "EuroSAT": Mapped(Task.CLASSIFY, FORMATS["eurosat_ms"], THREE, reference="arXiv 1709.00029"),
     "RESISC45": Mapped(Task.CLASSIFY, _rgb(1.0, "Google Earth, 0.2 to 30 m"), THREE, reference="arXiv 1703.00121"),
-    "UCMerced": Mapped(Task.CLASSIFY, _rgb(0.3, "USGS aerial, one foot"), THREE, reference="10.1145/1869790.1869829"),
+    "UCMerced": Mapped(
+        Task.CLASSIFY, _rgb(0.3, "USGS aerial, one foot"), THREE, resized=True, reference="10.1145/1869790.1869829"
+    ),
     "BigEarthNet": Mapped(
         Task.CLASSIFY,
         _sentinel2("sentinel-2-l2a", (*_L1C, "B8A", "B09", "B11", "B12"), "sentinel-2-l2a-bigearthnet"),
@@ -236,6 +240,7 @@ def _split(ours: str, label: str, mapped: Mapped) -> str | None:
 def _scene(label: str, split: str | None, sample: Mapping[str, Any], mapped: Mapped) -> LabelledScene:
     """Torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`."""
     images = np.asarray(sample["image"])
+    images = np.round(images) if mapped.resized else images
     if images.ndim == 3:
         images = images[None]
     if mapped.task is Task.CLASSIFY:
