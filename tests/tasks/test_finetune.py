@@ -22,7 +22,7 @@ from a2mae.tasks.finetune import NotFiniteError, finetune, flipped, predict
 from a2mae.tasks.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.metrics import ConfusionCounts, accuracy, change_f1, mean_iou
 from a2mae.tasks.model import HeadConfig, TaskModel
-from a2mae.tasks.parameters import HEADS, FinetuneParameters
+from a2mae.tasks.parameters import HEADS, FinetuneParameters, TaskParameters
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")
@@ -246,3 +246,35 @@ def test_a_pretrained_directory_is_no_task_model(pretrained):
 def test_heads_of_another_task_are_refused():
     with pytest.raises(ValueError, match="segment: head must be one of linear, conv, upernet, found 'attentive'"):
         HeadConfig(Task.SEGMENT, "attentive", 3)
+
+
+def test_the_rate_and_the_state_are_chosen_on_validation(tmp_path, monkeypatch):
+    """A rate that destroys is tried first and not kept; of the kept one, the best state seen is what is left."""
+    from a2mae.tasks import run
+    from a2mae.tasks.scores import main_score
+
+    write_task_data(tmp_path / "data", spec_for(Task.CLASSIFY), make_samples(Task.CLASSIFY, count=60, size=16))
+    data = TaskData(tmp_path / "data")
+    torch.manual_seed(0)
+    made = create_model("mae_vit_tiny_patch8", embed_dim=32, depth=1, decoder_dim=32, decoder_depth=1)
+    statistics = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
+    pretrained = save_pretrained(made, tmp_path / "model", config={"normalization": statistics})
+    recipe = {"steps": 30, "batch_size": 16, "warmup_steps": 2, "lr_grid": (30.0, 1e-2), "val_checks": 5}
+    options = TaskParameters.model_validate({"task": "classify", "device": "cpu", "head": "mean", "finetune": recipe})
+    asked = []
+
+    def spied(data, rows, prediction):
+        asked.append(set(data.samples["split"].to_numpy()[rows]))
+        return main_score(data, rows, prediction)
+
+    monkeypatch.setattr(run, "main_score", spied)
+    found = run.finetune_start(options, data, pretrained, "pretrained")
+    assert found.recipe["lr"] == 1e-2
+    assert len(asked) == 2 * (5 + 1)
+    assert all(splits == {"val"} for splits in asked)  # the test split is never looked at
+    val = data.rows("val")
+    prediction = predict(found.finetuned.model, TaskInputs(data, found.finetuned.plan), val, batch_size=8, device=CPU)
+    assert main_score(data, val, prediction) > 0.9
+    monkeypatch.setattr(TaskData, "rows", lambda self, split: val if split == "train" else val[:0])
+    with pytest.raises(TaskDataError, match="need a validation split; 'test' has none"):
+        run.finetune_start(options, data, pretrained, "pretrained")

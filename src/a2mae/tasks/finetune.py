@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ def finetune(
     seed: int,
     device: torch.device,
     name: str = "finetune",
+    validate: Callable[[TaskModel], float] | None = None,
 ) -> list[Progress]:
     """Train a task model in place for a fixed number of steps.
 
@@ -63,6 +64,8 @@ def finetune(
         seed: Decides order and augmentation; the same for a model and its random-initialised twin.
         device: Where to train.
         name: For the progress bar.
+        validate: Scores the model on the validation split, higher is better; asked `recipe.val_checks` times, and the
+            best state is what the model is left with.
 
     Returns:
         The loss over the steps.
@@ -90,6 +93,7 @@ def finetune(
     loss_of = TaskLoss(recipe.loss, weight, multi_label=model.config.multi_label).to(device)
     rng = np.random.default_rng(seed)
     history: list[Progress] = []
+    best = _Best(recipe.val_checks and -(-recipe.steps // recipe.val_checks), validate)
     running: list[Tensor] = []
     batches = _endless(rows, recipe.batch_size, rng)
     every = max(recipe.steps // 50, 1)
@@ -114,9 +118,37 @@ def finetune(
             history.append(Progress(step + 1, mean, recipe.lr * scale))
             running.clear()
         optimiser.step()
+        best.look(model, step + 1, last=step + 1 == recipe.steps)
+    best.restore(model)
     merge_lora(model.encoder)
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history
+
+
+class _Best:
+    """Remembers the state that validation liked best; the earlier one where two are equal."""
+
+    def __init__(self, every: int, validate: Callable[[TaskModel], float] | None) -> None:
+        self._every = every if validate is not None else 0
+        self._validate = validate
+        self._found: tuple[float, int, dict[str, Tensor]] | None = None
+
+    def look(self, model: TaskModel, step: int, *, last: bool) -> None:
+        """Score the model if it is time."""
+        if not self._every or (step % self._every and not last):
+            return
+        assert self._validate is not None
+        score = self._validate(model)
+        model.train()
+        if self._found is None or score > self._found[0]:
+            self._found = score, step, {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def restore(self, model: TaskModel) -> None:
+        """Give the model its best state back."""
+        if self._found is not None:
+            score, step, state = self._found
+            model.load_state_dict(state)
+            logger.info("kept the state of step %d: %.4f on validation", step, score)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ it the data's own training statistics are used and the size stays as it is.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
@@ -42,7 +42,7 @@ class ForeignFeatures:
         if not timm.is_model(entry.model):
             near = ", ".join(timm.list_models(f"*{entry.model.split('_')[0]}*")[:LISTED])
             raise TaskDataError(f"evaluate.others {entry.name!r}: timm has no model {entry.model!r}; near it: {near}")
-        options: dict[str, object] = {"in_chans": channels, "num_classes": 0, "pretrained": False}
+        options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "pretrained": False}
         is_vit = "vit" in entry.model or "deit" in entry.model
         if is_vit:
             options["dynamic_img_size"] = True
@@ -50,7 +50,7 @@ class ForeignFeatures:
         _load(model, entry)
         self._model = model.eval()
         self._size = entry.size_px
-        self.patch = int(model.patch_embed.patch_size[0]) if is_vit else 1
+        self.patch = int(cast(Any, model.patch_embed).patch_size[0]) if is_vit else 1
 
     def to(self, device: torch.device) -> ForeignFeatures:
         """The same network on another device."""
@@ -70,8 +70,10 @@ def _load(model: nn.Module, entry: OtherEncoderParameters) -> None:
     path = Path(str(entry.weights))
     if not path.is_file():
         raise TaskDataError(f"evaluate.others {entry.name!r}: no weights at {path}")
-    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    state = state.get("state_dict", state.get("model", state))
+    stored: dict[str, Any] = (
+        load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    )
+    state: dict[str, Tensor] = stored.get("state_dict", stored.get("model", stored))
     expected = model.state_dict()
     wrong = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"

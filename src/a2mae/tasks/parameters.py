@@ -66,6 +66,12 @@ class FinetuneParameters(Parameters):
     steps: int = Field(200, ge=1, description="fixed number of optimiser steps")
     batch_size: int = Field(32, ge=2, description="samples per step")
     lr: float = Field(1e-3, gt=0, description="AdamW, of the head; earlier blocks less by layer_decay")
+    lr_grid: tuple[float, ...] = Field(
+        (), description="rates to try instead of lr: the best on validation is kept, for every start on its own"
+    )
+    val_checks: int = Field(
+        0, ge=0, le=100, description="looks at the validation split, evenly spaced: the best state is kept; 0: the last"
+    )
     layer_decay: float = Field(0.75, gt=0, le=1, description="learning rate factor per block towards the input")
     weight_decay: float = Field(0.05, ge=0, description="AdamW")
     warmup_steps: int = Field(20, ge=0, description="linear, then half a cosine")

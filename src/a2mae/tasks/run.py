@@ -19,14 +19,14 @@ from a2mae.tasks.checkpoint import (
 )
 from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import TaskDataSource
-from a2mae.tasks.finetune import finetune, predict
+from a2mae.tasks.finetune import Progress, finetune, predict
 from a2mae.tasks.folders import ClassFolder, layout_named
 from a2mae.tasks.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.model import HeadConfig, TaskModel
-from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.pictures import PictureArrays, pictures
 from a2mae.tasks.scene_folders import FolderLabels, mask_folder, pair_folder
-from a2mae.tasks.scores import TaskScores, score_task
+from a2mae.tasks.scores import TaskScores, main_score, score_task
 from a2mae.tasks.simulated import Tables, cut_simulated
 from a2mae.tasks.torchgeo_sets import torchgeo_data
 from a2mae.tasks.truth import Truth
@@ -95,23 +95,36 @@ def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, st
         bands_per_view=bands_per_view(encoder),
         location=options.location,
     )
-    if start == "random":
-        encoder = random_twin(encoder, options.seed)
-    torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts
+    inputs, device = TaskInputs(data, plan), choose_device(options.device)
+    train, val = data.rows("train"), data.rows("val")
+    recipe = options.finetune
+    if (recipe.lr_grid or recipe.val_checks) and not len(val):
+        raise TaskDataError(
+            f"{spec.task}: lr_grid and val_checks need a validation split, and {spec.source!r} has none"
+        )
     head = HeadConfig(spec.task, options.head, len(spec.class_names), plan.views, plan.bands_per_view, options.fusion)
     head = replace(head, multi_label=spec.multi_label)
-    model = TaskModel(encoder, head)
-    history = finetune(
-        model,
-        TaskInputs(data, plan),
-        data.rows("train"),
-        options.finetune,
-        seed=options.seed,
-        device=choose_device(options.device),
-        name=f"{spec.task} from {start}",
-    )
+
+    def validated(model: TaskModel) -> float:
+        return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
+
+    tried: list[tuple[float, TaskModel, FinetuneParameters, list[Progress]]] = []
+    for lr in recipe.lr_grid or (recipe.lr,):
+        encoder = load_encoder(pretrained)
+        if start == "random":
+            encoder = random_twin(encoder, options.seed)
+        torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
+        model = TaskModel(encoder, head)
+        used = recipe.model_copy(update={"lr": lr})
+        name = f"{spec.task} from {start}"
+        history = finetune(model, inputs, train, used, seed=options.seed, device=device, name=name, validate=validated)
+        score = validated(model) if len(recipe.lr_grid) > 1 else 0.0
+        if len(recipe.lr_grid) > 1:
+            logger.info("%s, rate %g: %.4f on validation", name, lr, score)
+        tried.append((score, model, used, history))
+    _, model, used, history = max(tried, key=lambda one: one[0])
     finetuned = Finetuned(model, plan, spec, tuple(history))
-    return FinetuneRun(finetuned, read_config(pretrained), start, options.finetune.model_dump(mode="json"))
+    return FinetuneRun(finetuned, read_config(pretrained), start, used.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)

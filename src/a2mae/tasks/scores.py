@@ -98,6 +98,16 @@ def score_task(
     )
 
 
+def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8]) -> float:
+    """The task's main metric of predictions of some rows, without an interval: to choose by on validation."""
+    spec, truth = data.spec, data.read_targets(rows)
+    if spec.multi_label:
+        return float(metrics.micro_f1(metrics.LabelCounts(truth, prediction, rows.tolist()).matrix))
+    counts = ConfusionCounts(truth, prediction, [0] * len(rows), len(spec.class_names))
+    found = float(next(iter(METRICS[spec.task].values()))(counts.matrix))
+    return found if np.isfinite(found) else 0.0  # F1 of change that nobody saw
+
+
 def _score_labels(
     spec: TaskSpec,
     truth: npt.NDArray[np.uint8],
