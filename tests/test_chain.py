@@ -1,7 +1,12 @@
-"""The whole chain, small, as a user runs it: no network, nothing left that git sees, one W&B run per training."""
+"""The whole chain, small, as a user runs it: no network, nothing left that git sees, one W&B run per stage."""
+
+import os
+import re
+import socket
 
 import pytest
 
+from a2mae.pipeline_registry import STAGES
 from helpers.checkout import ROOT, changes, checkout, run
 from helpers.wandb_runs import find_runs, read_run
 
@@ -32,13 +37,48 @@ def test_leaves_nothing_that_git_sees(chain):
     assert changes(chain[0]) == ""
 
 
+WATCHED = {stage for stage in STAGES if stage != "simulate"}
+
+
 @pytest.mark.slow
-def test_one_wandb_run_for_pretraining_and_one_per_task(chain):
-    runs = [read_run(path) for path in find_runs(chain[0])]
-    assert sorted(found.run.job_type for found in runs) == ["classify", "detect_change", "pretrain", "segment"]
-    for found in runs:
-        assert found.history and found.config, found.run.job_type
-        assert str(chain[0]) not in found.everything and "/home/" not in found.everything
+def test_one_wandb_run_per_stage_linked_in_one_group(chain):
+    clone, _ = chain
+    runs = {found.run.job_type: found for found in (read_run(path) for path in find_runs(clone))}
+    assert set(runs) == WATCHED
+    assert len({found.run.run_group for found in runs.values()}) == 1
+    for name, found in runs.items():
+        assert found.config, name
+        assert name == "pretrain" or found.made, name
+        private(found.everything, clone)
+    for name in ("pretrain", "classify", "segment", "detect_change"):
+        assert runs[name].history, name
+    assert (
+        runs["coregister"].made["image_sets"] == runs["tag"].used["image_sets"] == runs["pretrain"].used["image_sets"]
+    )
+    model = runs["pretrain"].made["pretrained_model"]
+    assert model == runs["classify"].used["pretrained_model"] == runs["evaluate"].used["pretrained_model"]
+    assert runs["evaluate"].made["scores"] == runs["report"].used["scores"]
+    assert any(key.startswith("cpu") for found in runs.values() for key in found.stats)
+    assert list(clone.rglob("media/images/image_sets_*.png")) and list(clone.rglob("media/images/segment.map_*.png"))
+    assert list(clone.rglob("media/table/scores_*.json"))
+
+
+@pytest.mark.slow
+def test_lineage_leads_from_the_scores_to_the_scenes(chain):
+    clone, _ = chain
+    done = run(clone, "python", "-m", "a2mae.lineage", "data/06_models/pretrain")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "08_reporting/scores.parquet" in done.stdout and "CHANGED" not in done.stdout
+    for model in ("pretrain", "classify", "classify_random", "segment", "detect_change"):
+        assert (clone / "data/06_models" / model / "lineage.json").is_file(), model
+
+
+def private(text: str, clone) -> None:
+    """Nothing that tells whose machine it was."""
+    secrets = [value for name, value in os.environ.items() if "KEY" in name or "TOKEN" in name or "SECRET" in name]
+    for word in (str(clone), "/home/", "/tmp/", "/root", *filter(None, secrets)):
+        assert word not in text, word
+    assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
 
 
 def test_scenes_to_locations_need_no_network(tmp_path):
@@ -51,3 +91,9 @@ def test_scenes_to_locations_need_no_network(tmp_path):
     assert not log.exists(), f"sockets beyond loopback: {log.read_text()}"
     assert (clone / "data/02_intermediate/scenes.parquet").exists()
     assert changes(clone) == ""
+    checked = run(clone, "python", "-m", "a2mae.lineage", "data/02_intermediate/scenes.parquet")
+    assert checked.returncode == 0 and "made by ingest" in checked.stdout, checked.stdout + checked.stderr
+    (found,) = (read_run(path) for path in find_runs(clone))
+    assert found.run.job_type == "ingest" and found.run.run_group.startswith("chain-")
+    assert "scenes" in found.made and "simulation" in found.used
+    private(found.everything, clone)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,15 @@ from kedro.io import DataCatalog
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import BaseModel
 
-from a2mae import pipeline_registry
+from a2mae import pipeline_registry, tracking
 from a2mae.io.tracked import tracked
+from a2mae.lineage.record import LineageError, Record, read_record, record_path
 from a2mae.pipeline_registry import STAGES
+from a2mae.tracking import GROUP_VARIABLE
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
+    from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
 
 
@@ -71,10 +76,82 @@ def stage_of(node: Node) -> str:
     return stage
 
 
+class Watch:
+    """Opens a W&B run per stage, from `ingest` to the report; the training, a process of its own, opens its own.
+
+    The runs of one chain share a group, and artifacts lead from the store over the model to the scores.
+    """
+
+    OWN_OR_NONE = ("simulate", "pretrain")
+
+    def __init__(self) -> None:
+        self._chosen = GROUP_VARIABLE in os.environ
+        self._left: dict[str, int] = {}
+        self._data_root: Path | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember where the outputs lie."""
+        root = context.config_loader["globals"].get("data_root")
+        self._data_root = None if root is None or "://" in root else context.project_path / root
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Count each stage's nodes, to close its run after the last."""
+        self._left = dict(Counter(stage_of(node) for node in pipeline.nodes))
+
+    @hook_impl
+    def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
+        """Open the stage's run, in its chain's group."""
+        stage = stage_of(node)
+        if self._data_root is None or not tracking.available():
+            return
+        if not self._chosen:
+            group = self._group(inputs)
+            os.environ.pop(GROUP_VARIABLE, None)
+            if group is not None:
+                os.environ[GROUP_VARIABLE] = group
+        if stage not in self.OWN_OR_NONE and tracking.running(stage) is None:
+            groups = {name.removeprefix("params:"): plain(value) for name, value in inputs.items() if "params:" in name}
+            tracking.start_stage(stage, groups)
+
+    def _group(self, inputs: dict[str, Any]) -> str | None:
+        """The chain's name from what is ingested: now, or when the stage ran."""
+        if "params:ingest" in inputs:
+            parameters = plain(inputs["params:ingest"])
+        else:
+            assert self._data_root is not None
+            try:
+                parameters = read_record(record_path(self._data_root, "ingest")).parameters["ingest"]
+            except LineageError:
+                return None
+        assert isinstance(parameters, dict)
+        return tracking.group_of(parameters)
+
+    def made(self, record: Record, data_root: Path, saved: dict[str, Any]) -> None:
+        """Link a finished node's inputs and outputs to its stage's run, show what can be shown, and close the last."""
+        self._left[record.stage] = self._left.get(record.stage, 1) - 1
+        run = tracking.running(record.stage)
+        if run is None:
+            return
+        from a2mae.reporting import watched  # noqa: PLC0415 (the registry stays light)
+
+        watched.log(run, record, data_root, saved)
+        if not self._left[record.stage]:
+            tracking.finish_stage(record.stage)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Close what is open as failed."""
+        for stage in STAGES:
+            tracking.finish_stage(stage, failed=True)
+
+
 class Lineage:
     """Leaves a record of every node: what it read and wrote by hash, its parameters, code and environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         self._data_root: Path | None = None
         self._catalog: DataCatalog | None = None
         self._parameters: dict[str, dict[str, object]] = {}
@@ -119,7 +196,8 @@ class Lineage:
                 parameters=self._parameters.get(node.name, {}),
                 scenes=saved.get("scenes"),
             )
-            record(work, self._data_root)
+            made = record(work, self._data_root)
+            self._watch.made(made, self._data_root, saved)
             del self._saved[node.name]
 
     def _paths(self, datasets: list[str]) -> dict[str, str]:

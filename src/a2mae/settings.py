@@ -1,9 +1,10 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
-from a2mae.hooks import DefaultChain, KnownGroups, Lineage
+from a2mae.hooks import DefaultChain, KnownGroups, Lineage, Watch
 
 # Pluggy calls the last first: a mistyped group is named before the chain is read.
-HOOKS = (Lineage(), DefaultChain(), KnownGroups())
+watch = Watch()
+HOOKS = (watch, Lineage(watch), DefaultChain(), KnownGroups())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +23,14 @@ class OfflineRun:
     history: list[dict] = field(default_factory=list)
     summary: dict = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    made: dict[str, str] = field(default_factory=dict)  # artifacts logged and used: digest by name
+    used: dict[str, str] = field(default_factory=dict)
+    stats: set[str] = field(default_factory=set)
     records: list[pb.Record] = field(default_factory=list)
 
     @property
     def everything(self) -> str:
-        """All records as text, to search for what must not be there."""
+        """All that a sync would send as text, to search for what must not be there."""
         return "\n".join(str(record) for record in self.records)
 
 
@@ -35,8 +39,18 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted(folder.rglob("offline-run-*/run-*.wandb"))
 
 
-def read_run(path: Path) -> OfflineRun:
-    """Read one `run-<id>.wandb` (LevelDB's log format around protobuf records)."""
+def read_run(path: Path, patience_s: float = 60) -> OfflineRun:
+    """Read one `run-<id>.wandb` (LevelDB's log format around protobuf records).
+
+    W&B's own process may still be writing when `finish()` has returned: the record of the exit is the last to come.
+    """
+    given_up = time.monotonic() + patience_s
+    while (found := _read(path)).records[-1].WhichOneof("record_type") != "exit" and time.monotonic() < given_up:
+        time.sleep(0.2)
+    return found
+
+
+def _read(path: Path) -> OfflineRun:
     found = OfflineRun()
     for data in _chunks(path.read_bytes()):
         record = pb.Record()
@@ -52,6 +66,14 @@ def read_run(path: Path) -> OfflineRun:
             found.history.append(_items(record.history.item))
         elif kind == "summary":
             found.summary |= _items(record.summary.update)
+        elif kind == "artifact":
+            (found.used if record.artifact.use_after_commit else found.made)[record.artifact.name] = (
+                record.artifact.digest
+            )
+            for entry in record.artifact.manifest.contents:
+                entry.ClearField("local_path")  # where a sync finds the bytes: it stays on this machine
+        elif kind == "stats":
+            found.stats |= {item.key for item in record.stats.item}
         elif kind == "files":
             found.files += [file.path for file in record.files.files]
     return found

@@ -162,7 +162,9 @@ def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
 
 def test_summary_counts_wins_honestly(inputs):
     section = summary(inputs)
-    assert "on 2 of 3 tasks; on 2 the 95 % intervals are apart" in section.lead
+    assert (
+        "Of 3 tasks, pretraining scored higher than a random start on 2 (2 with 95 % intervals apart)" in section.lead
+    )
     facts = {fact.label: fact for fact in section.blocks[0].facts}
     assert facts["image sets"].value == "3" and facts["image sets"].note == "2 kept by pruning"
     assert facts["Segmentation (simulated), miou"].note.endswith("random start 0.820")

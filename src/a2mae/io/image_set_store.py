@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Never
 
-import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
-from kedro_datasets._typing import TablePreview
+from kedro_datasets._typing import ImagePreview
 
 from a2mae.stssd.store import Folder, ImageSetStore, StoreError, StoreMissingError
 
@@ -52,12 +51,11 @@ class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):
                 f"{self._filepath} has manifest {found[:12]}, {data[:12]} was built: did another run write it?"
             )
 
-    def preview(self) -> TablePreview:
-        """Images per sensor, for kedro-viz."""
-        store = self._open()
-        rows = [(s, store.count(s), str(store.shape(s)), store.sensor(s).gsd_m) for s in store.sensors]
-        table = pd.DataFrame(rows, columns=["sensor", "images", "bands, rows, columns", "gsd_m"])
-        return TablePreview(table.to_dict(orient="split"))
+    def preview(self) -> ImagePreview:
+        """A contact sheet for kedro-viz: a row per sensor, images from its first to its last."""
+        from a2mae.reporting.previews import contact_sheet, to_base64_png  # noqa: PLC0415 (the registry stays light)
+
+        return ImagePreview(to_base64_png(contact_sheet(self._open())))
 
     def _open(self) -> ImageSetStore:
         return ImageSetStore.open(self._filepath, self._credentials)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import ImagePreview, JSONPreview
 
 if TYPE_CHECKING:
     from a2mae.tasks.checkpoint import Finetuned, FinetuneRun
@@ -39,6 +40,10 @@ class TaskDataDataset(AbstractDataset["TaskDataSource", "TaskData"]):
 
         write_source(self._filepath, data)
 
+    def preview(self) -> JSONPreview:
+        """Classes, bands, splits and rules for kedro-viz."""
+        return JSONPreview((self._filepath / "task.json").read_text("utf-8"))
+
     def _exists(self) -> bool:
         return (self._filepath / "task.json").is_file()
 
@@ -71,6 +76,10 @@ class TaskModelDataset(AbstractDataset["FinetuneRun", "Finetuned"]):
 
         save_task_model(self._filepath, data)
 
+    def preview(self) -> JSONPreview:
+        """How it was made, for kedro-viz."""
+        return JSONPreview((self._filepath / "config.json").read_text("utf-8"))
+
     def _exists(self) -> bool:
         return (self._filepath / "model.safetensors").is_file()
 
@@ -100,6 +109,12 @@ class PicturesDataset(AbstractDataset["PictureArrays", Path]):
         from a2mae.tasks.files import write_arrays  # noqa: PLC0415
 
         write_arrays(self._filepath, data)
+
+    def preview(self) -> ImagePreview:
+        """The pictures with truth and prediction for kedro-viz."""
+        from a2mae.reporting.previews import task_pictures, to_base64_png  # noqa: PLC0415
+
+        return ImagePreview(to_base64_png(task_pictures(self._filepath)))
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
@@ -135,6 +150,15 @@ class StreamedDataset(AbstractDataset[Streamed, Path]):
     def save(self, data: Streamed) -> None:
         """Let the result write itself."""
         data.write(self._filepath)
+
+    def preview(self) -> ImagePreview:
+        """The map, or the first GeoTIFF of the folder, reduced, for kedro-viz."""
+        from a2mae.reporting.previews import raster_picture, to_base64_png  # noqa: PLC0415
+
+        folder = self._filepath.is_dir()
+        return ImagePreview(
+            to_base64_png(raster_picture(min(self._filepath.glob("*.tif")) if folder else self._filepath))
+        )
 
     def _exists(self) -> bool:
         return self._filepath.exists()

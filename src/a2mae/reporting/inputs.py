@@ -30,6 +30,9 @@ class StoreReader(Protocol):
     def sensor(self, sensor_id: str, /) -> Sensor:
         """Full description of a sensor."""
 
+    def count(self, sensor_id: str, /) -> int:
+        """Images of a sensor."""
+
     def read_physical(
         self, sensor: str, rows: NDArray[np.int64], bands: Sequence[int] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 from collections.abc import Mapping
 
-from a2mae.privacy import without_places
 from a2mae.tasks.checkpoint import Finetuned
 from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.run import TaskResult
-from a2mae.training.tracking import private_settings
+from a2mae.tracking import mode, open_run, running
 
 logger = logging.getLogger(__name__)
-
-PROJECT = "a2mae"
 
 
 def track(options: TaskParameters, models: Mapping[str, Finetuned], result: TaskResult) -> None:
@@ -26,24 +22,15 @@ def track(options: TaskParameters, models: Mapping[str, Finetuned], result: Task
         models: By start; their loss curves are logged.
         result: Scores and pictures.
     """
-    mode = os.environ.get("WANDB_MODE", "offline")
-    if mode == "disabled":
+    if mode() == "disabled":
         return
     if importlib.util.find_spec("wandb") is None:
         logger.warning("wandb is not installed: the %s run is in its metrics file only", options.task)
         return
     import wandb  # noqa: PLC0415 (optional, and slow to import)
 
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    run = wandb.init(
-        project=PROJECT,
-        name=options.task,
-        job_type=options.task,
-        dir=os.environ.get("WANDB_DIR"),  # wandb remembers the first it saw in a process
-        config=without_places(options.model_dump(mode="json")),  # type: ignore[arg-type]
-        mode=mode,  # type: ignore[arg-type]  # wandb itself names the modes that it knows
-        settings=private_settings(),
-    )
+    stage = running(options.task)
+    run = stage or open_run(options.task, options.model_dump(mode="json"))
     for moments in zip(*(models[start].history for start in models), strict=True):
         row = {f"{start}/loss": moment.loss for start, moment in zip(models, moments, strict=True)}
         run.log({**row, "lr": moments[0].lr}, step=moments[0].step)
@@ -54,4 +41,5 @@ def track(options: TaskParameters, models: Mapping[str, Finetuned], result: Task
         scores = result.metrics[start]
         assert isinstance(scores, dict)
         run.summary.update({f"{start}/{name}": value for name, value in scores.items() if isinstance(value, float)})
-    run.finish()
+    if stage is None:
+        run.finish()

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from a2mae.privacy import without_places
+from a2mae.lineage.digests import file_digest
+from a2mae.tracking import Piece, link, open_run
+from a2mae.training.results import MODEL_DIR, finished_identity
 from a2mae.training.spec import RunSpec
 from a2mae.training.strict_json import to_json
 
@@ -45,18 +47,6 @@ class NoTracker:
         """Do nothing."""
 
 
-def private_settings() -> Any:  # noqa: ANN401 (wandb.Settings: wandb is optional)
-    """Settings of every run: system metrics yes, but no name of the machine, path or address of the repository.
-
-    The code's commit stands in the model directory.
-    """
-    import wandb  # noqa: PLC0415 (optional: a training machine need not have it)
-
-    return wandb.Settings(
-        console="off", silent=True, host="local", x_disable_meta=True, disable_git=True, x_save_requirements=False
-    )
-
-
 class WandbTracker:
     """One W&B run. Offline unless `WANDB_MODE` says otherwise: nothing is sent that nobody asked to send."""
 
@@ -64,18 +54,17 @@ class WandbTracker:
         """Open the run, or go on with it after a resume (same specification, same run id)."""
         import wandb  # noqa: PLC0415 (optional: a training machine need not have it)
 
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb: Any = wandb
-        self._run = wandb.init(
+        self._store = Piece("image_sets", "store", spec.data.store_hash)
+        self._run_dir, self._identity = run_dir, spec.identity
+        self._run = open_run(
+            "pretrain",
+            to_json(spec) | {"identity": spec.identity},
+            folder=run_dir,
             project=spec.logging.wandb_project,
             id=f"pretrain-{spec.identity[:12]}",
             name=f"pretrain-{spec.method}",
-            job_type="pretrain",
-            dir=str(run_dir),
-            config=without_places(to_json(spec) | {"identity": spec.identity}),  # type: ignore[arg-type]
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             resume="allow",
-            settings=private_settings(),
         )
 
     def log(self, row: Mapping[str, float | int | None], step: int) -> None:
@@ -90,6 +79,9 @@ class WandbTracker:
     def finish(self, summary: Mapping[str, float | int | None], *, failed: bool = False) -> None:
         """Write the summary and close the run."""
         self._run.summary.update({name: value for name, value in summary.items() if value is not None})
+        if not failed and finished_identity(self._run_dir) == self._identity:
+            weights = self._run_dir / MODEL_DIR / "model.safetensors"
+            link(self._run, used=[self._store], made=[Piece("pretrained_model", "model", file_digest(weights))])
         self._run.finish(exit_code=1 if failed else 0)
 
 

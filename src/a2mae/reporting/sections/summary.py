@@ -67,13 +67,18 @@ def _verdict(inputs: ReportInputs) -> str:
         )
     if inputs.scores is not None:
         compared = comparisons(inputs.scores)
-        won = [item for item in compared if item.gain > 0]
-        clear = [item for item in won if item.clear]
+        higher = [item.clear for item in compared if item.gain > 0]
+        lower = [item.clear for item in compared if item.gain < 0]
         if compared:
             sentences.append(
-                f"Pretraining scored higher than a random start on {len(won)} of {text.plural(len(compared), 'task')};"
-                f" on {len(clear)} the 95 % intervals are apart."
+                f"Of {text.plural(len(compared), 'task')}, pretraining scored higher than a random start on"
+                f" {_with_clear(higher)} and lower on {_with_clear(lower)}."
             )
     elif inputs.model_dir is not None:
         sentences.append("This chain ends with the pretrained model; no task was scored.")
     return " ".join(sentences) or "The stages of this chain and what they wrote."
+
+
+def _with_clear(clear: list[bool]) -> str:
+    """How many, and on how many of them the intervals are apart."""
+    return f"{len(clear)} ({sum(clear)} with 95 % intervals apart)" if clear else "none"

@@ -1,0 +1,92 @@
+"""W&B offline: no process of it looks for a network, runs link without a server, and nothing personal is written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from a2mae import tracking
+from a2mae.tracking import Piece
+from helpers.wandb_runs import find_runs, read_run
+
+SCRIPT = """
+import os, sys
+from a2mae import tracking
+from a2mae.tracking import Piece
+folder = sys.argv[1]
+os.environ["WANDB_DIR"] = folder
+run = tracking.start_stage("tag", {"tag": {"folder": folder, "seed": 3}})
+other = tracking.start_stage("prune", {})
+tracking.link(run, used=[Piece("image_sets", "store", "1" * 64)], made=[Piece("sets", "data", "2" * 64)])
+tracking.link(other, used=[Piece("sets", "data", "2" * 64)], made=[])
+run.log({"loss": 1.0})
+tracking.finish_stage("tag")
+tracking.finish_stage("prune")
+"""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    source = str(Path(tracking.__file__).parents[1])
+    places = {f"WANDB_{name}_DIR": str(folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
+    return own | places | {"PYTHONPATH": source, "WANDB_RUN_GROUP": "chain-abc", "HOME": str(folder)}
+
+
+def watched(folder: Path, *under: str) -> subprocess.CompletedProcess[str]:
+    """Write two linked runs in a process of its own."""
+    command = [*under, sys.executable, "-c", SCRIPT, str(folder)]
+    return subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=200, check=False)
+
+
+def traceable() -> bool:
+    strace = shutil.which("strace")
+    return bool(strace) and subprocess.run([strace, "-qq", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not traceable(), reason="no strace here, or it may not trace")
+def test_no_process_of_wandb_looks_for_a_network(tmp_path):
+    """Also not its Go process, which Python's socket guard does not reach; and there is no account and no key."""
+    log = tmp_path / "calls.txt"
+    calls = "trace=connect,sendto,sendmsg,sendmmsg"
+    done = watched(tmp_path, "strace", "-f", "-qq", "-e", calls, "-e", "signal=none", "-o", str(log))
+    assert done.returncode == 0, done.stderr
+    text = log.read_text("utf-8", "replace")
+    assert "AF_UNIX" in text  # it saw the two processes speak
+    beyond = [
+        line
+        for line in text.splitlines()
+        if re.search(r"AF_INET6?\b", line) and not re.search(r"127\.0\.0\.1|\"::1\"", line)
+    ]
+    assert beyond == []
+    runs = {found.run.job_type: found for found in (read_run(path) for path in find_runs(tmp_path))}
+    assert {found.run.run_group for found in runs.values()} == {"chain-abc"}
+    assert runs["tag"].made["sets"] == runs["prune"].used["sets"] != runs["tag"].used["image_sets"]
+    assert runs["tag"].config["tag"] == {"folder": f"…/{tmp_path.name}", "seed": 3}
+    assert all(str(tmp_path) not in found.everything for found in runs.values())
+
+
+def test_a_chain_is_named_by_what_is_ingested_not_by_where_it_lies():
+    first = tracking.group_of({"folder": "/home/me/scenes", "cloud": 0.2})
+    assert first == tracking.group_of({"folder": "/mnt/you/scenes", "cloud": 0.2}) and first.startswith("chain-")
+    assert first != tracking.group_of({"folder": "/home/me/scenes", "cloud": 0.3})
+
+
+def test_disabled_or_absent_nothing_is_opened(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert not tracking.available()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    assert not tracking.available()
+    assert tracking.running("tag") is None
+    tracking.finish_stage("tag")
+
+
+def test_equal_content_is_one_version():
+    pytest.importorskip("wandb")
+    one, same, other = (tracking._artifact(Piece("sets", "data", digit * 64)) for digit in "112")
+    assert one.digest == same.digest != other.digest
+    assert all("sha256:" in entry.ref for entry in one.manifest.entries.values())  # no copy of the bytes
