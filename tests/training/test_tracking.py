@@ -11,6 +11,7 @@ from training_runs import make_spec
 from a2mae.training.loop import train
 from a2mae.training.stopping import StopRequest
 from a2mae.training.tracking import NoTracker, make_tracker
+from helpers.wandb_runs import read_run
 
 
 def test_an_offline_run_is_written_with_metrics_and_pictures(tmp_path: Path, store, monkeypatch) -> None:
@@ -21,7 +22,9 @@ def test_an_offline_run_is_written_with_metrics_and_pictures(tmp_path: Path, sto
     spec = make_spec(tmp_path / "run", store, wandb_project="a2mae-test")
     assert train(tmp_path / "run", spec, StopRequest())
     (folder,) = (tmp_path / "run" / "wandb").glob(f"offline-run-*-pretrain-{spec.identity[:12]}")
-    log = next(folder.glob("*.wandb")).read_bytes()
+    path = next(folder.glob("*.wandb"))
+    assert read_run(path).made["pretrained_model"]  # it waits until W&B's own process has written all
+    log = path.read_bytes()
     for name in (b"effective_rank", b"held_out_loss", b"samples_per_s", b"a2mae_vit_tiny_patch8"):
         assert name in log
     assert len(list((folder / "files" / "media" / "images").glob("reconstructions_*.png"))) == 2

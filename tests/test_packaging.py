@@ -1,0 +1,193 @@
+"""The wheel: complete, and enough for inference with nothing but torch, timm, safetensors and NumPy beside it."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from a2mae.code_deps import files_of
+from a2mae.models import create_model, save_pretrained
+from helpers.checkout import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+SOURCE = ROOT / "src"
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def declared(*extras: str) -> set[str]:
+    """Distributions that an install with these extras asks for."""
+    wanted, todo = {name_of(text) for text in PROJECT["dependencies"]}, list(extras)
+    while todo:
+        for text in PROJECT["optional-dependencies"][todo.pop()]:
+            if text.startswith("a2mae["):
+                todo.append(text[6:-1])
+            else:
+                wanted.add(name_of(text))
+    return wanted
+
+
+def imported(files) -> dict[str, str]:
+    """Third-party modules that files import, also inside functions, with one file that does."""
+    found = {}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                top = name.split(".")[0]
+                if top not in sys.stdlib_module_names and top != "a2mae":
+                    found.setdefault(top, file.name)
+    return found
+
+
+OPTIONAL = {"wandb", "triton"}  # asked for with find_spec: everything works without them
+PACKAGES = metadata.packages_distributions()
+
+
+@pytest.mark.parametrize(
+    ("extras", "files"),
+    [
+        ((), sorted(files_of("a2mae.models", SOURCE))),
+        (("train",), sorted(files_of("a2mae.training", SOURCE) | files_of("a2mae.models", SOURCE))),
+        (("pipeline", "repro", "viz"), sorted((SOURCE / "a2mae").rglob("*.py"))),
+    ],
+    ids=["inference", "train", "everything"],
+)
+def test_what_is_imported_is_declared(extras, files):
+    wanted = declared(*extras)
+    missing = {
+        name: file
+        for name, file in imported(files).items()
+        if name not in OPTIONAL
+        and not wanted & {found.lower().replace("_", "-") for found in PACKAGES.get(name, [name])}
+    }
+    assert not missing, f"imported but not in dependencies or extras {extras}: {missing}"
+
+
+def test_every_requirement_has_a_lower_bound_that_the_lock_keeps():
+    locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split() if "==" in line)
+    locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
+    texts = [*PROJECT["dependencies"], *(text for extra in PROJECT["optional-dependencies"].values() for text in extra)]
+    for text in texts:
+        bound = re.search(r">=([\d.]+)", text)
+        if bound is None:
+            assert text.startswith(("a2mae[", "pandas-stubs", "types-")), f"{text} has no lower bound"
+        elif name_of(text) in locked:
+            version = [int(part) for part in re.findall(r"\d+", locked[name_of(text)].split("+")[0])]
+            assert version >= [int(part) for part in bound[1].split(".")], text
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder), "."]
+    source = folder / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "src", "*.toml", "LICENSE", "README.md"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run([sys.executable, "-m", *command], cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_all_that_a_checkout_has(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.startswith("a2mae/")}
+        notes = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
+    listed = subprocess.run(["git", "ls-files", "src/a2mae"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert packed == {name.removeprefix("src/") for name in listed.stdout.split() if (ROOT / name).is_file()}
+    assert "License-Expression: Apache-2.0" in notes and "Provides-Extra: train" in notes
+
+
+def closure(names: set[str]) -> set[str]:
+    """Installed distributions that these need, themselves included."""
+    done: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        if name in done:
+            continue
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # for another system or Python
+        done.add(name)
+        todo += [name_of(text) for text in needs if "extra ==" not in text]
+    return done
+
+
+BLOCKED = """
+import sys
+from importlib.machinery import PathFinder
+class Bare:
+    def find_spec(self, name, path=None, target=None):
+        absent = name.split(".")[0] in sys.argv[3].split(",")
+        return None if absent else PathFinder.find_spec(name, path, target)
+sys.meta_path = [Bare() if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+INFERENCE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import a2mae
+assert a2mae.__file__.startswith(sys.argv[1]), a2mae.__file__
+assert "torch" not in sys.modules
+encoder = a2mae.load_encoder(sys.argv[2])
+import torch
+tokens = encoder.forward_features(torch.ones(1, 3, 32, 32), gsd_m=10.0)
+print(tuple(tokens.shape), bool(tokens.isfinite().all()))
+"""
+
+
+def test_inference_imports_only_what_a_bare_install_brings(tmp_path):
+    """The quick form: every other installed package is as if it were absent."""
+    brought = {name.lower().replace("_", "-") for name in closure(declared())}
+    others = {
+        module
+        for module, names in PACKAGES.items()
+        if not {name.lower().replace("_", "-") for name in names} & brought and module != "a2mae"
+    }
+    assert {"kedro", "zarr", "pandas", "lightning", "pydantic", "wandb", "rasterio"} <= others
+    model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1)
+    save_pretrained(model, tmp_path / "model")
+    command = [sys.executable, "-c", BLOCKED + INFERENCE, str(SOURCE), str(tmp_path / "model"), ",".join(others)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-1500:]
+    assert done.stdout.split() == ["(1,", "17,", "64)", "True"]
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_is_enough_for_inference(wheel, tmp_path):
+    """An environment of the wheel and of what its bare install asks for, nothing else on the path."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    for name in closure(declared()):
+        for file in metadata.files(name) or []:
+            top = file.parts[0]
+            if top not in ("..", "__pycache__") and not (site / top).exists():
+                (site / top).symlink_to(metadata.distribution(name).locate_file(top))
+    assert not (site / "kedro").exists() and not (site / "zarr").exists() and not (site / "pydantic").exists()
+    model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1)
+    save_pretrained(model, tmp_path / "model")
+    command = [sys.executable, "-I", "-S", "-c", INFERENCE, str(site), str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-1500:]
+    assert done.stdout.split() == ["(1,", "17,", "64)", "True"]
