@@ -195,6 +195,14 @@ def test_the_same_work_leaves_the_same_bytes(finished, tmp_path):
     assert (again / "lineage/pretrain.json").read_bytes() == before
 
 
+def test_an_input_that_is_handed_on_by_name_alone_need_not_be_there(finished, tmp_path):
+    """Where nothing is simulated, ingest is given the simulation's folder all the same."""
+    made = tmp_path / "scenes.parquet"
+    made.write_bytes(b"x")
+    work = Work("ingest", "ingest", {"simulation_folder": str(tmp_path / "none")}, {"scenes": str(made)}, {})
+    assert record(work, tmp_path).inputs == {}
+
+
 def test_what_nobody_recorded_is_an_error_that_lists_what_is(project, capsys):
     (project / "note.txt").write_text("x")
     assert command.main([str(project / "note.txt")]) == 2

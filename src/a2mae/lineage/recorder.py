@@ -68,7 +68,12 @@ def record(work: Work, data_root: Path) -> Record:
     versions = environment(
         with_torch=any(name.startswith("a2mae/models/") for name in cast(dict[str, str], code["files"]))
     )
-    inputs = {name: _artifact(path, data_root, files=False) for name, path in work.inputs.items()}
+    # Where nothing is simulated, the simulation's folder is handed on by name and is not there.
+    inputs = {
+        name: _artifact(path, data_root, files=False)
+        for name, path in work.inputs.items()
+        if "://" in path or Path(path).exists()
+    }
     for path in work.outputs.values():
         folder = Path(path)
         if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():

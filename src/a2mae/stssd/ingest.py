@@ -172,9 +172,10 @@ def _nothing(refused: Sequence[RefusedScene], parameters: IngestParameters) -> s
     }[parameters.source_kind]
     if not refused:
         return f"no scene found: {where}"
-    examples = "; ".join(f"{r.scene_id}: {r.detail}" for r in refused[:3])
+    different = list({r.detail: r for r in reversed(refused)}.values())[::-1]
+    examples = "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
     return (
-        f"no usable scene among {len(refused)} refused ({_reasons(refused)}). First ones: {examples}. Otherwise {where}"
+        f"no usable scene among {len(refused)} refused ({_reasons(refused)}). For example {examples}. Otherwise {where}"
     )
 
 
