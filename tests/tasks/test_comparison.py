@@ -127,12 +127,12 @@ def test_real_judges_score_trained_random_and_baselines(tmp_path, model, data):
     assert (found.done, found.planned) == (6, 6)
     by = found.table.groupby(["task", "model"]).size().to_dict()
     assert by[("segment", "mae")] == by[("segment", "random")] == 2
-    assert by[("classify", "histogram")] == by[("classify", "mae")] == 5  # kNN twice at two scales, a probe
+    assert by[("classify", "histogram")] == by[("classify", "mae")] == 9  # kNN four ways at two scales, a probe
     assert ("segment", "histogram") not in by
     frozen = found.table[found.table["mode"] == "knn"]
     assert frozen[frozen["model"] == "histogram"]["value"].min() > 0.9  # covers of different colour
     text = comparison_markdown(found, ["mae", "random", "histogram"], ["A sentence."])
-    assert "| | seeds | kNN | linear probe | segmentation mIoU |" in text
+    assert "| | seeds | kNN | kNN, standardised | linear probe |" in text
     assert "| | seeds | 10 m | 20 m |" in text
     knn = frozen[(frozen["model"] == "histogram") & (frozen["gsd_m"] == 10)].iloc[0]
     assert f"| histogram | 1 | {knn['value']:.3f} [{knn['low']:.3f}, {knn['high']:.3f}]" in text

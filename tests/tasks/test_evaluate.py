@@ -8,7 +8,7 @@ from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import write_task_data
-from a2mae.tasks.evaluate import Candidate, evaluate_frozen
+from a2mae.tasks.evaluate import Candidate, evaluate_frozen, standardised
 from a2mae.tasks.features import EncoderFeatures, coarser, histogram_features, pixel_features
 from a2mae.tasks.foreign import ForeignFeatures
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_inputs
@@ -90,7 +90,7 @@ def test_protocols_score_what_is_separable_and_only_that(data):
     inputs = TaskInputs(data, plan)
     rows = pd.DataFrame(evaluate_frozen(Candidate("histogram", histogram_features), inputs, OPTIONS, CPU))
     assert set(rows.columns) == set(SCORE_COLUMNS)
-    assert rows["mode"].value_counts().to_dict() == {"knn": 4, "few_shot": 4, "linear_probe": 1}
+    assert rows["mode"].value_counts().to_dict() == {"knn": 4, "knn_standardised": 4, "few_shot": 4, "linear_probe": 1}
     assert rows[rows["mode"] != "few_shot"]["value"].min() > 0.95  # three covers of different colour
     assert sorted(rows[rows["mode"] == "knn"]["gsd_m"].unique()) == [10.0, 40.0]
     noise = {}
@@ -101,6 +101,27 @@ def test_protocols_score_what_is_separable_and_only_that(data):
     chance = pd.DataFrame(evaluate_frozen(Candidate("noise", random_vectors), inputs, OPTIONS, CPU))
     assert chance["value"].max() < 0.8
     assert abs(chance["value"].mean() - 1 / 3) < 0.15
+
+
+def test_a_constant_part_that_drowns_the_vote_is_taken_out_by_standardising(data):
+    plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    inputs = TaskInputs(data, plan)
+
+    def drowned(batch):
+        """A dimension that tells the classes, one that is constant and one of noise as large as the signal is small."""
+        signal = batch.images[:, 0].mean((-1, -2)) * 1e-3
+        noise = torch.linspace(-1, 1, len(signal))[:, None].flip(0) * (signal[:, :1] * 1e4).sin()
+        return torch.cat([signal, noise * 1e-2, torch.full((len(signal), 1), 5.0)], dim=1)
+
+    only = OPTIONS.model_copy(update={"shots": (), "relative_gsd": (1.0,)})
+    table = pd.DataFrame(evaluate_frozen(Candidate("drowned", drowned), inputs, only, CPU))
+    value = table.groupby("mode")["value"].mean()
+    assert value["knn_standardised"] > value["knn"] + 0.2
+    bank = torch.randn(50, 3) * torch.tensor([1.0, 9.0, 0.0]) + 4
+    scaled, query = standardised(bank, bank[:5])
+    torch.testing.assert_close(scaled[:5], query)
+    torch.testing.assert_close(scaled[:, :2].std(0), torch.ones(2))
+    assert torch.isfinite(scaled).all()
 
 
 def test_change_data_is_refused(tmp_path):

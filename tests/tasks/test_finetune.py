@@ -276,5 +276,5 @@ def test_the_rate_and_the_state_are_chosen_on_validation(tmp_path, monkeypatch):
     prediction = predict(found.finetuned.model, TaskInputs(data, found.finetuned.plan), val, batch_size=8, device=CPU)
     assert main_score(data, val, prediction) > 0.9
     monkeypatch.setattr(TaskData, "rows", lambda self, split: val if split == "train" else val[:0])
-    with pytest.raises(TaskDataError, match="need a validation split; 'test' has none"):
+    with pytest.raises(TaskDataError, match="need a validation split, and 'test' has none"):
         run.finetune_start(options, data, pretrained, "pretrained")

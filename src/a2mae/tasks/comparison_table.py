@@ -16,6 +16,7 @@ from a2mae.tasks.files import write_bytes
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 COLUMNS = (
     ("classify", "knn", "knn_both_coarse", "kNN"),
+    ("classify", "knn_standardised", "knn_both_coarse", "kNN, standardised"),
     ("classify", "linear_probe", "top1", "linear probe"),
     ("classify", "finetuned", "top1", "finetuned"),
     ("segment", "finetuned", "miou", "segmentation mIoU"),

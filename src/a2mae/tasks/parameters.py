@@ -178,6 +178,9 @@ class EvaluateParameters(Parameters):
     )
     others: tuple[OtherEncoderParameters, ...] = Field((), description="further encoders, from this machine's disk")
     k: int = Field(20, ge=1, description="neighbours")
+    standardised: bool = Field(
+        True, description="kNN also on features standardised by the training images: mode knn_standardised"
+    )
     relative_gsd: tuple[float, ...] = Field(
         (0.125, 0.25, 0.5, 1.0), min_length=1, description="image size relative to native, Scale-MAE's protocol"
     )
