@@ -1,0 +1,257 @@
+"""Resampling a window of a scene onto a footprint's grid: exactly what GDAL's cubic does, without its fixed costs.
+
+Where source and target lie in one reference system the weights of rows and columns are separate, so that an image is
+two small matrix products; across UTM zones the way from target to source pixels is a quadratic over a footprint to
+less than a hundredth of a pixel. What is neither is left to GDAL (`find_map` gives None). Near missing pixels the
+kernel shrinks to a linear one whose weights are shared by the pixels that are there; a pixel whose nearest source
+pixel is missing is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+from scipy import sparse
+
+from a2mae.stssd.footprints import transformer
+
+TOLERANCE_PX = 0.01
+_NODES = 5  # per axis, where the way to the source is computed exactly
+_WHOLE = 1 - 1e-4
+_LEAST = 1e-6
+
+
+class Kernel(Enum):
+    """How source pixels are weighed."""
+
+    CUBIC = "cubic"
+    """Keys' cubic convolution with a = -1/2, as GDAL's."""
+    LINEAR = "linear"
+    REACH = "reach"
+    """The cubic's absolute weights: below 1 where a pixel that it needs is missing."""
+
+
+_RADIUS = {Kernel.CUBIC: 2, Kernel.LINEAR: 1, Kernel.REACH: 2}
+
+
+@dataclass(frozen=True, eq=False)
+class SourceMap:
+    """Where the centres of target pixels lie in the source, in its pixels (0.5 is the centre of the first).
+
+    Attributes:
+        x: Six coefficients over 1, u, v, u², uv, v² of (column, row) + 0.5 in units of the grid's sides.
+        y: The same for source rows.
+        shape: (rows, columns) of the target.
+        separate: Source columns depend on target columns only, and rows on rows.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    shape: tuple[int, int]
+    separate: bool
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Smallest and largest source column, smallest and largest row of the target's outline."""
+        edge = np.linspace(0, 1, 9)
+        u, v = (part.ravel() for part in np.meshgrid(edge, edge))
+        x, y = _terms(u, v) @ self.x, _terms(u, v) @ self.y
+        return float(x.min()), float(x.max()), float(y.min()), float(y.max())
+
+    def scale(self) -> tuple[float, float]:
+        """Source pixels per target pixel, across and down."""
+        left, right, top, bottom = self.bounds()
+        return (right - left) / self.shape[1], (bottom - top) / self.shape[0]
+
+
+@functools.lru_cache(maxsize=256)
+def find_map(
+    source: Affine, source_crs: str, target: Affine, target_crs: str, shape: tuple[int, int]
+) -> SourceMap | None:
+    """The way from target pixels to source pixels; None where it is not a quadratic within `TOLERANCE_PX`.
+
+    Args:
+        source: Source pixel to coordinates.
+        source_crs: "EPSG:…" or WKT.
+        target: Target pixel to coordinates.
+        target_crs: "EPSG:…" or WKT.
+        shape: (rows, columns) of the target.
+
+    Raises:
+        ValueError: If PROJ knows no way between the two.
+    """
+    height, width = shape
+    back = ~source
+    if source_crs == target_crs:
+        way = back @ target @ Affine.scale(width, height)
+        x = np.array([way.c, way.a, way.b, 0, 0, 0])
+        y = np.array([way.f, way.d, way.e, 0, 0, 0])
+        separate = abs(way.b) < 1e-9 and abs(way.d) < 1e-9 and way.a > 0 and way.e > 0
+        return SourceMap(x, y, shape, separate)
+    nodes = np.linspace(0, 1, 2 * _NODES - 1)
+    u, v = (part.ravel() for part in np.meshgrid(nodes, nodes))
+    east, north = transformer(target_crs, source_crs).transform(*(target @ (u * width, v * height)))
+    x, y = back @ (np.asarray(east), np.asarray(north))
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    terms = _terms(u, v)
+    fitted = np.linalg.lstsq(terms, np.stack([x, y], axis=1), rcond=None)[0]
+    if np.abs(terms @ fitted - np.stack([x, y], axis=1)).max() > TOLERANCE_PX:
+        return None
+    return SourceMap(fitted[:, 0], fitted[:, 1], shape, separate=False)
+
+
+def can_resample(way: SourceMap, *, categorical: bool) -> bool:
+    """Whether `resample` does it: across reference systems only where the target is not coarser than the source."""
+    return way.separate or categorical or max(way.scale()) <= 1.1
+
+
+def resample(
+    source: NDArray[np.float32], way: SourceMap, origin: tuple[int, int], *, categorical: bool
+) -> NDArray[np.float32]:
+    """Bring a window onto the target's grid.
+
+    Args:
+        source: `(B, h, w)`, NaN where missing.
+        way: From target to source pixels; `can_resample` says whether it may be used.
+        origin: (column, row) of the window in the source.
+        categorical: Nearest neighbour instead of cubic.
+
+    Returns:
+        `(B, H, W)`, NaN where missing.
+    """
+    size = (source.shape[1], source.shape[2])
+    kernels = _Separate(way, origin, size) if way.separate else _Scattered(way, origin, size)
+    if categorical:
+        return kernels.nearest(source)
+    missing = np.isnan(source)
+    if not missing.any():
+        whole = kernels.total(Kernel.REACH) > _WHOLE
+        if whole.all():
+            return kernels.apply(source, Kernel.CUBIC)
+    else:
+        there = (~missing).astype(np.float32)
+        whole = kernels.apply(there, Kernel.REACH) > _WHOLE
+        filled = np.where(missing, np.float32(0), source)
+        shared = np.maximum(kernels.apply(there, Kernel.LINEAR), _LEAST)
+        result = np.where(whole, kernels.apply(filled, Kernel.CUBIC), kernels.apply(filled, Kernel.LINEAR) / shared)
+        result[np.isnan(kernels.nearest(source))] = np.nan
+        return np.asarray(result, dtype=np.float32)
+    shared = np.maximum(kernels.total(Kernel.LINEAR), _LEAST)
+    result = np.where(whole, kernels.apply(source, Kernel.CUBIC), kernels.apply(source, Kernel.LINEAR) / shared)
+    result[np.isnan(kernels.nearest(source))] = np.nan
+    return np.asarray(result, dtype=np.float32)
+
+
+class _Separate:
+    """Kernels of a map whose rows and columns are separate: one small matrix for each."""
+
+    def __init__(self, way: SourceMap, origin: tuple[int, int], size: tuple[int, int]) -> None:
+        height, width = way.shape
+        self._down = (height, size[0], round(way.y[0] - origin[1], 6), round(way.y[2] / height, 9))
+        self._across = (width, size[1], round(way.x[0] - origin[0], 6), round(way.x[1] / width, 9))
+
+    def nearest(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
+        (rows, row_in), (columns, column_in) = _nearest(*self._down), _nearest(*self._across)
+        found = source[:, rows[:, None], columns]
+        if not (row_in.all() and column_in.all()):
+            found[:, ~(row_in[:, None] & column_in)] = np.nan
+        return found
+
+    def apply(self, source: NDArray[np.float32], kernel: Kernel) -> NDArray[np.float32]:
+        down, across = _weights(*self._down, kernel), _weights(*self._across, kernel)
+        return np.asarray(down @ source @ across.T)
+
+    def total(self, kernel: Kernel) -> NDArray[np.float32]:
+        down, across = _weights(*self._down, kernel), _weights(*self._across, kernel)
+        return np.asarray(np.outer(down.sum(axis=1), across.sum(axis=1)))
+
+
+class _Scattered:
+    """Kernels of any other map: a sparse matrix from source to target pixels."""
+
+    def __init__(self, way: SourceMap, origin: tuple[int, int], size: tuple[int, int]) -> None:
+        (height, width), self._size, self._shape = way.shape, size, way.shape
+        u, v = ((np.arange(n) + 0.5) / n for n in (width, height))
+        terms = _terms(np.tile(u, height), np.repeat(v, width))
+        self._x, self._y = terms @ way.x - origin[0], terms @ way.y - origin[1]
+        self._matrices: dict[Kernel, sparse.csr_array] = {}
+
+    def nearest(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
+        height, width = self._size
+        column, row = np.floor(self._x).astype(np.int64), np.floor(self._y).astype(np.int64)
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        found = source.reshape(len(source), -1)[:, np.where(inside, row * width + column, 0)]
+        if not inside.all():
+            found[:, ~inside] = np.nan
+        return np.asarray(found.reshape(len(source), *self._shape))
+
+    def apply(self, source: NDArray[np.float32], kernel: Kernel) -> NDArray[np.float32]:
+        result = self._matrix(kernel) @ source.reshape(len(source), -1).T
+        return np.ascontiguousarray(result.T, dtype=np.float32).reshape(len(source), *self._shape)
+
+    def total(self, kernel: Kernel) -> NDArray[np.float32]:
+        return np.asarray(self._matrix(kernel).sum(axis=1), dtype=np.float32).reshape(self._shape)
+
+    def _matrix(self, kernel: Kernel) -> sparse.csr_array:
+        if kernel not in self._matrices:
+            (rows, down), (columns, across) = (
+                _taps(place, side, kernel) for place, side in zip((self._y, self._x), self._size, strict=True)
+            )
+            values = (down[:, :, None] * across[:, None, :]).astype(np.float32)
+            index = (rows[:, :, None] * self._size[1] + columns[:, None, :]).astype(np.int32)
+            start = np.arange(0, values.size + 1, values[0].size, dtype=np.int32)
+            size = (len(self._x), self._size[0] * self._size[1])
+            self._matrices[kernel] = sparse.csr_array((values.ravel(), index.ravel(), start), shape=size)
+        return self._matrices[kernel]
+
+
+def _taps(place: NDArray[np.float64], side: int, kernel: Kernel) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Source pixels along one axis that each place needs, and their weights: both `(N, taps)`; 0 beyond the side."""
+    radius = _RADIUS[kernel]
+    first = np.floor(place - 0.5).astype(np.int64) - (radius - 1)
+    index = first[:, None] + np.arange(2 * radius)
+    weights = _kernel(index + 0.5 - place[:, None], kernel)
+    weights /= weights.sum(axis=1, keepdims=True)
+    weights[(index < 0) | (index >= side)] = 0
+    return np.clip(index, 0, side - 1), weights
+
+
+def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
+    d = np.abs(distance)
+    if kernel is Kernel.LINEAR:
+        return np.asarray(np.maximum(0.0, 1 - d))
+    near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
+    values = np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    return np.asarray(np.abs(values) if kernel is Kernel.REACH else values)
+
+
+@functools.lru_cache(maxsize=512)
+def _weights(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> NDArray[np.float32]:
+    """`(n_out, n_in)` weights along one axis; the kernel is as many times wider as the target is coarser."""
+    wide = max(1.0, step)
+    distance = (np.arange(n_in) + 0.5 - (first + step * (np.arange(n_out) + 0.5))[:, None]) / wide
+    # Over all pixels of the kernel, also those beyond the window: what is lost there shows in the sum.
+    reach = np.arange(-math.ceil(2 * wide) - 1, math.ceil(2 * wide) + 2)
+    centre = first + step * (np.arange(n_out) + 0.5)
+    everywhere = _kernel((np.floor(centre)[:, None] + reach + 0.5 - centre[:, None]) / wide, kernel).sum(axis=1)
+    weights = (_kernel(distance, kernel) / everywhere[:, None]).astype(np.float32)
+    weights.flags.writeable = False
+    return weights
+
+
+@functools.lru_cache(maxsize=512)
+def _nearest(n_out: int, n_in: int, first: float, step: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The source pixel that each target centre lies in, clipped to the window, and whether it lies inside."""
+    # A centre on the border of two pixels belongs to the second; rounding must not decide otherwise.
+    index = np.floor(first + step * (np.arange(n_out) + 0.5) + 1e-6).astype(np.int64)
+    return np.clip(index, 0, n_in - 1), (index >= 0) & (index < n_in)
+
+
+def _terms(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=1)
