@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from a2mae.stssd.headers import driver_for, first_line
 from a2mae.stssd.hrefs import Signer, is_remote, redact
 from a2mae.stssd.refusals import RefusedError
+from a2mae.stssd.resample import SourceMap, can_resample, find_map, resample
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -67,6 +68,7 @@ class RasterReader:
         self.sign = sign
         self.any_driver = any_driver
         self._open: OrderedDict[str, DatasetReader] = OrderedDict()
+        self._crs_texts: dict[tuple[str, str], str] = {}
         self._env = rasterio.Env(**GDAL_OPTIONS)
 
     def __enter__(self) -> Self:
@@ -120,7 +122,7 @@ class RasterReader:
         """Bring bands of one scene onto a grid, resampled once.
 
         Bands that share a source grid are warped together. Continuous bands are resampled by cubic convolution, whose
-        kernel GDAL widens when the grid is coarser than the source; masks by nearest neighbour.
+        kernel is widened when the grid is coarser than the source; masks by nearest neighbour.
 
         Args:
             assets: The bands.
@@ -146,7 +148,8 @@ class RasterReader:
         for members in groups.values():
             first = self.dataset(assets[members[0]].href)
             name = redact(assets[members[0]].href)
-            window = _source_window(first, grid, target, name)
+            way = find_map(first.transform, self._crs_as(first, str(grid.crs)), target, str(grid.crs), (height, width))
+            window = _source_window(first, grid, target, name) if way is None else _mapped_window(first, way)
             if window is None:
                 continue
             if window.width * window.height > _MAX_READ_PIXELS:
@@ -156,6 +159,10 @@ class RasterReader:
                     "too_large",
                 )
             source = np.stack([self._window(assets[k], window, categorical=categorical) for k in members])
+            if way is not None and can_resample(way, categorical=categorical):
+                origin = (int(window.col_off), int(window.row_off))
+                result[members] = resample(source, way, origin, categorical=categorical)
+                continue
             warped = np.full((len(members), height, width), np.nan, dtype=np.float32)
             try:
                 reproject(
@@ -174,6 +181,15 @@ class RasterReader:
                 raise ReadError(f"{name} cannot be warped: {first_line(error)}") from error
             result[members] = warped
         return result
+
+    def _crs_as(self, dataset: DatasetReader, wanted: str) -> str:
+        """A file's reference system as text: the wanted one's where they are the same."""
+        key = (dataset.name, wanted)
+        if key not in self._crs_texts:
+            if len(self._crs_texts) > 4 * self.capacity:
+                self._crs_texts.clear()
+            self._crs_texts[key] = wanted if dataset.crs == _crs(wanted) else str(dataset.crs.to_wkt())
+        return self._crs_texts[key]
 
     def _window(self, asset: BandAsset, window: Window, *, categorical: bool) -> NDArray[np.float32]:
         dataset, shown = self.dataset(asset.href), redact(asset.href)
@@ -217,11 +233,21 @@ def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine, name: s
     inverse = ~dataset.transform
     corners = [inverse @ (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]
+    return _padded(dataset, (min(columns), max(columns), min(rows), max(rows)), (height, width))
+
+
+def _mapped_window(dataset: DatasetReader, way: SourceMap) -> Window | None:
+    return _padded(dataset, way.bounds(), way.shape)
+
+
+def _padded(dataset: DatasetReader, bounds: tuple[float, float, float, float], shape: tuple[int, int]) -> Window | None:
+    """The window of a footprint's bounds in source pixels, kernel included; None outside the source."""
+    left, right, top, bottom = bounds
     # Cubic needs two source pixels beside the last, as many times more as the grid is coarser than the source.
-    pad_x = 3 + math.ceil(2 * max(1.0, (max(columns) - min(columns)) / width))
-    pad_y = 3 + math.ceil(2 * max(1.0, (max(rows) - min(rows)) / height))
-    x0, x1 = max(0, math.floor(min(columns)) - pad_x), min(dataset.width, math.ceil(max(columns)) + pad_x)
-    y0, y1 = max(0, math.floor(min(rows)) - pad_y), min(dataset.height, math.ceil(max(rows)) + pad_y)
+    pad_x = 3 + math.ceil(2 * max(1.0, (right - left) / shape[1]))
+    pad_y = 3 + math.ceil(2 * max(1.0, (bottom - top) / shape[0]))
+    x0, x1 = max(0, math.floor(left) - pad_x), min(dataset.width, math.ceil(right) + pad_x)
+    y0, y1 = max(0, math.floor(top) - pad_y), min(dataset.height, math.ceil(bottom) + pad_y)
     if x0 >= x1 or y0 >= y1:
         return None
     return Window(x0, y0, x1 - x0, y1 - y0)

@@ -10,8 +10,10 @@ and its error is measured by the jackknife: leave out one of 16 tiles at a time 
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.fft
@@ -39,6 +41,16 @@ class Structure:
     field: NDArray[np.complex64]
     known: NDArray[np.bool_]
     gsd_m: float
+    _spectra: dict[tuple[int, int], NDArray[np.complex64]] = field(default_factory=dict, repr=False)
+
+    def tile_spectra(self, reach: int, size: int) -> NDArray[np.complex64]:
+        """Spectra `(tiles, size, size)` of the tiles, computed once: an image is the reference of several others."""
+        if (reach, size) not in self._spectra:
+            tiles = np.zeros((_TILES * _TILES, size, size), np.complex64)
+            for tile, (y0, y1, x0, x1) in zip(tiles, _tile_edges(self.field.shape), strict=True):
+                tile[reach : reach + y1 - y0, reach : reach + x1 - x0] = self.field[y0:y1, x0:x1]
+            self._spectra[reach, size] = _spectrum(tiles)
+        return self._spectra[reach, size]
 
 
 @dataclass(frozen=True)
@@ -99,30 +111,33 @@ def structure(
     target = max(blur_gsd_m, work_gsd)
     sigma = math.sqrt((0.5 * target) ** 2 + max(0.0, target**2 - gsd_m**2) / 12) / gsd_m
     rows, columns = _kernel(n_y, height, sigma), _kernel(n_x, width, sigma)
-    weight = rows @ valid.astype(np.float32) @ columns.T
-    share = weight / (rows.sum(axis=1)[:, None] * columns.sum(axis=1))
+    everything = np.outer(rows.sum(axis=1), columns.sum(axis=1))
+    weight = everything if valid.all() else rows @ valid.astype(np.float32) @ columns.T
+    share = weight / everything
     known = share > _KNOWN_SHARE
     inner = ndimage.binary_erosion(known, structure=np.ones((3, 3)), border_value=0)
-    field = np.zeros((n_y, n_x), dtype=np.complex64)
+    orientation = np.zeros((n_y, n_x), dtype=np.complex64)
     if inner.sum() >= 64:
         for band in bands:
             values = band[valid]
             centre = np.float32(values.mean())  # keeps the mask's edge out of rounding
             smooth = rows @ np.where(valid, band - centre, np.float32(0)) @ columns.T / np.maximum(weight, 1e-6)
-            gradient = np.zeros_like(field)
-            gradient.real[:, 1:-1] = (smooth[:, 2:] - smooth[:, :-2]) / 2
-            gradient.imag[1:-1] = (smooth[2:] - smooth[:-2]) / 2
-            energy = float(np.mean(np.abs(gradient[inner]) ** 2))
-            if energy > 0:
-                field += gradient * gradient / np.float32(energy)
-        magnitude = np.abs(field)
+            east, south = np.zeros_like(smooth), np.zeros_like(smooth)
+            east[:, 1:-1] = (smooth[:, 2:] - smooth[:, :-2]) / 2
+            south[1:-1] = (smooth[2:] - smooth[:-2]) / 2
+            squares = east * east, south * south
+            energy = np.float32((squares[0] + squares[1])[inner].mean())
+            if energy > 0:  # the square of the complex gradient
+                orientation.real += (squares[0] - squares[1]) / energy
+                orientation.imag += 2 * east * south / energy
+        magnitude = np.abs(orientation)
         middle = float(np.median(magnitude[inner]))
         if middle > 0:
-            field /= magnitude + np.float32(middle)
+            orientation /= magnitude + np.float32(middle)
         else:
-            field[:] = 0
-    field[~inner] = 0
-    return Structure(field, inner, work_gsd)
+            orientation[:] = 0
+    orientation[~inner] = 0
+    return Structure(orientation, inner, work_gsd)
 
 
 def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Match | None:
@@ -141,19 +156,19 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
     reach = search + _NOISE_MARGIN_PX
     both = reference.known & moving.known
     known_fraction = float(both.mean())
-    if known_fraction == 0 or not np.abs(reference.field).any() or not np.abs(moving.field).any():
+    if known_fraction == 0 or not reference.field.any() or not moving.field.any():
         return None
-    cross, energy_1, energy_2, used = _tile_spectra(reference, moving, reach)
+    cross, used = _cross_spectra(reference, moving, reach)
     size = cross.shape[-1]
+    power_1, power_2 = (s.field.real**2 + s.field.imag**2 for s in (reference, moving))
+    energy_1 = _Correlation(power_1, moving.known.astype(np.float32), reach)
+    energy_2 = _Correlation(reference.known.astype(np.float32), power_2, reach)
 
     lags = np.arange(-reach, reach + 1)
     around = np.ix_(lags, lags)
     total = scipy.fft.ifft2(cross.sum(axis=0)).real[around]
-    floor = 1e-3 * float(np.abs(reference.field).sum())
-    scale = np.sqrt(
-        np.maximum(scipy.fft.ifft2(energy_1).real[around], floor)
-        * np.maximum(scipy.fft.ifft2(energy_2).real[around], floor)
-    )
+    floor = 1e-3 * float(np.sqrt(power_1).sum())
+    scale = np.sqrt(np.maximum(energy_1.at_lags(lags), floor) * np.maximum(energy_2.at_lags(lags), floor))
     surface = total / scale
     inside = slice(reach - search, reach + search + 1)
     peak = np.unravel_index(int(surface[inside, inside].argmax()), (2 * search + 1, 2 * search + 1))
@@ -164,8 +179,8 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
     at_rows, at_columns = _fourier_rows(row + fine, size), _fourier_rows(column + fine, size)
     tiles = (at_rows @ cross @ at_columns.T).real
     fine_scale = np.sqrt(
-        np.maximum((at_rows @ energy_1 @ at_columns.T).real, floor)
-        * np.maximum((at_rows @ energy_2 @ at_columns.T).real, floor)
+        np.maximum(energy_1.between(row + fine, column + fine), floor)
+        * np.maximum(energy_2.between(row + fine, column + fine), floor)
     )
     whole = tiles.sum(axis=0)
     correlation = whole / fine_scale
@@ -197,50 +212,71 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
     )
 
 
+@functools.lru_cache(maxsize=128)
 def _kernel(n_out: int, n_in: int, sigma_px: float) -> NDArray[np.float32]:
     """`(n_out, n_in)` Gaussian weights between two grids over the same length; rows are not normalised."""
     centres = (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
     distance = (centres[:, None] - np.arange(n_in)) / sigma_px
     weights = np.exp(-0.5 * distance**2)
     weights[np.abs(distance) > 4] = 0
-    return np.asarray(weights, dtype=np.float32)
+    result = np.asarray(weights, dtype=np.float32)
+    result.flags.writeable = False
+    return result
 
 
-def _tile_spectra(
+def _tile_edges(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    """First and last row and column of every tile; they partition the image."""
+    rows, columns = (np.linspace(0, side, _TILES + 1).round().astype(int).tolist() for side in shape)
+    for k in range(_TILES * _TILES):
+        i, j = divmod(k, _TILES)
+        yield rows[i], rows[i + 1], columns[j], columns[j + 1]
+
+
+def _cross_spectra(
     reference: Structure, moving: Structure, reach: int
-) -> tuple[NDArray[np.complex64], NDArray[np.complex64], NDArray[np.complex64], NDArray[np.bool_]]:
-    """Cross spectra of the reference's tiles with the moving image around them, and both energies' spectra.
+) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+    """Cross spectra of the reference's tiles with the moving image around them, and which tiles show anything.
 
     The tiles partition the reference exactly, so their correlations add up to the whole image's.
     """
-    edge_y = np.linspace(0, reference.field.shape[0], _TILES + 1).round().astype(int)
-    edge_x = np.linspace(0, reference.field.shape[1], _TILES + 1).round().astype(int)
-    side = max(int(np.diff(edge_y).max()), int(np.diff(edge_x).max())) + 2 * reach
+    edges = list(_tile_edges(reference.field.shape))
+    side = max(max(y1 - y0, x1 - x0) for y0, y1, x0, x1 in edges) + 2 * reach
     size = int(scipy.fft.next_fast_len(side))
-    shape = (_TILES * _TILES, size, size)
-    first, second = np.zeros(shape, np.complex64), np.zeros(shape, np.complex64)
-    first_known, second_known = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    around = np.zeros((len(edges), size, size), np.complex64)
     padded = np.pad(moving.field, reach)
-    padded_known = np.pad(moving.known.astype(np.float32), reach)
-    for k in range(_TILES * _TILES):
-        i, j = divmod(k, _TILES)
-        y0, y1, x0, x1 = edge_y[i], edge_y[i + 1], edge_x[j], edge_x[j + 1]
-        height, width = y1 - y0, x1 - x0
-        inner = (k, slice(reach, reach + height), slice(reach, reach + width))
-        outer = (k, slice(0, height + 2 * reach), slice(0, width + 2 * reach))
-        first[inner], first_known[inner] = reference.field[y0:y1, x0:x1], reference.known[y0:y1, x0:x1]
-        second[outer] = padded[y0 : y1 + 2 * reach, x0 : x1 + 2 * reach]
-        second_known[outer] = padded_known[y0 : y1 + 2 * reach, x0 : x1 + 2 * reach]
-    used = (np.abs(first) ** 2).sum(axis=(1, 2)) > 0
-    used &= second_known.sum(axis=(1, 2)) > 0
+    used = np.zeros(len(edges), dtype=np.bool_)
+    known = np.pad(moving.known, reach)
+    for k, (y0, y1, x0, x1) in enumerate(edges):
+        part = np.s_[y0 : y1 + 2 * reach, x0 : x1 + 2 * reach]
+        around[k, : y1 - y0 + 2 * reach, : x1 - x0 + 2 * reach] = padded[part]
+        used[k] = reference.field[y0:y1, x0:x1].any() and known[part].any()
+    spectra = _spectrum(around)
+    np.conj(spectra, out=spectra)
+    spectra *= reference.tile_spectra(reach, size)
+    return spectra, used
 
-    def spectrum(values: NDArray[np.generic]) -> NDArray[np.complex64]:
-        return np.asarray(scipy.fft.fft2(values), dtype=np.complex64)
 
-    cross = spectrum(first) * np.conj(spectrum(second))
-    energy_1 = (spectrum(np.abs(first) ** 2) * np.conj(spectrum(second_known))).sum(axis=0)
-    energy_2 = (spectrum(first_known) * np.conj(spectrum(np.abs(second) ** 2))).sum(axis=0)
-    return cross, energy_1, energy_2, used
+def _spectrum(values: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    return np.asarray(scipy.fft.fft2(values, overwrite_x=True), dtype=np.complex64)
+
+
+class _Correlation:
+    """Correlation of two real images of one shape for all lags up to `reach`, also between the lags."""
+
+    def __init__(self, first: NDArray[np.float32], second: NDArray[np.float32], reach: int) -> None:
+        self._shape = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in first.shape)
+        self._spectrum = scipy.fft.rfft2(first, self._shape) * np.conj(scipy.fft.rfft2(second, self._shape))
+
+    def at_lags(self, lags: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`(n, n)` at whole lags of rows and columns."""
+        return np.asarray(scipy.fft.irfft2(self._spectrum, self._shape)[np.ix_(lags, lags)])
+
+    def between(self, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float32]:
+        """`(rows, columns)` at real lags: the Fourier series evaluated there."""
+        height, width = self._shape
+        across = _fourier_rows(columns, width)[:, : width // 2 + 1].copy()
+        across[:, 1 : (width + 1) // 2] *= 2  # the half that a real image's spectrum repeats
+        return np.asarray((_fourier_rows(rows, height) @ self._spectrum @ across.T).real)
 
 
 def _fourier_rows(positions: NDArray[np.float64], size: int) -> NDArray[np.complex64]:
