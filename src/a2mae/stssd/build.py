@@ -303,7 +303,8 @@ def _write(
             parameters.clouds,
             inputs.signing,
         )
-        for shard in shards
+        # Large ones first, so that workers end together.
+        for shard in sorted(shards, key=lambda shard: -_pixels(shard, sensors, by_sensor))
     ]
     written = run_all(shard_task, tasks, workers=parameters.workers, dask_scheduler=parameters.dask_scheduler)
     for _ in tqdm(written, total=len(tasks), desc="write", unit="shard", disable=not tasks):
@@ -318,6 +319,11 @@ def _write(
             scene_id = by_sensor[shard.sensor][row].scene_id
             failed[shard.sensor, row] = Refusal(scene_id, str(entry["reason"]), str(entry["detail"]))
     return failed, manifest
+
+
+def _pixels(shard: Shard, sensors: Mapping[str, Sensor], images: Mapping[str, Sequence[PlacedImage]]) -> int:
+    height, width = images[shard.sensor][0].footprint.grid(sensors[shard.sensor].gsd_m).shape
+    return (shard.stop - shard.start) * len(sensors[shard.sensor].bands) * int(height * width)
 
 
 def _fingerprint(inputs: Inputs) -> str:

@@ -24,7 +24,9 @@ class CoregisterParameters(Parameters):
         description="Keep images whose position could not be told, at the provider's; false keeps them out.",
     )
     workers: int = Field(default=2, ge=1, le=256, description="Local processes.")
-    dask_scheduler: str | None = Field(default=None, description="Address of a Dask cluster to use instead, tcp://…")
+    dask_scheduler: str | None = Field(
+        default=None, description="Dask cluster to use instead: its address, tcp://…, or `local`"
+    )
     locations_per_task: int = Field(default=8, ge=1, description="Places surveyed by a worker at once.")
 
     @model_validator(mode="after")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
+
+LOCAL_CLUSTER = "local"
+"""Name that stands for a Dask cluster of this machine's own processes."""
+_PRELOADED = ["a2mae.stssd.build", "a2mae.stssd.statistics"]
 
 
 class WorkerLostError(RuntimeError):
@@ -28,26 +37,26 @@ def run_all(
 
     Args:
         function: A function at module level; it must give the same result when run twice.
-        work: Picklable pieces.
+        work: Picklable pieces; the costly ones first, so that workers end together.
         workers: Local processes; 1 runs here.
-        dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"). Dask runs the work of a lost
-            worker again by itself.
+        dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"), or "local" for one of
+            `workers` processes of this machine. Dask runs the work of a lost worker again by itself.
 
     Raises:
-        WorkerLostError: If a local worker was killed, for example for memory.
+        WorkerLostError: If a local worker was killed, for example for memory, or the cluster lost workers on the same
+            piece again and again.
     """
     if not work:
         return
     if dask_scheduler is not None:
-        yield from _on_cluster(function, work, dask_scheduler)
+        yield from _on_cluster(function, work, dask_scheduler, workers)
         return
     if workers == 1 or len(work) == 1:
         for piece in work:
             yield function(piece)
         return
-    # Forked processes inherit locks of GDAL and of the codecs' threads: spawn.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(work)), mp_context=context) as pool:
+    count = min(workers, len(work))
+    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_die_with_parent) as pool:
         futures = [pool.submit(function, piece) for piece in work]
         try:
             for future in as_completed(futures):
@@ -62,8 +71,44 @@ def run_all(
                 future.cancel()
 
 
-def _on_cluster(function: Callable[[Work], Result], work: Sequence[Work], address: str) -> Iterator[Result]:
+def _context() -> BaseContext:
+    """How processes are started: forked from a clean server that has the imports, where the system has one.
+
+    A plain fork would inherit locks of GDAL and of the codecs' threads; a spawned process imports for seconds.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _die_with_parent() -> None:
+    """End this worker when the build is killed: an orphan would write beside the build that goes on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _on_cluster(
+    function: Callable[[Work], Result], work: Sequence[Work], address: str, workers: int
+) -> Iterator[Result]:
     distributed: Any = importlib.import_module("distributed")  # half a second, only where a cluster is used
-    with distributed.Client(address, set_as_default=False) as client:
-        for future in distributed.as_completed(client.map(function, work, pure=False)):
-            yield future.result()
+    with contextlib.ExitStack() as stack:
+        if address == LOCAL_CLUSTER:
+            cluster = distributed.LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
+            address = stack.enter_context(cluster).scheduler_address
+        client = stack.enter_context(distributed.Client(address, set_as_default=False))
+        try:
+            for future in distributed.as_completed(client.map(function, work, pure=False)):
+                yield future.result()
+        except distributed.KilledWorker as error:
+            raise WorkerLostError(
+                f"the cluster lost its workers over the same piece of work again and again ({error}); what was"
+                " finished is kept: give them more memory and run the same command again"
+            ) from error

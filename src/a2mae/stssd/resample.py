@@ -178,8 +178,12 @@ class _Scattered:
     def __init__(self, way: SourceMap, origin: tuple[int, int], size: tuple[int, int]) -> None:
         (height, width), self._size, self._shape = way.shape, size, way.shape
         u, v = ((np.arange(n) + 0.5) / n for n in (width, height))
-        terms = _terms(np.tile(u, height), np.repeat(v, width))
-        self._x, self._y = terms @ way.x - origin[0], terms @ way.y - origin[1]
+        self._x, self._y = (
+            (
+                ((c[0] - start) + c[2] * v + c[5] * v * v)[:, None] + (c[1] * u + c[3] * u * u) + c[4] * v[:, None] * u
+            ).ravel()
+            for c, start in ((way.x, origin[0]), (way.y, origin[1]))
+        )
         self._matrices: dict[Kernel, sparse.csr_array] = {}
 
     def nearest(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -196,6 +200,13 @@ class _Scattered:
         return np.ascontiguousarray(result.T, dtype=np.float32).reshape(len(source), *self._shape)
 
     def total(self, kernel: Kernel) -> NDArray[np.float32]:
+        radius = _RADIUS[kernel]
+        whole = [
+            place.min() >= radius - 0.5 and place.max() < side - radius + 0.5
+            for place, side in ((self._x, self._size[1]), (self._y, self._size[0]))
+        ]
+        if all(whole):  # no need of the matrix: no tap lies outside
+            return np.ones(self._shape, dtype=np.float32)
         return np.asarray(self._matrix(kernel).sum(axis=1), dtype=np.float32).reshape(self._shape)
 
     def _matrix(self, kernel: Kernel) -> sparse.csr_array:
@@ -203,23 +214,41 @@ class _Scattered:
             (rows, down), (columns, across) = (
                 _taps(place, side, kernel) for place, side in zip((self._y, self._x), self._size, strict=True)
             )
-            values = (down[:, :, None] * across[:, None, :]).astype(np.float32)
-            index = (rows[:, :, None] * self._size[1] + columns[:, None, :]).astype(np.int32)
+            rows *= np.int32(self._size[1])
+            values, index = down[:, :, None] * across[:, None, :], rows[:, :, None] + columns[:, None, :]
             start = np.arange(0, values.size + 1, values[0].size, dtype=np.int32)
             size = (len(self._x), self._size[0] * self._size[1])
             self._matrices[kernel] = sparse.csr_array((values.ravel(), index.ravel(), start), shape=size)
         return self._matrices[kernel]
 
 
-def _taps(place: NDArray[np.float64], side: int, kernel: Kernel) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _taps(place: NDArray[np.float64], side: int, kernel: Kernel) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Source pixels along one axis that each place needs, and their weights: both `(N, taps)`; 0 beyond the side."""
     radius = _RADIUS[kernel]
-    first = np.floor(place - 0.5).astype(np.int64) - (radius - 1)
-    index = first[:, None] + np.arange(2 * radius)
-    weights = _kernel(index + 0.5 - place[:, None], kernel)
-    weights /= weights.sum(axis=1, keepdims=True)
-    weights[(index < 0) | (index >= side)] = 0
-    return np.clip(index, 0, side - 1), weights
+    lower = np.floor(place - 0.5)
+    t = (place - 0.5 - lower).astype(np.float32)
+    index = lower.astype(np.int32)[:, None] + np.arange(1 - radius, radius + 1, dtype=np.int32)
+    if kernel is Kernel.LINEAR:
+        weights = np.stack([1 - t, t], axis=1)
+    else:  # `_kernel` at the distances 1 + t, t, 1 - t and 2 - t
+        half = np.float32(0.5)
+        weights = np.stack(
+            [
+                half * t * ((2 - t) * t - 1),
+                half * ((3 * t - 5) * t * t + 2),
+                half * t * ((4 - 3 * t) * t + 1),
+                half * t * t * (t - 1),
+            ],
+            axis=1,
+        )
+    if kernel is Kernel.REACH:
+        weights = np.abs(weights)
+        weights /= weights.sum(axis=1, keepdims=True)
+    outside = (index < 0) | (index >= side)
+    if outside.any():
+        weights[outside] = 0
+        np.clip(index, 0, side - 1, out=index)
+    return index, weights
 
 
 def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:

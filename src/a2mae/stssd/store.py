@@ -18,6 +18,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +44,15 @@ Window = tuple[int, int, int, int]
 """`(y0, y1, x0, x1)` in pixels of the sensor's grid, upper bounds exclusive."""
 
 _rust_pipeline_process: int | None = None
+_pipeline_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _pipeline_lock  # noqa: PLW0603 (a fork may have copied it held by a thread that the child lacks)
+    _pipeline_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class StoreError(RuntimeError):
@@ -130,7 +140,8 @@ def codec_pipeline(*, fast: bool) -> Iterator[None]:
     usable = fast and importlib.util.find_spec("zarrs") is not None and _rust_pipeline_process in (None, process)
     if usable:
         _rust_pipeline_process = process
-    with zarr.config.set({"codec_pipeline.path": _RUST_PIPELINE if usable else _PYTHON_PIPELINE}):
+    # Zarr's configuration is one for the process: a second thread (a Dask worker may have several) waits.
+    with _pipeline_lock, zarr.config.set({"codec_pipeline.path": _RUST_PIPELINE if usable else _PYTHON_PIPELINE}):
         yield
 
 
