@@ -36,9 +36,7 @@ def main(world: Path, out: Path, workers: int, dask: str) -> None:
     parameters = CoregisterParameters(
         recipes=RECIPES, workers=workers, dask_scheduler=dask or None, locations_per_task=1
     )
-    tables = build(
-        found.scenes, found.locations, sensors_from_json(found.sensors), parameters, str(out / "stssd.zarr")
-    )
+    tables = build(found.scenes, found.locations, sensors_from_json(found.sensors), parameters, str(out / "stssd.zarr"))
     tables.images.to_parquet(out / "images.parquet")
     tables.rejected.to_parquet(out / "rejected.parquet")
 

@@ -41,7 +41,7 @@ from a2mae.stssd.warp import Footprint, encode, read_image
 
 logger = logging.getLogger(__name__)
 
-_BUILD_VERSION = 3  # raise when the same input would give other pixels or tables
+_BUILD_VERSION = 4  # raise when the same input would give other pixels or tables
 _SURVEYED = TypeAdapter(list[Surveyed])
 
 

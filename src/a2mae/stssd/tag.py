@@ -9,10 +9,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from a2mae.stssd.geosot import footprint_codes
 from a2mae.stssd.split import split_by_place
-from a2mae.stssd.statistics import BandStatistics, heterogeneity, measure, merged
+from a2mae.stssd.statistics import BandStatistics, Moments, heterogeneity, measure, merged
 from a2mae.stssd.store import ImageSetStore
 from a2mae.stssd.tables import IMAGE_COLUMNS, SET_COLUMNS
 from a2mae.stssd.tag_parameters import TagParameters
@@ -86,22 +87,10 @@ def tag(
         if not found:
             raise ValueError(f"no image of {sensor} has a valid pixel: the store does not belong to registered_images")
         statistics[sensor] = found
-        features.append(
-            pd.DataFrame(
-                {
-                    "sensor": sensor,
-                    "row": rows,
-                    "valid_fraction": moments.valid_fraction,
-                    "heterogeneity": heterogeneity(moments, found),
-                    "mean": list(moments.mean),
-                    "std": list(moments.std),
-                    "texture": list(moments.texture),
-                }
-            )
-        )
+        features.append(feature_frame(sensor, rows, moments, heterogeneity(moments, found)))
     feature_table = pd.concat(features, ignore_index=True)
-    images = _complete_images(registered, used, feature_table, parameters)
-    sets = _set_table(images, used, feature_table, splits)
+    images = complete_images(registered, used, feature_table, parameters)
+    sets = set_table(images, used, feature_table, splits)
     logger.info(
         "Tagged %d images in %d sets at %d places: %s",
         len(images),
@@ -109,12 +98,28 @@ def tag(
         len(used),
         ", ".join(f"{count} {split}" for split, count in sets["split"].value_counts().sort_index().items()),
     )
-    return Tagged(images, sets, _typed(feature_table, FEATURE_COLUMNS), statistics)
+    return Tagged(images, sets, typed(feature_table, FEATURE_COLUMNS), statistics)
 
 
-def _complete_images(
+def feature_frame(sensor: str, rows: NDArray[np.int64], moments: Moments, varied: NDArray[np.float64]) -> pd.DataFrame:
+    """`FEATURE_COLUMNS` of one sensor's images."""
+    return pd.DataFrame(
+        {
+            "sensor": sensor,
+            "row": rows,
+            "valid_fraction": moments.valid_fraction,
+            "heterogeneity": varied,
+            "mean": list(moments.mean),
+            "std": list(moments.std),
+            "texture": list(moments.texture),
+        }
+    )
+
+
+def complete_images(
     registered: pd.DataFrame, locations: pd.DataFrame, features: pd.DataFrame, parameters: TagParameters
 ) -> pd.DataFrame:
+    """Fill codes, exact valid fractions and anchors into the image table of coregister."""
     images = registered.copy()
     codes = footprint_codes(locations, parameters.geosot_layer)
     place = pd.Index(locations["location_id"]).get_indexer(images["location_id"])
@@ -132,12 +137,13 @@ def _complete_images(
     ).assign(datetime=images["datetime"])
     best = ranked.sort_values(["set_id", "first", "clear", "gsd_m", "datetime", "id"]).drop_duplicates("set_id")
     images["is_anchor"] = images["image_id"].isin(best["id"])
-    return _typed(images[IMAGE_COLUMNS.names], IMAGE_COLUMNS)
+    return typed(images[IMAGE_COLUMNS.names], IMAGE_COLUMNS)
 
 
-def _set_table(
+def set_table(
     images: pd.DataFrame, locations: gpd.GeoDataFrame, features: pd.DataFrame, splits: pd.Series
 ) -> gpd.GeoDataFrame:
+    """`SET_COLUMNS` and geometry of the sets that an image table names."""
     varied = features.set_index(["sensor", "row"])["heterogeneity"]
     with_heterogeneity = images.assign(
         heterogeneity=varied.loc[pd.MultiIndex.from_frame(images[["sensor", "row"]])].to_numpy()
@@ -159,10 +165,11 @@ def _set_table(
     sets["cluster"], sets["kept"], sets["keep_reason"] = -1, True, ""
     sets["split"] = sets["location_id"].map(splits).to_numpy()
     geometry = locations.set_index("location_id").geometry.loc[sets["location_id"]].to_numpy()
-    return gpd.GeoDataFrame(_typed(sets[SET_COLUMNS.names], SET_COLUMNS), geometry=geometry, crs=4326)
+    return gpd.GeoDataFrame(typed(sets[SET_COLUMNS.names], SET_COLUMNS), geometry=geometry, crs=4326)
 
 
-def _typed(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
+def typed(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
+    """A frame with the columns and types of a schema."""
     typed: pd.DataFrame = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).to_pandas(
         types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get
     )

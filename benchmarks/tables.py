@@ -1,0 +1,227 @@
+"""Table operations at the size of the paper's data set: 1,045,000 locations and four images at each.
+
+Synthetic scenes of two sensors and two dates in 60 UTM zones; everything on tables that ingest, coregister, tag, prune
+and pretrain do is run on them by the very functions of the stages, at three sizes, in one process each:
+
+    join      squares that enough scenes cover (spatial join), spacing, order: `find_locations`
+    group     scenes of every square (spatial join) and the sets they make: `find_places`, `group`
+    tag       split by place, GeoSOT codes, anchors, set table, the four properties
+    prune     features of sets, clusters, caps
+    index     flat arrays that training samples from
+
+    python benchmarks/tables.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import gc
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from a2mae.pipelines.pretrain.nodes import build_run_index
+from a2mae.sensors import BUILTIN_SENSORS, Sensor
+from a2mae.stssd import tag as tagging
+from a2mae.stssd.build import Place, find_places
+from a2mae.stssd.footprints import ring_lonlat
+from a2mae.stssd.ingest_parameters import LocationParameters
+from a2mae.stssd.locations import find_locations
+from a2mae.stssd.properties import four_properties
+from a2mae.stssd.prune import prune
+from a2mae.stssd.prune_parameters import PruneParameters
+from a2mae.stssd.recipes import Recipe
+from a2mae.stssd.scenes import BandAsset, Scene
+from a2mae.stssd.sets import PlannedSet, group
+from a2mae.stssd.split import split_by_place
+from a2mae.stssd.statistics import Moments, heterogeneity
+from a2mae.stssd.tables import IMAGE_COLUMNS
+from a2mae.stssd.tag_parameters import TagParameters
+
+SIDE_M = 1920.0
+TILE = 40  # squares per side of a scene
+SENSORS = ("sentinel-2-l2a", "landsat-oli-c2-l2")
+RECIPE = Recipe(sources=[{"sensors": ["sentinel-2-*"], "images": 3}, {"sensors": ["landsat-*"], "images": 3}])
+FULL = 1_045_000
+
+
+def scenes_for(locations: int) -> list[Scene]:
+    """Scenes of two sensors and dates that cover about so many squares, spread over the UTM zones."""
+    tiles = -(-locations // TILE**2)
+    assets = {
+        s: tuple(
+            BandAsset(
+                b.name, f"{b.name}.tif", 1, 1e-4, 0.0, 0.0, BUILTIN_SENSORS[s].encoding.units, BUILTIN_SENSORS[s].gsd_m
+            )
+            for b in BUILTIN_SENSORS[s].bands
+        )
+        for s in SENSORS
+    }
+    found = []
+    for tile in range(tiles):
+        zone, step = tile % 60 + 1, tile // 60
+        crs = f"EPSG:{(32600 if step % 2 else 32700) + zone}"
+        # Stacked to the north, from the second kilometre of the grid on, in the middle of the zone.
+        x = 500_000 // SIDE_M * SIDE_M - SIDE_M * TILE / 2
+        y = (1_000_000 + step // 2 * (TILE + 2) * SIDE_M) // SIDE_M * SIDE_M
+        y = y if step % 2 else 10_000_000 // SIDE_M * SIDE_M - y
+        side = SIDE_M * TILE
+        along = np.linspace(0, side, 9)[:-1]
+        zero = np.zeros_like(along)
+        ring_x = np.concatenate([along, zero + side, side - along, zero])
+        ring_y = np.concatenate([zero, along, zero + side, side - along])
+        outline = ring_lonlat(x + ring_x, y + ring_y, crs)
+        for sensor in SENSORS:
+            for year, month in ((2020, 7), (2023, 1)):
+                found.append(
+                    Scene(
+                        f"{sensor[:2]}_{tile:06d}_{year}", sensor, dt.datetime(year, month, 5, tzinfo=dt.UTC), "", crs,
+                        BUILTIN_SENSORS[sensor].gsd_m, outline, assets[sensor],
+                    )
+                )  # fmt: skip
+    return found
+
+
+def image_table(places: list[Place], sets: list[list[PlannedSet]], scenes: dict[str, Scene]) -> pd.DataFrame:
+    """`IMAGE_COLUMNS` as coregister would write them, with drawn qualities."""
+    rng = np.random.default_rng(0)
+    location, set_id, scene_id = [], [], []
+    for place, planned in zip(places, sets, strict=True):
+        for one in planned:
+            location += [place.footprint.location_id] * len(one.scenes)
+            set_id += [f"{place.footprint.location_id}-{one.kind}"] * len(one.scenes)
+            scene_id += one.scenes
+    frame = pd.DataFrame({"location_id": location, "set_id": set_id, "scene_id": scene_id})
+    n = len(frame)
+    by_scene = pd.DataFrame(
+        [(s.scene_id, s.sensor, s.datetime, s.gsd_m) for s in scenes.values()],
+        columns=["scene_id", "sensor", "datetime", "gsd_m"],
+    ).set_index("scene_id")
+    for name in by_scene.columns:
+        frame[name] = by_scene[name].reindex(frame["scene_id"]).to_numpy()
+    lat = {place.footprint.location_id: place.lat for place in places}
+    frame["lat"] = frame["location_id"].map(lat)
+    frame["lon"] = 0.0
+    frame["image_id"] = frame["set_id"] + "--" + frame["scene_id"]
+    frame["row"] = frame.groupby("sensor").cumcount()
+    frame["geosot"] = None
+    frame["cloud_fraction"], frame["valid_fraction"] = rng.random(n) * 0.3, 1 - rng.random(n) * 0.2
+    frame["is_reference"] = ~frame.duplicated("set_id")
+    frame["is_anchor"] = False
+    frame["registration"] = np.where(frame["is_reference"], "reference", "registered")
+    for name in ("shift_x_m", "shift_y_m", "residual_px", "registration_quality"):
+        frame[name] = rng.normal(size=n)
+    frame["processing_baseline"] = None
+    for name in set(IMAGE_COLUMNS.names) - set(frame.columns):
+        frame[name] = None
+    return tagging.typed(frame[IMAGE_COLUMNS.names], IMAGE_COLUMNS)
+
+
+def features_of(images: pd.DataFrame) -> pd.DataFrame:
+    """`FEATURE_COLUMNS` as tag would measure them, drawn."""
+    rng, parts = np.random.default_rng(1), []
+    for sensor, group_ in images.groupby("sensor", sort=True):
+        bands, n = len(BUILTIN_SENSORS[str(sensor)].bands), len(group_)
+        mean, squares, texture = rng.random((n, bands)), rng.random((n, bands)), rng.random((n, bands))
+        moments = Moments(np.ones(n, np.int64), mean, squares, mean, mean, texture, 1)
+        statistics = {str(k): {"std": 1.0} for k in range(bands)}
+        parts.append(
+            tagging.feature_frame(str(sensor), group_["row"].to_numpy(), moments, heterogeneity(moments, statistics))
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def run(locations: int) -> dict[str, float]:
+    """All operations at one size."""
+    found: dict[str, float] = {}
+
+    def told(name: str, start: float) -> None:
+        gc.collect()
+        found[name] = time.perf_counter() - start
+
+    sensors: dict[str, Sensor] = {s: BUILTIN_SENSORS[s] for s in SENSORS}
+    scenes = scenes_for(locations)
+    start = time.perf_counter()
+    settings = LocationParameters(footprint_m=SIDE_M, min_scenes=4, max_locations=locations)
+    table = find_locations(scenes, list(sensors.values()), settings).table
+    told("join", start)
+    start = time.perf_counter()
+    places = find_places(scenes, table, 0.5)
+    sets = [
+        group(place.scenes, {"grid": RECIPE}, lat=place.lat, max_candidates=12, accept=lambda scene: True)
+        for place in places
+    ]
+    told("group", start)
+    images = image_table(places, sets, {scene.scene_id: scene for scene in scenes})
+    features = features_of(images)
+    del sets
+    found["locations"], found["images"] = len(places), len(images)
+    del places
+    start = time.perf_counter()
+    parameters = TagParameters()
+    split = parameters.split
+    fractions = {"train": split.train, "val": split.val, "test": split.test}
+    splits = split_by_place(table, block_m=split.block_m, fractions=fractions, seed=split.seed)
+    images = tagging.complete_images(images, table, features, parameters)
+    set_table: gpd.GeoDataFrame = tagging.set_table(images, table, features, splits)
+    four_properties(images, set_table)
+    told("tag", start)
+    start = time.perf_counter()
+    pruned = prune(set_table, images, features, sensors, PruneParameters())
+    told("prune", start)
+    start = time.perf_counter()
+    build_run_index(images, pruned.sets)
+    told("index", start)
+    found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return found
+
+
+def main() -> None:
+    """Run the sizes, each in a process of its own, and print the table and one line."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="2,500, 5,000 and 10,000 locations")
+    options.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    if arguments.child:
+        print(json.dumps(run(arguments.child)))
+        return
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},"
+        f" pandas {pd.__version__}, geopandas {gpd.__version__}, pyarrow {pa.__version__}"
+    )
+    sizes = (2_500, 5_000, 10_000) if arguments.quick else (FULL // 16, FULL // 4, FULL)
+    rows = []
+    for size in sizes:
+        command = [sys.executable, str(Path(__file__)), "--child", str(size)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    steps = ("join", "group", "tag", "prune", "index")
+    print("\n| locations | images | " + " | ".join(f"{step} s" for step in steps) + " | all s | peak GiB |")
+    print("|" + "---|" * (len(steps) + 4))
+    for row in rows:
+        row["all"] = sum(row[step] for step in steps)
+        cells = " | ".join(f"{row[step]:.1f}" for step in (*steps, "all"))
+        print(f"| {row['locations']:,} | {row['images']:,} | {cells} | {row['peak_gib']:.2f} |")
+    last, before = rows[-1], rows[-2]
+    # 1 where twice the rows take twice the time.
+    exponent = np.log(last["all"] / before["all"]) / np.log(last["images"] / before["images"])
+    print(
+        f"\nRESULT locations={last['locations']} images={last['images']} seconds={last['all']:.1f}"
+        f" peak_gib={last['peak_gib']:.2f} growth_exponent={exponent:.2f}"
+        f" us_per_image={1e6 * last['all'] / last['images']:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
