@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -37,18 +40,14 @@ def killed_again_and_again(world: World, out: Path, whole: tuple[dict[str, str],
     rng, done = random.Random(seed), 0
     while done < kills:
         process = start(world.folder, out, workers=1 + done % 2)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             # From the first steps of the work on (importing is not interesting) to about its end.
             process.wait(timeout=whole[1] * rng.uniform(0.3, 1.0))
-        except TimeoutError:
-            pass
-        except Exception as error:  # noqa: BLE001 (subprocess.TimeoutExpired: still running)
-            assert type(error).__name__ == "TimeoutExpired"
         if process.poll() is not None:
             process.communicate()
             if digests(out) == whole[0]:
                 for name in ("stssd.zarr", "stssd.zarr.work"):  # done before it could be killed: once more
-                    _remove(out / name)
+                    shutil.rmtree(out / name, ignore_errors=True)
             continue
         os.kill(process.pid, signal.SIGKILL)  # its workers notice by themselves
         process.communicate()
@@ -57,12 +56,6 @@ def killed_again_and_again(world: World, out: Path, whole: tuple[dict[str, str],
     _, errors = process.communicate()
     assert process.returncode == 0, errors.decode()
     return done
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def assert_nothing_twice_or_missing(out: Path, whole: dict[str, str]) -> None:
@@ -141,15 +134,12 @@ def test_dask_cluster_that_loses_a_worker_gives_the_same(
         killed: list[int] = []
         victim = next(iter(cluster.workers.values()))
 
-        def kill(url: str) -> None:
-            if not killed:
-                killed.append(victim.process.pid)
-                os.kill(victim.process.pid, signal.SIGKILL)
-
         original = store_writer.StoreWriter.pending
 
         def pending(self: store_writer.StoreWriter) -> list[store_writer.Shard]:
-            kill("")  # the survey is done, the shards are about to be written
+            if not killed:  # the survey is done, the shards are about to be written
+                killed.append(victim.process.pid)
+                os.kill(victim.process.pid, signal.SIGKILL)
             return original(self)
 
         monkeypatch.setattr(store_writer.StoreWriter, "pending", pending)

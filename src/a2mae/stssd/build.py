@@ -150,11 +150,15 @@ def build(
 def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covered: float) -> list[Place]:
     """The locations that scenes cover, with those scenes, in the order of the location table."""
     squares = np.asarray(locations.geometry.values)
-    tree = shapely.STRtree([scene.geometry for scene in scenes])
-    of_location, of_scene = tree.query(squares, predicate="intersects")
-    covered = shapely.area(
-        shapely.intersection(squares[of_location], np.array([scenes[k].geometry for k in of_scene]))
-    ) / shapely.area(squares[of_location])
+    outlines = np.array([scene.geometry for scene in scenes], dtype=object)
+    tree = shapely.STRtree(squares)
+    # Most squares lie inside their scenes, which a prepared outline tells at once; only the others are cut.
+    of_scene, of_location = tree.query(outlines, predicate="intersects")
+    shapely.prepare(outlines)
+    whole = shapely.covers(outlines[of_scene], squares[of_location])
+    covered = whole.astype(np.float64)
+    cut, cut_scene = of_location[~whole], of_scene[~whole]
+    covered[~whole] = shapely.area(shapely.intersection(squares[cut], outlines[cut_scene])) / shapely.area(squares[cut])
     keep = covered >= min_covered
     keep[keep] = prefer_single(of_location[keep], of_scene[keep], covered[keep], scenes)
     found: dict[int, list[Scene]] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -19,6 +20,8 @@ from a2mae.stssd.sets import PlannedSet
 from a2mae.stssd.survey import Refusal, Surveyed, SurveyedImage
 from a2mae.stssd.tables import IMAGE_COLUMNS, REJECTED_COLUMNS
 from a2mae.stssd.warp import Footprint, stored_encoding_note
+
+_BATCH_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,18 @@ def image_table(
         str(key): (float(lon), float(lat))
         for key, lon, lat in zip(locations["location_id"], locations["lon"], locations["lat"], strict=True)
     }
-    rows: list[dict[str, object]] = []
-    for place, planned, members in _complete_sets(images, failed, surveyed, parameters):
-        set_id = f"{place.location_id}-{planned.kind}" + (f"-{planned.number}" if planned.number else "")
-        for image in members:
-            scene, sensor = scenes[image.scene_id], sensors[image.sensor]
-            centre = centres[place.location_id]
-            rows.append(
-                _row(set_id, image, scene, sensor, centre)
-                | {
+
+    def rows() -> Iterator[dict[str, object]]:
+        for place, planned, members in _complete_sets(images, failed, surveyed, parameters):
+            set_id = f"{place.location_id}-{planned.kind}" + (f"-{planned.number}" if planned.number else "")
+            for image in members:
+                scene, sensor = scenes[image.scene_id], sensors[image.sensor]
+                yield _row(set_id, image, scene, sensor, centres[place.location_id]) | {
                     "is_reference": image.scene_id == place.reference,
                     "bands": _recipe(planned, parameters).bands_of(sensor),
                 }
-            )
-    return _frame(rows, IMAGE_COLUMNS)
+
+    return _frame(rows(), IMAGE_COLUMNS)
 
 
 def rejected_table(
@@ -114,7 +115,7 @@ def rejected_table(
         elif key not in used:
             detail = "written, but its set lost too many other images while they were read"
             out.append((key[0], Refusal(image.scene_id, "incomplete_set", detail)))
-    rows: list[dict[str, object]] = [
+    rows = (
         {
             "scene_id": refusal.scene_id,
             "location_id": location_id,
@@ -125,7 +126,7 @@ def rejected_table(
             "detail": refusal.detail,
         }
         for location_id, refusal in out
-    ]
+    )
     return _frame(rows, REJECTED_COLUMNS)
 
 
@@ -196,9 +197,12 @@ def _row(
     }
 
 
-def _frame(rows: list[dict[str, object]], schema: pa.Schema) -> pd.DataFrame:
-    # Through Arrow, so that an empty or all-null column keeps its type.
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=schema).to_pandas(
-        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get
+def _frame(rows: Iterable[dict[str, object]], schema: pa.Schema) -> pd.DataFrame:
+    # Through Arrow, so that an empty or all-null column keeps its type; in batches, so that rows do not pile up.
+    each = iter(rows)
+    batches = iter(lambda: list(itertools.islice(each, _BATCH_ROWS)), [])
+    table = pa.Table.from_batches(
+        [pa.RecordBatch.from_pylist(batch, schema=schema) for batch in batches], schema=schema
     )
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get)
     return frame

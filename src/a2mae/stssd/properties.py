@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import numpy as np
 import pandas as pd
 
@@ -46,7 +48,12 @@ def _coverage(images: pd.DataFrame, sets: pd.DataFrame) -> dict[str, object]:
     lon, lat = sets["lon"].to_numpy(), sets["lat"].to_numpy()
     cells = np.stack([encode(lon, _ONE_DEGREE_LAYER), encode(lat, _ONE_DEGREE_LAYER)], axis=1)
     when = images["datetime"]
-    growing = [in_growing_season(t, float(y)) for t, y in zip(when, images["lat"], strict=True)]
+    growing = [
+        in_growing_season(dt.datetime(2000, month, 1, tzinfo=dt.UTC), 1.0 if north else -1.0)
+        for month in range(1, 13)
+        for north in (False, True)
+    ]
+    in_season = np.array(growing).reshape(12, 2)[when.dt.month - 1, (images["lat"] >= 0).to_numpy().astype(int)]
     return {
         "locations": int(sets["location_id"].nunique()),
         "one_degree_cells": len(np.unique(cells, axis=0)),
@@ -54,9 +61,9 @@ def _coverage(images: pd.DataFrame, sets: pd.DataFrame) -> dict[str, object]:
         "longitude_range_deg": [float(lon.min()), float(lon.max())],
         "latitude_range_deg": [float(lat.min()), float(lat.max())],
         "southern_hemisphere_share": float((lat < 0).mean()),
-        "years": sorted({int(year) for year in when.dt.year}),
-        "months": sorted({int(month) for month in when.dt.month}),
-        "growing_season_share": float(np.mean(growing)),
+        "years": sorted(int(year) for year in when.dt.year.unique()),
+        "months": sorted(int(month) for month in when.dt.month.unique()),
+        "growing_season_share": float(in_season.mean()),
     }
 
 

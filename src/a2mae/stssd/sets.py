@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,9 @@ class QualityParameters(Parameters):
     max_candidates: int = Field(
         default=12, ge=1, description="Scenes tried per source, place and set before giving up: bounds the reading."
     )
+
+
+_REMEMBERED = 256  # groups of candidates whose order is kept
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,10 @@ def group(
     for kind, recipe in recipes.items():
         if recipe is None:
             continue
-        sources = _sources(candidates, recipe, lat)
+        sources = _ordered_sources(candidates, recipe, northern=lat >= 0)
         number = 0
         for together in [[source] for source in sources] if recipe.single_source else [sources]:
-            for scenes in _sets_of(together, recipe, lat=lat, max_candidates=max_candidates, accept=accept):
+            for scenes in _sets_of(together, recipe, max_candidates=max_candidates, accept=accept):
                 sets.append(PlannedSet(kind, number, scenes))
                 number += 1
     return sets
@@ -76,7 +80,6 @@ def _sets_of(
     sources: Sequence[tuple[list[Scene], int]],
     recipe: Recipe,
     *,
-    lat: float,
     max_candidates: int,
     accept: Callable[[Scene], bool],
 ) -> Iterator[tuple[str, ...]]:
@@ -84,12 +87,7 @@ def _sets_of(
     if len(sources) < needed:
         return  # nothing is read at a place that cannot make the set
     picked = [
-        _pick(
-            order(scenes, lat=lat, spread=recipe.spread),
-            wanted * recipe.max_sets,
-            tries=max_candidates * recipe.max_sets,
-            accept=accept,
-        )
+        _pick(scenes, wanted * recipe.max_sets, tries=max_candidates * recipe.max_sets, accept=accept)
         for scenes, wanted in sources
     ]
     for number in range(recipe.max_sets):
@@ -140,6 +138,25 @@ def in_growing_season(when: dt.datetime, lat: float) -> bool:
     """April to September north of the equator, October to March south of it."""
     northern_summer = 4 <= when.month <= 9
     return northern_summer if lat >= 0 else not northern_summer
+
+
+_remembered: OrderedDict[tuple[object, ...], tuple[object, list[tuple[list[Scene], int]]]] = OrderedDict()
+
+
+def _ordered_sources(candidates: Sequence[Scene], recipe: Recipe, *, northern: bool) -> list[tuple[list[Scene], int]]:
+    """Scenes of every source in the order they are tried, and wanted number; neighbouring places share them."""
+    key = (id(recipe), northern, *map(id, candidates))
+    if key in _remembered:
+        _remembered.move_to_end(key)
+        return _remembered[key][1]
+    lat = 1.0 if northern else -1.0
+    found = [
+        (order(scenes, lat=lat, spread=recipe.spread), wanted) for scenes, wanted in _sources(candidates, recipe, lat)
+    ]
+    _remembered[key] = ((recipe, tuple(candidates)), found)  # kept alive, so that an id stays theirs
+    if len(_remembered) > _REMEMBERED:
+        _remembered.popitem(last=False)
+    return found
 
 
 def _sources(candidates: Sequence[Scene], recipe: Recipe, lat: float) -> list[tuple[list[Scene], int]]:

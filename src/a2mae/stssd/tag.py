@@ -151,7 +151,6 @@ def set_table(
     groups = with_heterogeneity.groupby("set_id", sort=True)
     sets = groups.agg(
         location_id=("location_id", "first"),
-        sensors=("sensor", lambda names: sorted(set(names))),
         image_count=("image_id", "size"),
         time_start=("datetime", "min"),
         time_end=("datetime", "max"),
@@ -159,6 +158,10 @@ def set_table(
         lat=("lat", "first"),
         heterogeneity=("heterogeneity", "mean"),
     ).reset_index()
+    used = images[["set_id", "sensor"]].drop_duplicates().sort_values(["set_id", "sensor"])
+    ends = np.cumsum(used.groupby("set_id", sort=True).size().to_numpy())
+    names = used["sensor"].to_numpy(object)
+    sets["sensors"] = [list(names[a:b]) for a, b in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
     # A set id is the location's id, a hyphen, the kind, and a number from the second on.
     kinds = [sid[len(loc) + 1 :] for sid, loc in zip(sets["set_id"], sets["location_id"], strict=True)]
     sets["kind"] = pd.Series(kinds, dtype=object).str.replace(r"-\d+$", "", regex=True)
