@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,12 +21,16 @@ class Served:
         ranges: Paths that were asked for a range.
         requests: Every path that was asked for, with its query.
         fail: Asked before every answer: a status (and headers) instead of the file, or None.
+        cut: Asked before every file or range: after how many bytes the connection is cut, or None.
+        wait_s: Asked before every answer: how long it takes.
     """
 
     url: str
     ranges: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     fail: Callable[[str], tuple[int, dict[str, str]] | None] = lambda path: None
+    cut: Callable[[str], int | None] = lambda path: None
+    wait_s: Callable[[str], float] = lambda path: 0.0
 
 
 @contextlib.contextmanager
@@ -43,6 +48,7 @@ def serve_files(root: Path) -> Iterator[Served]:
 
         def _answer(self, *, body: bool) -> None:
             served.requests.append(self.path)
+            time.sleep(served.wait_s(self.path))
             failure = served.fail(self.path)
             path = root / self.path.partition("?")[0].lstrip("/")
             if failure is not None or not path.is_file():
@@ -65,7 +71,11 @@ def serve_files(root: Path) -> Iterator[Served]:
                 self.send_header(name, value)
             self.end_headers()
             if body:
-                self.wfile.write(data)
+                cut = served.cut(self.path) if status < 300 else None
+                with contextlib.suppress(ConnectionError):  # whoever asked may have given up
+                    self.wfile.write(data[:cut])
+                if cut is not None:
+                    self.close_connection = True
 
         def log_message(self, *_: object) -> None:
             """Tests read `Served` instead."""

@@ -11,7 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import geopandas as gpd
 import numpy as np
@@ -23,16 +23,17 @@ from tqdm import tqdm
 from a2mae.sensors import Sensor
 from a2mae.stssd import survey as survey_module
 from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.dark_pixels import warn_of_offsets
 from a2mae.stssd.fingerprints import source_digest
 from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
 from a2mae.stssd.mosaics import prefer_single
+from a2mae.stssd.outcome import log_result, tell_missing
 from a2mae.stssd.parallel import run_all
 from a2mae.stssd.pooling import Offsets, pool, positions
 from a2mae.stssd.rasters import RasterReader, ReadError
 from a2mae.stssd.recipes import check_recipes
 from a2mae.stssd.registration_parameters import CloudParameters
+from a2mae.stssd.retries import TRANSIENT, ReadingParameters
 from a2mae.stssd.scenes import Scene, assets_to_json, scenes_from_table
 from a2mae.stssd.store import Folder
 from a2mae.stssd.store_writer import SensorPlan, Shard, StoreWriter
@@ -42,6 +43,7 @@ from a2mae.stssd.warp import Footprint, encode, read_image
 logger = logging.getLogger(__name__)
 
 _BUILD_VERSION = 4  # raise when the same input would give other pixels or tables
+_MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_if_unreachable"}  # not what is built
 _SURVEYED = TypeAdapter(list[Surveyed])
 
 
@@ -67,6 +69,7 @@ class ShardTask:
     images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
     clouds: CloudParameters
     signing: str
+    reading: ReadingParameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +119,7 @@ def build(
         ValueError: If no scene covers any location, or a footprint does not fit a sensor's grid.
         StoreError: If the place holds something else.
         WorkerLostError: If a local worker was killed.
+        BuildIncompleteError: If images could not be reached and `fail_if_unreachable` is set.
     """
     scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
     places = find_places(list(scenes.values()), locations, parameters.quality.min_valid_fraction)
@@ -143,7 +147,8 @@ def build(
         rejected_table(images, refusals, failed, surveyed, parameters=parameters, scenes=scenes),
         manifest,
     )
-    _log_result(inputs, tables, surveyed, len(offsets.part))
+    log_result(tables, surveyed, scenes, places=len(places), pooled=len(offsets.part))
+    tell_missing(tables.rejected, parameters)
     return tables
 
 
@@ -199,7 +204,7 @@ def shard_task(task: ShardTask) -> int:
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
     failed: list[dict[str, object]] = []
-    with RasterReader(sign=load_signer(task.signing)) as reader:
+    with RasterReader(sign=load_signer(task.signing), reading=task.reading) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
             try:
                 image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)
@@ -221,7 +226,7 @@ def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
     size = parameters.locations_per_task
     used = {sensor_id: sensors[sensor_id] for sensor_id in {s.sensor for place in places for s in place.scenes}}
     names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(places), size)]
-    done = set(work.sizes())
+    done = {name for name in work.sizes() if not _lacks_something(work, name)}
     tasks = [
         SurveyTask(work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters, inputs.signing)
         for k, name in enumerate(names)
@@ -239,6 +244,14 @@ def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
             raise RuntimeError(f"{work.url}/{name} vanished while the survey was running: run the build again")
         surveyed += _SURVEYED.validate_json(data)
     return surveyed
+
+
+def _lacks_something(work: Folder, name: str) -> bool:
+    """Whether a part of the survey could not reach an image that may be there by now."""
+    data = work.read(name)
+    return data is None or any(
+        refusal.reason in TRANSIENT for place in _SURVEYED.validate_json(data) for refusal in place.refused
+    )
 
 
 def _place_images(
@@ -287,7 +300,10 @@ def _write(
     for sensor_id, members in sorted(by_sensor.items()):
         height, width = members[0].footprint.grid(sensors[sensor_id].gsd_m).shape
         plans.append(SensorPlan(sensors[sensor_id], len(members), height, width))
-    writer = StoreWriter.create(url, plans, fingerprint=fingerprint)
+    # Of the same survey only: images that a build could not reach and this one could move the rows after them.
+    rows = [[image.sensor, image.scene_id, image.footprint.location_id, *astuple(image.position)] for image in images]
+    content = hashlib.sha256(json.dumps([fingerprint, rows]).encode()).hexdigest()
+    writer = StoreWriter.create(url, plans, fingerprint=content, again=_unreached)
     shards = writer.pending()
     if len(shards) < len(writer.shards()):
         logger.info(
@@ -306,6 +322,7 @@ def _write(
             ),
             parameters.clouds,
             inputs.signing,
+            parameters.reading,
         )
         # Large ones first, so that workers end together.
         for shard in sorted(shards, key=lambda shard: -_pixels(shard, sensors, by_sensor))
@@ -325,6 +342,13 @@ def _write(
     return failed, manifest
 
 
+def _unreached(note: Mapping[str, object]) -> bool:
+    """Whether a shard lacks an image that may be reached by now."""
+    entries = note.get("failed", [])
+    assert isinstance(entries, list)
+    return any(entry["reason"] in TRANSIENT for entry in entries)
+
+
 def _pixels(shard: Shard, sensors: Mapping[str, Sensor], images: Mapping[str, Sequence[PlacedImage]]) -> int:
     height, width = images[shard.sensor][0].footprint.grid(sensors[shard.sensor].gsd_m).shape
     return (shard.stop - shard.start) * len(sensors[shard.sensor].bands) * int(height * width)
@@ -334,7 +358,7 @@ def _fingerprint(inputs: Inputs) -> str:
     """Hash of everything that decides the content."""
     scenes, places, sensors, parameters = inputs.scenes, inputs.places, inputs.sensors, inputs.parameters
     digest = hashlib.sha256(f"build {_BUILD_VERSION}\n".encode())
-    settings = parameters.model_dump(mode="json", exclude={"workers", "dask_scheduler", "locations_per_task"})
+    settings = parameters.model_dump(mode="json", exclude=_MANNER)
     digest.update(json.dumps(settings, sort_keys=True).encode())
     digest.update(json.dumps({k: v.to_dict() for k, v in sensors.items()}, sort_keys=True).encode())
     for scene_id in sorted({scene.scene_id for place in places for scene in place.scenes}):
@@ -353,23 +377,3 @@ def _fingerprint(inputs: Inputs) -> str:
         square = [f.location_id, f.crs, f.x_m, f.y_m, f.size_m]
         digest.update(json.dumps([square, [scene.scene_id for scene in place.scenes]]).encode())
     return digest.hexdigest()
-
-
-def _log_result(inputs: Inputs, tables: BuiltTables, surveyed: Sequence[Surveyed], pooled: int) -> None:
-    scenes = inputs.scenes
-    images, rejected = tables.images, tables.rejected
-    states = images["registration"].value_counts().to_dict()
-    reasons = rejected["reason"].value_counts().to_dict()
-    logger.info(
-        "Coregistered %d images in %d sets at %d of %d places (%s); kept out %d (%s); %d scenes pooled; manifest %s",
-        len(images),
-        images["set_id"].nunique(),
-        images["location_id"].nunique(),
-        len(inputs.places),
-        ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
-        len(rejected),
-        ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "none",
-        pooled,
-        tables.manifest_hash[:12],
-    )
-    warn_of_offsets(surveyed, scenes)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from a2mae.parameters import Parameters
 from a2mae.stssd.recipes import Recipe
 from a2mae.stssd.registration_parameters import CloudParameters, RegistrationParameters
+from a2mae.stssd.retries import ReadingParameters
 from a2mae.stssd.sets import QualityParameters
 
 
@@ -22,6 +23,12 @@ class CoregisterParameters(Parameters):
     keep_nominal: bool = Field(
         default=True,
         description="Keep images whose position could not be told, at the provider's; false keeps them out.",
+    )
+    reading: ReadingParameters = Field(
+        default_factory=ReadingParameters, description="How patient reads over a network are."
+    )
+    fail_if_unreachable: bool = Field(
+        default=False, description="End with an error where remote images could not be reached, after all others."
     )
     workers: int = Field(default=2, ge=1, le=256, description="Local processes.")
     dask_scheduler: str | None = Field(

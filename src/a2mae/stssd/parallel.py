@@ -105,7 +105,7 @@ def _on_cluster(
             address = stack.enter_context(cluster).scheduler_address
         client = stack.enter_context(distributed.Client(address, set_as_default=False))
         try:
-            for future in distributed.as_completed(client.map(function, work, pure=False)):
+            for future in distributed.as_completed(client.map(function, work, pure=False), loop=client.loop):
                 yield future.result()
         except distributed.KilledWorker as error:
             raise WorkerLostError(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import logging
 import math
+import random
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
@@ -24,18 +28,20 @@ from a2mae.stssd.headers import driver_for, first_line
 from a2mae.stssd.hrefs import Signer, is_remote, redact
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.resample import SourceMap, can_resample, find_map, resample
+from a2mae.stssd.retries import ReadingParameters, ask, wait_s
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from a2mae.stssd.scenes import BandAsset
 
+logger = logging.getLogger(__name__)
+
 GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 128,  # MiB per process: the default of 5 % of the machine is not bounded in a pool
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
-    "GDAL_HTTP_MAX_RETRY": 4,
-    "GDAL_HTTP_RETRY_DELAY": 1,
-    "GDAL_HTTP_TIMEOUT": 60,
+    "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
 }
 
 _MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
@@ -46,11 +52,13 @@ class ReadError(RuntimeError):
 
     Attributes:
         reason: Short code for the rejection table.
+        href: The file, where trying again may help.
     """
 
-    def __init__(self, message: str, reason: str = "corrupt") -> None:
+    def __init__(self, message: str, reason: str = "corrupt", *, href: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.href = href
 
 
 class RasterReader:
@@ -61,15 +69,25 @@ class RasterReader:
         sign: Turns an address into what is opened; asked before every use, so that a token may expire while files are
             open.
         any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
+        reading: How patient reads over a network are.
     """
 
-    def __init__(self, capacity: int = 128, sign: Signer = str, *, any_driver: bool = False) -> None:
+    def __init__(
+        self,
+        capacity: int = 128,
+        sign: Signer = str,
+        *,
+        any_driver: bool = False,
+        reading: ReadingParameters | None = None,
+    ) -> None:
         self.capacity = capacity
         self.sign = sign
+        self.reading = reading or ReadingParameters()
         self.any_driver = any_driver
         self._open: OrderedDict[str, DatasetReader] = OrderedDict()
         self._crs_texts: dict[tuple[str, str], str] = {}
-        self._env = rasterio.Env(**GDAL_OPTIONS)
+        self._given_up: dict[str, ReadError] = {}
+        self._env = rasterio.Env(**GDAL_OPTIONS, GDAL_HTTP_TIMEOUT=max(1, round(self.reading.timeout_s)))
 
     def __enter__(self) -> Self:
         self._env.__enter__()
@@ -82,16 +100,19 @@ class RasterReader:
             self._open.popitem()[1].close()
         self._env.__exit__(kind, error, trace)
 
+    def _address(self, href: str) -> str:
+        try:
+            return self.sign(href)
+        except RefusedError as refusal:
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+
     def dataset(self, href: str) -> DatasetReader:
         """The open file.
 
         Raises:
             ReadError: If it cannot be opened, or its blocks are larger than what is read at once.
         """
-        try:
-            address = self.sign(href)
-        except RefusedError as refusal:
-            raise ReadError(refusal.detail, refusal.reason) from refusal
+        address = self._address(href)
         if address in self._open:
             self._open.move_to_end(address)
             return self._open[address]
@@ -101,7 +122,7 @@ class RasterReader:
             dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
         except (RasterioError, OSError) as error:
             reason = "unreachable" if is_remote(href) else "corrupt"
-            raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason) from error
+            raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
         rows, columns = max(dataset.block_shapes, key=math.prod, default=(0, 0))
         if rows * columns > _MAX_READ_PIXELS:
             dataset.close()
@@ -134,8 +155,40 @@ class RasterReader:
             `(len(assets), H, W)` float32: physical values (stored numbers if categorical), NaN where nothing was seen.
 
         Raises:
-            ReadError: If a file cannot be opened or its pixels not decoded.
+            ReadError: If a file cannot be opened or its pixels not decoded; a remote one has then been tried as often
+                as `reading` says, and its reason is "unreachable" where the server is to blame.
         """
+        for asset in assets:
+            if asset.href in self._given_up:
+                raise self._given_up[asset.href]
+        for tries in itertools.count(1):
+            try:
+                return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
+            except ReadError as error:
+                if error.href is None or not is_remote(error.href):
+                    raise
+                self._wait(error, error.href, tries)
+        raise AssertionError("the loop above ends by itself")
+
+    def _wait(self, error: ReadError, href: str, tries: int) -> None:
+        """Wait before a remote file is tried again, or give it up."""
+        address, shown = self._address(href), redact(href)
+        if address in self._open:  # with it goes what GDAL remembers of the file
+            self._open.pop(address).close()
+        answer = ask(address, self.reading.timeout_s)
+        pause = wait_s(tries, answer, self.reading, random.random())  # noqa: S311 (jitter)
+        if pause is None:
+            logger.warning("%s: %s; given up after %d tries", shown, answer.detail, tries)
+            message = f"{error} ({answer.detail}; given up after {tries} tries)"
+            reason = "corrupt" if answer.there else "unreachable"
+            self._given_up[href] = ReadError(message, reason)
+            raise self._given_up[href] from error
+        logger.warning("%s: %s; try %d in %.1f s", shown, answer.detail, tries + 1, pause)
+        time.sleep(pause)
+
+    def _read(
+        self, assets: Sequence[BandAsset], grid: GeoBox, *, shift_m: tuple[float, float], categorical: bool
+    ) -> NDArray[np.float32]:
         height, width = grid.shape
         result = np.full((len(assets), height, width), np.nan, dtype=np.float32)
         target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
@@ -202,7 +255,8 @@ class RasterReader:
             if MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset]:
                 mask = dataset.read_masks(asset.band_index, window=window) == 0
         except (RasterioError, OSError) as error:
-            raise ReadError(f"{shown}, band {asset.band_index}: pixels cannot be read: {first_line(error)}") from error
+            message = f"{shown}, band {asset.band_index}: pixels cannot be read: {first_line(error)}"
+            raise ReadError(message, href=asset.href) from error
         if np.iscomplexobj(stored):
             raise ReadError(f"{shown}, band {asset.band_index}: complex pixels are not supported", "complex")
         unseen = np.zeros(stored.shape, dtype=np.bool_) if mask is None else mask

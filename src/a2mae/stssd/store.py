@@ -14,6 +14,7 @@ Only NumPy, Zarr and fsspec are needed here: the training step runs on machines 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
@@ -67,6 +68,10 @@ class StoreTornError(StoreError):
     """The store's build did not finish, or shards are missing or damaged."""
 
 
+class StoreFullError(StoreError):
+    """There is no space to write to."""
+
+
 class StoreVersionError(StoreError):
     """The store was written in a format that this code does not read."""
 
@@ -105,9 +110,15 @@ class Folder:
         target = self.key(name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         partial = f"{target}.{os.getpid()}.partial"
-        with open(partial, "wb") as file:
-            file.write(data)
-        os.replace(partial, target)
+        with telling_full_disk(self.url):
+            try:
+                with open(partial, "wb") as file:
+                    file.write(data)
+            except OSError:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(partial)
+                raise
+            os.replace(partial, target)
 
     def sizes(self) -> dict[str, int]:
         """Every file below the folder, relative to it, with its size in bytes."""
@@ -125,6 +136,24 @@ class Folder:
         if self.is_local:
             return LocalStore(self.path, read_only=read_only)
         return FsspecStore.from_url(self.url, storage_options=self._options or None, read_only=read_only)
+
+
+@contextlib.contextmanager
+def telling_full_disk(url: str) -> Iterator[None]:
+    """Turn the operating system's "no space" into an error that says what to do.
+
+    Raises:
+        StoreFullError: If what is done inside finds no space.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise StoreFullError(
+            f"no space left for {url} ({error.strerror}): make room and run the same command again;"
+            " what is written is kept"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ from a2mae.stssd.store import (
     codec_pipeline,
     manifest_hash,
     read_attributes,
+    telling_full_disk,
 )
 
 SHARD_BYTES = 32 * 2**20
@@ -117,6 +118,7 @@ class StoreWriter:
         plans: Sequence[SensorPlan],
         *,
         fingerprint: str,
+        again: Callable[[Mapping[str, object]], bool] = lambda note: False,
         storage_options: StorageOptions | None = None,
     ) -> StoreWriter:
         """Begin a store, or go on with one of the same fingerprint; one of another fingerprint is replaced.
@@ -125,6 +127,7 @@ class StoreWriter:
             url: Local folder or fsspec URL.
             plans: One per sensor.
             fingerprint: Hash of everything that decides the content: tables, parameters, code's format.
+            again: Asked for the note of every written shard: whether it is to be written anew.
             storage_options: For fsspec. Never logged.
 
         Raises:
@@ -158,6 +161,7 @@ class StoreWriter:
             )
         writer = cls(url, storage_options)
         writer._create_arrays()
+        writer._reopen(again)
         return writer
 
     def shards(self) -> list[Shard]:
@@ -203,12 +207,13 @@ class StoreWriter:
             raise ValueError(
                 f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
             )
-        keys = (f"{shard.sensor}/pixels/c/{shard.index}/0/0/0", f"{shard.sensor}/valid/c/{shard.index}/0/0")
+        keys = _keys(shard)
         with codec_pipeline(fast=False):  # one encoder everywhere: the same bytes with and without zarrs
             group = zarr.open_group(self._folder.zarr_store(read_only=False), mode="r+")
             for key, name, data in zip(keys, ("pixels", "valid"), (pixels, valid), strict=True):
                 self._folder.remove(key)  # left by a killed worker: a shard is written whole, not merged
-                cast(zarr.Array[Any], group[f"{shard.sensor}/{name}"])[shard.start : shard.stop] = data
+                with telling_full_disk(self._folder.url):
+                    cast(zarr.Array[Any], group[f"{shard.sensor}/{name}"])[shard.start : shard.stop] = data
         written: dict[str, object] = {}
         for key in keys:
             data_bytes = self._folder.read(key)  # absent if every row is empty
@@ -261,6 +266,24 @@ class StoreWriter:
         pending = set(self.pending())
         found = [(shard, self._ledger_entry(shard)["note"]) for shard in self.shards() if shard not in pending]
         return [(shard, note) for shard, note in found if note]
+
+    def _reopen(self, again: Callable[[Mapping[str, object]], bool]) -> None:
+        """Take shards that are to be written anew off the ledger; of a finished store, make its ledger again first."""
+        anew = {shard for shard, note in self.notes() if again(note)}
+        if not anew:
+            return
+        data = self._folder.read(MANIFEST)
+        if data is not None:
+            manifest = json.loads(data)
+            notes = dict(self.notes())
+            for shard in self.shards():
+                if shard not in anew:
+                    shards = {key: manifest["shards"][key] for key in _keys(shard) if key in manifest["shards"]}
+                    entry = {"shards": shards, "note": notes.get(shard, {})}
+                    _write_json(self._folder, _ledger_name(shard), entry)
+            self._folder.remove(MANIFEST)  # last: until then the store is the finished one
+        for shard in anew:
+            self._folder.remove(_ledger_name(shard))
 
     def _ledger_entry(self, shard: Shard) -> dict[str, dict[str, object]]:
         data = self._folder.read(_ledger_name(shard))
@@ -323,6 +346,11 @@ class StoreWriter:
         for name in self._folder.sizes():
             if name.endswith(".partial"):
                 self._folder.remove(name)
+
+
+def _keys(shard: Shard) -> tuple[str, str]:
+    """The files of a shard: pixels and mask."""
+    return f"{shard.sensor}/pixels/c/{shard.index}/0/0/0", f"{shard.sensor}/valid/c/{shard.index}/0/0"
 
 
 def _ledger_name(shard: Shard) -> str:

@@ -123,7 +123,7 @@ def survey(
     places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters, *, signing: str = "none"
 ) -> list[Surveyed]:
     """Look at places one after the other; files stay open between them."""
-    with RasterReader(sign=load_signer(signing)) as reader:
+    with RasterReader(sign=load_signer(signing), reading=parameters.reading) as reader:
         return [part for place in places for part in _survey_place(reader, place, sensors, parameters)]
 
 
