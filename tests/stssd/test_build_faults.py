@@ -188,7 +188,7 @@ exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"), {"__name__": "__mai
 def test_full_disk_is_told_and_loses_nothing(world: World, tmp_path: Path) -> None:
     runs = Path(__file__).with_name("build_runs.py")
     command = [sys.executable, "-c", LIMITED, str(1_000_000), str(runs), str(world.folder), str(tmp_path), "1", ""]
-    full = subprocess.run(command, capture_output=True, text=True)
+    full = subprocess.run(command, check=False, capture_output=True, text=True)
     assert full.returncode != 0
     assert "StoreFullError: no space left for" in full.stderr and "what is written is kept" in full.stderr
     assert list((tmp_path / "stssd.zarr.work").rglob("*.json"))  # the survey is not made again
@@ -205,7 +205,9 @@ def test_full_file_system(tmp_path: Path, world: World) -> None:
     """A file system of its own that is too small, where the machine lets us mount one."""
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], check=False, capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("needs the right to mount a file system; the limit on file sizes above is tested instead")
     try:
