@@ -234,6 +234,7 @@ def main() -> None:
     )
     options.add_argument("--turns", type=int, default=3)
     options.add_argument("--world", type=Path, help="keep the simulated scenes here and use them again")
+    options.add_argument("--sides", nargs="+", help="only these (and floor, ours_1, ours_2)")
     options.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     options.add_argument("--limit", type=int, default=100, help=argparse.SUPPRESS)
@@ -252,10 +253,10 @@ def main() -> None:
         folder = arguments.world or Path(temporary)
         if not (folder / "catalog.json").exists():
             world(folder, side)
-        compare(folder, side * side, turns, quick=arguments.quick)
+        compare(folder, side * side, turns, quick=arguments.quick, only=arguments.sides)
 
 
-def compare(folder: Path, count: int, turns: int, *, quick: bool) -> None:
+def compare(folder: Path, count: int, turns: int, *, quick: bool, only: list[str] | None = None) -> None:
     """All sides on one world."""
     found = tables(folder, limit=count)
     few = 2 if quick else 4
@@ -269,6 +270,8 @@ def compare(folder: Path, count: int, turns: int, *, quick: bool) -> None:
     if importlib.util.find_spec("odc.stac"):
         scale = len(found.locations) / few
         sides["odc_stac"] = lambda: tuple(scale * t for t in timed(lambda: by_odc_stac(found, folder, few)))  # type: ignore[assignment,return-value]
+    if only:
+        sides = {name: side for name, side in sides.items() if name in {"floor", *only}}
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in (*sides, "ours_1", "ours_2")}
     for _ in range(turns):
         for name, side in sides.items():

@@ -83,7 +83,7 @@ def test_killed_at_twenty_random_moments(world: World, tmp_path: Path, whole: tu
 def test_orphans_do_not_outlive_their_build(world: World, tmp_path: Path) -> None:
     process = start(world.folder, tmp_path, workers=2)
     group = process.pid
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200  # seconds on an idle machine
     while len(members(group)) < 4 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)  # the build, the server that forks, its tracker, a worker
     os.kill(process.pid, signal.SIGKILL)

@@ -10,10 +10,11 @@ and its error is measured by the jackknife: leave out one of 16 tiles at a time 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
@@ -41,7 +42,7 @@ class Structure:
     field: NDArray[np.complex64]
     known: NDArray[np.bool_]
     gsd_m: float
-    _spectra: dict[tuple[int, int], NDArray[np.complex64]] = field(default_factory=dict, repr=False)
+    _spectra: dict[tuple[int, int], NDArray[np.complex64]] = dataclasses.field(default_factory=dict, repr=False)
 
     def tile_spectra(self, reach: int, size: int) -> NDArray[np.complex64]:
         """Spectra `(tiles, size, size)` of the tiles, computed once: an image is the reference of several others."""

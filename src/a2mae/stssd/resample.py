@@ -227,7 +227,8 @@ def _taps(place: NDArray[np.float64], side: int, kernel: Kernel) -> tuple[NDArra
     radius = _RADIUS[kernel]
     lower = np.floor(place - 0.5)
     t = (place - 0.5 - lower).astype(np.float32)
-    index = lower.astype(np.int32)[:, None] + np.arange(1 - radius, radius + 1, dtype=np.int32)
+    reach = np.arange(1 - radius, radius + 1, dtype=np.int32)
+    index = np.asarray(lower.astype(np.int32)[:, None] + reach, dtype=np.int32)
     if kernel is Kernel.LINEAR:
         weights = np.stack([1 - t, t], axis=1)
     else:  # `_kernel` at the distances 1 + t, t, 1 - t and 2 - t
@@ -269,7 +270,7 @@ def _weights(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -
     reach = np.arange(-math.ceil(2 * wide) - 1, math.ceil(2 * wide) + 2)
     centre = first + step * (np.arange(n_out) + 0.5)
     everywhere = _kernel((np.floor(centre)[:, None] + reach + 0.5 - centre[:, None]) / wide, kernel).sum(axis=1)
-    weights = (_kernel(distance, kernel) / everywhere[:, None]).astype(np.float32)
+    weights = np.asarray(_kernel(distance, kernel) / everywhere[:, None], dtype=np.float32)
     weights.flags.writeable = False
     return weights
 

@@ -78,8 +78,8 @@ def wait_s(tries: int, answer: Answer, settings: ReadingParameters, draw: float)
     # A server that gives the file's beginning has it; what cannot be read twice again is damaged.
     if not answer.again or tries > (min(2, settings.retries) if answer.there else settings.retries):
         return None
-    backoff = settings.retry_delay_s * 2 ** (tries - 1) * (0.5 + draw)
-    return min(settings.longest_wait_s, max(backoff, answer.wait_s))
+    backoff = settings.retry_delay_s * 2.0 ** (tries - 1) * (0.5 + draw)
+    return float(min(settings.longest_wait_s, max(backoff, answer.wait_s)))
 
 
 def _retry_after_s(text: str) -> float:
