@@ -41,6 +41,7 @@ GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 128,  # MiB per process: the default of 5 % of the machine is not bounded in a pool
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
     "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
+    "GDAL_HTTP_TIMEOUT": 60,
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
 }
 
@@ -87,7 +88,7 @@ class RasterReader:
         self._open: OrderedDict[str, DatasetReader] = OrderedDict()
         self._crs_texts: dict[tuple[str, str], str] = {}
         self._given_up: dict[str, ReadError] = {}
-        self._env = rasterio.Env(**GDAL_OPTIONS, GDAL_HTTP_TIMEOUT=max(1, round(self.reading.timeout_s)))
+        self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.reading.timeout_s))})
 
     def __enter__(self) -> Self:
         self._env.__enter__()
