@@ -121,3 +121,12 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path, store) -> None:
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, store) -> None:
     with pytest.raises(SpecificationError, match=r"\(4\) must be divisible by the number of processes \(3\)"):
         BatchDataset(tmp_path, make_spec(tmp_path, store), world_size=3)
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    copy = write_store(tmp_path / "stssd.zarr")
+    spec = make_spec(tmp_path / "run", copy)
+    path = tmp_path / "stssd.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(StoreError, match="has format version 99, this code reads 1"):
+        SampleReader(tmp_path / "run", spec)

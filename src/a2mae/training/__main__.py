@@ -45,10 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     run_dir: Path = options.run_dir
     stop = StopRequest()
     stop.install()
+    if run_dir.is_dir():
+        (run_dir / ERROR_FILE).unlink(missing_ok=True)
     try:
         changes = {name: value for name in ("devices", "nodes", "strategy") if (value := getattr(options, name))}
         spec = read_spec(run_dir).with_hardware(**changes)
-        (run_dir / ERROR_FILE).unlink(missing_ok=True)
         # Torch and Lightning take seconds to import: a wrong path or key is told before.
         if options.dry_run:
             from a2mae.training.planner import plan  # noqa: PLC0415
@@ -61,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if train(run_dir, spec, stop) else stop.exit_code
     except Exception as error:  # the door of the process: told to whoever started it
         logging.getLogger(__name__).exception("training failed")
-        if run_dir.is_dir():
+        # A rank that fails takes the others with it: what is told is the first one's reason.
+        if run_dir.is_dir() and not (run_dir / ERROR_FILE).exists():
             write_json(run_dir / ERROR_FILE, {"type": type(error).__name__, "message": str(error), "rank": int(rank)})
         return 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -39,6 +40,10 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
+class LoaderDiedError(RuntimeError):
+    """A loader process ended before its batch was read."""
+
+
 @dataclass
 class _Pending:
     """What the steps since the last row have left on the device."""
@@ -64,6 +69,7 @@ def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
         StoreError: If the store cannot be read.
         DataMismatchError: If the data are not those of the specification.
         NonFiniteLossError: If the loss becomes NaN or infinite; names the step and its sets.
+        LoaderDiedError: If a loader process is killed.
         CheckpointError: If a checkpoint cannot be written.
     """
     fabric = make_fabric(spec)
@@ -143,7 +149,7 @@ class Trainer:
         loss: float | None = None
         while self._step < spec.optimizer.steps:
             before = time.monotonic()
-            raw = next(loader)
+            raw = _next(loader)
             pending.waited_s += time.monotonic() - before
             totals, norm = self.train_step(raw, stop)
             pending.totals.append(totals)
@@ -375,6 +381,18 @@ class Trainer:
                 self.tracker.pictures("reconstructions", panels, captions, self._step)
             write_results(self._run_dir, spec, model, metrics)
         self._fabric.barrier()
+
+
+def _next(loader: Iterator[RawBatch]) -> RawBatch:
+    try:
+        return next(loader)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise LoaderDiedError(
+            f"a loader process ended: {error}. Where it was killed, the system may be out of memory: lower"
+            " 'hardware.workers' or the batch size. Start the run again: it goes on from its newest checkpoint"
+        ) from error
 
 
 _MEASURES = ("effective_rank", "feature_std", "held_out_loss", "same_place_accuracy")
