@@ -76,7 +76,7 @@ def test_a_port_in_use_is_named(tmp_path: Path, store, child_environment) -> Non
             env={**child_environment, **LOOPBACK, "MASTER_PORT": port},
             capture_output=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
     error = json.loads((tmp_path / "error.json").read_text())
     assert done.returncode == 1 and error["type"] == "PortInUseError"
@@ -106,7 +106,7 @@ def test_when_one_rank_fails_the_others_end_and_its_reason_is_told(tmp_path: Pat
         env={**child_environment, **LOOPBACK},
         capture_output=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
     # Within a minute of the failure, which comes after two programs have started.
     failed = (run_dir / "error.json").stat().st_mtime

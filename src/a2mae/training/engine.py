@@ -20,6 +20,7 @@ from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.strategies.strategy import Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.distributed_c10d import set_timeout
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
@@ -29,6 +30,7 @@ from a2mae.training.step import TrainStep
 from a2mae.training.strict_json import SpecificationError
 
 _LOG = logging.getLogger(__name__)
+_START_TIMEOUT_S = 600
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
@@ -73,6 +75,8 @@ def make_fabric(spec: RunSpec) -> Fabric:
             f"port {port} of this machine is in use, so the processes cannot meet there: set MASTER_PORT to a free one"
             " (torchrun: --master-port), or end what listens on it"
         ) from error
+    if torch.distributed.is_initialized():
+        set_timeout(datetime.timedelta(seconds=hardware.timeout_s))  # all are here: now a silent one is a dead one
     if not on_cpu:
         torch.set_float32_matmul_precision("high")
     return fabric
@@ -115,7 +119,8 @@ def recompute_activations(model: Pretrainer) -> None:
 
 
 def _strategy(hardware: HardwareSpec, world_size: int) -> Strategy | str:
-    timeout = datetime.timedelta(seconds=hardware.timeout_s)
+    # Processes may start minutes apart, on a loaded machine or from a slow disk.
+    timeout = datetime.timedelta(seconds=max(hardware.timeout_s, _START_TIMEOUT_S))
     if hardware.strategy == "fsdp":
         # Lightning's default would split the tensors of a layer within a machine; here data is what is split.
         return ModelParallelStrategy(

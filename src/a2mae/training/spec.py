@@ -139,7 +139,7 @@ class HardwareSpec:
         strategy: `auto`, `ddp` or `fsdp`.
         threads: Torch threads per process; 0 = the cores of this machine divided by its processes.
         workers: Loader processes per training process; 0 = load in the training process.
-        timeout_s: How long a rank waits for the others before it gives up.
+        timeout_s: How long a rank waits for the others before it gives up; at the start, up to ten minutes.
     """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
