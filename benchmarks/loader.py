@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer places and rounds: under a minute")
     quick = parser.parse_args().quick
-    side = 4 if quick else 12
+    side = 4 if quick else 8
     results: dict[str, float] = {}
     print(
         f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, zarr {zarr.__version__}, rasterio"
@@ -91,7 +91,7 @@ def main() -> None:
         }
         check_same_pixels(sides)
         print(f"\n{side * side} sets of 4 images; samples/s, median of rounds, sides in turn; CPU ms per sample")
-        for name, (rate, cpu_ms) in in_turn(sides, rounds=3 if quick else 7).items():
+        for name, (rate, cpu_ms) in in_turn(sides, rounds=3 if quick else 5).items():
             print(f"  {name:9s} one process {rate:8.0f}/s  {cpu_ms:7.2f} ms")
             results |= {f"{name}_per_s": rate, f"{name}_cpu_ms": cpu_ms}
         results["times_rasterio"] = results["rasterio_cpu_ms"] / results["store_cpu_ms"]
@@ -101,7 +101,7 @@ def main() -> None:
         if not quick:
             for name in ("store", "rasterio", "torchgeo"):
                 results[f"{name}_two_workers_per_s"] = rate = with_workers(
-                    sides[name], 2, steps=60 if name != "store" else 400
+                    sides[name], 2, steps=40 if name != "store" else 400
                 )
                 print(f"  {name:9s} two workers {rate:8.0f}/s")
         slope, start = memory_slope(run_dir, spec, epochs=5 if quick else 20)
@@ -115,7 +115,7 @@ def main() -> None:
         results["grown_ratio"] = found["today"][1] / found["grown"][1]
         results["grown_ratio_wall"] = found["grown"][0] / found["today"][0]
         print(f"{times} times the sets: {results['grown_ratio']:.3f} of the samples per CPU second")
-        results["vit_s_ratio"] = vit_small(root / "vit", root / "store.zarr", side * side, steps=2 if quick else 8)
+        results["vit_s_ratio"] = vit_small(root / "vit", root / "store.zarr", side * side, steps=2 if quick else 5)
         print(f"ViT-S from the store: {results['vit_s_ratio']:.3f} of its speed from memory")
     print("RESULT " + " ".join(f"{name}={value:.4g}" for name, value in results.items()))
 

@@ -18,7 +18,8 @@ import pytest
 from training_runs import make_spec
 
 from a2mae.training.checkpoints import CheckpointError, Checkpoints
-from a2mae.training.loop import LoaderDiedError, train
+from a2mae.training.loop import train
+from a2mae.training.samples import LoaderDiedError
 from a2mae.training.stopping import StopRequest
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}

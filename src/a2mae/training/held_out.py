@@ -75,15 +75,15 @@ class HeldOut:
 
     @torch.no_grad()
     def features(self, model: Pretrainer) -> Tensor:
-        """The CLS feature of each fixed image, `(n, D)` float32."""
+        """The CLS feature of each fixed image, the place not told, `(n, D)` float32."""
         parts = []
         for start in range(0, len(self._images.index), _CHUNK):
             raw = self._to_device(self._images[start : start + _CHUNK])
             batch = prepare(raw, self._tables, self._reader.spec.sampling.image_size)
+            # Without the place: its bits in the encoding would answer what the kNN asks of the pixels.
             tokens = model.forward_features(
                 batch.pixels[:, 0],
                 gsd_m=batch.gsd_m[:, 0],
-                lonlat_deg=batch.lonlat_deg[:, 0],
                 day=batch.day[:, 0],
                 sensor_id=batch.sensor_id[:, 0],
                 wavelength_nm=batch.wavelength_nm[:, 0],

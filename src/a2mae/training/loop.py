@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -23,7 +22,7 @@ from a2mae.training.prepare import prepare
 from a2mae.training.progress import METRICS_FILE, TIMING_FILE, Progress, Record
 from a2mae.training.raw import RawBatch
 from a2mae.training.results import finished_identity, write_reconstructions, write_results
-from a2mae.training.samples import BatchDataset, SampleReader, make_loader
+from a2mae.training.samples import BatchDataset, SampleReader, make_loader, next_batch
 from a2mae.training.spec import RunSpec
 from a2mae.training.state import capture, full, restore
 from a2mae.training.step import StepTotals, TrainStep, batch_tensors, step_generator
@@ -38,10 +37,6 @@ Row = dict[str, float | int | None]
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
-
-
-class LoaderDiedError(RuntimeError):
-    """A loader process ended before its batch was read."""
 
 
 @dataclass
@@ -149,7 +144,7 @@ class Trainer:
         loss: float | None = None
         while self._step < spec.optimizer.steps:
             before = time.monotonic()
-            raw = _next(loader)
+            raw = next_batch(loader)
             pending.waited_s += time.monotonic() - before
             totals, norm = self.train_step(raw, stop)
             pending.totals.append(totals)
@@ -381,18 +376,6 @@ class Trainer:
                 self.tracker.pictures("reconstructions", panels, captions, self._step)
             write_results(self._run_dir, spec, model, metrics)
         self._fabric.barrier()
-
-
-def _next(loader: Iterator[RawBatch]) -> RawBatch:
-    try:
-        return next(loader)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise LoaderDiedError(
-            f"a loader process ended: {error}. Where it was killed, the system may be out of memory: lower"
-            " 'hardware.workers' or the batch size. Start the run again: it goes on from its newest checkpoint"
-        ) from error
 
 
 _MEASURES = ("effective_rank", "feature_std", "held_out_loss", "same_place_accuracy")

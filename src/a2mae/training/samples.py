@@ -7,6 +7,7 @@ for batch 4,711. Workers are spawned with paths and settings only, and open stor
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,10 @@ _READ_WHOLE_UP_TO = 512  # pixels per side; of larger images only the part under
 
 class DataMismatchError(ValueError):
     """Store, index and specification do not belong together."""
+
+
+class LoaderDiedError(RuntimeError):
+    """A loader process ended before its batch was read."""
 
 
 class SampleReader:
@@ -250,6 +255,27 @@ def make_loader(
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
     )
+
+
+def next_batch(loader: Iterator[RawBatch]) -> RawBatch:
+    """The next batch.
+
+    Args:
+        loader: An iterator over what `make_loader` gives.
+
+    Raises:
+        LoaderDiedError: If a loader process was killed.
+    """
+    try:
+        return next(loader)
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # An error raised in a loader process says "Caught ..."; of a killed one there is a broken pipe or its pid.
+        if "Caught " in str(error) or (isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error)):
+            raise
+        raise LoaderDiedError(
+            f"a loader process ended: {error}. Where it was killed, the system may be out of memory: lower"
+            " 'hardware.workers' or the batch size. Start the run again: it goes on from its newest checkpoint"
+        ) from error
 
 
 def _under(window: tuple[float, float, float], height: int, width: int, size: int) -> tuple[int, int, int, int]:
