@@ -37,7 +37,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model, encodings
-from a2mae.training.engine import keep_freed_memory
 from a2mae.training.throughput import peak_flops
 
 NAMES = {"a2mae": "a2mae_vit_large_patch16", "scale_mae": "scale_mae_vit_large_patch16", "mae": "mae_vit_base_patch16"}
@@ -56,7 +55,6 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
-    keep_freed_memory()
     name = torch.cuda.get_device_name() if on_gpu else platform.machine()
     print(
         f"{name}, {torch.get_num_threads()} threads of {len(os.sched_getaffinity(0))} cores,"
@@ -276,7 +274,6 @@ def one_of_several(rank: int, world: int, port: int, steps: int, queue: object) 
     """One process: its share of a global batch of 8 sets, A²-MAE ViT-S/16 on 3 x 112 px."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     torch.set_num_threads(1)
-    keep_freed_memory()
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
     model = create_model("a2mae_vit_small_patch16")
     forward = (

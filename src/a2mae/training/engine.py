@@ -6,11 +6,9 @@ bit by bit and a checkpoint holds no pickle.
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import logging
 import os
-import platform
 from functools import partial
 
 import torch
@@ -31,7 +29,6 @@ from a2mae.training.strict_json import SpecificationError
 
 _LOG = logging.getLogger(__name__)
 _START_TIMEOUT_S = 600
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 class PortInUseError(RuntimeError):
@@ -62,8 +59,6 @@ def make_fabric(spec: RunSpec) -> Fabric:
         strategy=_strategy(hardware, devices * nodes),
         precision=spec.numerics.precision,
     )
-    if on_cpu:
-        keep_freed_memory()
     torch.set_num_threads(hardware.threads or max(1, len(os.sched_getaffinity(0)) // devices))
     try:
         fabric.launch()
@@ -93,19 +88,6 @@ def process_counts(hardware: HardwareSpec) -> tuple[int, int]:
         return hardware.devices, hardware.nodes
     gpus = 0 if hardware.accelerator == "cpu" else torch.cuda.device_count()
     return max(1, gpus), hardware.nodes
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep freed memory for the next step instead of giving it back to the system.
-
-    Every step on a CPU frees and asks for the same large blocks. glibc returns those to the kernel, which hands out
-    zeroed pages again, one fault per 4 KiB. Other C libraries are left alone.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or platform.libc_ver()[0] != "glibc":
-        return
-    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 64 << 20)):
-        mallopt(option, value)
 
 
 def recompute_activations(model: Pretrainer) -> None:
