@@ -1,4 +1,4 @@
-"""The comparison's trainings: alike but for the method, planned once, never done twice; the folder's pipeline as run."""
+"""The comparison's trainings: alike but for the method, planned once, never done twice; the folder's pipeline."""
 
 import dataclasses
 import json

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -240,7 +241,7 @@ class TaskData:
         images *= stored.valid[:, :, None]
         return TaskArrays(images, stored.valid, stored.targets)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what it holds: description, table and labels, so of which pixels in which order."""
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True, default=str).encode())
