@@ -1,0 +1,137 @@
+"""The documentation holds: links lead somewhere, and each command it shows is one that this project understands."""
+
+import importlib.util
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from kedro.framework.cli.utils import _split_params
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+import a2mae
+from a2mae import pipeline_registry
+from helpers.checkout import ROOT
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
+ELSEWHERE = {"source", "torchrun", "srun", "wandb", "pip", "git", "cd", "sbatch", "export"}
+"""Commands of other tools, which need what a test has not: a cluster, an account, a registry."""
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command of the shell blocks with its page; continued lines are joined, comments are dropped."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text("utf-8"), re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                text = re.sub(r"\s+#\s.*$", "", line).strip().removeprefix("$ ")
+                if text and not text.startswith("#"):
+                    found.append((page.relative_to(ROOT).as_posix(), text))
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project():
+    bootstrap_project(ROOT)
+    yield
+    pipeline_registry.use_chain(pipeline_registry.STAGES)
+
+
+def options(words: list[str]) -> dict[str, str]:
+    return dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--") and "=" in word)
+
+
+def check_kedro(words: list[str]) -> None:
+    """The environment, the stages and every parameter are real; values are validated as the run would."""
+    if words[:1] != ["run"]:
+        assert words[0] in ("viz", "registry", "catalog", "jupyter"), words
+        return
+    given = options(words)
+    env = given.get("env")
+    assert env is None or (ROOT / "conf" / env).is_dir(), env
+    for stage in filter(None, given.get("pipelines", given.get("pipeline", "")).split(",")):
+        assert stage in pipeline_registry.STAGES, stage
+    runtime = _split_params(None, None, given["params"]) if "params" in given else {}
+    with KedroSession.create(
+        project_path=ROOT, env=env or "base", runtime_params=runtime, save_on_close=False
+    ) as session:
+        assert session.load_context().params
+
+
+def check_make(words: list[str]) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    wanted = {word for word in words if "=" not in word}
+    assert wanted <= targets, wanted - targets
+
+
+def check_python(words: list[str]) -> None:
+    if words[:1] == ["-m"]:
+        name = words[1]
+        if name.startswith("a2mae"):
+            assert importlib.util.find_spec(f"{name}.__main__") or importlib.util.find_spec(name), name
+    elif words and words[0].endswith(".py"):
+        assert (ROOT / words[0]).is_file(), words[0]
+
+
+def check_dvc(words: list[str]) -> None:
+    for word in words:
+        if ".yml:" in word:
+            path, key = word.split("=")[0].split(":")
+            value = yaml.safe_load((ROOT / path).read_text("utf-8"))
+            for part in key.split("."):
+                value = value[part]
+
+
+CHECKS = {"kedro": check_kedro, "make": check_make, "python": check_python, "dvc": check_dvc}
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
+def test_every_command_is_understood(page, command):
+    for part in re.split(r"\s*(?:&&|\|\||;|\|)\s*", command):
+        words = shlex.split(part)
+        while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
+            words = words[1:]  # a variable for this command alone
+        if not words:
+            continue
+        program = Path(words[0]).name
+        if program not in ELSEWHERE:
+            assert program in CHECKS, f"{page} shows `{command}`: no test understands `{program}`"
+            CHECKS[program](words[1:])
+
+
+def test_parameters_shown_in_running_text_exist():
+    """`dvc exp run -S file:key=value` and `pip install a2mae[extra]` stand in the text, not in blocks."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for shown in re.findall(r"`dvc exp run ([^`]+)`", text):
+            check_dvc(shown.split())
+        for extra in re.findall(r"a2mae\[([a-z,]+)\]", text):
+            assert set(extra.split(",")) <= set(extras), f"{page.name}: {extra}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.split("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+def test_the_site_has_every_page_once():
+    def pages(entry):
+        if isinstance(entry, str):
+            return [entry]
+        return [name for item in (entry if isinstance(entry, list) else entry.values()) for name in pages(item)]
+
+    shown = pages(SITE["nav"])
+    written = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert len(shown) == len(set(shown)) and set(shown) == written
+
+
+def test_the_citation_names_the_version_and_the_licence():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert cited["version"] == a2mae.__version__ and cited["license"] == "Apache-2.0" and cited["cff-version"]
