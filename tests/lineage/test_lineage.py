@@ -195,7 +195,7 @@ def test_the_same_work_leaves_the_same_bytes(finished, tmp_path):
     assert (again / "lineage/pretrain.json").read_bytes() == before
 
 
-def test_an_input_that_is_handed_on_by_name_alone_need_not_be_there(finished, tmp_path):
+def test_an_input_that_is_handed_on_by_name_alone_need_not_be_there(tmp_path):
     """Where nothing is simulated, ingest is given the simulation's folder all the same."""
     made = tmp_path / "scenes.parquet"
     made.write_bytes(b"x")
