@@ -7,7 +7,16 @@ import torch
 from torch.testing import assert_close
 
 from a2mae.models import create_model
-from a2mae.models.encodings import Place, location_encoding, own_encoding, paper_encoding, sincos_2d, time_encoding
+from a2mae.models.encodings import (
+    Place,
+    band_encoding,
+    location_encoding,
+    own_decoder_encoding,
+    own_encoding,
+    paper_encoding,
+    sincos_2d,
+    time_encoding,
+)
 
 
 def test_the_formula_of_the_paper():
@@ -86,6 +95,38 @@ def test_own_encoding_is_of_each_image_alone():
         assert torch.equal(own_encoding((2, 3), alone, 128, 1.0)[:, 0], encoded[:, image])
     unknown = own_encoding((2, 3), Place(where.gsd_m), 128, 1.0)
     assert not unknown[..., :32].any() and not unknown[..., 96:].any()
+
+
+def test_own_decoder_tells_two_dates_of_one_sensor_apart():
+    """By the GSD alone their mask tokens are the same, and so is every prediction where both are hidden."""
+    gsd, bands = torch.full((1, 2), 10.0), torch.tensor([[[490.0, 560.0, 665.0]] * 2])
+    dates = Place(gsd, None, torch.tensor([[18262.0, 18350.0]]))
+    told = own_decoder_encoding((2, 3), dates, bands, 64, 1.0)
+    assert told.shape == (1, 2, 6, 64)
+    assert (told[:, 0] - told[:, 1]).abs().max() > 0.1
+    assert torch.equal(told[..., :32], sincos_2d((2, 3), gsd, 32))  # the published part is unchanged
+    other = own_decoder_encoding((2, 3), dates, bands.flip(-1), 64, 1.0)
+    assert torch.equal(other[..., :48], told[..., :48])
+    assert (other[..., 48:] - told[..., 48:]).abs().max() > 0.1  # the order of the bands is told too
+
+
+@pytest.mark.parametrize("encoding", ["own", "paper"])
+@torch.no_grad()
+def test_what_the_decoder_predicts_where_two_dates_are_hidden(encoding, tiny, make_batch):
+    """A consequence of the published decoder: two dates of one sensor get one prediction. `own` mends it."""
+    model = create_model("a2mae_vit_tiny_patch8", encoding=encoding, **tiny).eval()
+    batch = make_batch()
+    hidden = torch.zeros(2, 3, 24, dtype=torch.bool)
+    hidden[..., :18] = True
+    predicted = model(batch, hidden=hidden).prediction["normalized"][:, :2, :, :16]  # images 0 and 1 have 10 m
+    assert torch.allclose(predicted[:, 0], predicted[:, 1], atol=1e-5) == (encoding == "paper")
+
+
+def test_band_encoding_knows_wavelength_and_order():
+    near, far = band_encoding(torch.tensor([[665.0, 704.0], [665.0, 2190.0]]), 16)
+    assert (near[:8] - far[:8]).abs().max() == 0
+    assert (near[8:] - far[8:]).norm() > 0.5
+    assert not band_encoding(torch.tensor([665.0, 704.0, 865.0]), 16)[12:].any()  # what is left over is zero
 
 
 def test_dates_near_each_other_have_near_encodings():

@@ -108,3 +108,27 @@ def test_the_same_seed_gives_the_same_model_and_step(tiny, make_batch):
         torch.manual_seed(5)
         losses.append(create_model("a2mae_vit_tiny_patch8", **tiny)(make_batch()).loss)
     assert torch.equal(*losses)
+
+
+@torch.no_grad()
+def test_similar_attention_starts_by_looking_at_what_is_alike(tiny):
+    """Keys equal queries, in encoder and decoder; the scores of a token with itself are its largest on the whole."""
+    torch.manual_seed(0)
+    plain = create_model("a2mae_vit_tiny_patch8", **tiny)
+    similar = create_model("a2mae_vit_tiny_patch8", attention_init="similar", **tiny)
+    tokens = torch.nn.functional.layer_norm(torch.randn(40, tiny["embed_dim"]), (tiny["embed_dim"],))
+    best = []
+    for model in (plain, similar):
+        query, key, _ = model.encoder.blocks[0].attn.qkv(tokens).chunk(3, dim=-1)
+        best.append(((query @ key.T).argmax(-1) == torch.arange(40)).float().mean())
+    assert best[1] == 1 and best[0] < 0.3
+    for block in similar.decoder.blocks:
+        query, key, _ = block.attn.qkv.weight.chunk(3)
+        assert torch.equal(query, key)
+
+
+@torch.no_grad()
+def test_a_small_prediction_head_starts_from_the_mean(tiny, make_batch):
+    loud = create_model("a2mae_vit_tiny_patch8", **tiny)(make_batch()).prediction["normalized"]
+    quiet = create_model("a2mae_vit_tiny_patch8", prediction_init=0.05, **tiny)(make_batch()).prediction["normalized"]
+    assert quiet.std() < 0.2 * loud.std()

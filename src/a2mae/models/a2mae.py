@@ -10,7 +10,7 @@ from torch import Tensor
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checks import check_batch
 from a2mae.models.decoder import PixelDecoder
-from a2mae.models.encodings import Place, sincos_2d
+from a2mae.models.encodings import Place, own_decoder_encoding, sincos_2d
 from a2mae.models.losses import masked_patch_loss, token_validity, unpatchify
 from a2mae.models.masking import STRATEGIES, draw_mask, mask_from_hidden
 from a2mae.models.output import PretrainOutput
@@ -22,7 +22,8 @@ class A2MAEConfig(PretrainConfig):
     """What defines an A²-MAE.
 
     Attributes:
-        encoding: `paper`: one location and three images' GSDs for all images; `own`: each image's place, GSD and date.
+        encoding: `paper`: one location and three images' GSDs for all images; `own`: each image's place, GSD and date,
+            and in the decoder its date and bands.
         masking: One of `masking.STRATEGIES`.
         normalize_targets: Bring every target patch to mean 0 and variance 1.
     """
@@ -36,6 +37,8 @@ class A2MAEConfig(PretrainConfig):
         super().__post_init__()
         if self.masking not in STRATEGIES:
             raise ValueError(f"unknown masking strategy {self.masking!r}; choose one of {', '.join(STRATEGIES)}")
+        if self.encoding == "own" and self.decoder_dim % 16:
+            raise ValueError(f"encoding 'own' needs a decoder_dim that is a multiple of 16, found {self.decoder_dim}")
 
 
 class A2MAE(Pretrainer):
@@ -45,7 +48,13 @@ class A2MAE(Pretrainer):
 
     def __init__(self, config: A2MAEConfig) -> None:
         super().__init__(config)
-        self.decoder = PixelDecoder(config, config.decoder_dim, config.decoder_depth, config.decoder_num_heads)
+        self.decoder = PixelDecoder(
+            config,
+            config.decoder_dim,
+            config.decoder_depth,
+            config.decoder_num_heads,
+            prediction_init=config.prediction_init,
+        )
 
     def forward(
         self,
@@ -84,8 +93,12 @@ class A2MAE(Pretrainer):
         x = self.encoder.embed_set(batch.pixels, place, batch.wavelength_nm)  # (B, K, N, D)
         x = self.encoder.transform(mask.select(x), mask.padding(fully_valid))  # (B, 1 + V, D)
 
-        # Decoder: every image's own GSD encoding.
-        encoding = sincos_2d(grid, batch.gsd_m / config.gsd_reference_m, config.decoder_dim)  # (B, K, N, Dd)
+        # Decoder: every image's own GSD encoding; under `own` also its date and bands.
+        encoding = (
+            own_decoder_encoding(grid, place, batch.wavelength_nm, config.decoder_dim, config.gsd_reference_m)
+            if config.encoding == "own"
+            else sincos_2d(grid, batch.gsd_m / config.gsd_reference_m, config.decoder_dim)
+        )  # (B, K, N, Dd)
         prediction = self.decoder(x, mask, encoding, batch.wavelength_nm)  # (B, K, N, p * p * C)
 
         # Loss over masked and valid pixels of all images (A²-MAE, loss).

@@ -13,7 +13,9 @@ from a2mae.models.masking import Mask
 class PixelDecoder(nn.Module):
     """Predicts the pixels of every patch from the visible tokens (MAE §3; A²-MAE: 512 wide, 8 blocks, 16 heads)."""
 
-    def __init__(self, encoder: EncoderConfig, width: int, depth: int, heads: int) -> None:
+    def __init__(
+        self, encoder: EncoderConfig, width: int, depth: int, heads: int, *, prediction_init: float = 1.0
+    ) -> None:
         super().__init__()
         self.width = width
         self.embed = nn.Linear(encoder.embed_dim, width)
@@ -21,7 +23,9 @@ class PixelDecoder(nn.Module):
         self.blocks = build_blocks(width, depth, heads)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.pred = _head(encoder, width)
-        init_weights(self)
+        init_weights(self, encoder.attention_init)
+        for parameter in self.pred.parameters():
+            parameter.detach().mul_(prediction_init)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, encoded: Tensor, mask: Mask, encoding: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:

@@ -5,12 +5,14 @@ timm's blocks and timm's vocabulary (`forward_features`, `forward_intermediates`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import torch
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ ENCODINGS = ("sincos", "gsd", "paper", "own", "temporal", "group")
 """`sincos`: plain patch index (MAE). `gsd`: times the GSD (Scale-MAE). `paper`, `own`: A²-MAE's and its variant.
 `temporal`, `group`: SatMAE's, by date or by group of bands."""
 BANDS = ("draw3", "wavelength", "groups")
+ATTENTION_INITS = ("xavier", "similar")
 _WITHOUT_GSD = ("sincos", "temporal", "group")
 
 
@@ -46,6 +49,7 @@ class EncoderConfig:
         gsd_reference_m: The GSD G whose ratio r = GSD / G is 1.
         geosot_layer: GeoSOT layer of the training data's codes; 14 (cells of 2 minutes) for footprints of 1,920 m.
         drop_path: Stochastic depth of the last block, growing linearly from 0; for finetuning.
+        attention_init: `xavier`, as published; `similar` starts with keys equal to queries, see `init_weights`.
     """
 
     embed_dim: int
@@ -61,6 +65,7 @@ class EncoderConfig:
     gsd_reference_m: float = 1.0
     geosot_layer: int = 14
     drop_path: float = 0.0
+    attention_init: str = "xavier"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -68,6 +73,10 @@ class EncoderConfig:
             raise ValueError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
         if self.bands not in BANDS:
             raise ValueError(f"unknown bands {self.bands!r}; choose one of {', '.join(BANDS)}")
+        if self.attention_init not in ATTENTION_INITS:
+            raise ValueError(
+                f"unknown attention_init {self.attention_init!r}; choose one of {', '.join(ATTENTION_INITS)}"
+            )
         object.__setattr__(self, "groups", tuple(tuple(group) for group in self.groups))  # JSON gives lists
         members = sorted(band for group in self.groups for band in group)
         if (self.bands == "groups") != (self.encoding == "group"):
@@ -115,7 +124,7 @@ class Encoder(nn.Module):
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, drop_path=config.drop_path
         )
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
-        init_weights(self)
+        init_weights(self, config.attention_init)
         nn.init.normal_(self.cls_token, std=0.02)
 
     # -- for tasks -----------------------------------------------------------------------------------------------
@@ -326,8 +335,15 @@ def _patch_embed(config: EncoderConfig) -> nn.Module:
     return PatchEmbed(config.in_chans, config.embed_dim, config.patch_size)
 
 
-def init_weights(module: nn.Module) -> None:
-    """Xavier-uniform linears and patch kernel, zero biases (MAE, Scale-MAE and A²-MAE alike)."""
+def init_weights(module: nn.Module, attention: str = "xavier") -> None:
+    """Xavier-uniform linears and patch kernel, zero biases (MAE, Scale-MAE and A²-MAE alike).
+
+    Args:
+        module: Its children are filled.
+        attention: `similar` then copies each block's queries, at sqrt(2) times their scale, to its keys [ours; the idea
+            is that of mimetic initialisation, arXiv 2305.09828]. Attention starts as similarity of tokens, so a mask
+            token looks at its neighbours from the first step on instead of after some hundred steps on a plateau.
+    """
     for child in module.modules():
         if isinstance(child, nn.Linear):
             nn.init.xavier_uniform_(child.weight)
@@ -336,3 +352,9 @@ def init_weights(module: nn.Module) -> None:
         elif isinstance(child, (PatchEmbed, WavelengthPatchEmbed)):
             nn.init.xavier_uniform_(child.proj.weight.view(child.proj.weight.shape[0], -1))
             nn.init.zeros_(child.proj.bias)  # type: ignore[arg-type]
+    if attention == "similar":
+        for child in module.modules():
+            if isinstance(child, Attention):
+                query, key, _ = child.qkv.weight.detach().chunk(3)
+                query.mul_(math.sqrt(2))
+                key.copy_(query)

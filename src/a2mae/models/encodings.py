@@ -123,6 +123,48 @@ def own_encoding(grid: tuple[int, int], place: Place, width: int, gsd_reference_
     return torch.cat([location, scale, time], dim=-1)
 
 
+def own_decoder_encoding(
+    grid: tuple[int, int], place: Place, wavelength_nm: Tensor, width: int, gsd_reference_m: float
+) -> Tensor:
+    """What the decoder is told of each patch under `own` [ours]: scale, date and bands, in shares 2 : 1 : 1.
+
+    With the GSD alone, as published, two dates of one sensor have the same mask tokens: whatever the decoder predicts
+    where both are hidden, it predicts for both. No location, as published.
+
+    Args:
+        grid: Patches in height and width.
+        place: Of K images.
+        wavelength_nm: `(B, K, C)`.
+        width: Of the decoder, a multiple of 16.
+        gsd_reference_m: The GSD whose ratio is 1.
+
+    Returns:
+        `(B, K, N, width)`.
+    """
+    scale = sincos_2d(grid, place.gsd_m / gsd_reference_m, width // 2)  # (B, K, N, width/2)
+    tokens = scale.shape[:3]
+    day = torch.zeros_like(place.gsd_m) if place.day is None else place.day
+    image = torch.cat([time_encoding(day, width // 4), band_encoding(wavelength_nm, width // 4)], dim=-1)
+    return torch.cat([scale, image[:, :, None].expand(*tokens, -1)], dim=-1)
+
+
+def band_encoding(wavelength_nm: Tensor, width: int) -> Tensor:
+    """Which bands an image has, in their order: sines and cosines of each band's wavelength in octaves.
+
+    Args:
+        wavelength_nm: `(..., C)` nanometres.
+        width: Shared evenly by the bands; what is left over is zero.
+
+    Returns:
+        `(..., width)`.
+    """
+    share = width // wavelength_nm.shape[-1] // 2
+    octave = torch.log2(wavelength_nm.float().clamp(min=1.0) / 1000)[..., None]  # 0 at 1 um
+    phase = octave * 2.0 ** torch.arange(share, dtype=torch.float32, device=wavelength_nm.device)  # (..., C, share)
+    code = torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(-2)
+    return torch.nn.functional.pad(code, (0, width - code.shape[-1]))
+
+
 def temporal_encoding(grid: tuple[int, int], place: Place, width: int) -> Tensor:
     """SatMAE's temporal encoding (§3.2): patch index beside year, month and hour, in shares 5 : 1 : 1 : 1.
 

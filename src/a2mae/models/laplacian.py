@@ -102,7 +102,7 @@ class LaplacianDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = build_blocks(width, depth, heads)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        init_weights(self)
+        init_weights(self, encoder.attention_init)
         nn.init.normal_(self.mask_token, std=0.02)
         self.fpn = Pyramid(width)
         self.fcn_high = LaplacianHead(width, encoder.in_chans, encoder.patch_size)

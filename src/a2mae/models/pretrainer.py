@@ -23,6 +23,8 @@ class PretrainConfig(EncoderConfig):
         decoder_dim: Width of the decoder.
         decoder_depth: Blocks of the decoder.
         decoder_num_heads: Heads of the decoder.
+        prediction_init: Scale of the prediction head's initial weights: 1 as published; a small one starts from the
+            mean instead of from noise, which training would first have to silence [ours]. Not read by Scale-MAE.
         released_tables: Carry the published files' unread tensors (`released.ReleasedTables`); on for ViT-L/16.
     """
 
@@ -30,13 +32,14 @@ class PretrainConfig(EncoderConfig):
     decoder_dim: int = 512
     decoder_depth: int = 8
     decoder_num_heads: int = 16
+    prediction_init: float = 1.0
     released_tables: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         super().__post_init__()
         kept_count(4, self.keep_ratio)
-        for name in ("decoder_dim", "decoder_depth", "decoder_num_heads"):
+        for name in ("decoder_dim", "decoder_depth", "decoder_num_heads", "prediction_init"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         if self.decoder_dim % self.decoder_num_heads or self.decoder_dim % 4:
