@@ -149,7 +149,7 @@ def test_embeddings_and_scores(outputs):
         assert (found.count, found.res) == (64, (80.0, 80.0))
     table = pd.read_parquet(out / "08_reporting" / "scores.parquet")
     assert set(table["task"]) == {"classify", "segment", "detect_change"}
-    assert set(table["mode"]) == {"finetuned", "knn", "linear_probe", "few_shot"}
+    assert set(table["mode"]) == {"finetuned", "knn", "knn_standardised", "linear_probe", "few_shot"}
     summary = json.loads((out / "08_reporting" / "scores_summary.json").read_text())
     finetuned = table[(table["task"] == "segment") & (table["metric"] == "miou") & (table["model"] == "random")]
     assert summary["segment"]["simulated"]["finetuned"]["miou"]["random"] == pytest.approx(

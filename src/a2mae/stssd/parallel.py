@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import multiprocessing
 import os
@@ -13,6 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -48,6 +51,7 @@ def run_all(
     """
     if not work:
         return
+    function = functools.partial(_on_one_thread, function)
     if dask_scheduler is not None:
         yield from _on_cluster(function, work, dask_scheduler, workers)
         return
@@ -69,6 +73,12 @@ def run_all(
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _on_one_thread(function: Callable[[Work], Result], piece: Work) -> Result:
+    """Matrix products of several threads round otherwise: the same bytes in any worker need one thread each."""
+    with threadpool_limits(1, user_api="blas"):
+        return function(piece)
 
 
 def _context() -> BaseContext:

@@ -23,7 +23,13 @@ PRETRAINED, RANDOM = "pretrained", "random"
 FINETUNED = "finetuned"
 _MANY = 30
 _READINGS = {"knn_query_coarse": "test images coarsened", "knn_both_coarse": "both sides coarsened"}
-_MODES = {"finetuned": "finetuned", "knn": "kNN, frozen", "linear_probe": "linear probe", "few_shot": "few-shot probe"}
+_MODES = {
+    "finetuned": "finetuned",
+    "knn": "kNN, frozen",
+    "knn_standardised": "kNN, frozen, standardised",
+    "linear_probe": "linear probe",
+    "few_shot": "few-shot probe",
+}
 
 
 @dataclass(frozen=True)
