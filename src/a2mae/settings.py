@@ -1,10 +1,10 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
-from a2mae.hooks import DefaultChain, KnownGroups, Lineage, Watch
+from a2mae.hooks import DefaultChain, KnownGroups, Lineage, Watch, WritableOutputs
 
 # Pluggy calls the last first: a mistyped group is named before the chain is read.
 watch = Watch()
-HOOKS = (watch, Lineage(watch), DefaultChain(), KnownGroups())
+HOOKS = (watch, Lineage(watch), DefaultChain(), KnownGroups(), WritableOutputs())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
