@@ -111,6 +111,12 @@ class OutputFolderError(OSError):
     """An output folder cannot be written to."""
 
 
+def local_data_root(context: KedroContext) -> Path | None:
+    """The folder that outputs lie in; None where an environment names none or keeps them elsewhere (`s3://`)."""
+    root = context.config_loader["globals"].get("data_root")
+    return None if root is None or "://" in root else context.project_path / root
+
+
 def stage_of(node: Node) -> str:
     """The pipeline that a node belongs to: its namespace, or the package of its function."""
     stage = node.namespace or node.func.__module__.split(".")[2]
@@ -134,8 +140,7 @@ class Watch:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Remember where the outputs lie."""
-        root = context.config_loader["globals"].get("data_root")
-        self._data_root = None if root is None or "://" in root else context.project_path / root
+        self._data_root = local_data_root(context)
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
@@ -202,8 +207,7 @@ class Lineage:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Remember where the outputs lie."""
-        root = context.config_loader["globals"].get("data_root")
-        self._data_root = None if root is None or "://" in root else context.project_path / root
+        self._data_root = local_data_root(context)
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:

@@ -34,6 +34,20 @@ class Served:
 
 
 @contextlib.contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer on a free port of loopback while the context lasts; gives the root address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
 def serve_files(root: Path) -> Iterator[Served]:
     """Serve a folder while the context lasts."""
 
@@ -80,13 +94,6 @@ def serve_files(root: Path) -> Iterator[Served]:
         def log_message(self, *_: object) -> None:
             """Tests read `Served` instead."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Served(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as url:
+        served = Served(url)
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

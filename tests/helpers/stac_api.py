@@ -10,11 +10,12 @@ import contextlib
 import json
 import operator
 import re
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from helpers.http_server import listening
 
 CONFORMANCE = [
     "https://api.stacspec.org/v1.0.0/core",
@@ -158,13 +159,6 @@ def serve_api(items: list[dict]) -> Iterator[Api]:
         def log_message(self, *_: object) -> None:
             """Tests read `Api.searches` instead."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    api = Api(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as url:
+        api = Api(url)
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

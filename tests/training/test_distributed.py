@@ -22,7 +22,7 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
 def run(run_dir: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "a2mae.training", str(run_dir), *options]
     return subprocess.run(
-        command, env={**environment, **LOOPBACK}, capture_output=True, text=True, check=False, timeout=600
+        command, env={**environment, **LOOPBACK}, capture_output=True, text=True, check=False, timeout=240
     )
 
 

@@ -57,7 +57,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path, store, monkeypat
     make_spec(tmp_path, store, steps=100_000, checkpoint_interval=0, interval=5)
     for name, value in child_environment.items():
         monkeypatch.setenv(name, value)
-    script = "import sys; from pathlib import Path; from a2mae.training.launch import launch; launch(Path(sys.argv[1]))"
+    # A shell starts background commands with SIGINT ignored, and children inherit that; a terminal does not.
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pathlib import Path;"
+        " from a2mae.training.launch import launch; launch(Path(sys.argv[1]))"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as node:

@@ -48,13 +48,7 @@ class A2MAE(Pretrainer):
 
     def __init__(self, config: A2MAEConfig) -> None:
         super().__init__(config)
-        self.decoder = PixelDecoder(
-            config,
-            config.decoder_dim,
-            config.decoder_depth,
-            config.decoder_num_heads,
-            prediction_init=config.prediction_init,
-        )
+        self.decoder = PixelDecoder(config)
 
     def forward(
         self,

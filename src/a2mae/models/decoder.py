@@ -8,24 +8,23 @@ from torch import Tensor, nn
 from a2mae.models.bands import GroupPrediction, WavelengthPrediction
 from a2mae.models.encoder import EncoderConfig, build_blocks, init_weights
 from a2mae.models.masking import Mask
+from a2mae.models.pretrainer import PretrainConfig
 
 
 class PixelDecoder(nn.Module):
     """Predicts the pixels of every patch from the visible tokens (MAE §3; A²-MAE: 512 wide, 8 blocks, 16 heads)."""
 
-    def __init__(
-        self, encoder: EncoderConfig, width: int, depth: int, heads: int, *, prediction_init: float = 1.0
-    ) -> None:
+    def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
-        self.width = width
-        self.embed = nn.Linear(encoder.embed_dim, width)
+        self.width = width = config.decoder_dim
+        self.embed = nn.Linear(config.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = build_blocks(width, depth, heads)
+        self.blocks = build_blocks(width, config.decoder_depth, config.decoder_num_heads)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.pred = _head(encoder, width)
-        init_weights(self, encoder.attention_init)
+        self.pred = _head(config, width)
+        init_weights(self, config.attention_init)
         for parameter in self.pred.parameters():
-            parameter.detach().mul_(prediction_init)
+            parameter.detach().mul_(config.prediction_init)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, encoded: Tensor, mask: Mask, encoding: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:

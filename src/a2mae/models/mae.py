@@ -37,13 +37,7 @@ class MAE(Pretrainer):
 
     def __init__(self, config: MAEConfig) -> None:
         super().__init__(config)
-        self.decoder = PixelDecoder(
-            config,
-            config.decoder_dim,
-            config.decoder_depth,
-            config.decoder_num_heads,
-            prediction_init=config.prediction_init,
-        )
+        self.decoder = PixelDecoder(config)
 
     def forward(
         self,

@@ -59,13 +59,7 @@ class SatMAE(Pretrainer):
 
     def __init__(self, config: SatMAEConfig) -> None:
         super().__init__(config)
-        self.decoder = PixelDecoder(
-            config,
-            config.decoder_dim,
-            config.decoder_depth,
-            config.decoder_num_heads,
-            prediction_init=config.prediction_init,
-        )
+        self.decoder = PixelDecoder(config)
 
     def forward(
         self,

@@ -13,10 +13,10 @@ import torch
 from a2mae.models.checkpoint import CheckpointError, load_encoder, load_strictly, read_config, read_safetensors
 from a2mae.models.checkpoint import save_weights as save_module
 from a2mae.models.encoder import Encoder
-from a2mae.tasks.data import TaskSpec, task_spec_from_dict
+from a2mae.tasks.data import TaskData, TaskSpec, task_spec_from_dict
 from a2mae.tasks.files import write_json
 from a2mae.tasks.finetune import Progress
-from a2mae.tasks.inputs import InputPlan, Normalisation, input_plan_from_dict
+from a2mae.tasks.inputs import InputPlan, Normalisation, input_plan_from_dict, plan_inputs
 from a2mae.tasks.model import TaskModel, head_config_from_dict
 
 
@@ -35,6 +35,23 @@ def encoder_normalisation(directory: Path) -> Normalisation:
 def bands_per_view(encoder: Encoder) -> int | None:
     """How many bands an encoder takes at once; None for any number."""
     return encoder.config.in_chans if encoder.config.bands == "draw3" else None
+
+
+def plan_for_model(
+    data: TaskData, bands: Sequence[str], directory: Path, encoder: Encoder, *, location: bool
+) -> InputPlan:
+    """How task data enters the encoder of a model directory: its bands at a time, its own normalisation.
+
+    Args:
+        data: The task data.
+        bands: Names or common names.
+        directory: Where the encoder came from.
+        encoder: Loaded from it.
+        location: Tell the encoder where an image lies.
+    """
+    return plan_inputs(
+        data, bands, encoder_normalisation(directory), bands_per_view=bands_per_view(encoder), location=location
+    )
 
 
 def random_twin(encoder: Encoder, seed: int) -> Encoder:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from a2mae.models.checkpoint import load_encoder
-from a2mae.tasks.checkpoint import bands_per_view, encoder_normalisation, random_twin
+from a2mae.tasks.checkpoint import plan_for_model, random_twin
 from a2mae.tasks.comparison import Contender
 from a2mae.tasks.data import TaskData
 from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
 from a2mae.tasks.features import EncoderFeatures, histogram_features, pixel_features
 from a2mae.tasks.finetune import predict
-from a2mae.tasks.inputs import TaskInputs, plan_inputs
+from a2mae.tasks.inputs import TaskInputs
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from a2mae.tasks.run import choose_device, finetune_start
-from a2mae.tasks.scores import finetuned_row, score_task
+from a2mae.tasks.scores import score_row, score_task
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,7 @@ class FrozenJudge:
         encoder = load_encoder(model)
         if contender.kind == "random":
             encoder = random_twin(encoder, contender.seed)
-        plan = plan_inputs(
-            self.data,
-            options.bands,
-            encoder_normalisation(model),
-            bands_per_view=bands_per_view(encoder),
-            location=options.location,
-        )
+        plan = plan_for_model(self.data, options.bands, model, encoder, location=options.location)
         candidate = {
             "pixels": Candidate(contender.name, pixel_features),
             "histogram": Candidate(contender.name, histogram_features),
@@ -108,6 +102,6 @@ class FinetuneJudge:
         prediction = predict(found.model, inputs, rows, batch_size=64, device=choose_device(options.device))
         scores = score_task(self.data, rows, prediction, resamples=options.bootstrap, seed=contender.seed)
         return [
-            finetuned_row(self.data.spec, contender.name, metric, score, seed=contender.seed)
+            score_row(self.data.spec, contender.name, "finetuned", metric, score, seed=contender.seed)
             for metric, score in scores.scores.items()
         ]

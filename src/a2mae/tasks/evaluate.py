@@ -18,6 +18,7 @@ from a2mae.tasks.knn import knn_predict
 from a2mae.tasks.metrics import ConfusionCounts, Score, accuracy
 from a2mae.tasks.parameters import EvaluateParameters
 from a2mae.tasks.probe import linear_probe
+from a2mae.tasks.scores import score_row
 
 logger = logging.getLogger(__name__)
 
@@ -173,24 +174,8 @@ class _Judge:
     def _add(
         self, mode: str, metric: str, score: Score, *, gsd_m: float | None = None, seed: int | None = None
     ) -> None:
-        spec = self._data.spec
-        self.rows.append(
-            {
-                "task": spec.task.value,
-                "data": spec.source,
-                "model": self._name,
-                "mode": mode,
-                "metric": metric,
-                "value": score.value,
-                "low": score.low,
-                "high": score.high,
-                "n": score.n,
-                "groups": score.groups,
-                "gsd_m": spec.gsd_m if gsd_m is None else gsd_m,
-                "native_gsd_m": spec.gsd_m,
-                "seed": self._options.seed if seed is None else seed,
-            }
-        )
+        seed = self._options.seed if seed is None else seed
+        self.rows.append(score_row(self._data.spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m))
 
 
 _SPLITS = ("train", "val", "test")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from a2mae.models.checkpoint import load_encoder
-from a2mae.tasks.checkpoint import bands_per_view, encoder_normalisation, random_twin
+from a2mae.tasks.checkpoint import plan_for_model, random_twin
 from a2mae.tasks.data import TaskData
 from a2mae.tasks.data_writer import write_source
 from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
@@ -70,9 +70,7 @@ def evaluate_all(
 def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData) -> list[Row]:
     encoder = load_encoder(pretrained)
     device = choose_device(options.device)
-    width = bands_per_view(encoder)
-    taught = encoder_normalisation(pretrained)
-    plan = plan_inputs(data, options.bands, taught, bands_per_view=width, location=options.location)
+    plan = plan_for_model(data, options.bands, pretrained, encoder, location=options.location)
     inputs = TaskInputs(data, plan)
     rows: list[Row] = []
     for name in options.encoders:
@@ -94,13 +92,7 @@ def _other(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParam
         )
     directory = Path(entry.model)
     encoder = load_encoder(directory)
-    plan = plan_inputs(
-        data,
-        options.bands,
-        encoder_normalisation(directory),
-        bands_per_view=bands_per_view(encoder),
-        location=options.location,
-    )
+    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location)
     features = EncoderFeatures(encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view)
     return Candidate(entry.name, features, encoder.patch_size), plan
 

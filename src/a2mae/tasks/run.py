@@ -13,15 +13,14 @@ from a2mae.models.checkpoint import load_encoder, read_config
 from a2mae.tasks.checkpoint import (
     Finetuned,
     FinetuneRun,
-    bands_per_view,
-    encoder_normalisation,
+    plan_for_model,
     random_twin,
 )
 from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import TaskDataSource
 from a2mae.tasks.finetune import Progress, finetune, predict
 from a2mae.tasks.folders import ClassFolder, layout_named
-from a2mae.tasks.inputs import TaskInputs, plan_inputs
+from a2mae.tasks.inputs import TaskInputs
 from a2mae.tasks.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.pictures import PictureArrays, pictures
@@ -88,13 +87,7 @@ def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, st
     """
     spec = data.spec
     encoder = load_encoder(pretrained)
-    plan = plan_inputs(
-        data,
-        options.bands,
-        encoder_normalisation(pretrained),
-        bands_per_view=bands_per_view(encoder),
-        location=options.location,
-    )
+    plan = plan_for_model(data, options.bands, pretrained, encoder, location=options.location)
     inputs, device = TaskInputs(data, plan), choose_device(options.device)
     train, val = data.rows("train"), data.rows("val")
     recipe = options.finetune

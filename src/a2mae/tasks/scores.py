@@ -164,20 +164,32 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
     return rows
 
 
-def finetuned_row(spec: TaskSpec, model: str, metric: str, score: Score, *, seed: int) -> dict[str, object]:
-    """One row of the score table for a finetuned model."""
+def score_row(
+    spec: TaskSpec, model: str, mode: str, metric: str, score: Score, *, seed: int, gsd_m: float | None = None
+) -> dict[str, object]:
+    """One row of the score table.
+
+    Args:
+        spec: Of the data set.
+        model: Whose score it is.
+        mode: How it was judged: finetuned, kNN, ...
+        metric: What was measured.
+        score: With its interval.
+        seed: Of the judgement.
+        gsd_m: That the images were seen at; the data set's own by default.
+    """
     return {
         "task": spec.task.value,
         "data": spec.source,
         "model": model,
-        "mode": "finetuned",
+        "mode": mode,
         "metric": metric,
         "value": score.value,
         "low": score.low,
         "high": score.high,
         "n": score.n,
         "groups": score.groups,
-        "gsd_m": spec.gsd_m,
+        "gsd_m": spec.gsd_m if gsd_m is None else gsd_m,
         "native_gsd_m": spec.gsd_m,
         "seed": seed,
     }

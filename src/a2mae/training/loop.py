@@ -22,7 +22,7 @@ from a2mae.training.prepare import prepare
 from a2mae.training.progress import METRICS_FILE, TIMING_FILE, Progress, Record
 from a2mae.training.raw import RawBatch
 from a2mae.training.results import finished_identity, write_reconstructions, write_results
-from a2mae.training.samples import BatchDataset, SampleReader, make_loader, next_batch
+from a2mae.training.samples import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
 from a2mae.training.spec import RunSpec
 from a2mae.training.state import capture, full, restore
 from a2mae.training.step import StepTotals, TrainStep, batch_tensors, step_generator
@@ -70,7 +70,8 @@ def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
     fabric = make_fabric(spec)
     trainer = Trainer(fabric, run_dir, spec)
     try:
-        finished = trainer.fit(stop)
+        with dead_loaders_told():
+            finished = trainer.fit(stop)
     except BaseException:
         trainer.tracker.finish({}, failed=True)
         raise

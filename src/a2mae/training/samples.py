@@ -6,6 +6,7 @@ for batch 4,711. Workers are spawned with paths and settings only, and open stor
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,18 +265,40 @@ def next_batch(loader: Iterator[RawBatch]) -> RawBatch:
         loader: An iterator over what `make_loader` gives.
 
     Raises:
-        LoaderDiedError: If a loader process was killed.
+        LoaderDiedError: If the pipe to a loader process broke; see also `dead_loaders_told`.
     """
     try:
         return next(loader)
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # An error raised in a loader process says "Caught ..."; of a killed one there is a broken pipe or its pid.
-        if "Caught " in str(error) or (isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error)):
+    except (ConnectionError, EOFError) as error:
+        if "Caught " in str(error):  # raised in a loader process, which lives
             raise
-        raise LoaderDiedError(
-            f"a loader process ended: {error}. Where it was killed, the system may be out of memory: lower"
-            " 'hardware.workers' or the batch size. Start the run again: it goes on from its newest checkpoint"
-        ) from error
+        raise _died(error) from error
+
+
+@contextlib.contextmanager
+def dead_loaders_told() -> Iterator[None]:
+    """Everything done while loader processes live belongs under this.
+
+    torch tells of a killed loader process from a signal handler: its error comes up at whatever line the main process
+    is, be that in the middle of a checkpoint.
+
+    Raises:
+        LoaderDiedError: If a loader process was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Of a killed loader process the text gives the pid; what was raised in a living one says "Caught ...".
+        if isinstance(error, LoaderDiedError) or "Caught " in str(error) or "DataLoader worker (pid" not in str(error):
+            raise
+        raise _died(error) from error
+
+
+def _died(error: Exception) -> LoaderDiedError:
+    return LoaderDiedError(
+        f"a loader process ended: {error}. Where it was killed, the system may be out of memory: lower"
+        " 'hardware.workers' or the batch size. Start the run again: it goes on from its newest checkpoint"
+    )
 
 
 def _under(window: tuple[float, float, float], height: int, width: int, size: int) -> tuple[int, int, int, int]:
