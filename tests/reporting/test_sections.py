@@ -189,6 +189,32 @@ def test_structure_and_pruning_show_every_figure(inputs):
     assert rows_of(before_after[0]) == {"sets": ("3", "2")} and rows_of(before_after[1]) == {"clusters": ("3",)}
 
 
+def test_years_have_no_thousands(inputs):
+    properties = {"coverage": {"years": [2020, 2023], "months": [1, 12], "pixels": 12_000, "seed": 1234}}
+    (table,) = four_properties(dataclasses.replace(inputs, four_properties=properties)).blocks
+    assert rows_of(table) == {
+        "years": ("2020, 2023",),
+        "months": ("1, 12",),
+        "pixels": ("12,000",),
+        "seed": ("1234",),
+    }
+
+
+def test_entries_that_are_alike_become_a_matrix(inputs):
+    def cluster(before, after):
+        return {"before": before, "after": after, "heterogeneity_median": 0.25, "homogeneous": before > 2}
+
+    few = {"clusters": {"000": cluster(2, 2), "001": cluster(9, 5)}}
+    (table,) = pruning(dataclasses.replace(inputs, prune_report=few)).blocks
+    assert table.columns == ("cluster", "before", "after", "heterogeneity median", "homogeneous")
+    assert rows_of(table) == {"000": ("2", "2", "0.25", "no"), "001": ("9", "5", "0.25", "yes")}
+    assert table.numeric == (1, 2, 3)
+    many = {"clusters": {f"{number:03d}": cluster(number, 1) for number in range(60)}}
+    (table,) = pruning(dataclasses.replace(inputs, prune_report=many)).blocks
+    assert [row[0] for row in table.rows[:2]] == ["059", "058"] and len(table.rows) == 25
+    assert table.rows[-1] == ("the other 36", str(sum(range(36))), "36", "–", "33 yes")
+
+
 def test_provenance_has_the_hashes(inputs):
     rows = rows_of(provenance(inputs).blocks[0])
     assert rows["image-set store, sha256 of its content"] == ("5e" * 32,)

@@ -56,8 +56,13 @@
         modeBarButtonsToRemove: ["select2d", "lasso2d"], displayModeBar: innerWidth > 640 ? "hover" : false,
         showSendToCloud: false, plotlyServerURL: "", // by default plotly offers to upload the chart
       };
-      Plotly.react(element, coloured(figure.data), themed(figure.layout), settings);
+      Plotly.react(element, coloured(figure.data), themed(figure.layout), settings).then(silence);
     }
+  };
+
+  // A chart's name says its finding and the table under it its numbers; plotly's own nameless icons only disturb.
+  const silence = () => {
+    for (const extra of document.querySelectorAll(".modebar, #js-plotly-tester")) extra.setAttribute("aria-hidden", "true");
   };
 
   for (const view of document.querySelectorAll("button[data-view]")) {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Section, Table
 from a2mae.reporting.inputs import ReportInputs
 
 _MAX_LIST = 12
+_MAX_MATRIX = 24
+"""Rows of a matrix; those beyond are added up in one more."""
 
 
 def four_properties(inputs: ReportInputs) -> Section | None:
@@ -20,10 +23,7 @@ def four_properties(inputs: ReportInputs) -> Section | None:
         "The four properties",
         "What a spatial-temporal-spectral structured data set claims to be, measured on this one: several sources,"
         " diverse coverage, unified locations within a set, and heterogeneity within the images.",
-        tuple(
-            Table(_words(name), ("measure", "value"), tuple(rows), numeric=(1,))
-            for name, rows in _groups(inputs.four_properties)
-        ),
+        tuple(_tables(inputs.four_properties)),
     )
 
 
@@ -48,17 +48,57 @@ def _pruning_tables(report: Mapping[str, object]) -> tuple[Table, ...]:
         rows = tuple((name, left.get(name, text.ABSENT), right.get(name, text.ABSENT)) for name in names)
         tables.append(Table("Before and after", ("measure", "before", "after"), rows, numeric=(1, 2)))
         report = {key: value for key, value in report.items() if key not in ("before", "after")}
-    tables += [
-        Table(_words(name), ("measure", "value"), tuple(rows), numeric=(1,)) for name, rows in _groups(report) if rows
-    ]
-    return tuple(tables)
+    return (*tables, *_tables(report))
 
 
-def _groups(report: Mapping[str, object]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Top-level mappings become tables of their own; single values share one."""
-    single = [(_words(key), _value(value)) for key, value in report.items() if not isinstance(value, Mapping)]
-    groups = [(key, list(_flat(value))) for key, value in report.items() if isinstance(value, Mapping)]
-    return ([("overall", single)] if single else []) + groups
+def _tables(report: Mapping[str, object]) -> Iterator[Table]:
+    """Top-level mappings become tables of their own, a matrix where entries are alike; single values share one."""
+    single = [(_words(key), _value(value, key)) for key, value in report.items() if not isinstance(value, Mapping)]
+    if single:
+        yield Table("overall", ("measure", "value"), tuple(single), numeric=(1,))
+    for key, value in report.items():
+        if not isinstance(value, Mapping) or not value:
+            continue
+        if _alike(value):
+            yield _matrix(key, cast("Mapping[str, Mapping[str, object]]", value))
+        else:
+            yield Table(_words(key), ("measure", "value"), tuple(_flat(value)), numeric=(1,))
+
+
+def _alike(report: Mapping[str, object]) -> bool:
+    """Several mappings with the same keys, none of them deeper."""
+    entries = [value for value in report.values() if isinstance(value, Mapping)]
+    return (
+        len(entries) == len(report) > 1
+        and len({tuple(entry) for entry in entries}) == 1
+        and not any(isinstance(value, Mapping) for entry in entries for value in entry.values())
+    )
+
+
+def _matrix(name: str, entries: Mapping[str, Mapping[str, object]]) -> Table:
+    """A row per entry, a column per measure; the largest by the first count where there are many."""
+    columns = list(next(iter(entries.values())))
+    rows = list(entries.items())
+    count = next((column for column in columns if type(rows[0][1][column]) is int), None)
+    rest: list[Mapping[str, object]] = []
+    if len(rows) > _MAX_MATRIX and count is not None:
+        by_count = sorted(rows, key=lambda row: -cast("int", row[1][count]))
+        rows, rest = by_count[:_MAX_MATRIX], [entry for _, entry in by_count[_MAX_MATRIX:]]
+    shown = [(key, *(_value(entry[column], column) for column in columns)) for key, entry in rows]
+    if rest:
+        shown.append(
+            (f"the other {text.count(len(rest))}", *(_sum([entry[column] for entry in rest]) for column in columns))
+        )
+    one = _words(name).removesuffix("s")
+    numeric = tuple(i + 1 for i, column in enumerate(columns) if not isinstance(rows[0][1][column], str | bool))
+    return Table(_words(name), (one, *map(_words, columns)), tuple(shown), numeric=numeric)
+
+
+def _sum(values: Sequence[object]) -> str:
+    """Counts added up; a dash for what has no sum."""
+    if all(isinstance(value, bool) for value in values):
+        return f"{sum(map(bool, values))} yes"
+    return text.count(sum(map(int, cast("list[int]", values)))) if all(type(v) is int for v in values) else text.ABSENT
 
 
 def _flat(report: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -67,23 +107,23 @@ def _flat(report: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}: ")
         else:
-            yield name, _value(value)
+            yield name, _value(value, str(key))
 
 
 def _words(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _value(value: object) -> str:
+def _value(value: object, key: str = "") -> str:
     if value is None:
         return text.ABSENT
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return text.count(value)
+        return str(value) if key.endswith(("year", "years", "seed")) else text.count(value)
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        shown = ", ".join(_value(item) for item in value[:_MAX_LIST])
+        shown = ", ".join(_value(item, key) for item in value[:_MAX_LIST])
         return shown + (f" … ({len(value)})" if len(value) > _MAX_LIST else "")
     return str(value)
