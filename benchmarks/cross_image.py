@@ -137,6 +137,8 @@ def train_model(sets: torch.Tensor, masking: str, steps: int) -> torch.nn.Module
         decoder_depth=1,
         encoding="own",
         masking=masking,
+        attention_init="similar",
+        prediction_init=0.05,
     ).to(sets.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)

@@ -8,7 +8,8 @@ AdamW. The loss of both is checked to be the same.
 
     ours        what training runs: fused attention, fused AdamW, encodings of the whole batch; bf16 autocast on a GPU
     released    OUR RE-STATEMENT of how the released code computes (its repository is not here): fp32, attention as two
-                products and a softmax, AdamW tensor by tensor, encodings sample by sample. Same architecture and losses
+                products and a softmax, AdamW tensor by tensor, encodings sample by sample, torch's convolutions on
+                maps with bands first. Same architecture and losses
 
 On a GPU with --compile a third side is ours under torch.compile. MFU is of the device's dense bf16 peak on a GPU, and
 of this machine's own large matrix product (fp32, same threads) on a CPU; recomputation is not counted. --processes
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model, encodings
+from a2mae.models.convolutions import GroupSums, Pointwise, Upsample
 from a2mae.training.throughput import peak_flops
 
 NAMES = {"a2mae": "a2mae_vit_large_patch16", "scale_mae": "scale_mae_vit_large_patch16", "mae": "mae_vit_base_patch16"}
@@ -92,7 +94,8 @@ def time_model(
     torch.manual_seed(0)
     model = create_model(NAMES[name], **options).to(device)
     batch = make_batch(name, batch_size, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    # At rate 0 AdamW computes what it always does, and both sides keep seeing the same weights.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     flops = count_flops(name, options) * batch_size
     sides: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: step(model, model, batch, optimizer, bf16=device.type == "cuda"),
@@ -155,7 +158,7 @@ def step(
 
 def as_released(model: Pretrainer, batch: ImageSetBatch, optimizer: torch.optim.Optimizer) -> Tensor:
     """The same step as the released code computes it."""
-    with attention_by_hand(model), encodings_one_by_one():
+    with attention_by_hand(model), convolutions_by_torch(model), encodings_one_by_one():
         for group in optimizer.param_groups:
             group["fused"], group["foreach"] = False, False
         try:
@@ -176,6 +179,20 @@ def attention_by_hand(model: nn.Module) -> Iterator[None]:
     finally:
         for module in changed:
             module.fused_attn = True
+
+
+@contextlib.contextmanager
+def convolutions_by_torch(model: nn.Module) -> Iterator[None]:
+    """The decoder's convolutions as the layers they derive from compute them."""
+    changed = [module for module in model.modules() if isinstance(module, (Pointwise, Upsample, GroupSums))]
+    for module in changed:
+        layer = type(module).__base__
+        module.forward = lambda maps, module=module, layer=layer: layer.forward(module, maps.contiguous())
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from a2mae.models.convolutions import GroupSums, Pointwise, Upsample
 from a2mae.models.encoder import EncoderConfig, build_blocks, init_weights
 from a2mae.models.encodings import sincos_2d
 from a2mae.models.masking import Mask
@@ -34,11 +35,11 @@ class ConvBlock(nn.Module):
         hidden = width // 2
         self.convs = nn.Sequential(
             nn.GELU(),
-            nn.Conv2d(width, hidden, 3, padding=1, groups=hidden),
+            GroupSums(width, hidden),
             nn.GELU(),
-            nn.Conv2d(hidden, width, 1),
+            Pointwise(hidden, width),
         )
-        self.residual = nn.Conv2d(width, width, 1)
+        self.residual = Pointwise(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, width, H, W)` to the same."""
@@ -52,17 +53,17 @@ class LaplacianHead(nn.Module):
     def __init__(self, width: int, out_chans: int, patch_size: int) -> None:
         super().__init__()
         first = patch_size // 4  # 4 at patch 16, then 2
-        self.proj = nn.Conv2d(width, width, 1)
+        self.proj = Pointwise(width, width)
         self.conv_blocks = nn.ModuleList([ConvBlock(width), ConvBlock(width)])
         self.pred = nn.Sequential(
             ChannelNorm(width),
-            nn.ConvTranspose2d(width, width // 2, first, stride=first),
+            Upsample(width, width // 2, first),
             nn.GELU(),
-            nn.Conv2d(width // 2, width // 4, 3, padding=1, groups=width // 4),
+            GroupSums(width // 2, width // 4),
             nn.GELU(),
-            nn.Conv2d(width // 4, width // 2, 1),
+            Pointwise(width // 4, width // 2),
             nn.GELU(),
-            nn.ConvTranspose2d(width // 2, out_chans, 2, stride=2),  # no activation on the output
+            Upsample(width // 2, out_chans, 2),  # no activation on the output
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,12 +81,12 @@ class Pyramid(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fpn1 = nn.Sequential(
-            nn.ConvTranspose2d(width, width, 2, stride=2),
+            Upsample(width, width, 2),
             ChannelNorm(width),
             nn.GELU(),
-            nn.ConvTranspose2d(width, width, 2, stride=2),
+            Upsample(width, width, 2),
         )
-        self.fpn2 = nn.Sequential(nn.ConvTranspose2d(width, width, 2, stride=2))
+        self.fpn2 = nn.Sequential(Upsample(width, width, 2))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, width, h, w)` to maps of 2h x 2w and 4h x 4w."""
@@ -125,7 +126,7 @@ class LaplacianDecoder(nn.Module):
         x = (x + sincos_2d(grid, ratio, self.width).to(x.dtype))[:, 0]  # (B, N, Dd)
         for block in self.blocks:
             x = block(x)
-        x = torch.unflatten(self.norm(x).transpose(1, 2), 2, grid)  # (B, Dd, h, w)
+        x = torch.unflatten(self.norm(x).transpose(1, 2), 2, grid)  # (B, Dd, h, w), channels last in memory
         double, quadruple = self.fpn(x)
         return self.fcn_low(double), self.fcn_high(quadruple)
 
