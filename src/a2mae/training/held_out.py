@@ -75,7 +75,7 @@ class HeldOut:
 
     @torch.no_grad()
     def features(self, model: Pretrainer) -> Tensor:
-        """The CLS feature of each fixed image, the place not told, `(n, D)` float32."""
+        """Each fixed image's mean patch token, which `evaluate` reads too, the place not told, `(n, D)` float32."""
         parts = []
         for start in range(0, len(self._images.index), _CHUNK):
             raw = self._to_device(self._images[start : start + _CHUNK])
@@ -88,7 +88,7 @@ class HeldOut:
                 sensor_id=batch.sensor_id[:, 0],
                 wavelength_nm=batch.wavelength_nm[:, 0],
             )
-            parts.append(tokens[:, 0].float())
+            parts.append(tokens[:, 1:].mean(1).float())
         return torch.cat(parts)
 
     def same_place_accuracy(self, features: Tensor) -> float | None:
