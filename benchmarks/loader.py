@@ -10,7 +10,7 @@ footprints, and every side's pixels are checked to be the same.
     rasterio    windows of the GeoTIFFs, every file kept open
     torchgeo    the same windows through torchgeo's RasterDataset, one per sensor
 
-GDAL's block cache is bounded at 64 MB: an archive does not fit into it. Then: memory of a loader process over 20
+GDAL's block cache is bounded at 64 MB: an archive does not fit into it. Then: memory of a loader process over 60
 epochs; the same at 100 times the sets (the shards hard-linked 100 times: rows, shard files and index grow, the page
 cache does not); and steps of a ViT-S from the store and from memory in turn. Ratios are of CPU time, so that a shared
 machine does not decide them; samples/s are of the clock.
@@ -104,7 +104,7 @@ def main() -> None:
                     sides[name], 2, steps=40 if name != "store" else 400
                 )
                 print(f"  {name:9s} two workers {rate:8.0f}/s")
-        slope, start = memory_slope(run_dir, spec, epochs=5 if quick else 20)
+        slope, start = memory_slope(run_dir, spec, epochs=5 if quick else 60)
         results["worker_kib_per_epoch"] = slope
         print(f"\nmemory of a loader process: {start:.0f} MiB of its own, {slope:+.1f} KiB per epoch")
         times = 10 if quick else 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -76,14 +77,28 @@ def test_another_layout_is_left_to_zarr(tmp_path: Path) -> None:
     assert open_shards(tmp_path) is None
 
 
-def test_few_shards_stay_open(both, monkeypatch: pytest.MonkeyPatch) -> None:
-    direct, array = both
-    monkeypatch.setattr(shards, "_SHARDS_OPEN", 1)
+def test_few_shards_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_SHARDS_OPEN", (1, 1))
+    array = write(tmp_path, (1, 1, 20, 36))
+    direct = open_shards(tmp_path)
+    assert direct is not None
     out = np.empty((1, 20, 36), np.uint16)
     for row in (0, 4, 2, 0, 4):
         direct.read(row, (2,), (0, 20, 0, 36), out)
         np.testing.assert_array_equal(out[0], array[row, 2])
-        assert len(direct._open) <= 3  # those of the other tests leave one by one
+        assert len(direct._open) == 1
+
+
+def test_shards_leave_files_for_others_to_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        found = []
+        for allowed in (256, 2048):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            found.append(shards._shards_at_once())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == [64, 128]
 
 
 @pytest.mark.parametrize("damage", ["index", "cut", "header", "chunk"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import threading
 from collections import OrderedDict
@@ -24,7 +25,8 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 _ABSENT = 2**64 - 1  # offset of a chunk that holds only fill values
-_SHARDS_OPEN = 256  # per array: a file descriptor and an index of some kilobytes each
+_SHARDS_OPEN = (64, 4096)  # per array, fewest and most: a file descriptor and an index of some kilobytes each
+_ARRAYS = 16  # so many arrays, two per sensor, may use up the files that the system lets this process open
 _HEADER_BYTES = 16
 
 
@@ -77,7 +79,7 @@ class ZarrReader:
 class Shard:
     """One open shard file and where its chunks lie."""
 
-    def __init__(self, path: Path, chunks: int) -> None:
+    def __init__(self, path: str, chunks: int) -> None:
         """Open a shard and read the index at its end.
 
         Args:
@@ -111,8 +113,10 @@ class ShardedArray:
 
     def __init__(self, folder: Path, layout: _Layout) -> None:
         """Use `open_shards`."""
-        self._folder, self._layout = folder, layout
+        self._layout = layout
         self.dtype = layout.fill.dtype
+        self._prefix, self._suffix = f"{folder}/c/", "/0" * layout.inner_axes
+        self._at_once = _shards_at_once()
         self._open: OrderedDict[int, Shard | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -152,7 +156,7 @@ class ShardedArray:
                     target[k] = chunks[group][member, ys[0] - top : ys[1] - top, xs[0] - left : xs[1] - left]
 
     def _decode(self, shard: Shard | None, number: int, out: NDArray[np.generic]) -> None:
-        offset, length = (_ABSENT, 0) if shard is None else (int(value) for value in shard.index[number])
+        offset, length = (_ABSENT, 0) if shard is None else shard.index[number].tolist()
         if shard is None or offset == _ABSENT:
             out[...] = self._layout.fill
             return
@@ -171,15 +175,21 @@ class ShardedArray:
                 self._open.move_to_end(number)
                 return self._open[number]
             layout = self._layout
-            path = self._folder / "c" / str(number) / "/".join("0" * layout.inner_axes)
+            path = f"{self._prefix}{number}{self._suffix}"
             try:
                 shard = Shard(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2])
             except FileNotFoundError:
                 shard = None  # holds only fill values: Zarr writes no file then
             self._open[number] = shard
-            if len(self._open) > _SHARDS_OPEN:
+            if len(self._open) > self._at_once:
                 self._open.popitem(last=False)
             return shard
+
+
+def _shards_at_once() -> int:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fewest, most = _SHARDS_OPEN
+    return most if allowed == resource.RLIM_INFINITY else min(max(allowed // _ARRAYS, fewest), most)
 
 
 @dataclass(frozen=True)

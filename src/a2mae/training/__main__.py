@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from a2mae.training.spec import read_spec, write_json
 from a2mae.training.stopping import StopRequest
 
 ERROR_FILE = "error.json"
+_OPEN_FILES = 65_536
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     run_dir: Path = options.run_dir
     stop = StopRequest()
     stop.install()
+    _allow_open_files()
     if run_dir.is_dir():
         (run_dir / ERROR_FILE).unlink(missing_ok=True)
     try:
@@ -66,6 +69,14 @@ def main(arguments: list[str] | None = None) -> int:
         if run_dir.is_dir() and not (run_dir / ERROR_FILE).exists():
             write_json(run_dir / ERROR_FILE, {"type": type(error).__name__, "message": str(error), "rank": int(rank)})
         return 1
+
+
+def _allow_open_files() -> None:
+    """As many files as the system lets a process have: of a large store, every shard that stays open is read faster."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":
