@@ -22,7 +22,7 @@ def paths(stage: dict, key: str) -> set[str]:
 
 
 def produced(stage: dict) -> set[str]:
-    return paths(stage, "outs") | paths(stage, "metrics")
+    return paths(stage, "outs") | paths(stage, "metrics") | paths(stage, "plots")
 
 
 def test_is_current():

@@ -3,7 +3,11 @@
 Nothing is declared twice: a stage's inputs, outputs and parameters are those of its Kedro pipeline, the paths are the
 catalog's, and the code it depends on is what its nodes import. What the catalog cannot say by itself stands in an
 entry's `metadata: dvc:` (`out`: track this folder instead; `persist`: keep what a stopped run left; `kind`: `metrics`,
-or `untracked` for what another entry tracks).
+`plots`, or `untracked` for what another entry tracks).
+
+Metrics lie in DVC's cache like every other output (no `cache: false`): git does not see what the stages write, so
+`kedro run` leaves a clean repository, and `dvc metrics diff` finds the numbers of a commit through its `dvc.lock`.
+Plots are pictures: DVC's page of them holds no script, so it opens without a network.
 """
 
 from __future__ import annotations
@@ -29,7 +33,6 @@ HEADER = """\
 # Written by `make dvc` (python -m a2mae.dvc) from the pipeline registry, the catalog and the nodes' imports: do not
 # edit, a test holds it against them. `make repro` runs it.
 """
-CURVES = "06_models/pretrain/run/metrics.csv"
 
 
 class StaleDvcError(RuntimeError):
@@ -53,16 +56,14 @@ def dvc_yaml(root: Path) -> str:
     catalog = context.catalog  # made anew each time it is asked for
     assert isinstance(catalog, DataCatalog)
     stages = {stage: _stage(stage, pipelines[stage], catalog, root, Path(data_root)) for stage in chain}
-    curves = f"{data_root}/{CURVES}"
-    plots = [{"pretraining loss": {"x": {curves: "step"}, "y": {curves: "loss"}}}] if "pretrain" in chain else []
-    content: dict[str, object] = {"stages": stages} | ({"plots": plots} if plots else {})
+    content: dict[str, object] = {"stages": stages}
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
 
 
 def _stage(name: str, pipeline: Pipeline, catalog: DataCatalog, root: Path, data_root: Path) -> dict[str, object]:
     deps: list[object] = []
     outs: list[object] = []
-    metrics: list[object] = []
+    special: dict[str, list[object]] = {"metrics": [], "plots": []}
     for dataset in sorted(pipeline.inputs()):
         entry = _tracked(dataset, catalog, root)
         if entry is not None:
@@ -72,7 +73,7 @@ def _stage(name: str, pipeline: Pipeline, catalog: DataCatalog, root: Path, data
         if entry is not None:
             path, notes = entry
             out: object = {path: {"persist": True}} if notes.get("persist") else path
-            (metrics if notes.get("kind") == "metrics" else outs).append(out)
+            special.get(str(notes.get("kind")), outs).append(out)
     records = [record_path(data_root, node.name) for node in pipeline.nodes]
     if "scenes" in pipeline.all_outputs():
         records.append(records[0].with_name(SOURCES_FILE))
@@ -81,7 +82,7 @@ def _stage(name: str, pipeline: Pipeline, catalog: DataCatalog, root: Path, data
     stage["deps"] = [*_unique(deps), *code_of(f"a2mae.pipelines.{name}", root / "src")]
     stage["params"] = _params(pipeline, root)
     stage["outs"] = _unique(outs)
-    stage["metrics"] = _unique(metrics)
+    stage |= {kind: _unique(found) for kind, found in special.items()}
     return {key: value for key, value in stage.items() if value}
 
 

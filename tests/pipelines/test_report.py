@@ -12,7 +12,8 @@ from a2mae.io.html_page import HtmlPageDataset
 from a2mae.pipelines.report.parameters import ReportParameters
 from a2mae.pipelines.report.pipeline import create_pipeline
 
-OPTIONS = {"title": "Mine", "sets": 1, "reconstructions": 1, "examples": 1, "picture_px": 32}
+CARD = {"model_name": "m", "dataset_name": "d", "licence": "other"}
+OPTIONS = {"title": "Mine", "sets": 1, "reconstructions": 1, "examples": 1, "picture_px": 32, "card": CARD}
 
 
 @pytest.fixture
@@ -39,8 +40,10 @@ def test_inputs_are_those_of_the_chain():
         "locations",
         "refused_scenes",
     }
-    (whole,) = create_pipeline().nodes
-    assert {"simulation", "classify.metrics", "scores", "embeddings"} <= set(whole.inputs)
+    whole = {node.name: node for node in create_pipeline().nodes}
+    assert set(whole) == {"build_report", "write_model_card", "write_dataset_card", "picture_of_curves"}
+    for name in ("build_report", "write_model_card"):
+        assert {"simulation", "classify.metrics", "scores", "embeddings"} <= set(whole[name].inputs)
 
 
 def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
@@ -66,7 +69,9 @@ def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
     assert HtmlPageDataset(filepath=str(page)).load() == text
 
 
-@pytest.mark.parametrize("change", [{"picture_px": 2}, {"title": ""}, {"sets": -1}, {"sts": 3}])
+@pytest.mark.parametrize(
+    "change", [{"picture_px": 2}, {"title": ""}, {"sets": -1}, {"sts": 3}, {"card": CARD | {"licence": "My own!"}}]
+)
 def test_parameters_out_of_range_or_mistyped_are_refused(change):
     with pytest.raises(ValidationError):
         ReportParameters(**{**OPTIONS, **change})

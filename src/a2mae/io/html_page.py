@@ -1,4 +1,4 @@
-"""A dataset for one HTML page, written whole or not at all."""
+"""Datasets for one HTML page and one Markdown page, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,3 +36,7 @@ class HtmlPageDataset(AbstractDataset[str, str]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
+
+
+class MarkdownDataset(HtmlPageDataset):
+    """UTF-8 Markdown on local disk."""

@@ -1,4 +1,4 @@
-"""The report's node: hands the chain's outputs to `a2mae.reporting`."""
+"""The report's nodes: hand the chain's outputs to `a2mae.reporting`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from a2mae.pipelines.report.parameters import ReportParameters
 
 if TYPE_CHECKING:  # of a helper only: the node's own annotations must resolve, or its parameters are not validated
     import pandas as pd
+
+    from a2mae.reporting.cards import CardText
+    from a2mae.reporting.inputs import ReportInputs
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,49 @@ def build_report(
         The page as HTML.
     """
     from a2mae.reporting import page
+
+    html = page.build(_inputs(options, chain, configuration, outputs))
+    logger.info("report: %d sections, %.1f MB", html.count('class="chapter"'), len(html.encode("utf-8")) / 1e6)
+    return html
+
+
+def write_model_card(
+    options: ReportParameters,
+    chain: list[str],
+    configuration: Mapping[str, object],
+    **outputs: Any,  # noqa: ANN401 (as above)
+) -> str:
+    """Describe the pretrained model in Markdown; arguments as `build_report`."""
+    from a2mae.reporting.cards import model_card
+
+    card = model_card(_inputs(options, chain, configuration, outputs), _card_text(options))
+    assert card is not None, "the pipeline has this node only where a model is trained"
+    return card
+
+
+def write_dataset_card(
+    options: ReportParameters,
+    chain: list[str],
+    configuration: Mapping[str, object],
+    **outputs: Any,  # noqa: ANN401 (as above)
+) -> str:
+    """Describe the image sets in Markdown; arguments as `build_report`."""
+    from a2mae.reporting.cards import dataset_card
+
+    card = dataset_card(_inputs(options, chain, configuration, outputs), _card_text(options))
+    assert card is not None, "the pipeline has this node only where image sets are built"
+    return card
+
+
+def _card_text(options: ReportParameters) -> CardText:
+    from a2mae.reporting.cards import CardText
+
+    return CardText(**options.card.model_dump())
+
+
+def _inputs(
+    options: ReportParameters, chain: list[str], configuration: Mapping[str, object], outputs: Mapping[str, Any]
+) -> ReportInputs:
     from a2mae.reporting.inputs import Limits, ReportInputs, TaskInputs
 
     tasks = tuple(
@@ -45,7 +91,7 @@ def build_report(
         for task in TASKS
         if f"{task}_metrics" in outputs
     )
-    inputs = ReportInputs(
+    return ReportInputs(
         title=options.title,
         stages=tuple(chain),
         configuration=_plain(configuration),
@@ -66,9 +112,23 @@ def build_report(
         scores=outputs.get("scores"),
         embeddings=outputs.get("embeddings"),
     )
-    html = page.build(inputs)
-    logger.info("report: %d sections, %.1f MB", html.count('class="chapter"'), len(html.encode("utf-8")) / 1e6)
-    return html
+
+
+def picture_of_curves(pretrain_curves: object) -> bytes:
+    """Draw the training's curves.
+
+    Args:
+        pretrain_curves: One row per log interval (DataFrame).
+
+    Returns:
+        A PNG.
+    """
+    import pandas as pd
+
+    from a2mae.reporting.curves import draw_curves
+
+    assert isinstance(pretrain_curves, pd.DataFrame)
+    return draw_curves(pretrain_curves)
 
 
 def _true_shifts(manifest: Mapping[str, Any] | None, folder: Path | None) -> pd.DataFrame | None:

@@ -1,4 +1,4 @@
-"""The report pipeline: one node that waits for every stage of the chain."""
+"""The report pipeline: the page, the cards of model and data set, and the curves as a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from kedro.pipeline import Pipeline, node
 
-from a2mae.pipelines.report.nodes import build_report
+from a2mae.pipelines.report.nodes import (
+    build_report,
+    picture_of_curves,
+    write_dataset_card,
+    write_model_card,
+)
 
 OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
     "simulate": ("simulation",),
@@ -35,4 +40,22 @@ def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
     shown = [name for stage in chain for name in (*OUTPUTS_SHOWN.get(stage, ()), *FOLDERS.get(stage, ()))]
     inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
     inputs |= {name.replace(".", "_"): name for name in shown}
-    return Pipeline([node(build_report, inputs=inputs, outputs="report", name="build_report", tags="report")])
+    nodes = [node(build_report, inputs=inputs, outputs="report", name="build_report", tags="report")]
+    if "prune" in chain:
+        nodes.append(
+            node(write_dataset_card, inputs=inputs, outputs="dataset_card", name="write_dataset_card", tags="report")
+        )
+    if "pretrain" in chain:
+        nodes.append(
+            node(write_model_card, inputs=inputs, outputs="model_card", name="write_model_card", tags="report")
+        )
+        nodes.append(
+            node(
+                picture_of_curves,
+                inputs="pretrain_curves",
+                outputs="pretrain_curves_picture",
+                name="picture_of_curves",
+                tags="report",
+            )
+        )
+    return Pipeline(nodes)
