@@ -8,7 +8,7 @@ export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo viz repro dvc test test-slow lint format types lock clean
+.PHONY: help install demo viz viz-page repro dvc test test-slow lint format types lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -30,6 +30,9 @@ demo: install ## run the whole chain on the simulated Earth
 
 viz: install ## serve the DAG on http://127.0.0.1:4141
 	$(BIN)/kedro viz run --no-browser
+
+viz-page: install ## the DAG as a page in build/ that needs no network: for any web server
+	$(BIN)/python -m a2mae.viz
 
 repro: install ## the same chain through DVC: only what changed is run again
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro

@@ -4,10 +4,12 @@ import functools
 import http.server
 import json
 import threading
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from a2mae.viz import without_outside
 from helpers.browser import BROWSER, browser
 from helpers.built_world import write_store
 from helpers.checkout import changes, checkout, run
@@ -22,8 +24,8 @@ def built(tmp_path_factory):
     image = (np.full((len(SENTINEL2.bands), 16, 16), 900, np.uint16), np.ones((16, 16), bool))
     write_store(clone / "data/03_primary/stssd.zarr", {SENTINEL2.id: [image] * 3})
     log = folder / "sockets.log"
-    done = run(clone, "kedro", "viz", "build", "--include-previews", socket_log=log, timeout=280)
-    assert "Success" in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
+    done = run(clone, "python", "-m", "a2mae.viz", socket_log=log, timeout=280)
+    assert done.returncode == 0 and "index.html" in done.stdout, (done.stdout + done.stderr)[-2000:]
     return clone, log
 
 
@@ -52,6 +54,32 @@ def test_nodes_have_names_tags_and_docstrings(built):
         assert '"""' in told["code"], node["name"]
 
 
+def test_no_page_asks_another_host(built):
+    pages = sorted((built[0] / "build").glob("*.html"))
+    assert pages and not [page.name for page in pages if "http" in page.read_text("utf-8").split("<body")[0]]
+
+
+def test_what_comes_from_elsewhere_is_taken_out_and_nothing_else():
+    page = """<head>
+  <link rel="icon" href="./favicon.ico" />
+  <link
+    href="https://fonts.example/css2?family=Inter"
+    rel="stylesheet"
+  />
+  <script src="http://elsewhere.example/a.js"></script>
+  <script type="module" src="./assets/index.js"></script>
+</head>
+"""
+    assert (
+        without_outside(page)
+        == """<head>
+  <link rel="icon" href="./favicon.ico" />
+  <script type="module" src="./assets/index.js"></script>
+</head>
+"""
+    )
+
+
 @pytest.mark.slow  # a large page in a browser without a GPU
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_a_clicked_node_shows_its_preview_and_its_code(built):
@@ -70,6 +98,8 @@ def test_a_clicked_node_shows_its_preview_and_its_code(built):
             page.click_until(f'.pipeline-node[data-id="{ids(clone)["ingest"]}"]', f"{title} === 'ingest'")
             page.click("label[for=pipeline-toggle-input-code]")
             page.wait("document.querySelector('.pipeline-metadata-code__code')?.textContent.includes('def ingest')")
+            hosts = {urlsplit(url).hostname for url in page.requests if url.startswith("http")}
+            assert hosts == {"127.0.0.1"}, "the page asks nobody else"
     finally:
         server.shutdown()
         server.server_close()
