@@ -339,6 +339,26 @@ def test_memory_does_not_grow_with_the_raster(encoder, plan, tmp_path):
     assert peaks[1024] - peaks[128] < held_if_whole / 4
 
 
+def test_a_strip_of_a_wide_raster_is_read_in_pieces(tmp_path):
+    """Resampling takes a matrix of the window's width squared: 8,000 columns at once took 256 MB for it."""
+    import tracemalloc
+
+    counts = seen(np.random.default_rng(0), np.random.default_rng(1).integers(0, 3, (40, 8000)).astype(np.uint8))
+    counts[:, :, 3000:3100] = 0
+    raster = raster_from_file(write_raster(tmp_path / "wide.tif", counts), SENTINEL2, RGB)
+    with RasterWindows(raster) as windows:
+        tracemalloc.start()
+        pixels, valid = windows.read(5, 100, 30, 8000)  # past the right edge
+        peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+        tracemalloc.stop()
+        for column in (480, 2950, 7800):  # over the border of two pieces, into nodata, over the edge
+            part, seen_there = windows.read(5, 100 + column, 30, 200)
+            np.testing.assert_allclose(pixels[:, :, column : column + 200], part[:, :, : 8000 - column], atol=1e-6)
+            np.testing.assert_array_equal(valid[:, column : column + 200], seen_there[:, : 8000 - column])
+    assert not valid[:, 2900:3000].any() and not valid[:, 7900:].any() and valid.sum() == 30 * 7800
+    assert peak_mb < 40
+
+
 def test_saved_encoder_feeds_the_default_stage(encoder, tmp_path, scene):
     """`EmbeddingSource` on a named raster, as the stage runs it."""
     from a2mae.tasks.parameters import EmbedParameters

@@ -42,13 +42,15 @@ class DataParameters(Parameters):
 
     folder: str | None = Field(
         None,
-        description="a folder per class; images/ with masks/ or labels/; A/ B/ label/; a data set's root; null: none",
+        description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; a data set's root",
     )
     dataset: str | None = Field(None, description="a benchmark by torchgeo's class name, which lies in `folder`")
     format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
     file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: all of the format's")
     gsd_m: float | None = Field(None, gt=0, description="metres per pixel; null: the format's")
-    class_names: tuple[str, ...] = Field((), description="segmentation: what the masks' values 0, 1, … stand for")
+    class_names: tuple[str, ...] = Field(
+        (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
+    )
     class_property: str = Field("class", description="segmentation: a GeoJSON feature's property with its class name")
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
     simulated: SimulatedDataParameters = Field(

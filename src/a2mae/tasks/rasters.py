@@ -28,6 +28,7 @@ from a2mae.tasks.data import TaskDataError
 from a2mae.tasks.files import write_json
 
 BLOCK = 256
+_PIECE_PX = 512
 REFLECTANCE_LIMIT = 2.0
 """A median above this is no reflectance: the raster holds other units than its sensor says."""
 
@@ -227,21 +228,28 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
         rows, columns = self._raster.shape
         pixels = np.zeros((len(self._raster.assets), height, width), np.float32)
         valid = np.zeros((height, width), bool)
-        inside_rows, inside_columns = min(height, rows - row), min(width, columns - column)
-        if inside_rows > 0 and inside_columns > 0:
-            window = self._raster.grid[row : row + inside_rows, column : column + inside_columns]
-            found = self._reader.read(self._raster.assets, window)
-            seen = np.isfinite(found).all(axis=0)
-            for assets in self._raster.below:
-                if seen.all():
-                    break
-                under = self._reader.read(assets, window)
-                fills = ~seen & np.isfinite(under).all(axis=0)
-                found[:, fills] = under[:, fills]
-                seen |= fills
-            valid[:inside_rows, :inside_columns] = seen
-            pixels[:, :inside_rows, :inside_columns] = np.where(seen, found, np.float32(0))
+        # In pieces: resampling takes a matrix of the target's by the source's width.
+        for top in range(row, min(row + height, rows), _PIECE_PX):
+            for left in range(column, min(column + width, columns), _PIECE_PX):
+                bottom, right = (
+                    min(first + _PIECE_PX, end, side)
+                    for first, end, side in ((top, row + height, rows), (left, column + width, columns))
+                )
+                place = np.s_[top - row : bottom - row, left - column : right - column]
+                pixels[:, *place], valid[place] = self._piece(self._raster.grid[top:bottom, left:right])
         return pixels, valid
+
+    def _piece(self, window: GeoBox) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        found = self._reader.read(self._raster.assets, window)
+        seen = np.asarray(np.isfinite(found).all(axis=0))
+        for assets in self._raster.below:
+            if seen.all():
+                break
+            under = self._reader.read(assets, window)
+            fills = ~seen & np.isfinite(under).all(axis=0)
+            found[:, fills] = under[:, fills]
+            seen |= fills
+        return np.where(seen, found, np.float32(0)), seen
 
 
 class StripWriter:

@@ -21,6 +21,7 @@ from a2mae.tasks.data_writer import TaskDataSource
 from a2mae.tasks.finetune import Progress, finetune, predict
 from a2mae.tasks.folders import ClassFolder, layout_named
 from a2mae.tasks.inputs import TaskInputs
+from a2mae.tasks.label_tables import LABELS_FILE, label_table
 from a2mae.tasks.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.pictures import PictureArrays, pictures
@@ -62,6 +63,8 @@ def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDa
     if found.folder is not None:
         folder = Path(found.folder)
         layout = layout_named(found.format, gsd_m=found.gsd_m, bands=found.file_bands)
+        if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
+            return label_table(folder, layout, found.class_names, chip_px=found.chip_px)
         if task is Task.CLASSIFY:
             return ClassFolder(folder, layout)
         if task is Task.DETECT_CHANGE:

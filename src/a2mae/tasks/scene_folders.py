@@ -43,7 +43,7 @@ class FolderLabels:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Picture:
     """A file as read: stored numbers `(C, H, W)`, where they are valid, and where it lies (None: nowhere)."""
 
     pixels: npt.NDArray[Any]
@@ -61,7 +61,7 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
     Raises:
         TaskDataError: If folders are absent, or an image has no label or a label no image; all are named.
     """
-    spec = _spec(Task.SEGMENT, folder, layout, labels.class_names, ())
+    spec = folder_spec(Task.SEGMENT, folder, layout, labels.class_names, ())
 
     def scenes(skipped: Skipped) -> Iterator[LabelledScene]:
         for split, root in _roots(folder, "images"):
@@ -74,7 +74,7 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
                 except (RasterioError, OSError, json.JSONDecodeError) as error:
                     skipped.lines.append(f"{image.relative_to(folder)}: {error}")
                     continue
-                yield _scene(name, split, [picture], target)
+                yield scene_of(name, split, [picture], target)
 
     for _, root in _roots(folder, "images"):  # a missing label is told before hours of reading
         _with_labels(root)
@@ -87,7 +87,7 @@ def pair_folder(folder: Path, layout: FolderFormat, *, chip_px: int | None) -> L
     Raises:
         TaskDataError: If folders are absent, or a date or label is missing; all are named.
     """
-    spec = _spec(Task.DETECT_CHANGE, folder, layout, ("unchanged", "changed"), CHANGE_COLORS)
+    spec = folder_spec(Task.DETECT_CHANGE, folder, layout, ("unchanged", "changed"), CHANGE_COLORS)
 
     def scenes(skipped: Skipped) -> Iterator[LabelledScene]:
         for split, root in _roots(folder, "A"):
@@ -104,7 +104,7 @@ def pair_folder(folder: Path, layout: FolderFormat, *, chip_px: int | None) -> L
                 values = np.unique(target)
                 if set(values.tolist()) <= {0, 255}:  # a picture of black and white; 255 is "ignored" nowhere else
                     target = (target == 255).astype(np.uint8)
-                yield _scene(name, split, [first, second], target)
+                yield scene_of(name, split, [first, second], target)
 
     for _, root in _roots(folder, "A"):  # a missing date is told before hours of reading
         _matched(root, *[(name, IMAGE_SUFFIXES) for name in ("A", "B", "label")])
@@ -117,13 +117,14 @@ def _with_labels(root: Path) -> list[tuple[Any, ...]]:
     return _matched(root, ("images", IMAGE_SUFFIXES), labels)
 
 
-def _spec(
+def folder_spec(
     task: Task,
     folder: Path,
     layout: FolderFormat,
     names: tuple[str, ...],
     colors: tuple[tuple[int, int, int], ...],
 ) -> TaskSpec:
+    """What the samples of a folder of one's own are."""
     return TaskSpec(
         task=task,
         source=folder.name,
@@ -169,7 +170,7 @@ def _matched(root: Path, *kinds: tuple[str, Sequence[str]]) -> list[tuple[Any, .
     return [(name, *(found[name] for found in files)) for name in sorted(everyone)]
 
 
-def read_picture(path: Path, layout: FolderFormat) -> _Picture:
+def read_picture(path: Path, layout: FolderFormat) -> Picture:
     """Stored numbers of a file; floats are taken as physical values and NaN as nodata.
 
     Raises:
@@ -193,10 +194,10 @@ def read_picture(path: Path, layout: FolderFormat) -> _Picture:
             f"{path}: {pixels.dtype.name} with values {pixels.min()} to {pixels.max()}, but the stated format is"
             f" {encoding.dtype} ({encoding.units}); set data.format"
         )
-    return _Picture(pixels, valid, crs, affine)
+    return Picture(pixels, valid, crs, affine)
 
 
-def _mask(path: Path, picture: _Picture, image: Path) -> npt.NDArray[Any]:
+def _mask(path: Path, picture: Picture, image: Path) -> npt.NDArray[Any]:
     """Class numbers of a mask on its image's grid; its own nodata is ignored.
 
     Raises:
@@ -207,14 +208,14 @@ def _mask(path: Path, picture: _Picture, image: Path) -> npt.NDArray[Any]:
         with rasterio.open(path) as source:
             if source.count != 1:
                 raise TaskDataError(f"{path}: {source.count} bands; a mask has one band of class numbers")
-            found = _Picture(source.read(), np.ones(source.shape, bool), source.crs, source.transform)
+            found = Picture(source.read(), np.ones(source.shape, bool), source.crs, source.transform)
             nodata = source.nodata
     _same_grid(picture, found, image, path)
     target = found.pixels[0].astype(np.int64)
     return target if nodata is None else np.where(found.pixels[0] == nodata, IGNORE, target)
 
 
-def _same_grid(first: _Picture, second: _Picture, path: Path, other: Path) -> None:
+def _same_grid(first: Picture, second: Picture, path: Path, other: Path) -> None:
     """Refuse two files that are not pixel on pixel; one without a place is held against its size alone."""
     if first.valid.shape != second.valid.shape:
         (h, w), (rows, columns) = first.valid.shape, second.valid.shape
@@ -231,7 +232,7 @@ def _same_grid(first: _Picture, second: _Picture, path: Path, other: Path) -> No
         )
 
 
-def burnt(path: Path, picture: _Picture, labels: FolderLabels) -> npt.NDArray[np.uint8]:
+def burnt(path: Path, picture: Picture, labels: FolderLabels) -> npt.NDArray[np.uint8]:
     """Polygons of a GeoJSON file as class numbers on an image's grid; later features lie on earlier ones.
 
     Raises:
@@ -258,7 +259,8 @@ def burnt(path: Path, picture: _Picture, labels: FolderLabels) -> npt.NDArray[np
     return out
 
 
-def _scene(name: str, split: str | None, pictures: Sequence[_Picture], target: npt.NDArray[Any]) -> LabelledScene:
+def scene_of(name: str, split: str | None, pictures: Sequence[Picture], target: npt.NDArray[Any]) -> LabelledScene:
+    """A scene of one date or two; without a split of its own it belongs to its square of `BLOCK_DEG`, or its name."""
     first = pictures[0]
     lon = lat = math.nan
     place = name
@@ -280,7 +282,7 @@ def _scene(name: str, split: str | None, pictures: Sequence[_Picture], target: n
     )
 
 
-def _stacked(pictures: Sequence[_Picture], name: str) -> npt.NDArray[Any]:
+def _stacked(pictures: Sequence[Picture], name: str) -> npt.NDArray[Any]:
     counts = sorted({len(picture.pixels) for picture in pictures})
     if len(counts) > 1:
         raise TaskDataError(f"{name}: its dates have {' and '.join(map(str, counts))} bands; both need the same ones")
