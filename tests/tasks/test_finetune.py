@@ -72,6 +72,19 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(p
     assert silent == []
 
 
+@pytest.mark.parametrize("task", [Task.SEGMENT, Task.DETECT_CHANGE])
+def test_the_detail_head_tells_pixels_of_one_patch_apart(pretrained, data, task):
+    torch.manual_seed(0)
+    model, inputs, _ = build(pretrained, data, task, "detail")
+    model.eval()
+    batch = inputs.batch(np.arange(1))
+    images = batch.images.clone()
+    images[:, -1, :, 8, 8] += 1  # the corner of a patch
+    effect = (model(dataclasses.replace(batch, images=images)) - model(batch)).abs().sum(1)[0]
+    patch = model.encoder.patch_size
+    assert effect[8, 8] > 2 * effect[8 + patch - 1, 8 + patch - 1]
+
+
 @pytest.mark.parametrize("fusion", ["difference", "concat", "difference_concat", "attention"])
 def test_every_fusion_sees_both_dates(pretrained, data, fusion):
     model, inputs, _ = build(pretrained, data, Task.DETECT_CHANGE, "conv", fusion=fusion)
@@ -244,7 +257,9 @@ def test_a_pretrained_directory_is_no_task_model(pretrained):
 
 
 def test_heads_of_another_task_are_refused():
-    with pytest.raises(ValueError, match="segment: head must be one of linear, conv, upernet, found 'attentive'"):
+    with pytest.raises(
+        ValueError, match="segment: head must be one of linear, conv, upernet, detail, found 'attentive'"
+    ):
         HeadConfig(Task.SEGMENT, "attentive", 3)
 
 

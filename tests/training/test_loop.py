@@ -139,6 +139,7 @@ def test_recomputed_activations_change_nothing(tmp_path: Path, store, reference:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # compiling takes minutes of a shared core
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_and_eager_losses_agree_over_200_steps(tmp_path: Path, store) -> None:
     curves = []

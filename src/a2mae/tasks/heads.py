@@ -114,6 +114,46 @@ class ConvDecoder(nn.Module):
         return logits
 
 
+class DetailDecoder(nn.Module):
+    """The light decoder joined with the pixels themselves: tokens say what, a few convolutions say where.
+
+    A token covers a whole patch, and a road is thinner than one. As UNETR's first skip connection (arXiv 2103.10504).
+    """
+
+    def __init__(
+        self, features: int, levels: int, classes: int, patch: int, bands: int, *, fused: bool = False, width: int = 48
+    ) -> None:
+        """Make the head.
+
+        Args:
+            features: Width D of the tokens.
+            levels: How many levels of them.
+            classes: K.
+            patch: Pixels per token side.
+            bands: Of the pixels, all dates together.
+            fused: The levels are of two dates, joined.
+            width: Channels at full size.
+        """
+        super().__init__()
+        self.norms = nn.ModuleList([token_norm(features, batch=not fused) for _ in range(levels)])
+        self.project = nn.Conv2d(features * levels, width * 4, 1)
+        self.grow = nn.Sequential(nn.PixelShuffle(2), _conv(width, width))
+        self.stem = nn.Sequential(_conv(bands, width), _conv(width, width))
+        self.join = nn.Sequential(_conv(2 * width, width), _conv(width, width), nn.Conv2d(width, classes, 1))
+
+    def forward(self, maps: Sequence[Tensor], pixels: Tensor) -> Tensor:
+        """Levels of `(B, D, h, w)` and `(B, bands, h * patch, w * patch)` → `(B, K, h * patch, w * patch)`."""
+        normed = [norm(level) for norm, level in zip(self.norms, maps, strict=True)]
+        tokens = self.grow(self.project(torch.cat(normed, dim=1)))
+        tokens = F.interpolate(tokens, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+        logits: Tensor = self.join(torch.cat([tokens, self.stem(pixels)], dim=1))
+        return logits
+
+
+def _conv(channels: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(8, width), nn.GELU())
+
+
 class UPerNetHead(nn.Module):
     """UPerNet (arXiv 1807.10221) on a plain ViT: levels rescaled to 4, 2, 1 and 1/2 times the token grid."""
 

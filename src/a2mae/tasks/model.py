@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.data import Task
-from a2mae.tasks.heads import AttentiveHead, ChangeFusion, ConvDecoder, LinearDecoder, LinearHead, UPerNetHead
+from a2mae.tasks.heads import (
+    AttentiveHead,
+    ChangeFusion,
+    ConvDecoder,
+    DetailDecoder,
+    LinearDecoder,
+    LinearHead,
+    UPerNetHead,
+)
 from a2mae.tasks.inputs import TaskBatch
 from a2mae.tasks.parameters import HEADS
 
@@ -91,6 +99,9 @@ class TaskModel(nn.Module):
             self.head = LinearDecoder(features, 1, config.classes, patch, fused=fused)
         elif config.head == "conv":
             self.head = ConvDecoder(features, len(self.levels), config.classes, patch, fused=fused)
+        elif config.head == "detail":
+            bands = config.views * config.bands_per_view * (3 if fused else 1)
+            self.head = DetailDecoder(features, len(self.levels), config.classes, patch, bands, fused=fused)
         else:
             self.head = UPerNetHead(features, config.classes, patch)
         if fused:
@@ -101,11 +112,19 @@ class TaskModel(nn.Module):
         logits: Tensor
         if self.config.task is Task.CLASSIFY:
             logits = self.head(self._tokens(batch))
-        elif self.config.task is Task.SEGMENT:
-            logits = self.head(self._maps(batch, 0))
         else:
-            logits = self.head(self.fusion(self._maps(batch, 0), self._maps(batch, 1)))
+            maps = self._maps(batch, 0)
+            if self.config.task is Task.DETECT_CHANGE:
+                maps = self.fusion(maps, self._maps(batch, 1))
+            logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
         return logits
+
+    def _pixels(self, batch: TaskBatch) -> Tensor:
+        """All bands of the date; of two dates both and their difference."""
+        if self.config.task is not Task.DETECT_CHANGE:
+            return batch.images[:, 0]
+        before, after = batch.images.unbind(1)
+        return torch.cat([before, after, (after - before).abs()], dim=1)
 
     def _tokens(self, batch: TaskBatch) -> Tensor:
         """Tokens of the only date, views side by side: `(B, 1 + N, D * views)`."""

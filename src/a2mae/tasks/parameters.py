@@ -10,8 +10,8 @@ from a2mae.parameters import Parameters
 
 HEADS = {
     "classify": ("linear", "mean", "attentive"),
-    "segment": ("linear", "conv", "upernet"),
-    "detect_change": ("linear", "conv", "upernet"),
+    "segment": ("linear", "conv", "upernet", "detail"),
+    "detect_change": ("linear", "conv", "upernet", "detail"),
 }
 """Heads per task, the plainest first. Classification: `linear` reads the CLS token, `mean` the patch tokens."""
 
