@@ -18,13 +18,15 @@ def chain(tmp_path_factory):
     clone = checkout(folder / "clone")
     (clone / "conf/local/parameters_tiny.yml").write_text((ROOT / "tests/helpers/tiny_chain.yml").read_text("utf-8"))
     log = folder / "sockets.log"
-    done = run(clone, "kedro", "run", socket_log=log, timeout=900)
+    done = run(
+        clone, "kedro", "run", socket_log=log, timeout=2400
+    )  # two minutes of one core; a busy machine may take long
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return clone, log
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2500)
 def test_needs_no_network_and_tries_none(chain):
     clone, log = chain
     assert not log.exists(), f"sockets beyond loopback: {log.read_text()}"

@@ -1,5 +1,7 @@
 """The documentation holds: links lead somewhere, and each command it shows is one that this project understands."""
 
+import ast
+import importlib
 import importlib.util
 import re
 import shlex
@@ -14,6 +16,7 @@ from kedro.framework.startup import bootstrap_project
 
 import a2mae
 from a2mae import pipeline_registry
+from a2mae.stssd.ingest_parameters import IngestParameters
 from helpers.checkout import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -74,7 +77,12 @@ def check_python(words: list[str]) -> None:
     if words[:1] == ["-m"]:
         name = words[1]
         if name.startswith("a2mae"):
-            assert importlib.util.find_spec(f"{name}.__main__") or importlib.util.find_spec(name), name
+            found = importlib.util.find_spec(f"{name}.__main__") or importlib.util.find_spec(name)
+            assert found, name
+            source = Path(str(found.origin)).read_text("utf-8")
+            for word in words[2:]:
+                if word.startswith("--"):
+                    assert f'"{word.split("=")[0]}"' in source, f"{name} has no {word}"
     elif words and words[0].endswith(".py"):
         assert (ROOT / words[0]).is_file(), words[0]
 
@@ -105,6 +113,45 @@ def test_every_command_is_understood(page, command):
             CHECKS[program](words[1:])
 
 
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Each fenced block of a language with its page."""
+    return [
+        (page.relative_to(ROOT).as_posix(), block)
+        for page in PAGES
+        for block in re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.S)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("yaml"))
+def test_every_configuration_shown_is_accepted(page, block):
+    """Laid over base, or over the environment for folders, a shown group passes the validation of its model."""
+    shown = yaml.safe_load(block)
+    if "rules" in shown:
+        shown = {"ingest": shown}
+    assert set(shown) <= {*pipeline_registry.STAGES, *pipeline_registry.EXTRAS}, f"{page} shows {list(shown)}"
+    with KedroSession.create(
+        project_path=ROOT, env="real_samples", runtime_params=shown, save_on_close=False
+    ) as session:
+        assert session.load_context().params
+    if "ingest" in shown and shown["ingest"].keys() & {"sensors", "rules"}:
+        IngestParameters.model_validate(shown["ingest"])
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("python"))
+def test_every_python_shown_compiles_and_imports_what_exists(page, block):
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("a2mae"):
+            module = importlib.import_module(str(node.module))
+            assert not [alias.name for alias in node.names if not hasattr(module, alias.name)], page
+
+
+def test_no_block_is_without_its_language():
+    """Or its commands would escape the tests above."""
+    for page in PAGES:
+        fences = re.findall(r"^```(.*)$", page.read_text("utf-8"), re.M)
+        assert all(fences[::2]) and not any(fences[1::2]), page.name
+
+
 def test_parameters_shown_in_running_text_exist():
     """`dvc exp run -S file:key=value` and `pip install a2mae[extra]` stand in the text, not in blocks."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
@@ -116,11 +163,20 @@ def test_parameters_shown_in_running_text_exist():
             assert set(extra.split(",")) <= set(extras), f"{page.name}: {extra}"
 
 
+def anchors(text: str) -> set[str]:
+    """Ids of a page's headings as Python-Markdown makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if "://" not in target and not target.startswith("#"):
-            assert (page.parent / target.split("#")[0]).exists(), f"{page.name} links to {target}"
+            path, _, anchor = target.partition("#")
+            assert (page.parent / path).exists(), f"{page.name} links to {target}"
+            if anchor:
+                assert anchor in anchors((page.parent / path).read_text("utf-8")), f"{page.name} links to {target}"
 
 
 def test_the_site_has_every_page_once():
