@@ -200,7 +200,10 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if "://" not in target and not target.startswith("#"):
             path, _, anchor = target.partition("#")
-            assert (page.parent / path).exists(), f"{page.name} links to {target}"
+            found = (page.parent / path).resolve()
+            assert found.exists(), f"{page.name} links to {target}"
+            inside = not page.is_relative_to(ROOT / "docs") or found.is_relative_to(ROOT / "docs")
+            assert inside, f"{page.name} links to {target}: the site has nothing outside docs/"
             if anchor:
                 assert anchor in anchors((page.parent / path).read_text("utf-8")), f"{page.name} links to {target}"
 
