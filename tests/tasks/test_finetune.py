@@ -72,6 +72,11 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(p
     assert silent == []
 
 
+@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in HEADS[task]])
+def test_every_head_can_be_asked_for(task, head):
+    assert TaskParameters.model_validate({"task": str(task), "head": head}).head == head
+
+
 @pytest.mark.parametrize("task", [Task.SEGMENT, Task.DETECT_CHANGE])
 def test_the_detail_head_tells_pixels_of_one_patch_apart(pretrained, data, task):
     torch.manual_seed(0)

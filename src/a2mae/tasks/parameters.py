@@ -119,7 +119,9 @@ class TaskParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    head: Literal["linear", "mean", "attentive", "conv", "upernet"] = Field("linear", description="see tasks/model.py")
+    head: Literal["linear", "mean", "attentive", "conv", "upernet", "detail"] = Field(
+        "linear", description="see tasks/model.py"
+    )
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
         "difference_concat", description="change: how the two dates are joined"
     )
