@@ -10,9 +10,11 @@ on simulated scenes. All sides take turns; medians are reported. Sides:
     odc_stac    odc.stac.load per footprint (where installed; a few footprints, scaled up)
     ours_1/_2   scenes and locations to registered sets: masks, registration, store, tables, band statistics
 
-Memory is the largest resident size of a building process: as many sets again on the same scenes, at closer spacing.
+Memory is the largest resident size of a process: ten times the sets on the same scenes, at closer spacing, of the
+building process and of the largest of its workers.
 
     python benchmarks/build.py --quick
+    python benchmarks/build.py --memory
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def bare(found: Ingested, *, keep: bool, sink: Chips | None = None) -> None:
         return handles[href]
 
     scenes = scenes_from_table(found.scenes)
-    with rasterio.Env(GDAL_CACHEMAX=128):
+    with rasterio.Env(GDAL_CACHEMAX=128 * 2**20):
         for place in found.locations.itertuples():
             bounds = (place.x_m, place.y_m - SIDE_M, place.x_m + SIDE_M, place.y_m)
             for scene in scenes:
@@ -176,12 +178,38 @@ def by_odc_stac(found: Ingested, folder: Path, count: int) -> None:
 
 
 def ours(folder: Path, workers: int, *, limit: int, spacing_m: float | None = None) -> dict[str, float]:
-    """Build in a process of its own: seconds from tables to statistics, and the peak of the largest process."""
+    """Build in a process of its own: seconds from tables to statistics, and peaks of the processes."""
     command = [sys.executable, __file__, "--child", str(folder), "--workers", str(workers), "--limit", str(limit)]
     if spacing_m:
         command += ["--spacing", str(spacing_m)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    peaks: dict[int, float] = {}
+    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=told, stderr=errors, start_new_session=True) as process:
+            while process.poll() is None:
+                look_at_workers(process.pid, peaks)
+                time.sleep(0.2)
+        for file in (told, errors):
+            file.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{errors.read()}")
+        row: dict[str, float] = json.loads(told.read().splitlines()[-1])
+    return row | {"worker_mib": max(peaks.values(), default=0.0)}
+
+
+def look_at_workers(session: int, peaks: dict[int, float]) -> None:
+    """Note the largest resident size (VmHWM, MiB) of the session's processes but its first; by Linux' own account."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or entry.name == str(session):
+            continue
+        try:
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[3]) != session:
+                continue
+            lines = (entry / "status").read_text().splitlines()
+        except (OSError, IndexError):
+            continue  # it has just ended
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                peaks[int(entry.name)] = max(peaks.get(int(entry.name), 0.0), int(line.split()[1]) / 1024)
 
 
 def child(folder: Path, workers: int, limit: int, spacing_m: float | None) -> None:
@@ -202,15 +230,12 @@ def child(folder: Path, workers: int, limit: int, spacing_m: float | None) -> No
         built = build(found.scenes, found.locations, sensors_from_json(found.sensors), parameters, f"{out}/s.zarr")
         measure(ImageSetStore.open(f"{out}/s.zarr"), built.images, workers=workers)
         seconds, after = time.perf_counter() - start, os.times()
-    own, children = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
     print(
         json.dumps(
             {
                 "seconds": seconds,
                 "cpu": sum(after[:4]) - sum(cpu[:4]),
-                "peak_mib": max(own, children),
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
                 "sets": int(built.images["set_id"].nunique()),
                 "images": len(built.images),
                 "registered": float((built.images["registration"] != "nominal").mean()),
@@ -232,6 +257,7 @@ def main() -> None:
     options.add_argument(
         "--quick", action="store_true", help="9 footprints, one turn, no memory run at ten times the sets"
     )
+    options.add_argument("--memory", action="store_true", help="only the runs at ten times the sets (and at one)")
     options.add_argument("--turns", type=int, default=3)
     options.add_argument("--world", type=Path, help="keep the simulated scenes here and use them again")
     options.add_argument("--sides", nargs="+", help="only these (and floor, ours_1, ours_2)")
@@ -253,6 +279,9 @@ def main() -> None:
         folder = arguments.world or Path(temporary)
         if not (folder / "catalog.json").exists():
             world(folder, side)
+        if arguments.memory:
+            told(more_sets(folder, side * side))
+            return
         compare(folder, side * side, turns, quick=arguments.quick, only=arguments.sides)
 
 
@@ -296,16 +325,33 @@ def compare(folder: Path, count: int, turns: int, *, quick: bool, only: list[str
         "ratio": medians["ours_1"][0] / floor[0],
         "ratio_cpu": medians["ours_1"][1] / floor[1],
     }
-    speedups = {"small": medians["ours_1"][0] / medians["ours_2"][0]}
-    if not quick:
-        many = [ours(folder, workers, limit=10 * count, spacing_m=576.0) for workers in (1, 2)]
-        one = ours(folder, 1, limit=count)
-        print("\n| sets | workers | seconds | processor seconds | peak MiB |\n|---|---|---|---|---|")
-        for workers, row in ((1, one), (1, many[0]), (2, many[1])):
-            print(f"| {row['sets']} | {workers} | {row['seconds']:.1f} | {row['cpu']:.1f} | {row['peak_mib']:.0f} |")
-        line["memory_ratio"] = many[0]["peak_mib"] / one["peak_mib"]
-        speedups["large"] = many[0]["seconds"] / many[1]["seconds"]
-    line |= {f"speedup_2_workers_{name}": value for name, value in speedups.items()}
+    line["speedup_2_workers_small"] = medians["ours_1"][0] / medians["ours_2"][0]
+    told(line | ({} if quick else more_sets(folder, count)))
+
+
+def more_sets(folder: Path, count: int) -> dict[str, float]:
+    """Ten times the sets on the same scenes, with one worker and with two: the table of memory, and its ratios."""
+    few = [ours(folder, workers, limit=count) for workers in (1, 2)]
+    many = [ours(folder, workers, limit=10 * count, spacing_m=576.0) for workers in (1, 2)]
+    print(
+        "\n| sets | workers | seconds | processor seconds | peak MiB | largest worker MiB |\n|---|---|---|---|---|---|"
+    )
+    for workers, row in ((1, few[0]), (2, few[1]), (1, many[0]), (2, many[1])):
+        print(
+            f"| {row['sets']} | {workers} | {row['seconds']:.1f} | {row['cpu']:.1f} | {row['peak_mib']:.0f}"
+            f" | {row['worker_mib']:.0f} |"
+        )
+    return {
+        "sets_ratio": many[0]["sets"] / few[0]["sets"],
+        "memory_ratio": many[0]["peak_mib"] / few[0]["peak_mib"],
+        "memory_ratio_parent_of_2": many[1]["peak_mib"] / few[1]["peak_mib"],
+        "memory_ratio_workers": many[1]["worker_mib"] / few[1]["worker_mib"],
+        "speedup_2_workers_large": many[0]["seconds"] / many[1]["seconds"],
+    }
+
+
+def told(line: dict[str, float]) -> None:
+    """The last line, for other tools."""
     print("\nRESULT " + " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in line.items()))
 
 

@@ -194,7 +194,8 @@ def applied(
     needed: Callable[[str, str], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """Residuals of what the build applies: survey, pooled scenes, positions."""
-    surveyed = survey(places, sensors, parameters)
+    with RasterReader() as reader:
+        surveyed = survey(reader, places, sensors, parameters)
     offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
     gsd_m = {scene_id: sensors[scene.sensor].gsd_m for scene_id, scene in scenes.items()}
     residuals = []

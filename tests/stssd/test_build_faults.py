@@ -13,6 +13,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import pytest
+import rasterio
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.build import build
@@ -134,6 +135,52 @@ def test_truncated_file_is_damaged_not_unreachable(remote: Remote, tmp_path: Pat
     corrupt = tables.rejected[tables.rejected["reason"] == "corrupt"]
     assert set(corrupt["scene_id"]) == {path.parent.name} and len(tables.images)
     assert corrupt["detail"].str.contains("gives the file's first bytes; given up after 3 tries").all()
+
+
+def damage(path: Path) -> bytes:
+    """Spoil the first block of a GeoTIFF, whose checksum is then wrong; gives the bytes as they were."""
+    whole = path.read_bytes()
+    with rasterio.open(path) as file:
+        first, size = (int(file.get_tag_item(f"BLOCK_{name}_0_0", "TIFF", bidx=1)) for name in ("OFFSET", "SIZE"))
+    spoiled = bytearray(whole)
+    middle = first + size // 2
+    spoiled[middle : middle + 64] = b"\xff" * 64
+    spoiled[first + size - 4 : first + size] = bytes(255 - value for value in whole[first + size - 4 : first + size])
+    path.write_bytes(spoiled)
+    return whole
+
+
+def test_block_with_a_wrong_checksum_is_told_and_the_rest_goes_on(
+    remote: Remote, expected: BuiltTables, tmp_path: Path
+) -> None:
+    path = next(p for p in sorted((tmp_path / "served").rglob("B09.tif")))
+    damage(path)
+    tables = remote.build(tmp_path / "out")
+    corrupt = tables.rejected[tables.rejected["reason"] == "corrupt"]
+    assert set(corrupt["scene_id"]) == {path.parent.name}
+    assert corrupt["detail"].str.contains(r"B09\.tif, band 1: pixels cannot be read").all()
+    assert 0 < len(tables.images) < len(expected.images)
+
+
+def test_block_that_was_damaged_on_its_way_is_asked_for_again(
+    remote: Remote, expected: BuiltTables, tmp_path: Path
+) -> None:
+    path = next(p for p in sorted((tmp_path / "served").rglob("B09.tif")))
+    whole, told = damage(path), []
+
+    class Mend(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+            path.write_bytes(whole)
+
+    log, mend = logging.getLogger("a2mae.stssd.rasters"), Mend(logging.WARNING)
+    log.addHandler(mend)
+    try:
+        tables = remote.build(tmp_path / "out")
+    finally:
+        log.removeHandler(mend)
+    assert len(told) == 1 and "B09.tif" in told[0] and "try 2 in 0." in told[0]
+    assert tables.manifest_hash == expected.manifest_hash
 
 
 def test_waits_are_bounded_and_heed_the_server() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from rasterio.transform import from_origin
+from shapely import Point
 
+from a2mae.sensors import Units
 from a2mae.stssd.build import build
 from a2mae.stssd.coregister_parameters import CoregisterParameters
 from a2mae.stssd.ingest import Ingested, ingest
 from a2mae.stssd.ingest_parameters import IngestParameters
-from a2mae.stssd.scenes import scenes_from_table, sensors_from_json
+from a2mae.stssd.mosaics import prefer_single
+from a2mae.stssd.scenes import BandAsset, Scene, scenes_from_table, sensors_from_json
 from a2mae.stssd.store import ImageSetStore
 
 LEFT, TOP, GSD, PIXELS, SEAM = 499_200.0, 5_760_000.0, 8.0, 480, 300  # the seam lies inside the right-hand squares
@@ -87,3 +91,29 @@ def test_other_passes_and_repeated_products_make_no_mosaic(tmp_path: Path) -> No
     write(tmp_path / "in" / "GF1_20230801T100020_b.tif", pixels[:, :, : SEAM + 2], 0)  # the same ground again
     done = ingested(tmp_path / "in")
     assert all(len(scene.parts) == 1 for scene in scenes_from_table(done.scenes)) and len(done.locations) == 2
+
+
+def test_mosaics_and_parts_are_weighed_per_place_whatever_the_order() -> None:
+    """Three neighbours and two mosaics of them, at places that lie in one, across two, or nearly in one."""
+
+    def scene(name: str, *parts: str) -> Scene:
+        assets = tuple(
+            BandAsset("B1", f"{part}.tif", 1, 1e-4, 0.0, 0.0, Units.REFLECTANCE, 8.0) for part in parts or (name,)
+        )
+        return Scene(
+            name, "gaofen-1", dt.datetime(2023, 6, 1, tzinfo=dt.UTC), "", "EPSG:32633", 8.0, Point(0, 0), assets
+        )
+
+    scenes = [scene("a"), scene("a+1", "a", "b"), scene("b"), scene("c"), scene("c+1", "c", "b")]
+    pairs = [  # place, scene, covered, kept
+        (0, 0, 1.0, True), (0, 1, 1.0, False),  # a alone is enough
+        (1, 0, 0.6, False), (1, 1, 1.0, True), (1, 2, 0.5, False),  # across a and b
+        (2, 2, 0.999, True), (2, 1, 1.0, False), (2, 4, 1.0, False),  # b has nearly all of it
+        (3, 3, 0.4, False), (3, 2, 0.7, False), (3, 4, 1.0, True),  # across c and b
+        (4, 0, 0.9, True),  # no mosaic reaches it
+    ]  # fmt: skip
+    assert [len(one.parts) for one in scenes] == [1, 2, 1, 1, 2]
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(pairs))
+        place, of_scene, covered, kept = (np.array(column)[order] for column in zip(*pairs, strict=True))
+        assert np.array_equal(prefer_single(place, of_scene, covered, scenes), kept)

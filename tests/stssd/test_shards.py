@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from a2mae.stssd import shards
-from a2mae.stssd.shards import DamagedShardError, ShardedArray, ZarrReader, open_shards
+from a2mae.stssd.shards import DamagedShardError, ShardedArray, ZarrReader, encode_shard, open_shards
 
 SHAPE = (5, 6, 20, 36)
 
@@ -119,3 +119,31 @@ def test_a_damaged_shard_is_refused_not_read_past(tmp_path: Path, damage: str) -
     assert direct is not None
     with pytest.raises(DamagedShardError, match="is damaged"):
         direct.read(0, range(6), (0, 20, 0, 36), np.empty((6, 20, 36), np.uint16))
+
+
+@pytest.mark.parametrize("chunk", [(1, 1, 20, 36), (1, 6, 20, 36), (1, 4, 8, 16), (1, 1, 16, 16)])
+def test_zarr_reads_what_was_encoded_directly(tmp_path: Path, chunk: tuple[int, ...]) -> None:
+    array = write(tmp_path, chunk)
+    expected = array[:]
+    by_zarr = {file: file.read_bytes() for file in (tmp_path / "c").rglob("*") if file.is_file()}
+    assert len(by_zarr) == 3
+    for file, data in by_zarr.items():
+        number = int(file.relative_to(tmp_path / "c").parts[0])
+        encoded = encode_shard(expected[2 * number : 2 * number + 2], (tmp_path / "zarr.json").read_bytes())
+        assert encoded is not None and len(encoded) == len(data)  # the same chunks in an order of its own
+        file.write_bytes(encoded)
+    assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], expected)
+    direct = open_shards(tmp_path)
+    assert direct is not None
+    found = np.zeros(SHAPE[1:], np.uint16)
+    for row in range(SHAPE[0]):
+        direct.read(row, range(SHAPE[1]), (0, SHAPE[2], 0, SHAPE[3]), found)
+        assert np.array_equal(found, expected[row])
+    empty = np.full((2, *SHAPE[1:]), 7, np.uint16)
+    assert encode_shard(empty, (tmp_path / "zarr.json").read_bytes()) is None
+
+
+def test_another_layout_is_not_encoded(tmp_path: Path) -> None:
+    write(tmp_path, (1, 1, 20, 36), codec=ZstdCodec())
+    with pytest.raises(ValueError, match="layout"):
+        encode_shard(np.zeros((2, *SHAPE[1:]), np.uint16), (tmp_path / "zarr.json").read_bytes())

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from a2mae.processes import end_with_parent
 from a2mae.simulate.biomes import BIOMES
 from a2mae.simulate.catalog import make_item, write_catalog
 from a2mae.simulate.geotiff import digest, whole_file, write_asset, write_land_cover, write_mask
@@ -143,7 +144,7 @@ def _work(jobs: Sequence[tuple[SimulateParameters, str, str, str]], workers: int
         yield from map(_make, jobs)
         return
     # Spawned, not forked: safe beside threads and W&B.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         yield from pool.map(_make, jobs)
 
 

@@ -9,67 +9,39 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from a2mae.sensors import Sensor
-from a2mae.stssd import survey as survey_module
+from a2mae.stssd.build_tasks import SURVEYED, ShardTask, SurveyTask, shard_task, survey_task
 from a2mae.stssd.coregister_parameters import CoregisterParameters
 from a2mae.stssd.fingerprints import source_digest
-from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
 from a2mae.stssd.mosaics import prefer_single
+from a2mae.stssd.open_files import close_kept
 from a2mae.stssd.outcome import log_result, tell_missing
-from a2mae.stssd.parallel import run_all
+from a2mae.stssd.parallel import run_all, warm_up
 from a2mae.stssd.pooling import Offsets, pool, positions
-from a2mae.stssd.rasters import RasterReader, ReadError
 from a2mae.stssd.recipes import check_recipes
-from a2mae.stssd.registration_parameters import CloudParameters
-from a2mae.stssd.retries import TRANSIENT, ReadingParameters
+from a2mae.stssd.retries import TRANSIENT
 from a2mae.stssd.scenes import Scene, assets_to_json, scenes_from_table
 from a2mae.stssd.store import Folder
 from a2mae.stssd.store_writer import SensorPlan, Shard, StoreWriter
 from a2mae.stssd.survey import Place, Refusal, Surveyed
-from a2mae.stssd.warp import Footprint, encode, read_image
+from a2mae.stssd.warp import Footprint
 
 logger = logging.getLogger(__name__)
 
-_BUILD_VERSION = 4  # raise when the same input would give other pixels or tables
+_BUILD_VERSION = 5  # raise when the same input would give other pixels or tables
 _MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_if_unreachable"}  # not what is built
-_SURVEYED = TypeAdapter(list[Surveyed])
-
-
-@dataclass(frozen=True)
-class SurveyTask:
-    """Places for one worker; `name` is the ledger entry that the result is kept in."""
-
-    url: str
-    name: str
-    places: tuple[Place, ...]
-    sensors: Mapping[str, Sensor]
-    parameters: CoregisterParameters
-    signing: str
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard for one worker; an image per row of the shard."""
-
-    url: str
-    shard: Shard
-    sensor: Sensor
-    images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
-    clouds: CloudParameters
-    signing: str
-    reading: ReadingParameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +55,7 @@ class Inputs:
         url: Where the store goes.
         places: Locations that scenes cover.
         signing: Hook that remote addresses are signed with, `none` or `package.module:function`.
+        run: Names this run: files stay open in a worker until another run comes.
     """
 
     scenes: Mapping[str, Scene]
@@ -91,6 +64,7 @@ class Inputs:
     url: str
     places: Sequence[Place]
     signing: str = "none"
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 def build(
@@ -121,6 +95,8 @@ def build(
         WorkerLostError: If a local worker was killed.
         BuildIncompleteError: If images could not be reached and `fail_if_unreachable` is set.
     """
+    if parameters.workers > 1 and parameters.dask_scheduler is None:
+        warm_up()
     scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
     places = find_places(list(scenes.values()), locations, parameters.quality.min_valid_fraction)
     if not places:
@@ -136,10 +112,13 @@ def build(
     check_recipes(parameters.recipes, sensors)
     inputs = Inputs(scenes, sensors, parameters, url, places, signing)
     fingerprint = _fingerprint(inputs)
-    surveyed = _survey(inputs, fingerprint)
-    offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
-    images, refusals = _place_images(inputs, surveyed, offsets)
-    failed, manifest = _write(inputs, images, fingerprint)
+    try:
+        surveyed = _survey(inputs, fingerprint)
+        offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
+        images, refusals = _place_images(inputs, surveyed, offsets)
+        failed, manifest = _write(inputs, images, fingerprint)
+    finally:
+        close_kept()
     tables = BuiltTables(
         image_table(
             images, failed, surveyed, parameters=parameters, scenes=scenes, sensors=sensors, locations=locations
@@ -186,37 +165,6 @@ def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covere
     ]
 
 
-def survey_task(task: SurveyTask) -> str:
-    """Survey the places of a task and keep the result in the ledger (runs in a worker)."""
-    result = survey_module.survey(task.places, task.sensors, task.parameters, signing=task.signing)
-    Folder(task.url).write(task.name, _SURVEYED.dump_json(result))
-    return task.name
-
-
-def shard_task(task: ShardTask) -> int:
-    """Warp the images of a shard and write it (runs in a worker).
-
-    Returns:
-        How many of its images could not be read; those rows stay empty and are noted in the store.
-    """
-    shape = tuple(task.images[0][1].grid(task.sensor.gsd_m).shape)
-    encoding = task.sensor.encoding
-    pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
-    valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
-    failed: list[dict[str, object]] = []
-    with RasterReader(sign=load_signer(task.signing), reading=task.reading) as reader:
-        for k, (scene, footprint, shift_m) in enumerate(task.images):
-            try:
-                image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)
-            except ReadError as error:
-                failed.append({"row": task.shard.start + k, "reason": error.reason, "detail": str(error)})
-                continue
-            pixels[k] = encode(image.physical, image.seen, encoding)
-            valid[k] = image.valid
-    StoreWriter(task.url).write(task.shard, pixels, valid, note={"failed": failed} if failed else None)
-    return len(failed)
-
-
 def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
     places, sensors, parameters = inputs.places, inputs.sensors, inputs.parameters
     work = Folder(f"{inputs.url}.work")
@@ -228,7 +176,9 @@ def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
     names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(places), size)]
     done = {name for name in work.sizes() if not _lacks_something(work, name)}
     tasks = [
-        SurveyTask(work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters, inputs.signing)
+        SurveyTask(
+            inputs.run, work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters, inputs.signing
+        )
         for k, name in enumerate(names)
         if name not in done
     ]
@@ -242,7 +192,7 @@ def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
         data = work.read(name)
         if data is None:
             raise RuntimeError(f"{work.url}/{name} vanished while the survey was running: run the build again")
-        surveyed += _SURVEYED.validate_json(data)
+        surveyed += SURVEYED.validate_json(data)
     return surveyed
 
 
@@ -250,7 +200,7 @@ def _lacks_something(work: Folder, name: str) -> bool:
     """Whether a part of the survey could not reach an image that may be there by now."""
     data = work.read(name)
     return data is None or any(
-        refusal.reason in TRANSIENT for place in _SURVEYED.validate_json(data) for refusal in place.refused
+        refusal.reason in TRANSIENT for place in SURVEYED.validate_json(data) for refusal in place.refused
     )
 
 
@@ -313,6 +263,7 @@ def _write(
         )
     tasks = [
         ShardTask(
+            inputs.run,
             url,
             shard,
             sensors[shard.sensor],

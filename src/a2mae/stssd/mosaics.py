@@ -105,16 +105,24 @@ def prefer_single(
     """
     keep = np.ones(len(of_place), dtype=np.bool_)
     by_file = {scene.assets[0].href: k for k, scene in enumerate(scenes) if len(scene.parts) == 1}
+    order = np.argsort(of_scene, kind="stable")
+    starts = np.searchsorted(of_scene[order], np.arange(len(scenes) + 1))
     for k, scene in enumerate(scenes):
         if len(scene.parts) == 1:
             continue
         members = [by_file[part[0].href] for part in scene.parts if part[0].href in by_file]
-        whole, part_rows = np.flatnonzero(of_scene == k), np.flatnonzero(np.isin(of_scene, members))
-        best = np.zeros(int(of_place.max(initial=-1)) + 1)
-        np.maximum.at(best, of_place[part_rows], covered[part_rows])
-        alone = best[of_place[whole]] >= covered[whole] - _AS_MUCH
+        whole, *parts = (order[starts[n] : starts[n + 1]] for n in (k, *members))
+        part_rows = np.concatenate([order[:0], *parts])
+        places, at = np.unique(of_place[whole], return_inverse=True)
+        part_rows = part_rows[np.isin(of_place[part_rows], places)]
+        at_part = np.searchsorted(places, of_place[part_rows])
+        best = np.zeros(len(places))
+        np.maximum.at(best, at_part, covered[part_rows])
+        alone = best[at] >= covered[whole] - _AS_MUCH
         keep[whole[alone]] = False
-        keep[part_rows[np.isin(of_place[part_rows], of_place[whole[~alone]])]] = False
+        in_mosaic = np.zeros(len(places), dtype=np.bool_)
+        in_mosaic[at[~alone]] = True
+        keep[part_rows[in_mosaic[at_part]]] = False
     return keep
 
 

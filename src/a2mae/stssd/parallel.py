@@ -6,23 +6,23 @@ import contextlib
 import functools
 import importlib
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+from a2mae.processes import end_with_parent
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 LOCAL_CLUSTER = "local"
 """Name that stands for a Dask cluster of this machine's own processes."""
-_PRELOADED = ["a2mae.stssd.build", "a2mae.stssd.statistics"]
+_PRELOADED = ["__main__", "a2mae.stssd.build_tasks", "a2mae.stssd.statistics"]
 
 
 class WorkerLostError(RuntimeError):
@@ -51,16 +51,18 @@ def run_all(
     """
     if not work:
         return
-    function = functools.partial(_on_one_thread, function)
     if dask_scheduler is not None:
-        yield from _on_cluster(function, work, dask_scheduler, workers)
+        yield from _on_cluster(functools.partial(_on_one_thread, function), work, dask_scheduler, workers)
         return
     if workers == 1 or len(work) == 1:
+        one_thread = ThreadpoolController()
         for piece in work:
-            yield function(piece)
+            with one_thread.limit(limits=1, user_api="blas"):
+                result = function(piece)
+            yield result
         return
     count = min(workers, len(work))
-    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_begin_worker) as pool:
         futures = [pool.submit(function, piece) for piece in work]
         try:
             for future in as_completed(futures):
@@ -93,16 +95,16 @@ def _context() -> BaseContext:
     return context
 
 
-def _die_with_parent() -> None:
-    """End this worker when the build is killed: an orphan would write beside the build that goes on."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def warm_up() -> None:
+    """Let the server that workers are forked from import what they need, while this process does something else."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        _context()
+        forkserver.ensure_running()
 
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _begin_worker() -> None:
+    threadpool_limits(1, user_api="blas")
+    end_with_parent()
 
 
 def _on_cluster(

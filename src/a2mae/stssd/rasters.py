@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -9,7 +10,8 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GDAL_OPTIONS = {
-    "GDAL_CACHEMAX": 128,  # MiB per process: the default of 5 % of the machine is not bounded in a pool
+    # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
+    # of 5 % of the machine is not bounded in a pool.
+    "GDAL_CACHEMAX": 128 * 2**20,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
     "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
     "GDAL_HTTP_TIMEOUT": 60,
@@ -85,8 +89,7 @@ class RasterReader:
         self.sign = sign
         self.reading = reading or ReadingParameters()
         self.any_driver = any_driver
-        self._open: OrderedDict[str, DatasetReader] = OrderedDict()
-        self._crs_texts: dict[tuple[str, str], str] = {}
+        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
         self._given_up: dict[str, ReadError] = {}
         self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.reading.timeout_s))})
 
@@ -97,9 +100,20 @@ class RasterReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._open:
-            self._open.popitem()[1].close()
+        self.close()
         self._env.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[Self]:
+        """As the reader's own `with`, but its files stay open; what was given up before is tried again."""
+        self._given_up.clear()
+        with self._env:
+            yield self
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._open.popitem()[1].dataset.close()
 
     def _address(self, href: str) -> str:
         try:
@@ -113,6 +127,9 @@ class RasterReader:
         Raises:
             ReadError: If it cannot be opened, or its blocks are larger than what is read at once.
         """
+        return self._file(href).dataset
+
+    def _file(self, href: str) -> _OpenFile:
         address = self._address(href)
         if address in self._open:
             self._open.move_to_end(address)
@@ -128,10 +145,10 @@ class RasterReader:
         if rows * columns > _MAX_READ_PIXELS:
             dataset.close()
             raise ReadError(f"{shown}: blocks of {rows} x {columns} pixels exceed what is read at once", "too_large")
-        self._open[address] = dataset
+        self._open[address] = _OpenFile(dataset, shown)
         if len(self._open) > self.capacity:
-            self._open.popitem(last=False)[1].close()
-        return dataset
+            self._open.popitem(last=False)[1].dataset.close()
+        return self._open[address]
 
     def read(
         self,
@@ -175,7 +192,7 @@ class RasterReader:
         """Wait before a remote file is tried again, or give it up."""
         address, shown = self._address(href), redact(href)
         if address in self._open:  # with it goes what GDAL remembers of the file
-            self._open.pop(address).close()
+            self._open.pop(address).dataset.close()
         answer = ask(address, self.reading.timeout_s)
         pause = wait_s(tries, answer, self.reading, random.random())  # noqa: S311 (jitter)
         if pause is None:
@@ -191,86 +208,140 @@ class RasterReader:
         self, assets: Sequence[BandAsset], grid: GeoBox, *, shift_m: tuple[float, float], categorical: bool
     ) -> NDArray[np.float32]:
         height, width = grid.shape
-        result = np.full((len(assets), height, width), np.nan, dtype=np.float32)
+        crs = str(grid.crs)
         target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
         groups: dict[tuple[object, ...], list[int]] = {}
         for k, asset in enumerate(assets):
-            dataset = self.dataset(asset.href)
-            if dataset.crs is None:
-                raise ReadError(f"{redact(asset.href)} has no coordinate reference system", "no_crs")
-            groups.setdefault((dataset.transform, dataset.crs, dataset.shape), []).append(k)
-        for members in groups.values():
-            first = self.dataset(assets[members[0]].href)
-            name = redact(assets[members[0]].href)
-            way = find_map(first.transform, self._crs_as(first, str(grid.crs)), target, str(grid.crs), (height, width))
-            window = _source_window(first, grid, target, name) if way is None else _mapped_window(first, way)
-            if window is None:
-                continue
-            if window.width * window.height > _MAX_READ_PIXELS:
-                raise ReadError(
-                    f"{name}: a footprint of {height} x {width} pixels takes {window.height:.0f} x"
-                    f" {window.width:.0f} of its pixels, more than are read at once: is its georeference right?",
-                    "too_large",
-                )
-            source = np.stack([self._window(assets[k], window, categorical=categorical) for k in members])
-            if way is not None and can_resample(way, categorical=categorical):
-                origin = (int(window.col_off), int(window.row_off))
-                result[members] = resample(source, way, origin, categorical=categorical)
-                continue
-            warped = np.full((len(members), height, width), np.nan, dtype=np.float32)
-            try:
-                reproject(
-                    source,
-                    warped,
-                    src_transform=first.window_transform(window),
-                    src_crs=first.crs,
-                    src_nodata=np.nan,
-                    dst_transform=target,
-                    dst_crs=_crs(str(grid.crs)),
-                    dst_nodata=np.nan,
-                    resampling=Resampling.nearest if categorical else Resampling.cubic,
-                    tolerance=0.01,  # of a pixel: GDAL's default of 1/8 is as large as the shifts we correct
-                )
-            except RasterioError as error:
-                raise ReadError(f"{name} cannot be warped: {first_line(error)}") from error
-            result[members] = warped
+            groups.setdefault(self._file(asset.href).place(), []).append(k)
+        parts = [
+            (members, self._warped([assets[k] for k in members], grid, crs, target, categorical=categorical))
+            for members in groups.values()
+        ]
+        if len(parts) == 1 and parts[0][1] is not None:
+            return parts[0][1]
+        result = np.full((len(assets), height, width), np.nan, dtype=np.float32)
+        for members, warped in parts:
+            if warped is not None:
+                result[members] = warped
         return result
 
-    def _crs_as(self, dataset: DatasetReader, wanted: str) -> str:
-        """A file's reference system as text: the wanted one's where they are the same."""
-        key = (dataset.name, wanted)
-        if key not in self._crs_texts:
-            if len(self._crs_texts) > 4 * self.capacity:
-                self._crs_texts.clear()
-            self._crs_texts[key] = wanted if dataset.crs == _crs(wanted) else str(dataset.crs.to_wkt())
-        return self._crs_texts[key]
-
-    def _window(self, asset: BandAsset, window: Window, *, categorical: bool) -> NDArray[np.float32]:
-        dataset, shown = self.dataset(asset.href), redact(asset.href)
-        if not 1 <= asset.band_index <= dataset.count:
-            raise ReadError(f"{shown} has {dataset.count} bands, band {asset.band_index} was expected", "missing_band")
+    def _warped(
+        self, assets: Sequence[BandAsset], grid: GeoBox, crs: str, target: Affine, *, categorical: bool
+    ) -> NDArray[np.float32] | None:
+        """Bands of one source grid on the target's; None where they do not meet it."""
+        height, width = grid.shape
+        file = self._file(assets[0].href)
+        first, name = file.dataset, file.shown
+        way = find_map(file.transform, file.crs_as(crs), target, crs, (height, width))
+        window = _source_window(first, grid, target, name) if way is None else _mapped_window(first, way)
+        if window is None:
+            return None
+        if window.width * window.height > _MAX_READ_PIXELS:
+            raise ReadError(
+                f"{name}: a footprint of {height} x {width} pixels takes {window.height:.0f} x"
+                f" {window.width:.0f} of its pixels, more than are read at once: is its georeference right?",
+                "too_large",
+            )
+        source = np.empty((len(assets), int(window.height), int(window.width)), dtype=np.float32)
+        for values, asset in zip(source, assets, strict=True):
+            self._window(asset, window, values, categorical=categorical)
+        if way is not None and can_resample(way, categorical=categorical):
+            origin = (int(window.col_off), int(window.row_off))
+            return resample(source, way, origin, categorical=categorical)
+        warped = np.full((len(assets), height, width), np.nan, dtype=np.float32)
         try:
-            stored = dataset.read(asset.band_index, window=window)
-            flags = dataset.mask_flag_enums[asset.band_index - 1]
-            mask = None
-            if MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset]:
-                mask = dataset.read_masks(asset.band_index, window=window) == 0
+            reproject(
+                source,
+                warped,
+                src_transform=first.window_transform(window),
+                src_crs=first.crs,
+                src_nodata=np.nan,
+                dst_transform=target,
+                dst_crs=_crs(crs),
+                dst_nodata=np.nan,
+                resampling=Resampling.nearest if categorical else Resampling.cubic,
+                tolerance=0.01,  # of a pixel: GDAL's default of 1/8 is as large as the shifts we correct
+            )
+        except RasterioError as error:
+            raise ReadError(f"{name} cannot be warped: {first_line(error)}") from error
+        return warped
+
+    def _window(self, asset: BandAsset, window: Window, values: NDArray[np.float32], *, categorical: bool) -> None:
+        """Read a window of a band into `values`, NaN where nothing was seen."""
+        file = self._file(asset.href)
+        dataset, shown, index = file.dataset, file.shown, asset.band_index
+        if not 1 <= index <= dataset.count:
+            raise ReadError(f"{shown} has {dataset.count} bands, band {index} was expected", "missing_band")
+        unseen: NDArray[np.bool_] | None = None
+        try:
+            stored = dataset.read(index, window=window)
+            if file.has_mask(index):
+                unseen = dataset.read_masks(index, window=window) == 0
         except (RasterioError, OSError) as error:
-            message = f"{shown}, band {asset.band_index}: pixels cannot be read: {first_line(error)}"
+            message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"
             raise ReadError(message, href=asset.href) from error
-        if np.iscomplexobj(stored):
-            raise ReadError(f"{shown}, band {asset.band_index}: complex pixels are not supported", "complex")
-        unseen = np.zeros(stored.shape, dtype=np.bool_) if mask is None else mask
-        if np.issubdtype(stored.dtype, np.floating):
-            unseen |= ~np.isfinite(stored)
+        if stored.dtype.kind == "c":
+            raise ReadError(f"{shown}, band {index}: complex pixels are not supported", "complex")
+        if stored.dtype.kind == "f":
+            infinite = ~np.isfinite(stored)
+            unseen = infinite if unseen is None else unseen | infinite
         if asset.nodata is not None and math.isfinite(asset.nodata):
-            unseen |= stored == asset.nodata
+            empty = stored == asset.nodata
+            unseen = empty if unseen is None else unseen | empty
         with np.errstate(invalid="ignore", over="ignore"):
-            values = stored.astype(np.float32)
+            values[...] = stored
             if not categorical:
-                values = values * np.float32(asset.scale) + np.float32(asset.offset)
-        values[unseen] = np.nan
-        return np.asarray(values, dtype=np.float32)
+                values *= np.float32(asset.scale)
+                values += np.float32(asset.offset)
+        if unseen is not None and unseen.any():
+            values[unseen] = np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class _OpenFile:
+    """An open file, and what is asked of it for every window.
+
+    Attributes:
+        dataset: The file.
+        shown: Its name for messages.
+    """
+
+    dataset: DatasetReader
+    shown: str
+    _known: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    _crs_texts: dict[str, str] = field(default_factory=dict)
+    _masked: dict[int, bool] = field(default_factory=dict)
+
+    def place(self) -> tuple[object, ...]:
+        """The source grid: bands that share it are warped together.
+
+        Raises:
+            ReadError: If it has no coordinate reference system.
+        """
+        if "place" not in self._known:
+            if self.dataset.crs is None:
+                raise ReadError(f"{self.shown} has no coordinate reference system", "no_crs")
+            self._known["place"] = (*self.transform[:6], self.dataset.crs.to_wkt(), *self.dataset.shape)
+        return self._known["place"]
+
+    @functools.cached_property
+    def transform(self) -> Affine:
+        """Pixel to coordinates (GDAL is asked once)."""
+        return self.dataset.transform
+
+    def crs_as(self, wanted: str) -> str:
+        """The reference system as text: the wanted one's where they are the same."""
+        if wanted not in self._crs_texts:
+            crs = self.dataset.crs
+            self._crs_texts[wanted] = wanted if crs == _crs(wanted) else str(crs.to_wkt())
+        return self._crs_texts[wanted]
+
+    def has_mask(self, index: int) -> bool:
+        """Whether a band has a mask of its own (nodata is compared with, not read as a mask)."""
+        if index not in self._masked:
+            flags = self.dataset.mask_flag_enums[index - 1]
+            self._masked[index] = MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset]
+        return self._masked[index]
 
 
 def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine, name: str) -> Window | None:

@@ -15,18 +15,27 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy import ndimage
 
 _KNOWN_SHARE = 0.9  # a work pixel needs this share of its kernel valid
 _TILES = 4  # per axis, for the jackknife
 _NOISE_MARGIN_PX = 8  # lags beyond the search range that show how high chance peaks are
 _FINE_STEP_PX = 0.1
 _FINE_REACH_PX = 1.5
+_FINE_PX = np.arange(-_FINE_REACH_PX, _FINE_REACH_PX + _FINE_STEP_PX / 2, _FINE_STEP_PX)
 _MIN_WORK_PX, _MAX_WORK_PX = 32, 256
+
+
+class _Energies(NamedTuple):
+    """Spectra of a structure's squared magnitude and of its known pixels, and the padded shape they are of."""
+
+    power: NDArray[np.complex64]
+    known: NDArray[np.complex64]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +52,20 @@ class Structure:
     known: NDArray[np.bool_]
     gsd_m: float
     _spectra: dict[tuple[int, int], NDArray[np.complex64]] = dataclasses.field(default_factory=dict, repr=False)
+    _energies: dict[int, _Energies] = dataclasses.field(default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def power(self) -> NDArray[np.float32]:
+        """`(n, n)` squared magnitude of the field."""
+        return np.asarray(self.field.real**2 + self.field.imag**2)
+
+    def energies(self, reach: int) -> _Energies:
+        """Spectra of power and of what is known, computed once."""
+        if reach not in self._energies:
+            shape = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in self.field.shape)
+            power, known = (scipy.fft.rfft2(part, shape) for part in (self.power, self.known.astype(np.float32)))
+            self._energies[reach] = _Energies(power, known, shape)
+        return self._energies[reach]
 
     def tile_spectra(self, reach: int, size: int) -> NDArray[np.complex64]:
         """Spectra `(tiles, size, size)` of the tiles, computed once: an image is the reference of several others."""
@@ -113,16 +136,17 @@ def structure(
     sigma = math.sqrt((0.5 * target) ** 2 + max(0.0, target**2 - gsd_m**2) / 12) / gsd_m
     rows, columns = _kernel(n_y, height, sigma), _kernel(n_x, width, sigma)
     everything = np.outer(rows.sum(axis=1), columns.sum(axis=1))
-    weight = everything if valid.all() else rows @ valid.astype(np.float32) @ columns.T
+    whole = bool(valid.all())
+    weight = everything if whole else rows @ valid.astype(np.float32) @ columns.T
     share = weight / everything
     known = share > _KNOWN_SHARE
-    inner = ndimage.binary_erosion(known, structure=np.ones((3, 3)), border_value=0)
+    inner = _inner(known)
     orientation = np.zeros((n_y, n_x), dtype=np.complex64)
     if inner.sum() >= 64:
         for band in bands:
-            values = band[valid]
-            centre = np.float32(values.mean())  # keeps the mask's edge out of rounding
-            smooth = rows @ np.where(valid, band - centre, np.float32(0)) @ columns.T / np.maximum(weight, 1e-6)
+            centre = np.float32((band if whole else band[valid]).mean())  # keeps the mask's edge out of rounding
+            centred = band - centre if whole else np.where(valid, band - centre, np.float32(0))
+            smooth = rows @ centred @ columns.T / np.maximum(weight, 1e-6)
             east, south = np.zeros_like(smooth), np.zeros_like(smooth)
             east[:, 1:-1] = (smooth[:, 2:] - smooth[:, :-2]) / 2
             south[1:-1] = (smooth[2:] - smooth[:-2]) / 2
@@ -139,6 +163,14 @@ def structure(
             orientation[:] = 0
     orientation[~inner] = 0
     return Structure(orientation, inner, work_gsd)
+
+
+def _inner(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels whose eight neighbours are known, too."""
+    down = known[:-2] & known[1:-1] & known[2:]
+    inner = np.zeros_like(known)
+    inner[1:-1, 1:-1] = down[:, :-2] & down[:, 1:-1] & down[:, 2:]
+    return inner
 
 
 def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Match | None:
@@ -161,14 +193,14 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
         return None
     cross, used = _cross_spectra(reference, moving, reach)
     size = cross.shape[-1]
-    power_1, power_2 = (s.field.real**2 + s.field.imag**2 for s in (reference, moving))
-    energy_1 = _Correlation(power_1, moving.known.astype(np.float32), reach)
-    energy_2 = _Correlation(reference.known.astype(np.float32), power_2, reach)
+    first, second = reference.energies(reach), moving.energies(reach)
+    energy_1 = _Correlation(first.power * np.conj(second.known), first.shape)
+    energy_2 = _Correlation(first.known * np.conj(second.power), first.shape)
 
     lags = np.arange(-reach, reach + 1)
     around = np.ix_(lags, lags)
     total = scipy.fft.ifft2(cross.sum(axis=0)).real[around]
-    floor = 1e-3 * float(np.sqrt(power_1).sum())
+    floor = 1e-3 * float(np.sqrt(reference.power).sum())
     scale = np.sqrt(np.maximum(energy_1.at_lags(lags), floor) * np.maximum(energy_2.at_lags(lags), floor))
     surface = total / scale
     inside = slice(reach - search, reach + search + 1)
@@ -176,12 +208,10 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
     row, column = int(peak[0]) - search, int(peak[1]) - search
 
     # Between the lags: the same Fourier series, evaluated on a fine grid around the peak.
-    fine = np.arange(-_FINE_REACH_PX, _FINE_REACH_PX + _FINE_STEP_PX / 2, _FINE_STEP_PX)
-    at_rows, at_columns = _fourier_rows(row + fine, size), _fourier_rows(column + fine, size)
+    at_rows, at_columns = _fourier_rows(row, size), _fourier_rows(column, size)
     tiles = (at_rows @ cross @ at_columns.T).real
     fine_scale = np.sqrt(
-        np.maximum(energy_1.between(row + fine, column + fine), floor)
-        * np.maximum(energy_2.between(row + fine, column + fine), floor)
+        np.maximum(energy_1.between(row, column), floor) * np.maximum(energy_2.between(row, column), floor)
     )
     whole = tiles.sum(axis=0)
     correlation = whole / fine_scale
@@ -191,7 +221,9 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
     spread = ((left_out - left_out.mean(axis=0)) ** 2).sum()
     error = math.sqrt((count - 1) / count * float(spread)) * _FINE_STEP_PX if count > 1 else 1e6
 
-    shift_row, shift_column = (row + fine[0] + best[0] * _FINE_STEP_PX, column + fine[0] + best[1] * _FINE_STEP_PX)
+    shift_row, shift_column = (
+        lag + _FINE_PX[0] + steps * _FINE_STEP_PX for lag, steps in zip((row, column), best, strict=True)
+    )
     far = np.ones(surface.shape, dtype=np.bool_)
     far[
         max(0, row + reach - 4) : row + reach + 5,
@@ -262,27 +294,28 @@ def _spectrum(values: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 
 class _Correlation:
-    """Correlation of two real images of one shape for all lags up to `reach`, also between the lags."""
+    """Correlation of two real images by their cross spectrum, at all lags that the padding has room for."""
 
-    def __init__(self, first: NDArray[np.float32], second: NDArray[np.float32], reach: int) -> None:
-        self._shape = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in first.shape)
-        self._spectrum = scipy.fft.rfft2(first, self._shape) * np.conj(scipy.fft.rfft2(second, self._shape))
+    def __init__(self, spectrum: NDArray[np.complex64], shape: tuple[int, ...]) -> None:
+        self._spectrum, self._shape = spectrum, shape
 
     def at_lags(self, lags: NDArray[np.int64]) -> NDArray[np.float32]:
         """`(n, n)` at whole lags of rows and columns."""
         return np.asarray(scipy.fft.irfft2(self._spectrum, self._shape)[np.ix_(lags, lags)])
 
-    def between(self, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float32]:
-        """`(rows, columns)` at real lags: the Fourier series evaluated there."""
+    def between(self, row: int, column: int) -> NDArray[np.float32]:
+        """`(rows, columns)` of the fine grid around a lag: the Fourier series evaluated there."""
         height, width = self._shape
-        across = _fourier_rows(columns, width)[:, : width // 2 + 1].copy()
+        across = _fourier_rows(column, width)[:, : width // 2 + 1].copy()
         across[:, 1 : (width + 1) // 2] *= 2  # the half that a real image's spectrum repeats
-        return np.asarray((_fourier_rows(rows, height) @ self._spectrum @ across.T).real)
+        return np.asarray((_fourier_rows(row, height) @ self._spectrum @ across.T).real)
 
 
-def _fourier_rows(positions: NDArray[np.float64], size: int) -> NDArray[np.complex64]:
-    """`(len(positions), size)`: rows that evaluate an inverse discrete Fourier series at real positions."""
-    waves = np.exp(2j * np.pi * positions[:, None] * scipy.fft.fftfreq(size)) / size
+@functools.lru_cache(maxsize=256)
+def _fourier_rows(lag: int, size: int) -> NDArray[np.complex64]:
+    """`(positions, size)`: rows that evaluate an inverse discrete Fourier series at the fine grid around a lag."""
+    at = lag + _FINE_PX
+    waves = np.exp(2j * np.pi * at[:, None] * scipy.fft.fftfreq(size)) / size
     return np.asarray(waves, dtype=np.complex64)
 
 

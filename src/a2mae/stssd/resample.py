@@ -13,6 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ TOLERANCE_PX = 0.01
 _NODES = 5  # per axis, where the way to the source is computed exactly
 _WHOLE = 1 - 1e-4
 _LEAST = 1e-6
+_KEPT_SIZE = 2**17  # values: half a megabyte
 
 
 class Kernel(Enum):
@@ -58,9 +60,9 @@ class SourceMap:
 
     def bounds(self) -> tuple[float, float, float, float]:
         """Smallest and largest source column, smallest and largest row of the target's outline."""
-        edge = np.linspace(0, 1, 9)
-        u, v = (part.ravel() for part in np.meshgrid(edge, edge))
-        x, y = _terms(u, v) @ self.x, _terms(u, v) @ self.y
+        if self.separate:
+            return float(self.x[0]), float(self.x[0] + self.x[1]), float(self.y[0]), float(self.y[0] + self.y[2])
+        x, y = _node_terms() @ self.x, _node_terms() @ self.y
         return float(x.min()), float(x.max()), float(y.min()), float(y.max())
 
     def scale(self) -> tuple[float, float]:
@@ -86,6 +88,11 @@ def find_map(
         ValueError: If PROJ knows no way between the two.
     """
     height, width = shape
+    if source_crs == target_crs and source.b == source.d == target.b == target.d == 0:
+        # The common case in numbers: an affine product takes as long as the resampling of a small image.
+        x = np.array([(target.c - source.c) / source.a, target.a * width / source.a, 0, 0, 0, 0])
+        y = np.array([(target.f - source.f) / source.e, 0, target.e * height / source.e, 0, 0, 0])
+        return SourceMap(x, y, shape, separate=bool(x[1] > 0 and y[2] > 0))
     back = ~source
     if source_crs == target_crs:
         way = back @ target @ Affine.scale(width, height)
@@ -93,17 +100,35 @@ def find_map(
         y = np.array([way.f, way.d, way.e, 0, 0, 0])
         separate = abs(way.b) < 1e-9 and abs(way.d) < 1e-9 and way.a > 0 and way.e > 0
         return SourceMap(x, y, shape, separate)
-    nodes = np.linspace(0, 1, 2 * _NODES - 1)
-    u, v = (part.ravel() for part in np.meshgrid(nodes, nodes))
+    u, v = _nodes()
     east, north = transformer(target_crs, source_crs).transform(*(target @ (u * width, v * height)))
     x, y = back @ (np.asarray(east), np.asarray(north))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    terms = _terms(u, v)
-    fitted = np.linalg.lstsq(terms, np.stack([x, y], axis=1), rcond=None)[0]
-    if np.abs(terms @ fitted - np.stack([x, y], axis=1)).max() > TOLERANCE_PX:
+    exact = np.stack([x, y], axis=1)
+    fitted = _node_fit() @ exact
+    if np.abs(_node_terms() @ fitted - exact).max() > TOLERANCE_PX:
         return None
     return SourceMap(fitted[:, 0], fitted[:, 1], shape, separate=False)
+
+
+@functools.cache
+def _nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Columns and rows, 0 to 1, of the places where the way to the source is computed exactly."""
+    nodes = np.linspace(0, 1, 2 * _NODES - 1)
+    u, v = np.meshgrid(nodes, nodes)
+    return u.ravel(), v.ravel()
+
+
+@functools.cache
+def _node_terms() -> NDArray[np.float64]:
+    return _terms(*_nodes())
+
+
+@functools.cache
+def _node_fit() -> NDArray[np.float64]:
+    """Least squares: coefficients from the values at the nodes."""
+    return np.asarray(np.linalg.pinv(_node_terms()))
 
 
 def can_resample(way: SourceMap, *, categorical: bool) -> bool:
@@ -164,12 +189,53 @@ class _Separate:
         return found
 
     def apply(self, source: NDArray[np.float32], kernel: Kernel) -> NDArray[np.float32]:
+        if self._same_pixels() and kernel is not Kernel.LINEAR:
+            rows, columns = (_shifted(*axis, kernel) for axis in (self._down, self._across))
+            if rows is not None and columns is not None:
+                return _slide(_slide(source, rows, axis=1), columns, axis=2)
         down, across = _weights(*self._down, kernel), _weights(*self._across, kernel)
         return np.asarray(down @ source @ across.T)
 
     def total(self, kernel: Kernel) -> NDArray[np.float32]:
-        down, across = _weights(*self._down, kernel), _weights(*self._across, kernel)
-        return np.asarray(np.outer(down.sum(axis=1), across.sum(axis=1)))
+        down, across = _totals(*self._down, kernel), _totals(*self._across, kernel)
+        return np.asarray(np.outer(down, across))
+
+    def _same_pixels(self) -> bool:
+        return bool(self._down[3] == self._across[3] == 1.0)
+
+
+class _Shift(NamedTuple):
+    """A kernel between grids of one pixel size: the same few weights everywhere."""
+
+    start: int
+    stop: int
+    weights: tuple[np.float32, ...]
+
+
+@functools.lru_cache(maxsize=512)
+def _shifted(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> _Shift | None:
+    """The weights of the first target pixel, where all of its kernel lies inside; None where it does not."""
+    start = math.floor(first) - 1  # the cubic's first tap
+    if start < 0 or start + n_out + 3 > n_in:
+        return None
+    taps = _weights(1, n_in, first, step, kernel)[0, start : start + 4]
+    used = np.flatnonzero(taps)
+    lowest, highest = int(used[0]), int(used[-1])
+    return _Shift(start + lowest, start + lowest + n_out, tuple(taps[lowest : highest + 1]))
+
+
+def _slide(source: NDArray[np.float32], shift: _Shift, *, axis: int) -> NDArray[np.float32]:
+    """Weigh a few neighbours along rows (1) or columns (2)."""
+    parts = [
+        source[:, shift.start + k : shift.stop + k] if axis == 1 else source[:, :, shift.start + k : shift.stop + k]
+        for k in range(len(shift.weights))
+    ]
+    if len(parts) == 1 and shift.weights[0] == 1:
+        return np.ascontiguousarray(parts[0])
+    result = parts[0] * shift.weights[0]
+    for part, weight in zip(parts[1:], shift.weights[1:], strict=True):
+        result += part * weight
+    return np.asarray(result)
 
 
 class _Scattered:
@@ -261,8 +327,13 @@ def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64
     return np.asarray(np.abs(values) if kernel is Kernel.REACH else values)
 
 
-@functools.lru_cache(maxsize=512)
 def _weights(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> NDArray[np.float32]:
+    """`(n_out, n_in)` weights along one axis; the kernel is as many times wider as the target is coarser."""
+    # Those of large grids are not kept: a matrix of a 1 m sensor takes 15 MB, and every place may need its own.
+    return (_kept_weights if n_out * n_in <= _KEPT_SIZE else _weights_once)(n_out, n_in, first, step, kernel)
+
+
+def _weights_once(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> NDArray[np.float32]:
     """`(n_out, n_in)` weights along one axis; the kernel is as many times wider as the target is coarser."""
     wide = max(1.0, step)
     distance = (np.arange(n_in) + 0.5 - (first + step * (np.arange(n_out) + 0.5))[:, None]) / wide
@@ -273,6 +344,16 @@ def _weights(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -
     weights = np.asarray(_kernel(distance, kernel) / everywhere[:, None], dtype=np.float32)
     weights.flags.writeable = False
     return weights
+
+
+_kept_weights = functools.lru_cache(maxsize=128)(_weights_once)
+
+
+@functools.lru_cache(maxsize=512)
+def _totals(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> NDArray[np.float32]:
+    if step == 1.0 and _shifted(n_out, n_in, first, step, kernel) is not None:
+        return np.ones(n_out, dtype=np.float32)  # no tap lies outside
+    return np.asarray(_weights(n_out, n_in, first, step, kernel).sum(axis=1))
 
 
 @functools.lru_cache(maxsize=512)

@@ -1,8 +1,9 @@
-"""Chunks straight out of local shard files: what Zarr reads, without Zarr's work per chunk.
+"""Chunks straight into and out of shard files: what Zarr writes and reads, without Zarr's work per chunk.
 
 A training sample is a dozen chunks, and a general reader spends more time on finding each (event loop, selections,
 shard index read again) than on decoding it. The store writes one layout (`store_writer`); this reads exactly that one
 with one `pread` and one decode per chunk, and `open_shards` returns None for anything else, which Zarr then reads.
+Writing is the same the other way round: `encode_shard` makes the bytes of a whole shard file, which any Zarr reads.
 """
 
 from __future__ import annotations
@@ -23,11 +24,22 @@ import numpy as np
 import zarr
 from numcodecs import blosc
 from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
 
 _ABSENT = 2**64 - 1  # offset of a chunk that holds only fill values
 _SHARDS_OPEN = (64, 4096)  # per array, fewest and most: a file descriptor and an index of some kilobytes each
 _ARRAYS = 16  # so many arrays, two per sensor, may use up the files that the system lets this process open
 _HEADER_BYTES = 16
+_LEVEL = 5
+
+
+def compressor(typesize: int) -> BloscCodec:
+    """What the store's chunks are compressed with.
+
+    Args:
+        typesize: Bytes per value; named because the Zarr library otherwise asks the data for it.
+    """
+    return BloscCodec(cname="lz4", clevel=_LEVEL, shuffle="bitshuffle", typesize=typesize)
 
 
 class DamagedShardError(ValueError):
@@ -226,6 +238,46 @@ def open_shards(folder: Path) -> ShardedArray | None:
     # One chunk is too small for blosc's own threads; the process's main thread would start them.
     blosc.use_threads = False
     return ShardedArray(folder, layout)
+
+
+def encode_shard(images: NDArray[np.generic], metadata: bytes) -> bytes | None:
+    """The bytes of a shard file.
+
+    Args:
+        images: `(n, band, y, x)` or `(n, y, x)`, at most as many as a shard has room for.
+        metadata: The array's `zarr.json`.
+
+    Returns:
+        None where every value is the fill value: Zarr knows no file as that.
+
+    Raises:
+        ValueError: If the array has another layout than the store's own.
+    """
+    layout = _layout(json.loads(metadata))
+    if layout is None:
+        raise ValueError("the array's zarr.json is not of the layout that this version of a2mae writes")
+    blosc.use_threads = False
+    groups, down, across = layout.parts
+    index = np.full((layout.rows, groups, down, across, 2), _ABSENT, dtype="<u8")
+    chunks: list[bytes] = []
+    position = 0
+    for n, image in enumerate(images if images.ndim == 4 else images[:, None]):
+        for where in np.ndindex(groups, down, across):
+            part = image[tuple(slice(k * side, (k + 1) * side) for k, side in zip(where, layout.chunk, strict=True))]
+            if part.size == 0 or (part.flat[0] == layout.fill and (part == layout.fill).all()):
+                continue
+            if part.shape != layout.chunk:
+                whole = np.full(layout.chunk, layout.fill)
+                whole[tuple(slice(side) for side in part.shape)] = part
+                part = whole
+            data = blosc.compress(np.ascontiguousarray(part), b"lz4", _LEVEL, blosc.BITSHUFFLE)
+            index[n, *where] = position, len(data)
+            chunks.append(data)
+            position += len(data)
+    if not chunks:
+        return None
+    tail = index.tobytes()
+    return b"".join([*chunks, tail, google_crc32c.value(tail).to_bytes(4, "little")])
 
 
 def _layout(array: dict[str, Any]) -> _Layout | None:

@@ -120,14 +120,14 @@ def moments_of(pixels: NDArray[np.generic], valid: NDArray[np.bool_], encoding: 
         across, down = valid[n, :, 1:] & valid[n, :, :-1], valid[n, 1:] & valid[n, :-1]
         pairs = max(int(across.sum() + down.sum()), 1)
         for c in range(bands):
-            band = pixels[n, c].astype(np.float64)
+            band = pixels[n, c]
             values = band.ravel() if full else band[valid[n]]
-            mean[n, c] = values.mean()
-            squares[n, c] = np.square(values - mean[n, c]).sum()
             minimum[n, c], maximum[n, c] = values.min(), values.max()
-            step_x, step_y = np.abs(np.diff(band, axis=1)), np.abs(np.diff(band, axis=0))
-            total = step_x.sum() + step_y.sum() if full else (step_x * across).sum() + (step_y * down).sum()
-            texture[n, c] = total / pairs
+            mean[n, c] = values.mean(dtype=np.float64)
+            away = values - mean[n, c]
+            squares[n, c] = np.dot(away, away)
+            texture[n, c] = sum(_steps(band, axis, None if full else both) for axis, both in ((1, across), (0, down)))
+        texture[n] /= pairs
     scale, offset = encoding.scale, encoding.offset
     low, high = minimum * scale + offset, maximum * scale + offset
     return Moments(
@@ -139,6 +139,17 @@ def moments_of(pixels: NDArray[np.generic], valid: NDArray[np.bool_], encoding: 
         texture * abs(scale),
         valid.shape[1] * valid.shape[2],
     )
+
+
+def _steps(band: NDArray[np.generic], axis: int, both: NDArray[np.bool_] | None) -> float:
+    """Sum of absolute differences of neighbours along an axis, of those pairs only that are both valid."""
+    before, after = (band[:, :-1], band[:, 1:]) if axis == 1 else (band[:-1], band[1:])
+    # The larger minus the smaller: no wider type is needed for stored integers that may be unsigned.
+    step = np.maximum(before, after) - np.minimum(before, after)
+    if both is not None:
+        step = step[both]
+    kind = np.dtype(f"u{step.dtype.itemsize}") if step.dtype.kind == "i" else step.dtype
+    return float(step.view(kind).sum(dtype=np.float64 if kind.kind == "f" else np.uint64))
 
 
 def merged(moments: Moments, chosen: NDArray[np.bool_], band_names: tuple[str, ...]) -> dict[str, dict[str, float]]:

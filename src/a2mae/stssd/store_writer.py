@@ -18,9 +18,9 @@ from typing import Any, cast
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
 
 from a2mae.sensors import Sensor, sensor_from_dict
+from a2mae.stssd.shards import compressor, encode_shard
 from a2mae.stssd.store import (
     FORMAT,
     FORMAT_VERSION,
@@ -31,10 +31,8 @@ from a2mae.stssd.store import (
     StoreMissingError,
     StoreTornError,
     check_version,
-    codec_pipeline,
     manifest_hash,
     read_attributes,
-    telling_full_disk,
 )
 
 SHARD_BYTES = 32 * 2**20
@@ -207,19 +205,21 @@ class StoreWriter:
             raise ValueError(
                 f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
             )
-        keys = _keys(shard)
-        with codec_pipeline(fast=False):  # one encoder everywhere: the same bytes with and without zarrs
-            group = zarr.open_group(self._folder.zarr_store(read_only=False), mode="r+")
-            for key, name, data in zip(keys, ("pixels", "valid"), (pixels, valid), strict=True):
-                self._folder.remove(key)  # left by a killed worker: a shard is written whole, not merged
-                with telling_full_disk(self._folder.url):
-                    cast(zarr.Array[Any], group[f"{shard.sensor}/{name}"])[shard.start : shard.stop] = data
         written: dict[str, object] = {}
-        for key in keys:
-            data_bytes = self._folder.read(key)  # absent if every row is empty
-            if data_bytes is not None:
-                written[key] = {"sha256": hashlib.sha256(data_bytes).hexdigest(), "bytes": len(data_bytes)}
+        for key, name, data in zip(_keys(shard), ("pixels", "valid"), (pixels, valid), strict=True):
+            encoded = encode_shard(data, self._metadata(f"{shard.sensor}/{name}"))
+            if encoded is None:  # every row is empty
+                self._folder.remove(key)  # left by a killed worker
+                continue
+            self._folder.write(key, encoded)
+            written[key] = {"sha256": hashlib.sha256(encoded).hexdigest(), "bytes": len(encoded)}
         _write_json(self._folder, _ledger_name(shard), {"shards": written, "note": dict(note or {})})
+
+    def _metadata(self, array: str) -> bytes:
+        data = self._folder.read(f"{array}/zarr.json")
+        if data is None:
+            raise StoreTornError(f"{self._folder.url}/{array}/zarr.json vanished while the store was being built")
+        return data
 
     def finish(self) -> str:
         """Write the manifest and remove the ledger; a finished store is left as it is.
@@ -307,8 +307,6 @@ class StoreWriter:
                 f"{name}/zarr.json",
                 {"attributes": {"sensor": plan.sensor.to_dict()}, "node_type": "group", "zarr_format": 3},
             )
-            # typesize is named because the Zarr library otherwise asks the data for it.
-            size = np.dtype(encoding.dtype).itemsize
             if f"{name}/pixels/zarr.json" not in present:
                 zarr.create_array(
                     self._folder.zarr_store(read_only=False),
@@ -317,7 +315,7 @@ class StoreWriter:
                     dtype=encoding.dtype,
                     chunks=(1, band_chunk, *tile),
                     shards=(plan.shard_rows, bands, *grid),
-                    compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=size),
+                    compressors=compressor(np.dtype(encoding.dtype).itemsize),
                     fill_value=encoding.nodata,
                     dimension_names=("image", "band", "y", "x"),
                     attributes={
@@ -336,7 +334,7 @@ class StoreWriter:
                     dtype="bool",
                     chunks=(1, *tile),
                     shards=(plan.shard_rows, *grid),
-                    compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1),
+                    compressors=compressor(1),
                     fill_value=False,
                     dimension_names=("image", "y", "x"),
                 )

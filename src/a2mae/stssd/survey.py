@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister_parameters import CoregisterParameters
 from a2mae.stssd.footprints import transformer
-from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.matching import Picture, compare
 from a2mae.stssd.rasters import RasterReader, ReadError
 from a2mae.stssd.registration import Match
@@ -26,6 +25,7 @@ from a2mae.stssd.warp import Footprint, Image, read_image
 
 logger = logging.getLogger(__name__)
 
+_DARK_PIXELS = 4096  # of an image are enough to tell its 1st percentile
 _COMPARED = (("red",), ("nir", "nir08"), ("swir16", "green"))
 
 
@@ -120,11 +120,10 @@ class Surveyed:
 
 
 def survey(
-    places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters, *, signing: str = "none"
+    reader: RasterReader, places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters
 ) -> list[Surveyed]:
     """Look at places one after the other; files stay open between them."""
-    with RasterReader(sign=load_signer(signing), reading=parameters.reading) as reader:
-        return [part for place in places for part in _survey_place(reader, place, sensors, parameters)]
+    return [part for place in places for part in _survey_place(reader, place, sensors, parameters)]
 
 
 def compared_bands(sensor: Sensor) -> tuple[str, ...]:
@@ -235,7 +234,8 @@ def _look(
 
 def _dark_value(image: Image) -> float:
     values: NDArray[np.float32] = image.physical[:, image.valid]
-    return float(np.percentile(values, 1, axis=1).min())
+    step = max(1, values.shape[1] // _DARK_PIXELS)
+    return float(np.percentile(values[:, ::step], 1, axis=1).min())
 
 
 def _matches(

@@ -262,11 +262,18 @@ def encode(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Enc
     info = np.iinfo(encoding.dtype)
     low = info.min + 1 if encoding.nodata == info.min else info.min
     high = info.max - 1 if encoding.nodata == info.max else info.max
-    counts = (physical.astype(np.float64) - encoding.offset) / encoding.scale
-    counts = np.clip(np.rint(np.nan_to_num(counts, nan=encoding.nodata)), low, high)
+    counts = physical.astype(np.float64)
+    counts -= encoding.offset
+    counts /= encoding.scale
+    np.rint(counts, out=counts)
+    np.clip(counts, low, high, out=counts)
     if low < encoding.nodata < high:
         counts[counts == encoding.nodata] = encoding.nodata + 1
-    counts[:, ~seen] = encoding.nodata
+    if not seen.all():
+        counts[:, ~seen] = encoding.nodata
+    missing = np.isnan(counts)
+    if missing.any():
+        counts[missing] = encoding.nodata
     return counts.astype(encoding.dtype)
 
 

@@ -1,0 +1,44 @@
+"""Files that stay open from one piece of a build to the next: neighbouring pieces read the same blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from a2mae.stssd.hrefs import load_signer
+from a2mae.stssd.rasters import RasterReader
+from a2mae.stssd.retries import ReadingParameters
+
+
+class _Kept(threading.local):
+    """One reader per thread: GDAL's handles belong to the thread that uses them."""
+
+    build: str = ""
+    reader: RasterReader | None = None
+
+
+_kept = _Kept()
+
+
+@contextlib.contextmanager
+def kept_reader(build: str, *, signing: str, reading: ReadingParameters) -> Iterator[RasterReader]:
+    """The reader that earlier pieces of the same build in this thread have used, or a new one.
+
+    Args:
+        build: Names one run of one build; files of any other run are closed, so that a rerun sees them as they are now.
+        signing: Hook that remote addresses are signed with.
+        reading: How patient reads over a network are; what an earlier piece has given up is tried again.
+    """
+    if _kept.build != build or _kept.reader is None:
+        close_kept()
+        _kept.build, _kept.reader = build, RasterReader(sign=load_signer(signing), reading=reading)
+    with _kept.reader.in_use() as reader:
+        yield reader
+
+
+def close_kept() -> None:
+    """Close this thread's files: at the end of a build in the process that ran it."""
+    if _kept.reader is not None:
+        _kept.reader.close()
+    _kept.build, _kept.reader = "", None
