@@ -66,6 +66,11 @@ def test_model_card_tells_the_run_as_it_was(trained):
     assert "pretraining did not help here (0.020 below" in limits, "a loss is told"
     assert "all but collapsed (effective rank 1.4)" in limits
     assert "simulated Earth" in limits
+    assert scores.count("| simulated | knn | ") == 3, "each encoder once: pretrained, random, pixels"
+    assert (
+        "\n\n**The training data are simulated**" in body
+        and section(body, "Licence") == "\ncc-by-4.0\n\nContact: eo@example.org\n"
+    )
     assert "| sentinel-2-l2a | B02, B03, B04 |" in body and "3,153,216 parameters" in body
 
 

@@ -217,6 +217,7 @@ def _frozen(scores: pd.DataFrame | None) -> list[tuple[str, ...]]:
     if scores is None:
         return []
     own = scores[(scores["gsd_m"] == scores["native_gsd_m"]) & scores["mode"].isin(["knn", "linear_probe"])]
+    own = own[own["metric"] != "knn_both_coarse"]  # at the data's own GSD nothing is coarse: equal to the other reading
     return [
         (
             str(row["data"]),
