@@ -41,7 +41,7 @@ dvc: install ## write dvc.yaml from the pipeline registry, the catalog and the n
 	$(BIN)/python -m a2mae.dvc
 
 test: install ## lint, types, architecture laws and tests (offline, CPU)
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks notebooks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports

@@ -64,7 +64,7 @@ from a2mae.training.stopping import StopRequest
 SENSORS = ("landsat-oli-c2-l2", "sentinel-2-l2a")
 FOOTPRINT_M, DATES, BATCH = 1920, 2, 16
 DAYS = ("20200512", "20200815")
-GDAL = {"GDAL_CACHEMAX": 64, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+GDAL = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 
 def main() -> None:

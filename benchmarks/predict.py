@@ -127,7 +127,7 @@ def write_raster(path: Path, side: int) -> None:
         "crs": "EPSG:32633", "transform": Affine(10, 0, 300_000, 0, -10, 5_600_000),
         "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "ZSTD",
     }  # fmt: skip
-    with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(path, "w", **profile) as target:
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20), rasterio.open(path, "w", **profile) as target:
         for _, window in target.block_windows(1):
             part = block[:, : window.height, : window.width].copy()
             part[:, :, : max(side // 10 - window.col_off, 0)] = 0
