@@ -29,6 +29,11 @@ class OfflineRun:
     records: list[pb.Record] = field(default_factory=list)
 
     @property
+    def ended(self) -> bool:
+        """The record of the exit is there."""
+        return bool(self.records) and self.records[-1].WhichOneof("record_type") == "exit"
+
+    @property
     def everything(self) -> str:
         """All that a sync would send as text, to search for what must not be there."""
         return "\n".join(str(record) for record in self.records)
@@ -45,8 +50,9 @@ def read_run(path: Path, patience_s: float = 60) -> OfflineRun:
     W&B's own process may still be writing when `finish()` has returned: the record of the exit is the last to come.
     """
     given_up = time.monotonic() + patience_s
-    while (found := _read(path)).records[-1].WhichOneof("record_type") != "exit" and time.monotonic() < given_up:
+    while not (found := _read(path)).ended and time.monotonic() < given_up:
         time.sleep(0.2)
+    assert found.records, f"{path} holds no record"
     return found
 
 
@@ -92,6 +98,8 @@ def _chunks(content: bytes):
             continue
         _, length, kind = _RECORD_HEADER.unpack_from(content, position)
         position += _RECORD_HEADER.size
+        if position + length > len(content):
+            return  # still being written
         parts.append(content[position : position + length])
         position += length
         if kind in (_FULL, _LAST):

@@ -30,6 +30,13 @@ def test_an_offline_run_is_written_with_metrics_and_pictures(tmp_path: Path, sto
     assert len(list((folder / "files" / "media" / "images").glob("reconstructions_*.png"))) == 2
 
 
+def test_a_log_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "run-x.wandb"
+    path.write_bytes(b":W&B" + bytes(3) + b"\x07\x01")  # the header and half a record's
+    with pytest.raises(AssertionError, match="holds no record"):
+        read_run(path, patience_s=0.3)
+
+
 def test_without_wandb_or_when_disabled_nothing_is_tracked(tmp_path: Path, store, monkeypatch, caplog) -> None:
     spec = make_spec(tmp_path, store, wandb_project="a2mae-test")
     monkeypatch.setenv("WANDB_MODE", "disabled")
