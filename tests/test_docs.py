@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 
@@ -153,6 +154,10 @@ def test_every_configuration_shown_is_accepted(page, block, tmp_path, monkeypatc
     for _, code in blocks("python"):  # a module that a page shows beside the configuration that names it
         if named := re.match(r"# (\w+\.py)", code):
             Path(named[1]).write_text(code)
+            # Another test of this process may have a module of that name; neither must see the other's.
+            monkeypatch.setitem(sys.modules, Path(named[1]).stem, None)
+            monkeypatch.delitem(sys.modules, Path(named[1]).stem)
+    importlib.invalidate_caches()
     shown = yaml.safe_load(block)
     shown = {"ingest": shown} if "rules" in shown else shown
     assert shown and set(shown) <= set(MODELS), f"{page} shows {list(shown)}: no test knows its model"
