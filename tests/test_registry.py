@@ -14,6 +14,7 @@ from kedro.framework.startup import bootstrap_project
 from pydantic import BaseModel
 
 from a2mae import pipeline_registry
+from a2mae.hooks import stage_of
 from a2mae.pipelines.report.pipeline import OUTPUTS_SHOWN
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,12 @@ def test_every_stage_is_registered_with_nodes():
     open_context(None)
     assert set(pipelines) == {*pipeline_registry.STAGES, *pipeline_registry.EXTRAS, "__default__"}
     assert all(pipelines[stage].nodes for stage in pipeline_registry.STAGES)
+
+
+def test_every_node_belongs_to_a_package_that_the_hooks_know():
+    open_context(None)
+    for name, pipeline in pipelines.items():  # a run stops at the first that does not
+        assert {stage_of(node) for node in pipeline.nodes} <= set(pipeline_registry.PACKAGES), name
 
 
 @pytest.mark.parametrize("env", ["base", "real_samples"])

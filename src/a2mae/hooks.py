@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from a2mae import pipeline_registry, tracking
 from a2mae.io.tracked import tracked
 from a2mae.lineage.record import LineageError, Record, read_record, record_path
-from a2mae.pipeline_registry import STAGES
+from a2mae.pipeline_registry import PACKAGES
 from a2mae.tracking import GROUP_VARIABLE
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def local_data_root(context: KedroContext) -> Path | None:
 
 
 def stage_of(node: Node) -> str:
-    """The pipeline that a node belongs to: its namespace, or the package of its function."""
+    """The package that a node belongs to: its namespace, or that of its function."""
     stage = node.namespace or node.func.__module__.split(".")[2]
-    assert stage in STAGES, f"{node.name} belongs to no stage"
+    assert stage in PACKAGES, f"{node.name} belongs to no stage"
     return stage
 
 
@@ -190,7 +190,7 @@ class Watch:
     @hook_impl
     def on_pipeline_error(self) -> None:
         """Close what is open as failed."""
-        for stage in STAGES:
+        for stage in PACKAGES:
             tracking.finish_stage(stage, failed=True)
 
 

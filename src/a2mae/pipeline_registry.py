@@ -29,6 +29,9 @@ STAGES = (
 EXTRAS = {"compare": "create_pipeline", "compare_folder": "create_folder_pipeline"}
 """Experiments beside the stages, made by functions of `a2mae.pipelines.compare.pipeline`; a chain may name them."""
 
+PACKAGES = (*STAGES, "compare")
+"""Packages of `a2mae.pipelines`: each node belongs to one."""
+
 _chain: tuple[str, ...] = STAGES
 
 
