@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import subprocess
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -49,6 +50,20 @@ def files_of(package: str, source: Path) -> set[Path]:
             todo.append(_file(name, source))
             todo += [_file(parent, source) for parent in _parents(name)]
     return found
+
+
+def code_digest(package: str, source: Path) -> str:
+    """SHA-256 over the names and bytes of `files_of`.
+
+    Args:
+        package: For example `a2mae.pipelines.evaluate`.
+        source: The folder that holds the package `a2mae`.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files_of(package, source)):
+        digest.update(f"{file.relative_to(source).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def commit_of(files: Iterable[Path]) -> str:

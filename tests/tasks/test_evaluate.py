@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,13 +14,15 @@ from a2mae.tasks.evaluate import Candidate, evaluate_frozen, standardised
 from a2mae.tasks.features import EncoderFeatures, coarser, histogram_features, pixel_features
 from a2mae.tasks.foreign import ForeignFeatures
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_inputs
-from a2mae.tasks.judge import evaluate_all
+from a2mae.tasks.judge import Kept, evaluate_all
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.scores import METRICS, SCORE_COLUMNS, finetuned_rows, score_task
+from a2mae.tasks.units import Units
 from helpers.task_samples import EUROSAT_RGB, SENTINEL2, make_samples, make_spec, spec_for
 
 CPU = torch.device("cpu")
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
+CONFIG = {"normalization": STATISTICS}
 OPTIONS = EvaluateParameters(device="cpu", bootstrap=100, shots=(1, 5), shot_seeds=2, relative_gsd=(0.25, 1.0))
 
 
@@ -33,7 +37,7 @@ def data(tmp_path_factory):
 def pretrained(tmp_path_factory):
     torch.manual_seed(0)
     model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=2, decoder_dim=32)
-    return save_pretrained(model, tmp_path_factory.mktemp("model"), config={"normalization": STATISTICS})
+    return save_pretrained(model, tmp_path_factory.mktemp("model"), config=CONFIG)
 
 
 def batch_of(images, gsd_m=10.0):
@@ -80,7 +84,13 @@ def test_encoder_features_are_the_encoders(pretrained, data):
         tokens = encoder.forward_features(
             batch.images[:, 0, :3], gsd_m=batch.gsd_m, lonlat_deg=batch.lonlat_deg, day=batch.day[:, 0]
         )
-    for pool, expected in (("cls", tokens[:, 0]), ("mean", tokens[:, 1:].mean(1))):
+    patches = tokens[:, 1:]
+    spread = (patches - patches.mean(1, keepdim=True)).square().mean(1).sqrt()
+    for pool, expected in (
+        ("cls", tokens[:, 0]),
+        ("mean", patches.mean(1)),
+        ("mean_std", torch.cat([patches.mean(1), spread], 1)),
+    ):
         found = EncoderFeatures(encoder, pool=pool, bands_per_view=3)(batch)
         torch.testing.assert_close(found, torch.cat([expected, expected], 1))
 
@@ -144,6 +154,43 @@ def metrics_of(data):
     return {"task": "classify", "data": "test", "gsd_m": 10.0, **scores}
 
 
+def kept_in(folder, code="as it is"):
+    return Kept(Units(folder), code)
+
+
+def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretrained, data, tmp_path, monkeypatch):
+    judged, stop_at = [], ["pixels"]
+
+    def watched(candidate, *arguments):
+        judged.append(candidate.name)
+        if candidate.name in stop_at:
+            stop_at.clear()
+            raise InterruptedError
+        return evaluate_frozen(candidate, *arguments)
+
+    monkeypatch.setattr("a2mae.tasks.comparison_judges.evaluate_frozen", watched)
+    kept = kept_in(tmp_path / "kept")
+    with pytest.raises(InterruptedError):
+        evaluate_all(OPTIONS, pretrained, data, [], kept)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    table = evaluate_all(OPTIONS, pretrained, data, [], kept).table
+    assert judged == ["pretrained", "random", "pixels", "pixels", "histogram"]
+    pd.testing.assert_frame_equal(table, evaluate_all(OPTIONS, pretrained, data, [], kept_in(tmp_path / "new")).table)
+
+    def judges_again(options, model, kept):
+        judged.clear()
+        evaluate_all(options, model, data, [], kept)
+        return judged
+
+    assert judges_again(OPTIONS, pretrained, kept) == []
+    assert judges_again(OPTIONS.model_copy(update={"encoders": ("histogram",)}), pretrained, kept) == []
+    assert judges_again(OPTIONS.model_copy(update={"k": 5}), pretrained, kept) == list(OPTIONS.encoders)
+    assert judges_again(OPTIONS, pretrained, kept_in(tmp_path / "kept", "changed")) == list(OPTIONS.encoders)
+    other = shutil.copytree(pretrained, tmp_path / "model")
+    save_pretrained(create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=2, decoder_dim=32), other, config=CONFIG)
+    assert judges_again(OPTIONS, other, kept) == list(OPTIONS.encoders)
+
+
 def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tmp_path):
     folder = tmp_path / "pictures"
     rng = np.random.default_rng(0)
@@ -153,7 +200,7 @@ def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tm
             picture = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(picture).save(folder / name / f"{name}_{number}.png")
     options = OPTIONS.model_copy(update={"folder": str(folder)})
-    found = evaluate_all(options, pretrained, data, [metrics_of(data)])
+    found = evaluate_all(options, pretrained, data, [metrics_of(data)], kept_in(tmp_path / "one"))
     table = found.table
     assert list(table.columns) == list(SCORE_COLUMNS)
     assert set(table["data"]) == {"test", "pictures"}
@@ -164,7 +211,7 @@ def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tm
     assert finetuned["random"] == pytest.approx(1 / 3)
     assert found.summary["classify"]["test"]["finetuned"]["top1"]["pretrained"] == 1.0
     assert found.summary["classify"]["pictures"]["knn_native"]["histogram"] > 0.9
-    again = evaluate_all(options, pretrained, data, [metrics_of(data)])
+    again = evaluate_all(options, pretrained, data, [metrics_of(data)], kept_in(tmp_path / "two"))
     pd.testing.assert_frame_equal(again.table, table)
 
 
@@ -179,7 +226,7 @@ def timm_file(tmp_path_factory):
     return path
 
 
-def test_encoders_from_elsewhere_are_scored_beside_ours(pretrained, data, timm_file):
+def test_encoders_from_elsewhere_are_scored_beside_ours(pretrained, data, timm_file, tmp_path):
     import timm
 
     others = (
@@ -187,7 +234,7 @@ def test_encoders_from_elsewhere_are_scored_beside_ours(pretrained, data, timm_f
         {"name": "twin", "kind": "directory", "model": str(pretrained)},
     )
     only = {"encoders": ("pretrained",), "others": others, "shots": (), "relative_gsd": (1.0,), "bootstrap": 100}
-    table = evaluate_all(EvaluateParameters(device="cpu", **only), pretrained, data, []).table
+    table = evaluate_all(EvaluateParameters(device="cpu", **only), pretrained, data, [], kept_in(tmp_path)).table
     values = table.set_index(["model", "mode", "metric"])["value"]
     assert values["twin"].to_dict() == values["pretrained"].to_dict()
     assert set(table["model"]) == {"pretrained", "twin", "timm_vit"}
@@ -233,10 +280,10 @@ def test_scores_have_their_tasks_metrics(tmp_path, task):
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not EUROSAT_RGB.is_dir(), reason="../shared/data/eurosat_rgb is absent")
-def test_colour_histograms_tell_eurosat_apart(pretrained, data):
+def test_colour_histograms_tell_eurosat_apart(pretrained, data, tmp_path):
     baselines = {"encoders": ("histogram", "pixels"), "relative_gsd": (1.0,), "c_grid": (0.1,), "shots": ()}
     options = OPTIONS.model_copy(update={"folder": str(EUROSAT_RGB), "folder_samples": 600, **baselines})
-    summary = evaluate_all(options, pretrained, data, []).summary
+    summary = evaluate_all(options, pretrained, data, [], kept_in(tmp_path)).summary
     knn = summary["classify"]["eurosat_rgb"]["knn_native"]
     # with all 27,000: histogram 0.78, 8 x 8 pixels 0.48 (docs/tasks.md)
     assert knn["histogram"] > knn["pixels"] + 0.1 > 0.25

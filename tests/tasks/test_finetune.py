@@ -139,6 +139,21 @@ def test_same_seed_same_weights(pretrained, data):
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
+@pytest.mark.parametrize("task", list(Task))
+def test_half_precision_learns_as_well_and_keeps_whole_weights(pretrained, data, task):
+    head, _, _ = LEARNT[task]
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        model, inputs, _ = build(pretrained, data, task, head)
+        recipe = FinetuneParameters(steps=20, batch_size=16, lr=3e-3, warmup_steps=5, precision=precision)
+        history = finetune(model, inputs, data[task].rows("train"), recipe, seed=0, device=CPU)
+        losses[precision] = np.array([moment.loss for moment in history])
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    whole, half = losses.values()
+    assert not np.array_equal(whole, half), "the option changed nothing"
+    np.testing.assert_allclose(half, whole, atol=0.1 * whole[0])
+
+
 @pytest.mark.parametrize("mode", ["frozen", "lora"])
 def test_modes_change_what_they_may(pretrained, data, mode):
     model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")

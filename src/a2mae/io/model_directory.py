@@ -72,7 +72,7 @@ class ModelDirectory(AbstractDataset[Path, Path]):
 
 
 class RunDirectory(AbstractDataset[Never, Path]):
-    """The folder in which a training keeps its specification, index and checkpoints; a stopped run goes on there."""
+    """The folder in which long work keeps what it has so far: a stopped training or evaluation goes on there."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         """Describe the folder.

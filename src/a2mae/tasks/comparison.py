@@ -1,27 +1,26 @@
 """The comparison of pretraining methods: units of work in a fixed order, within a budget of hours, continued any time.
 
-A unit is one judgement of one contender with one seed, or its pretraining. What a unit found is a file of its own,
-written atomically and named after everything that decides it; so a second start does only what is missing, and a
-changed option makes its own units anew.
+A unit is one judgement of one contender with one seed, or its pretraining. What a unit found is kept (`units.py`), so a
+second start does only what is missing, and a changed option makes its own units anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
 
-from a2mae.tasks.evaluate import Row
 from a2mae.tasks.files import write_json
 from a2mae.tasks.scores import score_table
+from a2mae.tasks.units import Row, Units
 
 logger = logging.getLogger(__name__)
 
@@ -126,15 +125,15 @@ def run_comparison(
     units = [(contender, judge) for contender in contenders for judge in judges if judge.judges(contender)]
     architecture: Path | None = None
     models: dict[Contender, Path] = {}
+    kept = Units(folder / "units")
     for number, (contender, judge) in enumerate(units, start=1):
-        path = _unit(folder, contender, judge)
-        if path.is_file():
+        if kept.path(_decided_by(contender, judge)).is_file():
             continue
         if budget.exhausted:
             logger.warning(
                 "the budget is spent (%.2f h): %d of %d judgements are made; raise compare.budget_h to go on",
                 budget.spent_s / 3600,
-                sum(_unit(folder, *unit).is_file() for unit in units),
+                sum(kept.path(_decided_by(*unit)).is_file() for unit in units),
                 len(units),
             )
             break
@@ -147,16 +146,13 @@ def run_comparison(
             assert model is not None
             logger.info("%d of %d: %s, seed %d, %s", number, len(units), contender.name, contender.seed, judge.name)
             rows = [{**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, model)]
-            write_json(path, {"rows": rows})
-    found = [path for path in (_unit(folder, *unit) for unit in units) if path.is_file()]
-    rows = [row for path in found for row in json.loads(path.read_text())["rows"]]
-    return Comparison(score_table(rows), len(found), len(units), budget.spent_s / 3600)
+            kept.keep(_decided_by(contender, judge), rows)
+    found = [rows for rows in (kept.found(_decided_by(*unit)) for unit in units) if rows is not None]
+    return Comparison(score_table(list(chain(*found))), len(found), len(units), budget.spent_s / 3600)
 
 
-def _unit(folder: Path, contender: Contender, judge: Judge) -> Path:
-    """The unit's file: its name is a hash of all that decides it."""
-    content = json.dumps([contender.name, contender.kind, contender.seed, contender.settings, judge.settings])
-    return folder / "units" / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.json"
+def _decided_by(contender: Contender, judge: Judge) -> list[object]:
+    return [contender.name, contender.kind, contender.seed, contender.settings, judge.settings]
 
 
 def steps_within(

@@ -11,13 +11,14 @@ from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.checkpoint import plan_for_model, random_twin
 from a2mae.tasks.comparison import Contender
 from a2mae.tasks.data import TaskData
-from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
+from a2mae.tasks.evaluate import Candidate, evaluate_frozen
 from a2mae.tasks.features import EncoderFeatures, histogram_features, pixel_features
 from a2mae.tasks.finetune import predict
 from a2mae.tasks.inputs import TaskInputs
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from a2mae.tasks.run import choose_device, finetune_start
 from a2mae.tasks.scores import score_row, score_task
+from a2mae.tasks.units import Row
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class FrozenJudge:
     @property
     def settings(self) -> str:
         """What decides the scores."""
-        protocol = self.options.model_dump(mode="json", exclude={"device", "folder", "format", "folder_samples"})
+        elsewhere = {"device", "folder", "format", "folder_samples", "encoders", "others"}  # no part of one judgement
+        protocol = self.options.model_dump(mode="json", exclude=elsewhere)
         return json.dumps(["frozen", self.data.digest, protocol], sort_keys=True)
 
     def judges(self, contender: Contender) -> bool:

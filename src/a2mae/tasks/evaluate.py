@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,9 @@ from a2mae.tasks.metrics import ConfusionCounts, Score, accuracy
 from a2mae.tasks.parameters import EvaluateParameters
 from a2mae.tasks.probe import linear_probe
 from a2mae.tasks.scores import score_row
+from a2mae.tasks.units import Row
 
 logger = logging.getLogger(__name__)
-
-Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)

@@ -24,22 +24,44 @@ class FeatureExtractor(Protocol):
         """A batch with one date → `(B, D)` float32."""
 
 
+POOLS = ("cls", "mean", "mean_std")
+
+
+def pooled(tokens: Tensor, pool: str) -> Tensor:
+    """One vector of an image's tokens.
+
+    Args:
+        tokens: `(B, 1 + N, D)`, CLS first.
+        pool: `cls`; `mean` of the patch tokens; `mean_std`: their mean and their deviation side by side, so also how
+            much an image varies within itself, as a histogram knows it.
+
+    Returns:
+        `(B, D)`, for `mean_std` `(B, 2 D)`.
+    """
+    patches = tokens[:, 1:]
+    if pool == "cls":
+        return tokens[:, 0]
+    if pool == "mean":
+        return patches.mean(dim=1)
+    return torch.cat([patches.mean(dim=1), patches.std(dim=1, correction=0)], dim=1)
+
+
 class EncoderFeatures:
-    """An encoder's CLS token or mean patch token, the views of an image side by side."""
+    """An encoder's tokens pooled to a vector, the views of an image side by side."""
 
     def __init__(self, encoder: Encoder, *, pool: str, bands_per_view: int) -> None:
         """Wrap an encoder.
 
         Args:
             encoder: Put into evaluation mode.
-            pool: `cls` or `mean`.
+            pool: One of `POOLS`, see `pooled`.
             bands_per_view: Bands that the encoder takes at once.
 
         Raises:
             ValueError: For another pooling.
         """
-        if pool not in ("cls", "mean"):
-            raise ValueError(f"pool must be 'cls' or 'mean', found {pool!r}")
+        if pool not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}, found {pool!r}")
         self._encoder = encoder.eval()
         self._pool = pool
         self._width = bands_per_view
@@ -56,7 +78,7 @@ class EncoderFeatures:
                 day=None if batch.day is None else batch.day[:, 0],
                 wavelength_nm=batch.wavelength_nm[number * self._width : (number + 1) * self._width],
             )
-            parts.append(tokens[:, 0] if self._pool == "cls" else tokens[:, 1:].mean(dim=1))
+            parts.append(pooled(tokens, self._pool))
         return torch.cat(parts, dim=1).float()
 
 

@@ -105,7 +105,9 @@ def finetune(
         batch = inputs.batch(chosen).to(device)
         if recipe.augment:
             batch = flipped(batch, rng, pixels=model.config.task is not Task.CLASSIFY)
-        loss = loss_of(model(batch), batch.targets)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            logits = model(batch)
+        loss = loss_of(logits.float(), batch.targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)

@@ -6,26 +6,44 @@ import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pandas as pd
 
+from a2mae.lineage.digests import digest_of, file_digest
 from a2mae.models.checkpoint import load_encoder
-from a2mae.tasks.checkpoint import plan_for_model, random_twin
+from a2mae.tasks.checkpoint import plan_for_model
+from a2mae.tasks.comparison import Contender
+from a2mae.tasks.comparison_judges import FrozenJudge
 from a2mae.tasks.data import TaskData
 from a2mae.tasks.data_writer import write_source
-from a2mae.tasks.evaluate import Candidate, Row, evaluate_frozen
-from a2mae.tasks.features import EncoderFeatures, histogram_features, pixel_features
+from a2mae.tasks.evaluate import Candidate, evaluate_frozen
+from a2mae.tasks.features import EncoderFeatures
 from a2mae.tasks.folders import ClassFolder, layout_named
 from a2mae.tasks.foreign import ForeignFeatures, stated_normalisation
 from a2mae.tasks.inputs import InputPlan, TaskInputs, plan_inputs
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.run import choose_device
 from a2mae.tasks.scores import finetuned_rows, score_table
+from a2mae.tasks.units import Row, Units
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where judgements of frozen encoders are kept, so that a stopped evaluation goes on.
+
+    Attributes:
+        units: The judgements.
+        code: Digest of the code that judges: other code judges anew.
+    """
+
+    units: Units
+    code: str
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,7 @@ def evaluate_all(
     pretrained: Path,
     prepared: TaskData,
     task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
+    kept: Kept,
 ) -> Evaluation:
     """Judge frozen encoders, and join the finetuned tasks' scores.
 
@@ -54,31 +73,52 @@ def evaluate_all(
         pretrained: Model directory.
         prepared: The classification data of this run.
         task_metrics: Of the finetuned tasks.
+        kept: Judgements made before, and room for more.
     """
     rows: list[Row] = [row for found in task_metrics for row in finetuned_rows(found, seed=options.seed)]
-    rows += _frozen(options, pretrained, prepared)
+    rows += _frozen(options, pretrained, prepared, kept)
     if options.folder is not None:
         # Beside the project's data: the folder's samples are read once into a data set of their own.
         with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
             source = ClassFolder(Path(options.folder), layout_named(options.format), max_files=options.folder_samples)
             write_source(Path(scratch) / "data", source)
-            rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"))
+            rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"), kept)
     table = score_table(rows)
     return Evaluation(table, summarise(table))
 
 
-def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData) -> list[Row]:
-    encoder = load_encoder(pretrained)
-    device = choose_device(options.device)
-    plan = plan_for_model(data, options.bands, pretrained, encoder, location=options.location)
-    inputs = TaskInputs(data, plan)
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Kept) -> list[Row]:
+    """Every encoder and baseline on one data set; what was judged before is read."""
+    judge = FrozenJudge(data, options)
+    model = _model_digest(pretrained)
     rows: list[Row] = []
     for name in options.encoders:
-        rows += evaluate_frozen(_candidate(name, pretrained, plan, options), inputs, options, device)
+        contender = Contender(name, "trained" if name == "pretrained" else name, options.seed, model)
+        decided = [kept.code, judge.settings, name, options.seed, model]
+        rows += kept.units.rows(f"{name} on {data.spec.source}", decided, partial(judge.score, contender, pretrained))
     for entry in options.others:
-        candidate, its_plan = _other(entry, data, options)
-        rows += evaluate_frozen(candidate, TaskInputs(data, its_plan), options, device)
+        decided = [kept.code, judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry)]
+        rows += kept.units.rows(
+            f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options)
+        )
     return rows
+
+
+def _model_digest(directory: Path) -> str:
+    """Of what decides a model directory's features: its weights, and the inputs that it was taught."""
+    return digest_of([file_digest(directory / name) for name in ("config.json", "model.safetensors")])
+
+
+def _other_digest(entry: OtherEncoderParameters) -> str:
+    if entry.kind == "directory":
+        return _model_digest(Path(entry.model))
+    weights = Path(str(entry.weights))
+    return file_digest(weights) if weights.is_file() else ""  # absent: reading it says so
+
+
+def _other_rows(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> list[Row]:
+    candidate, plan = _other(entry, data, options)
+    return evaluate_frozen(candidate, TaskInputs(data, plan), options, choose_device(options.device))
 
 
 def _other(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> tuple[Candidate, InputPlan]:
@@ -95,19 +135,6 @@ def _other(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParam
     plan = plan_for_model(data, options.bands, directory, encoder, location=options.location)
     features = EncoderFeatures(encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view)
     return Candidate(entry.name, features, encoder.patch_size), plan
-
-
-def _candidate(name: str, pretrained: Path, plan: InputPlan, options: EvaluateParameters) -> Candidate:
-    if name == "pixels":
-        return Candidate(name, pixel_features)
-    if name == "histogram":
-        return Candidate(name, histogram_features)
-    encoder = load_encoder(pretrained)
-    if name == "random":
-        encoder = random_twin(encoder, options.seed)
-    encoder.to(choose_device(options.device))
-    features = EncoderFeatures(encoder, pool=options.pool, bands_per_view=plan.bands_per_view)
-    return Candidate(name, features, encoder.patch_size)
 
 
 def summarise(table: pd.DataFrame) -> dict[str, object]:

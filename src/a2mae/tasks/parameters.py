@@ -85,6 +85,9 @@ class FinetuneParameters(Parameters):
         0.0, ge=0, le=1, description="lift rare classes: weight = (1 / frequency) ** power; 0 is off"
     )
     augment: bool = Field(True, description="flips and quarter turns")
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="bf16-mixed is faster where the device has bfloat16; weights and loss stay fp32"
+    )
 
 
 class MapParameters(Parameters):
@@ -176,7 +179,9 @@ class EvaluateParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    pool: Literal["cls", "mean"] = Field("cls", description="an encoder's vector: CLS token or mean patch token")
+    pool: Literal["cls", "mean", "mean_std"] = Field(
+        "cls", description="an encoder's vector: CLS token, mean of the patch tokens, or their mean and deviation"
+    )
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
         ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
     )

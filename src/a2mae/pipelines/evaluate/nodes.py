@@ -15,6 +15,7 @@ def evaluate(
     options: EvaluateParameters,
     pretrained_model: Path,
     data: object,
+    run: Path,
     **task_metrics: Any,  # noqa: ANN401 (JSON)
 ) -> tuple[object, dict[str, object]]:
     """Judge the pretrained encoder against its random twin and plain baselines, and gather every score.
@@ -23,13 +24,17 @@ def evaluate(
         options: The `evaluate` group.
         pretrained_model: Model directory.
         data: Classification data of this run.
+        run: Folder where judgements are kept: a stopped evaluation goes on.
         **task_metrics: Metrics of the finetuned tasks.
 
     Returns:
         The score table and its summary.
     """
+    from a2mae.code_deps import code_digest
     from a2mae.tasks.data import TaskData
-    from a2mae.tasks.judge import evaluate_all
+    from a2mae.tasks.judge import Kept, evaluate_all
+    from a2mae.tasks.units import Units
 
-    found = evaluate_all(options, pretrained_model, cast(TaskData, data), list(task_metrics.values()))
+    kept = Kept(Units(run), code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[3]))
+    found = evaluate_all(options, pretrained_model, cast(TaskData, data), list(task_metrics.values()), kept)
     return found.table, found.summary

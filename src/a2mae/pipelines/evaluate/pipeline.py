@@ -11,7 +11,12 @@ TASKS = ("classify", "segment", "detect_change")
 
 def create_pipeline() -> Pipeline:
     """The stage as a pipeline."""
-    inputs = {"options": "params:evaluate", "pretrained_model": "pretrained_model", "data": "classify.data"}
+    inputs = {
+        "options": "params:evaluate",
+        "pretrained_model": "pretrained_model",
+        "data": "classify.data",
+        "run": "evaluation_run",
+    }
     inputs |= {f"{task}_metrics": f"{task}.metrics" for task in TASKS}
     return Pipeline(
         [node(evaluate, inputs=inputs, outputs=["scores", "scores_summary"], name="evaluate", tags="evaluate")]
