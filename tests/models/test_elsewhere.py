@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -62,6 +61,7 @@ def test_torchgeos_samples(encoder, tmp_path):
     """Two dates of one place as GeoTIFFs, through torchgeo's RasterDataset and collation, into the encoder."""
     datasets = pytest.importorskip("torchgeo.datasets")
     rasterio = pytest.importorskip("rasterio")
+    pd = pytest.importorskip("pandas")  # torchgeo brings it; an install for inference has none
     from pyproj import Transformer
 
     for date in ("20200105", "20200704"):

@@ -63,7 +63,7 @@ def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
     )
     SequentialRunner().run(create_pipeline(("ingest", "report")), catalog)
     text = page.read_text("utf-8")
-    assert "<title>Mine</title>" in text and 'id="places"' in text and "every scene and every image was used" in text
+    assert "<title>Mine</title>" in text and 'id="places"' in text and "every scene was used" in text
     assert "/home/me" not in text and "&#34;picture_px&#34;: 32" in text
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]
     assert HtmlPageDataset(filepath=str(page)).load() == text

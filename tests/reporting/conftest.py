@@ -18,6 +18,19 @@ from a2mae.sensors import BUILTIN_SENSORS, Sensor
 PLACES = ((8.5, 47.3, "grid"), (8.9, 47.4, "grid"), (-70.6, -33.4, "city"))
 SENSORS = ("sentinel-2-l2a", "landsat-oli-c2-l2")
 
+SIMULATION = {
+    "seed": 7,
+    "content_hash": "ab" * 32,
+    "regions": [
+        {"name": "elbe", "biome": "temperate_plain", "lat": 51.9, "lon": 12.3, "changed_share": 0.07},
+        {"name": "maipo", "biome": "dry_valley", "lat": -33.4, "lon": -70.6, "changed_share": 0.04},
+    ],
+    "scenes": [
+        {"scene_id": f"scene-{i}", "region": ("elbe", "elbe", "maipo")[i], "sensor": SENSORS[i % 2], "refuse": refuse}
+        for i, refuse in enumerate(("", "cloud", ""))
+    ],
+}
+
 
 class ArrayStore:
     """The reader's protocol over arrays in memory."""
@@ -233,7 +246,7 @@ def inputs(sets, images, rejected, model_dir, task_files) -> ReportInputs:
         ),
         configuration={"pretrain": {"method": "a2mae"}, "ingest": {"folder": "/home/somebody/scenes"}},
         limits=Limits(sets=3, reconstructions=2, examples=4, picture_px=64),
-        simulation={"seed": 7, "content_hash": "ab" * 32},
+        simulation=SIMULATION,
         scenes=None,
         refused_scenes=rejected.assign(
             stage="ingest", reason="corrupt", detail="<b>cannot be read</b>", location_id=""

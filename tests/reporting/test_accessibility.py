@@ -60,7 +60,7 @@ def file(inputs, tmp_path):
 
 def opened(page, file, *, dark=None) -> None:
     page.size(1400, 900, dark=dark)
-    page.open(file)
+    page.open(f"{file}#/all")
     page.wait("document.querySelectorAll('.js-plotly-plot').length === document.querySelectorAll('.plot').length")
 
 
@@ -94,7 +94,8 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(file):
         total = page.run(f"document.querySelectorAll({INTERACTIVE!r}).length")
         shown = "map((e, i) => e.checkVisibility() ? i : -1).filter((i) => i >= 0)"
         reachable = page.run(f"[...document.querySelectorAll({INTERACTIVE!r})].{shown}")
-        reached = []
+        page.run("document.querySelector('.skip').focus()")  # the address has put the start at the first page
+        reached = [0]
         for _ in range(total + 20):
             page.key("Tab", 9)
             told = page.run(SAYS % INTERACTIVE)

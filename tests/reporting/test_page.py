@@ -1,13 +1,19 @@
 """The page as a whole: self-contained, escaped, reproducible, and only what the chain made."""
 
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+import rasterio
 
+from a2mae import pipeline_registry
+from a2mae.pipelines.report.pipeline import OUTPUTS_SHOWN
 from a2mae.reporting import page
 from a2mae.reporting.inputs import Limits, ReportInputs
+from a2mae.reporting.stage_pages import STAGES, pages
 
 
 class Elements(HTMLParser):
@@ -70,32 +76,86 @@ def test_every_chart_says_its_finding(built):
     assert all(len(str(plot["aria-label"])) > 20 for plot in plots)
 
 
-def test_contents_lead_to_every_section(built):
+def names(inputs: ReportInputs) -> list[str]:
+    return [page.name for page in pages(inputs)]
+
+
+def chapters(inputs: ReportInputs) -> dict[str, list[str]]:
+    return {page.name: [section.name for section in page.sections] for page in pages(inputs)}
+
+
+def test_the_contents_the_summary_and_the_neighbours_lead_to_every_page(built, inputs):
     elements = Elements(built)
-    links = {str(a["href"])[1:] for a in elements.named("a")}
-    chapters = {s["id"] for s in elements.named("section") if s.get("class") == "chapter"}
-    assert chapters <= links
-    assert {"summary", "scores", "places", "image-sets", "registration", "refused", "provenance"} <= chapters
+    shown = [f"/{name}" for name in names(inputs)]
+    assert [str(article["id"]) for article in elements.named("article")] == shown
+    links = [str(a["href"])[1:] for a in elements.named("a")]
+    assert all(links.count(name) >= 3 for name in shown), "contents, summary or page before, page after"
+    ids = [str(attributes["id"]) for _, attributes in elements.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert set(links) <= set(ids), "no link leads nowhere, with or without scripts"
 
 
-def test_sections_of_absent_stages_are_absent(inputs):
-    short = dataclasses.replace(
-        inputs,
-        stages=("ingest", "coregister", "tag", "prune", "pretrain", "report"),
-        scores=None,
-        tasks=(),
-        simulation=None,
-    )
-    names = [section.name for section in page.sections(short)]
-    assert "scores" not in names and not any(name.startswith("task-") for name in names)
-    assert "places" in names and "reconstructions" in names
+def test_each_stage_has_its_page_with_its_chapters(inputs):
+    assert chapters(inputs) == {
+        "summary": ["built", "pays", "look-at", "stages"],
+        "simulate": ["simulated"],
+        "ingest": ["places", "refused-scenes"],
+        "coregister": ["image-sets", "registration", "rejected-images"],
+        "tag": ["four-properties"],
+        "prune": ["pruning"],
+        "pretrain": ["curves", "reconstructions"],
+        "classify": ["scores-classify", "task-classify"],
+        "segment": ["scores-segment", "task-segment"],
+        "detect_change": ["scores-detect-change", "task-detect-change"],
+        "evaluate": ["scores", "knn"],
+        "report": ["provenance"],
+    }
+    assert all(page.purpose.endswith(".") and page.finding.endswith(".") for page in pages(inputs))
+
+
+def test_the_stages_are_those_of_the_chain_in_its_order():
+    assert list(STAGES) == [stage for stage in pipeline_registry.STAGES if stage in STAGES]
+    assert set(OUTPUTS_SHOWN) | {"report"} == set(STAGES), "what the report is given has a page"
+
+
+def test_findings_have_the_figures(inputs):
+    found = {page.name: page.finding for page in pages(inputs)}
+    assert found["simulate"] == "3 scenes of 2 sensors over 2 regions."
+    assert found["ingest"] == "1 refused, 3 places."
+    assert found["coregister"] == "6 of 12 images moved onto their place's reference, 1 kept out."
+    assert found["tag"] == "3 image sets of 4.0 images on average."
+    assert found["prune"] == "2 of 3 image sets kept."
+    assert found["pretrain"] == "30 steps; the loss went from 1.000 to 0.183."
+    assert found["segment"].startswith("miou 0.800 (simulated), 0.020 below")
+    assert found["evaluate"] == "Pretraining scored higher on 2 of 3 tasks."
+
+
+def test_pages_of_absent_stages_are_absent(inputs):
+    short = dataclasses.replace(inputs, scores=None, tasks=(), simulation=None)
+    found = names(short)
+    assert not {"evaluate", "simulate", "classify", "segment", "detect_change", "embed"} & set(found)
+    assert "coregister" in found and "pretrain" in found
     assert "no task was scored" in page.build(short)
+
+
+def test_embeddings_are_shown_as_a_picture_and_by_what_they_are(inputs, tmp_path):
+    profile = {"driver": "GTiff", "width": 12, "height": 8, "count": 4, "dtype": "float32"}
+    with rasterio.open(tmp_path / "embeddings.tif", "w", **profile) as target:
+        target.write(np.random.default_rng(3).random((4, 8, 12), np.float32))
+    about = {"raster": "scene-1", "bands": ["red", "nir"], "dimensions": 4, "patch_px": 8, "blocks": 6}
+    (tmp_path / "embeddings.json").write_text(json.dumps(about))
+    (section,) = next(
+        page.sections for page in pages(dataclasses.replace(inputs, embeddings=tmp_path)) if page.name == "embed"
+    )
+    gallery, table = section.blocks
+    assert gallery.strips[0].pictures[0].uri.startswith("data:image/webp") and ("bands", "red, nir") in table.rows
+    assert "8 × 8 pixels is described by 4 numbers" in section.lead
 
 
 def test_nothing_at_all_still_makes_a_page():
     text = page.build(ReportInputs(title="Empty", stages=("report",)))
     assert "plotly.js v" not in text
-    assert [section.name for section in page.sections(ReportInputs("Empty", ("report",)))] == ["summary", "provenance"]
+    assert names(ReportInputs("Empty", ("report",))) == ["summary", "report"]
 
 
 def test_names_from_catalogs_cannot_become_markup(inputs, built):
@@ -125,7 +185,7 @@ def test_too_large_a_page_says_what_to_lower(inputs, monkeypatch):
 
 def test_limits_are_kept(inputs):
     few = dataclasses.replace(inputs, limits=Limits(sets=1, reconstructions=1, examples=2, picture_px=32))
-    by_name = {section.name: section for section in page.sections(few)}
+    by_name = {section.name: section for shown in pages(few) for section in shown.sections}
     gallery = next(block for block in by_name["image-sets"].blocks if block.kind == "gallery")
     assert len(gallery.strips) == 1
 

@@ -9,17 +9,22 @@ import pandas as pd
 import pytest
 
 from a2mae.reporting import text
-from a2mae.reporting.blocks import Arrow, Table
+from a2mae.reporting.blocks import Arrow, Page, Table, Way
+from a2mae.reporting.inputs import ReportInputs
+from a2mae.reporting.sections.attention import attention
 from a2mae.reporting.sections.image_sets import choose_sets, image_sets
 from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, masking_seen, reconstructions
 from a2mae.reporting.sections.provenance import provenance
-from a2mae.reporting.sections.registration import refused, registration
+from a2mae.reporting.sections.refused import commonest_reason, refused_scenes, rejected_images
+from a2mae.reporting.sections.registration import registration
 from a2mae.reporting.sections.registration_truth import registration_errors, registration_truth
-from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores
+from a2mae.reporting.sections.scores import IN_WORDS, comparisons, knn_over_gsd, scores
+from a2mae.reporting.sections.simulated import simulated
 from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
 from a2mae.reporting.sections.task_pictures import task_pictures
+from a2mae.reporting.stage_pages import pages
 
 
 def rows_of(table: Table) -> dict[str, tuple[str, ...]]:
@@ -100,20 +105,18 @@ def test_truth_is_absent_where_nothing_was_simulated(inputs):
 
 
 def test_refusals_are_counted_by_reason_with_an_example(inputs):
-    section = refused(inputs)
-    assert section.lead.startswith("2 scenes and images kept out")
-    assert section.blocks[0].rows[0] == (
-        "coregister",
-        "cloud",
-        "landsat-oli-c2-l2",
-        "1",
-        "cloud covers 100 % of the square; at most 40 % is accepted",
-    )
+    section = rejected_images(inputs)
+    assert section.lead.startswith("1 image, each with its reason")
+    example = "cloud covers 100 % of the square; at most 40 % is accepted"
+    assert section.blocks[0].rows == (("cloud", "landsat-oli-c2-l2", "1", example),)
+    assert refused_scenes(inputs).blocks[0].rows[0][0] == "corrupt"
+    reasons = pd.DataFrame({"reason": ["cloud", "nodata", "nodata", "cloud", "far"]})
+    assert commonest_reason(reasons) == "cloud", "the first of the alphabet where two are as common"
 
 
 def test_nothing_refused_says_so(inputs):
     none = dataclasses.replace(inputs, refused_scenes=None, rejected_images=inputs.rejected_images.iloc[:0])
-    assert "every scene and every image was used" in refused(none).lead
+    assert refused_scenes(none) is None and rejected_images(none).lead == "None: every image was used."
 
 
 def test_curves_show_the_collapse_watches(inputs):
@@ -161,23 +164,74 @@ def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
 
 
 def test_summary_counts_wins_honestly(inputs):
-    section = summary(inputs)
-    assert (
-        "Of 3 tasks, pretraining scored higher than a random start on 2 (2 with 95 % intervals apart)" in section.lead
-    )
-    facts = {fact.label: fact for fact in section.blocks[0].facts}
+    page = summary(inputs, ())
+    verdict = "Of 3 tasks, pretraining scored higher than a random start on 2 (2 with 95 % intervals apart)"
+    assert verdict in page.finding
+    built, pays, _ = page.sections
+    facts = {fact.label: fact for fact in built.blocks[0].facts}
     assert facts["image sets"].value == "3" and facts["image sets"].note == "2 kept by pruning"
-    assert facts["Segmentation (simulated), miou"].note.endswith("random start 0.820")
+    rows = rows_of(pays.blocks[0])
+    assert rows["Classification (simulated)"][0] == "better, clearly"
+    assert rows["Segmentation (simulated)"][:3] == (
+        "worse, but within what chance allows",
+        "0.800 (0.750 – 0.840)",
+        "0.820 (0.770 – 0.860)",
+    )
+    assert rows["Change detection (simulated)"][3] == IN_WORDS["f1"]
+
+
+def test_summary_links_each_stage_with_its_finding(inputs):
+    stages = (Page("ingest", "Scenes", "Takes them in.", "3 scenes."), Page("tag", "Tags", "Tags them.", "4 tags."))
+    assert summary(inputs, stages).sections[-1].blocks[0].ways == (
+        Way("ingest", "Scenes", "3 scenes."),
+        Way("tag", "Tags", "4 tags."),
+    )
+
+
+def titles(inputs) -> list[str]:
+    return [way.title for way in attention(inputs)]
+
+
+def test_what_to_look_at_is_what_the_tables_say(inputs):
+    assert titles(inputs) == [
+        "The scenes are simulated",
+        "3 images of 12 lie as delivered",
+        "Segmentation scores lower with pretraining",
+        "Some scores rest on 10 places",
+    ]
+    shown = {page.name for page in pages(inputs)}
+    assert all(way.page in shown for way in attention(inputs)), "no notice leads to a page that is not there"
+    many = dataclasses.replace(inputs, rejected_images=pd.concat([inputs.rejected_images] * 4))
+    assert "4 of 16 images kept out" in titles(many)
+    assert next(w for w in attention(many) if "kept out" in w.title).text == "The commonest reason is “cloud”."
+
+
+def test_what_to_look_at_names_a_training_that_failed(inputs, model_dir):
+    rows = {"step": [1, 2], "loss": [0.5, 0.6], "effective_rank": [12.0, 3.0]}
+    pd.DataFrame(rows).to_csv(model_dir / "run" / "metrics.csv", index=False)
+    assert {"The loss did not fall", "The features became fewer"} <= set(titles(inputs))
+
+
+def test_nothing_to_look_at_says_so(sets, images, rejected):
+    fine = images.assign(registration="registered")
+    inputs = ReportInputs("A", ("tag",), sets=sets, images=fine, rejected_images=rejected)
+    section = next(s for s in summary(inputs, ()).sections if s.name == "look-at")
+    assert section.lead == "Nothing stands out." and not section.blocks
+
+
+def test_the_regions_of_the_simulation_are_listed(inputs):
+    section = simulated(inputs)
+    assert "1 scene of 3 were spoilt" in section.lead
+    assert rows_of(section.blocks[0])["elbe"] == ("temperate plain", "12.300° E, 51.900° N", "2", "7.0 %")
 
 
 def test_task_pictures_stand_beside_their_truth(inputs):
-    by_name = {section.name: section for section in task_pictures(inputs)}
-    assert set(by_name) == {"task-classify", "task-segment", "task-detect-change"}
-    segment = by_name["task-segment"].blocks[0]
+    assert task_pictures(inputs, "classify").name == "task-classify" and task_pictures(inputs, "embed") is None
+    segment = task_pictures(inputs, "segment").blocks[0]
     assert [picture.lines for picture in segment.strips[0].pictures] == [("image",), ("truth",), ("prediction",)]
     assert segment.strips[0].note == "100.0 % of the pixels agree", "ignored pixels do not count"
     assert [swatch.label for swatch in segment.legend] == ["water", "forest", "field", "not scored"]
-    change = by_name["task-detect-change"].blocks[0]
+    change = task_pictures(inputs, "detect_change").blocks[0]
     assert [picture.lines[0] for picture in change.strips[0].pictures] == ["before", "after", "truth", "prediction"]
     assert change.strips[0].note == "0.0 % of the pixels agree"
 

@@ -193,15 +193,46 @@ class Code:
     kind: Literal["code"] = "code"
 
 
-Block = Facts | Table | Chart | Gallery | Text | Code
+@dataclass(frozen=True)
+class Way:
+    """A link to a page of the report.
+
+    Attributes:
+        page: Name of the page.
+        title: What the link says.
+        text: What is found there, or why to go there.
+    """
+
+    page: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Links to pages: `cards` to choose from, `notices` to be read in order.
+
+    Attributes:
+        title: Heading of the list.
+        ways: The links.
+        style: How they are drawn.
+    """
+
+    title: str
+    ways: tuple[Way, ...]
+    style: Literal["cards", "notices"] = "cards"
+    kind: Literal["ways"] = "ways"
+
+
+Block = Facts | Table | Chart | Gallery | Text | Code | Ways
 
 
 @dataclass(frozen=True)
 class Section:
-    """One chapter of the page.
+    """One chapter of a page.
 
     Attributes:
-        name: Anchor in the page, letters and hyphens.
+        name: Anchor in the file, letters and hyphens.
         title: Heading.
         lead: One or two sentences that say what the reader sees and how to read it.
         blocks: The content.
@@ -211,3 +242,22 @@ class Section:
     title: str
     lead: str
     blocks: tuple[Block, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is shown at a time: the summary, or one stage.
+
+    Attributes:
+        name: Address in the file: `report.html#/name`.
+        title: Heading.
+        purpose: What the stage does, for somebody who does not know the project.
+        finding: What came of it in this run, in a sentence with figures.
+        sections: The chapters.
+    """
+
+    name: str
+    title: str
+    purpose: str
+    finding: str
+    sections: tuple[Section, ...] = ()

@@ -1,28 +1,19 @@
-"""Sections to one self-contained HTML file."""
+"""Pages to one self-contained HTML file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from a2mae.reporting.blocks import Chart, Section
+from a2mae.reporting.blocks import Chart, Page
 from a2mae.reporting.charts import plotly_script
 from a2mae.reporting.inputs import ReportInputs
-from a2mae.reporting.sections.image_sets import image_sets
-from a2mae.reporting.sections.places import places
-from a2mae.reporting.sections.pretraining import curves, reconstructions
-from a2mae.reporting.sections.provenance import provenance
-from a2mae.reporting.sections.registration import refused, registration
-from a2mae.reporting.sections.registration_truth import registration_truth
-from a2mae.reporting.sections.scores import knn_over_gsd, scores
-from a2mae.reporting.sections.structure import four_properties, pruning
-from a2mae.reporting.sections.summary import summary
-from a2mae.reporting.sections.task_pictures import task_pictures
+from a2mae.reporting.stage_pages import pages
 
 SIZE_LIMIT_MB = 15
 
@@ -32,15 +23,15 @@ class ReportTooLargeError(ValueError):
 
 
 def build(inputs: ReportInputs) -> str:
-    """The page as HTML.
+    """The file as HTML.
 
     Args:
-        inputs: The chain's outputs; sections of absent stages are left out.
+        inputs: The chain's outputs; pages of absent stages are left out.
 
     Raises:
         ReportTooLargeError: If the page is over `SIZE_LIMIT_MB`; the message says which limits to lower.
     """
-    page = render(inputs.title, inputs.stages, sections(inputs))
+    page = render(inputs.title, pages(inputs))
     size_mb = len(page.encode("utf-8")) / 1e6
     if size_mb > SIZE_LIMIT_MB:
         raise ReportTooLargeError(
@@ -50,39 +41,23 @@ def build(inputs: ReportInputs) -> str:
     return page
 
 
-def sections(inputs: ReportInputs) -> list[Section]:
-    """Every section that has something to show, in reading order."""
-    found: Iterable[Section | None] = (
-        summary(inputs),
-        scores(inputs),
-        knn_over_gsd(inputs),
-        *task_pictures(inputs),
-        curves(inputs),
-        reconstructions(inputs),
-        places(inputs),
-        image_sets(inputs),
-        registration(inputs),
-        registration_truth(inputs),
-        refused(inputs),
-        four_properties(inputs),
-        pruning(inputs),
-        provenance(inputs),
-    )
-    return [section for section in found if section is not None]
+def render(title: str, shown: Sequence[Page]) -> str:
+    """Draw pages with the template, style and scripts inside.
 
-
-def render(title: str, stages: tuple[str, ...], chapters: list[Section]) -> str:
-    """Draw sections with the page's template, style and scripts inside."""
+    Without scripts they stand below one another and the links lead from one to the next; with them, one is shown at a
+    time and has the address `#/name`; `#/all` shows the whole report, and so does a printer.
+    """
     folder = resources.files("a2mae.reporting") / "page_assets"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((folder / "report.html.j2").read_text("utf-8"))
-    has_charts = any(isinstance(block, Chart) for section in chapters for block in section.blocks)
+    blocks = [block for page in shown for section in page.sections for block in section.blocks]
+    has_charts = any(isinstance(block, Chart) for block in blocks)
     return template.render(
         title=title,
-        stages=stages,
-        sections=chapters,
+        pages=shown,
         # Our own files and the vendored library: the only text that reaches the page unescaped.
         style=Markup((folder / "report.css").read_text("utf-8")),  # noqa: S704
+        paging=Markup((folder / "paging.js").read_text("utf-8")),  # noqa: S704
         script=Markup((folder / "report.js").read_text("utf-8")),  # noqa: S704
         plotly=Markup(plotly_script()) if has_charts else "",  # noqa: S704
         embed_json=_embed_json,

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the charts in the colours of the page and follows its light or dark theme.
+// Draws the charts of the page shown, in the colours of its light or dark theme.
 (() => {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -51,12 +51,15 @@
   const draw = () => {
     if (typeof Plotly === "undefined") return;
     for (const { element, figure } of charts) {
+      if (!element.checkVisibility()) continue; // on a page that is not shown: it has no width yet
       const settings = {
         responsive: true, displaylogo: false, scrollZoom: figure.layout.dragmode === "pan",
         modeBarButtonsToRemove: ["select2d", "lasso2d"], displayModeBar: innerWidth > 640 ? "hover" : false,
         showSendToCloud: false, plotlyServerURL: "", // by default plotly offers to upload the chart
       };
+      const drawn = element.classList.contains("js-plotly-plot");
       Plotly.react(element, coloured(figure.data), themed(figure.layout), settings).then(silence);
+      if (drawn) Plotly.Plots.resize(element); // the window may have changed while its page was hidden
     }
   };
 
@@ -74,17 +77,6 @@
     });
   }
 
-  // The contents name the chapter in view.
-  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
-  const seen = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (!isIntersecting) continue;
-      for (const link of links.values()) link.removeAttribute("aria-current");
-      links.get(target.id)?.setAttribute("aria-current", "true");
-    }
-  }, { rootMargin: "-10% 0px -80% 0px" });
-  for (const chapter of document.querySelectorAll(".chapter")) seen.observe(chapter);
-
   const button = document.getElementById("theme");
   const label = () => { button.textContent = isDark() ? "Light" : "Dark"; };
   button.hidden = false;
@@ -93,6 +85,7 @@
     label();
     draw();
   });
+  document.addEventListener("pageshown", draw);
   dark.addEventListener("change", () => { label(); draw(); });
   label();
   draw();

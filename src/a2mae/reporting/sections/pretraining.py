@@ -44,13 +44,19 @@ def _read_curves(inputs: ReportInputs) -> pd.DataFrame | None:
     return table if len(table) else None
 
 
-def loss_range(inputs: ReportInputs) -> tuple[float, float, int] | None:
-    """First and last logged loss and the number of steps; None where there was no pretraining."""
+def first_and_last(inputs: ReportInputs, column: str) -> tuple[float, float] | None:
+    """First and last logged value of a curve; None where there was no pretraining or it logged no such value."""
     table = _read_curves(inputs)
     if table is None:
         return None
-    first, last = _first_last(table, "loss")
-    return None if first is None or last is None else (first, last, int(table["step"].max()))
+    first, last = _first_last(table, column)
+    return None if first is None or last is None else (first, last)
+
+
+def steps_taken(inputs: ReportInputs) -> int | None:
+    """Steps of the training; None where there was none."""
+    table = _read_curves(inputs)
+    return None if table is None else int(table["step"].max())
 
 
 def curves(inputs: ReportInputs) -> Section | None:
@@ -61,8 +67,8 @@ def curves(inputs: ReportInputs) -> Section | None:
     first, last = _first_last(table, "loss")
     rank_first, rank_last = _first_last(table, "effective_rank")
     return Section(
-        "pretraining",
-        "Pretraining",
+        "curves",
+        "Curves of the training",
         f"{text.count(table['step'].max())} steps; the loss went from {text.number(first, 4)} to"
         f" {text.number(last, 4)}. The effective rank ({text.number(rank_first, 1)} → {text.number(rank_last, 1)}) and"
         " the feature standard deviation would fall towards zero if the features collapsed while the loss still looked"

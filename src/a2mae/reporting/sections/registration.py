@@ -1,4 +1,4 @@
-"""How well the images lie on each other, and what was kept out and why."""
+"""How well the images lie on each other."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from a2mae.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_MAX_ROWS = 300
 
 
 def registration(inputs: ReportInputs) -> Section | None:
@@ -88,48 +86,6 @@ def registration(inputs: ReportInputs) -> Section | None:
         f"{text.plural(len(moved), 'image')} moved onto the reference of the place at sub-pixel precision, in the same"
         " warp that brings them to their grid: pixels are resampled once.",
         tuple(blocks),
-    )
-
-
-def refused(inputs: ReportInputs) -> Section | None:
-    """Scenes and images that were kept out, counted by reason and listed."""
-    tables = [table for table in (inputs.refused_scenes, inputs.rejected_images) if table is not None]
-    if not tables:
-        return None
-    rows = [row for table in tables for row in records(table)]
-    if not rows:
-        return Section("refused", "What was refused", "Nothing: every scene and every image was used.")
-    counts: dict[tuple[str, str, str], list[dict[str, object]]] = {}
-    for row in rows:
-        counts.setdefault((str(row["stage"]), str(row["reason"]), str(row["sensor"])), []).append(row)
-    by_reason = Table(
-        "Refused, by reason",
-        ("stage", "reason", "sensor", "count", "example"),
-        tuple((*key, text.count(len(of)), str(of[0]["detail"])) for key, of in sorted(counts.items())),
-        numeric=(3,),
-    )
-    every = Table(
-        "Each of them" + (f" (the first {_MAX_ROWS} of {text.count(len(rows))})" if len(rows) > _MAX_ROWS else ""),
-        ("scene", "place", "sensor", "date", "reason", "detail"),
-        tuple(
-            (
-                str(row["scene_id"]),
-                str(row["location_id"] or text.ABSENT),
-                str(row["sensor"]),
-                text.day(row["datetime"]),
-                str(row["reason"]),
-                str(row["detail"]),
-            )
-            for row in rows[:_MAX_ROWS]
-        ),
-        folded=True,
-    )
-    return Section(
-        "refused",
-        "What was refused",
-        f"{text.plural(len(rows), 'scene or image', 'scenes and images')} kept out, each with its reason."
-        " Nothing is dropped silently.",
-        (by_reason, every),
     )
 
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 MAIN_METRICS = {"classify": "top1", "segment": "miou", "detect_change": "f1"}
 """The metric that a task is judged by."""
+IN_WORDS = {
+    "top1": "share of test images named rightly",
+    "miou": "overlap of predicted and true areas, mean of the classes",
+    "f1": "changed ground found, weighed against false alarms",
+}
+"""The main metrics for somebody who does not know them; all are best at 1."""
 PRETRAINED, RANDOM = "pretrained", "random"
 FINETUNED = "finetuned"
 _MANY = 30
@@ -69,6 +75,33 @@ class Comparison:
         )
 
 
+def verdict(item: Comparison) -> str:
+    """Whether pretraining paid for a task, in words that claim no more than the intervals allow."""
+    if abs(item.gain) < 0.0005:
+        return "no difference"
+    direction = "better" if item.gain > 0 else "worse"
+    return f"{direction}, clearly" if item.clear else f"{direction}, but within what chance allows"
+
+
+def does_it_pay(found: list[Comparison]) -> Table:
+    """One row per task: both starts and the verdict, in plain words."""
+    return Table(
+        "Scores on places that no training saw; 1 is the best",
+        ("task", "with pretraining", "pretrained", "random start", "what is scored"),
+        tuple(
+            (
+                f"{title_of(item.task)} ({item.data})",
+                verdict(item),
+                f"{item.pretrained[0]:.3f} ({item.pretrained[1]:.3f} – {item.pretrained[2]:.3f})",
+                f"{item.random[0]:.3f} ({item.random[1]:.3f} – {item.random[2]:.3f})",
+                IN_WORDS[item.metric],
+            )
+            for item in found
+        ),
+        numeric=(2, 3),
+    )
+
+
 def comparisons(table: pd.DataFrame) -> list[Comparison]:
     """The main metric of every task and data set that has both finetuned twins."""
     found = []
@@ -106,26 +139,7 @@ def scores(inputs: ReportInputs) -> Section | None:
         )
     figure.update_layout(xaxis={"title": "score", "range": [0, 1]}, yaxis={"autorange": "reversed"})
     lines = [f"{item.label}: {item.words}." for item in main]
-    rows = tuple(
-        (
-            f"{title_of(str(row['task']))} ({row['data']})",
-            _MODES.get(str(row["mode"]), str(row["mode"])),
-            str(row["metric"]),
-            str(row["model"]),
-            f"{row['gsd_m']:g}",
-            text.number(row["value"], 3),
-            f"{text.number(row['low'], 3)} – {text.number(row['high'], 3)}",
-            f"{text.count(row['n'])} / {text.count(row['groups'])}",
-        )
-        for row in records(table)
-    )
-    everything = Table(
-        "All scores, with 95 % intervals from resampling places",
-        ("task", "how", "metric", "model", "GSD, m", "score", "95 % interval", "images / places"),
-        rows,
-        numeric=(4, 5, 6, 7),
-        folded=len(rows) > _MANY,
-    )
+    everything = _table(table, "All scores, with 95 % intervals from resampling places")
     compared = chart(
         "scores",
         figure,
@@ -140,6 +154,38 @@ def scores(inputs: ReportInputs) -> Section | None:
         " ".join(lines) or "No task has both a pretrained and a random-initialised score.",
         (compared, everything) if main else (everything,),
     )
+
+
+def task_scores(inputs: ReportInputs, task: str) -> Section | None:
+    """The scores of one task."""
+    if inputs.scores is None or not (inputs.scores["task"] == task).any():
+        return None
+    table = inputs.scores[inputs.scores["task"] == task]
+    lines = [f"{item.label}: {item.words}." for item in comparisons(table)]
+    return Section(
+        f"scores-{task.replace('_', '-')}",
+        "Scores",
+        " ".join(lines) or "No pretrained and random-initialised score to compare.",
+        (_table(table, f"Scores of {title_of(task).lower()}, with 95 % intervals from resampling places"),),
+    )
+
+
+def _table(scores_table: pd.DataFrame, caption: str) -> Table:
+    rows = tuple(
+        (
+            f"{title_of(str(row['task']))} ({row['data']})",
+            _MODES.get(str(row["mode"]), str(row["mode"])),
+            str(row["metric"]),
+            str(row["model"]),
+            f"{row['gsd_m']:g}",
+            text.number(row["value"], 3),
+            f"{text.number(row['low'], 3)} – {text.number(row['high'], 3)}",
+            f"{text.count(row['n'])} / {text.count(row['groups'])}",
+        )
+        for row in records(scores_table)
+    )
+    columns = ("task", "how", "metric", "model", "GSD, m", "score", "95 % interval", "images / places")
+    return Table(caption, columns, rows, numeric=(4, 5, 6, 7), folded=len(rows) > _MANY)
 
 
 def knn_over_gsd(inputs: ReportInputs) -> Section | None:

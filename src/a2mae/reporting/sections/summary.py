@@ -1,18 +1,61 @@
-"""The first thing a reader sees: what went in, what came out, whether it helped."""
+"""The first page: what was built, whether pretraining pays, what to look at, and the way to every stage."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from a2mae.reporting import text
-from a2mae.reporting.blocks import Fact, Facts, Section
+from a2mae.reporting.blocks import Block, Fact, Facts, Page, Section, Way, Ways
 from a2mae.reporting.inputs import ReportInputs
-from a2mae.reporting.sections.pretraining import loss_range
-from a2mae.reporting.sections.scores import comparisons
+from a2mae.reporting.sections.attention import attention
+from a2mae.reporting.sections.pretraining import first_and_last, steps_taken
+from a2mae.reporting.sections.scores import comparisons, does_it_pay
 
 
-def summary(inputs: ReportInputs) -> Section:
-    """Key figures of the run and the verdict in a sentence."""
-    facts = [*_data_facts(inputs), *_training_facts(inputs), *_score_facts(inputs)]
-    return Section("summary", "In short", _verdict(inputs), (Facts(tuple(facts)),) if facts else ())
+def summary(inputs: ReportInputs, stages: Sequence[Page]) -> Page:
+    """The page that a reader sees first.
+
+    Args:
+        inputs: The chain's outputs.
+        stages: The pages of the stages, to be linked.
+    """
+    sections = [_built(inputs), _pays(inputs), _look_at(inputs), _stages(stages)]
+    return Page(
+        "summary",
+        "Summary",
+        "What was built, whether pretraining pays, and what to look at. Each stage has a page of its own.",
+        _verdict(inputs),
+        tuple(section for section in sections if section is not None),
+    )
+
+
+def _built(inputs: ReportInputs) -> Section | None:
+    facts = [*_data_facts(inputs), *_training_facts(inputs)]
+    return Section("built", "What was built", "", (Facts(tuple(facts)),)) if facts else None
+
+
+def _pays(inputs: ReportInputs) -> Section | None:
+    if inputs.scores is None:
+        return None
+    found = comparisons(inputs.scores)
+    if not found:
+        return None
+    lead = (
+        "Each task was trained twice, the same way on the same images: once from the pretrained model, once from random"
+        " weights. In brackets, the interval that holds the score with 95 % confidence."
+    )
+    return Section("pays", "Does pretraining pay?", lead, (does_it_pay(found),))
+
+
+def _look_at(inputs: ReportInputs) -> Section:
+    notices = attention(inputs)
+    blocks: tuple[Block, ...] = (Ways("Before you trust the figures", notices, "notices"),) if notices else ()
+    return Section("look-at", "What to look at", "" if notices else "Nothing stands out.", blocks)
+
+
+def _stages(stages: Sequence[Page]) -> Section | None:
+    ways = tuple(Way(page.name, page.title, page.finding) for page in stages)
+    return Section("stages", "Stage by stage", "", (Ways("The stages of this chain", ways),)) if ways else None
 
 
 def _data_facts(inputs: ReportInputs) -> list[Fact]:
@@ -36,24 +79,10 @@ def _data_facts(inputs: ReportInputs) -> list[Fact]:
 
 
 def _training_facts(inputs: ReportInputs) -> list[Fact]:
-    span = loss_range(inputs)
-    if span is None:
+    loss, steps = first_and_last(inputs, "loss"), steps_taken(inputs)
+    if loss is None or steps is None:
         return []
-    first, last, steps = span
-    return [Fact("pretraining loss", f"{first:.3f} → {last:.3f}", f"{text.count(steps)} steps")]
-
-
-def _score_facts(inputs: ReportInputs) -> list[Fact]:
-    if inputs.scores is None:
-        return []
-    return [
-        Fact(
-            item.label,
-            f"{item.pretrained[0]:.3f}",
-            f"95 %: {item.pretrained[1]:.3f} – {item.pretrained[2]:.3f}; random start {item.random[0]:.3f}",
-        )
-        for item in comparisons(inputs.scores)
-    ]
+    return [Fact("pretraining loss", f"{loss[0]:.3f} → {loss[1]:.3f}", f"{text.count(steps)} steps")]
 
 
 def _verdict(inputs: ReportInputs) -> str:

@@ -1,4 +1,4 @@
-"""Each task's predictions beside their truth."""
+"""A task's predictions beside their truth."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ _TITLES = {"classify": "Classification", "segment": "Segmentation", "detect_chan
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def task_pictures(inputs: ReportInputs) -> list[Section]:
-    """One section per task that has pictures."""
-    sections = []
-    for task in inputs.tasks:
-        if task.pictures is None or not task.pictures.exists():
-            continue
-        with np.load(task.pictures, allow_pickle=False) as file:
-            arrays: Arrays = {name: file[name] for name in file.files}
-        number = min(len(arrays["truth"]), inputs.limits.examples)
-        if number:
-            draw = _labels if arrays["truth"].ndim == 1 else _maps
-            sections.append(draw(task, arrays, number, inputs.limits.picture_px))
-    return sections
+def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
+    """Examples of one task's test split; None where it has no pictures."""
+    task = next((task for task in inputs.tasks if task.name == name), None)
+    if task is None or task.pictures is None or not task.pictures.exists():
+        return None
+    with np.load(task.pictures, allow_pickle=False) as file:
+        arrays: Arrays = {name: file[name] for name in file.files}
+    number = min(len(arrays["truth"]), inputs.limits.examples)
+    if not number:
+        return None
+    draw = _labels if arrays["truth"].ndim == 1 else _maps
+    return draw(task, arrays, number, inputs.limits.picture_px)
 
 
 def title_of(task: str) -> str:
@@ -60,7 +59,7 @@ def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
         )
     return Section(
         f"task-{task.name.replace('_', '-')}",
-        title_of(task.name),
+        "Examples of the test split",
         f"{text.plural(number, 'test image')} with the true class and the pretrained model's answer: {right} right.",
         (
             Gallery(
@@ -107,7 +106,7 @@ def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
         legend.append(Swatch(hex_colour(INVALID_RGB), "not scored"))
     return Section(
         f"task-{task.name.replace('_', '-')}",
-        title_of(task.name),
+        "Examples of the test split",
         f"{text.plural(number, 'test image')} beside the truth and the pretrained model's map.",
         (
             Gallery(
