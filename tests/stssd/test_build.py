@@ -146,6 +146,22 @@ def test_gates_and_switches(world: World, tmp_path: Path) -> None:
     assert tables.rejected["detail"].str.contains("max_cloud_fraction").any()
 
 
+def test_places_that_fill_no_recipe_say_what_they_have_and_what_is_wanted(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dates = world.scenes[world.scenes["sensor"] == "sentinel-2-l2a"]
+    two_sources = CoregisterParameters(recipes={**dict.fromkeys(RECIPES), "any": {"min_sources": 2}}, workers=1)
+    tables = build(dates, world.locations, world.sensors, two_sources, str(tmp_path / "a.zarr"))
+    assert tables.images.empty
+    assert set(tables.rejected["reason"]) == {"no_recipe"}
+    assert set(tables.rejected["location_id"]) == set(world.locations["location_id"])
+    (detail,) = set(tables.rejected["detail"].str.replace(r"sentinel-2-l2a \d+", "sentinel-2-l2a N", regex=True))
+    assert detail == (
+        "not read: the scenes here (sentinel-2-l2a N) fill none of coregister.recipes: any (2 sources, 2 images)"
+    )
+    assert "no set was made; for example" in caplog.text
+
+
 def test_no_overlap_and_wrong_footprint_are_named(world: World, tmp_path: Path, built: Built) -> None:
     away = world.locations.copy()
     away["geometry"] = away.geometry.translate(20)

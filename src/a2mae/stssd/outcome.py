@@ -40,6 +40,9 @@ def log_result(
         pooled,
         tables.manifest_hash[:12],
     )
+    if images.empty and len(rejected):
+        one = rejected.iloc[0]
+        logger.warning("no set was made; for example %s at %s: %s", one["scene_id"], one["location_id"], one["detail"])
     warn_of_offsets(surveyed, scenes)
 
 

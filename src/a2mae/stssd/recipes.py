@@ -56,6 +56,15 @@ class Recipe(Parameters):
     )
     near_m: float = Field(default=20_000.0, gt=0, description="How near the centre of a place must be.")
 
+    @property
+    def wants(self) -> str:
+        """What a place must have, in a few words."""
+        if self.sources:
+            return " with ".join(" or ".join(rule.sensors) for rule in self.sources)
+        if self.single_source:
+            return f"{self.min_images} images of one source"
+        return f"{self.min_sources} sources, {self.min_images} images"
+
     @field_validator("near", mode="before")
     @classmethod
     def _points_of_a_file(cls, near: object) -> object:

@@ -7,6 +7,7 @@ shifts of scenes are pooled (`pooling`) before all bands are read and warped onc
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class Refusal:
 
     Attributes:
         scene_id: Scene.
-        reason: Short code: "cloud", "nodata", "corrupt", "units", "incomplete_set", ...
+        reason: Short code: "cloud", "nodata", "corrupt", "units", "incomplete_set", "no_recipe", ...
         detail: The sentence a person reads.
     """
 
@@ -149,9 +150,10 @@ def _survey_place(
         return scene.scene_id in looked
 
     lon = _longitude(place.footprint)
+    recipes = {kind: r if r is not None and r.is_at(lon, place.lat) else None for kind, r in parameters.recipes.items()}
     sets = group(
         place.scenes,
-        {kind: r if r is not None and r.is_at(lon, place.lat) else None for kind, r in parameters.recipes.items()},
+        recipes,
         lat=place.lat,
         max_candidates=parameters.quality.max_candidates,
         accept=accept,
@@ -164,6 +166,18 @@ def _survey_place(
             "good enough, but the place lacks what a recipe asks for beside it (another source or date), or the set"
             " is full",
         )
+    if not used:
+        seen = ", ".join(f"{sensor} {count}" for sensor, count in Counter(s.sensor for s in place.scenes).items())
+        wanted = ", ".join(f"{kind} ({recipe.wants})" for kind, recipe in recipes.items() if recipe is not None)
+        for scene in place.scenes:
+            refused.setdefault(
+                scene.scene_id,
+                Refusal(
+                    scene.scene_id,
+                    "no_recipe",
+                    f"not read: the scenes here ({seen}) fill none of coregister.recipes: {wanted or 'all are off'}",
+                ),
+            )
     location_id, kept_out = place.footprint.location_id, tuple(refused[key] for key in sorted(refused))
     if not used:
         return [Surveyed(location_id, "", "", (), (), (), kept_out)]

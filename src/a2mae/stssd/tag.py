@@ -67,7 +67,8 @@ def tag(
     """
     if registered.empty:
         raise ValueError(
-            "registered_images is empty: look at rejected_images, and loosen coregister.quality or recipes"
+            "registered_images is empty, no set could be made: rejected_images says why, scene by scene"
+            " (coregister.recipes: what makes a set; coregister.quality: how clear an image must be)"
         )
     used = locations[locations["location_id"].isin(registered["location_id"])].reset_index(drop=True)
     settings = parameters.split
