@@ -6,6 +6,7 @@ export KEDRO_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
+export GOMP_SPINCOUNT ?= 5000
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo viz viz-page repro dvc test test-slow lint format types lock clean

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from a2mae.processes import end_with_parent
+from a2mae.processes import SPIN, SPIN_VARIABLE, end_with_parent, share_cores
 
 PROGRAM = """
 import os, time
@@ -45,3 +45,27 @@ def test_a_worker_ends_with_its_killed_parent(tmp_path: Path) -> None:
 def test_a_process_without_a_parent_is_refused() -> None:
     with pytest.raises(RuntimeError, match="worker processes"):
         end_with_parent()
+
+
+def test_threads_share_cores_unless_the_user_knows_better(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for chosen, found in ((None, SPIN), ("77", "77")):
+        monkeypatch.delenv(SPIN_VARIABLE, raising=False)
+        if chosen:
+            monkeypatch.setenv(SPIN_VARIABLE, chosen)
+        share_cores()
+        assert os.environ[SPIN_VARIABLE] == found
+    monkeypatch.delenv(SPIN_VARIABLE)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    share_cores()
+    assert SPIN_VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize(
+    "door", ["import a2mae.settings", "from a2mae.training.__main__ import main; main(['absent'])"]
+)
+def test_every_door_says_so_before_torch_is_there(door):
+    program = f"import os, sys\n{door}\nassert 'torch' not in sys.modules\nprint(os.environ['{SPIN_VARIABLE}'])"
+    own = {k: v for k, v in os.environ.items() if k not in (SPIN_VARIABLE, "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", program], env=own, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == SPIN

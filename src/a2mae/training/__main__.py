@@ -13,6 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
+from a2mae.processes import share_cores
 from a2mae.training.spec import read_spec, write_json
 from a2mae.training.stopping import StopRequest
 
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    share_cores()
     parser = argparse.ArgumentParser(prog="python -m a2mae.training", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="directory with spec.json, as the pretrain stage writes it")
     parser.add_argument("--dry-run", action="store_true", help="say what the run will cost, and train nothing")
