@@ -4,8 +4,10 @@ import ast
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -222,6 +224,24 @@ def test_the_site_has_every_page_once():
     shown = pages(SITE["nav"])
     written = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     assert len(shown) == len(set(shown)) and set(shown) == written
+
+
+@pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="mkdocs-material is absent: make install")
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
+    """Strict: a broken link, a page outside the contents, a docstring that does not parse are errors; six seconds."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[-4000:]
+    pages = sorted(tmp_path.rglob("*.html"))
+    written = [page for page in (ROOT / "docs").rglob("*.md")]
+    assert len(pages) == len(written) + 1, "each page, and the one for addresses that are none"
+    for page in pages:
+        text = page.read_text("utf-8")
+        fetched = re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=[\"']?(https?://[^\"'> ]+)", text)
+        assert not fetched, f"{page.relative_to(tmp_path)} asks {fetched}"
+    shown = (tmp_path / "api/models/index.html").read_text("utf-8")
+    assert "load_encoder" in shown and "lonlat_deg" in shown, "signatures from the docstrings"
 
 
 def test_the_citation_names_the_version_and_the_licence():
