@@ -231,7 +231,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     """Strict: a broken link, a page outside the contents, a docstring that does not parse are errors; six seconds."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[-4000:]
     pages = sorted(tmp_path.rglob("*.html"))
     written = [page for page in (ROOT / "docs").rglob("*.md")]

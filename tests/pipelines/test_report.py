@@ -41,9 +41,12 @@ def test_inputs_are_those_of_the_chain():
         "refused_scenes",
     }
     whole = {node.name: node for node in create_pipeline().nodes}
-    assert set(whole) == {"build_report", "write_model_card", "write_dataset_card", "picture_of_curves"}
-    for name in ("build_report", "write_model_card"):
+    assert set(whole) == {"build_report", "write_cards", "picture_of_curves"}
+    for name in ("build_report", "write_cards"):
         assert {"simulation", "classify.metrics", "scores", "embeddings"} <= set(whole[name].inputs)
+    assert set(whole["write_cards"].outputs) == {"model_card", "dataset_card"}
+    (cards,) = (node for node in create_pipeline(("ingest", "prune", "report")).nodes if node.name == "write_cards")
+    assert cards.outputs == ["dataset_card"], "no model, no card of it"
 
 
 def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):

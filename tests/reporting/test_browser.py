@@ -33,7 +33,7 @@ def open_page(path, profile, *options: str) -> tuple[str, str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_are_drawn_in_the_colours_of_the_theme(inputs, tmp_path, scheme):
     path = tmp_path / "report.html"
-    page.write(page.build(inputs), path)
+    path.write_text(page.build(inputs), "utf-8")
     preferred = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
     elements, console = open_page(path, tmp_path / "profile", preferred)
     plots = re.findall(r'<div id="(chart-[a-z-]+)" class="plot js-plotly-plot"', elements)

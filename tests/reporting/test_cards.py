@@ -6,6 +6,8 @@ import json
 import pytest
 import yaml
 
+from a2mae.pipelines.report.nodes import write_cards
+from a2mae.pipelines.report.parameters import ReportParameters
 from a2mae.reporting.cards import CardText, dataset_card, model_card
 
 TEXT = CardText(
@@ -118,3 +120,12 @@ def test_collapse_is_told_only_where_it_was_measured(trained, model_dir):
     (model_dir / "metrics.json").write_text(json.dumps(metrics | {"effective_rank": 40.0}))
     card = model_card(dataclasses.replace(trained, scores=None), TEXT)
     assert "collapsed" not in card and "No task was scored" in card
+
+
+def test_the_node_writes_the_cards_of_what_there_is(trained):
+    card = {"model_name": "m", "dataset_name": "d", "licence": "other"}
+    options = ReportParameters(title="A", sets=1, reconstructions=1, examples=1, picture_px=32, card=card)
+    data = {"pruned_sets": trained.sets, "images": trained.images, "image_sets": trained.store}
+    assert set(write_cards(options, ["prune"], {}, **data)) == {"dataset_card"}
+    both = write_cards(options, ["prune", "pretrain"], {}, **data, pretrained_model=trained.model_dir)
+    assert set(both) == {"model_card", "dataset_card"} and "# m\n" in both["model_card"]

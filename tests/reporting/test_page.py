@@ -188,8 +188,3 @@ def test_limits_are_kept(inputs):
     by_name = {section.name: section for shown in pages(few) for section in shown.sections}
     gallery = next(block for block in by_name["image-sets"].blocks if block.kind == "gallery")
     assert len(gallery.strips) == 1
-
-
-def test_write_leaves_no_part_behind(tmp_path):
-    page.write("<p>", tmp_path / "deep" / "report.html")
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]

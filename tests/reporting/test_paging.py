@@ -21,7 +21,7 @@ NARROW = """
 @pytest.fixture
 def file(inputs, tmp_path):
     path = tmp_path / "report.html"
-    report.write(report.build(inputs), path)
+    path.write_text(report.build(inputs), "utf-8")
     return path.as_uri()
 
 

@@ -7,14 +7,14 @@ import pystac.validation
 import pytest
 import rasterio
 
+from a2mae.files import file_digest
 from a2mae.simulate import run
-from a2mae.simulate.geotiff import digest
 from a2mae.simulate.manifest import Manifest, read_manifest
 from a2mae.simulate.testing import tiny_parameters, write_tiny_world
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path.relative_to(folder)): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_one_seed_writes_the_same_bytes_with_any_workers_and_another_seed_others(tiny, tmp_path):
@@ -51,7 +51,7 @@ def test_a_run_that_was_cut_short_is_completed_to_the_same_bytes(tiny, tmp_path,
     # A file torn by the kill, and one that was never given its name.
     torn = next((folder / "sentinel-2-l2a").rglob("B04.tif"))
     torn.write_bytes(torn.read_bytes()[:100])
-    (torn.parent / ".B08.tif.part").write_bytes(b"half")
+    (torn.parent / ".B08.tif.4242.part").write_bytes(b"half")
     made = []
     monkeypatch.setattr(run, "_make_scene", lambda *args: made.append(args) or real(*args))
     run.simulate(tiny_parameters(3), folder)

@@ -9,7 +9,8 @@ from typing import Literal, cast
 
 from tqdm import tqdm
 
-from a2mae.lineage.digests import Content, content_of, file_digest
+from a2mae.files import file_digest
+from a2mae.lineage.digests import Content, content_of
 from a2mae.lineage.record import (
     FOLDER,
     MODEL_FILE,

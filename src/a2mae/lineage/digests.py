@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from a2mae.files import file_digest
+
 STORE_MANIFEST = "manifest.json"
 
 
@@ -22,12 +24,6 @@ class Content:
 
     sha256: str
     files: Mapping[str, str]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_of(content: object) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from a2mae.files import write_bytes
 from a2mae.lineage.digests import digest_of
 
 FOLDER = "lineage"
@@ -79,13 +79,7 @@ def record_path(data_root: Path, node: str) -> Path:
 def write_sealed(path: Path, content: Mapping[str, object]) -> None:
     """Write JSON with the digest of all else as its `identity`, whole or not at all."""
     sealed = {**content, "identity": digest_of(content)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
 def read_sealed(path: Path) -> dict[str, object]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from a2mae.code_deps import commit_of, files_of
-from a2mae.lineage.digests import content_of, file_digest
+from a2mae.files import file_digest
+from a2mae.lineage.digests import content_of
 from a2mae.lineage.environment import environment
 from a2mae.lineage.record import (
     FOLDER,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from a2mae.files import whole_file, write_bytes
 from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.errors import CheckpointError, describe_difference
 from a2mae.models.pretrainer import Pretrainer
@@ -56,9 +56,7 @@ def save_pretrained(
     root = Path(directory)
     root.mkdir(parents=True, exist_ok=True)
     save_weights(model, root / WEIGHTS_FILE)
-    _write_atomically(
-        root / CONFIG_FILE, (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-    )
+    write_bytes(root / CONFIG_FILE, (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
     return root
 
 
@@ -126,10 +124,8 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's tensors as safetensors, atomically. Tensors that share memory are written under each name."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        part = Path(folder) / path.name
+    with whole_file(path) as part:
         save_file(tensors, part)
-        part.replace(path)
 
 
 def load_weights(module: nn.Module, path: Path, *, prefix: str = "") -> None:
@@ -191,14 +187,6 @@ def _kwargs(config: Mapping[str, Json]) -> dict[str, object]:
     if not isinstance(kwargs, dict):
         raise CheckpointError(f"kwargs in {CONFIG_FILE} must be an object, found {type(kwargs).__name__}")
     return dict(kwargs)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-    os.chmod(part, 0o644)
-    os.replace(part, path)
 
 
 __all__ = [

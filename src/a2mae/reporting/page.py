@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -62,14 +60,6 @@ def render(title: str, shown: Sequence[Page]) -> str:
         plotly=Markup(plotly_script()) if has_charts else "",  # noqa: S704
         embed_json=_embed_json,
     )
-
-
-def write(page: str, path: Path) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(page, "utf-8")
-    os.replace(temporary, path)
 
 
 def _embed_json(text: str) -> Markup:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2mae.lineage.digests import file_digest
+from a2mae.files import file_digest
 from a2mae.lineage.record import Artifact, Record
 from a2mae.reporting.previews import contact_sheet, raster_picture
 from a2mae.tracking import Piece, Run, link

@@ -11,8 +11,8 @@ from typing import Any
 import pystac
 from pystac.stac_io import DefaultStacIO
 
+from a2mae.files import whole_file
 from a2mae.sensors import BUILTIN_SENSORS, Band
-from a2mae.simulate.geotiff import whole_file
 from a2mae.simulate.ledger import FileFacts, SceneFacts
 from a2mae.simulate.region import Grid, Region
 from a2mae.simulate.scenes import Scene

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from a2mae.files import PART, file_digest, whole_file
 from a2mae.processes import end_with_parent
 from a2mae.simulate.biomes import BIOMES
 from a2mae.simulate.catalog import make_item, write_catalog
-from a2mae.simulate.geotiff import digest, whole_file, write_asset, write_land_cover, write_mask
+from a2mae.simulate.geotiff import write_asset, write_land_cover, write_mask
 from a2mae.simulate.landscape import Landscape, make_landscape, with_changes
 from a2mae.simulate.ledger import WORK, FileFacts, SceneFacts, finished, record
 from a2mae.simulate.manifest import (
@@ -88,7 +89,7 @@ def simulate(parameters: SimulateParameters, folder: Path) -> Manifest:
     described = write_catalog(folder, items)
     described.append(_write_scene_truth(folder, plans, facts))
     files = {file.path: file.sha256 for made in facts.values() for file in made.files}
-    files |= {path: digest(folder / path) for path in described}
+    files |= {path: file_digest(folder / path) for path in described}
     manifest = Manifest(
         seed=parameters.seed,
         fingerprint=fingerprint,
@@ -137,6 +138,9 @@ def _prepare(folder: Path, fingerprint: str) -> None:
         (folder / "catalog.json").unlink(missing_ok=True)
         with whole_file(plan) as temporary:
             temporary.write_text(fingerprint, encoding="utf-8")
+    for name in (*SENSORS, "truth", WORK):
+        for torn in (folder / name).rglob(f".*{PART}"):  # never given its name: a run was killed
+            torn.unlink()
 
 
 def _work(jobs: Sequence[tuple[SimulateParameters, str, str, str]], workers: int) -> Iterator[SceneFacts]:
@@ -173,7 +177,7 @@ def _make(job: tuple[SimulateParameters, str, str, str]) -> SceneFacts:
 
 
 def _file(folder: Path, path: str) -> FileFacts:
-    return FileFacts(path=path, size=(folder / path).stat().st_size, sha256=digest(folder / path))
+    return FileFacts(path=path, size=(folder / path).stat().st_size, sha256=file_digest(folder / path))
 
 
 def _make_scene(

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from a2mae.files import write_bytes
 from a2mae.tasks.comparison import Comparison
 from a2mae.tasks.data import TaskDataError
-from a2mae.tasks.files import write_bytes
 
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 COLUMNS = (

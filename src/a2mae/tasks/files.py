@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+from a2mae.files import write_bytes
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:

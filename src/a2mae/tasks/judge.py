@@ -13,7 +13,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from a2mae.lineage.digests import digest_of, file_digest
+from a2mae.files import file_digest
+from a2mae.lineage.digests import digest_of
 from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.checkpoint import plan_for_model
 from a2mae.tasks.comparison import Contender

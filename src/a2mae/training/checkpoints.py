@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from a2mae.training.index import file_hash
+from a2mae.files import file_digest, whole_file
 from a2mae.training.strict_json import Scalar
 
 _LOG = logging.getLogger(__name__)
@@ -73,10 +73,9 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             for group, tensors in checkpoint.tensors.items():
-                save_file(
-                    {name: tensor.contiguous() for name, tensor in tensors.items()}, partial / f"{group}.safetensors"
-                )
-            files = {path.name: file_hash(path) for path in sorted(partial.iterdir())}
+                with whole_file(partial / f"{group}.safetensors") as part:
+                    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+            files = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
             state = {"step": checkpoint.step, "facts": dict(checkpoint.facts), "sha256": files}
             (partial / _STATE).write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
             for path in (*partial.iterdir(), partial):
@@ -123,7 +122,7 @@ class Checkpoints:
 def _read(folder: Path) -> Checkpoint:
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     for name, digest in state["sha256"].items():
-        if file_hash(folder / name) != digest:
+        if file_digest(folder / name) != digest:
             raise ValueError(f"{name} is not what was written")
     tensors = {Path(name).stem: load_file(folder / name) for name in state["sha256"]}
     return Checkpoint(int(state["step"]), tensors, state["facts"])

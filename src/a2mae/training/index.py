@@ -7,7 +7,6 @@ the page cache, so a million sets cost no worker any memory of its own.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import zipfile
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from a2mae.files import file_digest, whole_file
 
 INDEX_FILE = "index.npz"
 TRAIN, HELD_OUT = 0, 1
@@ -99,11 +100,9 @@ class SetIndex:
         Returns:
             The file's SHA-256.
         """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
-        os.replace(temporary, path)
-        return file_hash(path)
+        return file_digest(path)
 
     @classmethod
     def open(cls, path: Path) -> SetIndex:
@@ -166,12 +165,6 @@ def build_index(
         geosot=geosot[order],
         is_anchor=is_anchor[order],
     )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _map_members(path: Path, names: set[str]) -> dict[str, Any]:

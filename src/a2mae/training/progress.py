@@ -8,13 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
+
+from a2mae.files import write_bytes
 
 _LOG = logging.getLogger(__name__)
 METRICS_FILE = "metrics.csv"
@@ -38,9 +39,7 @@ class Record:
         writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(kept)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
+        write_bytes(path, buffer.getvalue().encode())
 
     def append(self, row: Mapping[str, float | int | None]) -> None:
         """Add one row; values that are not there are left empty.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from a2mae.files import whole_file
 from a2mae.models import Pretrainer, save_pretrained
 from a2mae.training.held_out import HeldOut
 from a2mae.training.progress import METRICS_FILE
@@ -114,8 +115,7 @@ def write_reconstructions(
     hidden_grid = hidden.reshape(samples, images, *grid).cpu().numpy()
     ids = [reader.index.name(int(position)) for position in batch.index.tolist()]
     sensor_names = np.asarray([sensor.id for sensor in spec.data.sensors])
-    temporary = run_dir / f".{RECONSTRUCTIONS_FILE}.{os.getpid()}"
-    with temporary.open("wb") as file:
+    with whole_file(run_dir / RECONSTRUCTIONS_FILE) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,
@@ -129,7 +129,6 @@ def write_reconstructions(
             set_id=np.asarray(ids),
             patch_size=np.asarray(side),
         )
-    os.replace(temporary, run_dir / RECONSTRUCTIONS_FILE)
     holes = np.repeat(np.repeat(hidden_grid, side, axis=2), side, axis=3)[:, :, None]
     rows = [pixels, np.where(holes, 0.5, pixels), np.where(holes, predicted, pixels)]
     panels = np.concatenate([row.transpose(0, 3, 1, 4, 2).reshape(samples, height, -1, 3) for row in rows], axis=1)

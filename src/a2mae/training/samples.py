@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from a2mae.files import file_digest
 from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store import ImageSetStore
 from a2mae.training.draw import Draw, band_choices_of, draw_sample, epoch_order
-from a2mae.training.index import TRAIN, SetIndex, file_hash
+from a2mae.training.index import TRAIN, SetIndex
 from a2mae.training.raw import BandTables, RawBatch, RawImages, band_tables
 from a2mae.training.spec import RunSpec, resolve_url
 from a2mae.training.strict_json import SpecificationError
@@ -57,7 +58,7 @@ class SampleReader:
         self.spec = spec
         path = run_dir / spec.data.index
         self.index = SetIndex.open(path)
-        if file_hash(path) != spec.data.index_hash:
+        if file_digest(path) != spec.data.index_hash:
             raise DataMismatchError(f"{path} is not the index of this specification: run the pretrain stage again")
         self.store = ImageSetStore.open(resolve_url(run_dir, spec.data.store))
         if self.store.manifest_hash != spec.data.store_hash:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from a2mae.files import write_bytes
 from a2mae.training.strict_json import Scalar, SpecificationError, check_bounds, from_json, to_json
 
 FORMAT_VERSION = 1
@@ -273,6 +274,4 @@ def relative_url(run_dir: Path, url: str) -> str:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON atomically: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

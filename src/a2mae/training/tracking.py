@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from a2mae.lineage.digests import file_digest
+from a2mae.files import file_digest
 from a2mae.tracking import Piece, link, open_run
 from a2mae.training.results import MODEL_DIR, finished_identity
 from a2mae.training.spec import RunSpec

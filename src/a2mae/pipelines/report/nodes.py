@@ -14,7 +14,6 @@ from a2mae.pipelines.report.parameters import ReportParameters
 if TYPE_CHECKING:  # of a helper only: the node's own annotations must resolve, or its parameters are not validated
     import pandas as pd
 
-    from a2mae.reporting.cards import CardText
     from a2mae.reporting.inputs import ReportInputs
 
 logger = logging.getLogger(__name__)
@@ -47,38 +46,22 @@ def build_report(
     return html
 
 
-def write_model_card(
+def write_cards(
     options: ReportParameters,
     chain: list[str],
     configuration: Mapping[str, object],
     **outputs: Any,  # noqa: ANN401 (as above)
-) -> str:
-    """Describe the pretrained model in Markdown; arguments as `build_report`."""
-    from a2mae.reporting.cards import model_card
+) -> dict[str, str]:
+    """Describe in Markdown what the chain made; arguments as `build_report`.
 
-    card = model_card(_inputs(options, chain, configuration, outputs), _card_text(options))
-    assert card is not None, "the pipeline has this node only where a model is trained"
-    return card
+    Returns:
+        `model_card` and `dataset_card`, each where the chain makes what it describes.
+    """
+    from a2mae.reporting.cards import CardText, dataset_card, model_card
 
-
-def write_dataset_card(
-    options: ReportParameters,
-    chain: list[str],
-    configuration: Mapping[str, object],
-    **outputs: Any,  # noqa: ANN401 (as above)
-) -> str:
-    """Describe the image sets in Markdown; arguments as `build_report`."""
-    from a2mae.reporting.cards import dataset_card
-
-    card = dataset_card(_inputs(options, chain, configuration, outputs), _card_text(options))
-    assert card is not None, "the pipeline has this node only where image sets are built"
-    return card
-
-
-def _card_text(options: ReportParameters) -> CardText:
-    from a2mae.reporting.cards import CardText
-
-    return CardText(**options.card.model_dump())
+    inputs, words = _inputs(options, chain, configuration, outputs), CardText(**options.card.model_dump())
+    cards = {"model_card": model_card(inputs, words), "dataset_card": dataset_card(inputs, words)}
+    return {name: card for name, card in cards.items() if card is not None}
 
 
 def _inputs(

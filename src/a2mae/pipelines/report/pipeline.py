@@ -9,8 +9,7 @@ from kedro.pipeline import Pipeline, node
 from a2mae.pipelines.report.nodes import (
     build_report,
     picture_of_curves,
-    write_dataset_card,
-    write_model_card,
+    write_cards,
 )
 
 OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
@@ -30,6 +29,9 @@ OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
 FOLDERS: Mapping[str, tuple[str, ...]] = {"simulate": ("simulation_folder",)}
 """Where a stage's files lie that are no datasets of their own."""
 
+CARDS: Mapping[str, str] = {"model_card": "pretrain", "dataset_card": "prune"}
+"""The cards, each with the stage that makes what it describes."""
+
 
 def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
     """Build the pipeline for a chain.
@@ -41,14 +43,10 @@ def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
     inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
     inputs |= {name.replace(".", "_"): name for name in shown}
     nodes = [node(build_report, inputs=inputs, outputs="report", name="build_report", tags="report")]
-    if "prune" in chain:
-        nodes.append(
-            node(write_dataset_card, inputs=inputs, outputs="dataset_card", name="write_dataset_card", tags="report")
-        )
+    cards = {card: card for card, stage in CARDS.items() if stage in chain}
+    if cards:
+        nodes.append(node(write_cards, inputs=inputs, outputs=cards, name="write_cards", tags="report"))
     if "pretrain" in chain:
-        nodes.append(
-            node(write_model_card, inputs=inputs, outputs="model_card", name="write_model_card", tags="report")
-        )
         nodes.append(
             node(
                 picture_of_curves,

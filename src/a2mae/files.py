@@ -1,0 +1,48 @@
+"""Files that appear whole or not at all, with the access that the user's umask gives; the SHA-256 of one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART = ".part"
+"""Ending of files that are still being written."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file takes its own name only when all went well.
+
+    Its access is that of a file which the user makes (0o666 less the umask), also where a library writes through a
+    private file of its own, as safetensors does.
+
+    Args:
+        path: The file; folders are made, an older file stays until the new one is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    temporary.unlink(missing_ok=True)
+    temporary.touch()
+    access = stat.S_IMODE(temporary.stat().st_mode)
+    try:
+        yield temporary
+        temporary.chmod(access)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file as a whole."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
