@@ -71,6 +71,29 @@ def test_images_with_masks_become_chips_of_reflectance(scenes, tmp_path):
     assert data.samples.groupby("place")["split"].nunique().max() == 1
 
 
+def test_signed_counts_and_another_offset_are_read_as_stated(scenes, tmp_path):
+    """What several providers export: harmonised counts, as int16."""
+    for number, split in enumerate(SPLITS):
+        path = scenes / split / "images" / f"s{number}.tif"
+        with rasterio.open(path) as source:
+            signed = source.read().astype(np.int16)
+        signed[:, 5, 5] = -9999
+        at = (500_000 + 30_000 * number, 5_200_000)
+        save(path, signed - 1000 * (signed > 0).astype(np.int16), crs=UTM, at=at, nodata=-9999)
+    harmonised = layout_named("sentinel-2-l2a", bands=("B04", "B03", "B02"), offset=0.0)
+    assert harmonised.sensor.encoding.scale == S2.sensor.encoding.scale
+    read = written(mask_folder(scenes, harmonised, LABELS, chip_px=32), tmp_path).read(np.arange(20))
+    red = read.images[:, 0, 0]
+    for label, level in ((0, 0.2), (1, 0.5), (2, 0.02)):
+        assert abs(np.median(red[read.targets == label]) - level) < 0.01
+    assert (read.targets == IGNORE).any()
+    negative = signed.copy()
+    negative[0, 7, 7] = -3
+    save(path, negative, crs=UTM, at=at, nodata=-9999)
+    with pytest.raises(TaskDataError, match=r"int16 with values -3 to \d+, but the stated format is uint16"):
+        list(mask_folder(scenes, harmonised, LABELS, chip_px=32).samples())
+
+
 def test_scenes_smaller_than_a_chip_are_padded_with_what_is_not_scored(scenes, tmp_path):
     data = written(mask_folder(scenes, S2, LABELS, chip_px=64), tmp_path)
     read = data.read(np.arange(5))
@@ -127,6 +150,9 @@ def test_polygons_in_degrees_are_burnt_where_they_lie(scenes, tmp_path):
 def test_polygons_of_an_unknown_class_and_images_without_a_place_are_refused(scenes):
     with pytest.raises(TaskDataError, match=r"feature 0 has class 'rooof'; classes are ground, roof, water"):
         list(mask_folder(polygons(scenes, "rooof"), S2, LABELS, chip_px=32).samples())
+    other = FolderLabels(LABELS.class_names, "kind")
+    with pytest.raises(TaskDataError, match=r"feature 0 has no property 'kind', but class; set segment"):
+        list(mask_folder(scenes, S2, other, chip_px=32).samples())
     save(scenes / "train" / "images" / "s0.tif", np.full((3, 48, 40), 3000, np.uint16))
     with pytest.raises(TaskDataError, match=r"s0\.geojson: its image has no CRS"):
         list(mask_folder(scenes, S2, LABELS, chip_px=32).samples())

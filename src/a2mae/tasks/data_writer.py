@@ -221,7 +221,10 @@ def check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:
     for split in ("train", "test"):
         if not (samples["split"] == split).any():
             counts = samples["split"].value_counts().to_dict()
-            raise TaskDataError(f"{spec.task}: no samples in split {split!r} (found {counts}); more places are needed")
+            raise TaskDataError(
+                f"{spec.task}: no samples in split {split!r} (found {counts}). Scenes are split by place: name more"
+                " places, or lay a folder of your own out as train/, val/ and test/"
+            )
     leaks = samples.groupby("place")["split"].nunique()
     leaking = leaks.index[leaks > 1].tolist()
     if leaking:

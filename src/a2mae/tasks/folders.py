@@ -11,7 +11,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,22 @@ FORMATS: dict[str, FolderFormat] = {
 """Known layouts: 8-bit RGB pictures (digital numbers, not reflectance), and EuroSAT's multispectral GeoTIFFs."""
 
 
-def layout_named(name: str, *, gsd_m: float | None = None, bands: Sequence[str] = ()) -> FolderFormat:
+def layout_named(
+    name: str,
+    *,
+    gsd_m: float | None = None,
+    bands: Sequence[str] = (),
+    scale: float | None = None,
+    offset: float | None = None,
+) -> FolderFormat:
     """A known layout, or that of a built-in sensor.
 
     Args:
         name: Of `FORMATS`, or a sensor id.
         gsd_m: Metres per pixel, where they are not the layout's own.
         bands: The bands that the files hold, in their order; all of the sensor's by default.
+        scale: Physical units per count of the files, where it is not the layout's own.
+        offset: Physical value of the files' zero, likewise.
 
     Raises:
         TaskDataError: If there is none of the name; the message lists those there are.
@@ -83,6 +92,15 @@ def layout_named(name: str, *, gsd_m: float | None = None, bands: Sequence[str] 
         raise TaskDataError(f"unknown format {name!r}: known are {', '.join(known)}")
     layout = known[name]
     sensor = layout.sensor.subset(bands) if bands else layout.sensor
+    encoding = sensor.encoding
+    sensor = replace(
+        sensor,
+        encoding=replace(
+            encoding,
+            scale=encoding.scale if scale is None else scale,
+            offset=encoding.offset if offset is None else offset,
+        ),
+    )
     return FolderFormat(sensor, layout.gsd_m if gsd_m is None else gsd_m)
 
 
@@ -216,12 +234,23 @@ class ClassFolder:
                 f"{path}: {pixels.shape[0]} bands, but the stated format has {bands}"
                 f" ({', '.join(self.layout.sensor.band_names)}); set classify.data.format"
             )
-        if pixels.dtype.name != self.layout.sensor.encoding.dtype:
-            low, high = pixels.min(), pixels.max()
-            raise TaskDataError(
-                f"{path}: {pixels.dtype.name} with values {low} to {high}, but the stated format is"
-                f" {self.layout.sensor.encoding.dtype} ({self.layout.sensor.encoding.units}); set classify.data.format"
-            )
+        check_integers(path, pixels, self.layout.sensor.encoding)
+
+
+def check_integers(path: Path, pixels: npt.NDArray[Any], encoding: Encoding) -> None:
+    """Refuse integers that cannot be what was stated; `int16` where `uint16` was is fine if nothing is negative.
+
+    Raises:
+        TaskDataError: If the type is narrower than stated (bytes are no reflectance), or a value does not fit.
+    """
+    low, high = int(pixels.min()), int(pixels.max())
+    stated = np.dtype(encoding.dtype)
+    limits = np.iinfo(stated)
+    if pixels.dtype.itemsize < stated.itemsize or low < limits.min or high > limits.max:
+        raise TaskDataError(
+            f"{path}: {pixels.dtype.name} with values {low} to {high}, but the stated format is"
+            f" {encoding.dtype} ({encoding.units}); set data.format"
+        )
 
 
 class ValueRange:

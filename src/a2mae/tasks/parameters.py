@@ -48,6 +48,8 @@ class DataParameters(Parameters):
     format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
     file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: all of the format's")
     gsd_m: float | None = Field(None, gt=0, description="metres per pixel; null: the format's")
+    scale: float | None = Field(None, gt=0, description="physical units per count of the files; null: the format's")
+    offset: float | None = Field(None, description="physical value of a file's zero; null: the format's")
     class_names: tuple[str, ...] = Field(
         (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
     )

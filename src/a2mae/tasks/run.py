@@ -62,7 +62,9 @@ def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDa
         return torchgeo_data(found.dataset, Path(found.folder), task, chip_px=found.chip_px)
     if found.folder is not None:
         folder = Path(found.folder)
-        layout = layout_named(found.format, gsd_m=found.gsd_m, bands=found.file_bands)
+        layout = layout_named(
+            found.format, gsd_m=found.gsd_m, bands=found.file_bands, scale=found.scale, offset=found.offset
+        )
         if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
             return label_table(folder, layout, found.class_names, chip_px=found.chip_px)
         if task is Task.CLASSIFY:

@@ -21,7 +21,7 @@ from rasterio.warp import transform, transform_geom
 
 from a2mae.sensors import Units
 from a2mae.tasks.data import IGNORE, SPLITS, Task, TaskDataError, TaskSpec
-from a2mae.tasks.folders import IMAGE_SUFFIXES, FolderFormat
+from a2mae.tasks.folders import IMAGE_SUFFIXES, FolderFormat, check_integers
 from a2mae.tasks.labelled import LabelledScene, LabelledScenes, Skipped
 
 BLOCK_DEG = 0.05
@@ -189,11 +189,9 @@ def read_picture(path: Path, layout: FolderFormat) -> Picture:
         valid &= ~(pixels == nodata).all(axis=0)
     if pixels.dtype.kind == "f":
         pixels = np.round((np.where(valid, pixels, encoding.offset) - encoding.offset) / encoding.scale)
-    elif pixels.dtype.name != encoding.dtype:
-        raise TaskDataError(
-            f"{path}: {pixels.dtype.name} with values {pixels.min()} to {pixels.max()}, but the stated format is"
-            f" {encoding.dtype} ({encoding.units}); set data.format"
-        )
+    else:
+        usable = pixels[:, valid]
+        check_integers(path, usable if usable.size else pixels, encoding)
     return Picture(pixels, valid, crs, affine)
 
 
@@ -245,7 +243,14 @@ def burnt(path: Path, picture: Picture, labels: FolderLabels) -> npt.NDArray[np.
     source = CRS.from_user_input(named) if named else CRS.from_epsg(4326)
     shapes = []
     for number, feature in enumerate(document.get("features", [])):
-        name = (feature.get("properties") or {}).get(labels.class_property)
+        properties = feature.get("properties") or {}
+        if labels.class_property not in properties:
+            raise TaskDataError(
+                f"{path}: feature {number} has no property {labels.class_property!r}, but"
+                f" {', '.join(sorted(properties)) or 'none'}; set segment.data.class_property to the one that names the"
+                " class"
+            )
+        name = properties[labels.class_property]
         if str(name) not in labels.class_names:
             raise TaskDataError(
                 f"{path}: feature {number} has {labels.class_property} {name!r}; classes are"
