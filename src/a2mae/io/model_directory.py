@@ -6,26 +6,18 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Never
+from typing import Never
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from kedro_datasets._typing import JSONPreview
+
+from a2mae.io.path_dataset import PathDataset
 
 CONFIG_FILE = "config.json"
 
 
-class ModelDirectory(AbstractDataset[Path, Path]):
+class ModelDirectory(PathDataset[Path, Path]):
     """A model directory (config, weights, metrics); nodes pass its path, never the weights."""
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Describe the directory.
-
-        Args:
-            filepath: Where it is.
-            metadata: Kept for kedro-viz and DVC; not read here.
-        """
-        self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> Path:
         """The path of the directory.
@@ -67,22 +59,9 @@ class ModelDirectory(AbstractDataset[Path, Path]):
     def _exists(self) -> bool:
         return (self._filepath / CONFIG_FILE).is_file()
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
-
-class RunDirectory(AbstractDataset[Never, Path]):
+class RunDirectory(PathDataset[Never, Path]):
     """The folder in which long work keeps what it has so far: a stopped training or evaluation goes on there."""
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Describe the folder.
-
-        Args:
-            filepath: Where it is.
-            metadata: Kept for kedro-viz and DVC; not read here.
-        """
-        self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> Path:
         """The folder's path; it is made if absent.
@@ -108,6 +87,3 @@ class RunDirectory(AbstractDataset[Never, Path]):
 
     def _exists(self) -> bool:
         return True  # made when it is asked for
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}

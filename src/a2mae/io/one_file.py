@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-
-from kedro.io import AbstractDataset
+from typing import Generic, TypeVar
 
 from a2mae.files import whole_file
+from a2mae.io.path_dataset import PathDataset
 
 Value = TypeVar("Value")
 
 
-class OneFileDataset(AbstractDataset[Value, Value], Generic[Value]):
+class OneFileDataset(PathDataset[Value, Value], Generic[Value]):
     """A file on local disk; a subclass says how a value is read and written."""
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Name the file.
-
-        Args:
-            filepath: Where it is; folders are made.
-            metadata: For kedro-viz and `dvc.yaml`; not read here.
-        """
-        self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> Value:
         """The file's content."""
@@ -42,6 +31,3 @@ class OneFileDataset(AbstractDataset[Value, Value], Generic[Value]):
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview, JSONPreview
+
+from a2mae.io.path_dataset import PathDataset
 
 if TYPE_CHECKING:
     from a2mae.tasks.checkpoint import Finetuned, FinetuneRun
@@ -15,18 +16,8 @@ if TYPE_CHECKING:
     from a2mae.tasks.pictures import PictureArrays
 
 
-class TaskDataDataset(AbstractDataset["TaskDataSource", "TaskData"]):
+class TaskDataDataset(PathDataset["TaskDataSource", "TaskData"]):
     """A task data folder: written sample by sample from a source, opened lazily."""
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Name the folder.
-
-        Args:
-            filepath: The folder.
-            metadata: For kedro-viz and DVC.
-        """
-        self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> TaskData:
         """Open it."""
@@ -47,22 +38,9 @@ class TaskDataDataset(AbstractDataset["TaskDataSource", "TaskData"]):
     def _exists(self) -> bool:
         return (self._filepath / "task.json").is_file()
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
-
-class TaskModelDataset(AbstractDataset["FinetuneRun", "Finetuned"]):
+class TaskModelDataset(PathDataset["FinetuneRun", "Finetuned"]):
     """A finetuned model directory."""
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Name the directory.
-
-        Args:
-            filepath: The directory.
-            metadata: For kedro-viz and DVC.
-        """
-        self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> Finetuned:
         """Read the model back, in evaluation mode."""
@@ -83,22 +61,9 @@ class TaskModelDataset(AbstractDataset["FinetuneRun", "Finetuned"]):
     def _exists(self) -> bool:
         return (self._filepath / "model.safetensors").is_file()
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
-
-class PicturesDataset(AbstractDataset["PictureArrays", Path]):
+class PicturesDataset(PathDataset["PictureArrays", Path]):
     """Arrays in an `.npz`; readers get its path and read what they show."""
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Name the file.
-
-        Args:
-            filepath: The file.
-            metadata: For kedro-viz and DVC.
-        """
-        self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> Path:
         """The file's path."""
@@ -119,9 +84,6 @@ class PicturesDataset(AbstractDataset["PictureArrays", Path]):
     def _exists(self) -> bool:
         return self._filepath.is_file()
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
-
 
 class Streamed(Protocol):
     """A result that is written as it is computed."""
@@ -130,18 +92,8 @@ class Streamed(Protocol):
         """Compute and write."""
 
 
-class StreamedDataset(AbstractDataset[Streamed, Path]):
+class StreamedDataset(PathDataset[Streamed, Path]):
     """A file or folder larger than memory: what is saved writes itself, what is loaded is the path."""
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Name the file or folder.
-
-        Args:
-            filepath: The file or folder.
-            metadata: For kedro-viz and DVC.
-        """
-        self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> Path:
         """The path."""
@@ -159,9 +111,3 @@ class StreamedDataset(AbstractDataset[Streamed, Path]):
         return ImagePreview(
             to_base64_png(raster_picture(min(self._filepath.glob("*.tif")) if folder else self._filepath))
         )
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
