@@ -9,6 +9,7 @@ from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
 from a2mae.io.html_page import HtmlPageDataset
+from a2mae.pipelines.report.nodes import build_report
 from a2mae.pipelines.report.parameters import ReportParameters
 from a2mae.pipelines.report.pipeline import create_pipeline
 
@@ -70,6 +71,16 @@ def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
     assert "/home/me" not in text and "&#34;picture_px&#34;: 32" in text
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]
     assert HtmlPageDataset(filepath=str(page)).load() == text
+
+
+def test_a_chain_without_evaluate_still_compares_its_tasks():
+    side = {"miou_low": 0.0, "miou_high": 1.0, "pixel_accuracy": 0.9, "pixel_accuracy_low": 0.8}
+    side |= {"pixel_accuracy_high": 1.0, "n": 12, "groups": 1}
+    metrics = {"task": "segment", "data": "lake", "gsd_m": 10.0}
+    metrics |= {"pretrained": {"miou": 0.52, **side}, "random": {"miou": 0.58, **side}}
+    page = build_report(ReportParameters(**OPTIONS), ["segment", "report"], {}, segment_metrics=metrics)
+    assert "0.520" in page
+    assert "no task was scored" not in page
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_pixels_of_one_place_are_resampled_together():
     by_image = metrics.ConfusionCounts(truth, prediction, np.arange(40), 2).score(metrics.accuracy)
     one_place = metrics.ConfusionCounts(truth, prediction, ["a"] * 40, 2).score(metrics.accuracy)
     assert by_image.high - by_image.low > 0.25  # far wider than 4000 independent pixels would give (0.03)
-    assert (one_place.groups, one_place.low, one_place.high) == (1, 0.5, 0.5)
+    assert (one_place.groups, one_place.low, one_place.high) == (1, 0.0, 1.0)  # nothing follows for other places
 
 
 def test_nothing_to_score_is_an_error():

@@ -24,8 +24,8 @@ class Score:
 
     Attributes:
         value: On all samples.
-        low: 2.5 % quantile of the bootstrap.
-        high: 97.5 % quantile.
+        low: 2.5 % quantile of the bootstrap; 0 where all samples are of one place, of which nothing follows for others.
+        high: 97.5 % quantile; 1 where all samples are of one place.
         n: Samples (images) behind it.
         groups: Independent groups (places) that were resampled.
     """
@@ -35,6 +35,15 @@ class Score:
     high: float
     n: int
     groups: int
+
+
+def _score(value: float, drawn: Floats, n: int, groups: int) -> Score:
+    """A value with the interval of its resamples; one place says nothing of others: from 0 to 1."""
+    drawn = drawn[np.isfinite(drawn)]
+    if groups < 2:
+        return Score(value, 0.0, 1.0, n, groups)
+    low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975))) if drawn.size else (value, value)
+    return Score(value, low, high, n, groups)
 
 
 class ConfusionCounts:
@@ -94,10 +103,7 @@ class ConfusionCounts:
     def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
         """A metric of confusion matrices `(..., K, K)` with its interval."""
         drawn = metric(self.resampled(resamples, seed))
-        drawn = drawn[np.isfinite(drawn)]
-        value = float(metric(self.matrix))
-        low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975))) if drawn.size else (value, value)
-        return Score(value, low, high, self.n, self.groups)
+        return _score(float(metric(self.matrix)), drawn, self.n, self.groups)
 
 
 def accuracy(counts: Floats) -> Floats:
@@ -196,10 +202,7 @@ class LabelCounts:
         weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
         product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
         drawn = metric(np.asarray(product.todense()).reshape(resamples, self.labels, 2, 2))
-        drawn = drawn[np.isfinite(drawn)]
-        value = float(metric(self.matrix))
-        low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975))) if drawn.size else (value, value)
-        return Score(value, low, high, self.n, self.groups)
+        return _score(float(metric(self.matrix)), drawn, self.n, self.groups)
 
 
 def label_f1(counts: Floats) -> Floats:

@@ -92,7 +92,7 @@ def _inputs(
         prune_report=outputs.get("prune_report"),
         model_dir=outputs.get("pretrained_model"),
         tasks=tasks,
-        scores=outputs.get("scores"),
+        scores=_scores(outputs),
         embeddings=outputs.get("embeddings"),
     )
 
@@ -112,6 +112,16 @@ def picture_of_curves(pretrain_curves: object) -> bytes:
 
     assert isinstance(pretrain_curves, pd.DataFrame)
     return draw_curves(pretrain_curves)
+
+
+def _scores(outputs: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The score table; of the finetuned tasks alone where the chain has no `evaluate`."""
+    found = [outputs[f"{task}_metrics"] for task in TASKS if f"{task}_metrics" in outputs]
+    if "scores" in outputs or not found:
+        return outputs.get("scores")
+    from a2mae.tasks.scores import finetuned_rows, score_table
+
+    return score_table([row for metrics in found for row in finetuned_rows(metrics, seed=0)])
 
 
 def _true_shifts(manifest: Mapping[str, Any] | None, folder: Path | None) -> pd.DataFrame | None:

@@ -61,11 +61,7 @@ def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
         f"task-{task.name.replace('_', '-')}",
         "Examples of the test split",
         f"{text.plural(number, 'test image')} with the true class and the pretrained model's answer: {right} right.",
-        (
-            Gallery(
-                "From the test split; places of the test split were seen in no training.", (Strip("", tuple(pictures)),)
-            ),
-        ),
+        (Gallery(_whence(task), (Strip("", tuple(pictures)),)),),
     )
 
 
@@ -108,12 +104,14 @@ def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
         f"task-{task.name.replace('_', '-')}",
         "Examples of the test split",
         f"{text.plural(number, 'test image')} beside the truth and the pretrained model's map.",
-        (
-            Gallery(
-                "From the test split; places of the test split were seen in no training.", tuple(strips), tuple(legend)
-            ),
-        ),
+        (Gallery(_whence(task), tuple(strips), tuple(legend)),),
     )
+
+
+def _whence(task: TaskInputs) -> str:
+    if task.metrics.get("data") == "simulated":
+        return "From the test split; places of the test split were seen in no training."
+    return "From the test split: the task did not learn from these. Whether pretraining saw their places is not known."
 
 
 def _shares(classes: NDArray[np.uint8], names: list[str]) -> str:
