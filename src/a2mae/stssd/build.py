@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.build_tasks import SURVEYED, ShardTask, SurveyTask, shard_task, survey_task
+from a2mae.stssd.checksums import LEDGER, tell_unverified, verified_checksum
 from a2mae.stssd.coregister_parameters import CoregisterParameters
 from a2mae.stssd.fingerprints import source_digest
 from a2mae.stssd.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
@@ -111,6 +112,8 @@ def build(
         places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
     check_recipes(parameters.recipes, sensors)
     inputs = Inputs(scenes, sensors, parameters, url, places, signing)
+    used = {scene.scene_id: scene for place in places for scene in place.scenes}
+    tell_unverified((a for scene in used.values() for a in scene.assets), parameters.reading.verify_checksums)
     fingerprint = _fingerprint(inputs)
     try:
         surveyed = _survey(inputs, fingerprint)
@@ -169,12 +172,12 @@ def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
     places, sensors, parameters = inputs.places, inputs.sensors, inputs.parameters
     work = Folder(f"{inputs.url}.work")
     folder = f"survey-{fingerprint[:16]}"
-    for name in {key.split("/")[0] for key in work.sizes()} - {folder}:
+    for name in {key.split("/")[0] for key in work.sizes()} - {folder, LEDGER}:
         work.remove(name)  # of another fingerprint
     size = parameters.locations_per_task
     used = {sensor_id: sensors[sensor_id] for sensor_id in {s.sensor for place in places for s in place.scenes}}
     names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(places), size)]
-    done = {name for name in work.sizes() if not _lacks_something(work, name)}
+    done = {name for name in work.sizes() if name.startswith(f"{folder}/") and not _lacks_something(work, name)}
     tasks = [
         SurveyTask(
             inputs.run, work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters, inputs.signing
@@ -320,7 +323,11 @@ def _fingerprint(inputs: Inputs) -> str:
             scene.datetime.isoformat(),
             scene.cloud_test.value,
             assets_to_json(scene.assets),
-            [source_digest(asset.href) for asset in scene.assets],
+            # A file that is compared with its checksum before it is used is known by that, mended or not yet.
+            [
+                verified_checksum(asset, parameters.reading.verify_checksums) or source_digest(asset.href)
+                for asset in scene.assets
+            ],
         ]
         digest.update(json.dumps(fields).encode())
     for place in places:

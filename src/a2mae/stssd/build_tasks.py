@@ -53,7 +53,7 @@ class ShardTask:
 
 def survey_task(task: SurveyTask) -> str:
     """Survey the places of a task and keep the result in the ledger."""
-    with kept_reader(task.run, signing=task.signing, reading=task.parameters.reading) as reader:
+    with kept_reader(task.run, work=task.url, signing=task.signing, reading=task.parameters.reading) as reader:
         result = survey(reader, task.places, task.sensors, task.parameters)
     Folder(task.url).write(task.name, SURVEYED.dump_json(result))
     return task.name
@@ -70,7 +70,7 @@ def shard_task(task: ShardTask) -> int:
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
     failed: list[dict[str, object]] = []
-    with kept_reader(task.run, signing=task.signing, reading=task.reading) as reader:
+    with kept_reader(task.run, work=f"{task.url}.work", signing=task.signing, reading=task.reading) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
             try:
                 image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)

@@ -25,10 +25,10 @@ class CoregisterParameters(Parameters):
         description="Keep images whose position could not be told, at the provider's; false keeps them out.",
     )
     reading: ReadingParameters = Field(
-        default_factory=ReadingParameters, description="How patient reads over a network are."
+        default_factory=ReadingParameters, description="How patient reads are, and which checksums are compared."
     )
     fail_if_unreachable: bool = Field(
-        default=False, description="End with an error where remote images could not be reached, after all others."
+        default=False, description="End with an error where images could not be reached or read, after all others."
     )
     workers: int = Field(default=2, ge=1, le=256, description="Local processes.")
     dask_scheduler: str | None = Field(

@@ -6,9 +6,11 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from a2mae.stssd.checksums import Verifier
 from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.rasters import RasterReader
 from a2mae.stssd.retries import ReadingParameters
+from a2mae.stssd.store import Folder
 
 
 class _Kept(threading.local):
@@ -22,17 +24,20 @@ _kept = _Kept()
 
 
 @contextlib.contextmanager
-def kept_reader(build: str, *, signing: str, reading: ReadingParameters) -> Iterator[RasterReader]:
+def kept_reader(build: str, *, work: str, signing: str, reading: ReadingParameters) -> Iterator[RasterReader]:
     """The reader that earlier pieces of the same build in this thread have used, or a new one.
 
     Args:
         build: Names one run of one build; files of any other run are closed, so that a rerun sees them as they are now.
+        work: The build's work folder, which remembers what files were verified.
         signing: Hook that remote addresses are signed with.
         reading: How patient reads over a network are; what an earlier piece has given up is tried again.
     """
     if _kept.build != build or _kept.reader is None:
         close_kept()
-        _kept.build, _kept.reader = build, RasterReader(sign=load_signer(signing), reading=reading)
+        sign = load_signer(signing)
+        verifier = Verifier(reading.verify_checksums, work=Folder(work), sign=sign, reading=reading)
+        _kept.build, _kept.reader = build, RasterReader(sign=sign, reading=reading, verifier=verifier)
     with _kept.reader.in_use() as reader:
         yield reader
 

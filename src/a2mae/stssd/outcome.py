@@ -10,7 +10,7 @@ import pandas as pd
 from a2mae.stssd.coregister_parameters import CoregisterParameters
 from a2mae.stssd.dark_pixels import warn_of_offsets
 from a2mae.stssd.image_rows import BuiltTables
-from a2mae.stssd.retries import TRANSIENT
+from a2mae.stssd.retries import DAMAGED, TRANSIENT
 from a2mae.stssd.scenes import Scene
 from a2mae.stssd.survey import Surveyed
 
@@ -46,8 +46,13 @@ def log_result(
     warn_of_offsets(surveyed, scenes)
 
 
+def _what(missing: pd.DataFrame) -> str:
+    damaged = missing["reason"].isin(DAMAGED)
+    return "read" if damaged.all() else "reached or read" if damaged.any() else "reached"
+
+
 def tell_missing(rejected: pd.DataFrame, parameters: CoregisterParameters) -> None:
-    """Say what could not be reached.
+    """Say what could not be reached, or was damaged.
 
     Raises:
         BuildIncompleteError: If something is missing and `fail_if_unreachable` is set.
@@ -56,7 +61,7 @@ def tell_missing(rejected: pd.DataFrame, parameters: CoregisterParameters) -> No
     if missing.empty:
         return
     detail = (
-        f"{len(missing)} images of {missing['scene_id'].nunique()} scenes could not be reached, the first:"
+        f"{len(missing)} images of {missing['scene_id'].nunique()} scenes could not be {_what(missing)}, the first:"
         f" {missing['detail'].iloc[0]}. Run the same command again: it asks for what is missing"
     )
     if parameters.fail_if_unreachable:

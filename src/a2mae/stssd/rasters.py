@@ -35,6 +35,7 @@ from a2mae.stssd.retries import ReadingParameters, ask, wait_s
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
+    from a2mae.stssd.checksums import Verifier
     from a2mae.stssd.scenes import BandAsset
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class RasterReader:
             open.
         any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
         reading: How patient reads over a network are.
+        verifier: Compares files with their checksums before their pixels are read; None compares none.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class RasterReader:
         *,
         any_driver: bool = False,
         reading: ReadingParameters | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         self.capacity = capacity
         self.sign = sign
         self.reading = reading or ReadingParameters()
         self.any_driver = any_driver
+        self.verifier = verifier
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
         self._given_up: dict[str, ReadError] = {}
         self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.reading.timeout_s))})
@@ -174,11 +178,13 @@ class RasterReader:
 
         Raises:
             ReadError: If a file cannot be opened or its pixels not decoded; a remote one has then been tried as often
-                as `reading` says, and its reason is "unreachable" where the server is to blame.
+                as `reading` says, and its reason is "unreachable" where the server is to blame; "checksum" if it is
+                not the file that its item describes.
         """
         for asset in assets:
             if asset.href in self._given_up:
                 raise self._given_up[asset.href]
+            self._verify(asset)
         for tries in itertools.count(1):
             try:
                 return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
@@ -187,6 +193,14 @@ class RasterReader:
                     raise
                 self._wait(error, error.href, tries)
         raise AssertionError("the loop above ends by itself")
+
+    def _verify(self, asset: BandAsset) -> None:
+        if self.verifier is None:
+            return
+        try:
+            self.verifier.check(asset)
+        except RefusedError as refusal:
+            raise ReadError(refusal.detail, refusal.reason) from refusal
 
     def _wait(self, error: ReadError, href: str, tries: int) -> None:
         """Wait before a remote file is tried again, or give it up."""

@@ -7,18 +7,33 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydantic import Field
 
 from a2mae.parameters import Parameters
 
-TRANSIENT = frozenset({"unreachable", "unsigned"})
-"""Reasons of refusals that another day may lift: a build that is run again tries these images again."""
+DAMAGED = frozenset({"checksum", "corrupt"})
+"""Reasons of refusals of files that are there but not whole."""
+TRANSIENT = DAMAGED | {"unreachable", "unsigned"}
+"""Reasons of refusals that another day, or the file fetched again, may lift: a build that is run again tries these
+images again."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
+class VerifyChecksums(StrEnum):
+    """Which files are compared with the `file:checksum` of their STAC items before their pixels are used."""
+
+    LOCAL = "local"
+    """Files of this machine's file systems."""
+    ALL = "all"
+    """Remote files too: each is downloaded once as a whole (and not kept)."""
+    NONE = "none"
+    """None."""
+
+
 class ReadingParameters(Parameters):
-    """How patient reads over a network are."""
+    """How files are read: how patient over a network, and whether their checksums are compared."""
 
     retries: int = Field(default=4, ge=0, le=20, description="Further tries after a read that failed.")
     retry_delay_s: float = Field(
@@ -28,6 +43,11 @@ class ReadingParameters(Parameters):
         default=60.0, ge=0, le=600, description="Of one wait, also where a server asks for more by Retry-After."
     )
     timeout_s: float = Field(default=60.0, gt=0, le=600, description="Of one request.")
+    verify_checksums: VerifyChecksums = Field(
+        default=VerifyChecksums.LOCAL,
+        description="Which files are read once as a whole and compared with `file:checksum` where their items have"
+        " it: local, all (downloads remote ones once) or none.",
+    )
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class BandAsset:
         crs: "EPSG:…" or WKT of the file; None where only opening it would tell.
         shape: (rows, columns) of the file, None where not known.
         transform: Affine of the file's grid, six numbers in rasterio's order (a, b, c, d, e, f), None where not known.
+        checksum: Multihash of the whole file in hex, as its item gives it (STAC `file:checksum`); None without.
     """
 
     band: str
@@ -101,6 +102,7 @@ class BandAsset:
     crs: str | None = None
     shape: tuple[int, int] | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
+    checksum: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse assets that cannot be meant."""
@@ -222,6 +224,7 @@ def assets_to_json(assets: Iterable[BandAsset]) -> str:
                 "crs": a.crs,
                 "shape": a.shape,
                 "transform": a.transform,
+                **({} if a.checksum is None else {"checksum": a.checksum}),
             }
             for a in assets
         ],

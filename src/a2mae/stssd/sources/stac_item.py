@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import shapely
-from affine import Affine
-from shapely.geometry import shape as shapely_shape
-from shapely.geometry.base import BaseGeometry
 
 from a2mae.sensors import Units
-from a2mae.stssd.footprints import footprint_lonlat, pixel_size_m
 from a2mae.stssd.headers import RasterHeader
 from a2mae.stssd.hrefs import HrefPolicy
 from a2mae.stssd.ingest_parameters import nodata_value
@@ -21,11 +16,20 @@ from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
 from a2mae.stssd.sources.checks import check_bands, check_gsd, check_units, common_footprint
 from a2mae.stssd.sources.found import check_id
+from a2mae.stssd.sources.stac_fields import (
+    checksum_of,
+    crs_of,
+    datetime_of,
+    geometry_of,
+    grid_of,
+    mapping,
+    nodata_of,
+    number,
+    sequence,
+)
 from a2mae.stssd.sources.stac_profiles import MASK_KINDS, Profile, Recogniser
 
 _RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
-_MAX_SIDE = 1_000_000
-_LARGEST = 1e300  # whole numbers of JSON have no bound
 _PICTURES = ("overview", "thumbnail", "visual", "metadata")
 
 
@@ -42,9 +46,9 @@ class _Place:
         """`raster:bands` (before STAC 1.1) or `bands` (since) of this band, over the asset's own fields."""
         fields = {k.removeprefix("raster:"): v for k, v in self.asset.items()}
         for name in ("raster:bands", "bands"):
-            entries = _list(self.asset.get(name))
+            entries = sequence(self.asset.get(name))
             if len(entries) >= self.index:
-                fields |= {k.removeprefix("raster:"): v for k, v in _mapping(entries[self.index - 1]).items()}
+                fields |= {k.removeprefix("raster:"): v for k, v in mapping(entries[self.index - 1]).items()}
         return fields
 
 
@@ -99,13 +103,13 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
     Raises:
         RefusedError: With the reason, if it cannot be used.
     """
-    properties = _mapping(item.get("properties"))
+    properties = mapping(item.get("properties"))
     scene_id = check_id(str(item.get("id", "")))
     profile = recogniser.profile(item)
     check_units(profile.sensor, profile.units, f"item {scene_id}")
-    when = _datetime(properties)
-    assets = {str(k): _mapping(v) for k, v in _mapping(item.get("assets")).items()}
-    parts = _Item(properties, assets, profile, _crs(properties), policy, base)
+    when = datetime_of(properties)
+    assets = {str(k): mapping(v) for k, v in mapping(item.get("assets")).items()}
+    parts = _Item(properties, assets, profile, crs_of(properties), policy, base)
     places = _places(parts)
     check_bands(profile.sensor, list(places), f"item {scene_id}")
     open_factors = set()
@@ -118,7 +122,7 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
     mask = _mask(parts)
     if all(a.transform is not None and a.crs is not None for a in bands):
         check_gsd(profile.sensor, bands)
-    geometry = _geometry(item, bands)
+    geometry = geometry_of(item, bands)
     scene = Scene(
         scene_id=scene_id,
         sensor=profile.sensor.id,
@@ -129,7 +133,7 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         geometry=geometry,
         assets=(*bands, mask) if mask else tuple(bands),
         cloud_test=CloudTest.MASK if mask else profile.cloud_test,
-        cloud_cover_pct=_number(properties.get("eo:cloud_cover")),
+        cloud_cover_pct=number(properties.get("eo:cloud_cover")),
         processing_baseline=profile.baseline,
     )
     return ItemScene(scene, profile, frozenset(open_factors))
@@ -208,7 +212,7 @@ def _places(parts: _Item) -> dict[str, _Place]:
             found[band.name] = _Place(key, assets[key], 1)
             continue
         inside = [
-            (_number(asset.get("gsd")) or math.inf, key, index)
+            (number(asset.get("gsd")) or math.inf, key, index)
             for key, asset in assets.items()
             if key in rasters and not _is_picture(key, asset)
             for index, entry in enumerate(_band_entries(asset, properties), start=1)
@@ -230,16 +234,16 @@ def _is_raster(asset: Mapping[str, object]) -> bool:
 
 
 def _is_picture(key: str, asset: Mapping[str, object]) -> bool:
-    roles = {str(role) for role in _list(asset.get("roles"))}
+    roles = {str(role) for role in sequence(asset.get("roles"))}
     return bool(roles & set(_PICTURES)) or key.lower().startswith(("visual", "overview", "preview", "tci"))
 
 
 def _band_entries(asset: Mapping[str, object], properties: Mapping[str, object]) -> list[Mapping[str, object]]:
-    entries = _list(asset.get("eo:bands")) or _list(asset.get("bands"))
+    entries = sequence(asset.get("eo:bands")) or sequence(asset.get("bands"))
     # Before STAC 1.0 an asset lists positions in the item's own bands.
-    table = _list(properties.get("eo:bands"))
+    table = sequence(properties.get("eo:bands"))
     return [
-        _mapping(table[entry]) if isinstance(entry, int) and 0 <= entry < len(table) else _mapping(entry)
+        mapping(table[entry]) if isinstance(entry, int) and 0 <= entry < len(table) else mapping(entry)
         for entry in entries
     ]
 
@@ -252,14 +256,14 @@ def _names(entry: Mapping[str, object]) -> set[str]:
 def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
     profile, crs = parts.profile, parts.crs
     raster = place.raster
-    said = (_number(raster.get("scale")), _number(raster.get("offset")))
+    said = (number(raster.get("scale")), number(raster.get("offset")))
     scale = profile.scale if profile.scale is not None else said[0]
     offset = profile.offset if profile.offset is not None else said[1]
     complete = scale is not None
-    declared = _nodata(raster.get("nodata"))
-    grid = _grid(place.asset, parts.properties, crs)
+    declared = nodata_of(raster.get("nodata"))
+    grid = grid_of(place.asset, parts.properties, crs)
     sensor_band = profile.sensor.bands[profile.sensor.band_index(name)]
-    gsd_m = grid.gsd_m if grid else _number(place.asset.get("gsd")) or sensor_band.gsd_m
+    gsd_m = grid.gsd_m if grid else number(place.asset.get("gsd")) or sensor_band.gsd_m
     asset = BandAsset(
         band=name,
         href=parts.href(place.asset),
@@ -272,6 +276,7 @@ def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
         crs=grid.crs if grid else crs,
         shape=grid.shape if grid else None,
         transform=grid.transform if grid else None,
+        checksum=checksum_of(place.asset),
     )
     return asset, complete
 
@@ -287,7 +292,7 @@ def _mask(parts: _Item) -> BandAsset | None:
         kind = MASK_KINDS.get(key.rsplit(".", 1)[0].lower(), MaskKind.NONE)
     if kind is MaskKind.NONE:
         return None
-    grid = _grid(assets[key], parts.properties, crs)
+    grid = grid_of(assets[key], parts.properties, crs)
     return BandAsset(
         band=key,
         href=parts.href(assets[key]),
@@ -296,110 +301,11 @@ def _mask(parts: _Item) -> BandAsset | None:
         offset=0.0,
         nodata=None,
         units=Units.DN,
-        gsd_m=grid.gsd_m if grid else _number(assets[key].get("gsd")) or profile.sensor.gsd_m,
+        gsd_m=grid.gsd_m if grid else number(assets[key].get("gsd")) or profile.sensor.gsd_m,
         role=Role.CLOUD_MASK,
         mask=kind,
         crs=grid.crs if grid else crs,
         shape=grid.shape if grid else None,
         transform=grid.transform if grid else None,
+        checksum=checksum_of(assets[key]),
     )
-
-
-@dataclass(frozen=True)
-class _Grid:
-    crs: str
-    shape: tuple[int, int]
-    transform: tuple[float, float, float, float, float, float]
-    gsd_m: float
-
-
-def _grid(asset: Mapping[str, object], properties: Mapping[str, object], crs: str | None) -> _Grid | None:
-    """The asset's grid where the projection extension gives all of it (asset first, then item)."""
-    code = _crs(asset) or crs
-    shape, numbers = (_list(asset.get(k)) or _list(properties.get(k)) for k in ("proj:shape", "proj:transform"))
-    if code is None or len(shape) != 2 or len(numbers) not in (6, 9):
-        return None
-    try:
-        rows, cols = (int(str(n)) for n in shape)
-        a, b, c, d, e, f = (float(str(n)) for n in numbers[:6])
-        if not all(map(math.isfinite, (a, b, c, d, e, f))):
-            raise ValueError("a number is not finite")
-        width, height = pixel_size_m(Affine(a, b, c, d, e, f), (rows, cols), code)
-    except ValueError as error:
-        raise RefusedError("bad_metadata", f"projection fields cannot be read: {error}") from error
-    if not (0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width < math.inf and 0 < height < math.inf):
-        raise RefusedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
-    return _Grid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
-
-
-def _crs(fields: Mapping[str, object]) -> str | None:
-    code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
-    if isinstance(code, str) and code:
-        return code
-    if isinstance(epsg, int):
-        return f"EPSG:{epsg}"
-    wkt = fields.get("proj:wkt2")
-    return wkt if isinstance(wkt, str) and wkt else None
-
-
-def _datetime(properties: Mapping[str, object]) -> dt.datetime:
-    text = properties.get("datetime") or properties.get("start_datetime")
-    try:
-        when = dt.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError as error:
-        raise RefusedError("no_date", f"the item's datetime {text!r} is not a date") from error
-    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
-
-
-def _geometry(item: Mapping[str, object], bands: Sequence[BandAsset]) -> BaseGeometry:
-    """Where the item says its pixels are, inside the grid of its finest band."""
-    said = _stated_geometry(item)
-    grids = [a for a in bands if a.crs and a.shape and a.transform]
-    if not grids:
-        if said is None:
-            raise RefusedError("no_footprint", "the item has neither a geometry on Earth nor projection fields")
-        return said
-    finest = min(grids, key=lambda a: a.gsd_m)
-    try:
-        ground = footprint_lonlat(Affine(*(finest.transform or ())), finest.shape or (0, 0), str(finest.crs))
-    except ValueError as error:
-        raise RefusedError("bad_metadata", f"projection fields describe no place: {error}") from error
-    if said is None:
-        return ground
-    inside = shapely.intersection(said, ground)
-    if inside.is_empty or inside.area == 0:
-        raise RefusedError("no_footprint", "the item's geometry lies outside its own grid")
-    return inside
-
-
-def _stated_geometry(item: Mapping[str, object]) -> BaseGeometry | None:
-    try:
-        geometry = shapely_shape(item["geometry"])
-        west, south, east, north = geometry.bounds
-        on_earth = -180.01 <= west <= east <= 180.01 and -90.01 <= south <= north <= 90.01
-        if geometry.geom_type not in ("Polygon", "MultiPolygon") or not on_earth:
-            return None
-        valid = geometry if geometry.is_valid else shapely.make_valid(geometry)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError):
-        return None
-    return valid if valid.area > 0 else None
-
-
-def _nodata(value: object) -> float | None:
-    if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
-        return float(value)
-    return _number(value)
-
-
-def _number(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > _LARGEST:
-        return None
-    return float(value)
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> Sequence[object]:
-    return value if isinstance(value, (list, tuple)) else ()
