@@ -182,7 +182,7 @@ def run(locations: int) -> dict[str, float]:
     pruned = prune(set_table, images, features, sensors, PruneParameters())
     told("prune", start)
     start = time.perf_counter()
-    build_run_index(images, pruned.sets)
+    build_run_index(images, pruned.sets, {name: sensor.band_names for name, sensor in sensors.items()})
     told("index", start)
     found["cpu"] = time.process_time() - begun  # the making of synthetic tables included
     found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

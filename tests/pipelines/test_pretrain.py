@@ -15,9 +15,10 @@ from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
 from a2mae.io.model_directory import ModelDirectory, RunDirectory
-from a2mae.pipelines.pretrain.nodes import NothingToTrainOnError, build_run_index
+from a2mae.pipelines.pretrain.nodes import NothingToTrainOnError, build_run_index, needed_bands
 from a2mae.pipelines.pretrain.parameters import OptimizerParameters, PretrainParameters, resolve_optimizer
 from a2mae.pipelines.pretrain.pipeline import create_pipeline
+from a2mae.sensors import get_sensor
 from a2mae.training.index import HELD_OUT, TRAIN
 from a2mae.training.launch import TrainingFailedError
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("training_runs", ROOT / "tests" / "training" / "training_runs.py")
 runs = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(runs)
+NAMES = {name: get_sensor(name).band_names for name in runs.SENSORS}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def test_recipes_fill_what_is_null() -> None:
 
 
 def test_the_index_holds_kept_train_sets_and_val_and_nothing_of_test() -> None:
-    sensors, index = build_run_index(*tables())
+    sensors, index = build_run_index(*tables(), NAMES)
     assert sensors == list(runs.SENSORS)
     assert [index.name(int(p)) for p in index.sets_of(TRAIN)] == [f"set-{p}" for p in range(5)]
     assert [index.name(int(p)) for p in index.sets_of(HELD_OUT)] == ["set-6"]
@@ -126,10 +128,53 @@ def test_the_index_holds_kept_train_sets_and_val_and_nothing_of_test() -> None:
     np.testing.assert_allclose(index.day[:20], expected.day[:20])
 
 
+def lacking(images: pd.DataFrame, row: int, bands: tuple[str, ...] | None) -> pd.DataFrame:
+    """The image table where one Sentinel-2 row has these bands only."""
+    one = (images["sensor"] == "sentinel-2-l2a") & (images["row"] == row)
+    return images.assign(bands=[list(bands) if hit and bands is not None else None for hit in one])
+
+
+def test_the_bands_of_the_image_table_reach_the_index(tmp_path: Path) -> None:
+    images, sets = tables()
+    _, index = build_run_index(lacking(images, 0, ("B02", "B03", "B04", "B08")), sets, NAMES)
+    assert index.bands is not None and index.bands.shape == (24, 12)
+    (poor,) = np.flatnonzero(~index.bands.all(axis=1))
+    assert index.row[poor] == 0 and index.sensor[poor] == 1
+    assert [n for n, has in zip(NAMES["sentinel-2-l2a"], index.bands[poor], strict=True) if has] == [
+        "B02", "B03", "B04", "B08",
+    ]  # fmt: skip
+    # Where nothing is missing, the file is the same to the byte as without the column.
+    plain = build_run_index(images, sets, NAMES)[1].write(tmp_path / "a.npz")
+    for bands in (None, NAMES["sentinel-2-l2a"]):
+        assert build_run_index(lacking(images, 0, bands), sets, NAMES)[1].write(tmp_path / "b.npz") == plain
+
+
+def test_images_without_the_needed_bands_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    images, sets = tables()
+    poor = lacking(images, 0, ("B02", "B08"))
+    needed = {"sentinel-2-l2a": ("B04", "B03", "B02")}
+    _, index = build_run_index(poor, sets, NAMES, needed=needed)
+    assert len(index.row) == 23 and index.bands is None  # what is left has all
+    assert "1 of 24 images are left out" in caplog.text
+    _, index = build_run_index(lacking(images, 0, ()), sets, NAMES)
+    assert len(index.row) == 23
+    with pytest.raises(ValueError, match=r"bands of sentinel-2-l2a that the store does not have \(B99\)"):
+        build_run_index(lacking(images, 0, ("B02", "B99")), sets, NAMES)
+    none = images.assign(bands=[["B02"] if s == "sentinel-2-l2a" else ["SR_B2"] for s in images["sensor"]])
+    with pytest.raises(NothingToTrainOnError, match="no image of the split 'train' has the bands"):
+        build_run_index(none, sets, NAMES, needed={**needed, "landsat-oli-c2-l2": ("SR_B4", "SR_B3", "SR_B2")})
+
+
+def test_rgb_needs_red_green_and_blue(store) -> None:
+    assert needed_bands(store, PretrainParameters(**parameters())) == {}
+    found = needed_bands(store, PretrainParameters(**parameters(sampling__bands="rgb")))
+    assert found == {"landsat-oli-c2-l2": ("SR_B4", "SR_B3", "SR_B2"), "sentinel-2-l2a": ("B04", "B03", "B02")}
+
+
 def test_no_set_to_train_on_says_where_to_look() -> None:
     images, sets = tables()
     with pytest.raises(NothingToTrainOnError, match="look at keep_reason"):
-        build_run_index(images, sets.assign(kept=False))
+        build_run_index(images, sets.assign(kept=False), NAMES)
 
 
 def run(store, tmp_path: Path, monkeypatch, group: dict) -> Path:

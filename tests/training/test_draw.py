@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,6 +105,29 @@ def test_bands_by_rule() -> None:
         one_set([0]), SamplingSpec(images=1), [np.arange(2)], seed=0, epoch=0, position=0
     )  # radar: two bands, three wanted
     assert set(two.bands[0].tolist()) == {0, 1} and two.bands.shape == (1, 3)
+
+
+def test_only_bands_that_an_image_has_are_drawn() -> None:
+    has = np.ones((len(INDEX.row), 12), np.bool_)
+    whole = dataclasses.replace(INDEX, bands=has)
+    poor = dataclasses.replace(INDEX, bands=has.copy())
+    fine = np.flatnonzero(INDEX.sensor == 1)
+    poor.bands[fine] = np.isin(np.arange(12), [1, 2, 3, 7])
+    poor.bands[fine[0]] = np.arange(12) == 3  # fewer than are drawn
+    for epoch in range(40):
+        sampling = SamplingSpec(images=4)
+        given, same, fewer = (draw(sampling, 5, epoch, 0, index) for index in (INDEX, whole, poor))
+        np.testing.assert_array_equal(given.images, same.images)  # a mask that hides nothing changes no draw
+        np.testing.assert_array_equal(given.bands, same.bands)
+        assert given.window == same.window
+        np.testing.assert_array_equal(given.images, fewer.images)
+        for image, bands in zip(fewer.images, fewer.bands, strict=True):
+            assert set(bands.tolist()) <= set(np.flatnonzero(poor.bands[image]).tolist())
+            assert len(set(bands.tolist())) == (1 if image == fine[0] else 3)
+    every = draw(SamplingSpec(bands="all", images=4), 0, 0, 0, poor)
+    for image, bands in zip(every.images, every.bands, strict=True):
+        expected = [b if poor.bands[image, b] and b < BANDS[INDEX.sensor[image]] else -1 for b in range(12)]
+        assert bands.tolist() == expected
 
 
 def test_whole_and_crop_have_their_share() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ def test_what_is_written_is_mapped_back(tmp_path: Path) -> None:
     read = SetIndex.open(tmp_path / "index.npz")
     for name in index.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(read, name), getattr(index, name))
-        assert isinstance(getattr(read, name), np.memmap), name
+        assert name == "bands" or isinstance(getattr(read, name), np.memmap), name
     assert len(read) == 8 and read.name(3) == "set-3"
     assert read.sets_of(TRAIN).tolist() == [0, 1, 2, 3, 4, 5] and read.sets_of(HELD_OUT).tolist() == [6, 7]
 
@@ -44,6 +45,20 @@ def test_the_order_of_the_image_table_does_not_matter(tmp_path: Path) -> None:
     assert shuffled.write(tmp_path / "a.npz") == index.write(tmp_path / "b.npz")
 
 
+def test_bands_that_images_lack_are_mapped_back(tmp_path: Path) -> None:
+    index = make_index()
+    bands = np.ones((len(index.row), 12), np.bool_)
+    dataclasses.replace(index, bands=None).write(tmp_path / "whole.npz")
+    bands[3, 5:] = False
+    dataclasses.replace(index, bands=bands).write(tmp_path / "index.npz")
+    read = SetIndex.open(tmp_path / "index.npz")
+    assert isinstance(read.bands, np.memmap)
+    np.testing.assert_array_equal(read.bands, bands)
+    assert SetIndex.open(tmp_path / "whole.npz").bands is None
+    with pytest.raises(SetIndexError, match="'bands' must have shape"):
+        dataclasses.replace(index, bands=bands[1:])
+
+
 @pytest.mark.parametrize("damage", ["cut", "foreign", "absent", "pickle"])
 def test_a_torn_or_foreign_file_is_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "index.npz"
@@ -55,6 +70,7 @@ def test_a_torn_or_foreign_file_is_refused(tmp_path: Path, damage: str) -> None:
         np.savez(path, a=np.zeros(3))
     elif damage == "pickle":
         arrays = {name: getattr(make_index(), name) for name in make_index().__dataclass_fields__}
+        del arrays["bands"]
         np.savez(path, **{**arrays, "set_id": np.asarray([object()] * 8, dtype=object)})
     else:
         path.unlink()

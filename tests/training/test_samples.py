@@ -7,11 +7,13 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training_runs import make_index, make_spec, write_store
 
 from a2mae.stssd.store import StoreError
+from a2mae.training.held_out import HeldOut
 from a2mae.training.index import INDEX_FILE
 from a2mae.training.prepare import prepare
 from a2mae.training.raw import RawBatch
@@ -71,6 +73,29 @@ def test_pixels_are_the_stores_own(tmp_path: Path, store) -> None:
         assert torch.equal(batch.valid[i, 0], torch.from_numpy(valid[0]))
         assert float(batch.gsd_m[i, 0]) == 10.0
     assert raw.fully_valid == bool(batch.valid.all())
+
+
+def test_bands_that_an_image_lacks_are_never_read(tmp_path: Path, store) -> None:
+    spec = make_spec(tmp_path, store)
+    index = make_index()
+    full = np.ones((len(index.row), 12), np.bool_)
+    poor = full.copy()
+    poor[index.sensor == 1] = np.isin(np.arange(12), [1, 3, 7, 8])  # no green: not red, green, blue either
+    readers = {}
+    for name, bands in {"given": None, "full": full, "poor": poor}.items():
+        digest = dataclasses.replace(index, bands=bands).write(tmp_path / INDEX_FILE)
+        changed = dataclasses.replace(spec, data=dataclasses.replace(spec.data, index_hash=digest))
+        readers[name] = SampleReader(tmp_path, changed)
+    keys = readers["given"].keys(0, 30)
+    one, other = (prepared(readers[name].read(keys), readers[name]) for name in ("given", "full"))
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a, b)
+    for group in readers["poor"].read(keys).images:
+        assert group.sensor == 0 or set(group.bands.unique().tolist()) <= {1, 3, 7, 8}
+    image = int(np.flatnonzero(index.sensor == 1)[0])
+    assert readers["full"].fixed_bands(image).tolist() == [3, 2, 1]
+    assert readers["poor"].fixed_bands(image).tolist() == [1, 3, 7]
+    assert HeldOut(readers["poor"], readers["poor"].tables(), sets=4, images=8).batch().pixels.isfinite().all()
 
 
 def test_a_slice_of_a_batch_is_those_samples(tmp_path: Path, store) -> None:

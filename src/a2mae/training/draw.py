@@ -76,7 +76,7 @@ def draw_sample(
     rng = generator(seed, Stream.SAMPLE, epoch, position)
     members = np.arange(index.offsets[position], index.offsets[position + 1])
     images = _draw_images(members, index, sampling, rng)
-    bands = np.stack([_draw_bands(band_choices[index.sensor[image]], sampling, rng) for image in images])
+    bands = np.stack([_draw_bands(bands_of(index, band_choices, int(image)), sampling, rng) for image in images])
     window = (0.0, 0.0, 1.0)
     # Both are drawn whether needed or not, so that the probability does not shift what follows.
     whole, side, left, top = rng.random(4)
@@ -104,6 +104,23 @@ def band_choices_of(
         width = max(sensor_bands)
         return [np.pad(choice, (0, width - len(choice)), constant_values=-1) for choice in choices]
     return choices
+
+
+def bands_of(index: SetIndex, band_choices: Sequence[NDArray[np.int64]], image: int) -> NDArray[np.int64]:
+    """The bands of its sensor's choices that an image has.
+
+    Where choices hold their places (`rgb`, and `all`, which pads with -1), so do these: -1 stands for a missing band.
+
+    Args:
+        index: The sets.
+        band_choices: Per sensor.
+        image: Position in the index.
+    """
+    choices = band_choices[index.sensor[image]]
+    if index.bands is None:
+        return choices
+    has: NDArray[np.bool_] = index.bands[image][choices] & (choices >= 0)
+    return np.where(has, choices, -1)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -136,7 +153,7 @@ def _draw_images(
 
 
 def _draw_bands(choices: NDArray[np.int64], sampling: SamplingSpec, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Without replacement and in random order; a sensor with fewer bands than asked for gives them again in turn."""
+    """Without replacement and in random order; an image with fewer bands than asked for gives them again in turn."""
     if sampling.bands != "draw":
         return choices
-    return np.resize(rng.permutation(choices), sampling.bands_drawn)
+    return np.resize(rng.permutation(choices[choices >= 0]), sampling.bands_drawn)

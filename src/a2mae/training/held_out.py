@@ -131,8 +131,7 @@ class HeldOut:
 
     def _show_bands(self, image: int) -> NDArray[np.int64]:
         """Red, green, blue where the model takes three bands, else the first ones it takes."""
-        sensor = int(self._reader.index.sensor[image])
-        return self._reader.fixed_bands(sensor)
+        return self._reader.fixed_bands(image)
 
     def _to_device(self, raw: RawBatch) -> RawBatch:
         return raw.to(self._tables.gain[0].device)

@@ -44,6 +44,8 @@ class SetIndex:
         lonlat_deg: `(N, 2)` float64, footprint centre.
         geosot: `(N, 8)` uint32, GeoSOT-2D codes of the footprint's corners.
         is_anchor: `(N,)` bool, the anchor tagged in the image table.
+        bands: `(N, B)` bool, which bands of its sensor an image has; None where every image has all of them, and then
+            not in the file either.
     """
 
     set_id: NDArray[np.bytes_]
@@ -57,6 +59,7 @@ class SetIndex:
     lonlat_deg: NDArray[np.float64]
     geosot: NDArray[np.uint32]
     is_anchor: NDArray[np.bool_]
+    bands: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit one another."""
@@ -75,6 +78,8 @@ class SetIndex:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise SetIndexError(f"index array {name!r} must have shape {shape}, found {getattr(self, name).shape}")
+        if self.bands is not None and (self.bands.ndim != 2 or len(self.bands) != images):
+            raise SetIndexError(f"index array 'bands' must have shape ({images}, bands), found {self.bands.shape}")
         if self.offsets[0] != 0 or self.offsets[-1] != images or (np.diff(self.offsets) < 1).any():
             raise SetIndexError("index array 'offsets' must rise from 0 to the number of images, at least one per set")
 
@@ -100,9 +105,9 @@ class SetIndex:
         Returns:
             The file's SHA-256.
         """
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         with whole_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
-        return file_digest(path)
+            np.savez(file, allow_pickle=False, **{name: array for name, array in arrays.items() if array is not None})
 
     @classmethod
     def open(cls, path: Path) -> SetIndex:
@@ -112,7 +117,7 @@ class SetIndex:
             SetIndexError: If the file is absent, torn or not an index.
         """
         try:
-            return cls(**_map_members(path, {f.name for f in fields(cls)}))
+            return cls(**_map_members(path, {f.name for f in fields(cls)}, optional={"bands"}))
         except (OSError, zipfile.BadZipFile, ValueError, struct.error) as error:
             raise SetIndexError(
                 f"cannot read the index of sets {path}: {error}; run the pretrain stage again"
@@ -132,6 +137,7 @@ def build_index(
     lonlat_deg: NDArray[np.float64],
     geosot: NDArray[np.uint32],
     is_anchor: NDArray[np.bool_],
+    bands: NDArray[np.bool_] | None = None,
 ) -> SetIndex:
     """Gather images that come in any order into an index.
 
@@ -147,6 +153,7 @@ def build_index(
         lonlat_deg: `(N, 2)`.
         geosot: `(N, 8)`.
         is_anchor: `(N,)`.
+        bands: `(N, B)`; left out where it says that nothing is missing.
     """
     # The order within a set is by sensor, day and row, so that the index does not depend on the order of the tables.
     order = np.lexsort((row, day, sensor, image_set))
@@ -164,10 +171,13 @@ def build_index(
         lonlat_deg=lonlat_deg[order],
         geosot=geosot[order],
         is_anchor=is_anchor[order],
+        bands=None if bands is None or bands.all() else bands[order],
     )
 
 
-def _map_members(path: Path, names: set[str]) -> dict[str, Any]:
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{name: array for name, array in arrays.items() if array is not None})
     """Memory-map the arrays of an uncompressed `.npz`.
 
     A member is a zip header of 30 bytes, its name, an extra field, and then a plain `.npy` file.
@@ -175,7 +185,7 @@ def _map_members(path: Path, names: set[str]) -> dict[str, Any]:
     arrays: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if set(members) != names:
+        if set(members) | optional != names:
             raise ValueError(f"it holds {', '.join(sorted(members))} instead of {', '.join(sorted(names))}")
         for name, info in members.items():
             if info.compress_type != zipfile.ZIP_STORED:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from a2mae.files import file_digest
 from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store import ImageSetStore
-from a2mae.training.draw import Draw, band_choices_of, draw_sample, epoch_order
+from a2mae.training.draw import Draw, band_choices_of, bands_of, draw_sample, epoch_order
 from a2mae.training.index import TRAIN, SetIndex
 from a2mae.training.raw import BandTables, RawBatch, RawImages, band_tables
 from a2mae.training.spec import RunSpec, resolve_url
@@ -149,17 +149,20 @@ class SampleReader:
             index=torch.tensor(positions),
         )
 
-    def fixed_bands(self, sensor: int) -> NDArray[np.int64]:
-        """The bands of a sensor in a fixed sample: red, green, blue where three are drawn, else the first that are."""
-        sampling = self.spec.sampling
-        choices = self._choices[sensor]
+    def fixed_bands(self, image: int) -> NDArray[np.int64]:
+        """The bands of an image in a fixed sample: red, green, blue where three are drawn, else the first that are."""
+        sampling, sensor = self.spec.sampling, int(self.index.sensor[image])
+        choices = bands_of(self.index, self._choices, image)
         if sampling.bands != "draw":
             return choices
+        choices = choices[choices >= 0]
         if sampling.bands_drawn == 3:
             try:
-                return np.asarray(self._rgb(sensor, always=True), np.int64)
+                shown = np.asarray(self._rgb(sensor, always=True), np.int64)
             except UnknownBandError:
                 return np.resize(choices, 3)  # radar has no red, green and blue
+            if np.isin(shown, choices).all():
+                return shown
         return np.resize(choices, sampling.bands_drawn)
 
     def _rgb(self, sensor: int, *, always: bool = False) -> tuple[int, ...]:

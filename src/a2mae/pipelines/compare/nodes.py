@@ -65,11 +65,12 @@ def compare(
         The score table and what it rests on.
     """
     from a2mae.pipelines.compare.trainer import Source
-    from a2mae.pipelines.pretrain.nodes import build_run_index
+    from a2mae.pipelines.pretrain.nodes import bands_by_sensor, build_run_index
     from a2mae.tasks.comparison_judges import FinetuneJudge, FrozenJudge
 
-    sensors, index = build_run_index(images, pruned_sets)
-    stssd = Source("", cast("ImageSetStore", image_sets), sensors, index, band_statistics, single_images=False)
+    store = cast("ImageSetStore", image_sets)
+    sensors, index = build_run_index(images, pruned_sets, bands_by_sensor(store))
+    stssd = Source("", store, sensors, index, band_statistics, single_images=False)
     recipes = {"segment": (segmentation, segment_data), "detect_change": (change_detection, detect_change_data)}
     judges: list[Judge] = [FrozenJudge(cast("TaskData", classify_data), evaluation)]
     for task in options.tasks:

@@ -7,7 +7,7 @@ validation of its parameters off, with no more than a warning.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,12 +17,16 @@ from a2mae.code_deps import commit_of, files_of
 from a2mae.pipelines.pretrain.parameters import PretrainParameters, resolve_optimizer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from a2mae.stssd.store import ImageSetStore
     from a2mae.training.index import SetIndex
     from a2mae.training.spec import RunSpec, SensorSpec
 
 logger = logging.getLogger(__name__)
 Statistics = Mapping[str, Mapping[str, Mapping[str, float]]]
+_RGB = ("red", "green", "blue")
 
 
 class NothingToTrainOnError(ValueError):
@@ -63,12 +67,15 @@ def pretrain(
     from a2mae.training.index import HELD_OUT, TRAIN
     from a2mae.training.launch import launch
 
-    sensors, index = build_run_index(images, pruned_sets)
+    store = cast("ImageSetStore", image_sets)
+    sensors, index = build_run_index(
+        images, pruned_sets, bands_by_sensor(store), needed=needed_bands(store, parameters)
+    )
     spec = build_spec(
         sensors,
         index,
         band_statistics=band_statistics,
-        store=cast("ImageSetStore", image_sets),
+        store=store,
         run_dir=pretrain_run,
         parameters=parameters,
     )
@@ -95,18 +102,44 @@ def pretrain(
     return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
 
 
-def build_run_index(images: pd.DataFrame, pruned_sets: pd.DataFrame) -> tuple[list[str], SetIndex]:
+def bands_by_sensor(store: ImageSetStore) -> dict[str, tuple[str, ...]]:
+    """The bands of each sensor of a store, in its order."""
+    return {name: store.sensor(name).band_names for name in store.sensors}
+
+
+def needed_bands(store: ImageSetStore, parameters: PretrainParameters) -> dict[str, tuple[str, ...]]:
+    """The bands that an image must have to be trained on: red, green and blue where `sampling.bands` is `rgb`."""
+    if parameters.sampling.bands != "rgb":
+        return {}
+    needed = {}
+    for name, bands in bands_by_sensor(store).items():
+        sensor = store.sensor(name)
+        known = {band.common_name for band in sensor.bands} | set(bands)
+        if known.issuperset(_RGB):  # of a sensor without, the training says so
+            needed[name] = tuple(bands[sensor.band_index(colour)] for colour in _RGB)
+    return needed
+
+
+def build_run_index(
+    images: pd.DataFrame,
+    pruned_sets: pd.DataFrame,
+    bands: Mapping[str, Sequence[str]],
+    *,
+    needed: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[list[str], SetIndex]:
     """Cut the tables into arrays: the kept sets of the training split, and those of `val` to measure on.
 
     Args:
         images: Image table.
         pruned_sets: Set table after pruning.
+        bands: The stored bands of each sensor, in order.
+        needed: Bands without which images of a sensor are left out (all have at least one).
 
     Returns:
         Sensor ids in the order of the index's codes, and the index.
 
     Raises:
-        NothingToTrainOnError: If no set is both kept and in the training split.
+        NothingToTrainOnError: If no set is both kept and in the training split, or none of their images can be used.
     """
     import numpy as np
 
@@ -120,6 +153,14 @@ def build_run_index(images: pd.DataFrame, pruned_sets: pd.DataFrame) -> tuple[li
             " look at keep_reason in pruned_sets.parquet and loosen 'prune', 'tag' or 'coregister'"
         )
     used = images[images["set_id"].isin(sets["set_id"])]
+    mask = _bands_of_images(used, bands)
+    if mask is not None:
+        used, mask = _usable(used, mask, bands, needed or {})
+        if not sets.loc[sets["set_id"].isin(used["set_id"]), "split"].eq("train").any():
+            raise NothingToTrainOnError(
+                "no image of the split 'train' has the bands that are drawn; change 'pretrain.sampling.bands', or the"
+                " bands of the recipes in 'coregister.recipes'"
+            )
     sensors = sorted(used["sensor"].unique())
     places = {location: code for code, location in enumerate(sorted(sets["location_id"].unique()))}
     days = (used["datetime"] - pd.Timestamp("1970-01-01", tz="UTC")) / pd.Timedelta(days=1)
@@ -135,8 +176,57 @@ def build_run_index(images: pd.DataFrame, pruned_sets: pd.DataFrame) -> tuple[li
         lonlat_deg=used[["lon", "lat"]].to_numpy(np.float64),
         geosot=np.stack(used["geosot"].to_list()).astype(np.uint32),
         is_anchor=used["is_anchor"].to_numpy(bool),
+        bands=mask,
     )
     return sensors, index
+
+
+def _bands_of_images(images: pd.DataFrame, bands: Mapping[str, Sequence[str]]) -> NDArray[np.bool_] | None:
+    """`(N, B)`: which bands of its sensor each image has; None where every image has all of them."""
+    import numpy as np
+
+    if "bands" not in images or images["bands"].isna().all():
+        return None
+    mask = np.ones((len(images), max(len(bands[name]) for name in images["sensor"].unique())), dtype=np.bool_)
+    some = np.flatnonzero(images["bands"].notna())
+    for sensor, names in images.iloc[some].groupby("sensor", sort=False)["bands"]:
+        rows = some[(images["sensor"].iloc[some] == sensor).to_numpy()]
+        kinds = names.map(tuple)
+        for kind in kinds.unique():  # a recipe's: few
+            unknown = sorted(set(kind) - set(bands[str(sensor)]))
+            if unknown:
+                raise ValueError(
+                    f"images.parquet names bands of {sensor} that the store does not have ({', '.join(unknown)}):"
+                    " both must be of one run of coregister"
+                )
+            mask[np.ix_(rows[(kinds == kind).to_numpy()], range(len(bands[str(sensor)])))] = [
+                name in kind for name in bands[str(sensor)]
+            ]
+    return None if mask.all() else mask
+
+
+def _usable(
+    images: pd.DataFrame,
+    mask: NDArray[np.bool_],
+    bands: Mapping[str, Sequence[str]],
+    needed: Mapping[str, Sequence[str]],
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """The images that have a band, and those that are needed."""
+    import numpy as np
+
+    keep = np.zeros(len(images), dtype=np.bool_)
+    for sensor in images["sensor"].unique():
+        of_sensor = (images["sensor"] == sensor).to_numpy()
+        wanted = [list(bands[sensor]).index(name) for name in needed.get(sensor, ())]
+        has = mask[:, wanted].all(axis=1) if wanted else mask[:, : len(bands[sensor])].any(axis=1)
+        keep |= of_sensor & has
+    if not keep.all():
+        logger.warning(
+            "pretrain: %d of %d images are left out: they lack bands that are drawn (column 'bands' of images.parquet)",
+            np.count_nonzero(~keep),
+            len(keep),
+        )
+    return images[keep], mask[keep]
 
 
 def build_spec(
