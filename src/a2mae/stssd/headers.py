@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -23,6 +24,8 @@ _UNREACHABLE = re.compile(r"HTTP response code|does not exist|CURL error|[Tt]ime
 _MAX_PIXELS = 200_000 * 200_000
 _MAX_BANDS = 2_000
 _MAX_BLOCKS = 20_000
+_MAX_BLOCK_PIXELS = 2**27  # of one band: half a gigabyte as float32
+_MAX_TABLE = 4_000_000  # blocks, 16 bytes each in GDAL's tables
 _GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
@@ -91,10 +94,7 @@ def read_header(href: str, sign: Signer = str) -> RasterHeader:
         raise RefusedError("missing_file", f"{shown} is not a file")
     try:
         with rasterio.Env(**_GDAL), rasterio.open(sign(href), driver=driver_for(href), sharing=False) as source:
-            if source.count > _MAX_BANDS or source.width * source.height > _MAX_PIXELS:
-                raise RefusedError(
-                    "too_large", f"{shown}: {source.count} bands of {source.shape} px exceed what is opened"
-                )
+            check_size(source, shown)
             if source.crs is None:
                 raise RefusedError(
                     "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
@@ -126,6 +126,31 @@ def read_header(href: str, sign: Signer = str) -> RasterHeader:
         raise RefusedError(reason, f"{shown} cannot be read: {line}") from error
 
 
+def check_size(source: rasterio.DatasetReader, shown: str) -> None:
+    """Refuse what a header claims beyond bounds, before anything is allocated for it.
+
+    Args:
+        source: An open file, of which nothing was asked yet.
+        shown: Its name for messages.
+
+    Raises:
+        RefusedError: "too_large".
+    """
+    rows, columns = max(source.block_shapes, key=math.prod, default=(1, 1))
+    blocks = -(-source.height // rows) * -(-source.width // columns)
+    if source.interleaving and source.interleaving.name == "band":
+        blocks *= source.count
+    if source.count > _MAX_BANDS or source.width * source.height > _MAX_PIXELS:
+        what = f"{source.count} bands of {source.shape} px exceed what is opened"
+    elif rows * columns > _MAX_BLOCK_PIXELS:
+        what = f"blocks of {rows} x {columns} px exceed what is read at once; tile it"
+    elif blocks > _MAX_TABLE:  # GDAL reads the table of all of them
+        what = f"{blocks} blocks of {rows} x {columns} px exceed what is opened; write it with larger tiles"
+    else:
+        return
+    raise RefusedError("too_large", f"{shown}: {what}")
+
+
 def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
     """A file cut short still opens: its header lies in front. So every block must end inside the file."""
     if source.driver != "GTiff":
@@ -134,9 +159,9 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
     block_rows, block_cols = source.block_shapes[0]
     down, across = -(-source.height // block_rows), -(-source.width // block_cols)
     bands = range(1, source.count + 1) if source.interleaving and source.interleaving.name == "band" else (1,)
-    step = max(1, math.ceil(down * across * len(bands) / _MAX_BLOCKS))
-    blocks = [(band, index) for band in bands for index in range(down * across)]
-    for band, index in [*blocks[::step], blocks[-1]]:
+    count = down * across * len(bands)  # a header may claim more than fit into memory
+    for block in itertools.chain(range(0, count, max(1, math.ceil(count / _MAX_BLOCKS))), (count - 1,)):
+        band, index = bands[block // (down * across)], block % (down * across)
         name = f"{index % across}_{index // across}"
         offset = source.get_tag_item(f"BLOCK_OFFSET_{name}", "TIFF", bidx=band)
         length = source.get_tag_item(f"BLOCK_SIZE_{name}", "TIFF", bidx=band)

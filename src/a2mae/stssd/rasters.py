@@ -26,7 +26,7 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject, transform_bounds
 from rasterio.windows import Window
 
-from a2mae.stssd.headers import driver_for, first_line
+from a2mae.stssd.headers import check_size, driver_for, first_line
 from a2mae.stssd.hrefs import Signer, is_remote, redact
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.resample import SourceMap, can_resample, find_map, resample
@@ -51,6 +51,7 @@ GDAL_OPTIONS = {
 }
 
 _MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
+_MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
 
 
 class ReadError(RuntimeError):
@@ -129,7 +130,7 @@ class RasterReader:
         """The open file.
 
         Raises:
-            ReadError: If it cannot be opened, or its blocks are larger than what is read at once.
+            ReadError: If it cannot be opened, or claims a size beyond bounds.
         """
         return self._file(href).dataset
 
@@ -145,10 +146,11 @@ class RasterReader:
         except (RasterioError, OSError) as error:
             reason = "unreachable" if is_remote(href) else "corrupt"
             raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
-        rows, columns = max(dataset.block_shapes, key=math.prod, default=(0, 0))
-        if rows * columns > _MAX_READ_PIXELS:
+        try:
+            check_size(dataset, shown)
+        except RefusedError as refusal:
             dataset.close()
-            raise ReadError(f"{shown}: blocks of {rows} x {columns} pixels exceed what is read at once", "too_large")
+            raise ReadError(refusal.detail, refusal.reason) from refusal
         self._open[address] = _OpenFile(dataset, shown)
         if len(self._open) > self.capacity:
             self._open.popitem(last=False)[1].dataset.close()
@@ -250,10 +252,11 @@ class RasterReader:
         window = _source_window(first, grid, target, name) if way is None else _mapped_window(first, way)
         if window is None:
             return None
-        if window.width * window.height > _MAX_READ_PIXELS:
+        pixels = window.width * window.height
+        if pixels > _MAX_READ_PIXELS or pixels * len(assets) > _MAX_READ_VALUES:
             raise ReadError(
-                f"{name}: a footprint of {height} x {width} pixels takes {window.height:.0f} x"
-                f" {window.width:.0f} of its pixels, more than are read at once: is its georeference right?",
+                f"{name}: a footprint of {height} x {width} pixels takes {window.height:.0f} x {window.width:.0f} of"
+                f" its pixels, in {len(assets)} bands more than are read at once: is its georeference right?",
                 "too_large",
             )
         source = np.empty((len(assets), int(window.height), int(window.width)), dtype=np.float32)

@@ -80,7 +80,7 @@ def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> StacFou
         items = _recorded(Path(api.replay))
         logger.info("Replaying %d recorded STAC items from %s.", len(items), local_href(api.replay))
     else:
-        items = search(api, policy)
+        items = search(api, policy, max_bytes=int(parameters.source.max_document_mb * 2**20))
     found.recorded = {"type": "FeatureCollection", "features": items}
     base = api.url or "https://localhost.invalid/"
     return _scenes([Document(item, _self_href(item) or base) for item in items], parameters, sensors, policy, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import urllib.parse
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import requests
 from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
 from pystac_client.exceptions import APIError
@@ -22,14 +24,20 @@ from a2mae.stssd.ingest_parameters import ApiParameters
 from a2mae.stssd.refusals import RefusedError
 
 logger = logging.getLogger(__name__)
+_BLOCK = 2**16
 _RETRY_ON = (429, 500, 502, 503, 504)
 
 
 class _CheckedIO(StacApiIO):
-    """Asks only the API the user named: links to further pages are the server's words, so others are checked."""
+    """Asks only the API the user named: links to further pages are the server's words, so others are checked.
 
-    def __init__(self, root: str, policy: HrefPolicy, **settings: Any) -> None:  # noqa: ANN401 (handed on as it is)
+    No answer is read beyond `max_bytes`, unpacked.
+    """
+
+    def __init__(self, root: str, policy: HrefPolicy, max_bytes: int, **settings: Any) -> None:  # noqa: ANN401 (handed on as it is)
         super().__init__(**settings)
+        self._max_bytes = max_bytes
+        self.session.hooks["response"].append(self._bounded)
         self._root = urllib.parse.urlsplit(root)[:2]
         self._policy = policy
 
@@ -38,13 +46,28 @@ class _CheckedIO(StacApiIO):
             self._policy.check_resolved(self._policy.check(href))
         return str(super().request(href, *args, **kwargs))
 
+    def _bounded(self, answer: requests.Response, **_: object) -> requests.Response:
+        """The answer read as far as it may be: what `requests` would read has no end but the server's."""
+        data = bytearray()
+        for block in answer.iter_content(_BLOCK):
+            data += block
+            if len(data) > self._max_bytes:
+                answer.close()
+                raise RefusedError("too_large", "an answer is larger than ingest.source.max_document_mb allows")
+        read = requests.Response()
+        read.status_code, read.reason, read.url = answer.status_code, answer.reason, answer.url
+        read.headers, read.encoding, read.request = answer.headers, answer.encoding, answer.request
+        read.history, read.raw = answer.history, io.BytesIO(data)
+        return read
 
-def search(api: ApiParameters, policy: HrefPolicy) -> list[Mapping[str, object]]:
+
+def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:
     """Items of a search, sorted by collection and id, each once.
 
     Args:
         api: What to ask for.
         policy: What pages on other hosts are checked against.
+        max_bytes: Of one page.
 
     Raises:
         ValueError: If the search cannot be made or fails after its retries.
@@ -62,10 +85,10 @@ def search(api: ApiParameters, policy: HrefPolicy) -> list[Mapping[str, object]]
         allowed_methods=None,  # a search by POST changes nothing: it may be repeated
         respect_retry_after_header=True,
     )
-    io = _CheckedIO(api.url, policy, timeout=api.timeout_s, max_retries=retry)
+    stac_io = _CheckedIO(api.url, policy, max_bytes, timeout=api.timeout_s, max_retries=retry)
     found: dict[tuple[str, str], Mapping[str, object]] = {}
     try:
-        client = Client.open(api.url, stac_io=io)
+        client = Client.open(api.url, stac_io=stac_io)
         _check_support(client, api)
         text = isinstance(api.filter, str)
         pages = client.search(

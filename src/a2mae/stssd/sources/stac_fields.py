@@ -117,6 +117,22 @@ def _stated_geometry(item: Mapping[str, object]) -> BaseGeometry | None:
     return valid if valid.area > 0 else None
 
 
+def count_numbers(coordinates: object, *, enough: int) -> int:
+    """How many numbers nested lists hold, counted up to `enough`."""
+    count, waiting = 0, [iter(sequence(coordinates))]
+    while waiting and count < enough:
+        for part in waiting[-1]:
+            if isinstance(part, (list, tuple)):
+                waiting.append(iter(part))
+                break
+            count += 1
+            if count >= enough:
+                break
+        else:
+            waiting.pop()
+    return count
+
+
 def nodata_of(value: object) -> float | None:
     """A nodata value: a number, or the text that JSON has instead of NaN and the infinities."""
     if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):

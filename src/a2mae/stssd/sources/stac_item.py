@@ -18,6 +18,7 @@ from a2mae.stssd.sources.checks import check_bands, check_gsd, check_units, comm
 from a2mae.stssd.sources.found import check_id
 from a2mae.stssd.sources.stac_fields import (
     checksum_of,
+    count_numbers,
     crs_of,
     datetime_of,
     geometry_of,
@@ -29,6 +30,9 @@ from a2mae.stssd.sources.stac_fields import (
 )
 from a2mae.stssd.sources.stac_profiles import MASK_KINDS, Profile, Recogniser
 
+_MAX_ASSETS = 1_000
+_MAX_BANDS = 10_000  # of all assets of an item
+_MAX_VERTICES = 100_000
 _RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
 _PICTURES = ("overview", "thumbnail", "visual", "metadata")
 
@@ -103,6 +107,7 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
     Raises:
         RefusedError: With the reason, if it cannot be used.
     """
+    _check_size(item)
     properties = mapping(item.get("properties"))
     scene_id = check_id(str(item.get("id", "")))
     profile = recogniser.profile(item)
@@ -137,6 +142,19 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         processing_baseline=profile.baseline,
     )
     return ItemScene(scene, profile, frozenset(open_factors))
+
+
+def _check_size(item: Mapping[str, object]) -> None:
+    """Refuse what no provider writes before anything is made of it."""
+    assets = mapping(item.get("assets"))
+    lists = ("eo:bands", "bands", "raster:bands")
+    bands = sum(len(sequence(mapping(asset).get(name))) for asset in assets.values() for name in lists)
+    vertices = count_numbers(mapping(item.get("geometry")).get("coordinates"), enough=2 * _MAX_VERTICES + 1) // 2
+    for found, most, what in ((len(assets), _MAX_ASSETS, "assets"), (bands, _MAX_BANDS, "bands")):
+        if found > most:
+            raise RefusedError("too_large", f"the item has {found} {what}, more than {most} are not looked at")
+    if vertices >= _MAX_VERTICES:
+        raise RefusedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
 
 
 def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RefusedError]) -> Scene:
