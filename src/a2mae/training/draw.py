@@ -116,11 +116,11 @@ def bands_of(index: SetIndex, band_choices: Sequence[NDArray[np.int64]], image: 
         band_choices: Per sensor.
         image: Position in the index.
     """
-    choices = band_choices[index.sensor[image]]
+    choices: NDArray[np.int64] = band_choices[int(index.sensor[image])]
     if index.bands is None:
         return choices
     has: NDArray[np.bool_] = index.bands[image][choices] & (choices >= 0)
-    return np.where(has, choices, -1)
+    return np.asarray(np.where(has, choices, -1), dtype=np.int64)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
