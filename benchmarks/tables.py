@@ -149,6 +149,7 @@ def run(locations: int) -> dict[str, float]:
 
     def told(name: str, start: float) -> None:
         found[name] = time.perf_counter() - start
+        found[f"{name}_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         gc.collect()
 
     sensors: dict[str, Sensor] = {s: BUILTIN_SENSORS[s] for s in SENSORS}
@@ -169,6 +170,7 @@ def run(locations: int) -> dict[str, float]:
     del sets
     found["locations"], found["images"] = len(places), len(images)
     del places
+    found["made_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     start = time.perf_counter()
     parameters = TagParameters()
     split = parameters.split

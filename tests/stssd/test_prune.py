@@ -11,7 +11,7 @@ import pytest
 from shapely.geometry import box
 
 from a2mae.sensors import get_sensor
-from a2mae.stssd.prune import Pruned, prune, set_features
+from a2mae.stssd.prune import ROLES, Pruned, prune, set_features
 from a2mae.stssd.prune_parameters import PruneParameters
 
 SENSORS = {name: get_sensor(name) for name in ("sentinel-2-l2a", "naip")}
@@ -96,6 +96,37 @@ def test_same_seed_same_choice_and_report_is_json() -> None:
 
 def test_switched_off_keeps_everything() -> None:
     assert run(enabled=False, max_per_cluster=1).sets["kept"].all()
+
+
+def plainly(sets: pd.DataFrame, images: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
+    """The same description as one table of all images and columns, merged and grouped by pandas."""
+    pieces = []
+    for name, group in features.groupby("sensor", sort=True):
+        columns = {}
+        for k, band in enumerate(SENSORS[name].bands):
+            role = {"nir08": "nir"}.get(band.common_name, band.common_name) or band.name.lower()
+            if role not in ROLES or f"{role} level" in columns:
+                continue
+            for measure, column in (("level", "mean"), ("variation", "std"), ("texture", "texture")):
+                values = np.stack(group[column].to_list())[:, k]
+                values = values if measure == "level" else np.log(values + 1e-4)
+                columns[f"{role} {measure}"] = (values - values.mean()) / values.std()
+        pieces.append(pd.DataFrame({**columns, "sensor": name, "row": group["row"].to_numpy()}))
+    merged = images[["set_id", "sensor", "row"]].merge(pd.concat(pieces), on=["sensor", "row"], how="left")
+    groups = merged.drop(columns=["sensor", "row"]).groupby("set_id", sort=True)
+    level = [c for c in merged.columns if c.endswith(" level")]
+    table = groups.mean().join(groups[level].std(ddof=0).add_suffix(" over time")).loc[sets["set_id"]]
+    values = table.dropna(axis=1, how="all").to_numpy(np.float64)
+    spread = np.nanstd(values, axis=0)
+    return np.nan_to_num((values - np.nanmean(values, axis=0)) / np.where(spread > 1e-9, spread, 1.0))
+
+
+def test_features_are_those_of_the_plain_table_to_the_bit() -> None:
+    sets, images, features = data()
+    for some in (images, images[images["sensor"] == "naip"], images.sample(frac=1, random_state=1)):
+        np.testing.assert_array_equal(
+            set_features(sets, some, features, SENSORS), plainly(sets, some, features), strict=True
+        )
 
 
 def test_features_do_not_tell_sensors_apart() -> None:

@@ -34,7 +34,7 @@ from a2mae.stssd.pooling import Offsets, pool, positions
 from a2mae.stssd.recipes import check_recipes
 from a2mae.stssd.retries import TRANSIENT
 from a2mae.stssd.scenes import Scene, assets_to_json, scenes_from_table
-from a2mae.stssd.store import Folder
+from a2mae.stssd.storage import Folder
 from a2mae.stssd.store_writer import SensorPlan, Shard, StoreWriter
 from a2mae.stssd.survey import Place, Refusal, Surveyed
 from a2mae.stssd.warp import Footprint
@@ -148,9 +148,18 @@ def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covere
     covered[~whole] = shapely.area(shapely.intersection(squares[cut], outlines[cut_scene])) / shapely.area(squares[cut])
     keep = covered >= min_covered
     keep[keep] = prefer_single(of_location[keep], of_scene[keep], covered[keep], scenes)
-    found: dict[int, list[Scene]] = {}
-    for location, scene in zip(of_location[keep].tolist(), of_scene[keep].tolist(), strict=True):
-        found.setdefault(location, []).append(scenes[scene])
+    # By place, then by scene id; neighbours share one tuple of scenes: of a million places, that is most of the memory.
+    by_id = np.argsort(np.argsort(np.array([scene.scene_id for scene in scenes], dtype=str), kind="stable"))
+    pairs = np.lexsort((by_id[of_scene[keep]], of_location[keep]))
+    of_location, of_scene = of_location[keep][pairs], of_scene[keep][pairs]
+    found, starts = np.unique(of_location, return_index=True)
+    ends = np.append(starts, len(of_location))[1:]
+    shared: dict[tuple[int, ...], tuple[Scene, ...]] = {}
+
+    def scenes_of(start: int, stop: int) -> tuple[Scene, ...]:
+        key = tuple(of_scene[start:stop].tolist())
+        return shared.setdefault(key, tuple(scenes[k] for k in key))
+
     columns = {name: locations[name].to_numpy() for name in ("location_id", "crs", "x_m", "y_m", "footprint_m", "lat")}
     return [
         Place(
@@ -162,9 +171,9 @@ def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covere
                 float(columns["footprint_m"][k]),
             ),
             float(columns["lat"][k]),
-            tuple(sorted(found[k], key=lambda scene: scene.scene_id)),
+            scenes_of(start, stop),
         )
-        for k in sorted(found)
+        for k, start, stop in zip(found.tolist(), starts.tolist(), ends.tolist(), strict=True)
     ]
 
 

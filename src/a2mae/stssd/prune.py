@@ -23,6 +23,7 @@ from a2mae.stssd.prune_parameters import PruneParameters
 logger = logging.getLogger(__name__)
 
 ROLES = ("blue", "green", "red", "nir", "swir16", "swir22", "vv", "vh")
+_MEASURES = {"level": "mean", "variation": "std", "texture": "texture"}  # name here -> column of the features
 _SAME_ROLE = {"nir08": "nir"}
 _MIN_PER_CLUSTER = 5
 _FLOOR = 1e-4  # of reflectance, below which variation is noise
@@ -106,31 +107,42 @@ def set_features(
         `(sets, F)`: per spectral role level, log variation and log texture (standardised per sensor, so that units
         and resolutions do not make the clusters), and the spread of each role's level over the dates.
     """
-    pieces: list[pd.DataFrame] = []
-    for sensor_id, group in features.groupby("sensor", sort=True):
-        sensor = sensors[str(sensor_id)]
-        mean, std, texture = (np.stack(group[name].to_list()) for name in ("mean", "std", "texture"))
-        columns: dict[str, NDArray[np.float64]] = {}
-        for index, band in enumerate(sensor.bands):
+    matrices, places = {}, {}
+    sources: dict[str, dict[str, tuple[str, int]]] = {}  # column -> sensor -> (measure, band)
+    rows = images["row"].to_numpy()
+    for sensor_id in sorted(features["sensor"].unique()):
+        group = features.loc[(features["sensor"] == sensor_id).to_numpy(), ["row", *_MEASURES.values()]]
+        here = np.flatnonzero((images["sensor"] == sensor_id).to_numpy())
+        places[sensor_id] = here, pd.Index(group["row"]).get_indexer(pd.Index(rows[here]))
+        matrices[sensor_id] = {name: np.stack(group[name].to_list()) for name in _MEASURES.values()}
+        told = set()
+        for index, band in enumerate(sensors[str(sensor_id)].bands):
             role = _SAME_ROLE.get(band.common_name, band.common_name) or band.name.lower()
-            if role not in ROLES or f"{role} level" in columns:
+            if role not in ROLES or role in told:
                 continue
-            columns[f"{role} level"] = _standard(mean[:, index])
-            columns[f"{role} variation"] = _standard(np.log(std[:, index] + _FLOOR))
-            columns[f"{role} texture"] = _standard(np.log(texture[:, index] + _FLOOR))
-        piece = pd.DataFrame(columns)
-        piece["sensor"], piece["row"] = group["sensor"].to_numpy(), group["row"].to_numpy()
-        pieces.append(piece)
-    described = images[["set_id", "sensor", "row"]].merge(pd.concat(pieces), on=["sensor", "row"], how="left")
-    described = described.drop(columns=["sensor", "row"])
-    groups = described.groupby("set_id", sort=True)
-    level = [name for name in described.columns if name.endswith(" level")]
-    table = groups.mean().join(groups[level].std(ddof=0).add_suffix(" over time")).loc[sets["set_id"]]
-    table = table.dropna(axis=1, how="all")
-    values = table.to_numpy(np.float64)
-    spread = np.nanstd(values, axis=0)
-    values = (values - np.nanmean(values, axis=0)) / np.where(spread > 1e-9, spread, 1.0)
-    return np.asarray(np.nan_to_num(values))  # a role that the set's sensors lack says nothing
+            told.add(role)
+            for measure, name in _MEASURES.items():
+                sources.setdefault(f"{role} {measure}", {})[sensor_id] = name, index
+
+    codes, set_ids = pd.factorize(images["set_id"], sort=True)
+    order = set_ids.get_indexer(pd.Index(sets["set_id"]))
+    means, spreads = [], []
+    # One column after the other: a table of all columns and images would be the largest thing of the stage.
+    for column, by_sensor in sources.items():
+        values = np.full(len(images), np.nan)
+        for sensor_id, (name, index) in by_sensor.items():
+            here, at = places[sensor_id]
+            found = matrices[sensor_id][name][:, index]
+            found = _standard(found if name == "mean" else np.log(found + _FLOOR))
+            values[here[at >= 0]] = found[at[at >= 0]]
+        groups = pd.Series(values).groupby(codes)
+        means.append(groups.mean().to_numpy()[order])
+        if column.endswith(" level"):
+            spreads.append(groups.std(ddof=0).to_numpy()[order])
+    table = np.stack([values for values in (*means, *spreads) if not np.isnan(values).all()]).T
+    spread = np.nanstd(table, axis=0)
+    table = (table - np.nanmean(table, axis=0)) / np.where(spread > 1e-9, spread, 1.0)
+    return np.asarray(np.nan_to_num(table))  # a role that the set's sensors lack says nothing
 
 
 def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ class QualityParameters(Parameters):
 _REMEMBERED = 256  # groups of candidates whose order is kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedSet:
     """Scenes that form a set at a place.
 

@@ -30,7 +30,7 @@ _DARK_PIXELS = 4096  # of an image are enough to tell its 1st percentile
 _COMPARED = (("red",), ("nir", "nir08"), ("swir16", "green"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """A location with the scenes that cover it.
 

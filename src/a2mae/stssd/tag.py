@@ -120,13 +120,17 @@ def feature_frame(sensor: str, rows: NDArray[np.int64], moments: Moments, varied
 def complete_images(
     registered: pd.DataFrame, locations: pd.DataFrame, features: pd.DataFrame, parameters: TagParameters
 ) -> pd.DataFrame:
-    """Fill codes, exact valid fractions and anchors into the image table of coregister."""
-    images = registered.copy()
+    """Fill codes, exact valid fractions and anchors into the image table of coregister.
+
+    The other columns are those of `registered`, which are not copied.
+    """
+    images = registered[IMAGE_COLUMNS.names]
     codes = footprint_codes(locations, parameters.geosot_layer)
     place = pd.Index(locations["location_id"]).get_indexer(images["location_id"])
-    images["geosot"] = list(codes[place])
-    exact = features.set_index(["sensor", "row"])["valid_fraction"]
-    images["valid_fraction"] = exact.loc[pd.MultiIndex.from_frame(images[["sensor", "row"]])].to_numpy()
+    images = images.assign(
+        geosot=_typed_column("geosot", list(codes[place])),
+        valid_fraction=_of_images(images, features, "valid_fraction"),
+    )
     clear = -images["valid_fraction"].round(2)
     first = {
         "clearest": clear,
@@ -137,19 +141,43 @@ def complete_images(
         {"set_id": images["set_id"], "first": first, "clear": clear, "gsd_m": images["gsd_m"], "id": images["image_id"]}
     ).assign(datetime=images["datetime"])
     best = ranked.sort_values(["set_id", "first", "clear", "gsd_m", "datetime", "id"]).drop_duplicates("set_id")
-    images["is_anchor"] = images["image_id"].isin(best["id"])
-    return typed(images[IMAGE_COLUMNS.names], IMAGE_COLUMNS)
+    complete: pd.DataFrame = images.assign(is_anchor=images["image_id"].isin(best["id"]))
+    return complete
+
+
+def _typed_column(name: str, values: object) -> NDArray[np.object_]:
+    """One column of `IMAGE_COLUMNS`, with the schema's type inside its lists."""
+    column: NDArray[np.object_] = pa.array(values, IMAGE_COLUMNS.field(name).type).to_pandas().to_numpy()
+    return column
+
+
+def _of_images(images: pd.DataFrame, features: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """A feature of every image, looked up by sensor and row.
+
+    Raises:
+        KeyError: If an image has no features.
+    """
+    found = np.full(len(images), np.nan)
+    known = np.zeros(len(images), dtype=np.bool_)
+    rows, sensors = images["row"].to_numpy(), images["sensor"]
+    for sensor, group in features.groupby("sensor", sort=False)[["row", name]]:
+        table = pd.Series(group[name].to_numpy(), index=group["row"].to_numpy())
+        here = np.flatnonzero((sensors == sensor).to_numpy())
+        at = table.index.get_indexer(pd.Index(rows[here]))
+        found[here], known[here] = table.to_numpy()[at], at >= 0
+    if not known.all():
+        missing = images.loc[~known, ["sensor", "row"]].iloc[0]
+        raise KeyError(f"no features of row {missing['row']} of {missing['sensor']}: run the tag stage again")
+    return found
 
 
 def set_table(
     images: pd.DataFrame, locations: gpd.GeoDataFrame, features: pd.DataFrame, splits: pd.Series
 ) -> gpd.GeoDataFrame:
     """`SET_COLUMNS` and geometry of the sets that an image table names."""
-    varied = features.set_index(["sensor", "row"])["heterogeneity"]
-    with_heterogeneity = images.assign(
-        heterogeneity=varied.loc[pd.MultiIndex.from_frame(images[["sensor", "row"]])].to_numpy()
-    )
-    groups = with_heterogeneity.groupby("set_id", sort=True)
+    columns = ["set_id", "location_id", "image_id", "datetime", "lon", "lat"]
+    varied = images[columns].assign(heterogeneity=_of_images(images, features, "heterogeneity"))
+    groups = varied.groupby("set_id", sort=True)
     sets = groups.agg(
         location_id=("location_id", "first"),
         image_count=("image_id", "size"),

@@ -30,7 +30,7 @@ from a2mae.stssd.scenes import BandAsset, CloudTest, MaskKind, Scene
 _BACKSCATTER = {Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Footprint:
     """The square that every image of a place covers.
 
