@@ -22,7 +22,8 @@ from a2mae.stssd.image_rows import BuiltTables
 from a2mae.stssd.outcome import BuildIncompleteError
 from a2mae.stssd.rasters import RasterReader, ReadError
 from a2mae.stssd.retries import Answer, ReadingParameters, ask, wait_s
-from a2mae.stssd.store import ImageSetStore, StoreFullError
+from a2mae.stssd.storage import StoreFullError
+from a2mae.stssd.store import ImageSetStore
 from a2mae.stssd.store_writer import SensorPlan, StoreWriter
 from helpers.http_server import Served, serve_files
 

@@ -24,7 +24,8 @@ from a2mae.stssd.image_rows import BuiltTables
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.retries import ReadingParameters, VerifyChecksums
 from a2mae.stssd.scenes import BandAsset, assets_from_json, assets_to_json, scenes_from_table
-from a2mae.stssd.store import Folder, ImageSetStore
+from a2mae.stssd.storage import Folder
+from a2mae.stssd.store import ImageSetStore
 from helpers.http_server import Served, serve_files
 
 from .build_runs import RECIPES

@@ -16,13 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2mae.sensors import UnknownBandError, get_sensor
-from a2mae.stssd.store import (
-    ImageSetStore,
-    StoreError,
-    StoreMissingError,
-    StoreTornError,
-    StoreVersionError,
-)
+from a2mae.stssd.storage import StoreError, StoreMissingError, StoreTornError, StoreVersionError
+from a2mae.stssd.store import ImageSetStore
 from a2mae.stssd.store_writer import SensorPlan, Shard, StoreWriter
 
 S2 = get_sensor("sentinel-2-l2a")

@@ -7,7 +7,8 @@ from typing import Never
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
 
-from a2mae.stssd.store import Folder, ImageSetStore, StoreError, StoreMissingError
+from a2mae.stssd.storage import Folder, StoreError, StoreMissingError
+from a2mae.stssd.store import ImageSetStore
 
 
 class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):

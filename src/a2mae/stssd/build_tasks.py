@@ -15,7 +15,7 @@ from a2mae.stssd.rasters import ReadError
 from a2mae.stssd.registration_parameters import CloudParameters
 from a2mae.stssd.retries import ReadingParameters
 from a2mae.stssd.scenes import Scene
-from a2mae.stssd.store import Folder
+from a2mae.stssd.storage import Folder
 from a2mae.stssd.store_writer import Shard, StoreWriter
 from a2mae.stssd.survey import Place, Surveyed, survey
 from a2mae.stssd.warp import Footprint, encode, read_image

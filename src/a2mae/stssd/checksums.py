@@ -26,7 +26,7 @@ from a2mae.stssd.hrefs import Signer, is_remote, redact
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.retries import Answer, ReadingParameters, VerifyChecksums, ask, wait_s
 from a2mae.stssd.scenes import BandAsset
-from a2mae.stssd.store import Folder
+from a2mae.stssd.storage import Folder
 
 logger = logging.getLogger(__name__)
 

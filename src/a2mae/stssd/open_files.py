@@ -10,7 +10,7 @@ from a2mae.stssd.checksums import Verifier
 from a2mae.stssd.hrefs import load_signer
 from a2mae.stssd.rasters import RasterReader
 from a2mae.stssd.retries import ReadingParameters
-from a2mae.stssd.store import Folder
+from a2mae.stssd.storage import Folder
 
 
 class _Kept(threading.local):

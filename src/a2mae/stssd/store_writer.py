@@ -21,19 +21,8 @@ from numpy.typing import NDArray
 
 from a2mae.sensors import Sensor, sensor_from_dict
 from a2mae.stssd.shards import compressor, encode_shard
-from a2mae.stssd.store import (
-    FORMAT,
-    FORMAT_VERSION,
-    MANIFEST,
-    Folder,
-    StorageOptions,
-    StoreError,
-    StoreMissingError,
-    StoreTornError,
-    check_version,
-    manifest_hash,
-    read_attributes,
-)
+from a2mae.stssd.storage import Folder, StorageOptions, StoreError, StoreMissingError, StoreTornError
+from a2mae.stssd.store import FORMAT, FORMAT_VERSION, MANIFEST, check_version, manifest_hash, read_attributes
 
 SHARD_BYTES = 32 * 2**20
 """Uncompressed size that a shard is planned for: large enough for few files, small enough for a worker's memory."""
