@@ -180,9 +180,11 @@ def run(locations: int) -> dict[str, float]:
     set_table: gpd.GeoDataFrame = tagging.set_table(images, table, features, splits)
     four_properties(images, set_table)
     told("tag", start)
+    del table, splits  # not what the next stage is given
     start = time.perf_counter()
     pruned = prune(set_table, images, features, sensors, PruneParameters())
     told("prune", start)
+    del features, set_table
     start = time.perf_counter()
     build_run_index(images, pruned.sets, {name: sensor.band_names for name, sensor in sensors.items()})
     told("index", start)

@@ -105,6 +105,14 @@ def test_a_stopped_build_goes_on(world: World, built: Built, tmp_path: Path, mon
     pd.testing.assert_frame_equal(again.images, built.tables.images)
 
 
+def test_without_its_work_folder_a_finished_build_is_the_same(world: World, built: Built, tmp_path: Path) -> None:
+    url = str(tmp_path / "stssd.zarr")
+    shutil.copytree(built.url, url)  # and not the folder beside it
+    again = build(world.scenes, world.locations, world.sensors, built.parameters, url)
+    pd.testing.assert_frame_equal(again.images, built.tables.images)
+    assert tree(url) == tree(built.url)
+
+
 def test_files_that_break_cost_their_images_only(world: World, built: Built, tmp_path: Path) -> None:
     copy = tmp_path / "world"
     shutil.copytree(world.folder, copy)

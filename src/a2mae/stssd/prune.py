@@ -23,7 +23,7 @@ from a2mae.stssd.prune_parameters import PruneParameters
 logger = logging.getLogger(__name__)
 
 ROLES = ("blue", "green", "red", "nir", "swir16", "swir22", "vv", "vh")
-_MEASURES = {"level": "mean", "variation": "std", "texture": "texture"}  # name here -> column of the features
+_MEASURES = ("mean", "std", "texture")  # level, variation and texture
 _SAME_ROLE = {"nir08": "nir"}
 _MIN_PER_CLUSTER = 5
 _FLOOR = 1e-4  # of reflectance, below which variation is noise
@@ -107,38 +107,37 @@ def set_features(
         `(sets, F)`: per spectral role level, log variation and log texture (standardised per sensor, so that units
         and resolutions do not make the clusters), and the spread of each role's level over the dates.
     """
-    matrices, places = {}, {}
-    sources: dict[str, dict[str, tuple[str, int]]] = {}  # column -> sensor -> (measure, band)
+    places: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # images, and their rows of the features
+    roles: dict[str, dict[str, int]] = {}  # role -> sensor -> band
     rows = images["row"].to_numpy()
-    for sensor_id in sorted(features["sensor"].unique()):
-        group = features.loc[(features["sensor"] == sensor_id).to_numpy(), ["row", *_MEASURES.values()]]
+    of_sensor = {str(name): (features["sensor"] == name).to_numpy() for name in sorted(features["sensor"].unique())}
+    for sensor_id, chosen in of_sensor.items():
         here = np.flatnonzero((images["sensor"] == sensor_id).to_numpy())
-        places[sensor_id] = here, pd.Index(group["row"]).get_indexer(pd.Index(rows[here]))
-        matrices[sensor_id] = {name: np.stack(group[name].to_list()) for name in _MEASURES.values()}
-        told = set()
-        for index, band in enumerate(sensors[str(sensor_id)].bands):
+        at = pd.Index(features["row"].to_numpy()[chosen]).get_indexer(pd.Index(rows[here]))
+        places[sensor_id] = here[at >= 0], at[at >= 0]
+        for index, band in enumerate(sensors[sensor_id].bands):
             role = _SAME_ROLE.get(band.common_name, band.common_name) or band.name.lower()
-            if role not in ROLES or role in told:
-                continue
-            told.add(role)
-            for measure, name in _MEASURES.items():
-                sources.setdefault(f"{role} {measure}", {})[sensor_id] = name, index
+            if role in ROLES:
+                roles.setdefault(role, {}).setdefault(sensor_id, index)
 
     codes, set_ids = pd.factorize(images["set_id"], sort=True)
     order = set_ids.get_indexer(pd.Index(sets["set_id"]))
-    means, spreads = [], []
+    columns: dict[tuple[str, str], NDArray[np.float64]] = {}
     # One column after the other: a table of all columns and images would be the largest thing of the stage.
-    for column, by_sensor in sources.items():
-        values = np.full(len(images), np.nan)
-        for sensor_id, (name, index) in by_sensor.items():
-            here, at = places[sensor_id]
-            found = matrices[sensor_id][name][:, index]
-            found = _standard(found if name == "mean" else np.log(found + _FLOOR))
-            values[here[at >= 0]] = found[at[at >= 0]]
-        groups = pd.Series(values).groupby(codes)
-        means.append(groups.mean().to_numpy()[order])
-        if column.endswith(" level"):
-            spreads.append(groups.std(ddof=0).to_numpy()[order])
+    for measure in _MEASURES:
+        matrices = {name: np.stack(features.loc[chosen, measure].to_list()) for name, chosen in of_sensor.items()}
+        for role, by_sensor in roles.items():
+            values = np.full(len(images), np.nan)
+            for sensor_id, index in by_sensor.items():
+                here, at = places[sensor_id]
+                found = matrices[sensor_id][:, index]
+                values[here] = _standard(found if measure == "mean" else np.log(found + _FLOOR))[at]
+            groups = pd.Series(values).groupby(codes)
+            columns[role, measure] = groups.mean().to_numpy()[order]
+            if measure == "mean":
+                columns[role, "over time"] = groups.std(ddof=0).to_numpy()[order]
+    means = [columns[role, measure] for role in roles for measure in _MEASURES]
+    spreads = [columns[role, "over time"] for role in roles]
     table = np.stack([values for values in (*means, *spreads) if not np.isnan(values).all()]).T
     spread = np.nanstd(table, axis=0)
     table = (table - np.nanmean(table, axis=0)) / np.where(spread > 1e-9, spread, 1.0)

@@ -127,10 +127,10 @@ def complete_images(
     images = registered[IMAGE_COLUMNS.names]
     codes = footprint_codes(locations, parameters.geosot_layer)
     place = pd.Index(locations["location_id"]).get_indexer(images["location_id"])
-    images = images.assign(
-        geosot=_typed_column("geosot", list(codes[place])),
-        valid_fraction=_of_images(images, features, "valid_fraction"),
-    )
+    each = np.empty(len(locations), dtype=object)
+    each[:] = list(codes.astype(np.uint32, copy=False))
+    # The images of a place share its codes: of millions of images, a small array each would be most of the table.
+    images = images.assign(geosot=each[place], valid_fraction=_of_images(images, features, "valid_fraction"))
     clear = -images["valid_fraction"].round(2)
     first = {
         "clearest": clear,
@@ -143,12 +143,6 @@ def complete_images(
     best = ranked.sort_values(["set_id", "first", "clear", "gsd_m", "datetime", "id"]).drop_duplicates("set_id")
     complete: pd.DataFrame = images.assign(is_anchor=images["image_id"].isin(best["id"]))
     return complete
-
-
-def _typed_column(name: str, values: object) -> NDArray[np.object_]:
-    """One column of `IMAGE_COLUMNS`, with the schema's type inside its lists."""
-    column: NDArray[np.object_] = pa.array(values, IMAGE_COLUMNS.field(name).type).to_pandas().to_numpy()
-    return column
 
 
 def _of_images(images: pd.DataFrame, features: pd.DataFrame, name: str) -> NDArray[np.float64]:
