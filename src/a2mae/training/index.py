@@ -108,6 +108,7 @@ class SetIndex:
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **{name: array for name, array in arrays.items() if array is not None})
+        return file_digest(path)
 
     @classmethod
     def open(cls, path: Path) -> SetIndex:
@@ -175,9 +176,7 @@ def build_index(
     )
 
 
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        with whole_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{name: array for name, array in arrays.items() if array is not None})
+def _map_members(path: Path, names: set[str], *, optional: set[str]) -> dict[str, Any]:
     """Memory-map the arrays of an uncompressed `.npz`.
 
     A member is a zip header of 30 bytes, its name, an extra field, and then a plain `.npy` file.
