@@ -197,6 +197,7 @@ def main() -> None:
     """Run the sizes, each in a process of its own, and print the table and one line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="2,500, 5,000 and 10,000 locations")
+    options.add_argument("--sizes", type=int, nargs="+", metavar="N", help="numbers of locations, two or more, rising")
     options.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = options.parse_args()
     if arguments.child:
@@ -206,7 +207,7 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},"
         f" pandas {pd.__version__}, geopandas {gpd.__version__}, pyarrow {pa.__version__}"
     )
-    sizes = (2_500, 5_000, 10_000) if arguments.quick else (FULL // 16, FULL // 4, FULL)
+    sizes = arguments.sizes or ((2_500, 5_000, 10_000) if arguments.quick else (FULL // 16, FULL // 4, FULL))
     rows = []
     for size in sizes:
         command = [sys.executable, str(Path(__file__)), "--child", str(size)]
@@ -224,6 +225,10 @@ def main() -> None:
     last, before = rows[-1], rows[-2]
     # 1 where twice the rows take twice the time.
     exponent = np.log(last["all"] / before["all"]) / np.log(last["images"] / before["images"])
+    if last["locations"] < FULL:  # the line through the last two sizes
+        more = (FULL - last["locations"]) / (last["locations"] - before["locations"])
+        cpu, peak = (last[key] + more * (last[key] - before[key]) for key in ("cpu", "peak_gib"))
+        print(f"\nExpected at {FULL:,} locations, not run: {cpu:.0f} processor seconds, {peak:.1f} GiB")
     print(
         f"\nRESULT locations={last['locations']} images={last['images']} seconds={last['all']:.1f}"
         f" peak_gib={last['peak_gib']:.2f} growth_exponent={exponent:.2f}"
