@@ -133,9 +133,9 @@ def set_features(
                 found = matrices[sensor_id][:, index]
                 values[here] = _standard(found if measure == "mean" else np.log(found + _FLOOR))[at]
             groups = pd.Series(values).groupby(codes)
-            columns[role, measure] = groups.mean().to_numpy()[order]
+            columns[role, measure] = np.asarray(groups.mean(), np.float64)[order]
             if measure == "mean":
-                columns[role, "over time"] = groups.std(ddof=0).to_numpy()[order]
+                columns[role, "over time"] = np.asarray(groups.std(ddof=0), np.float64)[order]
     means = [columns[role, measure] for role in roles for measure in _MEASURES]
     spreads = [columns[role, "over time"] for role in roles]
     table = np.stack([values for values in (*means, *spreads) if not np.isnan(values).all()]).T
