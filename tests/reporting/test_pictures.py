@@ -12,6 +12,7 @@ from PIL import Image
 
 from a2mae.reporting import pictures
 from a2mae.sensors import BUILTIN_SENSORS
+from a2mae.tasks.palette import class_colour
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -29,7 +30,7 @@ def test_class_maps_come_back_exactly():
 
 def test_ignored_pixels_are_grey():
     shown = pictures.classes_to_bytes(np.array([[0, 255]], np.uint8))
-    assert tuple(shown[0, 1]) == pictures.INVALID_RGB and tuple(shown[0, 0]) == pictures.class_colour(0)
+    assert tuple(shown[0, 1]) == pictures.INVALID_RGB and tuple(shown[0, 0]) == class_colour(0)
 
 
 def test_large_pictures_are_reduced_and_keep_their_shape():
@@ -68,9 +69,3 @@ def test_seen_and_predicted_patches_part_the_picture(hidden):
 def test_patches_that_do_not_tile_are_refused():
     with pytest.raises(ValueError, match="does not tile"):
         pictures.upsample_patches(np.ones((3, 3), bool), (10, 9))
-
-
-def test_classes_can_be_told_apart_from_each_other():
-    colours = np.array(pictures.CLASS_RGB, float)
-    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
-    assert distance[~np.eye(len(colours), dtype=bool)].min() > 40

@@ -19,6 +19,7 @@ from a2mae.tasks.finetune import finetune
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs
 from a2mae.tasks.maps import map_raster
 from a2mae.tasks.model import HeadConfig, TaskModel
+from a2mae.tasks.palette import class_colour
 from a2mae.tasks.parameters import FinetuneParameters
 from a2mae.tasks.rasters import RasterWindows, StripWriter, mosaic, raster_from_file
 from helpers.task_samples import REFLECTANCE, SENTINEL2, make_samples, seen, spec_for
@@ -185,6 +186,8 @@ def test_a_class_map_agrees_with_the_ground_and_keeps_nodata(finetuned, scene, c
         classes, seen_pixels = out.read(1), source.read_masks(1) > 0
         assert out.nodata == IGNORE
         assert json.loads(out.tags()["CLASS_NAMES"]) == {"0": "field", "1": "forest", "2": "water"}
+        table = out.colormap(1)  # classes that bring no colours get ours
+        assert [table[i][:3] for i in range(3)] == [class_colour(i) for i in range(3)]
     np.testing.assert_array_equal(classes == IGNORE, ~seen_pixels)
     assert np.mean(classes[seen_pixels] == cover[seen_pixels]) > 0.9
 

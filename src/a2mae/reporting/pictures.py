@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from a2mae.sensors import Sensor
+from a2mae.tasks.palette import class_colour
 
 BytesImage = NDArray[np.uint8]
 
@@ -17,29 +18,6 @@ INVALID_RGB = (120, 120, 128)
 """Grey of pixels where nothing usable was seen."""
 HIDDEN_RGB = (214, 39, 112)
 """Tint of patches that the model did not see."""
-
-# Wong's colours for colour-blind readers, then darker and lighter relatives; a class keeps its colour by its index.
-CLASS_RGB = (
-    (0, 114, 178),
-    (230, 159, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (86, 180, 233),
-    (213, 94, 0),
-    (240, 228, 66),
-    (90, 90, 90),
-    (122, 73, 32),
-    (0, 73, 73),
-    (146, 104, 255),
-    (182, 219, 120),
-    (255, 182, 193),
-    (40, 40, 110),
-)
-
-
-def class_colour(index: int) -> tuple[int, int, int]:
-    """RGB of a class by its index; colours repeat after the palette's end."""
-    return CLASS_RGB[index % len(CLASS_RGB)]
 
 
 def hex_colour(rgb: tuple[int, int, int]) -> str:

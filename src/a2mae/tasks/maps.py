@@ -20,6 +20,7 @@ from a2mae.tasks.checkpoint import Finetuned
 from a2mae.tasks.data import IGNORE, TaskDataError
 from a2mae.tasks.embed import Windows, normalised
 from a2mae.tasks.inputs import TaskBatch
+from a2mae.tasks.palette import class_colour
 from a2mae.tasks.rasters import Raster, RasterWindows, StripWriter, on_grid_of
 from a2mae.tasks.tiling import Tile, blended_strips, starts
 
@@ -87,7 +88,8 @@ def map_raster(
         "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
         "tags": {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})},
     }
-    writer = StripWriter(path, bands=1, names=[str(spec.task)], colors=dict(enumerate(spec.colors)) or None, **common)
+    colors = dict(enumerate(spec.colors or [class_colour(i) for i in range(classes_of)]))
+    writer = StripWriter(path, bands=1, names=[str(spec.task)], colors=colors, **common)
     chances = None
     if probabilities is not None:
         scales = [1 / FULL_PROBABILITY] * classes_of
