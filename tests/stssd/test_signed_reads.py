@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from a2mae.simulate.testing import write_tiny_world
-from a2mae.stssd import rasters
+from a2mae.stssd import headers
 from a2mae.stssd.build import build
 from a2mae.stssd.coregister_parameters import CoregisterParameters
 from a2mae.stssd.ingest import ingest
@@ -90,7 +90,7 @@ def test_an_expired_token_is_replaced_while_files_are_open(tmp_path: Path) -> No
 def test_only_rasters_are_opened_and_none_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tif(tmp_path / "a.tif", size=(100, 3000), tiled=False, blockxsize=None, blockysize=50)
     (tmp_path / "b.tif").write_text(f"<VRTDataset rasterXSize='1' rasterYSize='1'>{tmp_path}</VRTDataset>")
-    monkeypatch.setattr(rasters, "_MAX_READ_PIXELS", 100_000)
+    monkeypatch.setattr(headers, "_MAX_BLOCK_PIXELS", 100_000)
     with RasterReader() as reader:
         with pytest.raises(ReadError, match="blocks of 50 x 3000") as large:
             reader.dataset(str(tmp_path / "a.tif"))
