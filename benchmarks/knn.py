@@ -3,7 +3,7 @@
 Features are timed on a sample of images and extrapolated to all of them; the vote is run at full size on features
 of the right width. What is measured and what is extrapolated is said in the output.
 
-Usage: python benchmarks/knn.py [--quick] [--size small] [--patch 8] [--images 27000]
+Usage: python benchmarks/knn.py [--quick] [--size small] [--precision bf16-mixed] [--patch 8] [--images 27000]
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=8)
     parser.add_argument("--images", type=int, default=27_000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     arguments = parser.parse_args()
     rounds = 3 if arguments.quick else 10
     encoder = create_model(f"mae_vit_{arguments.size}_patch{arguments.patch}").encoder.eval()
-    features = EncoderFeatures(encoder, pool="mean", bands_per_view=3)
+    features = EncoderFeatures(encoder, pool="mean_std", bands_per_view=3, precision=arguments.precision)
     threads = f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     print(f"{platform.machine()} cpu torch {torch.__version__}, {threads}")
-    print(f"ViT-{arguments.size}/{arguments.patch}, {arguments.images} images of {SIDE} px")
+    print(f"ViT-{arguments.size}/{arguments.patch}, {arguments.images} images of {SIDE} px, {arguments.precision}")
     batch = TaskBatch(
         torch.randn(arguments.batch, 1, 3, SIDE, SIDE),
         torch.full((arguments.batch,), 10.0),
@@ -60,9 +61,9 @@ def main() -> None:
     for scale, rate in rates.items():
         print(f"features at {scale:5.3f}: {rate:7.1f} images/s")
     train, test = int(arguments.images * TRAIN_SHARE), int(arguments.images * (1 - TRAIN_SHARE - VAL_SHARE))
-    bank, labels = torch.randn(train, encoder.num_features), torch.randint(0, CLASSES, (train,))
+    bank, labels = torch.randn(train, 2 * encoder.num_features), torch.randint(0, CLASSES, (train,))
     started = time.perf_counter()
-    knn_predict(bank, labels, torch.randn(test, encoder.num_features), CLASSES)
+    knn_predict(bank, labels, torch.randn(test, 2 * encoder.num_features), CLASSES)
     vote = time.perf_counter() - started
     total = sum(arguments.images / rate for rate in rates.values()) + 2 * len(SCALES) * vote
     print(f"one vote of {test} against {train}: {vote:.1f} s, measured; {2 * len(SCALES)} are cast")

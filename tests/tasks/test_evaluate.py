@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from a2mae.models.checkpoint import save_pretrained
+from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import write_task_data
@@ -75,8 +75,6 @@ def test_baselines_are_what_they_say():
 
 
 def test_encoder_features_are_the_encoders(pretrained, data):
-    from a2mae.models.checkpoint import load_encoder
-
     encoder = load_encoder(pretrained)
     plan = plan_inputs(data, ("red", "green", "blue") * 2, STATISTICS, bands_per_view=3, location=True)
     batch = TaskInputs(data, plan).batch(np.arange(3))
@@ -93,6 +91,18 @@ def test_encoder_features_are_the_encoders(pretrained, data):
     ):
         found = EncoderFeatures(encoder, pool=pool, bands_per_view=3)(batch)
         torch.testing.assert_close(found, torch.cat([expected, expected], 1))
+
+
+def test_half_precision_gives_nearly_the_same_features(pretrained, data):
+    encoder = load_encoder(pretrained)
+    plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    batch = TaskInputs(data, plan).batch(np.arange(4))
+    whole, half = (
+        EncoderFeatures(encoder, pool="mean_std", bands_per_view=3, precision=precision)(batch)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).abs().max() < 0.05 * whole.abs().max()
 
 
 def test_protocols_score_what_is_separable_and_only_that(data):

@@ -62,7 +62,9 @@ class FrozenJudge:
             "histogram": Candidate(contender.name, histogram_features),
         }.get(contender.kind)
         if candidate is None:
-            features = EncoderFeatures(encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view)
+            features = EncoderFeatures(
+                encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
+            )
             candidate = Candidate(contender.name, features, encoder.patch_size)
         return evaluate_frozen(candidate, TaskInputs(self.data, plan), options, device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ class FeatureExtractor(Protocol):
         """A batch with one date → `(B, D)` float32."""
 
 
+Precision = Literal["32-true", "bf16-mixed"]
 POOLS = ("cls", "mean", "mean_std")
 
 
@@ -49,13 +50,14 @@ def pooled(tokens: Tensor, pool: str) -> Tensor:
 class EncoderFeatures:
     """An encoder's tokens pooled to a vector, the views of an image side by side."""
 
-    def __init__(self, encoder: Encoder, *, pool: str, bands_per_view: int) -> None:
+    def __init__(self, encoder: Encoder, *, pool: str, bands_per_view: int, precision: Precision = "32-true") -> None:
         """Wrap an encoder.
 
         Args:
             encoder: Put into evaluation mode.
             pool: One of `POOLS`, see `pooled`.
             bands_per_view: Bands that the encoder takes at once.
+            precision: `bf16-mixed` computes in bfloat16.
 
         Raises:
             ValueError: For another pooling.
@@ -65,21 +67,23 @@ class EncoderFeatures:
         self._encoder = encoder.eval()
         self._pool = pool
         self._width = bands_per_view
+        self._half = precision == "bf16-mixed"
 
     @torch.no_grad()
     def __call__(self, batch: TaskBatch) -> Tensor:
         """See `FeatureExtractor`."""
         parts = []
         for number, view in enumerate(torch.split(batch.images[:, 0], self._width, dim=1)):
-            tokens = self._encoder.forward_features(
-                view,
-                gsd_m=batch.gsd_m,
-                lonlat_deg=batch.lonlat_deg,
-                day=None if batch.day is None else batch.day[:, 0],
-                wavelength_nm=batch.wavelength_nm[number * self._width : (number + 1) * self._width],
-            )
-            parts.append(pooled(tokens, self._pool))
-        return torch.cat(parts, dim=1).float()
+            with torch.autocast(view.device.type, torch.bfloat16, enabled=self._half):
+                tokens = self._encoder.forward_features(
+                    view,
+                    gsd_m=batch.gsd_m,
+                    lonlat_deg=batch.lonlat_deg,
+                    day=None if batch.day is None else batch.day[:, 0],
+                    wavelength_nm=batch.wavelength_nm[number * self._width : (number + 1) * self._width],
+                )
+            parts.append(pooled(tokens.float(), self._pool))
+        return torch.cat(parts, dim=1)
 
 
 def pixel_features(batch: TaskBatch) -> Tensor:

@@ -134,7 +134,9 @@ def _other(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParam
     directory = Path(entry.model)
     encoder = load_encoder(directory)
     plan = plan_for_model(data, options.bands, directory, encoder, location=options.location)
-    features = EncoderFeatures(encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view)
+    features = EncoderFeatures(
+        encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
+    )
     return Candidate(entry.name, features, encoder.patch_size), plan
 
 

@@ -184,6 +184,9 @@ class EvaluateParameters(Parameters):
     pool: Literal["cls", "mean", "mean_std"] = Field(
         "cls", description="an encoder's vector: CLS token, mean of the patch tokens, or their mean and deviation"
     )
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="bf16-mixed computes features faster where the device has bfloat16"
+    )
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
         ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
     )
