@@ -1,6 +1,7 @@
 """The registry: every stage is there, chained by the environment's configuration, and listing them stays light."""
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from a2mae import pipeline_registry
 from a2mae.hooks import stage_of
+from a2mae.pipelines.report.nodes import _plain
 from a2mae.pipelines.report.pipeline import OUTPUTS_SHOWN
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +108,20 @@ def test_every_parameter_group_is_validated():
                     model = hints.get(argument)
                     assert isinstance(model, type) and issubclass(model, BaseModel), f"{node.name}: {dataset}"
                     assert model.model_config.get("extra") == "forbid", f"{node.name}: {dataset}"
+
+
+def test_the_report_shows_the_same_configuration_as_a_stage_of_its_own():
+    """Kedro makes models only of the groups that the run's pipelines declare."""
+    context = open_context("base")
+    raw = context.config_loader["parameters"]
+    context._pipelines_to_validate = ["__default__"]
+    whole = context.params
+    assert isinstance(whole["pretrain"], BaseModel)
+    assert isinstance(raw["pretrain"], dict)
+    shown = [_plain(parameters, list(raw["chain"])) for parameters in (whole, raw)]
+    assert json.dumps(shown[0]) == json.dumps(shown[1])
+    assert shown[0]["evaluate"]["k"] == 20
+    assert "compare" not in shown[0], "it has no part in the chain"
 
 
 def test_unknown_stage_in_the_chain_is_refused():

@@ -77,7 +77,7 @@ def _inputs(
     return ReportInputs(
         title=options.title,
         stages=tuple(chain),
-        configuration=_plain(configuration),
+        configuration=_plain(configuration, chain),
         limits=Limits(options.sets, options.reconstructions, options.examples, options.picture_px),
         simulation=outputs.get("simulation"),
         true_shifts=_true_shifts(outputs.get("simulation"), outputs.get("simulation_folder")),
@@ -133,9 +133,28 @@ def _true_shifts(manifest: Mapping[str, Any] | None, folder: Path | None) -> pd.
     return pd.read_parquet(folder / manifest["truth_scenes"])
 
 
-def _plain(configuration: Mapping[str, object]) -> dict[str, object]:
-    """Parameter groups as plain values: Kedro has made models of those that a node declares."""
-    return {
-        name: group.model_dump(mode="json") if isinstance(group, BaseModel) else group
-        for name, group in configuration.items()
-    }
+def _plain(configuration: Mapping[str, object], chain: list[str]) -> dict[str, object]:
+    """The groups of the chain as plain values, defaults included.
+
+    Kedro makes models of the groups that the run at hand declares: all of them in one `kedro run`, the report's alone
+    where it is a stage of its own (`dvc repro`). The page is the same either way.
+    """
+    models, everyones = _models(chain), _models(None)
+    plain: dict[str, object] = {}
+    for name, group in configuration.items():
+        if name in everyones and name not in models:
+            continue  # of a pipeline that had no part in this
+        model = models.get(name)
+        typed = group if model is None or isinstance(group, BaseModel) else model.model_validate(group)
+        plain[name] = typed.model_dump(mode="json") if isinstance(typed, BaseModel) else typed
+    return plain
+
+
+def _models(chain: list[str] | None) -> dict[str, type[BaseModel]]:
+    """What the chain's nodes (or all) declare their parameter groups to be; nothing outside a project."""
+    from kedro.framework.project import pipelines
+    from kedro.validation.type_extractor import TypeExtractor
+
+    found = TypeExtractor({name: pipelines[name] for name in pipelines if chain is None or name in chain})
+    declared = found.extract_types_from_pipelines()
+    return {name: kind for name, kind in declared.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}

@@ -21,7 +21,8 @@ def simulated(inputs: ReportInputs) -> Section | None:
     if inputs.simulation is None:
         return None
     regions, scenes = regions_and_scenes(inputs.simulation)
-    spoilt = sum(bool(scene["refuse"]) for scene in scenes)
+    spoilt = [str(scene["scene_id"]) for scene in scenes if scene["refuse"]]
+    used = 0 if inputs.images is None else int(inputs.images["scene_id"].isin(spoilt).sum())
     rows = tuple(
         (
             str(region["name"]),
@@ -35,8 +36,9 @@ def simulated(inputs: ReportInputs) -> Section | None:
     return Section(
         "simulated",
         "Regions",
-        f"Every scene's true shift, clouds, land cover and changes are known. {text.plural(spoilt, 'scene')} of"
-        f" {text.count(len(scenes))} were spoilt on purpose: a sound chain refuses them.",
+        f"Every scene's true shift, clouds, land cover and changes are known. {text.plural(len(spoilt), 'scene')} of"
+        f" {text.count(len(scenes))} were spoilt on purpose; {text.plural(used, 'image')} of them came into a set (a"
+        " sound chain takes none).",
         (
             Table(
                 "The regions",
