@@ -17,8 +17,8 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.strategies.strategy import Strategy
 from torch import nn
+from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.distributed_c10d import set_timeout
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
@@ -29,6 +29,8 @@ from a2mae.training.strict_json import SpecificationError
 
 _LOG = logging.getLogger(__name__)
 _START_TIMEOUT_S = 600
+# Public since torch 2.14 at the latest; our lowest version has it under its private name alone.
+_set_timeout = getattr(distributed_c10d, "set_timeout", distributed_c10d._set_pg_timeout)
 
 
 class PortInUseError(RuntimeError):
@@ -71,7 +73,7 @@ def make_fabric(spec: RunSpec) -> Fabric:
             " (torchrun: --master-port), or end what listens on it"
         ) from error
     if torch.distributed.is_initialized():
-        set_timeout(datetime.timedelta(seconds=hardware.timeout_s))  # all are here: now a silent one is a dead one
+        _set_timeout(datetime.timedelta(seconds=hardware.timeout_s))  # all are here: now a silent one is a dead one
     if not on_cpu:
         torch.set_float32_matmul_precision("high")
     return fabric
