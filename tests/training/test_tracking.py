@@ -11,11 +11,12 @@ from training_runs import make_spec
 from a2mae.training.loop import train
 from a2mae.training.stopping import StopRequest
 from a2mae.training.tracking import NoTracker, make_tracker
-from helpers.wandb_runs import read_run
 
 
 def test_an_offline_run_is_written_with_metrics_and_pictures(tmp_path: Path, store, monkeypatch) -> None:
     pytest.importorskip("wandb")
+    from helpers.wandb_runs import read_run  # reads its format
+
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
@@ -31,6 +32,9 @@ def test_an_offline_run_is_written_with_metrics_and_pictures(tmp_path: Path, sto
 
 
 def test_a_log_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    from helpers.wandb_runs import read_run
+
     path = tmp_path / "run-x.wandb"
     path.write_bytes(b":W&B" + bytes(3) + b"\x07\x01")  # the header and half a record's
     with pytest.raises(AssertionError, match="holds no record"):
