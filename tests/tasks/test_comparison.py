@@ -16,6 +16,7 @@ from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.image_store import image_sets_of
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from a2mae.tasks.units import Units
 from helpers.task_samples import SENTINEL2, make_samples, make_spec, spec_for
 
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
@@ -57,6 +58,10 @@ class Coin:
         ]
 
 
+def units(folder, code="as it is"):
+    return Units(folder / "units", code)
+
+
 def contenders(seeds=(0, 1)):
     kinds = (("mae", "trained"), ("random", "random"), ("pixels", "pixels"))
     return [Contender(name, kind, seed, "{}") for seed in seeds for name, kind in kinds]
@@ -71,10 +76,10 @@ def test_units_are_done_once_and_a_larger_budget_goes_on(tmp_path):
 
     spent = Budget(tmp_path / "budget.json", 1.0)
     (tmp_path / "budget.json").write_text(json.dumps({"spent_s": 3600.0}))
-    stopped = run_comparison(tmp_path, contenders(), [judge], train, Budget(tmp_path / "budget.json", 1.0))
+    stopped = run_comparison(units(tmp_path), contenders(), [judge], train, Budget(tmp_path / "budget.json", 1.0))
     assert (stopped.done, stopped.planned, judge.asked) == (0, 4, [])
     assert not spent.exhausted  # read before anything was spent
-    found = run_comparison(tmp_path, contenders(), [judge], train, Budget(tmp_path / "budget.json", 2.0))
+    found = run_comparison(units(tmp_path), contenders(), [judge], train, Budget(tmp_path / "budget.json", 2.0))
     assert (found.done, found.planned) == (4, 4)
     # a random encoder takes the architecture of the first trained one; baselines that the judge cannot score are left
     assert judge.asked == [
@@ -84,11 +89,17 @@ def test_units_are_done_once_and_a_larger_budget_goes_on(tmp_path):
         ("random", 1, tmp_path / "model-0"),
     ]
     assert found.table.groupby("model")["value"].mean().to_dict() == {"mae": 0.55, "random": 0.55}
-    again = run_comparison(tmp_path, contenders(), [judge], train, Budget(tmp_path / "budget.json", 2.0))
+    again = run_comparison(units(tmp_path), contenders(), [judge], train, Budget(tmp_path / "budget.json", 2.0))
     assert len(judge.asked) == 4
     pd.testing.assert_frame_equal(again.table, found.table)
+    # other code keeps what hours were spent on, and says so
+    other = run_comparison(
+        units(tmp_path, "changed"), contenders(), [judge], train, Budget(tmp_path / "budget.json", 2.0)
+    )
+    assert (other.done, other.other_code, found.other_code, len(judge.asked)) == (4, 4, 0, 4)
+    assert "4 of them were made by an earlier version of the code." in comparison_markdown(other, ["mae"], [])
     changed = Coin(settings="another protocol")
-    assert run_comparison(tmp_path, contenders(), [changed], train, Budget(tmp_path / "b.json", 2.0)).done == 4
+    assert run_comparison(units(tmp_path), contenders(), [changed], train, Budget(tmp_path / "b.json", 2.0)).done == 4
     assert len(changed.asked) == 4
 
 
@@ -101,11 +112,11 @@ def test_a_stop_in_the_middle_loses_nothing_and_is_counted(tmp_path):
 
     budget = Budget(tmp_path / "budget.json", 1.0)
     with pytest.raises(KeyboardInterrupt):
-        run_comparison(tmp_path, contenders(), [Stops()], lambda c: tmp_path, budget)
+        run_comparison(units(tmp_path), contenders(), [Stops()], lambda c: tmp_path, budget)
     assert json.loads((tmp_path / "budget.json").read_text())["spent_s"] >= 0
     assert len(list((tmp_path / "units").glob("*.json"))) == 2
     judge = Coin()
-    assert run_comparison(tmp_path, contenders(), [judge], lambda c: tmp_path, budget).done == 4
+    assert run_comparison(units(tmp_path), contenders(), [judge], lambda c: tmp_path, budget).done == 4
     assert [seed for _, seed, _ in judge.asked] == [1, 1]
 
 
@@ -123,7 +134,7 @@ def test_real_judges_score_trained_random_and_baselines(tmp_path, model, data):
     )
     judges = [FrozenJudge(data["classify"], options), FinetuneJudge(data["segment"], recipe)]
     everyone = [*contenders((0,)), Contender("histogram", "histogram", 0)]
-    found = run_comparison(tmp_path, everyone, judges, lambda c: model, Budget(tmp_path / "b.json", 1.0))
+    found = run_comparison(units(tmp_path), everyone, judges, lambda c: model, Budget(tmp_path / "b.json", 1.0))
     assert (found.done, found.planned) == (6, 6)
     by = found.table.groupby(["task", "model"]).size().to_dict()
     assert by[("segment", "mae")] == by[("segment", "random")] == 2

@@ -14,7 +14,7 @@ from a2mae.tasks.evaluate import Candidate, evaluate_frozen, standardised
 from a2mae.tasks.features import EncoderFeatures, coarser, histogram_features, pixel_features
 from a2mae.tasks.foreign import ForeignFeatures
 from a2mae.tasks.inputs import TaskBatch, TaskInputs, plan_inputs
-from a2mae.tasks.judge import Kept, evaluate_all
+from a2mae.tasks.judge import evaluate_all
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.scores import METRICS, SCORE_COLUMNS, finetuned_rows, score_task
 from a2mae.tasks.units import Units
@@ -165,7 +165,7 @@ def metrics_of(data):
 
 
 def kept_in(folder, code="as it is"):
-    return Kept(Units(folder), code)
+    return Units(folder, code)
 
 
 def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretrained, data, tmp_path, monkeypatch):

@@ -97,17 +97,19 @@ class Comparison:
         table: Scores in the form of the score table.
         done: Judgements made.
         planned: Judgements in all.
+        other_code: How many of those made stem from code that is not this one.
         spent_h: Hours, over every start.
     """
 
     table: pd.DataFrame
     done: int
     planned: int
+    other_code: int
     spent_h: float
 
 
 def run_comparison(
-    folder: Path,
+    kept: Units,
     contenders: Sequence[Contender],
     judges: Sequence[Judge],
     train: Callable[[Contender], Path],
@@ -116,7 +118,7 @@ def run_comparison(
     """Do what is missing until all is done or the budget is spent.
 
     Args:
-        folder: Where units are kept.
+        kept: Judgements made before, and room for more.
         contenders: In the order of work; the first must be `trained`.
         judges: In the order of work.
         train: Pretrains a contender, or finds it pretrained, and returns its model directory.
@@ -125,7 +127,6 @@ def run_comparison(
     units = [(contender, judge) for contender in contenders for judge in judges if judge.judges(contender)]
     architecture: Path | None = None
     models: dict[Contender, Path] = {}
-    kept = Units(folder / "units")
     for number, (contender, judge) in enumerate(units, start=1):
         if kept.path(_decided_by(contender, judge)).is_file():
             continue
@@ -147,8 +148,14 @@ def run_comparison(
             logger.info("%d of %d: %s, seed %d, %s", number, len(units), contender.name, contender.seed, judge.name)
             rows = [{**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, model)]
             kept.keep(_decided_by(contender, judge), rows)
-    found = [rows for rows in (kept.found(_decided_by(*unit)) for unit in units) if rows is not None]
-    return Comparison(score_table(list(chain(*found))), len(found), len(units), budget.spent_s / 3600)
+    found = [one for one in (kept.found(_decided_by(*unit)) for unit in units) if one is not None]
+    other = sum(one.code != kept.code for one in found)
+    if other:
+        logger.warning(
+            "%d of %d judgements were made by other code; delete %s to make all anew", other, len(found), kept.folder
+        )
+    table = score_table(list(chain.from_iterable(one.rows for one in found)))
+    return Comparison(table, len(found), len(units), other, budget.spent_s / 3600)
 
 
 def _decided_by(contender: Contender, judge: Judge) -> list[object]:

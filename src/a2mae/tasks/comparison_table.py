@@ -34,6 +34,8 @@ def comparison_markdown(found: Comparison, order: Sequence[str], facts: Sequence
         facts: Sentences said above the tables: budget, steps, data.
     """
     lines = [*facts, f"{found.done} of {found.planned} judgements were made in {found.spent_h:.2f} h."]
+    if found.other_code:
+        lines.append(f"{found.other_code} of them were made by an earlier version of the code.")
     lines += [
         "",
         "A cell is the mean over seeds, in brackets the mean 95 % bootstrap interval over test places (images where"

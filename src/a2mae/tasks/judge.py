@@ -35,19 +35,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Where judgements of frozen encoders are kept, so that a stopped evaluation goes on.
-
-    Attributes:
-        units: The judgements.
-        code: Digest of the code that judges: other code judges anew.
-    """
-
-    units: Units
-    code: str
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """All scores.
 
@@ -65,7 +52,7 @@ def evaluate_all(
     pretrained: Path,
     prepared: TaskData,
     task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
-    kept: Kept,
+    kept: Units,
 ) -> Evaluation:
     """Judge frozen encoders, and join the finetuned tasks' scores.
 
@@ -74,7 +61,7 @@ def evaluate_all(
         pretrained: Model directory.
         prepared: The classification data of this run.
         task_metrics: Of the finetuned tasks.
-        kept: Judgements made before, and room for more.
+        kept: Judgements made before, and room for more: a stopped evaluation goes on.
     """
     rows: list[Row] = [row for found in task_metrics for row in finetuned_rows(found, seed=options.seed)]
     rows += _frozen(options, pretrained, prepared, kept)
@@ -88,20 +75,18 @@ def evaluate_all(
     return Evaluation(table, summarise(table))
 
 
-def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Kept) -> list[Row]:
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Units) -> list[Row]:
     """Every encoder and baseline on one data set; what was judged before is read."""
     judge = FrozenJudge(data, options)
     model = _model_digest(pretrained)
     rows: list[Row] = []
     for name in options.encoders:
         contender = Contender(name, "trained" if name == "pretrained" else name, options.seed, model)
-        decided = [kept.code, judge.settings, name, options.seed, model]
-        rows += kept.units.rows(f"{name} on {data.spec.source}", decided, partial(judge.score, contender, pretrained))
+        decided = [judge.settings, name, options.seed, model]
+        rows += kept.rows(f"{name} on {data.spec.source}", decided, partial(judge.score, contender, pretrained))
     for entry in options.others:
-        decided = [kept.code, judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry)]
-        rows += kept.units.rows(
-            f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options)
-        )
+        decided = [judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry)]
+        rows += kept.rows(f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options))
     return rows
 
 

@@ -1,6 +1,8 @@
 """Judgements that are kept: each a file of its own, written whole, and named after everything that decides it.
 
-So work that was stopped goes on where it stopped, and a changed model, option or data set is judged anew.
+So work that was stopped goes on where it stopped, and a changed model, option or data set is judged anew. Each says by
+which code it was made: an evaluation of minutes judges anew what other code has judged; a comparison of hours keeps it
+and says so.
 """
 
 from __future__ import annotations
@@ -21,44 +23,62 @@ Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
+class Unit:
+    """One judgement.
+
+    Attributes:
+        code: Digest of the code that made it.
+        rows: What it found.
+    """
+
+    code: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
 class Units:
     """The judgements in a folder.
 
     Attributes:
         folder: Made with the first of them.
+        code: Digest of the code that judges now.
     """
 
     folder: Path
+    code: str
 
     def path(self, decided_by: Sequence[object]) -> Path:
         """Where a judgement is kept.
 
         Args:
-            decided_by: Plain values: all that its scores depend on.
+            decided_by: Plain values: all that its scores depend on, except code.
         """
         return self.folder / f"{hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:24]}.json"
 
-    def found(self, decided_by: Sequence[object]) -> list[Row] | None:
-        """Rows of a judgement that was made; None if it was not."""
+    def found(self, decided_by: Sequence[object]) -> Unit | None:
+        """A judgement that was made, by whatever code; None if it was not."""
         path = self.path(decided_by)
-        return json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else None
+        if not path.is_file():
+            return None
+        document = json.loads(path.read_text("utf-8"))
+        return Unit(document.get("code", ""), document["rows"])  # older ones do not say
 
     def keep(self, decided_by: Sequence[object], rows: Sequence[Row]) -> None:
-        """Write a judgement, whole or not at all."""
-        write_json(self.path(decided_by), {"rows": [dict(row) for row in rows]})
+        """Write a judgement of today's code, whole or not at all."""
+        write_json(self.path(decided_by), {"code": self.code, "rows": [dict(row) for row in rows]})
 
     def rows(self, name: str, decided_by: Sequence[object], judge: Callable[[], Sequence[Row]]) -> list[Row]:
-        """The judgement as it was made before, or made now and kept.
+        """The judgement as this code made it before, or made now and kept.
 
         Args:
             name: For the log.
-            decided_by: All that its scores depend on.
+            decided_by: All that its scores depend on, except code.
             judge: Makes it.
         """
         before = self.found(decided_by)
-        if before is not None:
+        if before is not None and before.code == self.code:
             logger.info("%s: judged before", name)
-            return before
+            return before.rows
         rows = list(judge())
         self.keep(decided_by, rows)
         return rows

@@ -120,11 +120,13 @@ def _run(
     groups: _Groups, folder: Path, sources: list[Source], judges: list[Judge]
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """Add the folder's source and judges where one is named, and do what is missing."""
+    from a2mae.code_deps import code_digest
     from a2mae.pipelines.compare.trainer import Source, Trainer
     from a2mae.tasks.comparison import Budget, Contender, run_comparison
     from a2mae.tasks.comparison_judges import FinetuneJudge, FrozenJudge
     from a2mae.tasks.comparison_table import comparison_markdown, write_between_marks
     from a2mae.tasks.image_store import image_sets_of
+    from a2mae.tasks.units import Units
 
     options = groups.options
     budget = Budget(folder / "budget.json", options.budget_h)
@@ -140,6 +142,7 @@ def _run(
             if options.finetune_folder:
                 judges.append(FinetuneJudge(data, groups.classification))
         trainer = Trainer(options, groups.pretrain, sources, folder)
+    kept = Units(folder / "units", code_digest("a2mae.pipelines.compare", Path(__file__).parents[3]))
     names = [name for name, _, _ in trainer.entries]
     contenders = []
     for number, seed in enumerate(options.seeds):  # all of them at one seed before the next: a stop leaves whole rows
@@ -147,7 +150,7 @@ def _run(
         contenders.append(Contender("random", "random", seed, trainer.architecture))
         if number == 0:
             contenders += [Contender(name, name, seed) for name in options.baselines]
-    found = run_comparison(folder, contenders, judges, trainer.train, budget)
+    found = run_comparison(kept, contenders, judges, trainer.train, budget)
     order = list(dict.fromkeys(contender.name for contender in contenders))
     facts = [f"{trainer.described()} The budget was {options.budget_h:g} h."]
     markdown = comparison_markdown(found, order, facts)

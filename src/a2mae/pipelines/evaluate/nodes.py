@@ -32,9 +32,9 @@ def evaluate(
     """
     from a2mae.code_deps import code_digest
     from a2mae.tasks.data import TaskData
-    from a2mae.tasks.judge import Kept, evaluate_all
+    from a2mae.tasks.judge import evaluate_all
     from a2mae.tasks.units import Units
 
-    kept = Kept(Units(run), code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[3]))
+    kept = Units(run, code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[3]))
     found = evaluate_all(options, pretrained_model, cast(TaskData, data), list(task_metrics.values()), kept)
     return found.table, found.summary
