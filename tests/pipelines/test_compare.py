@@ -14,6 +14,7 @@ from a2mae.pipelines.compare.nodes import compare_on_folder
 from a2mae.pipelines.compare.trainer import Source, Trainer
 from a2mae.pipelines.pretrain.parameters import PretrainParameters
 from a2mae.tasks.compare_parameters import CompareParameters
+from a2mae.tasks.comparison_table import BEGIN, END
 from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import write_task_data
 from a2mae.tasks.image_store import image_sets_of
@@ -121,7 +122,7 @@ def groups(folder):
     pretrain["sampling"] |= {"images": 1, "image_size": 16, "bands": "rgb"}
     pretrain["optimizer"] |= {"batch_size": 8}
     pretrain["hardware"] = {"threads": 1}
-    evaluation = base("evaluate") | {"relative_gsd": [1.0], "shots": [], "bootstrap": 100, "c_grid": [0.1]}
+    evaluation = base("evaluate") | {"relative_gsd": [0.5, 1.0], "shots": [], "bootstrap": 100, "c_grid": [0.1]}
     classification = base("classify") | {"bands": ["red", "green", "blue"], "bootstrap": 100}
     classification["finetune"] |= {"steps": 3, "batch_size": 8, "warmup_steps": 1}
     options = {"budget_h": 1.0, "steps": 20, "seeds": [0], "contenders": CONTENDERS, "folder": str(folder)}
@@ -145,6 +146,10 @@ def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
             pixels = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{name}_{number}.png")
     options, others = groups(tmp_path / "pictures")
+    document = tmp_path / "docs" / "results.md"
+    document.parent.mkdir()
+    document.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    options = options.model_copy(update={"document": str(document)})
     table, summary = compare_on_folder(options, folder=tmp_path / "work", **others)
     assert (summary["judgements"], summary["judgements_planned"]) == (6, 6)
     assert set(table["model"]) == {"mae (pictures)", "random", "pixels", "histogram"}
@@ -153,6 +158,10 @@ def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
     }  # fmt: skip
     assert table[table["model"] == "histogram"]["value"].min() > 0.9
     assert "| histogram | 1 |" in (tmp_path / "work" / "comparison.md").read_text()
+    assert "(figures/comparison_gsd.svg)" in document.read_text()
+    figure = (document.parent / "figures" / "comparison_gsd.svg").read_bytes()
+    assert b"pictures: both sides coarse" in figure
+    assert figure == (tmp_path / "work" / "figures" / "comparison_gsd.svg").read_bytes()
     again, _ = compare_on_folder(options, folder=tmp_path / "work", **others)
     assert again.equals(table)
 

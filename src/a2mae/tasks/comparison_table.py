@@ -25,13 +25,16 @@ COLUMNS = (
 """Task, mode, metric and heading of the main table; kNN at the native GSD."""
 
 
-def comparison_markdown(found: Comparison, order: Sequence[str], facts: Sequence[str]) -> str:
+def comparison_markdown(
+    found: Comparison, order: Sequence[str], facts: Sequence[str], *, curves: str | None = None
+) -> str:
     """The tables with what they rest on.
 
     Args:
         found: The comparison.
         order: Model names in the order of rows.
         facts: Sentences said above the tables: budget, steps, data.
+        curves: Path of the picture of kNN over GSD, from the document's folder.
     """
     lines = [*facts, f"{found.done} of {found.planned} judgements were made in {found.spent_h:.2f} h."]
     if found.other_code:
@@ -41,6 +44,8 @@ def comparison_markdown(found: Comparison, order: Sequence[str], facts: Sequence
         "A cell is the mean over seeds, in brackets the mean 95 % bootstrap interval over test places (images where"
         " places are not known), then the standard deviation between seeds where there are several.",
     ]
+    if curves is not None:
+        lines += ["", f"![kNN accuracy over GSD, a line per model; the tables below hold the numbers]({curves})"]
     for data in sorted(found.table["data"].unique()):
         part = found.table[found.table["data"] == data]
         columns = [column for column in COLUMNS if len(_cells(part, *column[:3]))]

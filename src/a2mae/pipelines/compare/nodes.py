@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FIGURE = "figures/comparison_gsd.svg"
+"""kNN over GSD, from the folder of the document that shows it."""
+
 
 def compare(
     options: CompareParameters,
@@ -121,7 +124,9 @@ def _run(
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """Add the folder's source and judges where one is named, and do what is missing."""
     from a2mae.code_deps import code_digest
+    from a2mae.files import write_bytes
     from a2mae.pipelines.compare.trainer import Source, Trainer
+    from a2mae.reporting.scale_curves import draw_scale_curves
     from a2mae.tasks.comparison import Budget, Contender, run_comparison
     from a2mae.tasks.comparison_judges import FinetuneJudge, FrozenJudge
     from a2mae.tasks.comparison_table import comparison_markdown, write_between_marks
@@ -153,9 +158,14 @@ def _run(
     found = run_comparison(kept, contenders, judges, trainer.train, budget)
     order = list(dict.fromkeys(contender.name for contender in contenders))
     facts = [f"{trainer.described()} The budget was {options.budget_h:g} h."]
-    markdown = comparison_markdown(found, order, facts)
-    (folder / "comparison.md").write_text(markdown, encoding="utf-8")
+    curves = draw_scale_curves(found.table, order) if len(found.table) else None
+    markdown = comparison_markdown(found, order, facts, curves=FIGURE if curves else None)
+    write_bytes(folder / "comparison.md", markdown.encode())
+    if curves is not None:
+        write_bytes(folder / FIGURE, curves)
     if options.document is not None:
+        if curves is not None:
+            write_bytes(Path(options.document).parent / FIGURE, curves)
         write_between_marks(Path(options.document), markdown)
     logger.info("comparison: %d of %d judgements, %.2f h spent", found.done, found.planned, found.spent_h)
     return found.table, _summary(found, trainer.steps, options)
