@@ -78,8 +78,10 @@ def test_a_chain_without_evaluate_still_compares_its_tasks():
     side |= {"pixel_accuracy_high": 1.0, "n": 12, "groups": 1}
     metrics = {"task": "segment", "data": "lake", "gsd_m": 10.0}
     metrics |= {"pretrained": {"miou": 0.52, **side}, "random": {"miou": 0.58, **side}}
+    metrics["gain"] = {"miou": -0.06, "pixel_accuracy_low": -1.0, **side, "miou_low": -1.0, "pixel_accuracy": 0.0}
     page = build_report(ReportParameters(**OPTIONS), ["segment", "report"], {}, segment_metrics=metrics)
     assert "0.520" in page
+    assert "0.060 below its random-initialised twin (difference -1.000 to +1.000)" in page
     assert "no task was scored" not in page
 
 

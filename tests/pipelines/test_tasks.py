@@ -113,6 +113,9 @@ def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
         found = metrics[start]
         assert 0 <= found[f"{main}_low"] <= found[main] <= found[f"{main}_high"] <= 1
         assert found["n"] > 0
+    gain = metrics["gain"]
+    assert gain[main] == pytest.approx(metrics["pretrained"][main] - metrics["random"][main])
+    assert -1 <= gain[f"{main}_low"] <= gain[f"{main}_high"] <= 1
     assert metrics["data"] == "simulated"
     pretrained, twin = (load_encoder(out / "06_models" / name) for name in (task, f"{task}_random"))
     assert pretrained.config == twin.config
@@ -149,9 +152,11 @@ def test_embeddings_and_scores(outputs):
         assert (found.count, found.res) == (64, (80.0, 80.0))
     table = pd.read_parquet(out / "08_reporting" / "scores.parquet")
     assert set(table["task"]) == {"classify", "segment", "detect_change"}
-    assert set(table["mode"]) == {"finetuned", "knn", "knn_standardised", "linear_probe", "few_shot"}
+    assert set(table["mode"]) == {"finetuned", "gain", "knn", "knn_standardised", "linear_probe", "few_shot"}
     summary = json.loads((out / "08_reporting" / "scores_summary.json").read_text())
-    finetuned = table[(table["task"] == "segment") & (table["metric"] == "miou") & (table["model"] == "random")]
+    finetuned = table[
+        (table["task"] == "segment") & (table["metric"] == "miou") & (table["model"] == "random")
+    ]  # has no gain
     assert summary["segment"]["simulated"]["finetuned"]["miou"]["random"] == pytest.approx(
         finetuned["value"].item(), abs=1e-6
     )

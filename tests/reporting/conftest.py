@@ -223,6 +223,7 @@ def inputs(sets, images, rejected, model_dir, task_files) -> ReportInputs:
             for task, metric in main
             for model, value in (("pretrained", 0.8), ("random", 0.6 if task != "segment" else 0.82))
         ]
+        + [row(task, "gain", metric, "pretrained", 0.2 if task != "segment" else -0.02) for task, metric in main]
         + [
             row("classify", "knn", metric, model, 0.7 - gsd_m / 200, gsd_m=gsd_m)
             for metric in ("knn_query_coarse", "knn_both_coarse")

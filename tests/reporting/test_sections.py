@@ -148,11 +148,11 @@ def test_masking_is_described_by_the_masks_themselves():
     assert masking_seen({"sensor": np.array([["a"]]), "hidden": hidden[:1, :1]}) == ""
 
 
-def test_comparison_tells_apart_from_overlapping_intervals(inputs):
+def test_comparison_tells_a_difference_from_chance(inputs):
     by_task = {item.task: item for item in comparisons(inputs.scores)}
     assert by_task["classify"].clear and by_task["classify"].gain == pytest.approx(0.2)
     assert not by_task["segment"].clear and by_task["segment"].gain < 0
-    assert "below its random-initialised twin (intervals overlap)" in scores(inputs).lead
+    assert "0.020 below its random-initialised twin (difference -0.070 to +0.020)" in scores(inputs).lead
 
 
 def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
@@ -165,7 +165,7 @@ def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
 
 def test_summary_counts_wins_honestly(inputs):
     page = summary(inputs, ())
-    verdict = "Of 3 tasks, pretraining scored higher than a random start on 2 (2 with 95 % intervals apart)"
+    verdict = "Of 3 tasks, pretraining scored higher than a random start on 2 (2 beyond what chance allows)"
     assert verdict in page.finding
     built, pays, _ = page.sections
     facts = {fact.label: fact for fact in built.blocks[0].facts}
@@ -177,7 +177,8 @@ def test_summary_counts_wins_honestly(inputs):
         "0.800 (0.750 – 0.840)",
         "0.820 (0.770 – 0.860)",
     )
-    assert rows["Change detection (simulated)"][3] == IN_WORDS["f1"]
+    assert rows["Change detection (simulated)"][3] == "+0.200 (+0.150 to +0.240)"
+    assert rows["Change detection (simulated)"][4] == IN_WORDS["f1"]
 
 
 def test_summary_links_each_stage_with_its_finding(inputs):

@@ -37,11 +37,19 @@ class Score:
     groups: int
 
 
-def _score(value: float, drawn: Floats, n: int, groups: int) -> Score:
-    """A value with the interval of its resamples; one place says nothing of others: from 0 to 1."""
+def score_of(value: float, drawn: Floats, n: int, groups: int, *, least: float = 0.0) -> Score:
+    """A value with the interval of its resamples.
+
+    Args:
+        value: On all samples.
+        drawn: `(R,)` the same on resamples; what is not finite there is left out.
+        n: Samples behind it.
+        groups: Places that were resampled; one place says nothing of others: the interval is all that is possible.
+        least: The lowest value possible; the highest is 1.
+    """
     drawn = drawn[np.isfinite(drawn)]
     if groups < 2:
-        return Score(value, 0.0, 1.0, n, groups)
+        return Score(value, least, 1.0, n, groups)
     low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975))) if drawn.size else (value, value)
     return Score(value, low, high, n, groups)
 
@@ -102,8 +110,7 @@ class ConfusionCounts:
 
     def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
         """A metric of confusion matrices `(..., K, K)` with its interval."""
-        drawn = metric(self.resampled(resamples, seed))
-        return _score(float(metric(self.matrix)), drawn, self.n, self.groups)
+        return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
 
 
 def accuracy(counts: Floats) -> Floats:
@@ -196,13 +203,16 @@ class LabelCounts:
         """`(K, 2, 2)` over all groups."""
         return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self.labels, 2, 2)
 
-    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
-        """A metric of counts `(..., K, 2, 2)` with its interval."""
+    def resampled(self, resamples: int, seed: int) -> Floats:
+        """`(R, K, 2, 2)` counts of groups drawn with replacement."""
         rng = np.random.default_rng(seed)
         weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
         product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
-        drawn = metric(np.asarray(product.todense()).reshape(resamples, self.labels, 2, 2))
-        return _score(float(metric(self.matrix)), drawn, self.n, self.groups)
+        return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, self.labels, 2, 2)
+
+    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
+        """A metric of counts `(..., K, 2, 2)` with its interval."""
+        return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
 
 
 def label_f1(counts: Floats) -> Floats:

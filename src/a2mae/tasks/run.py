@@ -26,7 +26,7 @@ from a2mae.tasks.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.pictures import PictureArrays, pictures
 from a2mae.tasks.scene_folders import FolderLabels, mask_folder, pair_folder
-from a2mae.tasks.scores import TaskScores, main_score, score_task
+from a2mae.tasks.scores import TaskScores, flat_scores, gain, main_score, score_task
 from a2mae.tasks.simulated import Tables, cut_simulated
 from a2mae.tasks.torchgeo_sets import torchgeo_data
 from a2mae.tasks.truth import Truth
@@ -130,7 +130,8 @@ class TaskResult:
     """What a task's two models are worth.
 
     Attributes:
-        metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores.
+        metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores, and the `gain` of the
+            first over the second, paired over places.
         pictures: Test samples with the pretrained model's answer.
         confusion: JSON-ready counts of the pretrained model, truth by rows.
     """
@@ -161,9 +162,12 @@ def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Fin
             shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
     main = next(iter(scores["pretrained"].scores))
     first, twin = scores["pretrained"].scores[main], scores["random"].scores[main]
+    gains = gain(scores["pretrained"], scores["random"])
     logger.info(
-        "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, %d test samples of %d places",
-        spec.task, main, first.value, first.low, first.high, twin.value, twin.low, twin.high, first.n, first.groups,
+        "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, difference %+.3f (%+.3f to %+.3f),"
+        " %d test samples of %d places",
+        spec.task, main, first.value, first.low, first.high, twin.value, twin.low, twin.high,
+        gains[main].value, gains[main].low, gains[main].high, first.n, first.groups,
     )  # fmt: skip
     metrics: dict[str, object] = {
         "task": spec.task.value,
@@ -172,6 +176,7 @@ def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Fin
         "train_samples": len(data.rows("train")),
         "rules": list(spec.notes),
         **{start: scores[start].to_dict() for start in STARTS},
+        "gain": flat_scores(gains),
     }
     confusion = {
         "class_names": list(spec.class_names),

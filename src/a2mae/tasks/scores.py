@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import pandas as pd
 
 from a2mae.tasks import metrics
 from a2mae.tasks.data import Task, TaskData, TaskSpec
-from a2mae.tasks.metrics import ConfusionCounts, Floats, Score
+from a2mae.tasks.metrics import ConfusionCounts, Floats, LabelCounts, Score, score_of
 
 Metric = Callable[[Floats], Floats]
 
@@ -34,7 +34,7 @@ SCORE_COLUMNS: Mapping[str, str] = {
     "task": "str",  # "classify", "segment", "detect_change"
     "data": "str",  # source of the data set
     "model": "str",  # "pretrained", "random", "pixels", "histogram"
-    "mode": "str",  # how it was judged: "finetuned", "knn", "linear_probe", "few_shot"
+    "mode": "str",  # how it was judged: "finetuned", "knn", "linear_probe", "few_shot"; "gain": above its random twin
     "metric": "str",
     "value": "float64",
     "low": "float64",  # 95 % interval
@@ -57,19 +57,44 @@ class TaskScores:
         per_class: Recall of each class (classification), F1 (several labels) or IoU (others); classes without truth are
             absent.
         confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true.
+        drawn: `(R,)` by metric: its values on the bootstrap's draws of places, the same draws for every model.
     """
 
     scores: Mapping[str, Score]
     per_class: Mapping[str, float]
     confusion: npt.NDArray[np.int64]
+    drawn: Mapping[str, Floats] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Flat and JSON-ready: `top1`, `top1_low`, `top1_high`, …; then `n`, `groups` and `per_class`."""
-        flat: dict[str, object] = {}
-        for name, score in self.scores.items():
-            flat |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
-        any_score = next(iter(self.scores.values()))
-        return {**flat, "n": any_score.n, "groups": any_score.groups, "per_class": dict(self.per_class)}
+        """`flat_scores`, and `per_class`."""
+        return {**flat_scores(self.scores), "per_class": dict(self.per_class)}
+
+
+def flat_scores(scores: Mapping[str, Score]) -> dict[str, object]:
+    """Scores of the same samples, flat and JSON-ready: `top1`, `top1_low`, `top1_high`, …; then `n` and `groups`."""
+    flat: dict[str, object] = {}
+    for name, score in scores.items():
+        flat |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+    any_score = next(iter(scores.values()))
+    return {**flat, "n": any_score.n, "groups": any_score.groups}
+
+
+def gain(found: TaskScores, twin: TaskScores) -> dict[str, Score]:
+    """How much higher a model scores than its twin on the same samples, by metric.
+
+    Both are resampled by the same draws of places, so what makes a place hard for both does not widen the interval: it
+    tells a difference that two intervals side by side cannot.
+
+    Args:
+        found: The model's scores.
+        twin: Those of what it is held against.
+    """
+    gains = {}
+    for name, score in found.scores.items():
+        other = twin.scores[name]
+        drawn = found.drawn[name] - twin.drawn[name]
+        gains[name] = score_of(score.value - other.value, drawn, score.n, score.groups, least=-1.0)
+    return gains
 
 
 def score_task(
@@ -84,17 +109,27 @@ def score_task(
         resamples: Of the bootstrap over places.
         seed: Of the bootstrap.
     """
-    spec = data.spec
+    spec, truth = data.spec, data.read_targets(rows)
     places = data.samples["place"].to_numpy()[rows]
+    counts: ConfusionCounts | LabelCounts
     if spec.multi_label:
-        return _score_labels(spec, data.read_targets(rows), prediction, places, resamples=resamples, seed=seed)
-    counts = ConfusionCounts(data.read_targets(rows), prediction, places, len(spec.class_names))
-    of_class = metrics.per_class_accuracy if spec.task is Task.CLASSIFY else metrics.per_class_iou
+        counts, known, of_class = LabelCounts(truth, prediction, places), LABEL_METRICS, metrics.label_f1
+        confusion = truth.astype(np.int64).T @ prediction.astype(np.int64)
+    else:
+        counts, known = ConfusionCounts(truth, prediction, places, len(spec.class_names)), METRICS[spec.task]
+        of_class = metrics.per_class_accuracy if spec.task is Task.CLASSIFY else metrics.per_class_iou
+        confusion = counts.matrix.astype(np.int64)
+    resampled = counts.resampled(resamples, seed)
+    drawn = {name: metric(resampled) for name, metric in known.items()}
     per_class = dict(zip(spec.class_names, of_class(counts.matrix).tolist(), strict=True))
     return TaskScores(
-        scores={name: counts.score(metric, resamples, seed) for name, metric in METRICS[spec.task].items()},
+        scores={
+            name: score_of(float(metric(counts.matrix)), drawn[name], counts.n, counts.groups)
+            for name, metric in known.items()
+        },
         per_class={name: value for name, value in per_class.items() if np.isfinite(value)},
-        confusion=counts.matrix.astype(np.int64),
+        confusion=confusion,
+        drawn=drawn,
     )
 
 
@@ -102,28 +137,10 @@ def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDAr
     """The task's main metric of predictions of some rows, without an interval: to choose by on validation."""
     spec, truth = data.spec, data.read_targets(rows)
     if spec.multi_label:
-        return float(metrics.micro_f1(metrics.LabelCounts(truth, prediction, rows.tolist()).matrix))
+        return float(metrics.micro_f1(LabelCounts(truth, prediction, rows.tolist()).matrix))
     counts = ConfusionCounts(truth, prediction, [0] * len(rows), len(spec.class_names))
     found = float(next(iter(METRICS[spec.task].values()))(counts.matrix))
     return found if np.isfinite(found) else 0.0  # F1 of change that nobody saw
-
-
-def _score_labels(
-    spec: TaskSpec,
-    truth: npt.NDArray[np.uint8],
-    prediction: npt.NDArray[np.uint8],
-    places: npt.NDArray[np.object_],
-    *,
-    resamples: int,
-    seed: int,
-) -> TaskScores:
-    counts = metrics.LabelCounts(truth, prediction, places)
-    per_label = dict(zip(spec.class_names, metrics.label_f1(counts.matrix).tolist(), strict=True))
-    return TaskScores(
-        scores={name: counts.score(metric, resamples, seed) for name, metric in LABEL_METRICS.items()},
-        per_class={name: value for name, value in per_label.items() if np.isfinite(value)},
-        confusion=truth.astype(np.int64).T @ prediction.astype(np.int64),
-    )
 
 
 def score_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
@@ -137,13 +154,13 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
     """Rows of the score table from a task's metrics JSON (see `a2mae.pipelines.task_template`).
 
     Args:
-        task_metrics: `{"task": …, "data": …, "gsd_m": …, "pretrained": {...}, "random": {...}}`.
+        task_metrics: `{"task": …, "data": …, "gsd_m": …, "pretrained": {...}, "random": {...}, "gain": {...}}`.
         seed: Of the runs.
     """
     described = {key: task_metrics[key] for key in ("task", "data", "gsd_m")}
     rows = []
-    for model in ("pretrained", "random"):
-        found = task_metrics[model]
+    for model, mode in (("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")):
+        found = task_metrics["gain" if mode == "gain" else model]
         known = METRICS[Task(str(described["task"]))]
         for metric in known if set(known) <= set(found) else LABEL_METRICS:
             rows.append(
@@ -151,7 +168,7 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
                     **described,
                     "native_gsd_m": described["gsd_m"],
                     "model": model,
-                    "mode": "finetuned",
+                    "mode": mode,
                     "metric": metric,
                     "value": found[metric],
                     "low": found[f"{metric}_low"],

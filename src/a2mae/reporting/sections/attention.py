@@ -82,7 +82,7 @@ def _scored(inputs: ReportInputs) -> Iterator[Way]:
                 item.task,
                 f"{title_of(item.task)} scores lower with pretraining",
                 f"{item.pretrained[0]:.3f} against {item.random[0]:.3f} of a random start"
-                f" ({'intervals apart' if item.clear else 'intervals overlap: chance may explain it'}).",
+                f" (difference {item.interval}{'' if item.clear else ': chance may explain it'}).",
             )
     places = inputs.scores["groups"].min()
     if places < FEW_PLACES:

@@ -109,5 +109,5 @@ def _verdict(inputs: ReportInputs) -> str:
 
 
 def _with_clear(clear: list[bool]) -> str:
-    """How many, and on how many of them the intervals are apart."""
-    return f"{len(clear)} ({sum(clear)} with 95 % intervals apart)" if clear else "none"
+    """How many, and on how many of them the interval of the difference leaves out 0."""
+    return f"{len(clear)} ({sum(clear)} beyond what chance allows)" if clear else "none"
