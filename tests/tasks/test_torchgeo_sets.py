@@ -18,7 +18,8 @@ from a2mae.tasks.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.run import prepare
 from a2mae.tasks.scores import score_task
-from a2mae.tasks.torchgeo_sets import DATA_SETS, torchgeo_data
+from a2mae.tasks.torchgeo_known import DATA_SETS
+from a2mae.tasks.torchgeo_sets import torchgeo_data
 
 RNG = np.random.default_rng(0)
 
@@ -200,6 +201,84 @@ def test_bigearthnet_has_several_labels_and_is_learnt(bigearthnet, tmp_path):
     assert scores.scores["macro_f1"].low <= scores.scores["macro_f1"].value <= scores.scores["macro_f1"].high
     assert set(scores.per_class) >= {"Pastures", "Coniferous forest"} & set(data.spec.class_names)
     assert scores.confusion.shape == (19, 19)
+
+
+def stated(task, dataset, root, **data):
+    """The parameter group of a data set that has no mapping here."""
+    return TaskParameters.model_validate(
+        {"task": task, "bands": ["red", "green", "blue"], "data": {"dataset": dataset, "folder": str(root), **data}}
+    )
+
+
+@pytest.fixture
+def deepglobe(tmp_path):
+    """Land cover as colours: water on the left, what nobody knows on the right."""
+    root = tmp_path / "deepglobe"
+    for folder, count in (("training_data", 12), ("test_data", 2)):
+        for number in range(count):
+            picture(root / "data" / folder / "images" / f"{number}_sat.jpg")
+            mask = np.zeros((32, 32, 3), np.uint8)
+            mask[:, :16] = (0, 0, 255)
+            (root / "data" / folder / "masks").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(root / "data" / folder / "masks" / f"{number}_mask.png")
+    return root
+
+
+def test_a_set_without_mapping_is_read_as_stated(deepglobe, tmp_path):
+    words = {"splits": {"train": "train", "test": "test"}, "unlabelled": [6]}
+    options = stated("segment", "DeepGlobeLandCover", deepglobe, format="rgb_bytes", gsd_m=0.5, torchgeo=words)
+    write_source(tmp_path / "data", prepare(options, None, tmp_path))
+    data = TaskData(tmp_path / "data")
+    assert data.spec.class_names[4] == "Water"  # torchgeo's own names
+    assert (data.spec.gsd_m, data.spec.source, len(data.rows("test"))) == (0.5, "DeepGlobeLandCover", 2)
+    assert len(data.rows("val")) > 0 and len(data.rows("train")) + len(data.rows("val")) == 12
+    for target in data.read_targets(np.arange(14)):
+        assert (target[:, :16] == 4).all() and (target[:, 16:] == IGNORE).all()
+    assert any("as stated in the parameters" in note for note in data.spec.notes)
+
+
+def test_a_set_without_splits_is_split_by_name(tmp_path):
+    for label in ("beach", "forest"):
+        for number in range(40):
+            picture(tmp_path / "PatternNet" / "images" / label / f"{label}{number:03d}.jpg")
+    options = stated("classify", "PatternNet", tmp_path, torchgeo={"first_class": 0})
+    write_source(tmp_path / "data", prepare(options, None, tmp_path))
+    data = TaskData(tmp_path / "data")
+    assert data.spec.class_names == ("beach", "forest")
+    names, labels = data.samples["sample_id"], data.read_targets(np.arange(80))
+    assert [("forest" in name) for name in names] == (labels == 1).tolist()
+    assert {split: len(data.rows(split)) > 0 for split in ("train", "val", "test")} == dict.fromkeys(
+        ("train", "val", "test"), True
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "data", "message"),
+    [
+        ("NAIP", {}, "torchgeo has no data set of samples named 'NAIP'; it is a mosaic"),
+        ("os", {}, "torchgeo has no data set of samples named 'os'"),
+        ("PatternNet", {"torchgeo": {"arguments": {"bands": "s2"}}}, "PatternNet takes no bands; it takes nothing"),
+        ("DeepGlobeLandCover", {"torchgeo": {"arguments": {"bands": "all"}}}, "takes no bands; it takes split"),
+        ("DeepGlobeLandCover", {"torchgeo": {"first_class": 1}}, "labels -1 are outside the 7 values 0 to 6"),
+        ("DeepGlobeLandCover", {"class_names": ["urban", "field"]}, "labels 4, 6 are outside the 2 values"),
+        ("DeepGlobeLandCover", {"format": "eurosat_ms"}, "3 bands, but the stated format has 13"),
+    ],
+)
+def test_what_is_stated_wrongly_is_told(deepglobe, tmp_path, dataset, data, message):
+    data = {"torchgeo": {}, **data}
+    if data["torchgeo"].get("first_class"):
+        for path in (deepglobe / "data" / "training_data" / "masks").iterdir():
+            Image.fromarray(np.full((32, 32, 3), (0, 255, 255), np.uint8)).save(path)  # the first class, 0
+    options = stated("segment", dataset, deepglobe, **data)
+    with pytest.raises(TaskDataError, match=message):
+        write_source(tmp_path / "data", prepare(options, None, tmp_path))
+
+
+def test_parameters_of_a_stated_set_are_checked():
+    with pytest.raises(ValueError, match="splits must lead to train and test, found train"):
+        stated("segment", "X", "x", torchgeo={"splits": {"train": "train"}})
+    with pytest.raises(ValueError, match="decided elsewhere: download, root"):
+        stated("segment", "X", "x", torchgeo={"arguments": {"root": "/", "download": True}})
 
 
 def test_what_is_not_there_not_known_or_for_another_task(tmp_path):

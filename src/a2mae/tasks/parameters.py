@@ -37,6 +37,30 @@ class SimulatedDataParameters(Parameters):
     max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
 
 
+class TorchgeoParameters(Parameters):
+    """How a data set of torchgeo that is not known by name becomes task data; its units are those of `data.format`."""
+
+    splits: dict[str, Literal["train", "val", "test"]] = Field(
+        {},
+        description="torchgeo's split -> ours; empty: its class takes none, scenes are split by a hash of their names",
+    )
+    arguments: dict[str, str | int | float | bool | tuple[str, ...]] = Field(
+        {}, description="further ones of its class, as its bands"
+    )
+    first_class: int = Field(0, description="the label that stands for the first class")
+    unlabelled: tuple[int, ...] = Field((), description="labels that stand for no class: never trained on nor scored")
+    multi_label: bool = Field(False, description="classification: labels are 0 or 1 for every class")
+
+    @model_validator(mode="after")
+    def _train_and_test(self) -> TorchgeoParameters:
+        if self.splits and not {"train", "test"} <= set(self.splits.values()):
+            raise ValueError(f"splits must lead to train and test, found {', '.join(self.splits.values())}")
+        reserved = {"root", "split", "download", "transforms"} & self.arguments.keys()
+        if reserved:
+            raise ValueError(f"arguments must leave out what is decided elsewhere: {', '.join(sorted(reserved))}")
+        return self
+
+
 class DataParameters(Parameters):
     """Where a task's data comes from."""
 
@@ -46,6 +70,10 @@ class DataParameters(Parameters):
     )
     dataset: str | None = Field(None, description="a benchmark by torchgeo's class name, which lies in `folder`")
     format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
+    torchgeo: TorchgeoParameters | None = Field(
+        None,
+        description="how to read a data set of torchgeo that has no mapping here; its numbers are as `format` says",
+    )
     file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: all of the format's")
     gsd_m: float | None = Field(None, gt=0, description="metres per pixel; null: the format's")
     scale: float | None = Field(None, gt=0, description="physical units per count of the files; null: the format's")

@@ -19,11 +19,11 @@ from a2mae.tasks.checkpoint import (
 from a2mae.tasks.data import Task, TaskData, TaskDataError
 from a2mae.tasks.data_writer import TaskDataSource
 from a2mae.tasks.finetune import Progress, finetune, predict
-from a2mae.tasks.folders import ClassFolder, layout_named
+from a2mae.tasks.folders import ClassFolder, FolderFormat, layout_named
 from a2mae.tasks.inputs import TaskInputs
 from a2mae.tasks.label_tables import LABELS_FILE, label_table
 from a2mae.tasks.model import HeadConfig, TaskModel
-from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+from a2mae.tasks.parameters import DataParameters, FinetuneParameters, TaskParameters
 from a2mae.tasks.pictures import PictureArrays, pictures
 from a2mae.tasks.scene_folders import FolderLabels, mask_folder, pair_folder
 from a2mae.tasks.scores import TaskScores, flat_scores, gain, main_score, score_task
@@ -59,12 +59,12 @@ def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDa
     if found.dataset is not None:
         if found.folder is None:
             raise TaskDataError(f"{task}.data.dataset {found.dataset!r}: set {task}.data.folder to where it lies")
-        return torchgeo_data(found.dataset, Path(found.folder), task, chip_px=found.chip_px)
+        return torchgeo_data(
+            found.dataset, Path(found.folder), task,
+            chip_px=found.chip_px, stated=found.torchgeo, layout=_layout(found), class_names=found.class_names,
+        )  # fmt: skip
     if found.folder is not None:
-        folder = Path(found.folder)
-        layout = layout_named(
-            found.format, gsd_m=found.gsd_m, bands=found.file_bands, scale=found.scale, offset=found.offset
-        )
+        folder, layout = Path(found.folder), _layout(found)
         if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
             return label_table(folder, layout, found.class_names, chip_px=found.chip_px)
         if task is Task.CLASSIFY:
@@ -79,6 +79,11 @@ def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDa
     splits = [cut.split for cut in source.cuts]
     logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))
     return source
+
+
+def _layout(data: DataParameters) -> FolderFormat:
+    """What the files hold, as stated."""
+    return layout_named(data.format, gsd_m=data.gsd_m, bands=data.file_bands, scale=data.scale, offset=data.offset)
 
 
 def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, start: str) -> FinetuneRun:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from a2mae.files import file_digest
 from a2mae.models.checkpoint import load_encoder
 from a2mae.sensors import Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.scenes import Scene, scenes_from_table
@@ -223,7 +224,7 @@ def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:
 
 
 def _digest(directory: Path) -> str:
-    return hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    return file_digest(directory / "model.safetensors")
 
 
 def _state_digest(finetuned: Finetuned) -> str:
