@@ -17,13 +17,13 @@ import torch
 
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
-from a2mae.tasks.checkpoint import plan_for_model, random_twin
-from a2mae.tasks.data import TaskData
-from a2mae.tasks.evaluate import standardised
-from a2mae.tasks.features import POOLS, pooled
-from a2mae.tasks.inputs import TaskInputs
-from a2mae.tasks.knn import knn_predict
-from a2mae.tasks.probe import linear_probe
+from a2mae.tasks.judging.features import POOLS, pooled
+from a2mae.tasks.judging.frozen import standardised
+from a2mae.tasks.judging.knn import knn_predict
+from a2mae.tasks.judging.probe import linear_probe
+from a2mae.tasks.learning.checkpoint import plan_for_model, random_twin
+from a2mae.tasks.samples.inputs import TaskInputs
+from a2mae.tasks.samples.task_data import TaskData
 
 Key = tuple[int, str]
 

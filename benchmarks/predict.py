@@ -25,13 +25,13 @@ from affine import Affine
 
 from a2mae.models.registry import create_model
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.checkpoint import Finetuned
-from a2mae.tasks.data import Task, TaskSpec
-from a2mae.tasks.embed import Windows, embed_raster, write_block_vectors
-from a2mae.tasks.inputs import plan_bands
-from a2mae.tasks.maps import map_raster
-from a2mae.tasks.model import HeadConfig, TaskModel
-from a2mae.tasks.rasters import raster_from_file
+from a2mae.tasks.learning.checkpoint import Finetuned
+from a2mae.tasks.learning.model import HeadConfig, TaskModel
+from a2mae.tasks.maps.class_map import map_raster
+from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
+from a2mae.tasks.maps.rasters import raster_from_file
+from a2mae.tasks.samples.inputs import plan_bands
+from a2mae.tasks.samples.task_data import Task, TaskSpec
 
 SENSOR = BUILTIN_SENSORS["sentinel-2-l2a"]
 BANDS = ("red", "green", "blue")

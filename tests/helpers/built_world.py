@@ -20,7 +20,7 @@ from a2mae.stssd.rasters import RasterReader
 from a2mae.stssd.scenes import scenes_from_table
 from a2mae.stssd.store import ImageSetStore
 from a2mae.stssd.store_writer import SensorPlan, StoreWriter
-from a2mae.tasks.simulated import Tables
+from a2mae.tasks.samples.simulated import Tables
 
 
 def build_world(folder, out, *, sensors=("sentinel-2-l2a",), move=True, splits=("train", "test")):

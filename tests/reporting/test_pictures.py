@@ -12,7 +12,7 @@ from PIL import Image
 
 from a2mae.reporting import pictures
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.palette import class_colour
+from a2mae.tasks.maps.palette import class_colour
 
 
 def decoded(uri: str) -> np.ndarray:

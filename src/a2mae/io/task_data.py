@@ -10,10 +10,10 @@ from kedro_datasets._typing import ImagePreview, JSONPreview
 from a2mae.io.path_dataset import PathDataset
 
 if TYPE_CHECKING:
-    from a2mae.tasks.checkpoint import Finetuned, FinetuneRun
-    from a2mae.tasks.data import TaskData
-    from a2mae.tasks.data_writer import TaskDataSource
-    from a2mae.tasks.pictures import PictureArrays
+    from a2mae.tasks.learning.checkpoint import Finetuned, FinetuneRun
+    from a2mae.tasks.samples.task_data import TaskData
+    from a2mae.tasks.samples.writer import TaskDataSource
+    from a2mae.tasks.scoring.pictures import PictureArrays
 
 
 class TaskDataDataset(PathDataset["TaskDataSource", "TaskData"]):
@@ -21,13 +21,13 @@ class TaskDataDataset(PathDataset["TaskDataSource", "TaskData"]):
 
     def load(self) -> TaskData:
         """Open it."""
-        from a2mae.tasks.data import TaskData  # noqa: PLC0415 (the registry stays light)
+        from a2mae.tasks.samples.task_data import TaskData  # noqa: PLC0415 (the registry stays light)
 
         return TaskData(self._filepath)
 
     def save(self, data: TaskDataSource) -> None:
         """Write every sample; the old data is replaced when the new is whole."""
-        from a2mae.tasks.data_writer import write_source  # noqa: PLC0415
+        from a2mae.tasks.samples.writer import write_source  # noqa: PLC0415
 
         write_source(self._filepath, data)
 
@@ -44,13 +44,13 @@ class TaskModelDataset(PathDataset["FinetuneRun", "Finetuned"]):
 
     def load(self) -> Finetuned:
         """Read the model back, in evaluation mode."""
-        from a2mae.tasks.checkpoint import load_task_model  # noqa: PLC0415
+        from a2mae.tasks.learning.checkpoint import load_task_model  # noqa: PLC0415
 
         return load_task_model(self._filepath)
 
     def save(self, data: FinetuneRun) -> None:
         """Write weights, configuration and the loss curve."""
-        from a2mae.tasks.checkpoint import save_task_model  # noqa: PLC0415
+        from a2mae.tasks.learning.checkpoint import save_task_model  # noqa: PLC0415
 
         save_task_model(self._filepath, data)
 

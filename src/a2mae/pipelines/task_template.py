@@ -90,8 +90,8 @@ def prepare_data(
     import pandas as pd
 
     from a2mae.stssd.store import ImageSetStore
-    from a2mae.tasks.run import prepare
-    from a2mae.tasks.simulated import Tables
+    from a2mae.tasks.samples.simulated import Tables
+    from a2mae.tasks.samples.sources import prepare
 
     tables = Tables(
         cast(ImageSetStore, image_sets),
@@ -113,8 +113,8 @@ def finetune(options: TaskParameters, data: object, pretrained_model: Path) -> o
     Returns:
         The finetuned model with its record.
     """
-    from a2mae.tasks.data import TaskData
-    from a2mae.tasks.run import finetune_start
+    from a2mae.tasks.learning.starts import finetune_start
+    from a2mae.tasks.samples.task_data import TaskData
 
     return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained")
 
@@ -130,8 +130,8 @@ def finetune_random(options: TaskParameters, data: object, pretrained_model: Pat
     Returns:
         The trained model with its record.
     """
-    from a2mae.tasks.data import TaskData
-    from a2mae.tasks.run import finetune_start
+    from a2mae.tasks.learning.starts import finetune_start
+    from a2mae.tasks.samples.task_data import TaskData
 
     return finetune_start(options, cast(TaskData, data), pretrained_model, "random")
 
@@ -150,10 +150,10 @@ def score(
     Returns:
         Metrics, pictures and confusion counts.
     """
-    from a2mae.tasks.checkpoint import Finetuned
-    from a2mae.tasks.data import TaskData
-    from a2mae.tasks.run import score_both
-    from a2mae.tasks.tracking import track
+    from a2mae.tasks.judging.tracking import track
+    from a2mae.tasks.judging.twins import score_both
+    from a2mae.tasks.learning.checkpoint import Finetuned
+    from a2mae.tasks.samples.task_data import TaskData
 
     models = {"pretrained": cast(Finetuned, model), "random": cast(Finetuned, random_model)}
     result = score_both(options, cast(TaskData, data), models)
@@ -175,7 +175,7 @@ def draw_map(options: TaskParameters, *, model: object, scenes: object, sensors:
     """
     import pandas as pd
 
-    from a2mae.tasks.checkpoint import Finetuned
-    from a2mae.tasks.survey import MapSource
+    from a2mae.tasks.learning.checkpoint import Finetuned
+    from a2mae.tasks.maps.survey import MapSource
 
     return MapSource(options.map, options.device, cast(Finetuned, model), cast(pd.DataFrame, scenes), sensors)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from a2mae.sensors import Sensor
-from a2mae.tasks.palette import class_colour
+from a2mae.tasks.maps.palette import class_colour
 
 BytesImage = NDArray[np.uint8]
 

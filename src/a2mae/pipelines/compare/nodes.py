@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from a2mae.pipelines.pretrain.parameters import PretrainParameters
-from a2mae.tasks.compare_parameters import CompareParameters
+from a2mae.tasks.comparing.parameters import CompareParameters
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 
 if TYPE_CHECKING:
     from a2mae.pipelines.compare.trainer import Source
     from a2mae.stssd.store import ImageSetStore
-    from a2mae.tasks.comparison import Comparison, Judge
-    from a2mae.tasks.data import TaskData
+    from a2mae.tasks.comparing.comparison import Comparison
+    from a2mae.tasks.judging.judges import Judge
+    from a2mae.tasks.samples.task_data import TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def compare(
     """
     from a2mae.pipelines.compare.trainer import Source
     from a2mae.pipelines.pretrain.nodes import bands_by_sensor, build_run_index
-    from a2mae.tasks.comparison_judges import FinetuneJudge, FrozenJudge
+    from a2mae.tasks.judging.judges import FinetuneJudge, FrozenJudge
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(images, pruned_sets, bands_by_sensor(store))
@@ -102,7 +103,7 @@ def compare_on_folder(
     Returns:
         The score table and what it rests on.
     """
-    from a2mae.tasks.data import TaskDataError
+    from a2mae.tasks.samples.task_data import TaskDataError
 
     if options.folder is None or not options.folder_contenders:
         raise TaskDataError("compare_folder needs compare.folder and compare.folder_contenders, see conf/eurosat")
@@ -127,11 +128,11 @@ def _run(
     from a2mae.files import write_bytes
     from a2mae.pipelines.compare.trainer import Source, Trainer
     from a2mae.reporting.scale_curves import draw_scale_curves
-    from a2mae.tasks.comparison import Budget, Contender, run_comparison
-    from a2mae.tasks.comparison_judges import FinetuneJudge, FrozenJudge
-    from a2mae.tasks.comparison_table import comparison_markdown, write_between_marks
-    from a2mae.tasks.image_store import image_sets_of
-    from a2mae.tasks.units import Units
+    from a2mae.tasks.comparing.comparison import Budget, run_comparison
+    from a2mae.tasks.comparing.table import comparison_markdown, write_between_marks
+    from a2mae.tasks.judging.judges import Contender, FinetuneJudge, FrozenJudge
+    from a2mae.tasks.judging.units import Units
+    from a2mae.tasks.samples.image_store import image_sets_of
 
     options = groups.options
     budget = Budget(folder / "budget.json", options.budget_h)
@@ -173,9 +174,9 @@ def _run(
 
 def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     """The folder's samples as task data, written once."""
-    from a2mae.tasks.data import TaskData
-    from a2mae.tasks.data_writer import write_source
-    from a2mae.tasks.folders import ClassFolder, layout_named
+    from a2mae.tasks.samples.folders import ClassFolder, layout_named
+    from a2mae.tasks.samples.task_data import TaskData
+    from a2mae.tasks.samples.writer import write_source
 
     source = ClassFolder(Path(str(options.folder)), layout_named(options.format), max_files=options.folder_samples)
     path = folder / "data" / f"{source.spec.source}-{len(source)}"
@@ -185,7 +186,7 @@ def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
 
 
 def _summary(found: Comparison, steps: int, options: CompareParameters) -> dict[str, Any]:
-    from a2mae.tasks.judge import summarise
+    from a2mae.tasks.judging.evaluation import summarise
 
     scores: Mapping[str, object] = summarise(found.table) if len(found.table) else {}
     return {

@@ -25,6 +25,6 @@ def embed(options: EmbedParameters, pretrained_model: Path, scenes: object, sens
     """
     import pandas as pd
 
-    from a2mae.tasks.survey import EmbeddingSource
+    from a2mae.tasks.maps.survey import EmbeddingSource
 
     return EmbeddingSource(options, pretrained_model, cast(pd.DataFrame, scenes), sensors)

@@ -31,9 +31,9 @@ def evaluate(
         The score table and its summary.
     """
     from a2mae.code_deps import code_digest
-    from a2mae.tasks.data import TaskData
-    from a2mae.tasks.judge import evaluate_all
-    from a2mae.tasks.units import Units
+    from a2mae.tasks.judging.evaluation import evaluate_all
+    from a2mae.tasks.judging.units import Units
+    from a2mae.tasks.samples.task_data import TaskData
 
     kept = Units(run, code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[3]))
     found = evaluate_all(options, pretrained_model, cast(TaskData, data), list(task_metrics.values()), kept)

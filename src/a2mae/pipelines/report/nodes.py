@@ -119,7 +119,7 @@ def _scores(outputs: Mapping[str, Any]) -> pd.DataFrame | None:
     found = [outputs[f"{task}_metrics"] for task in TASKS if f"{task}_metrics" in outputs]
     if "scores" in outputs or not found:
         return outputs.get("scores")
-    from a2mae.tasks.scores import finetuned_rows, score_table
+    from a2mae.tasks.scoring.scores import finetuned_rows, score_table
 
     return score_table([row for metrics in found for row in finetuned_rows(metrics, seed=0)])
 

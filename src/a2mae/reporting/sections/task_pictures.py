@@ -9,7 +9,7 @@ from a2mae.reporting import text
 from a2mae.reporting.blocks import Gallery, Picture, Section, Strip, Swatch
 from a2mae.reporting.inputs import ReportInputs, TaskInputs
 from a2mae.reporting.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
-from a2mae.tasks.palette import class_colour
+from a2mae.tasks.maps.palette import class_colour
 
 IGNORE = 255
 """Label of pixels that are in neither truth nor score."""

@@ -1,0 +1,153 @@
+"""The evaluation as a whole: which encoders on which data, and the table and summary of all scores."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from a2mae.files import file_digest
+from a2mae.lineage.digests import digest_of
+from a2mae.models.checkpoint import load_encoder
+from a2mae.tasks.device import choose_device
+from a2mae.tasks.judging.features import EncoderFeatures
+from a2mae.tasks.judging.foreign import ForeignFeatures, stated_normalisation
+from a2mae.tasks.judging.frozen import Candidate, evaluate_frozen
+from a2mae.tasks.judging.judges import Contender, FrozenJudge
+from a2mae.tasks.judging.units import Row, Units
+from a2mae.tasks.learning.checkpoint import plan_for_model
+from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
+from a2mae.tasks.samples.folders import ClassFolder, layout_named
+from a2mae.tasks.samples.inputs import InputPlan, TaskInputs, plan_inputs
+from a2mae.tasks.samples.task_data import TaskData
+from a2mae.tasks.samples.writer import write_source
+from a2mae.tasks.scoring.scores import finetuned_rows, score_table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores.
+
+    Attributes:
+        table: One tidy table.
+        summary: The main figures, for DVC and for people.
+    """
+
+    table: pd.DataFrame
+    summary: dict[str, object]
+
+
+def evaluate_all(
+    options: EvaluateParameters,
+    pretrained: Path,
+    prepared: TaskData,
+    task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
+    kept: Units,
+) -> Evaluation:
+    """Judge frozen encoders, and join the finetuned tasks' scores.
+
+    Args:
+        options: Protocols, encoders, data.
+        pretrained: Model directory.
+        prepared: The classification data of this run.
+        task_metrics: Of the finetuned tasks.
+        kept: Judgements made before, and room for more: a stopped evaluation goes on.
+    """
+    rows: list[Row] = [row for found in task_metrics for row in finetuned_rows(found, seed=options.seed)]
+    rows += _frozen(options, pretrained, prepared, kept)
+    if options.folder is not None:
+        # Beside the project's data: the folder's samples are read once into a data set of their own.
+        with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
+            source = ClassFolder(Path(options.folder), layout_named(options.format), max_files=options.folder_samples)
+            write_source(Path(scratch) / "data", source)
+            rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"), kept)
+    table = score_table(rows)
+    return Evaluation(table, summarise(table))
+
+
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Units) -> list[Row]:
+    """Every encoder and baseline on one data set; what was judged before is read."""
+    judge = FrozenJudge(data, options)
+    model = _model_digest(pretrained)
+    rows: list[Row] = []
+    for name in options.encoders:
+        contender = Contender(name, "trained" if name == "pretrained" else name, options.seed, model)
+        decided = [judge.settings, name, options.seed, model]
+        rows += kept.rows(f"{name} on {data.spec.source}", decided, partial(judge.score, contender, pretrained))
+    for entry in options.others:
+        decided = [judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry)]
+        rows += kept.rows(f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options))
+    return rows
+
+
+def _model_digest(directory: Path) -> str:
+    """Of what decides a model directory's features: its weights, and the inputs that it was taught."""
+    return digest_of([file_digest(directory / name) for name in ("config.json", "model.safetensors")])
+
+
+def _other_digest(entry: OtherEncoderParameters) -> str:
+    if entry.kind == "directory":
+        return _model_digest(Path(entry.model))
+    weights = Path(str(entry.weights))
+    return file_digest(weights) if weights.is_file() else ""  # absent: reading it says so
+
+
+def _other_rows(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> list[Row]:
+    candidate, plan = _other(entry, data, options)
+    return evaluate_frozen(candidate, TaskInputs(data, plan), options, choose_device(options.device))
+
+
+def _other(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> tuple[Candidate, InputPlan]:
+    """An encoder from elsewhere with the inputs that it was taught."""
+    device = choose_device(options.device)
+    if entry.kind == "timm":
+        network = ForeignFeatures(entry, len(options.bands)).to(device)
+        taught = stated_normalisation(entry, data, options.bands)
+        return Candidate(entry.name, network, network.patch), plan_inputs(
+            data, options.bands, taught, bands_per_view=None
+        )
+    directory = Path(entry.model)
+    encoder = load_encoder(directory)
+    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location)
+    features = EncoderFeatures(
+        encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
+    )
+    return Candidate(entry.name, features, encoder.patch_size), plan
+
+
+def summarise(table: pd.DataFrame) -> dict[str, object]:
+    """Main figures per task and data set, as nested numbers: `{task: {data: {mode: {metric: {model: value}}}}}`.
+
+    Few-shot scores are means over their draws; kNN is given at the native GSD and as the mean over scales.
+    """
+    summary: dict[str, dict[str, object]] = {}
+    for (task, data), part in table.groupby(["task", "data"], sort=True):
+        modes: dict[str, object] = {}
+        for mode, rows in part.groupby("mode", sort=True):
+            if mode == "knn":
+                native = rows[np.isclose(rows["gsd_m"], rows["native_gsd_m"])]
+                one = native[native["metric"] == native["metric"].iloc[0]]
+                modes["knn_native"] = {str(r.model): round(float(r.value), 6) for r in one.itertuples()}
+                modes["knn_mean_over_scales"] = _means(rows)
+            else:
+                modes[str(mode)] = _means(rows)
+        summary.setdefault(str(task), {})[str(data)] = modes
+    return dict(summary)
+
+
+def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    means = rows.groupby(["metric", "model"], sort=True)["value"].mean()
+    nested: dict[str, dict[str, float]] = {}
+    for keys, value in means.to_dict().items():
+        metric, model = cast("tuple[str, str]", keys)
+        nested.setdefault(metric, {})[model] = round(float(value), 6)
+    return nested

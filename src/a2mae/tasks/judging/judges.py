@@ -1,0 +1,152 @@
+"""How encoders are judged: frozen by kNN and probe, finetuned on a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from a2mae.models.checkpoint import load_encoder
+from a2mae.tasks.device import choose_device
+from a2mae.tasks.judging.features import EncoderFeatures, histogram_features, pixel_features
+from a2mae.tasks.judging.frozen import Candidate, evaluate_frozen
+from a2mae.tasks.judging.units import Row
+from a2mae.tasks.learning.checkpoint import plan_for_model, random_twin
+from a2mae.tasks.learning.finetune import predict
+from a2mae.tasks.learning.starts import finetune_start
+from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from a2mae.tasks.samples.inputs import TaskInputs
+from a2mae.tasks.samples.task_data import TaskData
+from a2mae.tasks.scoring.scores import score_row, score_task
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One encoder under comparison.
+
+    Attributes:
+        name: Of the score table.
+        kind: `trained`, `random` (the architecture of the first trained one, fresh weights), `pixels` or `histogram`.
+        seed: Of the pretraining.
+        settings: JSON of what decides its weights.
+    """
+
+    name: str
+    kind: str
+    seed: int
+    settings: str = ""
+
+
+class Judge(Protocol):
+    """One way to score contenders."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+
+    @property
+    def settings(self) -> str:
+        """JSON of what decides its scores: data and protocol."""
+
+    def judges(self, contender: Contender) -> bool:
+        """Whether it can score the contender: a baseline has no encoder to finetune."""
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Rows of the score table.
+
+        Args:
+            contender: Who is judged.
+            model: Its model directory; for one without training, a directory with the architecture.
+        """
+
+
+@dataclass(frozen=True)
+class FrozenJudge:
+    """kNN over relative GSDs in both readings, linear probe.
+
+    Attributes:
+        data: Classification data.
+        options: Protocols.
+    """
+
+    data: TaskData
+    options: EvaluateParameters
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"frozen on {self.data.spec.source}"
+
+    @property
+    def settings(self) -> str:
+        """What decides the scores."""
+        elsewhere = {"device", "folder", "format", "folder_samples", "encoders", "others"}  # no part of one judgement
+        protocol = self.options.model_dump(mode="json", exclude=elsewhere)
+        return json.dumps(["frozen", self.data.digest, protocol], sort_keys=True)
+
+    def judges(self, contender: Contender) -> bool:
+        """Every contender."""
+        return True
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Rows of the score table."""
+        options = self.options.model_copy(update={"seed": contender.seed})
+        device = choose_device(options.device)
+        encoder = load_encoder(model)
+        if contender.kind == "random":
+            encoder = random_twin(encoder, contender.seed)
+        plan = plan_for_model(self.data, options.bands, model, encoder, location=options.location)
+        candidate = {
+            "pixels": Candidate(contender.name, pixel_features),
+            "histogram": Candidate(contender.name, histogram_features),
+        }.get(contender.kind)
+        if candidate is None:
+            features = EncoderFeatures(
+                encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
+            )
+            candidate = Candidate(contender.name, features, encoder.patch_size)
+        return evaluate_frozen(candidate, TaskInputs(self.data, plan), options, device)
+
+
+@dataclass(frozen=True)
+class FinetuneJudge:
+    """The whole model trained on a task by its recipe, scored on the test split.
+
+    Attributes:
+        data: Of the task.
+        options: Head and recipe.
+    """
+
+    data: TaskData
+    options: TaskParameters
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"{self.options.task} on {self.data.spec.source}"
+
+    @property
+    def settings(self) -> str:
+        """What decides the scores."""
+        recipe = self.options.model_dump(mode="json", exclude={"device", "data", "map", "pictures"})
+        return json.dumps(["finetune", self.data.digest, recipe], sort_keys=True)
+
+    def judges(self, contender: Contender) -> bool:
+        """Whoever has an encoder."""
+        return contender.kind in ("trained", "random")
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Rows of the score table."""
+        options = self.options.model_copy(update={"seed": contender.seed})
+        start = "random" if contender.kind == "random" else "pretrained"
+        found = finetune_start(options, self.data, model, start).finetuned
+        rows = self.data.rows("test")
+        inputs = TaskInputs(self.data, found.plan)
+        prediction = predict(found.model, inputs, rows, batch_size=64, device=choose_device(options.device))
+        scores = score_task(self.data, rows, prediction, resamples=options.bootstrap, seed=contender.seed)
+        return [
+            score_row(self.data.spec, contender.name, "finetuned", metric, score, seed=contender.seed)
+            for metric, score in scores.scores.items()
+        ]

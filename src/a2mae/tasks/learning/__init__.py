@@ -1,0 +1,1 @@
+"""Task models: encoder and head, finetuned from either start."""

@@ -1,0 +1,131 @@
+"""Finetuned models on disk: a model directory whose encoder `a2mae.load_encoder` reads, with the head beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from a2mae.models.checkpoint import CheckpointError, load_encoder, load_strictly, read_config, read_safetensors
+from a2mae.models.checkpoint import save_weights as save_module
+from a2mae.models.encoder import Encoder
+from a2mae.tasks.files import write_json
+from a2mae.tasks.learning.finetune import Progress
+from a2mae.tasks.learning.model import TaskModel, head_config_from_dict
+from a2mae.tasks.samples.inputs import InputPlan, Normalisation, input_plan_from_dict, plan_inputs
+from a2mae.tasks.samples.task_data import TaskData, TaskSpec, task_spec_from_dict
+
+
+def encoder_normalisation(directory: Path) -> Normalisation:
+    """`{sensor: {band: [mean, std]}}` that an encoder was pretrained with.
+
+    Raises:
+        CheckpointError: If the model directory does not say.
+    """
+    found = read_config(directory).get("normalization")
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{directory}/config.json has no 'normalization': {{sensor: {{band: [mean, std]}}}}")
+    return cast(Normalisation, found)
+
+
+def bands_per_view(encoder: Encoder) -> int | None:
+    """How many bands an encoder takes at once; None for any number."""
+    return encoder.config.in_chans if encoder.config.bands == "draw3" else None
+
+
+def plan_for_model(
+    data: TaskData, bands: Sequence[str], directory: Path, encoder: Encoder, *, location: bool
+) -> InputPlan:
+    """How task data enters the encoder of a model directory: its bands at a time, its own normalisation.
+
+    Args:
+        data: The task data.
+        bands: Names or common names.
+        directory: Where the encoder came from.
+        encoder: Loaded from it.
+        location: Tell the encoder where an image lies.
+    """
+    return plan_inputs(
+        data, bands, encoder_normalisation(directory), bands_per_view=bands_per_view(encoder), location=location
+    )
+
+
+def random_twin(encoder: Encoder, seed: int) -> Encoder:
+    """An encoder of the same architecture with fresh weights.
+
+    Args:
+        encoder: Whose configuration is used; its weights are not.
+        seed: Of the fresh weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(encoder.config)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A task model with what it needs to meet pixels.
+
+    Attributes:
+        model: In evaluation mode.
+        plan: Bands and normalisation of its inputs.
+        spec: The data set that it was trained on: classes, colours, GSD.
+        history: The loss over its training.
+    """
+
+    model: TaskModel
+    plan: InputPlan
+    spec: TaskSpec
+    history: Sequence[Progress] = ()
+
+
+@dataclass(frozen=True)
+class FinetuneRun:
+    """A finetuned model on its way to disk.
+
+    Attributes:
+        finetuned: The model with its inputs and data.
+        pretrained_config: `config.json` of the model directory that the encoder came from.
+        start: "pretrained" or "random".
+        recipe: How it was trained.
+    """
+
+    finetuned: Finetuned
+    pretrained_config: Mapping[str, Any]
+    start: str
+    recipe: Mapping[str, object]
+
+
+def save_task_model(directory: Path, run: FinetuneRun) -> None:
+    """Write a finetuned model directory: `model.safetensors`, `config.json`, `metrics.json` (the loss curve)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_module(run.finetuned.model, directory / "model.safetensors")
+    task = {
+        "start": run.start,
+        "head": run.finetuned.model.config.to_dict(),
+        "inputs": run.finetuned.plan.to_dict(),
+        "data": run.finetuned.spec.to_dict(),
+        "recipe": dict(run.recipe),
+    }
+    write_json(directory / "metrics.json", {"history": [asdict(moment) for moment in run.finetuned.history]})
+    write_json(directory / "config.json", {**run.pretrained_config, "task": task})
+
+
+def load_task_model(directory: Path) -> Finetuned:
+    """Read a finetuned model back, in evaluation mode.
+
+    Raises:
+        CheckpointError: If the directory is no finetuned model or its tensors do not fit.
+    """
+    config = cast("dict[str, Any]", read_config(directory))
+    task = config.get("task")
+    if task is None:
+        raise CheckpointError(f"{directory} is a pretrained model without a task's head: finetune it first")
+    model = TaskModel(load_encoder(directory), head_config_from_dict(task["head"]))
+    load_strictly(model, read_safetensors(directory / "model.safetensors"), str(directory))
+    history = [Progress(**moment) for moment in json.loads((directory / "metrics.json").read_text())["history"]]
+    return Finetuned(model.eval(), input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"]), history)

@@ -1,0 +1,208 @@
+"""Finetuning: one plain loop for the three tasks."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from timm.optim._param_groups import param_groups_layer_decay
+from torch import Tensor
+from tqdm import tqdm
+
+from a2mae.tasks.learning.lora import add_lora, merge_lora
+from a2mae.tasks.learning.losses import TaskLoss, class_weights, label_weights
+from a2mae.tasks.learning.model import TaskModel
+from a2mae.tasks.parameters import FinetuneParameters
+from a2mae.tasks.samples.inputs import TaskBatch, TaskInputs
+from a2mae.tasks.samples.task_data import Task
+
+logger = logging.getLogger(__name__)
+
+
+class NotFiniteError(RuntimeError):
+    """The loss left the finite numbers; the message names the step and the samples."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One logged moment.
+
+    Attributes:
+        step: Steps done.
+        loss: Mean since the last one.
+        lr: Largest learning rate of the groups.
+    """
+
+    step: int
+    loss: float
+    lr: float
+
+
+def finetune(
+    model: TaskModel,
+    inputs: TaskInputs,
+    rows: npt.NDArray[np.int64],
+    recipe: FinetuneParameters,
+    *,
+    seed: int,
+    device: torch.device,
+    name: str = "finetune",
+    validate: Callable[[TaskModel], float] | None = None,
+) -> list[Progress]:
+    """Train a task model in place for a fixed number of steps.
+
+    Args:
+        model: Its encoder is trained, or frozen by the recipe.
+        inputs: Where batches come from.
+        rows: Training rows.
+        recipe: Optimiser, schedule, loss, augmentation.
+        seed: Decides order and augmentation; the same for a model and its random-initialised twin.
+        device: Where to train.
+        name: For the progress bar.
+        validate: Scores the model on the validation split, higher is better; asked `recipe.val_checks` times, and the
+            best state is what the model is left with.
+
+    Returns:
+        The loss over the steps.
+
+    Raises:
+        NotFiniteError: If the loss is not a finite number.
+    """
+    torch.manual_seed(seed)  # LoRA's initial weights, stochastic depth
+    if recipe.mode == "lora":
+        add_lora(model.encoder, recipe.lora_rank)
+    else:
+        model.encoder.requires_grad_(recipe.mode == "full")
+    model.to(device).train()
+    groups = param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+    optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
+    weight = None
+    if recipe.class_weight_power > 0:
+        targets = inputs.data.read_targets(rows)
+        power = recipe.class_weight_power
+        weight = (
+            label_weights(targets, power=power)
+            if model.config.multi_label
+            else class_weights(targets, model.config.classes, power=power)
+        )
+    loss_of = TaskLoss(recipe.loss, weight, multi_label=model.config.multi_label).to(device)
+    rng = np.random.default_rng(seed)
+    history: list[Progress] = []
+    best = _Best(recipe.val_checks and -(-recipe.steps // recipe.val_checks), validate)
+    running: list[Tensor] = []
+    batches = _endless(rows, recipe.batch_size, rng)
+    every = max(recipe.steps // 50, 1)
+    for step in tqdm(range(recipe.steps), desc=name, unit="step", leave=False):
+        scale = _schedule(step, recipe.steps, recipe.warmup_steps)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.lr * scale * group["lr_scale"]
+        chosen = next(batches)
+        batch = inputs.batch(chosen).to(device)
+        if recipe.augment:
+            batch = flipped(batch, rng, pixels=model.config.task is not Task.CLASSIFY)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            logits = model(batch)
+        loss = loss_of(logits.float(), batch.targets)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)
+        running.append(loss.detach())
+        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+            mean = float(torch.stack(running).mean())  # the only synchronisation with the device
+            if not math.isfinite(mean):
+                names = inputs.data.samples["sample_id"].iloc[chosen].tolist()
+                raise NotFiniteError(f"{name}: loss is {mean} at step {step + 1}, samples {', '.join(names[:8])} …")
+            history.append(Progress(step + 1, mean, recipe.lr * scale))
+            running.clear()
+        optimiser.step()
+        best.look(model, step + 1, last=step + 1 == recipe.steps)
+    best.restore(model)
+    merge_lora(model.encoder)
+    logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
+    return history
+
+
+class _Best:
+    """Remembers the state that validation liked best; the earlier one where two are equal."""
+
+    def __init__(self, every: int, validate: Callable[[TaskModel], float] | None) -> None:
+        self._every = every if validate is not None else 0
+        self._validate = validate
+        self._found: tuple[float, int, dict[str, Tensor]] | None = None
+
+    def look(self, model: TaskModel, step: int, *, last: bool) -> None:
+        """Score the model if it is time."""
+        if not self._every or (step % self._every and not last):
+            return
+        assert self._validate is not None
+        score = self._validate(model)
+        model.train()
+        if self._found is None or score > self._found[0]:
+            self._found = score, step, {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def restore(self, model: TaskModel) -> None:
+        """Give the model its best state back."""
+        if self._found is not None:
+            score, step, state = self._found
+            model.load_state_dict(state)
+            logger.info("kept the state of step %d: %.4f on validation", step, score)
+
+
+@torch.no_grad()
+def predict(
+    model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
+) -> npt.NDArray[np.uint8]:
+    """Classes of samples, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
+    model.to(device).eval()
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        logits = model(inputs.batch(rows[start : start + batch_size]).to(device))
+        chosen = logits > 0 if model.config.multi_label else logits.argmax(dim=1)
+        parts.append(chosen.to(torch.uint8).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def flipped(batch: TaskBatch, rng: np.random.Generator, *, pixels: bool) -> TaskBatch:
+    """The batch flipped and turned by one of the square's eight symmetries; targets with it where they are pixels.
+
+    One symmetry for the whole batch keeps it one cheap view; over the steps every image meets all eight.
+    """
+    turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+    height, width = batch.images.shape[-2:]
+    if height != width:
+        turns = 2 * (turns // 2)
+
+    def move(values: Tensor) -> Tensor:
+        moved = torch.rot90(values, turns, (-2, -1))
+        return (moved.flip(-1) if mirror else moved).contiguous()
+
+    return TaskBatch(
+        images=move(batch.images),
+        gsd_m=batch.gsd_m,
+        lonlat_deg=batch.lonlat_deg,
+        day=batch.day,
+        wavelength_nm=batch.wavelength_nm,
+        targets=move(batch.targets) if pixels else batch.targets,
+    )
+
+
+def _schedule(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def _endless(rows: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+    """Batches of exactly `batch_size`, epoch after epoch, each epoch in a new order."""
+    left = np.empty(0, np.int64)
+    while True:
+        while len(left) < batch_size:
+            left = np.concatenate([left, rng.permutation(rows)])
+        yield left[:batch_size]
+        left = left[batch_size:]

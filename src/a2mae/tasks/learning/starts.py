@@ -1,0 +1,67 @@
+"""Finetuning from either start: the pretrained encoder, or its random-initialised twin; all else is the same."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from a2mae.models.checkpoint import load_encoder, read_config
+from a2mae.tasks.device import choose_device
+from a2mae.tasks.learning.checkpoint import Finetuned, FinetuneRun, plan_for_model, random_twin
+from a2mae.tasks.learning.finetune import Progress, finetune, predict
+from a2mae.tasks.learning.model import HeadConfig, TaskModel
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+from a2mae.tasks.samples.inputs import TaskInputs
+from a2mae.tasks.samples.task_data import TaskData, TaskDataError
+from a2mae.tasks.scoring.scores import main_score
+
+logger = logging.getLogger(__name__)
+
+STARTS = ("pretrained", "random")
+
+
+def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, start: str) -> FinetuneRun:
+    """Finetune from the pretrained encoder, or from its random-initialised twin: all else is the same.
+
+    Args:
+        options: The task's parameters.
+        data: Its samples.
+        pretrained: Model directory.
+        start: "pretrained" or "random".
+    """
+    spec = data.spec
+    encoder = load_encoder(pretrained)
+    plan = plan_for_model(data, options.bands, pretrained, encoder, location=options.location)
+    inputs, device = TaskInputs(data, plan), choose_device(options.device)
+    train, val = data.rows("train"), data.rows("val")
+    recipe = options.finetune
+    if (recipe.lr_grid or recipe.val_checks) and not len(val):
+        raise TaskDataError(
+            f"{spec.task}: lr_grid and val_checks need a validation split, and {spec.source!r} has none"
+        )
+    head = HeadConfig(spec.task, options.head, len(spec.class_names), plan.views, plan.bands_per_view, options.fusion)
+    head = replace(head, multi_label=spec.multi_label)
+
+    def validated(model: TaskModel) -> float:
+        return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
+
+    tried: list[tuple[float, TaskModel, FinetuneParameters, list[Progress]]] = []
+    for lr in recipe.lr_grid or (recipe.lr,):
+        encoder = load_encoder(pretrained)
+        if start == "random":
+            encoder = random_twin(encoder, options.seed)
+        torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
+        model = TaskModel(encoder, head)
+        used = recipe.model_copy(update={"lr": lr})
+        name = f"{spec.task} from {start}"
+        history = finetune(model, inputs, train, used, seed=options.seed, device=device, name=name, validate=validated)
+        score = validated(model) if len(recipe.lr_grid) > 1 else 0.0
+        if len(recipe.lr_grid) > 1:
+            logger.info("%s, rate %g: %.4f on validation", name, lr, score)
+        tried.append((score, model, used, history))
+    _, model, used, history = max(tried, key=lambda one: one[0])
+    finetuned = Finetuned(model, plan, spec, tuple(history))
+    return FinetuneRun(finetuned, read_config(pretrained), start, used.model_dump(mode="json"))

@@ -1,0 +1,1 @@
+"""Rasters of any size, window by window: classes, change, embeddings."""

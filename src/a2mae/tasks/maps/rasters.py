@@ -1,0 +1,358 @@
+"""Rasters of any size: read window by window in physical units, written strip by strip and continued after a stop."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.shutil import copy as copy_raster
+from rasterio.warp import transform
+from rasterio.windows import Window
+
+from a2mae.sensors import Sensor, Units
+from a2mae.stssd.rasters import GDAL_OPTIONS, RasterReader
+from a2mae.stssd.scenes import BandAsset, Scene
+from a2mae.tasks.files import write_json
+from a2mae.tasks.samples.task_data import TaskDataError
+
+BLOCK = 256
+_PIECE_PX = 512
+REFLECTANCE_LIMIT = 2.0
+"""A median above this is no reflectance: the raster holds other units than its sensor says."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Bands of one acquisition on one grid.
+
+    Attributes:
+        assets: The bands in the order wanted; each on a grid of its own.
+        grid: The grid that windows are read on.
+        sensor: Sensor id, for normalisation.
+        day: Days since 1970-01-01 UTC; None where not known.
+        below: Bands of further scenes, which fill what the ones above them did not see: a mosaic.
+    """
+
+    assets: tuple[BandAsset, ...]
+    grid: GeoBox
+    sensor: str
+    day: float | None = None
+    below: tuple[tuple[BandAsset, ...], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(rows, columns)`."""
+        rows, columns = self.grid.shape
+        return int(rows), int(columns)
+
+    @property
+    def gsd_m(self) -> float:
+        """Metres per pixel."""
+        return float(abs(self.grid.resolution.x))
+
+    def lonlat_deg(self, row: int, column: int, size: int) -> tuple[float, float]:
+        """Centre of a square window, degrees."""
+        x, y = self.grid.affine @ (column + size / 2, row + size / 2)
+        (lon,), (lat,) = transform(str(self.grid.crs), "EPSG:4326", [x], [y])
+        return float(lon), float(lat)
+
+
+def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str]) -> Raster:
+    """Describe a GeoTIFF, COG or VRT that holds bands of a sensor on one projected grid in metres.
+
+    Bands are found by their descriptions, or by their order where the file has as many bands as the sensor. Scale and
+    offset are the file's where it has any, else the sensor's; a file of floats is taken as physical values.
+
+    Args:
+        path: The file.
+        sensor: Whose raster it is.
+        bands: Names or common names, in the order wanted.
+
+    Raises:
+        TaskDataError: If the file cannot be opened, has no CRS or none in metres, lacks a band, or its values are not
+            in the sensor's units; the message says what was seen.
+    """
+    try:
+        with rasterio.open(path) as source:
+            if source.crs is None:
+                raise TaskDataError(
+                    f"{path} has no coordinate reference system: write one, for example with rio edit-info"
+                )
+            if not source.crs.is_projected or source.crs.linear_units not in ("metre", "meter", "m"):
+                raise TaskDataError(
+                    f"{path} is in {source.crs}, not in metres: reproject it, for example to its UTM zone"
+                )
+            assets = tuple(_asset(source, path, sensor, name) for name in bands)
+            grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
+    except RasterioError as error:
+        raise TaskDataError(f"{path} cannot be opened as a raster: {error}") from error
+    raster = Raster(assets, grid, sensor.id)
+    _check_units(raster, path, sensor)
+    return raster
+
+
+def _asset(source: rasterio.io.DatasetReader, path: Path, sensor: Sensor, name: str) -> BandAsset:
+    band = sensor.bands[sensor.band_index(name)]
+    named = [str(text or "") for text in source.descriptions]
+    position = next((i for i, text in enumerate(named) if text in (band.name, band.common_name)), None)
+    if position is None:
+        if source.count != len(sensor.bands):
+            raise TaskDataError(
+                f"{path} has no band described as {band.name!r} or {band.common_name!r} (descriptions:"
+                f" {', '.join(map(repr, named))}), and its {source.count} bands are not the {len(sensor.bands)} of"
+                f" {sensor.id} ({', '.join(sensor.band_names)}): describe the bands, or set embed.sensor"
+            )
+        position = sensor.band_index(name)
+    scale, offset = float(source.scales[position]), float(source.offsets[position])
+    encoding = sensor.encoding
+    is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
+    if (scale, offset) == (1.0, 0.0) and not is_float:
+        scale, offset = encoding.scale, encoding.offset
+    nodata = source.nodata if source.nodata is not None else (None if is_float else float(encoding.nodata))
+    return BandAsset(
+        band=band.name,
+        href=str(path),
+        band_index=position + 1,
+        scale=scale,
+        offset=offset,
+        nodata=nodata,
+        units=encoding.units,
+        gsd_m=abs(float(source.transform.a)),
+    )
+
+
+def _check_units(raster: Raster, path: Path, sensor: Sensor) -> None:
+    """Look at one decimated window: reflectance far above 1 or all zero is a wrong unit."""
+    if sensor.encoding.units is not Units.REFLECTANCE:
+        return
+    with RasterWindows(raster) as windows:
+        rows, columns = raster.shape
+        pixels, valid = windows.read(rows // 4, columns // 4, min(rows, 512), min(columns, 512))
+    seen = pixels[:, valid]
+    if not seen.size:
+        return
+    median = float(np.median(seen))
+    if not 0.0 < median < REFLECTANCE_LIMIT:
+        raise TaskDataError(
+            f"{path}: decoded as reflectance the values are {seen.min():.4g} to {seen.max():.4g} with median"
+            f" {median:.4g}; reflectance is 0 to 1. Write scale and offset into the file, or set embed.sensor"
+        )
+
+
+def raster_from_scene(scene: Scene, sensor: Sensor, bands: Sequence[str]) -> Raster:
+    """Bands of a scene of the scene table, on the grid of the finest of them.
+
+    Args:
+        scene: From `scenes_from_table`.
+        sensor: Its sensor.
+        bands: Names or common names, in the order wanted.
+    """
+    by_name = {asset.band: asset for asset in scene.bands}
+    assets = tuple(by_name[sensor.bands[sensor.band_index(name)].name] for name in bands)
+    finest = min(assets, key=lambda asset: asset.gsd_m)
+    with rasterio.open(finest.href) as source:
+        grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
+    return Raster(assets, grid, scene.sensor, scene.datetime.timestamp() / 86400)
+
+
+def mosaic(rasters: Sequence[Raster]) -> Raster:
+    """Scenes of one sensor as one raster: the first on top, the others where those above saw nothing.
+
+    Args:
+        rasters: In order, the uppermost first.
+
+    Returns:
+        A raster on the first one's CRS and pixels, grown to hold all of them; its day is the first one's.
+
+    Raises:
+        TaskDataError: If there are none, or they are of several sensors.
+    """
+    if not rasters or len({raster.sensor for raster in rasters}) > 1:
+        found = ", ".join(sorted({raster.sensor for raster in rasters})) or "nothing"
+        raise TaskDataError(f"a mosaic needs scenes of one sensor, found {found}")
+    first = rasters[0]
+    left, top, right, bottom = 0, 0, first.shape[1], first.shape[0]
+    to_pixels = ~first.grid.affine
+    for raster in rasters[1:]:
+        box = raster.grid.extent.to_crs(str(first.grid.crs)).boundingbox
+        corners = [to_pixels @ (x, y) for x in (box.left, box.right) for y in (box.bottom, box.top)]
+        columns, rows = zip(*corners, strict=True)
+        left, right = min(left, math.floor(min(columns) + 1e-6)), max(right, math.ceil(max(columns) - 1e-6))
+        top, bottom = min(top, math.floor(min(rows) + 1e-6)), max(bottom, math.ceil(max(rows) - 1e-6))
+    grid = GeoBox((bottom - top, right - left), first.grid.affine @ Affine.translation(left, top), first.grid.crs)
+    return replace(first, grid=grid, below=tuple(raster.assets for raster in rasters[1:]))
+
+
+def on_grid_of(raster: Raster, other: Raster) -> Raster:
+    """A raster read on another one's grid: pairs of dates must share theirs."""
+    return replace(raster, grid=other.grid)
+
+
+class RasterWindows(AbstractContextManager["RasterWindows"]):
+    """Reads windows of a raster; files stay open between reads."""
+
+    def __init__(self, raster: Raster) -> None:
+        self._raster = raster
+        self._reader = RasterReader(any_driver=True)
+
+    def __enter__(self) -> Self:
+        self._reader.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.__exit__(kind, error, trace)
+
+    def read(
+        self, row: int, column: int, height: int, width: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """A window that may reach past the edges.
+
+        Returns:
+            `(C, height, width)` float32 in physical units, 0 where not valid, and `(height, width)` bool: every band
+            was seen.
+        """
+        rows, columns = self._raster.shape
+        pixels = np.zeros((len(self._raster.assets), height, width), np.float32)
+        valid = np.zeros((height, width), bool)
+        # In pieces: resampling takes a matrix of the target's by the source's width.
+        for top in range(row, min(row + height, rows), _PIECE_PX):
+            for left in range(column, min(column + width, columns), _PIECE_PX):
+                bottom, right = (
+                    min(first + _PIECE_PX, end, side)
+                    for first, end, side in ((top, row + height, rows), (left, column + width, columns))
+                )
+                place = np.s_[top - row : bottom - row, left - column : right - column]
+                pixels[:, *place], valid[place] = self._piece(self._raster.grid[top:bottom, left:right])
+        return pixels, valid
+
+    def _piece(self, window: GeoBox) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        found = self._reader.read(self._raster.assets, window)
+        seen = np.asarray(np.isfinite(found).all(axis=0))
+        for assets in self._raster.below:
+            if seen.all():
+                break
+            under = self._reader.read(assets, window)
+            fills = ~seen & np.isfinite(under).all(axis=0)
+            found[:, fills] = under[:, fills]
+            seen |= fills
+        return np.where(seen, found, np.float32(0)), seen
+
+
+class StripWriter:
+    """Writes a raster top to bottom beside its place, and continues where an interrupted run stopped.
+
+    Attributes:
+        first_row: Rows before this one are already written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bands: int,
+        dtype: str,
+        grid: GeoBox,
+        nodata: float,
+        fingerprint: str,
+        names: Iterable[str] = (),
+        tags: Mapping[str, str] | None = None,
+        colors: Mapping[int, tuple[int, int, int]] | None = None,
+        scales: Sequence[float] = (),
+    ) -> None:
+        """Start, or continue, a raster.
+
+        Args:
+            path: The finished COG.
+            bands: Channels.
+            dtype: NumPy name.
+            grid: Of the output.
+            nodata: Value of what was not seen.
+            fingerprint: Of everything that decides the content; another one starts anew.
+            names: Band descriptions.
+            tags: Dataset tags.
+            colors: Colour table of a class map.
+            scales: Per band, physical units per count.
+        """
+        self._path = path
+        self._partial = path.with_name(f".{path.stem}.partial.tif")
+        self._state = path.with_name(f".{path.stem}.partial.json")
+        self._fingerprint = fingerprint
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.first_row = self._resume_row()
+        if self.first_row:
+            return
+        rows, columns = grid.shape
+        profile = {
+            "driver": "GTiff",
+            "height": rows,
+            "width": columns,
+            "count": bands,
+            "dtype": dtype,
+            "crs": str(grid.crs),
+            "transform": grid.affine,
+            "nodata": nodata,
+            "tiled": True,
+            "blockxsize": BLOCK,
+            "blockysize": BLOCK,
+            "interleave": "band",
+            "bigtiff": "IF_SAFER",
+            "sparse_ok": True,
+        }
+        with rasterio.open(self._partial, "w", **profile) as target:
+            for number, name in enumerate(names, start=1):
+                target.set_band_description(number, name)
+            target.update_tags(**(tags or {}))
+            if colors:
+                target.write_colormap(1, dict(colors))
+            if scales:
+                target.scales = tuple(scales)
+
+    def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
+        """Write rows `(bands, rows, columns)` and remember that they are done."""
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(self._partial, "r+") as target:
+            target.write(strip, window=Window(0, row, strip.shape[-1], strip.shape[-2]))
+        write_json(self._state, {"fingerprint": self._fingerprint, "rows": row + strip.shape[-2]})
+
+    def finish(self) -> Path:
+        """Turn what was written into the cloud-optimised GeoTIFF at its place."""
+        cog = self._partial.with_suffix(".cog")
+        with rasterio.Env(**GDAL_OPTIONS):  # GDAL's own cache would be 5 % of the machine
+            copy_raster(
+                self._partial,
+                cog,
+                driver="COG",
+                compress="DEFLATE",
+                blocksize=BLOCK,
+                overview_resampling="NEAREST",
+                bigtiff="IF_SAFER",
+            )
+        cog.replace(self._path)
+        self._partial.unlink()
+        self._state.unlink(missing_ok=True)
+        return self._path
+
+    def _resume_row(self) -> int:
+        if not (self._state.is_file() and self._partial.is_file()):
+            return 0
+        state = json.loads(self._state.read_text())
+        return int(state["rows"]) if state["fingerprint"] == self._fingerprint else 0
+
+
+def coarser_grid(grid: GeoBox, factor: int) -> GeoBox:
+    """The grid of blocks of `factor` x `factor` pixels, the last ones reaching past the edges."""
+    rows, columns = (math.ceil(length / factor) for length in grid.shape)
+    return GeoBox((rows, columns), grid.affine @ Affine.scale(factor), grid.crs)

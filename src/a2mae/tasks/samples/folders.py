@@ -1,0 +1,307 @@
+"""Classification data from a folder per class: EuroSAT's JPEGs, its 13-band GeoTIFFs, or the user's own.
+
+Bands, units and GSD are stated by the caller and checked against what the files hold; nothing is guessed. The split is
+made by a hash of the file name, so it is the same on every machine and stays when files are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.warp import transform
+
+from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
+from a2mae.tasks.samples.task_data import Sample, Task, TaskDataError, TaskSpec
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+BYTE = 255
+UNIT_REFLECTANCE_LIMIT = 2.0
+"""Reflectance above this (snow and specular glint stay below) means that the scale is not what was stated."""
+
+
+@dataclass(frozen=True)
+class FolderFormat:
+    """What the files of a folder hold, as stated by the user.
+
+    Attributes:
+        sensor: Bands in file order, and how file integers become physical values.
+        gsd_m: Metres per pixel.
+    """
+
+    sensor: Sensor
+    gsd_m: float
+
+
+def _rgb_bytes_sensor() -> Sensor:
+    """8-bit pictures rendered from Sentinel-2: an id of their own, because their numbers are not reflectance."""
+    bands = BUILTIN_SENSORS["sentinel-2-l2a"].subset(("B04", "B03", "B02")).bands
+    encoding = Encoding("uint8", 1 / BYTE, 0.0, 0, Units.DN)
+    return Sensor("rgb-bytes", "8-bit RGB pictures", 10, bands, encoding)
+
+
+def _eurosat_ms_sensor() -> Sensor:
+    """Sentinel-2 L1C in EuroSAT's published band order (B8A comes last) and scale (reflectance x 10,000)."""
+    order = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
+    bands = BUILTIN_SENSORS["sentinel-2-l1c"].subset(order).bands
+    encoding = Encoding("uint16", 1e-4, 0.0, 0, Units.REFLECTANCE)
+    return Sensor("sentinel-2-l1c-eurosat", "EuroSAT multispectral", 10, bands, encoding)
+
+
+FORMATS: dict[str, FolderFormat] = {
+    "rgb_bytes": FolderFormat(sensor=_rgb_bytes_sensor(), gsd_m=10.0),
+    "eurosat_ms": FolderFormat(sensor=_eurosat_ms_sensor(), gsd_m=10.0),
+}
+"""Known layouts: 8-bit RGB pictures (digital numbers, not reflectance), and EuroSAT's multispectral GeoTIFFs."""
+
+
+def layout_named(
+    name: str,
+    *,
+    gsd_m: float | None = None,
+    bands: Sequence[str] = (),
+    scale: float | None = None,
+    offset: float | None = None,
+) -> FolderFormat:
+    """A known layout, or that of a built-in sensor.
+
+    Args:
+        name: Of `FORMATS`, or a sensor id.
+        gsd_m: Metres per pixel, where they are not the layout's own.
+        bands: The bands that the files hold, in their order; all of the sensor's by default.
+        scale: Physical units per count of the files, where it is not the layout's own.
+        offset: Physical value of the files' zero, likewise.
+
+    Raises:
+        TaskDataError: If there is none of the name; the message lists those there are.
+    """
+    known = FORMATS | {sensor.id: FolderFormat(sensor, sensor.gsd_m) for sensor in BUILTIN_SENSORS.values()}
+    if name not in known:
+        raise TaskDataError(f"unknown format {name!r}: known are {', '.join(known)}")
+    layout = known[name]
+    sensor = layout.sensor.subset(bands) if bands else layout.sensor
+    encoding = sensor.encoding
+    sensor = replace(
+        sensor,
+        encoding=replace(
+            encoding,
+            scale=encoding.scale if scale is None else scale,
+            offset=encoding.offset if offset is None else offset,
+        ),
+    )
+    return FolderFormat(sensor, layout.gsd_m if gsd_m is None else gsd_m)
+
+
+def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> str:
+    """Split of a file, from a hash of its name alone.
+
+    Args:
+        name: `Class/Class_12` without suffix, so that a JPEG and a GeoTIFF of one place fall into one split.
+        test_share: Of all files.
+        val_share: Of all files, taken from what is not test.
+    """
+    position = _position(name)
+    if position < test_share:
+        return "test"
+    return "val" if position < test_share + val_share else "train"
+
+
+def class_folder_spec(folder: Path, layout: FolderFormat) -> TaskSpec:
+    """The spec of a folder per class.
+
+    Raises:
+        TaskDataError: If the folder is absent, has no class folders, or a class has no images.
+    """
+    if not folder.is_dir():
+        raise TaskDataError(f"classify.data.folder: no folder at {folder}")
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(classes) < 2:
+        raise TaskDataError(f"{folder} must hold one folder per class with images inside; found {len(classes)} folders")
+    empty = [name for name in classes if not any(_images(folder / name))]
+    if empty:
+        raise TaskDataError(f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)}) in class {', '.join(empty)}")
+    return TaskSpec(
+        task=Task.CLASSIFY,
+        source=folder.name,
+        class_names=tuple(classes),
+        colors=(),
+        bands=layout.sensor.bands,
+        encoding=layout.sensor.encoding,
+        gsd_m=layout.gsd_m,
+        notes=("split by a hash of the file name: 70 % train, 10 % val, 20 % test",),
+    )
+
+
+class ClassFolder:
+    """Reads a folder per class, sample by sample; unreadable files are skipped, counted and named.
+
+    Attributes:
+        skipped: `path: reason` of every file left out so far.
+    """
+
+    def __init__(
+        self, folder: Path, layout: FolderFormat, *, max_skipped_share: float = 0.01, max_files: int | None = None
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            folder: One folder per class inside.
+            layout: What the files hold.
+            max_skipped_share: More unreadable files than this share are an error.
+            max_files: Read only so many, spread over the classes by a hash of their names.
+        """
+        self.folder = folder
+        self.layout = layout
+        self.spec = class_folder_spec(folder, layout)
+        self.skipped: list[str] = []
+        self._max_skipped_share = max_skipped_share
+        self._files = [path for name in self.spec.class_names for path in sorted(_images(folder / name))]
+        if max_files is not None:
+            self._files = sorted(sorted(self._files, key=lambda path: _position(f"subset/{path.stem}"))[:max_files])
+
+    def __len__(self) -> int:
+        """How many image files there are."""
+        return len(self._files)
+
+    def samples(self) -> Iterator[Sample]:
+        """Read every file.
+
+        Raises:
+            TaskDataError: If files do not fit the stated bands, size or units, or too many cannot be read.
+        """
+        labels = {name: index for index, name in enumerate(self.spec.class_names)}
+        seen = ValueRange(self.layout)
+        for path in self._files:
+            try:
+                pixels, lon, lat = _read(path)
+            except (RasterioError, OSError) as error:
+                self.skipped.append(f"{path.relative_to(self.folder)}: {error}")
+                continue
+            self._check(path, pixels)
+            seen.add(pixels)
+            name = path.relative_to(self.folder).with_suffix("").as_posix()
+            label = labels[path.parent.name]
+            yield Sample(
+                pixels=pixels[None],
+                valid=np.ones((1, *pixels.shape[1:]), bool),
+                target=np.array(label, np.uint8),
+                row={
+                    "sample_id": name,
+                    "split": split_of(name),
+                    "place": name,
+                    "sensor": self.layout.sensor.id,
+                    "sensor_before": "",
+                    "gsd_m": self.layout.gsd_m,
+                    "lon": lon,
+                    "lat": lat,
+                    "day": math.nan,
+                    "day_before": math.nan,
+                    "label": label,
+                },
+            )
+        seen.check(str(self.folder))
+        for line in self.skipped[:5]:
+            logger.warning("skipped %s", line)
+        if len(self.skipped) > self._max_skipped_share * len(self._files):
+            raise TaskDataError(
+                f"{len(self.skipped)} of {len(self._files)} files in {self.folder} cannot be read (at most"
+                f" {self._max_skipped_share:.0%} are skipped): {'; '.join(self.skipped[:3])}"
+            )
+
+    def late_notes(self) -> tuple[str, ...]:
+        """Which files were left out, known once all were read."""
+        if not self.skipped:
+            return ()
+        more = " …" if len(self.skipped) > 5 else ""
+        return (f"skipped, unreadable: {len(self.skipped)} of {len(self)} files: {'; '.join(self.skipped[:5])}{more}",)
+
+    def _check(self, path: Path, pixels: npt.NDArray[np.integer[Any]]) -> None:
+        bands = len(self.layout.sensor.bands)
+        if pixels.shape[0] != bands:
+            raise TaskDataError(
+                f"{path}: {pixels.shape[0]} bands, but the stated format has {bands}"
+                f" ({', '.join(self.layout.sensor.band_names)}); set classify.data.format"
+            )
+        check_integers(path, pixels, self.layout.sensor.encoding)
+
+
+def check_integers(path: Path, pixels: npt.NDArray[Any], encoding: Encoding) -> None:
+    """Refuse integers that cannot be what was stated; `int16` where `uint16` was is fine if nothing is negative.
+
+    Raises:
+        TaskDataError: If the type is narrower than stated (bytes are no reflectance), or a value does not fit.
+    """
+    low, high = int(pixels.min()), int(pixels.max())
+    stated = np.dtype(encoding.dtype)
+    limits = np.iinfo(stated)
+    if pixels.dtype.itemsize < stated.itemsize or low < limits.min or high > limits.max:
+        raise TaskDataError(
+            f"{path}: {pixels.dtype.name} with values {low} to {high}, but the stated format is"
+            f" {encoding.dtype} ({encoding.units}); set data.format"
+        )
+
+
+class ValueRange:
+    """Values seen, so that a wrong unit is refused instead of trained on."""
+
+    def __init__(self, layout: FolderFormat) -> None:
+        self._layout = layout
+        self._medians: list[float] = []
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, pixels: npt.NDArray[np.integer[Any]]) -> None:
+        """Look at one image's stored numbers."""
+        encoding = self._layout.sensor.encoding
+        self._low = min(self._low, float(pixels.min()) * encoding.scale + encoding.offset)
+        self._high = max(self._high, float(pixels.max()) * encoding.scale + encoding.offset)
+        self._medians.append(float(np.median(pixels)) * encoding.scale + encoding.offset)
+
+    def check(self, folder: str) -> None:
+        """Refuse reflectance that is not one: too bright, or all but black.
+
+        Raises:
+            TaskDataError: With the values seen.
+        """
+        if self._layout.sensor.encoding.units is not Units.REFLECTANCE or not self._medians:
+            return
+        encoding, median = self._layout.sensor.encoding, float(np.median(self._medians))
+        if not 0.005 < median < UNIT_REFLECTANCE_LIMIT:
+            raise TaskDataError(
+                f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset} the"
+                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1."
+                " State the right format (classify.data.format)"
+            )
+
+
+def _position(name: str) -> float:
+    """0 to 1, evenly spread, from a hash."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read(path: Path) -> tuple[npt.NDArray[np.integer[Any]], float, float]:
+    """Pixels `(C, H, W)` and the centre's lon/lat in degrees (NaN where not georeferenced)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # JPEGs are not; their lon/lat stay NaN
+        with rasterio.open(path) as source:
+            pixels = source.read()
+            if source.crs is None:
+                return pixels, math.nan, math.nan
+            x, y = source.xy((source.height - 1) / 2, (source.width - 1) / 2)
+            lon, lat = transform(source.crs, "EPSG:4326", [x], [y])
+    return pixels, float(lon[0]), float(lat[0])

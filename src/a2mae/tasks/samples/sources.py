@@ -1,0 +1,61 @@
+"""Where a task's samples come from, as its parameters say."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from a2mae.tasks.parameters import DataParameters, TaskParameters
+from a2mae.tasks.samples.folders import ClassFolder, FolderFormat, layout_named
+from a2mae.tasks.samples.label_tables import LABELS_FILE, label_table
+from a2mae.tasks.samples.scene_folders import FolderLabels, mask_folder, pair_folder
+from a2mae.tasks.samples.simulated import Tables, cut_simulated
+from a2mae.tasks.samples.task_data import Task, TaskDataError
+from a2mae.tasks.samples.torchgeo_sets import torchgeo_data
+from a2mae.tasks.samples.truth import Truth
+from a2mae.tasks.samples.writer import TaskDataSource
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDataSource:
+    """Where a task's samples come from: a named data set or the user's folder, else the simulated truth.
+
+    Args:
+        options: The task's parameters.
+        tables: What the builder wrote.
+        simulation: Folder of the simulated Earth.
+
+    Raises:
+        TaskDataError: If a data set is named without its folder, or masks without class names.
+    """
+    task = Task(options.task)
+    found = options.data
+    if found.dataset is not None:
+        if found.folder is None:
+            raise TaskDataError(f"{task}.data.dataset {found.dataset!r}: set {task}.data.folder to where it lies")
+        return torchgeo_data(
+            found.dataset, Path(found.folder), task,
+            chip_px=found.chip_px, stated=found.torchgeo, layout=_layout(found), class_names=found.class_names,
+        )  # fmt: skip
+    if found.folder is not None:
+        folder, layout = Path(found.folder), _layout(found)
+        if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
+            return label_table(folder, layout, found.class_names, chip_px=found.chip_px)
+        if task is Task.CLASSIFY:
+            return ClassFolder(folder, layout)
+        if task is Task.DETECT_CHANGE:
+            return pair_folder(folder, layout, chip_px=found.chip_px)
+        if len(found.class_names) < 2:
+            raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values 0, 1, … stand for")
+        labels = FolderLabels(found.class_names, found.class_property)
+        return mask_folder(folder, layout, labels, chip_px=found.chip_px)
+    source = cut_simulated(task, tables, Truth(simulation), options.data.simulated, seed=options.seed)
+    splits = [cut.split for cut in source.cuts]
+    logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))
+    return source
+
+
+def _layout(data: DataParameters) -> FolderFormat:
+    """What the files hold, as stated."""
+    return layout_named(data.format, gsd_m=data.gsd_m, bands=data.file_bands, scale=data.scale, offset=data.offset)

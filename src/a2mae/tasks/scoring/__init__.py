@@ -1,0 +1,1 @@
+"""Predictions against truth: metrics, intervals over places, pictures."""

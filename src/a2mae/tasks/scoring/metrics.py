@@ -1,0 +1,231 @@
+"""Scores with intervals: everything is counted once per group of samples, then resampled.
+
+A score's interval is a bootstrap over places (or over images where no places are known), because pixels of one place
+are not independent. Each group's confusion counts are kept sparse, so that one matrix product gives all resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from a2mae.tasks.samples.task_data import IGNORE
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: On all samples.
+        low: 2.5 % quantile of the bootstrap; 0 where all samples are of one place, of which nothing follows for others.
+        high: 97.5 % quantile; 1 where all samples are of one place.
+        n: Samples (images) behind it.
+        groups: Independent groups (places) that were resampled.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    groups: int
+
+
+def score_of(value: float, drawn: Floats, n: int, groups: int, *, least: float = 0.0) -> Score:
+    """A value with the interval of its resamples.
+
+    Args:
+        value: On all samples.
+        drawn: `(R,)` the same on resamples; what is not finite there is left out.
+        n: Samples behind it.
+        groups: Places that were resampled; one place says nothing of others: the interval is all that is possible.
+        least: The lowest value possible; the highest is 1.
+    """
+    drawn = drawn[np.isfinite(drawn)]
+    if groups < 2:
+        return Score(value, least, 1.0, n, groups)
+    low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975))) if drawn.size else (value, value)
+    return Score(value, low, high, n, groups)
+
+
+class ConfusionCounts:
+    """Confusion counts per group: rows are truth, columns prediction."""
+
+    def __init__(
+        self,
+        truth: npt.NDArray[np.integer],
+        prediction: npt.NDArray[np.integer],
+        groups: Sequence[object] | npt.NDArray[np.object_],
+        classes: int,
+    ) -> None:
+        """Count.
+
+        Args:
+            truth: `(N, ...)` class indices; `IGNORE` is left out.
+            prediction: `(N, ...)` class indices, same shape.
+            groups: `(N,)` the place of each sample, any hashable values.
+            classes: K.
+
+        Raises:
+            ValueError: If shapes differ or nothing is left to score.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+        names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        group = np.broadcast_to(group.reshape(-1, *[1] * (truth.ndim - 1)), truth.shape)
+        scored = truth != IGNORE
+        if not scored.any():
+            raise ValueError("nothing to score: every label is ignored")
+        cell = truth[scored].astype(np.int64) * classes + prediction[scored].astype(np.int64)
+        counts = sparse.coo_matrix(
+            (np.ones(cell.size), (group[scored], cell)), shape=(len(names), classes * classes)
+        ).tocsr()
+        counts.sum_duplicates()
+        self.classes = classes
+        self.n = len(truth)
+        self._counts = counts
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return int(self._counts.shape[0])
+
+    @property
+    def matrix(self) -> Floats:
+        """`(K, K)` counts over all groups."""
+        return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self.classes, self.classes)
+
+    def resampled(self, resamples: int, seed: int) -> Floats:
+        """`(R, K, K)` counts of groups drawn with replacement."""
+        rng = np.random.default_rng(seed)
+        weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
+        product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
+        return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, self.classes, self.classes)
+
+    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
+        """A metric of confusion matrices `(..., K, K)` with its interval."""
+        return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
+
+
+def accuracy(counts: Floats) -> Floats:
+    """Share that is right (top-1, or pixel accuracy), `(..., K, K)` → `(...)`."""
+    return np.asarray(_ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum((-2, -1))))
+
+
+def per_class_accuracy(counts: Floats) -> Floats:
+    """Recall of each class, `(..., K)`; NaN for a class without truth."""
+    return _ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
+
+
+def mean_class_accuracy(counts: Floats) -> Floats:
+    """Mean recall of the classes that have truth."""
+    return _mean_present(per_class_accuracy(counts))
+
+
+def per_class_iou(counts: Floats) -> Floats:
+    """Intersection over union of each class, `(..., K)`; NaN for a class in neither truth nor prediction."""
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    return _ratio(hit, counts.sum(-1) + counts.sum(-2) - hit)
+
+
+def mean_iou(counts: Floats) -> Floats:
+    """Mean IoU of the classes that are in truth or prediction."""
+    return _mean_present(per_class_iou(counts))
+
+
+def change_precision(counts: Floats) -> Floats:
+    """Share of the pixels called changed (class 1) that did change."""
+    return _ratio(counts[..., 1, 1], counts[..., :, 1].sum(-1))
+
+
+def change_recall(counts: Floats) -> Floats:
+    """Share of the changed pixels (class 1) that were found."""
+    return _ratio(counts[..., 1, 1], counts[..., 1, :].sum(-1))
+
+
+def change_f1(counts: Floats) -> Floats:
+    """Harmonic mean of precision and recall of change."""
+    hit = counts[..., 1, 1]
+    return _ratio(2 * hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1))
+
+
+def change_iou(counts: Floats) -> Floats:
+    """Intersection over union of change."""
+    return np.asarray(per_class_iou(counts)[..., 1])
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(whole > 0, part / whole, np.nan))
+
+
+def _mean_present(values: Floats) -> Floats:
+    present = np.isfinite(values)
+    return _ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
+
+
+class LabelCounts:
+    """Counts of yes and no per label and group: `(K, 2, 2)`, truth before prediction."""
+
+    def __init__(
+        self,
+        truth: npt.NDArray[np.integer],
+        prediction: npt.NDArray[np.integer],
+        groups: Sequence[object] | npt.NDArray[np.object_],
+    ) -> None:
+        """Count.
+
+        Args:
+            truth: `(N, K)` of 0 and 1.
+            prediction: `(N, K)` of 0 and 1.
+            groups: `(N,)` the place of each sample.
+
+        Raises:
+            ValueError: If shapes differ.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+        names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        self.n, self.groups, self.labels = len(truth), len(names), truth.shape[1]
+        cell = np.arange(self.labels) * 4 + truth.astype(np.int64) * 2 + prediction.astype(np.int64)
+        shape = (self.groups, 4 * self.labels)
+        rows = np.repeat(group, self.labels)
+        self._counts = sparse.coo_matrix((np.ones(cell.size), (rows, cell.ravel())), shape=shape).tocsr()
+
+    @property
+    def matrix(self) -> Floats:
+        """`(K, 2, 2)` over all groups."""
+        return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self.labels, 2, 2)
+
+    def resampled(self, resamples: int, seed: int) -> Floats:
+        """`(R, K, 2, 2)` counts of groups drawn with replacement."""
+        rng = np.random.default_rng(seed)
+        weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
+        product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
+        return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, self.labels, 2, 2)
+
+    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
+        """A metric of counts `(..., K, 2, 2)` with its interval."""
+        return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
+
+
+def label_f1(counts: Floats) -> Floats:
+    """F1 of each label, `(..., K, 2, 2)` → `(..., K)`; NaN for a label in neither truth nor prediction."""
+    hit = counts[..., 1, 1]
+    return _ratio(2 * hit, counts[..., 1, :].sum(-1) + counts[..., :, 1].sum(-1))
+
+
+def macro_f1(counts: Floats) -> Floats:
+    """Mean F1 of the labels that are in truth or prediction."""
+    return _mean_present(label_f1(counts))
+
+
+def micro_f1(counts: Floats) -> Floats:
+    """F1 over all labels together."""
+    return np.asarray(label_f1(counts.sum(axis=-3)))
