@@ -9,7 +9,7 @@ export WANDB_ERROR_REPORTING := false
 export GOMP_SPINCOUNT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo viz viz-page repro dvc test test-slow lint format types lock clean
+.PHONY: help install demo viz viz-page repro dvc test test-slow lint format types lock clean dvc-lock verify
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -37,6 +37,12 @@ viz-page: install ## the DAG as a page in build/ that needs no network: for any 
 
 repro: install ## the same chain through DVC: only what changed is run again
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
+verify: install ## name the stages whose outputs are not those of the committed dvc.lock
+	$(BIN)/python -m a2mae.dvc_lock
+
+dvc-lock: install ## dvc.lock from a whole run of the last commit in a fresh clone; commit it as it is
+	$(BIN)/python -m a2mae.dvc_lock --write
 
 dvc: install ## write dvc.yaml from the pipeline registry, the catalog and the nodes' imports
 	$(BIN)/python -m a2mae.dvc

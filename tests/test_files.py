@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from a2mae.files import file_digest, whole_file, write_bytes
+from a2mae.files import file_digest, whole_file, whole_folder, write_bytes
 from a2mae.io.html_page import HtmlPageDataset, MarkdownDataset
 from a2mae.io.json_file import JSONFileDataset
+from a2mae.io.one_file import OneFileDataset
 from a2mae.io.picture import PictureDataset
 from a2mae.io.table import TableDataset
 from a2mae.models.checkpoint import save_weights
@@ -65,6 +66,35 @@ def test_a_write_that_fails_leaves_the_older_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise OSError("disk is full")
     assert path.read_text() == "old" and [found.name for found in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_is_the_older_one_or_the_new_one(tmp_path):
+    path = tmp_path / "deep/model"
+    for text in ("old", "new"):
+        (tmp_path / "deep/.model.partial").mkdir(parents=True)  # of a killed run
+        with whole_folder(path) as partial:
+            assert not partial.exists()
+            partial.mkdir()
+            (partial / text).write_text(text)
+            assert not (path / "new").exists()
+        assert [found.name for found in path.iterdir()] == [text]
+    with pytest.raises(OSError, match="disk is full"), whole_folder(path) as partial:
+        partial.mkdir()
+        raise OSError("disk is full")
+    assert [found.name for found in path.parent.iterdir()] == ["model"] and (path / "new").read_text() == "new"
+    path.rename(path.with_name(".model.older"))  # a run killed between the two moves
+    with pytest.raises(OSError, match="disk is full"), whole_folder(path):
+        raise OSError("disk is full")
+    assert [found.name for found in path.parent.iterdir()] == ["model"] and (path / "new").read_text() == "new"
+
+
+def test_one_file_needs_to_know_how_it_is_read_and_written(tmp_path):
+    class Half(OneFileDataset[str]):
+        def _read(self, path):
+            return path.read_text()
+
+    with pytest.raises(TypeError, match="_write"):
+        Half(filepath=str(tmp_path / "a"))
 
 
 def test_the_digest_is_that_of_sha256sum(tmp_path):

@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, with the access that the user's umask gives; the SHA-256 of one."""
+"""Files and folders that appear whole or not at all, with the access that the user's umask gives; a file's SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,36 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder's place to fill; it takes its own name, and the older one's place, only when all went well.
+
+    The older one is moved away before it is deleted, so that at no time half of one stands in the place.
+
+    Args:
+        path: The folder; those above it are made. What a killed run leaves beside it, the next one clears.
+    """
+    partial, older = (path.with_name(f".{path.name}.{ending}") for ending in ("partial", "older"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _bring_back(older, path)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        if path.exists():
+            os.replace(path, older)
+        os.replace(partial, path)
+    finally:
+        _bring_back(older, path)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _bring_back(older: Path, path: Path) -> None:
+    """Where nothing has taken its place, what was moved away returns; else it goes."""
+    if older.exists() and not path.exists():
+        os.replace(older, path)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

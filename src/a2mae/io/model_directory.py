@@ -11,6 +11,7 @@ from typing import Never
 from kedro.io import DatasetError
 from kedro_datasets._typing import JSONPreview
 
+from a2mae.files import whole_folder
 from a2mae.io.path_dataset import PathDataset
 
 CONFIG_FILE = "config.json"
@@ -41,11 +42,8 @@ class ModelDirectory(PathDataset[Path, Path]):
             raise DatasetError(f"{data} is no model directory: {CONFIG_FILE} is absent")
         if data.resolve() == self._filepath.resolve():
             return
-        partial = self._filepath.with_name(f".{self._filepath.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(data, partial)
-        shutil.rmtree(self._filepath, ignore_errors=True)
-        os.replace(partial, self._filepath)
+        with whole_folder(self._filepath) as partial:
+            shutil.copytree(data, partial)
 
     def preview(self) -> JSONPreview:
         """The model's description and scores, for kedro-viz."""

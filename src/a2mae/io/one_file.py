@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -23,11 +24,13 @@ class OneFileDataset(PathDataset[Value, Value], Generic[Value]):
         with whole_file(self._filepath) as temporary:
             self._write(data, temporary)
 
+    @abstractmethod
     def _read(self, path: Path) -> Value:
-        raise NotImplementedError
+        """The value that the file holds."""
 
+    @abstractmethod
     def _write(self, value: Value, path: Path) -> None:
-        raise NotImplementedError
+        """Write the value into a new file."""
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

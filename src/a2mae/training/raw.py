@@ -6,6 +6,7 @@ Loader processes import this and not the models.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,8 +96,10 @@ class RawBatch:
         images = []
         for group in self.images:
             inside = (group.slot >= start * per_sample) & (group.slot < stop * per_sample)
-            if bool(inside.any()):
-                part = group.map(lambda tensor, inside=inside: tensor[inside])  # type: ignore[misc]
+            rows = inside.nonzero().flatten()
+            if len(rows):
+                # Not `tensor[rows]`: before torch 2.9 that does not know uint16 on a CPU.
+                part = group.map(functools.partial(torch.index_select, dim=0, index=rows))
                 images.append(dataclasses.replace(part, slot=part.slot - start * per_sample))
         rest: dict[str, Any] = {name: getattr(self, name)[samples] for name in _PER_SAMPLE}
         return dataclasses.replace(self, images=tuple(images), **rest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from a2mae.files import whole_file
+from a2mae.files import whole_file, whole_folder
 from a2mae.models import Pretrainer, save_pretrained
 from a2mae.training.held_out import HeldOut
 from a2mae.training.progress import METRICS_FILE
@@ -37,35 +36,33 @@ def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metr
     Returns:
         The model directory.
     """
-    partial, target = run_dir / f".{MODEL_DIR}.partial", run_dir / MODEL_DIR
-    shutil.rmtree(partial, ignore_errors=True)
-    save_pretrained(
-        model,
-        partial,
-        config={
-            "method": spec.method,
-            "sensors": [sensor.id for sensor in spec.data.sensors],
-            "bands": {sensor.id: list(sensor.bands) for sensor in spec.data.sensors},
-            "normalization": {
-                sensor.id: {
-                    band: [mean, std] for band, mean, std in zip(sensor.bands, sensor.mean, sensor.std, strict=True)
-                }
-                for sensor in spec.data.sensors
+    target = run_dir / MODEL_DIR
+    with whole_folder(target) as partial:
+        save_pretrained(
+            model,
+            partial,
+            config={
+                "method": spec.method,
+                "sensors": [sensor.id for sensor in spec.data.sensors],
+                "bands": {sensor.id: list(sensor.bands) for sensor in spec.data.sensors},
+                "normalization": {
+                    sensor.id: {
+                        band: [mean, std] for band, mean, std in zip(sensor.bands, sensor.mean, sensor.std, strict=True)
+                    }
+                    for sensor in spec.data.sensors
+                },
+                "image_size": spec.sampling.image_size,
+                "data_manifest_hash": spec.data.store_hash,
+                "run_identity": spec.identity,
+                "code_commit": spec.code_commit,
             },
-            "image_size": spec.sampling.image_size,
-            "data_manifest_hash": spec.data.store_hash,
-            "run_identity": spec.identity,
-            "code_commit": spec.code_commit,
-        },
-    )
-    write_json(partial / "metrics.json", dict(metrics))
-    # What the seed decided goes along with the model; checkpoints and timings stay behind.
-    (partial / "run").mkdir()
-    for name in (SPEC_FILE, METRICS_FILE, RECONSTRUCTIONS_FILE):
-        if (run_dir / name).is_file():
-            shutil.copyfile(run_dir / name, partial / "run" / name)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
+        )
+        write_json(partial / "metrics.json", dict(metrics))
+        # What the seed decided goes along with the model; checkpoints and timings stay behind.
+        (partial / "run").mkdir()
+        for name in (SPEC_FILE, METRICS_FILE, RECONSTRUCTIONS_FILE):
+            if (run_dir / name).is_file():
+                shutil.copyfile(run_dir / name, partial / "run" / name)
     write_json(run_dir / FINISHED_FILE, {"identity": spec.identity})
     return target
 

@@ -1,0 +1,166 @@
+"""The committed `dvc.lock`: whole, of one run, and whoever's outputs differ from it is told which and since what."""
+
+import json
+import shutil
+import subprocess
+import warnings
+
+import pytest
+import yaml
+
+from a2mae import dvc_lock
+from helpers.checkout import ROOT, run
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
+
+
+def paths(items) -> set[str]:
+    return {item if isinstance(item, str) else next(iter(item)) for item in items}
+
+
+@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="no dvc.lock yet: `make dvc-lock` on the last commit")
+def test_the_committed_lock_is_whole_and_of_one_run():
+    """Older than the code it may be while somebody works on that (a warning says so); torn or mixed it may not."""
+    text = (ROOT / "dvc.lock").read_text("utf-8")
+    locked = yaml.safe_load(text)["stages"]
+    assert set(locked) == set(STAGES)
+    made: dict[str, str] = {}
+    for name, stage in STAGES.items():
+        assert locked[name]["cmd"] == stage["cmd"]
+        for entry in (*locked[name]["deps"], *locked[name]["outs"]):
+            assert len(entry["md5"].removesuffix(".dir")) == 32 and entry["size"] > 0, (name, entry)
+        for dep in locked[name]["deps"]:
+            assert made.get(dep["path"], dep["md5"]) == dep["md5"], f"{name} read another {dep['path']} than was made"
+        made |= {out["path"]: out["md5"] for out in locked[name]["outs"]}
+        assert {file for item in stage["params"] for file in item} == set(locked[name]["params"])
+    assert {"python", "torch", "cpu_capability"} <= dvc_lock.made_on(text).keys()
+    older = {name: since for name, since in ahead(locked).items() if since}
+    if older:
+        warnings.warn(f"dvc.lock is older than the code: `make dvc-lock` once that is committed. {older}", stacklevel=1)
+
+
+def ahead(locked) -> dict[str, list[str]]:
+    """By stage, what has changed since the lock was made: its code, parameters, what it depends on, what it makes."""
+    since = {
+        verdict.stage: list(verdict.since) for verdict in dvc_lock.verdicts(ROOT, yaml.safe_dump({"stages": locked}))
+    }
+    for name, stage in STAGES.items():
+        outs = paths([*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])])
+        since[name] += sorted(outs ^ {out["path"] for out in locked[name]["outs"]})
+        since[name] += sorted(paths(stage["deps"]) ^ {dep["path"] for dep in locked[name]["deps"]})
+    return since
+
+
+MAKE = "import pathlib\npathlib.Path('out').mkdir(exist_ok=True)\nfor n in 'ab': pathlib.Path('out', n).write_text(n)\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A repository with one stage, made by DVC itself and committed with its lock."""
+    folder = tmp_path_factory.mktemp("made")
+    stage = {
+        "cmd": "python src/stage/make.py",
+        "deps": ["src/stage"],
+        "params": [{"p.yml": ["group"]}],
+        "outs": ["out"],
+    }
+    (folder / "src/stage/__pycache__").mkdir(parents=True)
+    (folder / "src/stage/make.py").write_text(MAKE)
+    (folder / "src/stage/__pycache__/make.pyc").write_bytes(b"ignored")
+    (folder / "p.yml").write_text("group: {size: 3}\n")
+    (folder / ".dvcignore").write_text((ROOT / ".dvcignore").read_text("utf-8"))
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"make": stage}}))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    for command in (["init", "-q"], ["repro", "-q"]):
+        done = run(folder, "dvc", *command)
+        assert done.returncode == 0, done.stderr
+    commit(folder)
+    return folder
+
+
+@pytest.fixture
+def project(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "project")
+
+
+def commit(folder) -> None:
+    for command in (["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def said(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+
+    def told() -> tuple[int, str]:
+        code = dvc_lock.main([])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return told
+
+
+def test_outputs_are_hashed_as_dvc_does(said):
+    assert said() == (0, "make          ok: 1 outputs\n1 outputs are those of dvc.lock\n")
+
+
+def test_what_differs_is_named_and_since_what(project, said):
+    (project / "out/b").write_text("c")
+    code, text = said()
+    assert code == 1 and "make          DIFFERS" in text and "CHANGED  out\n" in text and "since" not in text
+    (project / "out/b").write_text("b")
+    (project / "out/more").write_text("")
+    assert said()[0] == 1, "a file more is another folder"
+    (project / "out/more").unlink()
+    (project / "src/stage/make.py").write_text(MAKE + "\n")
+    (project / "p.yml").write_text("group: {size: 4}\n")
+    code, text = said()
+    assert code == 0 and "since the lock was made changed: src/stage, p.yml:group" in text
+    (project / "out/a").unlink()
+    (project / "out/b").unlink()
+    (project / "out").rmdir()
+    code, text = said()
+    assert code == 1 and "MISSING  out\n" in text
+
+
+def test_it_is_the_committed_lock_that_counts(project, said):
+    (project / "src/stage/make.py").write_text(MAKE.replace("write_text(n)", "write_text(n + n)"))
+    assert run(project, "dvc", "repro", "-q").returncode == 0
+    code, text = said()
+    assert code == 1 and "CHANGED  out" in text, "DVC has written the workspace's lock anew; the claim is the commit's"
+    commit(project)
+    assert said()[0] == 0
+
+
+def test_another_environment_is_said(project, said):
+    lock = project / "dvc.lock"
+    lock.write_text(dvc_lock.HEADER + json.dumps({"python": "0.9"}) + "\n" + lock.read_text())
+    commit(project)
+    (project / "out/a").write_text("x")
+    code, text = said()
+    assert code == 1 and "(the lock: 0.9)" in text
+    assert run(project, "dvc", "repro", "-q", "-f").returncode == 0
+    assert dvc_lock.made_on(lock.read_text()) == {"python": "0.9"}, "DVC keeps the lines"
+    assert said()[0] == 0
+
+
+def test_without_a_lock_it_is_said_how_to_make_one(project, said):
+    subprocess.run(["git", "rm", "-q", "--cached", "dvc.lock"], cwd=project, check=True)
+    commit_rest = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "none"]
+    subprocess.run(commit_rest, cwd=project, check=True)
+    code, text = said()
+    assert code == 2 and "make dvc-lock" in text
+
+
+def test_the_lock_is_made_from_a_commit_in_a_clone(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    (project / "src/stage/more.py").write_text("")
+    assert dvc_lock.main(["--write"]) == 2 and "src/stage/more.py" in capsys.readouterr().err, "commit first"
+    before = yaml.safe_load((project / "dvc.lock").read_text("utf-8"))
+    (project / "src/stage/more.py").unlink()
+    (project / "out/a").write_text("not in git")
+    (project / "dvc.lock").write_text("stages: {}")
+    assert dvc_lock.main(["--write"]) == 0
+    text = (project / "dvc.lock").read_text("utf-8")
+    assert yaml.safe_load(text)["stages"]["make"]["outs"] == before["stages"]["make"]["outs"]
+    assert "python" in dvc_lock.made_on(text)
