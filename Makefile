@@ -52,7 +52,7 @@ test: install ## lint, types, architecture laws and tests (offline, CPU)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: install ## the long forms of the tests
 	$(BIN)/pytest -m "slow and not gpu"

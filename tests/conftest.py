@@ -3,3 +3,23 @@
 from a2mae.processes import share_cores
 
 share_cores()  # before a test module imports torch
+
+LONGEST = (
+    "test_notebooks.py",
+    "test_build_killed.py",
+    "test_tasks.py",
+    "test_dvc_experiments.py",
+    "test_build_faults.py",
+    "test_build.py",
+    "test_export.py",
+    "test_distributed.py",
+    "test_launch.py",
+    "test_packaging.py",
+)
+"""Files that begin first: each runs in one process, and the last to end decides how long all take."""
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Put the longest files first; within a file the order stays."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))

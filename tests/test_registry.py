@@ -73,8 +73,8 @@ def test_report_is_made_last(env):
     open_context(env)
     order = [node.name for node in pipelines["__default__"].nodes]
     own = {node.name for node in pipelines["report"].nodes}
-    assert set(order[order.index("build_report") :]) <= own, "only the cards and the picture may come after it"
-    report = next(node for node in pipelines["report"].nodes if node.name == "build_report")
+    assert set(order[order.index("report.build_report") :]) <= own, "only the cards and the picture may come after it"
+    report = next(node for node in pipelines["report"].nodes if node.name == "report.build_report")
     for stage in chain_of(env):
         if stage != "report":
             assert set(report.inputs) & pipelines[stage].all_outputs(), f"the report does not wait for {stage}"

@@ -7,8 +7,13 @@ import threading
 from urllib.parse import urlsplit
 
 import numpy as np
+import pandas as pd
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
+from a2mae.pipeline_registry import STAGES
+from a2mae.reporting.curves import draw_curves
 from a2mae.viz import without_outside
 from helpers.browser import BROWSER, browser
 from helpers.built_world import write_store
@@ -23,10 +28,28 @@ def built(tmp_path_factory):
     clone = checkout(folder / "clone")
     image = (np.full((len(SENTINEL2.bands), 16, 16), 900, np.uint16), np.ones((16, 16), bool))
     write_store(clone / "data/03_primary/stssd.zarr", {SENTINEL2.id: [image] * 3})
+    outputs(clone / "data")
     log = folder / "sockets.log"
     done = run(clone, "python", "-m", "a2mae.viz", socket_log=log, timeout=280)
     assert done.returncode == 0 and "index.html" in done.stdout, (done.stdout + done.stderr)[-2000:]
     return clone, log
+
+
+def outputs(data) -> None:
+    """One of each kind that has a preview beside the store: tables, curves, a map, scores."""
+    scores = pd.DataFrame({"task": ["segment"], "metric": ["miou"], "value": [0.421875]})
+    curves = pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], "effective_rank": [3.0, 4.0], "lr": [0.1, 0.1]})
+    for folder in ("04_feature", "07_model_output/segment", "08_reporting"):
+        (data / folder).mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"set_id": ["place-1"], "kept": [True]}).to_parquet(data / "04_feature/sets.parquet")
+    scores.to_parquet(data / "08_reporting/scores.parquet")
+    curves.to_csv(data / "08_reporting/pretrain_curves.csv", index=False)
+    (data / "08_reporting/pretrain_curves.png").write_bytes(draw_curves(curves))
+    profile = {"driver": "GTiff", "width": 40, "height": 20, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
+    place = from_origin(0, 0, 10, 10)
+    with rasterio.open(data / "07_model_output/segment/map.tif", "w", transform=place, **profile) as target:
+        target.write(np.ones((1, 20, 40), np.uint8))
+        target.write_colormap(1, {1: (200, 100, 50, 255)})
 
 
 def graph(clone) -> dict:
@@ -45,6 +68,16 @@ def test_builds_with_layers_and_collapsed_tasks(built):
     assert not log.exists(), f"sockets beyond loopback: {log.read_text()}"
 
 
+def test_every_stage_is_one_box_until_it_is_opened(built):
+    """A stage of several nodes is a namespace; one of a single node needs none."""
+    clone, _ = built
+    tasks = [node for node in graph(clone)["nodes"] if node["type"] == "task"]
+    boxes = [(node["modular_pipelines"] or [node["name"]])[0] for node in tasks]
+    assert set(boxes) == set(STAGES)
+    opened = {box for box in boxes if boxes.count(box) > 1}
+    assert opened <= set(graph(clone)["modular_pipelines"])
+
+
 def test_nodes_have_names_tags_and_docstrings(built):
     clone, _ = built
     tasks = [node for node in graph(clone)["nodes"] if node["type"] == "task"]
@@ -52,6 +85,26 @@ def test_nodes_have_names_tags_and_docstrings(built):
     for node in tasks:
         told = json.loads((clone / "build/api/nodes" / node["id"]).read_text("utf-8"))
         assert '"""' in told["code"], node["name"]
+
+
+PICTURE = "iVBORw0KGgo"  # how a PNG begins in base64
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [
+        ("image_sets", PICTURE),
+        ("sets", "place-1"),
+        ("pretrain_curves", "effective_rank"),
+        ("pretrain_curves_picture", PICTURE),
+        ("segment.map", PICTURE),
+        ("scores", "0.421875"),
+    ],
+)
+def test_each_kind_of_output_has_its_preview(built, dataset, shown):
+    clone, _ = built
+    told = json.loads((clone / "build/api/nodes" / ids(clone)[dataset]).read_text("utf-8"))
+    assert shown in json.dumps(told["preview"]), told
 
 
 def test_no_page_asks_another_host(built):

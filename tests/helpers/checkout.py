@@ -38,13 +38,18 @@ def changes(repository: Path) -> str:
 
 
 def run(
-    repository: Path, *command: str, socket_log: Path | None = None, timeout: float = 600
+    repository: Path,
+    *command: str,
+    source: Path | None = None,
+    socket_log: Path | None = None,
+    timeout: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in a checkout; with a log, sockets beyond loopback are forbidden and logged.
 
     Args:
         repository: The checkout.
         command: For example `kedro`, `run`.
+        source: Where the package lies, if not in the checkout.
         socket_log: File that gets a line for each forbidden attempt.
         timeout: In seconds.
     """
@@ -52,7 +57,7 @@ def run(
     environment = {
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(repository / "src"),
+        "PYTHONPATH": str(source or repository / "src"),
         "WANDB_MODE": "offline",
         "OMP_NUM_THREADS": "1",
     }

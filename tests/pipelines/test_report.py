@@ -42,11 +42,13 @@ def test_inputs_are_those_of_the_chain():
         "refused_scenes",
     }
     whole = {node.name: node for node in create_pipeline().nodes}
-    assert set(whole) == {"build_report", "write_cards", "picture_of_curves"}
-    for name in ("build_report", "write_cards"):
+    assert set(whole) == {"report.build_report", "report.write_cards", "report.picture_of_curves"}
+    for name in ("report.build_report", "report.write_cards"):
         assert {"simulation", "classify.metrics", "scores", "embeddings"} <= set(whole[name].inputs)
-    assert set(whole["write_cards"].outputs) == {"model_card", "dataset_card"}
-    (cards,) = (node for node in create_pipeline(("ingest", "prune", "report")).nodes if node.name == "write_cards")
+    assert set(whole["report.write_cards"].outputs) == {"model_card", "dataset_card"}
+    (cards,) = (
+        node for node in create_pipeline(("ingest", "prune", "report")).nodes if node.name == "report.write_cards"
+    )
     assert cards.outputs == ["dataset_card"], "no model, no card of it"
 
 

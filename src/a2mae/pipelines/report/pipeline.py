@@ -42,10 +42,14 @@ def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
     shown = [name for stage in chain for name in (*OUTPUTS_SHOWN.get(stage, ()), *FOLDERS.get(stage, ()))]
     inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
     inputs |= {name.replace(".", "_"): name for name in shown}
-    nodes = [node(build_report, inputs=inputs, outputs="report", name="build_report", tags="report")]
+    nodes = [
+        node(build_report, inputs=inputs, outputs="report", name="build_report", tags="report", namespace="report")
+    ]
     cards = {card: card for card, stage in CARDS.items() if stage in chain}
     if cards:
-        nodes.append(node(write_cards, inputs=inputs, outputs=cards, name="write_cards", tags="report"))
+        nodes.append(
+            node(write_cards, inputs=inputs, outputs=cards, name="write_cards", tags="report", namespace="report")
+        )
     if "pretrain" in chain:
         nodes.append(
             node(
@@ -54,6 +58,7 @@ def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
                 outputs="pretrain_curves_picture",
                 name="picture_of_curves",
                 tags="report",
+                namespace="report",
             )
         )
     return Pipeline(nodes)
