@@ -43,8 +43,8 @@ from rasterio.windows import Window, from_bounds
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
-from a2mae.stssd.ingest import Ingested, ingest
-from a2mae.stssd.ingest_parameters import IngestParameters
+from a2mae.stssd.ingesting.ingest import Ingested, ingest
+from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.stssd.scenes import Scene, scenes_from_table
 
 SIDE_M = 1920.0
@@ -216,11 +216,11 @@ def child(folder: Path, workers: int, limit: int, spacing_m: float | None) -> No
     """What `ours` starts: prints one line of JSON."""
     import resource  # noqa: PLC0415
 
-    from a2mae.stssd.build import build  # noqa: PLC0415
-    from a2mae.stssd.coregister_parameters import CoregisterParameters  # noqa: PLC0415
+    from a2mae.stssd.building.build import build  # noqa: PLC0415
+    from a2mae.stssd.building.parameters import CoregisterParameters  # noqa: PLC0415
+    from a2mae.stssd.image_sets.store import ImageSetStore  # noqa: PLC0415
     from a2mae.stssd.scenes import sensors_from_json  # noqa: PLC0415
-    from a2mae.stssd.statistics import measure  # noqa: PLC0415
-    from a2mae.stssd.store import ImageSetStore  # noqa: PLC0415
+    from a2mae.stssd.tagging.statistics import measure  # noqa: PLC0415
 
     found = tables(folder, limit=limit, spacing_m=spacing_m)
     recipe = {"sources": [{"sensors": ["sentinel-2-*"]}, {"sensors": ["landsat-*"]}]}

@@ -42,8 +42,8 @@ from torchgeo.datasets import RasterDataset
 from tqdm import tqdm
 
 from a2mae.sensors import get_sensor
-from a2mae.stssd.store import ImageSetStore
-from a2mae.stssd.store_writer import SensorPlan, StoreWriter
+from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
 from a2mae.training.engine import make_fabric
 from a2mae.training.index import INDEX_FILE, build_index
 from a2mae.training.loop import Trainer

@@ -30,18 +30,18 @@ from skimage.transform import downscale_local_mean, resize
 from a2mae.sensors import Sensor
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
-from a2mae.stssd.build import find_places
-from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.ingest import Ingested, ingest
-from a2mae.stssd.ingest_parameters import IngestParameters
-from a2mae.stssd.matching import Picture, compare
-from a2mae.stssd.pooling import pool, positions
-from a2mae.stssd.rasters import RasterReader
-from a2mae.stssd.registration import Match
-from a2mae.stssd.registration_parameters import RegistrationParameters
+from a2mae.stssd.building.build import find_places
+from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.building.pooling import pool, positions
+from a2mae.stssd.building.survey import Place, compared_bands, survey
+from a2mae.stssd.ingesting.ingest import Ingested, ingest
+from a2mae.stssd.ingesting.parameters import IngestParameters
+from a2mae.stssd.pixels.rasters import RasterReader
+from a2mae.stssd.pixels.warp import read_image
+from a2mae.stssd.registering.matching import Picture, compare
+from a2mae.stssd.registering.parameters import RegistrationParameters
+from a2mae.stssd.registering.registration import Match
 from a2mae.stssd.scenes import Scene, scenes_from_table, sensors_from_json
-from a2mae.stssd.survey import Place, compared_bands, survey
-from a2mae.stssd.warp import read_image
 
 SHORT = {"sentinel-2-l2a": "S2", "landsat-oli-c2-l2": "Landsat", "gaofen-1": "GF1", "gaofen-2": "GF2", "naip": "NAIP"}
 RECIPES = {

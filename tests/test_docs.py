@@ -23,8 +23,8 @@ from pydantic import ValidationError
 import a2mae
 from a2mae import pipeline_registry
 from a2mae.parameters import Parameters
-from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.ingest_parameters import IngestParameters
+from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.tasks.parameters import TaskParameters
 from helpers.checkout import ROOT
 

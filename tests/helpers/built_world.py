@@ -14,12 +14,12 @@ from rasterio.warp import reproject
 
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.simulate.manifest import read_manifest
-from a2mae.stssd.ingest import ingest
-from a2mae.stssd.ingest_parameters import IngestParameters
-from a2mae.stssd.rasters import RasterReader
+from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
+from a2mae.stssd.ingesting.ingest import ingest
+from a2mae.stssd.ingesting.parameters import IngestParameters
+from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.scenes import scenes_from_table
-from a2mae.stssd.store import ImageSetStore
-from a2mae.stssd.store_writer import SensorPlan, StoreWriter
 from a2mae.tasks.samples.simulated import Tables
 
 

@@ -21,8 +21,8 @@ from a2mae.pipelines.prune.pipeline import create_pipeline as prune
 from a2mae.pipelines.tag.pipeline import create_pipeline as tag
 from a2mae.settings import CONFIG_LOADER_ARGS
 from a2mae.simulate.testing import write_tiny_world
-from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.store import ImageSetStore
+from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.image_sets.store import ImageSetStore
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

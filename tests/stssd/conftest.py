@@ -11,11 +11,11 @@ import pytest
 
 from a2mae.sensors import Sensor
 from a2mae.simulate.testing import write_tiny_world
-from a2mae.stssd.build import build
-from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.image_rows import BuiltTables
-from a2mae.stssd.ingest import ingest
-from a2mae.stssd.ingest_parameters import IngestParameters
+from a2mae.stssd.building.build import build
+from a2mae.stssd.building.image_rows import BuiltTables
+from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.ingesting.ingest import ingest
+from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.stssd.scenes import sensors_from_json
 
 RECIPES = {

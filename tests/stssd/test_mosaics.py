@@ -11,13 +11,13 @@ from rasterio.transform import from_origin
 from shapely import Point
 
 from a2mae.sensors import Units
-from a2mae.stssd.build import build
-from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.ingest import Ingested, ingest
-from a2mae.stssd.ingest_parameters import IngestParameters
+from a2mae.stssd.building.build import build
+from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.ingesting.ingest import Ingested, ingest
+from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.stssd.mosaics import prefer_single
 from a2mae.stssd.scenes import BandAsset, Scene, scenes_from_table, sensors_from_json
-from a2mae.stssd.store import ImageSetStore
 
 LEFT, TOP, GSD, PIXELS, SEAM = 499_200.0, 5_760_000.0, 8.0, 480, 300  # the seam lies inside the right-hand squares
 RULE = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from training_runs import make_index, make_spec, write_store
 
-from a2mae.stssd.storage import StoreError
+from a2mae.stssd.access.storage import StoreError
 from a2mae.training.held_out import HeldOut
 from a2mae.training.index import INDEX_FILE
 from a2mae.training.prepare import prepare

@@ -7,8 +7,8 @@ from typing import Never
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview
 
-from a2mae.stssd.storage import Folder, StoreError, StoreMissingError
-from a2mae.stssd.store import ImageSetStore
+from a2mae.stssd.access.storage import Folder, StoreError, StoreMissingError
+from a2mae.stssd.image_sets.store import ImageSetStore
 
 
 class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):

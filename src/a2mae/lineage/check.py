@@ -241,8 +241,8 @@ def _check_remote(entry: Artifact) -> Finding:
     """An image-set store elsewhere is read through; of anything else only the address is known."""
     if entry.sha256 is None:
         return Finding(entry.path, "elsewhere", "only its address is known")
-    from a2mae.stssd.storage import StoreError  # noqa: PLC0415 (zarr: only where it is asked for)
-    from a2mae.stssd.store import ImageSetStore  # noqa: PLC0415 (zarr: only where it is asked for)
+    from a2mae.stssd.access.storage import StoreError  # noqa: PLC0415 (zarr: only where it is asked for)
+    from a2mae.stssd.image_sets.store import ImageSetStore  # noqa: PLC0415 (zarr: only where it is asked for)
 
     try:
         store = ImageSetStore.open(entry.path)

@@ -124,8 +124,8 @@ def _artifact(path: str, data_root: Path, *, files: bool) -> Artifact:
 
 def _remote_store_digest(url: str) -> str | None:
     """Manifest hash of an image-set store that lies elsewhere; None for anything else."""
-    from a2mae.stssd.storage import StoreError  # noqa: PLC0415 (zarr: only where it is asked for)
-    from a2mae.stssd.store import ImageSetStore  # noqa: PLC0415 (zarr: only where it is asked for)
+    from a2mae.stssd.access.storage import StoreError  # noqa: PLC0415 (zarr: only where it is asked for)
+    from a2mae.stssd.image_sets.store import ImageSetStore  # noqa: PLC0415 (zarr: only where it is asked for)
 
     try:
         return ImageSetStore.open(url).manifest_hash

@@ -50,7 +50,7 @@ def _piece(name: str, entry: Artifact, data_root: Path) -> Piece | None:
     """An output as an artifact, by the digest under which the training's own run knows it."""
     path = data_root / entry.path
     if name == "image_sets":
-        from a2mae.stssd.store import ImageSetStore  # noqa: PLC0415 (zarr: only for the stages that have a store)
+        from a2mae.stssd.image_sets.store import ImageSetStore  # noqa: PLC0415 (zarr: only for the stages that have a store)
 
         url = entry.path if "://" in entry.path else str(path)
         return Piece(name, "store", ImageSetStore.open(url).manifest_hash)
@@ -70,7 +70,7 @@ def _numbers(value: object, at: str = "") -> Iterator[tuple[str, float]]:
 
 def _picture(name: str, path: Path) -> BytesImage | None:
     if name == "image_sets" and path.is_dir():
-        from a2mae.stssd.store import ImageSetStore  # noqa: PLC0415
+        from a2mae.stssd.image_sets.store import ImageSetStore  # noqa: PLC0415
 
         return contact_sheet(ImageSetStore.open(str(path)))
     return raster_picture(path) if path.suffix == ".tif" else None

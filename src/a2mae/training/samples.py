@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from a2mae.files import file_digest
 from a2mae.sensors import UnknownBandError
-from a2mae.stssd.store import ImageSetStore
+from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.training.draw import Draw, band_choices_of, bands_of, draw_sample, epoch_order
 from a2mae.training.index import TRAIN, SetIndex
 from a2mae.training.raw import BandTables, RawBatch, RawImages, band_tables

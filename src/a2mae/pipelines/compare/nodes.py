@@ -19,7 +19,7 @@ from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 
 if TYPE_CHECKING:
     from a2mae.pipelines.compare.trainer import Source
-    from a2mae.stssd.store import ImageSetStore
+    from a2mae.stssd.image_sets.store import ImageSetStore
     from a2mae.tasks.comparing.comparison import Comparison
     from a2mae.tasks.judging.judges import Judge
     from a2mae.tasks.samples.task_data import TaskData

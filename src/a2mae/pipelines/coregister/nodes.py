@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from a2mae.stssd.coregister_parameters import CoregisterParameters
-from a2mae.stssd.ingest_parameters import IngestParameters
+from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.ingesting.parameters import IngestParameters
 
 
 def coregister(
@@ -30,7 +30,7 @@ def coregister(
     """
     import geopandas as gpd
 
-    from a2mae.stssd.build import build
+    from a2mae.stssd.building.build import build
     from a2mae.stssd.scenes import sensors_from_json
 
     assert isinstance(scenes, gpd.GeoDataFrame)

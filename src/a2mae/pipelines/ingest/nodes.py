@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from a2mae.stssd.ingest_parameters import IngestParameters
+from a2mae.stssd.ingesting.parameters import IngestParameters
 
 
 def ingest(
@@ -25,7 +25,7 @@ def ingest(
         Scene table (GeoDataFrame), location table (GeoDataFrame), refused scenes (DataFrame), sensors in use by id,
         STAC items that an API gave.
     """
-    from a2mae.stssd.ingest import ingest as run
+    from a2mae.stssd.ingesting.ingest import ingest as run
 
     catalog = simulation_folder / str(simulation["catalog"]) if simulation else None
     done = run(parameters, simulated_catalog=catalog)

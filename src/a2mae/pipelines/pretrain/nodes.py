@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from a2mae.stssd.store import ImageSetStore
+    from a2mae.stssd.image_sets.store import ImageSetStore
     from a2mae.training.index import SetIndex
     from a2mae.training.spec import RunSpec, SensorSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from a2mae.stssd.prune_parameters import PruneParameters
+from a2mae.stssd.tagging.prune_parameters import PruneParameters
 
 
 def prune(
@@ -23,8 +23,8 @@ def prune(
     import geopandas as gpd
     import pandas as pd
 
-    from a2mae.stssd.prune import prune as run
     from a2mae.stssd.scenes import sensors_from_json
+    from a2mae.stssd.tagging.prune import prune as run
 
     assert isinstance(sets, gpd.GeoDataFrame)
     assert isinstance(images, pd.DataFrame)

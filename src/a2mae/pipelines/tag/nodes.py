@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from a2mae.stssd.tag_parameters import TagParameters
+from a2mae.stssd.tagging.parameters import TagParameters
 
 
 def tag(
@@ -22,9 +22,9 @@ def tag(
     import geopandas as gpd
     import pandas as pd
 
-    from a2mae.stssd.properties import four_properties
-    from a2mae.stssd.store import ImageSetStore
-    from a2mae.stssd.tag import tag as run
+    from a2mae.stssd.image_sets.store import ImageSetStore
+    from a2mae.stssd.tagging.properties import four_properties
+    from a2mae.stssd.tagging.tag import tag as run
 
     assert isinstance(image_sets, ImageSetStore)
     assert isinstance(registered_images, pd.DataFrame)

@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from a2mae.models.encoder import Encoder
-from a2mae.stssd.rasters import GDAL_OPTIONS
+from a2mae.stssd.pixels.rasters import GDAL_OPTIONS
 from a2mae.tasks.maps.rasters import Raster, RasterWindows, StripWriter, coarser_grid
 from a2mae.tasks.samples.inputs import InputPlan
 from a2mae.tasks.tiling import Tile, blended_strips, starts

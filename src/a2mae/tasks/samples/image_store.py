@@ -14,8 +14,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from a2mae.sensors import Sensor
-from a2mae.stssd.store import ImageSetStore
-from a2mae.stssd.store_writer import SensorPlan, StoreWriter
+from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
 from a2mae.tasks.samples.inputs import training_statistics
 from a2mae.tasks.samples.task_data import TaskData, TaskDataError
 from a2mae.training.index import HELD_OUT, TRAIN, SetIndex, build_index

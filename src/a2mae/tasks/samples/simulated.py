@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from a2mae.sensors import Sensor
-from a2mae.stssd.store import ImageSetStore
+from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.tasks.parameters import SimulatedDataParameters
 from a2mae.tasks.samples.task_data import IGNORE, SPLITS, Sample, Task, TaskDataError, TaskSpec
 from a2mae.tasks.samples.truth import Truth

@@ -1,0 +1,269 @@
+"""Whether a file is the one that its STAC item describes: the whole of it, by the item's `file:checksum`.
+
+GDAL decodes what it is given: of a DEFLATE block it does not compare the checksum, so a flipped byte may give wrong
+pixels in silence. Where an item carries a checksum, the file is read once as a whole before its first pixels are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import itertools
+import json
+import logging
+import os
+import random
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+
+from a2mae.stssd.access.hrefs import Signer, is_remote, redact
+from a2mae.stssd.access.retries import Answer, ReadingParameters, VerifyChecksums, ask, wait_s
+from a2mae.stssd.access.storage import Folder
+from a2mae.stssd.refusals import RefusedError
+from a2mae.stssd.scenes import BandAsset
+
+logger = logging.getLogger(__name__)
+
+LEDGER = "checksums"
+"""Folder of a build's work that remembers which files were verified."""
+_BLOCK = 4 * 2**20
+_MAX_REMOTE_BYTES = 64 * 2**30  # an endless answer is not read to its end
+_SHOWN = 12
+# https://github.com/multiformats/multicodec: code -> name in hashlib, bytes of the digest.
+_ALGORITHMS = {
+    0x11: ("sha1", 20),
+    0x12: ("sha256", 32),
+    0x13: ("sha512", 64),
+    0x14: ("sha3_512", 64),
+    0x15: ("sha3_384", 48),
+    0x16: ("sha3_256", 32),
+    0x17: ("sha3_224", 28),
+    0x20: ("sha384", 48),
+    0xD5: ("md5", 16),
+    0x1013: ("sha224", 28),
+    0xB220: ("blake2b", 32),
+    0xB240: ("blake2b", 64),
+    0xB260: ("blake2s", 32),
+}
+
+
+class UnknownChecksumError(ValueError):
+    """A checksum that cannot be compared: not a multihash, or of an algorithm that is not known here."""
+
+
+@dataclass(frozen=True)
+class Multihash:
+    """A digest and how it was made.
+
+    Attributes:
+        algorithm: Name in `hashlib`.
+        digest: Expected bytes.
+    """
+
+    algorithm: str
+    digest: bytes
+
+    def new(self) -> hashlib._Hash | hashlib.blake2b | hashlib.blake2s:
+        """A hash to feed."""
+        if self.algorithm == "blake2b":
+            return hashlib.blake2b(digest_size=len(self.digest))
+        if self.algorithm == "blake2s":
+            return hashlib.blake2s(digest_size=len(self.digest))
+        return hashlib.new(self.algorithm, usedforsecurity=False)
+
+
+def parse_multihash(text: str) -> Multihash:
+    """Read a multihash in hex: code of the algorithm and length as varints, then the digest.
+
+    Raises:
+        UnknownChecksumError: If it is none, or cannot be compared here.
+    """
+    try:
+        data = bytes.fromhex(text)
+        code, rest = _varint(data)
+        length, digest = _varint(rest)
+    except (ValueError, IndexError) as error:
+        raise UnknownChecksumError("a text that is not a multihash in hex") from error
+    if code not in _ALGORITHMS:
+        raise UnknownChecksumError(f"a multihash of algorithm 0x{code:x}, which is not known here")
+    algorithm, size = _ALGORITHMS[code]
+    if not length == len(digest) == size:
+        raise UnknownChecksumError(f"a multihash of {algorithm} with {len(digest)} bytes instead of {size}")
+    return Multihash(algorithm, digest)
+
+
+def _varint(data: bytes) -> tuple[int, bytes]:
+    value = 0
+    for k in range(9):
+        value |= (data[k] & 0x7F) << 7 * k
+        if data[k] < 0x80:
+            return value, data[k + 1 :]
+    raise ValueError("a varint of more than nine bytes")
+
+
+def verified_checksum(asset: BandAsset, mode: VerifyChecksums) -> str | None:
+    """The checksum that an asset's file is compared with before it is used; None where it is not compared."""
+    wanted = mode is VerifyChecksums.ALL or (mode is VerifyChecksums.LOCAL and not is_remote(asset.href))
+    if asset.checksum is None or not wanted:
+        return None
+    try:
+        parse_multihash(asset.checksum)
+    except UnknownChecksumError:
+        return None
+    return asset.checksum
+
+
+def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
+    """Say once per kind how many files have a checksum that is not compared, and why."""
+    kinds: Counter[str] = Counter()
+    skipped = 0
+    for href, text in sorted({(asset.href, asset.checksum) for asset in assets if asset.checksum is not None}):
+        assert text is not None
+        try:
+            parse_multihash(text)
+        except UnknownChecksumError as error:
+            kinds[str(error)] += 1
+            continue
+        skipped += mode is VerifyChecksums.NONE or (mode is VerifyChecksums.LOCAL and is_remote(href))
+    for kind, count in sorted(kinds.items()):
+        logger.warning("file:checksum of %d files is %s: they are not verified", count, kind)
+    if skipped:
+        logger.info(
+            "file:checksum of %d files is not compared (coregister.reading.verify_checksums: %s)", skipped, mode.value
+        )
+
+
+class Verifier:
+    """Compares files with their checksums, each once per build; use one per process or thread."""
+
+    def __init__(self, mode: VerifyChecksums, *, work: Folder, sign: Signer, reading: ReadingParameters) -> None:
+        """Begin.
+
+        Args:
+            mode: Which files are compared.
+            work: The build's work folder: what one worker has verified no other reads again, nor a build that goes on.
+                A local file is verified again once its size or time of modification is another.
+            sign: Turns an address into what is opened.
+            reading: How patient reads over a network are.
+        """
+        self._mode, self._work, self._sign, self._reading = mode, work, sign, reading
+        self._verdicts: dict[tuple[str, str], RefusedError | None] = {}
+
+    def check(self, asset: BandAsset) -> None:
+        """Read the asset's file as a whole and compare it, unless that is done.
+
+        Raises:
+            RefusedError: "checksum" where it is another file, "unreachable" where it cannot be read.
+        """
+        if asset.checksum is None:
+            return
+        key = asset.href, asset.checksum
+        if key not in self._verdicts:
+            try:
+                self._check(asset)
+                self._verdicts[key] = None
+            except RefusedError as refusal:
+                self._verdicts[key] = refusal
+        refused = self._verdicts[key]
+        if refused is not None:
+            raise refused
+
+    def _check(self, asset: BandAsset) -> None:
+        checksum = verified_checksum(asset, self._mode)
+        if checksum is None:
+            return
+        expected = parse_multihash(checksum)
+        state = _state(asset.href)
+        name = f"{LEDGER}/{hashlib.sha256(f'{checksum} {asset.href}'.encode()).hexdigest()[:40]}.json"
+        known = self._work.read(name)
+        if known is not None and json.loads(known) == state:
+            return
+        if is_remote(asset.href):
+            self._check_remote(asset.href, expected)
+        else:
+            _compare(asset.href, expected, _local_blocks(asset.href))
+        self._work.write(name, json.dumps(state).encode())
+
+    def _check_remote(self, href: str, expected: Multihash) -> None:
+        shown, timeout_s = redact(href), self._reading.timeout_s
+        for tries in itertools.count(1):
+            address = self._sign(href)
+            try:
+                return _compare(href, expected, _remote_blocks(address, timeout_s))
+            except RefusedError as refusal:  # on its way, perhaps
+                failure, answer = refusal, Answer(there=True, again=True, wait_s=0.0, detail=refusal.detail)
+            except (OSError, http.client.HTTPException) as error:
+                answer = ask(address, timeout_s)
+                detail = f"{shown} cannot be read to be verified ({type(error).__name__}; {answer.detail})"
+                failure = RefusedError("unreachable", detail)
+            pause = wait_s(tries, answer, self._reading, random.random())  # noqa: S311 (jitter)
+            if pause is None:
+                logger.warning("%s; given up after %d tries", failure.detail, tries)
+                raise RefusedError(failure.reason, f"{failure.detail}; given up after {tries} tries")
+            logger.warning("%s; try %d in %.1f s", failure.detail, tries + 1, pause)
+            time.sleep(pause)
+        raise AssertionError("the loop above ends by itself")
+
+
+def _state(href: str) -> dict[str, int]:
+    """What tells a local file from the same file changed; of an address nothing is known."""
+    if is_remote(href):
+        return {}
+    try:
+        status = os.stat(href)
+    except OSError as error:
+        raise RefusedError("corrupt", f"{href} cannot be opened: {error.strerror}") from error
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _compare(href: str, expected: Multihash, blocks: Iterable[bytes]) -> None:
+    found = expected.new()
+    for block in blocks:
+        found.update(block)
+    if found.digest() == expected.digest:
+        return
+    shown = redact(href)
+    detail = (
+        f"{shown} is not the file that its item describes: file:checksum is {expected.algorithm}"
+        f" {expected.digest.hex()[:_SHOWN]}…, the file has {found.hexdigest()[:_SHOWN]}…; fetch it again"
+    )
+    if not is_remote(href):
+        logger.warning("%s", detail)
+    raise RefusedError("checksum", detail)
+
+
+def _local_blocks(path: str) -> Iterator[bytes]:
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    except OSError as error:
+        raise RefusedError("corrupt", f"{path} cannot be read: {error.strerror}") from error
+
+
+def _remote_blocks(address: str, timeout_s: float) -> Iterator[bytes]:
+    """The bytes of an http(s) or other address, none of them kept."""
+    if address.startswith(("https://", "http://")):
+        with urllib.request.urlopen(address, timeout=timeout_s) as answer:  # noqa: S310 (http(s), checked hrefs)
+            size = answer.headers.get("Content-Length")
+            yield from _bounded(answer, None if size is None else int(size))
+        return
+    with fsspec.open(address, "rb") as file:
+        yield from _bounded(file, None)
+
+
+def _bounded(file: http.client.HTTPResponse, size: int | None) -> Iterator[bytes]:
+    seen = 0
+    while block := file.read(_BLOCK):
+        seen += len(block)
+        if seen > _MAX_REMOTE_BYTES:
+            raise RefusedError("too_large", f"a file of more than {_MAX_REMOTE_BYTES >> 30} GiB is not verified")
+        yield block
+    if size is not None and seen != size:  # Python takes a cut connection for the end
+        raise ConnectionError(f"the connection was cut after {seen} of {size} bytes")

@@ -1,0 +1,69 @@
+"""What a build came to: one line of figures, and what could not be reached."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from a2mae.stssd.access.retries import DAMAGED, TRANSIENT
+from a2mae.stssd.building.dark_pixels import warn_of_offsets
+from a2mae.stssd.building.image_rows import BuiltTables
+from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.building.survey import Surveyed
+from a2mae.stssd.scenes import Scene
+
+logger = logging.getLogger(__name__)
+
+
+class BuildIncompleteError(RuntimeError):
+    """Images could not be reached; what could be is kept, and the same build goes on with the others."""
+
+
+def log_result(
+    tables: BuiltTables, surveyed: Sequence[Surveyed], scenes: Mapping[str, Scene], *, places: int, pooled: int
+) -> None:
+    """Log how many images and sets were made of how many places, and how many were kept out for which reasons."""
+    images, rejected = tables.images, tables.rejected
+    states = images["registration"].value_counts().to_dict()
+    reasons = rejected["reason"].value_counts().to_dict()
+    logger.info(
+        "Coregistered %d images in %d sets at %d of %d places (%s); kept out %d (%s); %d scenes pooled; manifest %s",
+        len(images),
+        images["set_id"].nunique(),
+        images["location_id"].nunique(),
+        places,
+        ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
+        len(rejected),
+        ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "none",
+        pooled,
+        tables.manifest_hash[:12],
+    )
+    if images.empty and len(rejected):
+        one = rejected.iloc[0]
+        logger.warning("no set was made; for example %s at %s: %s", one["scene_id"], one["location_id"], one["detail"])
+    warn_of_offsets(surveyed, scenes)
+
+
+def _what(missing: pd.DataFrame) -> str:
+    damaged = missing["reason"].isin(DAMAGED)
+    return "read" if damaged.all() else "reached or read" if damaged.any() else "reached"
+
+
+def tell_missing(rejected: pd.DataFrame, parameters: CoregisterParameters) -> None:
+    """Say what could not be reached, or was damaged.
+
+    Raises:
+        BuildIncompleteError: If something is missing and `fail_if_unreachable` is set.
+    """
+    missing = rejected[rejected["reason"].isin(TRANSIENT)]
+    if missing.empty:
+        return
+    detail = (
+        f"{len(missing)} images of {missing['scene_id'].nunique()} scenes could not be {_what(missing)}, the first:"
+        f" {missing['detail'].iloc[0]}. Run the same command again: it asks for what is missing"
+    )
+    if parameters.fail_if_unreachable:
+        raise BuildIncompleteError(f"{detail}; everything else is kept (coregister.fail_if_unreachable)")
+    logger.warning("%s.", detail)

@@ -1,0 +1,126 @@
+"""Many independent pieces of work: in this process, in a pool of local processes, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from typing import Any, TypeVar
+
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+from a2mae.processes import end_with_parent
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+LOCAL_CLUSTER = "local"
+"""Name that stands for a Dask cluster of this machine's own processes."""
+_PRELOADED = ["__main__", "a2mae.stssd.building.build_tasks", "a2mae.stssd.tagging.statistics"]
+
+
+class WorkerLostError(RuntimeError):
+    """A worker process died; what was finished is kept."""
+
+
+def run_all(
+    function: Callable[[Work], Result],
+    work: Sequence[Work],
+    *,
+    workers: int,
+    dask_scheduler: str | None = None,
+) -> Iterator[Result]:
+    """Run a function over pieces of work; results come as they are ready, in any order.
+
+    Args:
+        function: A function at module level; it must give the same result when run twice.
+        work: Picklable pieces; the costly ones first, so that workers end together.
+        workers: Local processes; 1 runs here.
+        dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"), or "local" for one of
+            `workers` processes of this machine. Dask runs the work of a lost worker again by itself.
+
+    Raises:
+        WorkerLostError: If a local worker was killed, for example for memory, or the cluster lost workers on the same
+            piece again and again.
+    """
+    if not work:
+        return
+    if dask_scheduler is not None:
+        yield from _on_cluster(functools.partial(_on_one_thread, function), work, dask_scheduler, workers)
+        return
+    if workers == 1 or len(work) == 1:
+        one_thread = ThreadpoolController()
+        for piece in work:
+            with one_thread.limit(limits=1, user_api="blas"):
+                result = function(piece)
+            yield result
+        return
+    count = min(workers, len(work))
+    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_begin_worker) as pool:
+        futures = [pool.submit(function, piece) for piece in work]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise WorkerLostError(
+                "a worker process died (killed, or out of memory); what it had finished is kept:"
+                " run the same command again to go on, with fewer coregister.workers if memory was short"
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _on_one_thread(function: Callable[[Work], Result], piece: Work) -> Result:
+    """Matrix products of several threads round otherwise: the same bytes in any worker need one thread each."""
+    with threadpool_limits(1, user_api="blas"):
+        return function(piece)
+
+
+def _context() -> BaseContext:
+    """How processes are started: forked from a clean server that has the imports, where the system has one.
+
+    A plain fork would inherit locks of GDAL and of the codecs' threads; a spawned process imports for seconds.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def warm_up() -> None:
+    """Let the server that workers are forked from import what they need, while this process does something else."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        _context()
+        forkserver.ensure_running()
+
+
+def _begin_worker() -> None:
+    threadpool_limits(1, user_api="blas")
+    end_with_parent()
+
+
+def _on_cluster(
+    function: Callable[[Work], Result], work: Sequence[Work], address: str, workers: int
+) -> Iterator[Result]:
+    distributed: Any = importlib.import_module("distributed")  # half a second, only where a cluster is used
+    with contextlib.ExitStack() as stack:
+        if address == LOCAL_CLUSTER:
+            cluster = distributed.LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
+            address = stack.enter_context(cluster).scheduler_address
+        client = stack.enter_context(distributed.Client(address, set_as_default=False))
+        try:
+            for future in distributed.as_completed(client.map(function, work, pure=False), loop=client.loop):
+                yield future.result()
+        except distributed.KilledWorker as error:
+            raise WorkerLostError(
+                f"the cluster lost its workers over the same piece of work again and again ({error}); what was"
+                " finished is kept: give them more memory and run the same command again"
+            ) from error

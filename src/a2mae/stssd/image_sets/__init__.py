@@ -1,0 +1,1 @@
+"""The image-set store: sharded arrays, read by training and tasks, written once."""

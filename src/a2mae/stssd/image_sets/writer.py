@@ -1,0 +1,364 @@
+"""Writing the image-set store: shard by shard, by any number of workers, continued after a kill.
+
+A shard is a run of consecutive rows of one sensor. Whoever writes a shard writes all of it, then a ledger entry with
+its digests. A build that was killed finds the ledger and goes on with the shards that have no entry; when all have
+one, `finish` writes the manifest and removes the ledger. The bytes do not depend on how often it was killed, nor on
+the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from a2mae.sensors import Sensor, sensor_from_dict
+from a2mae.stssd.access.storage import Folder, StorageOptions, StoreError, StoreMissingError, StoreTornError
+from a2mae.stssd.image_sets.shards import compressor, encode_shard
+from a2mae.stssd.image_sets.store import FORMAT, FORMAT_VERSION, MANIFEST, check_version, manifest_hash, read_attributes
+
+SHARD_BYTES = 32 * 2**20
+"""Uncompressed size that a shard is planned for: large enough for few files, small enough for a worker's memory."""
+MAX_ROWS_PER_SHARD = 256
+_BAND_CHUNK_BYTES = 32 * 2**10  # planes at least this large get a chunk per band: three of twelve bands are read alone
+_CHUNK_SIDE = 512  # larger grids are cut, so that a 224-pixel crop of a 1,920-pixel image reads a part
+_LEDGER = "ledger"
+
+
+@dataclass(frozen=True)
+class SensorPlan:
+    """What the store will hold of one sensor.
+
+    Attributes:
+        sensor: Its description; kept whole in the store.
+        count: Number of rows.
+        height: Rows of the grid, pixels.
+        width: Columns of the grid, pixels.
+        rows_per_shard: Images per shard; chosen from their size if None.
+    """
+
+    sensor: Sensor
+    count: int
+    height: int
+    width: int
+    rows_per_shard: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """`(image, band, y, x)`."""
+        return self.count, len(self.sensor.bands), self.height, self.width
+
+    @property
+    def shard_rows(self) -> int:
+        """Images per shard."""
+        if self.rows_per_shard is not None:
+            return self.rows_per_shard
+        image_bytes = int(np.prod(self.shape[1:])) * np.dtype(self.sensor.encoding.dtype).itemsize
+        return int(np.clip(SHARD_BYTES // image_bytes, 1, MAX_ROWS_PER_SHARD))
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """Rows `start` to `stop` (exclusive) of one sensor.
+
+    Attributes:
+        sensor: Sensor id.
+        index: Number of the shard along the image axis.
+        start: First row.
+        stop: One past the last row.
+    """
+
+    sensor: str
+    index: int
+    start: int
+    stop: int
+
+
+class StoreWriter:
+    """Writes the shards of one store. Open one per worker process on the same URL."""
+
+    def __init__(self, url: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> None:
+        """Open a store that `create` has begun.
+
+        Raises:
+            StoreMissingError: If it has not been begun.
+        """
+        self._folder = Folder(os.fspath(url), storage_options)
+        attributes = read_attributes(self._folder)
+        if attributes is None:
+            raise StoreMissingError(f"no store has been begun at {self._folder.url}")
+        check_version(attributes, self._folder.url)
+        self.fingerprint = str(attributes["fingerprint"])
+        self._plans = {plan.sensor.id: plan for plan in map(_read_plan, cast(list[Any], attributes["plan"]))}
+
+    @classmethod
+    def create(
+        cls,
+        url: str | os.PathLike[str],
+        plans: Sequence[SensorPlan],
+        *,
+        fingerprint: str,
+        again: Callable[[Mapping[str, object]], bool] = lambda note: False,
+        storage_options: StorageOptions | None = None,
+    ) -> StoreWriter:
+        """Begin a store, or go on with one of the same fingerprint; one of another fingerprint is replaced.
+
+        Args:
+            url: Local folder or fsspec URL.
+            plans: One per sensor.
+            fingerprint: Hash of everything that decides the content: tables, parameters, code's format.
+            again: Asked for the note of every written shard: whether it is to be written anew.
+            storage_options: For fsspec. Never logged.
+
+        Raises:
+            StoreError: If the folder holds something that is not an image-set store: it is left alone.
+        """
+        folder = Folder(os.fspath(url), storage_options)
+        attributes = read_attributes(folder)
+        if attributes is None and any(not _is_ours(name) for name in folder.sizes()):
+            raise StoreError(f"{folder.url} exists and is not an image-set store: choose another place or remove it")
+        if (
+            attributes is None
+            or attributes.get("fingerprint") != fingerprint
+            or attributes.get("format_version") != FORMAT_VERSION
+        ):
+            _clear(folder)
+            attributes = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "fingerprint": fingerprint,
+                "plan": [
+                    {
+                        "sensor": plan.sensor.to_dict(),
+                        "grid": [plan.count, plan.height, plan.width],
+                        "rows_per_shard": plan.shard_rows,
+                    }
+                    for plan in sorted(plans, key=lambda plan: plan.sensor.id)
+                ],
+            }
+            _write_json(
+                folder, "zarr.json", {"attributes": {"a2mae": attributes}, "node_type": "group", "zarr_format": 3}
+            )
+        writer = cls(url, storage_options)
+        writer._create_arrays()
+        writer._reopen(again)
+        return writer
+
+    def shards(self) -> list[Shard]:
+        """All shards of the store, in order."""
+        return [
+            Shard(name, index, start, min(start + plan.shard_rows, plan.count))
+            for name, plan in sorted(self._plans.items())
+            for index, start in enumerate(range(0, plan.count, plan.shard_rows))
+        ]
+
+    def pending(self) -> list[Shard]:
+        """The shards that have not been written."""
+        if self._folder.read(MANIFEST) is not None:
+            return []
+        written = {name for name in self._folder.sizes() if name.startswith(f"{_LEDGER}/")}
+        return [shard for shard in self.shards() if _ledger_name(shard) not in written]
+
+    def write(
+        self,
+        shard: Shard,
+        pixels: NDArray[np.generic],
+        valid: NDArray[np.bool_],
+        note: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write one shard as a whole; twice is the same as once.
+
+        Args:
+            shard: One of `shards()`.
+            pixels: `(stop - start, C, H, W)` stored integers. A row of nothing but nodata takes no space.
+            valid: `(stop - start, H, W)` bool.
+            note: JSON-ready facts about these rows, kept in the manifest (see `notes`).
+
+        Raises:
+            ValueError: If a shape or type is not the planned one.
+        """
+        plan = self._plans[shard.sensor]
+        expected = (shard.stop - shard.start, *plan.shape[1:])
+        if pixels.shape != expected or pixels.dtype != np.dtype(plan.sensor.encoding.dtype):
+            raise ValueError(
+                f"{shard}: pixels {pixels.shape} {pixels.dtype} given, {expected} {plan.sensor.encoding.dtype} planned"
+            )
+        if valid.shape != (expected[0], *expected[2:]) or valid.dtype != np.bool_:
+            raise ValueError(
+                f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
+            )
+        written: dict[str, object] = {}
+        for key, name, data in zip(_keys(shard), ("pixels", "valid"), (pixels, valid), strict=True):
+            encoded = encode_shard(data, self._metadata(f"{shard.sensor}/{name}"))
+            if encoded is None:  # every row is empty
+                self._folder.remove(key)  # left by a killed worker
+                continue
+            self._folder.write(key, encoded)
+            written[key] = {"sha256": hashlib.sha256(encoded).hexdigest(), "bytes": len(encoded)}
+        _write_json(self._folder, _ledger_name(shard), {"shards": written, "note": dict(note or {})})
+
+    def _metadata(self, array: str) -> bytes:
+        data = self._folder.read(f"{array}/zarr.json")
+        if data is None:
+            raise StoreTornError(f"{self._folder.url}/{array}/zarr.json vanished while the store was being built")
+        return data
+
+    def finish(self) -> str:
+        """Write the manifest and remove the ledger; a finished store is left as it is.
+
+        Returns:
+            The manifest hash.
+
+        Raises:
+            StoreTornError: If shards are missing.
+        """
+        pending = self.pending()
+        if pending:
+            raise StoreTornError(
+                f"{self._folder.url}: {len(pending)} shards are not written, the first is {pending[0]}"
+            )
+        data = self._folder.read(MANIFEST)
+        if data is None:
+            entries = {shard: self._ledger_entry(shard) for shard in self.shards()}
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "sensors": {
+                    name: {"sensor": plan.sensor.to_dict(), "shape": list(plan.shape)}
+                    for name, plan in self._plans.items()
+                },
+                "shards": {key: value for entry in entries.values() for key, value in entry["shards"].items()},
+                "notes": [
+                    {**asdict(shard), "note": entry["note"]} for shard, entry in entries.items() if entry["note"]
+                ],
+            }
+            self._remove_partial_files()
+            _write_json(self._folder, MANIFEST, manifest)
+        else:
+            manifest = json.loads(data)
+        self._folder.remove(_LEDGER)
+        return manifest_hash(manifest)
+
+    def notes(self) -> list[tuple[Shard, dict[str, object]]]:
+        """The notes of all written shards that have one, in order."""
+        data = self._folder.read(MANIFEST)
+        if data is not None:
+            return [
+                (Shard(n["sensor"], n["index"], n["start"], n["stop"]), n["note"]) for n in json.loads(data)["notes"]
+            ]
+        pending = set(self.pending())
+        found = [(shard, self._ledger_entry(shard)["note"]) for shard in self.shards() if shard not in pending]
+        return [(shard, note) for shard, note in found if note]
+
+    def _reopen(self, again: Callable[[Mapping[str, object]], bool]) -> None:
+        """Take shards that are to be written anew off the ledger; of a finished store, make its ledger again first."""
+        anew = {shard for shard, note in self.notes() if again(note)}
+        if not anew:
+            return
+        data = self._folder.read(MANIFEST)
+        if data is not None:
+            manifest = json.loads(data)
+            notes = dict(self.notes())
+            for shard in self.shards():
+                if shard not in anew:
+                    shards = {key: manifest["shards"][key] for key in _keys(shard) if key in manifest["shards"]}
+                    entry = {"shards": shards, "note": notes.get(shard, {})}
+                    _write_json(self._folder, _ledger_name(shard), entry)
+            self._folder.remove(MANIFEST)  # last: until then the store is the finished one
+        for shard in anew:
+            self._folder.remove(_ledger_name(shard))
+
+    def _ledger_entry(self, shard: Shard) -> dict[str, dict[str, object]]:
+        data = self._folder.read(_ledger_name(shard))
+        if data is None:
+            raise StoreTornError(
+                f"{self._folder.url}: the ledger entry of {shard} vanished while the store was being built"
+            )
+        return cast(dict[str, dict[str, object]], json.loads(data))
+
+    def _create_arrays(self) -> None:
+        present = set(self._folder.sizes())
+        for name, plan in self._plans.items():
+            _, bands, height, width = plan.shape
+            plane = height * width * np.dtype(plan.sensor.encoding.dtype).itemsize
+            tile = (min(height, _CHUNK_SIDE), min(width, _CHUNK_SIDE))
+            grid = tuple(-(-side // t) * t for side, t in zip((height, width), tile, strict=True))
+            band_chunk = 1 if plane >= _BAND_CHUNK_BYTES else bands
+            encoding = plan.sensor.encoding
+            _write_json(
+                self._folder,
+                f"{name}/zarr.json",
+                {"attributes": {"sensor": plan.sensor.to_dict()}, "node_type": "group", "zarr_format": 3},
+            )
+            if f"{name}/pixels/zarr.json" not in present:
+                zarr.create_array(
+                    self._folder.zarr_store(read_only=False),
+                    name=f"{name}/pixels",
+                    shape=plan.shape,
+                    dtype=encoding.dtype,
+                    chunks=(1, band_chunk, *tile),
+                    shards=(plan.shard_rows, bands, *grid),
+                    compressors=compressor(np.dtype(encoding.dtype).itemsize),
+                    fill_value=encoding.nodata,
+                    dimension_names=("image", "band", "y", "x"),
+                    attributes={
+                        "scale_factor": encoding.scale,
+                        "add_offset": encoding.offset,
+                        "units": encoding.units.value,
+                        "gsd_m": plan.sensor.gsd_m,
+                        "bands": list(plan.sensor.band_names),
+                    },
+                )
+            if f"{name}/valid/zarr.json" not in present:
+                zarr.create_array(
+                    self._folder.zarr_store(read_only=False),
+                    name=f"{name}/valid",
+                    shape=(plan.count, height, width),
+                    dtype="bool",
+                    chunks=(1, *tile),
+                    shards=(plan.shard_rows, *grid),
+                    compressors=compressor(1),
+                    fill_value=False,
+                    dimension_names=("image", "y", "x"),
+                )
+
+    def _remove_partial_files(self) -> None:
+        """Drop temporary files of killed workers, so that the folder's content is the same as without the kill."""
+        for name in self._folder.sizes():
+            if name.endswith(".partial"):
+                self._folder.remove(name)
+
+
+def _keys(shard: Shard) -> tuple[str, str]:
+    """The files of a shard: pixels and mask."""
+    return f"{shard.sensor}/pixels/c/{shard.index}/0/0/0", f"{shard.sensor}/valid/c/{shard.index}/0/0"
+
+
+def _ledger_name(shard: Shard) -> str:
+    return f"{_LEDGER}/{shard.sensor}/{shard.index:06d}.json"
+
+
+def _read_plan(entry: Mapping[str, Any]) -> SensorPlan:
+    count, height, width = entry["grid"]
+    return SensorPlan(sensor_from_dict(entry["sensor"]), count, height, width, rows_per_shard=entry["rows_per_shard"])
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file may be left of a store whose removal was cut short (its `zarr.json` goes last)."""
+    return name.endswith((".partial", ".json")) or "/c/" in name
+
+
+def _clear(folder: Folder) -> None:
+    names = sorted({name.split("/")[0] for name in folder.sizes()})
+    for name in [MANIFEST, *[n for n in names if n not in (MANIFEST, "zarr.json")], "zarr.json"]:
+        folder.remove(name)
+
+
+def _write_json(folder: Folder, name: str, data: Mapping[str, object]) -> None:
+    folder.write(name, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())

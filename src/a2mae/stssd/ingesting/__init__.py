@@ -1,0 +1,1 @@
+"""From sources of scenes to the scene, location and refusal tables."""

@@ -1,0 +1,166 @@
+"""STAC items → scenes, whether they come from static documents, a live API or a recording of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from a2mae.stssd.access.headers import RasterHeader, read_headers
+from a2mae.stssd.access.hrefs import HrefPolicy, is_remote, load_signer, local_href
+from a2mae.stssd.ingesting.parameters import IngestParameters
+from a2mae.stssd.ingesting.sources.documents import Document, walk
+from a2mae.stssd.ingesting.sources.found import Found, SensorTable
+from a2mae.stssd.ingesting.sources.stac_api import search
+from a2mae.stssd.ingesting.sources.stac_item import ItemScene, finish, parse_item
+from a2mae.stssd.ingesting.sources.stac_profiles import Recogniser
+from a2mae.stssd.refusals import RefusedError
+from a2mae.stssd.scenes import RefusedScene
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class StacFound(Found):
+    """Scenes of a STAC source.
+
+    Attributes:
+        recorded: The items that an API gave, as a FeatureCollection that replays the build without it.
+    """
+
+    recorded: dict[str, object] = field(default_factory=lambda: {"type": "FeatureCollection", "features": []})
+
+
+def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, default: Path | None) -> StacFound:
+    """Scenes of a static catalog.
+
+    Args:
+        parameters: `source` and `hrefs` are used.
+        sensors: The sensors of the run.
+        default: The simulated catalog, used when `source.catalog` is not given.
+
+    Raises:
+        ValueError: If there is no catalog or it cannot be read.
+    """
+    source = parameters.source
+    given = source.catalog or (None if default is None else str(default))
+    if given is None:
+        raise ValueError(
+            "no STAC catalog: run the simulate pipeline first, or pass --params=ingest.source.catalog=PATH"
+        )
+    found = StacFound()
+    try:
+        href, policy = _start(given, parameters)
+        documents = list(
+            walk(
+                href,
+                policy,
+                max_items=source.max_items,
+                max_bytes=int(source.max_document_mb * 2**20),
+                refused=found.refused,
+            )
+        )
+    except RefusedError as refusal:
+        raise ValueError(f"ingest.source.catalog: {refusal.detail}") from refusal
+    return _scenes(documents, parameters, sensors, policy, found)
+
+
+def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> StacFound:
+    """Scenes that a search on an API gives, or its recording.
+
+    Raises:
+        ValueError: If the search cannot be made; the message names the parameter.
+    """
+    api = parameters.source.api
+    found = StacFound()
+    policy = _policy(parameters, ())
+    if api.replay is not None:
+        items = _recorded(Path(api.replay))
+        logger.info("Replaying %d recorded STAC items from %s.", len(items), local_href(api.replay))
+    else:
+        items = search(api, policy, max_bytes=int(parameters.source.max_document_mb * 2**20))
+    found.recorded = {"type": "FeatureCollection", "features": items}
+    base = api.url or "https://localhost.invalid/"
+    return _scenes([Document(item, _self_href(item) or base) for item in items], parameters, sensors, policy, found)
+
+
+def _start(given: str, parameters: IngestParameters) -> tuple[str, HrefPolicy]:
+    if is_remote(given):
+        policy = _policy(parameters, ())
+        return policy.check(given), policy
+    policy = _policy(parameters, (Path(given).parent,), local=True)
+    if not Path(given).is_file():
+        raise RefusedError("missing_file", f"{given!r} is not a file; give a catalog.json, collection, item or GeoJSON")
+    return policy.check_path(given), policy
+
+
+def _policy(parameters: IngestParameters, roots: tuple[Path, ...], *, local: bool = False) -> HrefPolicy:
+    settings = parameters.hrefs
+    schemes = frozenset(settings.schemes) | ({"file"} if local else set())
+    return HrefPolicy(
+        schemes, (*roots, *map(Path, settings.roots)), tuple(settings.hosts), allow_private=settings.allow_private
+    )
+
+
+def _recorded(path: Path) -> list[Mapping[str, object]]:
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))["features"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"ingest.source.api.replay: {str(path)!r} is not a recorded search ({error})") from error
+    return [item for item in items if isinstance(item, Mapping)]
+
+
+def _self_href(item: Mapping[str, object]) -> str | None:
+    links = item.get("links")
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, Mapping) and link.get("rel") == "self" and is_remote(str(link.get("href"))):
+            return str(link["href"])
+    return None
+
+
+def _scenes(
+    documents: Iterable[Document],
+    parameters: IngestParameters,
+    sensors: SensorTable,
+    policy: HrefPolicy,
+    found: StacFound,
+) -> StacFound:
+    recogniser = Recogniser(sensors, parameters.stac_profiles, honour_flag=parameters.sentinel2_offset == "flag")
+    parsed: list[ItemScene] = []
+    for document in documents:
+        try:
+            item = parse_item(document.item, recogniser=recogniser, policy=policy, base=document.base)
+            for asset in item.scene.assets:
+                policy.check_resolved(asset.href, unknown_host=False)
+            parsed.append(item)
+        except RefusedError as refusal:
+            name = str(document.item.get("id") or document.base)[:200]
+            found.refused.append(RefusedScene(name, refusal.reason, refusal.detail))
+    headers = _headers(parsed, parameters, policy)
+    for item in parsed:
+        try:
+            found.scenes.append(finish(item, headers))
+        except RefusedError as refusal:
+            scene = item.scene
+            found.refused.append(
+                RefusedScene(
+                    scene.scene_id, refusal.reason, refusal.detail, scene.sensor, scene.datetime, scene.geometry
+                )
+            )
+    return found
+
+
+def _headers(
+    parsed: Iterable[ItemScene], parameters: IngestParameters, policy: HrefPolicy
+) -> dict[str, RasterHeader | RefusedError]:
+    if parameters.probe == "none":
+        return {}
+    hrefs = [
+        asset.href
+        for item in parsed
+        for asset in item.scene.assets
+        if parameters.probe == "all" or not is_remote(asset.href)
+    ]
+    return read_headers(hrefs, policy=policy, sign=load_signer(parameters.source.signing), workers=parameters.workers)

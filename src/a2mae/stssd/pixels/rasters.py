@@ -1,0 +1,401 @@
+"""Reading windows of scenes onto a footprint's grid: one resampling from the source, shift included."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import math
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import Resampling, reproject, transform_bounds
+from rasterio.windows import Window
+
+from a2mae.stssd.access.headers import check_size, driver_for, first_line
+from a2mae.stssd.access.hrefs import Signer, is_remote, redact
+from a2mae.stssd.access.retries import ReadingParameters, ask, wait_s
+from a2mae.stssd.pixels.resample import SourceMap, can_resample, find_map, resample
+from a2mae.stssd.refusals import RefusedError
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+    from a2mae.stssd.access.checksums import Verifier
+    from a2mae.stssd.scenes import BandAsset
+
+logger = logging.getLogger(__name__)
+
+GDAL_OPTIONS = {
+    # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
+    # of 5 % of the machine is not bounded in a pool.
+    "GDAL_CACHEMAX": 128 * 2**20,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
+    "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
+    "GDAL_HTTP_TIMEOUT": 60,
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
+}
+
+_MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
+_MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
+
+
+class ReadError(RuntimeError):
+    """A file that cannot be read where pixels are needed.
+
+    Attributes:
+        reason: Short code for the rejection table.
+        href: The file, where trying again may help.
+    """
+
+    def __init__(self, message: str, reason: str = "corrupt", *, href: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.href = href
+
+
+class RasterReader:
+    """Keeps the most recently used files open; use as a context manager, one per process or thread.
+
+    Attributes:
+        capacity: Number of open files.
+        sign: Turns an address into what is opened; asked before every use, so that a token may expire while files are
+            open.
+        any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
+        reading: How patient reads over a network are.
+        verifier: Compares files with their checksums before their pixels are read; None compares none.
+    """
+
+    def __init__(
+        self,
+        capacity: int = 128,
+        sign: Signer = str,
+        *,
+        any_driver: bool = False,
+        reading: ReadingParameters | None = None,
+        verifier: Verifier | None = None,
+    ) -> None:
+        self.capacity = capacity
+        self.sign = sign
+        self.reading = reading or ReadingParameters()
+        self.any_driver = any_driver
+        self.verifier = verifier
+        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._given_up: dict[str, ReadError] = {}
+        self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.reading.timeout_s))})
+
+    def __enter__(self) -> Self:
+        self._env.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._env.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[Self]:
+        """As the reader's own `with`, but its files stay open; what was given up before is tried again."""
+        self._given_up.clear()
+        with self._env:
+            yield self
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._open.popitem()[1].dataset.close()
+
+    def _address(self, href: str) -> str:
+        try:
+            return self.sign(href)
+        except RefusedError as refusal:
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+
+    def dataset(self, href: str) -> DatasetReader:
+        """The open file.
+
+        Raises:
+            ReadError: If it cannot be opened, or claims a size beyond bounds.
+        """
+        return self._file(href).dataset
+
+    def _file(self, href: str) -> _OpenFile:
+        address = self._address(href)
+        if address in self._open:
+            self._open.move_to_end(address)
+            return self._open[address]
+        shown = redact(href)
+        try:
+            # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
+            dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
+        except (RasterioError, OSError) as error:
+            reason = "unreachable" if is_remote(href) else "corrupt"
+            raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
+        try:
+            check_size(dataset, shown)
+        except RefusedError as refusal:
+            dataset.close()
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+        self._open[address] = _OpenFile(dataset, shown)
+        if len(self._open) > self.capacity:
+            self._open.popitem(last=False)[1].dataset.close()
+        return self._open[address]
+
+    def read(
+        self,
+        assets: Sequence[BandAsset],
+        grid: GeoBox,
+        *,
+        shift_m: tuple[float, float] = (0.0, 0.0),
+        categorical: bool = False,
+    ) -> NDArray[np.float32]:
+        """Bring bands of one scene onto a grid, resampled once.
+
+        Bands that share a source grid are warped together. Continuous bands are resampled by cubic convolution, whose
+        kernel is widened when the grid is coarser than the source; masks by nearest neighbour.
+
+        Args:
+            assets: The bands.
+            grid: Target grid.
+            shift_m: (east, north): how far the content is moved in the grid's coordinates, metres.
+            categorical: Values are classes: nearest neighbour, and the stored numbers are returned as they are.
+
+        Returns:
+            `(len(assets), H, W)` float32: physical values (stored numbers if categorical), NaN where nothing was seen.
+
+        Raises:
+            ReadError: If a file cannot be opened or its pixels not decoded; a remote one has then been tried as often
+                as `reading` says, and its reason is "unreachable" where the server is to blame; "checksum" if it is
+                not the file that its item describes.
+        """
+        for asset in assets:
+            if asset.href in self._given_up:
+                raise self._given_up[asset.href]
+            self._verify(asset)
+        for tries in itertools.count(1):
+            try:
+                return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
+            except ReadError as error:
+                if error.href is None or not is_remote(error.href):
+                    raise
+                self._wait(error, error.href, tries)
+        raise AssertionError("the loop above ends by itself")
+
+    def _verify(self, asset: BandAsset) -> None:
+        if self.verifier is None:
+            return
+        try:
+            self.verifier.check(asset)
+        except RefusedError as refusal:
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+
+    def _wait(self, error: ReadError, href: str, tries: int) -> None:
+        """Wait before a remote file is tried again, or give it up."""
+        address, shown = self._address(href), redact(href)
+        if address in self._open:  # with it goes what GDAL remembers of the file
+            self._open.pop(address).dataset.close()
+        answer = ask(address, self.reading.timeout_s)
+        pause = wait_s(tries, answer, self.reading, random.random())  # noqa: S311 (jitter)
+        if pause is None:
+            logger.warning("%s: %s; given up after %d tries", shown, answer.detail, tries)
+            message = f"{error} ({answer.detail}; given up after {tries} tries)"
+            reason = "corrupt" if answer.there else "unreachable"
+            self._given_up[href] = ReadError(message, reason)
+            raise self._given_up[href] from error
+        logger.warning("%s: %s; try %d in %.1f s", shown, answer.detail, tries + 1, pause)
+        time.sleep(pause)
+
+    def _read(
+        self, assets: Sequence[BandAsset], grid: GeoBox, *, shift_m: tuple[float, float], categorical: bool
+    ) -> NDArray[np.float32]:
+        height, width = grid.shape
+        crs = str(grid.crs)
+        target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for k, asset in enumerate(assets):
+            groups.setdefault(self._file(asset.href).place(), []).append(k)
+        parts = [
+            (members, self._warped([assets[k] for k in members], grid, crs, target, categorical=categorical))
+            for members in groups.values()
+        ]
+        if len(parts) == 1 and parts[0][1] is not None:
+            return parts[0][1]
+        result = np.full((len(assets), height, width), np.nan, dtype=np.float32)
+        for members, warped in parts:
+            if warped is not None:
+                result[members] = warped
+        return result
+
+    def _warped(
+        self, assets: Sequence[BandAsset], grid: GeoBox, crs: str, target: Affine, *, categorical: bool
+    ) -> NDArray[np.float32] | None:
+        """Bands of one source grid on the target's; None where they do not meet it."""
+        height, width = grid.shape
+        file = self._file(assets[0].href)
+        first, name = file.dataset, file.shown
+        way = find_map(file.transform, file.crs_as(crs), target, crs, (height, width))
+        window = _source_window(first, grid, target, name) if way is None else _mapped_window(first, way)
+        if window is None:
+            return None
+        pixels = window.width * window.height
+        if pixels > _MAX_READ_PIXELS or pixels * len(assets) > _MAX_READ_VALUES:
+            raise ReadError(
+                f"{name}: a footprint of {height} x {width} pixels takes {window.height:.0f} x {window.width:.0f} of"
+                f" its pixels, in {len(assets)} bands more than are read at once: is its georeference right?",
+                "too_large",
+            )
+        source = np.empty((len(assets), int(window.height), int(window.width)), dtype=np.float32)
+        for values, asset in zip(source, assets, strict=True):
+            self._window(asset, window, values, categorical=categorical)
+        if way is not None and can_resample(way, categorical=categorical):
+            origin = (int(window.col_off), int(window.row_off))
+            return resample(source, way, origin, categorical=categorical)
+        warped = np.full((len(assets), height, width), np.nan, dtype=np.float32)
+        try:
+            reproject(
+                source,
+                warped,
+                src_transform=first.window_transform(window),
+                src_crs=first.crs,
+                src_nodata=np.nan,
+                dst_transform=target,
+                dst_crs=_crs(crs),
+                dst_nodata=np.nan,
+                resampling=Resampling.nearest if categorical else Resampling.cubic,
+                tolerance=0.01,  # of a pixel: GDAL's default of 1/8 is as large as the shifts we correct
+            )
+        except RasterioError as error:
+            raise ReadError(f"{name} cannot be warped: {first_line(error)}") from error
+        return warped
+
+    def _window(self, asset: BandAsset, window: Window, values: NDArray[np.float32], *, categorical: bool) -> None:
+        """Read a window of a band into `values`, NaN where nothing was seen."""
+        file = self._file(asset.href)
+        dataset, shown, index = file.dataset, file.shown, asset.band_index
+        if not 1 <= index <= dataset.count:
+            raise ReadError(f"{shown} has {dataset.count} bands, band {index} was expected", "missing_band")
+        unseen: NDArray[np.bool_] | None = None
+        try:
+            stored = dataset.read(index, window=window)
+            if file.has_mask(index):
+                unseen = dataset.read_masks(index, window=window) == 0
+        except (RasterioError, OSError) as error:
+            message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"
+            raise ReadError(message, href=asset.href) from error
+        if stored.dtype.kind == "c":
+            raise ReadError(f"{shown}, band {index}: complex pixels are not supported", "complex")
+        if stored.dtype.kind == "f":
+            infinite = ~np.isfinite(stored)
+            unseen = infinite if unseen is None else unseen | infinite
+        if asset.nodata is not None and math.isfinite(asset.nodata):
+            empty = stored == asset.nodata
+            unseen = empty if unseen is None else unseen | empty
+        with np.errstate(invalid="ignore", over="ignore"):
+            values[...] = stored
+            if not categorical:
+                values *= np.float32(asset.scale)
+                values += np.float32(asset.offset)
+        if unseen is not None and unseen.any():
+            values[unseen] = np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class _OpenFile:
+    """An open file, and what is asked of it for every window.
+
+    Attributes:
+        dataset: The file.
+        shown: Its name for messages.
+    """
+
+    dataset: DatasetReader
+    shown: str
+    _known: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    _crs_texts: dict[str, str] = field(default_factory=dict)
+    _masked: dict[int, bool] = field(default_factory=dict)
+
+    def place(self) -> tuple[object, ...]:
+        """The source grid: bands that share it are warped together.
+
+        Raises:
+            ReadError: If it has no coordinate reference system.
+        """
+        if "place" not in self._known:
+            if self.dataset.crs is None:
+                raise ReadError(f"{self.shown} has no coordinate reference system", "no_crs")
+            self._known["place"] = (*self.transform[:6], self.dataset.crs.to_wkt(), *self.dataset.shape)
+        return self._known["place"]
+
+    @functools.cached_property
+    def transform(self) -> Affine:
+        """Pixel to coordinates (GDAL is asked once)."""
+        return self.dataset.transform
+
+    def crs_as(self, wanted: str) -> str:
+        """The reference system as text: the wanted one's where they are the same."""
+        if wanted not in self._crs_texts:
+            crs = self.dataset.crs
+            self._crs_texts[wanted] = wanted if crs == _crs(wanted) else str(crs.to_wkt())
+        return self._crs_texts[wanted]
+
+    def has_mask(self, index: int) -> bool:
+        """Whether a band has a mask of its own (nodata is compared with, not read as a mask)."""
+        if index not in self._masked:
+            flags = self.dataset.mask_flag_enums[index - 1]
+            self._masked[index] = MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset]
+        return self._masked[index]
+
+
+def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine, name: str) -> Window | None:
+    """The part of the source that the grid needs, kernel included; None where they do not meet."""
+    height, width = grid.shape
+    left, top = target @ (0, 0)
+    right, bottom = target @ (width, height)
+    bounds = (left, bottom, right, top)
+    crs = _crs(str(grid.crs))
+    if dataset.crs != crs:
+        try:
+            bounds = transform_bounds(crs, dataset.crs, *bounds, densify_pts=5)
+        except RasterioError as error:
+            raise ReadError(f"{name}: footprint cannot be transformed to {dataset.crs}: {first_line(error)}") from error
+    inverse = ~dataset.transform
+    corners = [inverse @ (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
+    columns, rows = [c for c, _ in corners], [r for _, r in corners]
+    return _padded(dataset, (min(columns), max(columns), min(rows), max(rows)), (height, width))
+
+
+def _mapped_window(dataset: DatasetReader, way: SourceMap) -> Window | None:
+    return _padded(dataset, way.bounds(), way.shape)
+
+
+def _padded(dataset: DatasetReader, bounds: tuple[float, float, float, float], shape: tuple[int, int]) -> Window | None:
+    """The window of a footprint's bounds in source pixels, kernel included; None outside the source."""
+    left, right, top, bottom = bounds
+    # Cubic needs two source pixels beside the last, as many times more as the grid is coarser than the source.
+    pad_x = 3 + math.ceil(2 * max(1.0, (right - left) / shape[1]))
+    pad_y = 3 + math.ceil(2 * max(1.0, (bottom - top) / shape[0]))
+    x0, x1 = max(0, math.floor(left) - pad_x), min(dataset.width, math.ceil(right) + pad_x)
+    y0, y1 = max(0, math.floor(top) - pad_y), min(dataset.height, math.ceil(bottom) + pad_y)
+    if x0 >= x1 or y0 >= y1:
+        return None
+    return Window(x0, y0, x1 - x0, y1 - y0)
+
+
+@functools.lru_cache(maxsize=64)
+def _crs(text: str) -> CRS:
+    return CRS.from_string(text)

@@ -1,0 +1,1 @@
+"""What was built: anchors, splits, statistics, four properties; and its pruning."""

@@ -1,0 +1,202 @@
+"""Anchor metadata: the final image table, the set table, band statistics and features, in one pass over the store."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.tables import IMAGE_COLUMNS, SET_COLUMNS
+from a2mae.stssd.tagging.geosot import footprint_codes
+from a2mae.stssd.tagging.parameters import TagParameters
+from a2mae.stssd.tagging.split import split_by_place
+from a2mae.stssd.tagging.statistics import BandStatistics, Moments, heterogeneity, measure, merged
+
+logger = logging.getLogger(__name__)
+
+FEATURE_COLUMNS = pa.schema(
+    [
+        ("sensor", pa.string()),
+        ("row", pa.int64()),
+        ("valid_fraction", pa.float64()),
+        ("heterogeneity", pa.float64()),
+        ("mean", pa.list_(pa.float64())),  # per band, physical units
+        ("std", pa.list_(pa.float64())),  # within the image
+        ("texture", pa.list_(pa.float64())),  # mean absolute difference of neighbouring pixels
+    ]
+)
+"""Image features: one row per image in the store, from which pruning clusters the sets."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tagged:
+    """What tagging makes.
+
+    Attributes:
+        images: `IMAGE_COLUMNS`.
+        sets: `SET_COLUMNS` and geometry.
+        features: `FEATURE_COLUMNS`.
+        statistics: Of the training split, `{sensor: {band: {...}}}`.
+    """
+
+    images: pd.DataFrame
+    sets: gpd.GeoDataFrame
+    features: pd.DataFrame
+    statistics: BandStatistics
+
+
+def tag(
+    store: ImageSetStore, registered: pd.DataFrame, locations: gpd.GeoDataFrame, parameters: TagParameters
+) -> Tagged:
+    """Complete the image table and make the set table.
+
+    Args:
+        store: The image-set store.
+        registered: Image table of the coregister stage.
+        locations: Location table.
+        parameters: The `tag` group.
+
+    Raises:
+        ValueError: If there are no images.
+    """
+    if registered.empty:
+        raise ValueError(
+            "registered_images is empty, no set could be made: rejected_images says why, scene by scene"
+            " (coregister.recipes: what makes a set; coregister.quality: how clear an image must be)"
+        )
+    used = locations[locations["location_id"].isin(registered["location_id"])].reset_index(drop=True)
+    settings = parameters.split
+    fractions = {"train": settings.train, "val": settings.val, "test": settings.test}
+    splits = split_by_place(used, block_m=settings.block_m, fractions=fractions, seed=settings.seed)
+    measured = measure(store, registered, workers=parameters.workers, dask_scheduler=parameters.dask_scheduler)
+
+    training = registered[registered["location_id"].map(splits) == "train"]
+    if training.empty:
+        training = registered
+    statistics: BandStatistics = {}
+    features: list[pd.DataFrame] = []
+    for sensor, (rows, moments) in measured.items():
+        names = store.sensor(sensor).band_names
+        in_training = np.isin(rows, training.loc[training["sensor"] == sensor, "row"].to_numpy())
+        found = merged(moments, in_training, names) or merged(moments, np.ones(len(rows), dtype=np.bool_), names)
+        if not found:
+            raise ValueError(f"no image of {sensor} has a valid pixel: the store does not belong to registered_images")
+        statistics[sensor] = found
+        features.append(feature_frame(sensor, rows, moments, heterogeneity(moments, found)))
+    feature_table = pd.concat(features, ignore_index=True)
+    images = complete_images(registered, used, feature_table, parameters)
+    sets = set_table(images, used, feature_table, splits)
+    logger.info(
+        "Tagged %d images in %d sets at %d places: %s",
+        len(images),
+        len(sets),
+        len(used),
+        ", ".join(f"{count} {split}" for split, count in sets["split"].value_counts().sort_index().items()),
+    )
+    return Tagged(images, sets, typed(feature_table, FEATURE_COLUMNS), statistics)
+
+
+def feature_frame(sensor: str, rows: NDArray[np.int64], moments: Moments, varied: NDArray[np.float64]) -> pd.DataFrame:
+    """`FEATURE_COLUMNS` of one sensor's images."""
+    return pd.DataFrame(
+        {
+            "sensor": sensor,
+            "row": rows,
+            "valid_fraction": moments.valid_fraction,
+            "heterogeneity": varied,
+            "mean": list(moments.mean),
+            "std": list(moments.std),
+            "texture": list(moments.texture),
+        }
+    )
+
+
+def complete_images(
+    registered: pd.DataFrame, locations: pd.DataFrame, features: pd.DataFrame, parameters: TagParameters
+) -> pd.DataFrame:
+    """Fill codes, exact valid fractions and anchors into the image table of coregister.
+
+    The other columns are those of `registered`, which are not copied.
+    """
+    images = registered[IMAGE_COLUMNS.names]
+    codes = footprint_codes(locations, parameters.geosot_layer)
+    place = pd.Index(locations["location_id"]).get_indexer(images["location_id"])
+    each = np.empty(len(locations), dtype=object)
+    each[:] = list(codes.astype(np.uint32, copy=False))
+    # The images of a place share its codes: of millions of images, a small array each would be most of the table.
+    images = images.assign(geosot=each[place], valid_fraction=_of_images(images, features, "valid_fraction"))
+    clear = -images["valid_fraction"].round(2)
+    first = {
+        "clearest": clear,
+        "reference": ~images["is_reference"],
+        "finest": images["gsd_m"],
+    }[parameters.anchor]
+    ranked = pd.DataFrame(
+        {"set_id": images["set_id"], "first": first, "clear": clear, "gsd_m": images["gsd_m"], "id": images["image_id"]}
+    ).assign(datetime=images["datetime"])
+    best = ranked.sort_values(["set_id", "first", "clear", "gsd_m", "datetime", "id"]).drop_duplicates("set_id")
+    complete: pd.DataFrame = images.assign(is_anchor=images["image_id"].isin(best["id"]))
+    return complete
+
+
+def _of_images(images: pd.DataFrame, features: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """A feature of every image, looked up by sensor and row.
+
+    Raises:
+        KeyError: If an image has no features.
+    """
+    found = np.full(len(images), np.nan)
+    known = np.zeros(len(images), dtype=np.bool_)
+    rows, sensors = images["row"].to_numpy(), images["sensor"]
+    for sensor, group in features.groupby("sensor", sort=False)[["row", name]]:
+        table = pd.Series(group[name].to_numpy(), index=group["row"].to_numpy())
+        here = np.flatnonzero((sensors == sensor).to_numpy())
+        at = table.index.get_indexer(pd.Index(rows[here]))
+        found[here], known[here] = table.to_numpy()[at], at >= 0
+    if not known.all():
+        missing = images.loc[~known, ["sensor", "row"]].iloc[0]
+        raise KeyError(f"no features of row {missing['row']} of {missing['sensor']}: run the tag stage again")
+    return found
+
+
+def set_table(
+    images: pd.DataFrame, locations: gpd.GeoDataFrame, features: pd.DataFrame, splits: pd.Series
+) -> gpd.GeoDataFrame:
+    """`SET_COLUMNS` and geometry of the sets that an image table names."""
+    columns = ["set_id", "location_id", "image_id", "datetime", "lon", "lat"]
+    varied = images[columns].assign(heterogeneity=_of_images(images, features, "heterogeneity"))
+    groups = varied.groupby("set_id", sort=True)
+    sets = groups.agg(
+        location_id=("location_id", "first"),
+        image_count=("image_id", "size"),
+        time_start=("datetime", "min"),
+        time_end=("datetime", "max"),
+        lon=("lon", "first"),
+        lat=("lat", "first"),
+        heterogeneity=("heterogeneity", "mean"),
+    ).reset_index()
+    used = images[["set_id", "sensor"]].drop_duplicates().sort_values(["set_id", "sensor"])
+    ends = np.cumsum(used.groupby("set_id", sort=True).size().to_numpy())
+    names = used["sensor"].to_numpy(object)
+    sets["sensors"] = [list(names[a:b]) for a, b in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
+    # A set id is the location's id, a hyphen, the kind, and a number from the second on.
+    kinds = [sid[len(loc) + 1 :] for sid, loc in zip(sets["set_id"], sets["location_id"], strict=True)]
+    sets["kind"] = pd.Series(kinds, dtype=object).str.replace(r"-\d+$", "", regex=True)
+    sets["cluster"], sets["kept"], sets["keep_reason"] = -1, True, ""
+    sets["split"] = sets["location_id"].map(splits).to_numpy()
+    geometry = locations.set_index("location_id").geometry.loc[sets["location_id"]].to_numpy()
+    return gpd.GeoDataFrame(typed(sets[SET_COLUMNS.names], SET_COLUMNS), geometry=geometry, crs=4326)
+
+
+def typed(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
+    """A frame with the columns and types of a schema."""
+    typed: pd.DataFrame = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).to_pandas(
+        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get
+    )
+    return typed

@@ -1,0 +1,154 @@
+"""Registration: known shifts are recovered within their error, what cannot be told is not invented."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from skimage.registration import phase_cross_correlation
+
+from a2mae.stssd.registering.matching import Picture, compare
+from a2mae.stssd.registering.parameters import RegistrationParameters
+from a2mae.stssd.registering.registration import Match, match, structure, work_gsd_m
+
+SETTINGS = RegistrationParameters()
+NOW = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
+NAIP = Path(__file__).parents[3].parent / "shared" / "data" / "naip_nd"
+
+
+def trusted(found: Match | None, coarser: float) -> bool:
+    return (
+        found is not None
+        and not found.at_edge
+        and found.error_m <= SETTINGS.max_error_px * coarser
+        and found.significance >= SETTINGS.min_significance
+    )
+
+
+def scene(seed: int, side: int = 720) -> np.ndarray:
+    """Fields of 5 m pixels: patches with sharp borders and some texture, three bands."""
+    rng = np.random.default_rng(seed)
+    points = rng.random((160, 2)) * side
+    _, label = cKDTree(points).query(np.stack(np.mgrid[:side, :side], axis=-1))
+    values = rng.random((3, 160))
+    return values[:, label] + 0.05 * ndimage.gaussian_filter(rng.normal(size=(3, side, side)), (0, 2, 2))
+
+
+def cut(image: np.ndarray, factor: int, down: int = 0, right: int = 0, side: int = 384) -> np.ndarray:
+    """A square of `side` pixels at a coarser GSD whose content is displaced by whole fine pixels."""
+    part = image[:, 60 - down : 60 - down + side, 60 - right : 60 - right + side]
+    return part.reshape(len(part), side // factor, factor, side // factor, factor).mean(axis=(2, 4)).astype(np.float32)
+
+
+def picture(bands: np.ndarray, factor: int, valid: np.ndarray | None = None) -> Picture:
+    seen = np.ones(bands.shape[1:], dtype=bool) if valid is None else valid
+    return Picture(bands, seen, 5.0 * factor, 1920.0, NOW)
+
+
+@pytest.mark.parametrize(("one", "other"), [(2, 2), (2, 6), (6, 2), (6, 6), (1, 6)])
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -7), (-11, 16)])
+def test_known_shifts_across_resolutions(one: int, other: int, down: int, right: int) -> None:
+    image = scene(1)
+    # Another season: every band is another function of what grows there, contrasts are reversed.
+    season = np.stack([1 - image[0], image[2] * 0.5 + 0.2, 1 - image[1] ** 2])
+    found = compare(picture(cut(image, one), one), picture(cut(season, other, down, right), other), SETTINGS)
+    coarser = 5.0 * max(one, other)
+    assert found is not None
+    if max(abs(down), abs(right)) * 5 > SETTINGS.max_shift_px * coarser:
+        assert not trusted(found, coarser)
+        return
+    assert trusted(found, coarser)
+    away = np.hypot(found.shift_x_m + right * 5, found.shift_y_m - down * 5)
+    assert away <= 0.1 * coarser
+
+
+def test_clouds_are_not_matched() -> None:
+    image, rng = scene(2), np.random.default_rng(0)
+    blobs = [ndimage.gaussian_filter(rng.normal(size=(192, 192)), 14) for _ in range(2)]
+    clouds = [b > np.quantile(b, 0.6) for b in blobs]
+    bands = [
+        np.where(c, np.float32(3), cut(image, 2, d, r)) for c, (d, r) in zip(clouds, ((0, 0), (3, 6)), strict=True)
+    ]
+    found = compare(picture(bands[0], 2, ~clouds[0]), picture(bands[1], 2, ~clouds[1]), SETTINGS)
+    assert found is not None and trusted(found, 10)
+    assert np.hypot(found.shift_x_m + 30, found.shift_y_m - 15) <= 1.5
+
+
+def test_what_has_nothing_in_common_is_not_registered() -> None:
+    wrong = 0
+    for seed in range(12):
+        one, other = picture(cut(scene(seed), 6), 6), picture(cut(scene(seed + 100), 6), 6)
+        wrong += trusted(compare(one, other, SETTINGS), 30)
+    assert wrong == 0
+    flat = np.full((3, 64, 64), 0.3, dtype=np.float32)
+    assert compare(picture(flat, 6), picture(cut(scene(0), 6), 6), SETTINGS) is None
+    nothing = picture(cut(scene(0), 6), 6, np.zeros((64, 64), dtype=bool))
+    assert compare(nothing, picture(cut(scene(0), 6), 6), SETTINGS) is None
+
+
+def test_stripes_are_ambiguous_and_said_to_be() -> None:
+    stripes = np.tile(np.sin(np.arange(720) / 3.0), (3, 720, 1))
+    found = compare(picture(cut(stripes, 2), 2), picture(cut(stripes, 2, 0, 6), 2), SETTINGS)
+    assert not trusted(found, 10)
+
+
+def test_whole_lags_agree_with_scikit_image() -> None:
+    image = scene(3)
+    one, other = (
+        structure(cut(image, 2, d, r), np.ones((192, 192), bool), gsd_m=10, work_gsd=10, blur_gsd_m=10)
+        for d, r in ((0, 0), (6, -4))
+    )
+    expected, _, _ = phase_cross_correlation(
+        np.abs(one.field), np.abs(other.field), reference_mask=one.known, moving_mask=other.known
+    )
+    found = match(one, other, max_shift_m=60)
+    assert found is not None
+    np.testing.assert_allclose([-found.shift_y_m / 10, found.shift_x_m / 10], expected, atol=0.1)
+
+
+def test_large_images_get_a_second_look_at_full_resolution() -> None:
+    image = scene(4, side=1100)
+    one, other = cut(image, 1, side=960), cut(image, 1, 3, -2, side=960)
+    full = np.ones((960, 960), dtype=bool)
+    found = compare(
+        Picture(one, full, 1.0, 960.0, NOW),
+        Picture(other, full, 1.0, 960.0, NOW),
+        SETTINGS.model_copy(update={"max_shift_px": 6.0}),
+    )
+    assert work_gsd_m(1.0, 960.0) > 3
+    assert found is not None and trusted(found, 1)
+    assert np.hypot(found.shift_x_m - 2, found.shift_y_m - 3) <= 0.1
+
+
+def test_grids_must_agree() -> None:
+    make: Callable[[float], object] = lambda g: structure(  # noqa: E731
+        cut(scene(5), 2), np.ones((192, 192), bool), gsd_m=10, work_gsd=g, blur_gsd_m=10
+    )
+    with pytest.raises(ValueError, match="different grids"):
+        match(make(10.0), make(20.0), max_shift_m=30)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not NAIP.is_dir(), reason="../shared/data/naip_nd is not there")
+@pytest.mark.parametrize("factor", [1, 2, 6])
+def test_known_shift_put_into_a_real_date_is_recovered(factor: int) -> None:
+    def read(date: str) -> np.ndarray:
+        with rasterio.open(next(NAIP.glob(f"*_{date}.tif"))) as source:
+            return source.read().astype(np.float32)[:, 100:700, 200:800]
+
+    summer, years_later = read("20120731"), read("20180716")
+    still = compare(picture(cut(summer, factor), factor), picture(cut(years_later, factor), factor), SETTINGS)
+    down, right = 3 * factor - 1, -2 * factor - 1
+    moved = compare(
+        picture(cut(summer, factor), factor), picture(cut(years_later, factor, down, right), factor), SETTINGS
+    )
+    assert still is not None and moved is not None and trusted(moved, 5 * factor)
+    # The dates have a small offset of their own: what counts is the difference.
+    away = np.hypot(moved.shift_x_m - still.shift_x_m + right * 5, moved.shift_y_m - still.shift_y_m - down * 5)
+    assert away <= 0.15 * 5 * factor
