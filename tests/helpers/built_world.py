@@ -20,7 +20,7 @@ from a2mae.stssd.ingesting.ingest import ingest
 from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.scenes import scenes_from_table
-from a2mae.tasks.samples.simulated import Tables
+from a2mae.tasks.samples.cuts import Tables
 
 
 def build_world(folder, out, *, sensors=("sentinel-2-l2a",), move=True, splits=("train", "test")):

@@ -90,7 +90,7 @@ def prepare_data(
     import pandas as pd
 
     from a2mae.stssd.image_sets.store import ImageSetStore
-    from a2mae.tasks.samples.simulated import Tables
+    from a2mae.tasks.samples.cuts import Tables
     from a2mae.tasks.samples.sources import prepare
 
     tables = Tables(

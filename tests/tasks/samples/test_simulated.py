@@ -9,7 +9,8 @@ from affine import Affine
 from a2mae.simulate.run import simulate
 from a2mae.simulate.testing import tiny_parameters
 from a2mae.tasks.parameters import SimulatedDataParameters
-from a2mae.tasks.samples.simulated import Tables, cut_simulated, displacement_m
+from a2mae.tasks.samples.cuts import Tables, displacement_m
+from a2mae.tasks.samples.simulated import cut_simulated
 from a2mae.tasks.samples.task_data import IGNORE, Task, TaskData, TaskDataError
 from a2mae.tasks.samples.truth import Truth
 from a2mae.tasks.samples.writer import write_task_data

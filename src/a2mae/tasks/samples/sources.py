@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 
 from a2mae.tasks.parameters import DataParameters, TaskParameters
+from a2mae.tasks.samples.cuts import Tables
 from a2mae.tasks.samples.folders import ClassFolder, FolderFormat, layout_named
 from a2mae.tasks.samples.label_tables import LABELS_FILE, label_table
 from a2mae.tasks.samples.scene_folders import FolderLabels, mask_folder, pair_folder
-from a2mae.tasks.samples.simulated import Tables, cut_simulated
+from a2mae.tasks.samples.simulated import cut_simulated
 from a2mae.tasks.samples.task_data import Task, TaskDataError
 from a2mae.tasks.samples.torchgeo_sets import torchgeo_data
 from a2mae.tasks.samples.truth import Truth
