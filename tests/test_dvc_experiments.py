@@ -41,6 +41,7 @@ def small(tmp_path_factory):
     }
     path.write_text(yaml.safe_dump({"simulate": simulate}, sort_keys=False))
     (base / "parameters_chain.yml").write_text(f"chain: [{', '.join(CHAIN)}]\n")
+    (clone / "dvc.lock").unlink(missing_ok=True)  # it is of the whole chain
     written = run(clone, "python", "-m", "a2mae.dvc")
     assert written.returncode == 0, written.stderr
     git(clone, "config", "user.name", "t")
@@ -116,6 +117,23 @@ def test_every_line_of_the_reviewers_page(small):
     done = {row[LIMIT]: row["after.training_sets"] for row in rows if row["typ"].startswith("branch")}
     assert done["1"] == "1" and {"2", "3"} <= set(done) and int(done["2"]) == 2
     assert changes(small) == ""
+
+
+@pytest.mark.timeout(3000)  # fifteen seconds of one core; a busy machine may take long
+def test_a_fresh_clone_writes_the_bytes_of_the_lock(small, tmp_path):
+    """Nothing of the first checkout is there: no output, no cache; and it is the other door that runs the stages."""
+    if not (small / "dvc.lock").exists():  # the page's test has committed it, where that ran before
+        dvc(small, "repro")
+        git(small, "add", "dvc.lock")
+        git(small, "commit", "-qm", "lock")
+    clone = tmp_path / "somewhere/else"
+    git(small, "clone", "--quiet", str(small), str(clone))
+    assert run(clone, "python", "-m", "a2mae.dvc_lock").returncode == 1, "nothing is there yet"
+    done = run(clone, "kedro", "run", "--env=base", timeout=1500)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    said = run(clone, "python", "-m", "a2mae.dvc_lock").stdout
+    assert re.findall(r"^(\w+) +ok", said, re.M) == [*CHAIN], said
+    assert changes(clone) == ""
 
 
 def test_metrics_and_parameters_are_wired():

@@ -51,6 +51,22 @@ def ahead(locked) -> dict[str, list[str]]:
     return since
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(7200)  # the whole chain: eight minutes of two cores; a busy machine may take long
+def test_a_fresh_clone_writes_the_bytes_of_the_committed_lock(tmp_path):
+    """`dvc repro` of the last commit from nothing, on the machine that made the lock, or one like it."""
+    lock = dvc_lock.committed(ROOT)
+    here = dvc_lock.here()
+    if dvc_lock.made_on(lock) != here:  # also another number of threads: OMP_NUM_THREADS
+        pytest.skip(f"the lock is of another environment: {dvc_lock.made_on(lock)}, this is {here}")
+    if since := {verdict.stage: verdict.since for verdict in dvc_lock.verdicts(ROOT, lock) if verdict.since}:
+        pytest.skip(f"dvc.lock is older than the code: `make dvc-lock` first. {since}")
+    clone = tmp_path / "clone"
+    dvc_lock.repro_in_clone(ROOT, clone)
+    told = run(clone, "python", "-m", "a2mae.dvc_lock")
+    assert told.returncode == 0, told.stdout
+
+
 MAKE = "import pathlib\npathlib.Path('out').mkdir(exist_ok=True)\nfor n in 'ab': pathlib.Path('out', n).write_text(n)\n"
 
 
@@ -121,6 +137,18 @@ def test_what_differs_is_named_and_since_what(project, said):
     (project / "out").rmdir()
     code, text = said()
     assert code == 1 and "MISSING  out\n" in text
+
+
+def test_a_stage_that_the_lock_does_not_know_is_named_and_one_that_has_gone_is_not(project, said):
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    lock["stages"]["gone"] = lock["stages"]["make"] | {"outs": [{"path": "nowhere", "md5": "0" * 32, "size": 1}]}
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock))
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    stages["new"] = {"cmd": "true", "deps": ["src/stage"], "outs": ["other"]}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    commit(project)
+    code, text = said()
+    assert code == 1 and "new           NOT IN THE LOCK" in text and "make          ok" in text and "gone" not in text
 
 
 def test_it_is_the_committed_lock_that_counts(project, said):

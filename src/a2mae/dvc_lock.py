@@ -29,6 +29,7 @@ LOCK_FILE = "dvc.lock"
 HEADER = (
     "# Written by `make dvc-lock`: a whole run of the commit before this file's, in a fresh clone, on\n# environment: "
 )
+THREADS = "OMP_NUM_THREADS"
 IGNORED = {"__pycache__"}
 """Folders that `.dvcignore` leaves out of what a stage depends on."""
 
@@ -47,6 +48,7 @@ class Verdict:
         changed: Those whose bytes are others.
         missing: Those that are not there.
         since: Source files and parameters that are not those which the lock was made with.
+        locked: Whether the lock knows the stage at all.
     """
 
     stage: str
@@ -54,11 +56,12 @@ class Verdict:
     changed: tuple[str, ...]
     missing: tuple[str, ...]
     since: tuple[str, ...]
+    locked: bool = True
 
     @property
     def same(self) -> bool:
         """Whether every output has the bytes of the lock."""
-        return not self.changed and not self.missing
+        return self.locked and not self.changed and not self.missing
 
 
 def md5(path: Path) -> str | None:
@@ -83,13 +86,18 @@ def _file_md5(path: Path) -> str:
 
 
 def verdicts(root: Path, lock: str) -> Iterator[Verdict]:
-    """Each stage of a lock beside what lies in a folder, in the lock's order.
+    """Each stage of `dvc.yaml` with what the lock says of it, beside what lies in a folder.
 
     Args:
         root: The project's folder.
-        lock: Text of a `dvc.lock`.
+        lock: Text of a `dvc.lock`; entries of stages that have gone since are left alone, as DVC does.
     """
-    for name, stage in yaml.safe_load(lock)["stages"].items():
+    locked = yaml.safe_load(lock)["stages"]
+    for name in yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]:
+        if name not in locked:
+            yield Verdict(name, 0, (), (), (), locked=False)
+            continue
+        stage = locked[name]
         found = {out["path"]: md5(root / out["path"]) for out in stage["outs"]}
         yield Verdict(
             name,
@@ -132,6 +140,27 @@ def made_on(lock: str) -> dict[str, str]:
     return {}
 
 
+def repro_in_clone(root: Path, clone: Path, *, with_lock: bool = True) -> None:
+    """Clone the last commit and run `dvc repro` there from nothing, with as many threads as there are cores.
+
+    Args:
+        root: The project's folder.
+        clone: Where the clone goes.
+        with_lock: Keep the commit's lock there, as a reviewer has it; without, none of a stage that has gone is left.
+
+    Raises:
+        LockError: If a stage fails.
+    """
+    subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
+    if not with_lock:
+        (clone / LOCK_FILE).unlink(missing_ok=True)
+    env = {"WANDB_MODE": "offline", "KEDRO_DISABLE_TELEMETRY": "1"} | os.environ
+    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(clone / "src")}
+    env.pop(THREADS, None)
+    if subprocess.run(["dvc", "repro"], cwd=clone, env=env, check=False).returncode:
+        raise LockError("`dvc repro` failed in the fresh clone: see above")
+
+
 def write(root: Path) -> None:
     """Make `dvc.lock` by a whole `dvc repro` of the last commit in a fresh clone.
 
@@ -144,15 +173,10 @@ def write(root: Path) -> None:
         raise LockError(f"commit first, so that the lock is that of a commit:\n{changed.stdout}")
     with tempfile.TemporaryDirectory(prefix="dvc-lock-") as folder:
         clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        here = {"PATH": path, "PYTHONPATH": str(clone / "src"), "KEDRO_DISABLE_TELEMETRY": "1"}
-        (clone / LOCK_FILE).unlink(missing_ok=True)
-        env = {"WANDB_MODE": "offline"} | os.environ | here
-        if subprocess.run(["dvc", "repro"], cwd=clone, env=env, check=False).returncode:
-            raise LockError("`dvc repro` failed in the fresh clone: see above")
+        repro_in_clone(root, clone, with_lock=False)
         text = (clone / LOCK_FILE).read_text("utf-8")
-    write_bytes(root / LOCK_FILE, f"{HEADER}{json.dumps(_here())}\n{text}".encode())
+    made_here = json.dumps({**environment(with_torch=True), "threads": _cores()})
+    write_bytes(root / LOCK_FILE, f"{HEADER}{made_here}\n{text}".encode())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -180,22 +204,27 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def _here() -> dict[str, str]:
+def here() -> dict[str, str]:
     """What decides the bytes beside code and configuration: versions, instruction set, and how many share a sum."""
-    return environment(with_torch=True) | {"cores": str(len(os.sched_getaffinity(0)))}
+    return {**environment(with_torch=True), "threads": os.environ.get(THREADS) or _cores()}
+
+
+def _cores() -> str:
+    return str(len(os.sched_getaffinity(0)))
 
 
 def _machine(lock: Mapping[str, str]) -> str:
     """How this environment differs from the lock's; nothing where the lock names none."""
     if not lock:
         return ""
-    here = _here()
-    other = [f"{key} {here.get(key)} (the lock: {value})" for key, value in lock.items() if here.get(key) != value]
+    ours = here()
+    other = [f"{key} {ours.get(key)} (the lock: {value})" for key, value in lock.items() if ours.get(key) != value]
     return f"this machine: {', '.join(other) or 'like the one that made the lock'}\n"
 
 
 def _lines(verdict: Verdict) -> Iterator[str]:
-    yield f"{verdict.stage:<14}" + (f"ok: {verdict.outputs} outputs" if verdict.same else "DIFFERS")
+    state = f"ok: {verdict.outputs} outputs" if verdict.same else "DIFFERS" if verdict.locked else "NOT IN THE LOCK"
+    yield f"{verdict.stage:<14}{state}"
     yield from (f"    CHANGED  {path}" for path in verdict.changed)
     yield from (f"    MISSING  {path}" for path in verdict.missing)
     if verdict.since:
