@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,19 @@ def test_every_requirement_has_a_lower_bound_that_the_lock_keeps():
         elif name_of(text) in locked:
             version = [int(part) for part in re.findall(r"\d+", locked[name_of(text)].split("+")[0])]
             assert version >= [int(part) for part in bound[1].split(".")], text
+
+
+def test_the_lower_bounds_that_are_installed_are_those_of_pyproject():
+    """`.ci/lower_bounds` needs a registry, so it is run by hand; what it would install and test is looked at here."""
+    script = runpy.run_path(str(ROOT / ".ci/lower_bounds"))
+    extras = ["pipeline", "repro", "viz", "docs"]
+    pins = dict(re.match(r"([\w.-]+)(?:\[.*\])?==(.+)\.\*", pin).groups() for pin in script["lowest"](extras))
+    assert {name.lower().replace("_", "-") for name in pins} == declared(*extras)
+    assert pins["zarr"] == re.search(r"zarr>=([\d.]+)", (ROOT / "pyproject.toml").read_text())[1], (
+        "of train, inside pipeline"
+    )
+    assert {"", "train", *extras} == set(script["TESTS"])
+    assert all((ROOT / path.split("::")[0]).exists() for paths in script["TESTS"].values() for path in paths)
 
 
 @pytest.fixture(scope="module")
