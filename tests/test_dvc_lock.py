@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from a2mae import dvc_lock
-from helpers.checkout import ROOT, run
+from helpers.checkout import ROOT, changes, run
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 
@@ -169,6 +169,7 @@ def test_another_environment_is_said(project, said):
     assert code == 1 and "(the lock: 0.9)" in text
     assert run(project, "dvc", "repro", "-q", "-f").returncode == 0
     assert dvc_lock.made_on(lock.read_text()) == {"python": "0.9"}, "DVC keeps the lines"
+    assert changes(project) == "", "the same bytes leave the same lock"
     assert said()[0] == 0
 
 
