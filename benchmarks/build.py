@@ -183,27 +183,31 @@ def ours(folder: Path, workers: int, *, limit: int, spacing_m: float | None = No
     if spacing_m:
         command += ["--spacing", str(spacing_m)]
     peaks: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=told, stderr=errors, start_new_session=True) as process:
             while process.poll() is None:
-                look_at_workers(process.pid, peaks)
+                look_at_workers(process.pid, peaks, seconds)
                 time.sleep(0.2)
         for file in (told, errors):
             file.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{errors.read()}")
         row: dict[str, float] = json.loads(told.read().splitlines()[-1])
+    row["cpu"] += sum(seconds.values())
     return row | {"worker_mib": max(peaks.values(), default=0.0)}
 
 
-def look_at_workers(session: int, peaks: dict[int, float]) -> None:
-    """Note the largest resident size (VmHWM, MiB) of the session's processes but its first; by Linux' own account."""
+def look_at_workers(session: int, peaks: dict[int, float], seconds: dict[int, float]) -> None:
+    """Note size (VmHWM, MiB) and processor seconds of the session's processes but its first; by Linux' own account."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or entry.name == str(session):
             continue
         try:
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[3]) != session:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) != session:
                 continue
+            seconds[int(entry.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
             lines = (entry / "status").read_text().splitlines()
         except (OSError, IndexError):
             continue  # it has just ended
@@ -212,10 +216,14 @@ def look_at_workers(session: int, peaks: dict[int, float]) -> None:
                 peaks[int(entry.name)] = max(peaks.get(int(entry.name), 0.0), int(line.split()[1]) / 1024)
 
 
+def own_peak_mib() -> float:
+    """Largest resident size of this process; `getrusage` would give the parent's where that was larger."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def child(folder: Path, workers: int, limit: int, spacing_m: float | None) -> None:
     """What `ours` starts: prints one line of JSON."""
-    import resource  # noqa: PLC0415
-
     from a2mae.stssd.building.build import build  # noqa: PLC0415
     from a2mae.stssd.building.parameters import CoregisterParameters  # noqa: PLC0415
     from a2mae.stssd.image_sets.store import ImageSetStore  # noqa: PLC0415
@@ -235,7 +243,7 @@ def child(folder: Path, workers: int, limit: int, spacing_m: float | None) -> No
             {
                 "seconds": seconds,
                 "cpu": sum(after[:4]) - sum(cpu[:4]),
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "peak_mib": own_peak_mib(),
                 "sets": int(built.images["set_id"].nunique()),
                 "images": len(built.images),
                 "registered": float((built.images["registration"] != "nominal").mean()),

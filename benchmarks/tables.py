@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import gc
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -30,6 +28,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from a2mae.pipelines.pretrain.nodes import build_run_index
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
@@ -94,44 +93,63 @@ def scenes_for(locations: int) -> list[Scene]:
 
 
 def image_table(places: list[Place], sets: list[list[PlannedSet]], scenes: dict[str, Scene]) -> pd.DataFrame:
-    """`IMAGE_COLUMNS` as coregister would write them, with drawn qualities."""
+    """`IMAGE_COLUMNS` as coregister would write them, with drawn qualities; in Arrow, so that its making is small."""
     rng = np.random.default_rng(0)
-    location, set_id, scene_id = [], [], []
-    for place, planned in zip(places, sets, strict=True):
-        for one in planned:
-            location += [place.footprint.location_id] * len(one.scenes)
-            set_id += [f"{place.footprint.location_id}-{one.kind}"] * len(one.scenes)
-            scene_id += one.scenes
-    frame = pd.DataFrame({"location_id": location, "set_id": set_id, "scene_id": scene_id})
-    n = len(frame)
-    by_scene = pd.DataFrame(
-        [(s.scene_id, s.sensor, s.datetime, s.gsd_m) for s in scenes.values()],
-        columns=["scene_id", "sensor", "datetime", "gsd_m"],
-    ).set_index("scene_id")
-    for name in by_scene.columns:
-        frame[name] = by_scene[name].reindex(frame["scene_id"]).to_numpy()
-    lat = {place.footprint.location_id: place.lat for place in places}
-    frame["lat"] = frame["location_id"].map(lat)
-    frame["lon"] = 0.0
-    frame["image_id"] = frame["set_id"] + "--" + frame["scene_id"]
-    frame["row"] = frame.groupby("sensor").cumcount()
-    frame["geosot"] = None
-    frame["cloud_fraction"], frame["valid_fraction"] = rng.random(n) * 0.3, 1 - rng.random(n) * 0.2
-    frame["is_reference"] = ~frame.duplicated("set_id")
-    frame["is_anchor"] = False
-    frame["registration"] = np.where(frame["is_reference"], "reference", "registered")
-    for name in ("shift_x_m", "shift_y_m", "residual_px", "registration_quality"):
-        frame[name] = rng.normal(size=n)
-    frame["processing_baseline"] = None
-    for name in set(IMAGE_COLUMNS.names) - set(frame.columns):
-        frame[name] = None
-    return tagging.typed(frame[IMAGE_COLUMNS.names], IMAGE_COLUMNS)
+    names = list(scenes)
+    code = {name: k for k, name in enumerate(names)}
+    flat = [(k, one) for k, planned in enumerate(sets) for one in planned]
+    members = np.array([len(one.scenes) for _, one in flat])
+    scene = np.fromiter((code[name] for _, one in flat for name in one.scenes), np.int32, int(members.sum()))
+    of_set = np.repeat(np.arange(len(flat), dtype=np.int32), members)
+    place = np.array([k for k, _ in flat], np.int32)[of_set]
+    n = len(scene)
+
+    def text(values: list[str], codes: np.ndarray) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(codes, pa.array(values, pa.string())).cast(pa.string())
+
+    def of_scene(name: str) -> np.ndarray:
+        return np.array([getattr(one, name) for one in scenes.values()])[scene]
+
+    kinds = sorted({one.sensor for one in scenes.values()})
+    sensor = np.array([kinds.index(one.sensor) for one in scenes.values()], np.int32)[scene]
+    row = np.empty(n, np.int64)
+    for k in range(len(kinds)):
+        row[sensor == k] = np.arange(np.count_nonzero(sensor == k))
+    first = np.zeros(n, np.bool_)
+    first[np.cumsum(members) - members] = True
+    when = np.array([one.datetime.timestamp() * 1e6 for one in scenes.values()], np.int64)[scene]
+    set_ids = text([f"{places[k].footprint.location_id}-{one.kind}" for k, one in flat], of_set)
+    del flat, of_set
+    columns: dict[str, pa.Array] = {
+        "image_id": pc.binary_join_element_wise(set_ids, text(names, scene), "--"),
+        "set_id": set_ids,
+        "location_id": text([one.footprint.location_id for one in places], place),
+        "sensor": text(kinds, sensor),
+        "row": pa.array(row),
+        "datetime": pa.array(when, pa.timestamp("us", tz="UTC")),
+        "gsd_m": pa.array(of_scene("gsd_m")),
+        "lon": pa.array(np.zeros(n)),
+        "lat": pa.array(np.array([one.lat for one in places])[place]),
+        "cloud_fraction": pa.array(rng.random(n) * 0.3),
+        "valid_fraction": pa.array(1 - rng.random(n) * 0.2),
+        "is_reference": pa.array(first),
+        "is_anchor": pa.array(np.zeros(n, np.bool_)),
+        "registration": text(["registered", "reference"], first.astype(np.int32)),
+        "scene_id": text(names, scene),
+        **{
+            name: pa.array(rng.normal(size=n))
+            for name in ("shift_x_m", "shift_y_m", "residual_px", "registration_quality")
+        },
+    }
+    empty = {field.name: pa.nulls(n, field.type) for field in IMAGE_COLUMNS if field.name not in columns}
+    table = pa.table([columns.pop(name, None) or empty[name] for name in IMAGE_COLUMNS.names], schema=IMAGE_COLUMNS)
+    return tagging.to_frame(table)
 
 
 def features_of(images: pd.DataFrame) -> pd.DataFrame:
     """`FEATURE_COLUMNS` as tag would measure them, drawn."""
     rng, parts = np.random.default_rng(1), []
-    for sensor, group_ in images.groupby("sensor", sort=True):
+    for sensor, group_ in images[["sensor", "row"]].groupby("sensor", sort=True):
         bands, n = len(BUILTIN_SENSORS[str(sensor)].bands), len(group_)
         mean, squares, texture = rng.random((n, bands)), rng.random((n, bands)), rng.random((n, bands))
         moments = Moments(np.ones(n, np.int64), mean, squares, mean, mean, texture, 1)
@@ -142,6 +160,14 @@ def features_of(images: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def peak_gib() -> float:
+    """Largest resident size since the last call, by Linux' own account (which `getrusage` inherits from a parent)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (int(line.split()[1]) / 2**20 for line in lines if line.startswith("VmHWM:"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak
+
+
 def run(locations: int) -> dict[str, float]:
     """All operations at one size."""
     found: dict[str, float] = {}
@@ -149,8 +175,7 @@ def run(locations: int) -> dict[str, float]:
 
     def told(name: str, start: float) -> None:
         found[name] = time.perf_counter() - start
-        found[f"{name}_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        gc.collect()
+        found[f"{name}_peak_gib"] = peak_gib()
 
     sensors: dict[str, Sensor] = {s: BUILTIN_SENSORS[s] for s in SENSORS}
     scenes = scenes_for(locations)
@@ -166,11 +191,10 @@ def run(locations: int) -> dict[str, float]:
     ]
     told("group", start)
     images = image_table(places, sets, {scene.scene_id: scene for scene in scenes})
-    features = features_of(images)
-    del sets
     found["locations"], found["images"] = len(places), len(images)
-    del places
-    found["made_peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    del sets, places
+    features = features_of(images)
+    told("made", start)
     start = time.perf_counter()
     parameters = TagParameters()
     split = parameters.split
@@ -189,7 +213,7 @@ def run(locations: int) -> dict[str, float]:
     build_run_index(images, pruned.sets, {name: sensor.band_names for name, sensor in sensors.items()})
     told("index", start)
     found["cpu"] = time.process_time() - begun  # the making of synthetic tables included
-    found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    found["peak_gib"] = max(value for name, value in found.items() if name.endswith("_peak_gib"))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -71,6 +72,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Replace a JSON file as a whole, with sorted keys.
+
+    Raises:
+        ValueError: If there is a number in it that JSON does not know.
+    """
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def file_digest(path: Path) -> str:

@@ -7,6 +7,8 @@ import math
 
 import pandas as pd
 
+from a2mae.words import plural as plural  # noqa: PLC0414 (also its name here)
+
 ABSENT = "–"
 
 
@@ -59,11 +61,6 @@ def position(lon: float, lat: float) -> str:
     east_west = "E" if lon >= 0 else "W"
     north_south = "N" if lat >= 0 else "S"
     return f"{abs(lon):.3f}° {east_west}, {abs(lat):.3f}° {north_south}"
-
-
-def plural(quantity: int, noun: str, nouns: str = "") -> str:
-    """`1 place`, `2 places`."""
-    return f"{count(quantity)} {noun if quantity == 1 else nouns or noun + 's'}"
 
 
 def listed(names: list[str] | tuple[str, ...]) -> str:

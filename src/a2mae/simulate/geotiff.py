@@ -17,12 +17,6 @@ from a2mae.simulate.deliver import Asset
 from a2mae.simulate.region import Grid
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically, with sorted keys."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def _write(
     path: Path,
     pixels: NDArray[np.uint8] | NDArray[np.uint16],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from a2mae.simulate.geotiff import write_json
+from a2mae.files import write_json
 from a2mae.simulate.region import Grid
 
 WORK = ".work"

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from a2mae.files import write_json
 from a2mae.simulate.covers import CLASSES
-from a2mae.simulate.geotiff import write_json
 
 MANIFEST = "manifest.json"
 

@@ -1,4 +1,4 @@
-"""The exception that carries a reason: one unusable scene must not stop the others."""
+"""Exceptions that carry a reason: one unusable scene or file must not stop the others."""
 
 from __future__ import annotations
 
@@ -15,3 +15,17 @@ class RefusedError(ValueError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class ReadError(RuntimeError):
+    """A file that cannot be read where pixels are needed.
+
+    Attributes:
+        reason: Short code for the rejection table.
+        href: The file, where trying again may help.
+    """
+
+    def __init__(self, message: str, reason: str = "corrupt", *, href: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.href = href

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from a2mae.files import write_bytes
-
-
-def write_json(path: Path, document: Mapping[str, object]) -> None:
-    """Write JSON with sorted keys."""
-    write_bytes(path, (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:

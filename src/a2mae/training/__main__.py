@@ -13,8 +13,9 @@ import resource
 import sys
 from pathlib import Path
 
+from a2mae.files import write_json
 from a2mae.processes import share_cores
-from a2mae.training.spec import read_spec, write_json
+from a2mae.training.spec import read_spec
 from a2mae.training.stopping import StopRequest
 
 ERROR_FILE = "error.json"

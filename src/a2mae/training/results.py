@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from a2mae.files import whole_file, whole_folder
+from a2mae.files import whole_file, whole_folder, write_json
 from a2mae.models import Pretrainer, save_pretrained
 from a2mae.training.held_out import HeldOut
 from a2mae.training.progress import METRICS_FILE
 from a2mae.training.samples import SampleReader
-from a2mae.training.spec import SPEC_FILE, RunSpec, write_json
+from a2mae.training.spec import SPEC_FILE, RunSpec
 
 MODEL_DIR = "model"
 RECONSTRUCTIONS_FILE = "reconstructions.npz"

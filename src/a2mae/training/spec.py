@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from a2mae.files import write_bytes
+from a2mae.files import write_json
 from a2mae.training.strict_json import Scalar, SpecificationError, check_bounds, from_json, to_json
 
 FORMAT_VERSION = 1
@@ -270,8 +270,3 @@ def resolve_url(run_dir: Path, url: str) -> str:
 def relative_url(run_dir: Path, url: str) -> str:
     """The store's address as written into `spec.json`; the inverse of `resolve_url`."""
     return url if "://" in url else os.path.relpath(Path(url).resolve(), run_dir.resolve())
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically: a reader sees the old file or the new one, never half of it."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

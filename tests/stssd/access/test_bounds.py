@@ -21,8 +21,8 @@ from a2mae.stssd.access.hrefs import HrefPolicy
 from a2mae.stssd.ingesting.parameters import ApiParameters
 from a2mae.stssd.ingesting.sources.documents import read_json
 from a2mae.stssd.ingesting.sources.stac_api import search
-from a2mae.stssd.pixels.rasters import RasterReader, ReadError
-from a2mae.stssd.refusals import RefusedError
+from a2mae.stssd.pixels.rasters import RasterReader
+from a2mae.stssd.refusals import ReadError, RefusedError
 from a2mae.stssd.scenes import BandAsset
 from helpers.http_server import listening
 

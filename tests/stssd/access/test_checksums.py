@@ -99,7 +99,7 @@ def test_items_bring_their_checksums(world: World) -> None:
     for scene in scenes_from_table(world.scenes):
         for asset in scene.assets:
             digest = hashlib.sha256(Path(asset.href).read_bytes()).digest()
-            assert parse_multihash(str(asset.checksum)) == Multihash("sha256", digest)
+            assert parse_multihash(str(asset.checksum)) == Multihash(str(asset.checksum), "sha256", digest)
         assert assets_from_json(assets_to_json(scene.assets)) == scene.assets
 
 
@@ -218,7 +218,7 @@ def test_remote_files_that_are_not_compared_are_told(caplog: pytest.LogCaptureFi
         tell_unverified([asset], VerifyChecksums.ALL)
         assert not caplog.text
         tell_unverified([asset], VerifyChecksums.LOCAL)
-    assert "of 1 files is not compared (coregister.reading.verify_checksums: local)" in caplog.text
+    assert "of 1 file is not compared (coregister.reading.verify_checksums: local)" in caplog.text
 
 
 def test_connection_cut_while_verifying_is_tried_again(copy: Path, served: Served, tmp_path: Path) -> None:

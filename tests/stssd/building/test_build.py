@@ -17,7 +17,9 @@ from a2mae.stssd.building.build import build
 from a2mae.stssd.building.dark_pixels import suspicious_offsets
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.building.survey import Surveyed, SurveyedImage
+from a2mae.stssd.image_sets import writer as store_writer
 from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.registering.parameters import RegistrationParameters
 from a2mae.stssd.scenes import scenes_from_table, scenes_to_table
 from a2mae.stssd.tables import IMAGE_COLUMNS, REJECTED_COLUMNS
 
@@ -103,6 +105,31 @@ def test_a_stopped_build_goes_on(world: World, built: Built, tmp_path: Path, mon
     again = build(world.scenes, world.locations, world.sensors, built.parameters, url)
     assert not calls
     pd.testing.assert_frame_equal(again.images, built.tables.images)
+
+
+def test_another_place_adds_its_shards_only(
+    world: World, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = build_module.shard_task, []
+
+    def counts(task: build_module.ShardTask) -> int:
+        calls.append(task.shard)
+        return original(task)
+
+    monkeypatch.setattr(build_module, "shard_task", counts)
+    monkeypatch.setattr(store_writer, "MAX_ROWS_PER_SHARD", 1)
+    few, more = (world.locations.sort_values("location_id").iloc[:n] for n in (1, 2))
+    registration = RegistrationParameters(pool_locations=1000)  # shifts of the first place do not change by the second
+    parameters = CoregisterParameters(recipes=RECIPES, workers=1, registration=registration)
+    build(world.scenes, few, world.sensors, parameters, str(tmp_path / "a.zarr"))
+    first = set(calls)
+    calls.clear()
+    grown = build(world.scenes, more, world.sensors, parameters, str(tmp_path / "a.zarr"))
+    added = set(calls)
+    assert first and added and not first & added
+    fresh = build(world.scenes, more, world.sensors, parameters, str(tmp_path / "b.zarr"))
+    assert grown.manifest_hash == fresh.manifest_hash
+    assert tree(str(tmp_path / "a.zarr")) == tree(str(tmp_path / "b.zarr"))
 
 
 def test_without_its_work_folder_a_finished_build_is_the_same(world: World, built: Built, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from a2mae.stssd.building.outcome import BuildIncompleteError
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
-from a2mae.stssd.pixels.rasters import RasterReader, ReadError
+from a2mae.stssd.pixels.rasters import RasterReader
+from a2mae.stssd.refusals import ReadError
 from helpers.http_server import Served, serve_files
 
 from ..build_runs import RECIPES, digests, start
@@ -103,7 +104,7 @@ def test_what_is_missing_is_told_and_a_rerun_asks_for_it_only(
     assert set(missing["scene_id"]) == {s2.parent.name}
     assert missing["detail"].str.contains(r"B09\.tif .*answers 503; given up after 4 tries").all()
     assert 0 < len(tables.images) < len(expected.images)
-    assert "2 images of 1 scenes could not be reached" in caplog.text
+    assert "2 images of 1 scene could not be reached" in caplog.text
     with pytest.raises(BuildIncompleteError, match=r"Run the same command again.*everything else is kept"):
         remote.build(out, fail_if_unreachable=True)
     ImageSetStore.open(str(out / "stssd.zarr")).verify()
@@ -236,7 +237,7 @@ def test_full_disk_is_told_and_loses_nothing(world: World, tmp_path: Path) -> No
     assert full.returncode != 0
     assert "StoreFullError: no space left for" in full.stderr and "what is written is kept" in full.stderr
     assert list((tmp_path / "stssd.zarr.work").rglob("*.json"))  # the survey is not made again
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.part"))
     process = start(world.folder, tmp_path, workers=1)
     assert process.wait() == 0
     fresh = tmp_path / "fresh"

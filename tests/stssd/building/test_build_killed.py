@@ -8,12 +8,14 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from a2mae.stssd.building import parallel
 from a2mae.stssd.building.build import build
 from a2mae.stssd.building.parallel import WorkerLostError, run_all
 from a2mae.stssd.building.parameters import CoregisterParameters
@@ -118,11 +120,42 @@ def _fail_once(task: tuple[str, int]) -> int:
     return number * number
 
 
-def test_a_local_worker_that_dies_is_named(tmp_path: Path) -> None:
+def test_a_local_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 600)  # no piece is done in this process
     tasks = [(str(tmp_path), n) for n in range(6)]
     with pytest.raises(WorkerLostError, match=r"a worker process died.*run the same command again"):
         list(run_all(_fail_once, tasks, workers=2))
     assert sorted(run_all(_fail_once, tasks, workers=2)) == [n * n for n in range(6)]
+
+
+def _process(task: int) -> tuple[int, int]:
+    time.sleep(0.05)
+    return task, os.getpid()
+
+
+def test_work_is_done_here_until_the_workers_have_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, there = threading.Event(), threading.Event()
+    submit = parallel.ProcessPoolExecutor.submit
+
+    def late(pool, function, /, *args):  # type: ignore[no-untyped-def]
+        if function is not parallel._nothing:
+            return submit(pool, function, *args)
+        begun.wait(60)
+        future = submit(pool, function, *args)
+        future.result()
+        there.set()
+        return future
+
+    monkeypatch.setattr(parallel.ProcessPoolExecutor, "submit", late)
+    done = []
+    for result in run_all(_process, range(12), workers=2):
+        done.append(result)
+        if len(done) == 3:
+            begun.set()
+            assert there.wait(200)
+    assert sorted(number for number, _ in done) == list(range(12))
+    assert done[:3] == [(number, os.getpid()) for number in (11, 10, 9)]
+    assert {process for _, process in done} - {os.getpid()}
 
 
 def test_dask_cluster_that_loses_a_worker_gives_the_same(

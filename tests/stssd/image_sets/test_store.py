@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -16,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2mae.sensors import UnknownBandError, get_sensor
-from a2mae.stssd.access.storage import StoreError, StoreMissingError, StoreTornError, StoreVersionError
+from a2mae.stssd.access.storage import Folder, StoreError, StoreMissingError, StoreTornError, StoreVersionError
+from a2mae.stssd.image_sets.ledger import Shard
 from a2mae.stssd.image_sets.store import ImageSetStore
-from a2mae.stssd.image_sets.writer import SensorPlan, Shard, StoreWriter
+from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
 
 S2 = get_sensor("sentinel-2-l2a")
 NAIP = get_sensor("naip")
@@ -162,6 +164,51 @@ def test_another_fingerprint_starts_anew_and_the_same_one_goes_on(tmp_path: Path
     assert writer.pending() == []
     assert writer.notes() == StoreWriter(built).notes()
     assert [(shard.sensor, note) for shard, note in writer.notes()] == [("naip", {"first": 2}), (S2.id, {"first": 4})]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("cut", [None, 0, 3, 9])
+def test_shards_that_were_made_of_the_same_stay(
+    tmp_path: Path, finished: bool, cut: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(path: Path, plans: tuple[SensorPlan, ...], changed: int | None, fingerprint: str) -> list[Shard]:
+        """Write what is pending; the shard of this index has other pixels."""
+
+        def made_of(shard: Shard) -> str:
+            return f"{shard} {shard.index == changed}"
+
+        writer = StoreWriter.create(path, plans, fingerprint=fingerprint, made_of=made_of)
+        pending = writer.pending()
+        for shard in pending:
+            pixels, valid = content(shard)
+            note = {"first": shard.start} if shard.index == 0 else None
+            writer.write(shard, pixels[:, ::-1] if shard.index == changed else pixels, valid, note, made_of(shard))
+        if finished or fingerprint == "other":
+            writer.finish()
+        return pending
+
+    path, fresh = tmp_path / "sets.zarr", tmp_path / "fresh.zarr"
+    assert len(made(path, PLANS, None, "one")) == 6
+    # More rows of one sensor, other pixels in a shard of each.
+    plans = (dataclasses.replace(PLANS[0], count=13), PLANS[1])
+    made(fresh, plans, 1, "other")
+    if cut is not None:  # killed while the store is cleared
+        left = iter(range(cut))
+        remove = Folder.remove
+
+        def dying(folder: Folder, name: str) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            remove(folder, name)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Folder, "remove", dying)
+            made(path, plans, 1, "other")
+    again = made(path, plans, 1, "other")
+    assert {(s.sensor, s.index) for s in again} == {(S2.id, 1), (S2.id, 2), (S2.id, 3), (NAIP.id, 1)}
+    assert tree(path) == tree(fresh)
+    ImageSetStore.open(str(path)).verify()
+    assert not made(path, plans, 1, "other")
 
 
 def test_an_empty_row_takes_no_space_and_reads_as_nodata(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from a2mae.stssd.building.build import build
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.ingesting.ingest import ingest
 from a2mae.stssd.ingesting.parameters import IngestParameters
-from a2mae.stssd.pixels.rasters import RasterReader, ReadError
+from a2mae.stssd.pixels.rasters import RasterReader
+from a2mae.stssd.refusals import ReadError
 from a2mae.stssd.scenes import sensors_from_json
 from helpers.http_server import serve_files
 from helpers.rasters import write_tif

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from a2mae.files import write_json
 from a2mae.pipelines.pretrain.nodes import build_spec
 from a2mae.pipelines.pretrain.parameters import PretrainParameters
 from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.tasks.comparing.comparison import steps_within
 from a2mae.tasks.comparing.parameters import MIN_STEPS, CompareParameters, ContenderParameters
-from a2mae.tasks.files import write_json
 from a2mae.tasks.judging.judges import Contender
 from a2mae.training.index import SetIndex
 from a2mae.training.launch import launch

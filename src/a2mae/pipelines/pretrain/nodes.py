@@ -17,9 +17,6 @@ from a2mae.code_deps import commit_of, files_of
 from a2mae.pipelines.pretrain.parameters import PretrainParameters, resolve_optimizer
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from a2mae.stssd.image_sets.store import ImageSetStore
     from a2mae.training.index import SetIndex
     from a2mae.training.spec import RunSpec, SensorSpec
@@ -143,6 +140,7 @@ def build_run_index(
     """
     import numpy as np
 
+    from a2mae.stssd.building.recipe_bands import bands_of_images, with_bands
     from a2mae.training.index import HELD_OUT, TRAIN, build_index
 
     sets = pruned_sets[pruned_sets["kept"] & pruned_sets["split"].isin(["train", "val"])].sort_values("set_id")
@@ -153,9 +151,17 @@ def build_run_index(
             " look at keep_reason in pruned_sets.parquet and loosen 'prune', 'tag' or 'coregister'"
         )
     used = images[images["set_id"].isin(sets["set_id"])]
-    mask = _bands_of_images(used, bands)
+    mask = bands_of_images(used, bands)
     if mask is not None:
-        used, mask = _usable(used, mask, bands, needed or {})
+        usable = with_bands(used, mask, bands, needed or {})
+        if not usable.all():
+            logger.warning(
+                "pretrain: %d of %d images are left out: they lack bands that are drawn (column 'bands' of"
+                " images.parquet)",
+                np.count_nonzero(~usable),
+                len(usable),
+            )
+        used, mask = used[usable], mask[usable]
         if not sets.loc[sets["set_id"].isin(used["set_id"]), "split"].eq("train").any():
             raise NothingToTrainOnError(
                 "no image of the split 'train' has the bands that are drawn; change 'pretrain.sampling.bands', or the"
@@ -179,54 +185,6 @@ def build_run_index(
         bands=mask,
     )
     return sensors, index
-
-
-def _bands_of_images(images: pd.DataFrame, bands: Mapping[str, Sequence[str]]) -> NDArray[np.bool_] | None:
-    """`(N, B)`: which bands of its sensor each image has; None where every image has all of them."""
-    import numpy as np
-
-    if "bands" not in images or images["bands"].isna().all():
-        return None
-    mask = np.ones((len(images), max(len(bands[name]) for name in images["sensor"].unique())), dtype=np.bool_)
-    some = np.flatnonzero(images["bands"].notna())
-    for sensor, names in images.iloc[some].groupby("sensor", sort=False)["bands"]:
-        rows = some[(images["sensor"].iloc[some] == sensor).to_numpy()]
-        kinds = names.map(tuple)
-        for kind in kinds.unique():  # a recipe's: few
-            unknown = sorted(set(kind) - set(bands[str(sensor)]))
-            if unknown:
-                raise ValueError(
-                    f"images.parquet names bands of {sensor} that the store does not have ({', '.join(unknown)}):"
-                    " both must be of one run of coregister"
-                )
-            mask[np.ix_(rows[(kinds == kind).to_numpy()], range(len(bands[str(sensor)])))] = [
-                name in kind for name in bands[str(sensor)]
-            ]
-    return None if mask.all() else mask
-
-
-def _usable(
-    images: pd.DataFrame,
-    mask: NDArray[np.bool_],
-    bands: Mapping[str, Sequence[str]],
-    needed: Mapping[str, Sequence[str]],
-) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-    """The images that have a band, and those that are needed."""
-    import numpy as np
-
-    keep = np.zeros(len(images), dtype=np.bool_)
-    for sensor in images["sensor"].unique():
-        of_sensor = (images["sensor"] == sensor).to_numpy()
-        wanted = [list(bands[sensor]).index(name) for name in needed.get(sensor, ())]
-        has = mask[:, wanted].all(axis=1) if wanted else mask[:, : len(bands[sensor])].any(axis=1)
-        keep |= of_sensor & has
-    if not keep.all():
-        logger.warning(
-            "pretrain: %d of %d images are left out: they lack bands that are drawn (column 'bands' of images.parquet)",
-            np.count_nonzero(~keep),
-            len(keep),
-        )
-    return images[keep], mask[keep]
 
 
 def build_spec(

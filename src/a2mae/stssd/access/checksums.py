@@ -18,7 +18,9 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import fsspec
 
@@ -27,6 +29,7 @@ from a2mae.stssd.access.retries import Answer, ReadingParameters, VerifyChecksum
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.scenes import BandAsset
+from a2mae.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +65,12 @@ class Multihash:
     """A digest and how it was made.
 
     Attributes:
+        text: As it is written in the item, in hex.
         algorithm: Name in `hashlib`.
         digest: Expected bytes.
     """
 
+    text: str
     algorithm: str
     digest: bytes
 
@@ -78,6 +83,7 @@ class Multihash:
         return hashlib.new(self.algorithm, usedforsecurity=False)
 
 
+@lru_cache(maxsize=10_000)
 def parse_multihash(text: str) -> Multihash:
     """Read a multihash in hex: code of the algorithm and length as varints, then the digest.
 
@@ -95,7 +101,7 @@ def parse_multihash(text: str) -> Multihash:
     algorithm, size = _ALGORITHMS[code]
     if not length == len(digest) == size:
         raise UnknownChecksumError(f"a multihash of {algorithm} with {len(digest)} bytes instead of {size}")
-    return Multihash(algorithm, digest)
+    return Multihash(text, algorithm, digest)
 
 
 def _varint(data: bytes) -> tuple[int, bytes]:
@@ -107,16 +113,18 @@ def _varint(data: bytes) -> tuple[int, bytes]:
     raise ValueError("a varint of more than nine bytes")
 
 
-def verified_checksum(asset: BandAsset, mode: VerifyChecksums) -> str | None:
-    """The checksum that an asset's file is compared with before it is used; None where it is not compared."""
-    wanted = mode is VerifyChecksums.ALL or (mode is VerifyChecksums.LOCAL and not is_remote(asset.href))
-    if asset.checksum is None or not wanted:
+def verified_checksum(asset: BandAsset, mode: VerifyChecksums) -> Multihash | None:
+    """What an asset's file is compared with before it is used; None where it is not compared."""
+    if asset.checksum is None or not _is_wanted(asset.href, mode):
         return None
     try:
-        parse_multihash(asset.checksum)
+        return parse_multihash(asset.checksum)
     except UnknownChecksumError:
         return None
-    return asset.checksum
+
+
+def _is_wanted(href: str, mode: VerifyChecksums) -> bool:
+    return mode is VerifyChecksums.ALL or (mode is VerifyChecksums.LOCAL and not is_remote(href))
 
 
 def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
@@ -124,18 +132,20 @@ def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
     kinds: Counter[str] = Counter()
     skipped = 0
     for href, text in sorted({(asset.href, asset.checksum) for asset in assets if asset.checksum is not None}):
-        assert text is not None
+        if not _is_wanted(href, mode):
+            skipped += 1
+            continue
         try:
             parse_multihash(text)
         except UnknownChecksumError as error:
             kinds[str(error)] += 1
-            continue
-        skipped += mode is VerifyChecksums.NONE or (mode is VerifyChecksums.LOCAL and is_remote(href))
     for kind, count in sorted(kinds.items()):
-        logger.warning("file:checksum of %d files is %s: they are not verified", count, kind)
+        logger.warning("file:checksum of %s is %s: not verified", plural(count, "file"), kind)
     if skipped:
         logger.info(
-            "file:checksum of %d files is not compared (coregister.reading.verify_checksums: %s)", skipped, mode.value
+            "file:checksum of %s is not compared (coregister.reading.verify_checksums: %s)",
+            plural(skipped, "file"),
+            mode.value,
         )
 
 
@@ -175,12 +185,11 @@ class Verifier:
             raise refused
 
     def _check(self, asset: BandAsset) -> None:
-        checksum = verified_checksum(asset, self._mode)
-        if checksum is None:
+        expected = verified_checksum(asset, self._mode)
+        if expected is None:
             return
-        expected = parse_multihash(checksum)
         state = _state(asset.href)
-        name = f"{LEDGER}/{hashlib.sha256(f'{checksum} {asset.href}'.encode()).hexdigest()[:40]}.json"
+        name = f"{LEDGER}/{hashlib.sha256(f'{expected.text} {asset.href}'.encode()).hexdigest()[:40]}.json"
         known = self._work.read(name)
         if known is not None and json.loads(known) == state:
             return
@@ -258,7 +267,11 @@ def _remote_blocks(address: str, timeout_s: float) -> Iterator[bytes]:
         yield from _bounded(file, None)
 
 
-def _bounded(file: http.client.HTTPResponse, size: int | None) -> Iterator[bytes]:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _bounded(file: _Readable, size: int | None) -> Iterator[bytes]:
     seen = 0
     while block := file.read(_BLOCK):
         seen += len(block)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import cast
 
 import fsspec
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
+
+from a2mae.files import write_bytes
 
 StorageOptions = Mapping[str, object]
 
@@ -69,18 +72,12 @@ class Folder:
         if not self.is_local:
             self.fs.pipe_file(self.key(name), data)
             return
-        target = self.key(name)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        partial = f"{target}.{os.getpid()}.partial"
         with telling_full_disk(self.url):
-            try:
-                with open(partial, "wb") as file:
-                    file.write(data)
-            except OSError:
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(partial)
-                raise
-            os.replace(partial, target)
+            write_bytes(Path(self.key(name)), data)
+
+    def write_json(self, name: str, data: Mapping[str, object]) -> None:
+        """Replace a JSON file, with sorted keys."""
+        self.write(name, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
 
     def sizes(self) -> dict[str, int]:
         """Every file below the folder, relative to it, with its size in bytes."""

@@ -21,11 +21,11 @@ import shapely
 from tqdm import tqdm
 
 from a2mae.sensors import Sensor
-from a2mae.stssd.access.checksums import LEDGER, tell_unverified, verified_checksum
-from a2mae.stssd.access.fingerprints import source_digest
+from a2mae.stssd.access.checksums import LEDGER, tell_unverified
 from a2mae.stssd.access.retries import TRANSIENT
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.build_tasks import SURVEYED, ShardTask, SurveyTask, shard_task, survey_task
+from a2mae.stssd.building.fingerprints import Fingerprints
 from a2mae.stssd.building.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
 from a2mae.stssd.building.outcome import log_result, tell_missing
 from a2mae.stssd.building.parallel import run_all, warm_up
@@ -33,16 +33,14 @@ from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.building.pooling import Offsets, pool, positions
 from a2mae.stssd.building.recipes import check_recipes
 from a2mae.stssd.building.survey import Place, Refusal, Surveyed
-from a2mae.stssd.image_sets.writer import SensorPlan, Shard, StoreWriter
+from a2mae.stssd.image_sets.ledger import Shard
+from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
 from a2mae.stssd.mosaics import prefer_single
 from a2mae.stssd.pixels.open_files import close_kept
 from a2mae.stssd.pixels.warp import Footprint
-from a2mae.stssd.scenes import Scene, assets_to_json, scenes_from_table
+from a2mae.stssd.scenes import Scene, scenes_from_table
 
 logger = logging.getLogger(__name__)
-
-_BUILD_VERSION = 5  # raise when the same input would give other pixels or tables
-_MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_if_unreachable"}  # not what is built
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +112,13 @@ def build(
     inputs = Inputs(scenes, sensors, parameters, url, places, signing)
     used = {scene.scene_id: scene for place in places for scene in place.scenes}
     tell_unverified((a for scene in used.values() for a in scene.assets), parameters.reading.verify_checksums)
-    fingerprint = _fingerprint(inputs)
+    fingerprints = Fingerprints(used, sensors, parameters)
+    fingerprint = fingerprints.of_build((place.footprint, (s.scene_id for s in place.scenes)) for place in places)
     try:
         surveyed = _survey(inputs, fingerprint)
         offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
         images, refusals = _place_images(inputs, surveyed, offsets)
-        failed, manifest = _write(inputs, images, fingerprint)
+        failed, manifest = _write(inputs, images, fingerprint, fingerprints)
     finally:
         close_kept()
     tables = BuiltTables(
@@ -252,7 +251,7 @@ def _place_images(
 
 
 def _write(
-    inputs: Inputs, images: Sequence[PlacedImage], fingerprint: str
+    inputs: Inputs, images: Sequence[PlacedImage], fingerprint: str, fingerprints: Fingerprints
 ) -> tuple[dict[tuple[str, int], Refusal], str]:
     scenes, sensors, parameters, url = inputs.scenes, inputs.sensors, inputs.parameters, inputs.url
     by_sensor: dict[str, list[PlacedImage]] = {}
@@ -265,11 +264,21 @@ def _write(
     # Of the same survey only: images that a build could not reach and this one could move the rows after them.
     rows = [[image.sensor, image.scene_id, image.footprint.location_id, *astuple(image.position)] for image in images]
     content = hashlib.sha256(json.dumps([fingerprint, rows]).encode()).hexdigest()
-    writer = StoreWriter.create(url, plans, fingerprint=content, again=_unreached)
+
+    def images_of(shard: Shard) -> list[tuple[str, Footprint, tuple[float, float]]]:
+        return [
+            (image.scene_id, image.footprint, (image.position.shift_x_m, image.position.shift_y_m))
+            for image in by_sensor[shard.sensor][shard.start : shard.stop]
+        ]
+
+    def made_of(shard: Shard) -> str:
+        return fingerprints.of_images(shard.sensor, images_of(shard))
+
+    writer = StoreWriter.create(url, plans, fingerprint=content, made_of=made_of, again=_unreached)
     shards = writer.pending()
     if len(shards) < len(writer.shards()):
         logger.info(
-            "Going on with a store: %d of %d shards are written",
+            "Going on with a store: %d of %d shards are there",
             len(writer.shards()) - len(shards),
             len(writer.shards()),
         )
@@ -279,13 +288,11 @@ def _write(
             url,
             shard,
             sensors[shard.sensor],
-            tuple(
-                (scenes[image.scene_id], image.footprint, (image.position.shift_x_m, image.position.shift_y_m))
-                for image in by_sensor[shard.sensor][shard.start : shard.stop]
-            ),
+            tuple((scenes[scene_id], footprint, shift_m) for scene_id, footprint, shift_m in images_of(shard)),
             parameters.clouds,
             inputs.signing,
             parameters.reading,
+            made_of(shard),
         )
         # Large ones first, so that workers end together.
         for shard in sorted(shards, key=lambda shard: -_pixels(shard, sensors, by_sensor))
@@ -315,32 +322,3 @@ def _unreached(note: Mapping[str, object]) -> bool:
 def _pixels(shard: Shard, sensors: Mapping[str, Sensor], images: Mapping[str, Sequence[PlacedImage]]) -> int:
     height, width = images[shard.sensor][0].footprint.grid(sensors[shard.sensor].gsd_m).shape
     return (shard.stop - shard.start) * len(sensors[shard.sensor].bands) * int(height * width)
-
-
-def _fingerprint(inputs: Inputs) -> str:
-    """Hash of everything that decides the content."""
-    scenes, places, sensors, parameters = inputs.scenes, inputs.places, inputs.sensors, inputs.parameters
-    digest = hashlib.sha256(f"build {_BUILD_VERSION}\n".encode())
-    settings = parameters.model_dump(mode="json", exclude=_MANNER)
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    digest.update(json.dumps({k: v.to_dict() for k, v in sensors.items()}, sort_keys=True).encode())
-    for scene_id in sorted({scene.scene_id for place in places for scene in place.scenes}):
-        scene = scenes[scene_id]
-        fields = [
-            scene_id,
-            scene.sensor,
-            scene.datetime.isoformat(),
-            scene.cloud_test.value,
-            assets_to_json(scene.assets),
-            # A file that is compared with its checksum before it is used is known by that, mended or not yet.
-            [
-                verified_checksum(asset, parameters.reading.verify_checksums) or source_digest(asset.href)
-                for asset in scene.assets
-            ],
-        ]
-        digest.update(json.dumps(fields).encode())
-    for place in places:
-        f = place.footprint
-        square = [f.location_id, f.crs, f.x_m, f.y_m, f.size_m]
-        digest.update(json.dumps([square, [scene.scene_id for scene in place.scenes]]).encode())
-    return digest.hexdigest()

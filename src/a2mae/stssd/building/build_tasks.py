@@ -13,11 +13,12 @@ from a2mae.stssd.access.retries import ReadingParameters
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.building.survey import Place, Surveyed, survey
-from a2mae.stssd.image_sets.writer import Shard, StoreWriter
+from a2mae.stssd.image_sets.ledger import Shard
+from a2mae.stssd.image_sets.writer import StoreWriter
 from a2mae.stssd.pixels.open_files import kept_reader
 from a2mae.stssd.pixels.parameters import CloudParameters
-from a2mae.stssd.pixels.rasters import ReadError
 from a2mae.stssd.pixels.warp import Footprint, encode, read_image
+from a2mae.stssd.refusals import ReadError
 from a2mae.stssd.scenes import Scene
 
 SURVEYED = TypeAdapter(list[Surveyed])
@@ -49,6 +50,7 @@ class ShardTask:
     clouds: CloudParameters
     signing: str
     reading: ReadingParameters
+    made_of: str
 
 
 def survey_task(task: SurveyTask) -> str:
@@ -79,5 +81,6 @@ def shard_task(task: ShardTask) -> int:
                 continue
             pixels[k] = encode(image.physical, image.seen, encoding)
             valid[k] = image.valid
-    StoreWriter(task.url).write(task.shard, pixels, valid, note={"failed": failed} if failed else None)
+    note = {"failed": failed} if failed else None
+    StoreWriter(task.url).write(task.shard, pixels, valid, note=note, made_of=task.made_of)
     return len(failed)

@@ -13,6 +13,7 @@ from a2mae.stssd.building.image_rows import BuiltTables
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.building.survey import Surveyed
 from a2mae.stssd.scenes import Scene
+from a2mae.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +30,15 @@ def log_result(
     states = images["registration"].value_counts().to_dict()
     reasons = rejected["reason"].value_counts().to_dict()
     logger.info(
-        "Coregistered %d images in %d sets at %d of %d places (%s); kept out %d (%s); %d scenes pooled; manifest %s",
-        len(images),
-        images["set_id"].nunique(),
+        "Coregistered %s in %s at %d of %s (%s); kept out %d (%s); %s pooled; manifest %s",
+        plural(len(images), "image"),
+        plural(images["set_id"].nunique(), "set"),
         images["location_id"].nunique(),
-        places,
+        plural(places, "place"),
         ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
         len(rejected),
         ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "none",
-        pooled,
+        plural(pooled, "scene"),
         tables.manifest_hash[:12],
     )
     if images.empty and len(rejected):
@@ -60,8 +61,9 @@ def tell_missing(rejected: pd.DataFrame, parameters: CoregisterParameters) -> No
     missing = rejected[rejected["reason"].isin(TRANSIENT)]
     if missing.empty:
         return
+    scenes = missing["scene_id"].nunique()
     detail = (
-        f"{len(missing)} images of {missing['scene_id'].nunique()} scenes could not be {_what(missing)}, the first:"
+        f"{plural(len(missing), 'image')} of {plural(scenes, 'scene')} could not be {_what(missing)}, the first:"
         f" {missing['detail'].iloc[0]}. Run the same command again: it asks for what is missing"
     )
     if parameters.fail_if_unreachable:

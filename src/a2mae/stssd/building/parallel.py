@@ -6,8 +6,10 @@ import contextlib
 import functools
 import importlib
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -22,6 +24,7 @@ Result = TypeVar("Result")
 
 LOCAL_CLUSTER = "local"
 """Name that stands for a Dask cluster of this machine's own processes."""
+_PATIENCE_S = 0.1  # a worker is there by then if its server has imported everything
 _PRELOADED = ["__main__", "a2mae.stssd.building.build_tasks", "a2mae.stssd.tagging.statistics"]
 
 
@@ -41,7 +44,7 @@ def run_all(
     Args:
         function: A function at module level; it must give the same result when run twice.
         work: Picklable pieces; the costly ones first, so that workers end together.
-        workers: Local processes; 1 runs here.
+        workers: Local processes; 1 runs here. Until the first of more has started, work is done here, too.
         dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"), or "local" for one of
             `workers` processes of this machine. Dask runs the work of a lost worker again by itself.
 
@@ -55,16 +58,15 @@ def run_all(
         yield from _on_cluster(functools.partial(_on_one_thread, function), work, dask_scheduler, workers)
         return
     if workers == 1 or len(work) == 1:
-        one_thread = ThreadpoolController()
-        for piece in work:
-            with one_thread.limit(limits=1, user_api="blas"):
-                result = function(piece)
-            yield result
+        yield from _here(function, work)
         return
     count = min(workers, len(work))
+    left = deque(work)
     with ProcessPoolExecutor(count, mp_context=_context(), initializer=_begin_worker) as pool:
-        futures = [pool.submit(function, piece) for piece in work]
+        futures: list[Future[Result]] = []
         try:
+            yield from _here(function, _while_starting(pool, left))
+            futures = [pool.submit(function, piece) for piece in left]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
@@ -75,6 +77,37 @@ def run_all(
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _here(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
+    one_thread = ThreadpoolController()
+    for piece in work:
+        with one_thread.limit(limits=1, user_api="blas"):
+            result = function(piece)
+        yield result
+
+
+def _while_starting(pool: ProcessPoolExecutor, left: deque[Work]) -> Iterator[Work]:
+    """Pieces from the end, for this process to do while the workers' server is importing for a second or two."""
+    started = threading.Event()
+
+    def begin() -> None:
+        with contextlib.suppress(BrokenProcessPool):  # raised again where the work is handed in
+            pool.submit(_nothing).result()
+        started.set()
+
+    starter = threading.Thread(target=begin, daemon=True)
+    starter.start()
+    try:
+        started.wait(_PATIENCE_S)
+        while left and not started.is_set():
+            yield left.pop()
+    finally:
+        starter.join()  # the pool must not be shut down while work is handed in
+
+
+def _nothing() -> None:
+    """A piece of work that shows that a worker is there."""
 
 
 def _on_one_thread(function: Callable[[Work], Result], piece: Work) -> Result:

@@ -18,8 +18,9 @@ from a2mae.sensors import Sensor
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.building.sets import PlannedSet, group
 from a2mae.stssd.footprints import transformer
-from a2mae.stssd.pixels.rasters import RasterReader, ReadError
+from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.pixels.warp import Footprint, Image, read_image
+from a2mae.stssd.refusals import ReadError
 from a2mae.stssd.registering.matching import Picture, compare
 from a2mae.stssd.registering.registration import Match
 from a2mae.stssd.scenes import Scene
@@ -247,9 +248,10 @@ def _look(
 
 
 def _dark_value(image: Image) -> float:
-    values: NDArray[np.float32] = image.physical[:, image.valid]
-    step = max(1, values.shape[1] // _DARK_PIXELS)
-    return float(np.percentile(values[:, ::step], 1, axis=1).min())
+    valid = np.flatnonzero(image.valid)
+    chosen = valid[:: max(1, len(valid) // _DARK_PIXELS)]
+    values: NDArray[np.float32] = image.physical.reshape(len(image.physical), -1)[:, chosen]
+    return float(np.percentile(values, 1, axis=1).min())
 
 
 def _matches(

@@ -3,7 +3,8 @@
 A shard is a run of consecutive rows of one sensor. Whoever writes a shard writes all of it, then a ledger entry with
 its digests. A build that was killed finds the ledger and goes on with the shards that have no entry; when all have
 one, `finish` writes the manifest and removes the ledger. The bytes do not depend on how often it was killed, nor on
-the number of workers.
+the number of workers, nor on what the store held before: of a store that is built again of something else, the shards
+that were made of the same stay.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from a2mae.files import PART
 from a2mae.sensors import Sensor, sensor_from_dict
 from a2mae.stssd.access.storage import Folder, StorageOptions, StoreError, StoreMissingError, StoreTornError
+from a2mae.stssd.image_sets.ledger import Entry, Ledger, Shard, entries_of, manifest_of, reopen
 from a2mae.stssd.image_sets.shards import compressor, encode_shard
 from a2mae.stssd.image_sets.store import FORMAT, FORMAT_VERSION, MANIFEST, check_version, manifest_hash, read_attributes
 
@@ -29,7 +32,6 @@ SHARD_BYTES = 32 * 2**20
 MAX_ROWS_PER_SHARD = 256
 _BAND_CHUNK_BYTES = 32 * 2**10  # planes at least this large get a chunk per band: three of twelve bands are read alone
 _CHUNK_SIDE = 512  # larger grids are cut, so that a 224-pixel crop of a 1,920-pixel image reads a part
-_LEDGER = "ledger"
 
 
 @dataclass(frozen=True)
@@ -56,29 +58,17 @@ class SensorPlan:
         return self.count, len(self.sensor.bands), self.height, self.width
 
     @property
+    def layout(self) -> tuple[object, ...]:
+        """What shards of the same rows must share to have the same bytes."""
+        return self.sensor, self.height, self.width, self.shard_rows
+
+    @property
     def shard_rows(self) -> int:
         """Images per shard."""
         if self.rows_per_shard is not None:
             return self.rows_per_shard
         image_bytes = int(np.prod(self.shape[1:])) * np.dtype(self.sensor.encoding.dtype).itemsize
         return int(np.clip(SHARD_BYTES // image_bytes, 1, MAX_ROWS_PER_SHARD))
-
-
-@dataclass(frozen=True, order=True)
-class Shard:
-    """Rows `start` to `stop` (exclusive) of one sensor.
-
-    Attributes:
-        sensor: Sensor id.
-        index: Number of the shard along the image axis.
-        start: First row.
-        stop: One past the last row.
-    """
-
-    sensor: str
-    index: int
-    start: int
-    stop: int
 
 
 class StoreWriter:
@@ -96,6 +86,7 @@ class StoreWriter:
             raise StoreMissingError(f"no store has been begun at {self._folder.url}")
         check_version(attributes, self._folder.url)
         self.fingerprint = str(attributes["fingerprint"])
+        self._ledger = Ledger(self._folder)
         self._plans = {plan.sensor.id: plan for plan in map(_read_plan, cast(list[Any], attributes["plan"]))}
 
     @classmethod
@@ -105,15 +96,17 @@ class StoreWriter:
         plans: Sequence[SensorPlan],
         *,
         fingerprint: str,
+        made_of: Callable[[Shard], str] = lambda shard: "",
         again: Callable[[Mapping[str, object]], bool] = lambda note: False,
         storage_options: StorageOptions | None = None,
     ) -> StoreWriter:
-        """Begin a store, or go on with one of the same fingerprint; one of another fingerprint is replaced.
+        """Begin a store, or go on with one of the same fingerprint; one of another fingerprint keeps what is the same.
 
         Args:
             url: Local folder or fsspec URL.
             plans: One per sensor.
             fingerprint: Hash of everything that decides the content: tables, parameters, code's format.
+            made_of: Fingerprint of what decides the pixels of one shard; "" where only the whole is known.
             again: Asked for the note of every written shard: whether it is to be written anew.
             storage_options: For fsspec. Never logged.
 
@@ -124,12 +117,12 @@ class StoreWriter:
         attributes = read_attributes(folder)
         if attributes is None and any(not _is_ours(name) for name in folder.sizes()):
             raise StoreError(f"{folder.url} exists and is not an image-set store: choose another place or remove it")
-        if (
-            attributes is None
-            or attributes.get("fingerprint") != fingerprint
-            or attributes.get("format_version") != FORMAT_VERSION
-        ):
+        if attributes is None or attributes.get("format_version") != FORMAT_VERSION:
             _clear(folder)
+            attributes = None
+        if attributes is None or attributes.get("fingerprint") != fingerprint:
+            if attributes is not None:
+                _keep(folder, list(map(_read_plan, cast(list[Any], attributes["plan"]))), plans, made_of)
             attributes = {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
@@ -143,8 +136,8 @@ class StoreWriter:
                     for plan in sorted(plans, key=lambda plan: plan.sensor.id)
                 ],
             }
-            _write_json(
-                folder, "zarr.json", {"attributes": {"a2mae": attributes}, "node_type": "group", "zarr_format": 3}
+            folder.write_json(
+                "zarr.json", {"attributes": {"a2mae": attributes}, "node_type": "group", "zarr_format": 3}
             )
         writer = cls(url, storage_options)
         writer._create_arrays()
@@ -153,18 +146,14 @@ class StoreWriter:
 
     def shards(self) -> list[Shard]:
         """All shards of the store, in order."""
-        return [
-            Shard(name, index, start, min(start + plan.shard_rows, plan.count))
-            for name, plan in sorted(self._plans.items())
-            for index, start in enumerate(range(0, plan.count, plan.shard_rows))
-        ]
+        return _shards(self._plans.values())
 
     def pending(self) -> list[Shard]:
         """The shards that have not been written."""
         if self._folder.read(MANIFEST) is not None:
             return []
-        written = {name for name in self._folder.sizes() if name.startswith(f"{_LEDGER}/")}
-        return [shard for shard in self.shards() if _ledger_name(shard) not in written]
+        written = self._ledger.names()
+        return [shard for shard in self.shards() if shard.name not in written]
 
     def write(
         self,
@@ -172,6 +161,7 @@ class StoreWriter:
         pixels: NDArray[np.generic],
         valid: NDArray[np.bool_],
         note: Mapping[str, object] | None = None,
+        made_of: str = "",
     ) -> None:
         """Write one shard as a whole; twice is the same as once.
 
@@ -180,6 +170,7 @@ class StoreWriter:
             pixels: `(stop - start, C, H, W)` stored integers. A row of nothing but nodata takes no space.
             valid: `(stop - start, H, W)` bool.
             note: JSON-ready facts about these rows, kept in the manifest (see `notes`).
+            made_of: As `create` was told for this shard.
 
         Raises:
             ValueError: If a shape or type is not the planned one.
@@ -194,15 +185,15 @@ class StoreWriter:
             raise ValueError(
                 f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
             )
-        written: dict[str, object] = {}
-        for key, name, data in zip(_keys(shard), ("pixels", "valid"), (pixels, valid), strict=True):
+        written: dict[str, Mapping[str, object]] = {}
+        for key, name, data in zip(shard.keys, ("pixels", "valid"), (pixels, valid), strict=True):
             encoded = encode_shard(data, self._metadata(f"{shard.sensor}/{name}"))
             if encoded is None:  # every row is empty
                 self._folder.remove(key)  # left by a killed worker
                 continue
             self._folder.write(key, encoded)
             written[key] = {"sha256": hashlib.sha256(encoded).hexdigest(), "bytes": len(encoded)}
-        _write_json(self._folder, _ledger_name(shard), {"shards": written, "note": dict(note or {})})
+        self._ledger.write(shard, Entry(written, dict(note or {}), made_of))
 
     def _metadata(self, array: str) -> bytes:
         data = self._folder.read(f"{array}/zarr.json")
@@ -226,61 +217,38 @@ class StoreWriter:
             )
         data = self._folder.read(MANIFEST)
         if data is None:
-            entries = {shard: self._ledger_entry(shard) for shard in self.shards()}
-            manifest = {
-                "format_version": FORMAT_VERSION,
-                "sensors": {
-                    name: {"sensor": plan.sensor.to_dict(), "shape": list(plan.shape)}
-                    for name, plan in self._plans.items()
-                },
-                "shards": {key: value for entry in entries.values() for key, value in entry["shards"].items()},
-                "notes": [
-                    {**asdict(shard), "note": entry["note"]} for shard, entry in entries.items() if entry["note"]
-                ],
+            sensors = {
+                name: {"sensor": plan.sensor.to_dict(), "shape": list(plan.shape)} for name, plan in self._plans.items()
             }
+            manifest = manifest_of({shard: self._ledger.entry(shard) for shard in self.shards()}, sensors)
             self._remove_partial_files()
-            _write_json(self._folder, MANIFEST, manifest)
+            self._folder.write_json(MANIFEST, manifest)
         else:
             manifest = json.loads(data)
-        self._folder.remove(_LEDGER)
+        self._ledger.clear()
         return manifest_hash(manifest)
 
-    def notes(self) -> list[tuple[Shard, dict[str, object]]]:
+    def notes(self) -> list[tuple[Shard, Mapping[str, Any]]]:
         """The notes of all written shards that have one, in order."""
+        return [(shard, entry.note) for shard, entry in self._entries().items() if entry.note]
+
+    def _entries(self) -> dict[Shard, Entry]:
         data = self._folder.read(MANIFEST)
         if data is not None:
-            return [
-                (Shard(n["sensor"], n["index"], n["start"], n["stop"]), n["note"]) for n in json.loads(data)["notes"]
-            ]
+            return entries_of(json.loads(data), self.shards())
         pending = set(self.pending())
-        found = [(shard, self._ledger_entry(shard)["note"]) for shard in self.shards() if shard not in pending]
-        return [(shard, note) for shard, note in found if note]
+        return {shard: self._ledger.entry(shard) for shard in self.shards() if shard not in pending}
 
     def _reopen(self, again: Callable[[Mapping[str, object]], bool]) -> None:
         """Take shards that are to be written anew off the ledger; of a finished store, make its ledger again first."""
-        anew = {shard for shard, note in self.notes() if again(note)}
+        entries = self._entries()
+        anew = {shard for shard, entry in entries.items() if entry.note and again(entry.note)}
         if not anew:
             return
-        data = self._folder.read(MANIFEST)
-        if data is not None:
-            manifest = json.loads(data)
-            notes = dict(self.notes())
-            for shard in self.shards():
-                if shard not in anew:
-                    shards = {key: manifest["shards"][key] for key in _keys(shard) if key in manifest["shards"]}
-                    entry = {"shards": shards, "note": notes.get(shard, {})}
-                    _write_json(self._folder, _ledger_name(shard), entry)
-            self._folder.remove(MANIFEST)  # last: until then the store is the finished one
+        if self._folder.read(MANIFEST) is not None:
+            reopen(self._folder, {shard: entry for shard, entry in entries.items() if shard not in anew})
         for shard in anew:
-            self._folder.remove(_ledger_name(shard))
-
-    def _ledger_entry(self, shard: Shard) -> dict[str, dict[str, object]]:
-        data = self._folder.read(_ledger_name(shard))
-        if data is None:
-            raise StoreTornError(
-                f"{self._folder.url}: the ledger entry of {shard} vanished while the store was being built"
-            )
-        return cast(dict[str, dict[str, object]], json.loads(data))
+            self._ledger.remove(shard.name)
 
     def _create_arrays(self) -> None:
         present = set(self._folder.sizes())
@@ -291,8 +259,7 @@ class StoreWriter:
             grid = tuple(-(-side // t) * t for side, t in zip((height, width), tile, strict=True))
             band_chunk = 1 if plane >= _BAND_CHUNK_BYTES else bands
             encoding = plan.sensor.encoding
-            _write_json(
-                self._folder,
+            self._folder.write_json(
                 f"{name}/zarr.json",
                 {"attributes": {"sensor": plan.sensor.to_dict()}, "node_type": "group", "zarr_format": 3},
             )
@@ -331,17 +298,39 @@ class StoreWriter:
     def _remove_partial_files(self) -> None:
         """Drop temporary files of killed workers, so that the folder's content is the same as without the kill."""
         for name in self._folder.sizes():
-            if name.endswith(".partial"):
+            if name.endswith(PART):
                 self._folder.remove(name)
 
 
-def _keys(shard: Shard) -> tuple[str, str]:
-    """The files of a shard: pixels and mask."""
-    return f"{shard.sensor}/pixels/c/{shard.index}/0/0/0", f"{shard.sensor}/valid/c/{shard.index}/0/0"
+def _shards(plans: Iterable[SensorPlan]) -> list[Shard]:
+    return [
+        Shard(plan.sensor.id, index, start, min(start + plan.shard_rows, plan.count))
+        for plan in sorted(plans, key=lambda plan: plan.sensor.id)
+        for index, start in enumerate(range(0, plan.count, plan.shard_rows))
+    ]
 
 
-def _ledger_name(shard: Shard) -> str:
-    return f"{_LEDGER}/{shard.sensor}/{shard.index:06d}.json"
+def _keep(
+    folder: Folder, before: Sequence[SensorPlan], plans: Sequence[SensorPlan], made_of: Callable[[Shard], str]
+) -> None:
+    """Leave of a store only the shards that the new one has, too; killed anywhere, it is done again."""
+    ledger, data = Ledger(folder), folder.read(MANIFEST)
+    if data is not None:
+        entries = entries_of(json.loads(data), _shards(before))
+    else:
+        names = ledger.names()
+        entries = {shard: ledger.entry(shard) for shard in _shards(before) if shard.name in names}
+    layouts = {plan.layout for plan in before}
+    wanted = {shard: made_of(shard) for shard in _shards([plan for plan in plans if plan.layout in layouts])}
+    kept = {s: entry for s, entry in entries.items() if entry.fingerprint and wanted.get(s) == entry.fingerprint}
+    if not kept:
+        _clear(folder)
+        return
+    if data is not None:
+        reopen(folder, kept)
+    staying = {"zarr.json"} | {key for shard in kept for key in (shard.name, *shard.keys)}
+    for name in sorted(folder.sizes().keys() - staying, key=lambda name: not ledger.has(name)):
+        folder.remove(name)  # entries first; the arrays' descriptions, too: their lengths are others
 
 
 def _read_plan(entry: Mapping[str, Any]) -> SensorPlan:
@@ -351,14 +340,10 @@ def _read_plan(entry: Mapping[str, Any]) -> SensorPlan:
 
 def _is_ours(name: str) -> bool:
     """Whether a file may be left of a store whose removal was cut short (its `zarr.json` goes last)."""
-    return name.endswith((".partial", ".json")) or "/c/" in name
+    return name.endswith((PART, ".json")) or "/c/" in name
 
 
 def _clear(folder: Folder) -> None:
     names = sorted({name.split("/")[0] for name in folder.sizes()})
     for name in [MANIFEST, *[n for n in names if n not in (MANIFEST, "zarr.json")], "zarr.json"]:
         folder.remove(name)
-
-
-def _write_json(folder: Folder, name: str, data: Mapping[str, object]) -> None:
-    folder.write(name, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())

@@ -21,6 +21,7 @@ from a2mae.stssd.ingesting.sources.found import Found, SensorTable
 from a2mae.stssd.ingesting.sources.stac import StacFound, read_stac_api, read_stac_catalog
 from a2mae.stssd.mosaics import mosaics
 from a2mae.stssd.scenes import RefusedScene, Scene, refused_to_table, scenes_to_table, sensors_to_json
+from a2mae.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -184,11 +185,11 @@ def _log(
 ) -> None:
     sensors = Counter(scene.sensor for scene in scenes)
     logger.info(
-        "Ingested %d scenes (%s) and %d locations; refused %d%s; %d usable scenes reach no location.",
-        len(scenes),
+        "Ingested %s (%s) and %s; refused %d%s; %s no location.",
+        plural(len(scenes), "scene"),
         ", ".join(f"{sensor} {count}" for sensor, count in sorted(sensors.items())),
-        len(table),
+        plural(len(table), "location"),
         len(refused),
         f" ({_reasons(refused)})" if refused else "",
-        len(off),
+        plural(len(off), "usable scene reaches", "usable scenes reach"),
     )

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from a2mae.stssd.access.headers import crs_text
 from a2mae.stssd.footprints import transformer
 from a2mae.stssd.ingesting.parameters import LocationParameters
+from a2mae.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def _balanced(found: pd.DataFrame, parameters: LocationParameters, rng: np.rando
             " give a raster of classes of this area"
         )
     if not known.all():
-        logger.info("%d locations lie outside the raster of strata and are left out.", int((~known).sum()))
+        outside = plural(int((~known).sum()), "location lies", "locations lie")
+        logger.info("%s outside the raster of strata, left out.", outside)
     shuffled = rng.permutation(np.flatnonzero(known))
     labels = classes[shuffled]
     turn = pd.Series(labels).groupby(labels, sort=False).cumcount().to_numpy()

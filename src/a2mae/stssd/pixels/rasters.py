@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import math
@@ -11,7 +10,6 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,18 +17,18 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
-from rasterio.warp import Resampling, reproject, transform_bounds
+from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
 from a2mae.stssd.access.headers import check_size, driver_for, first_line
 from a2mae.stssd.access.hrefs import Signer, is_remote, redact
 from a2mae.stssd.access.retries import ReadingParameters, ask, wait_s
-from a2mae.stssd.pixels.resample import SourceMap, can_resample, find_map, resample
-from a2mae.stssd.refusals import RefusedError
+from a2mae.stssd.pixels.resample import can_resample, find_map, resample
+from a2mae.stssd.pixels.source_files import OpenFile, crs_of, warn_once
+from a2mae.stssd.pixels.source_windows import mapped_window, source_window
+from a2mae.stssd.refusals import ReadError, RefusedError
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -52,20 +50,6 @@ GDAL_OPTIONS = {
 
 _MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
-
-
-class ReadError(RuntimeError):
-    """A file that cannot be read where pixels are needed.
-
-    Attributes:
-        reason: Short code for the rejection table.
-        href: The file, where trying again may help.
-    """
-
-    def __init__(self, message: str, reason: str = "corrupt", *, href: str | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.href = href
 
 
 class RasterReader:
@@ -94,7 +78,8 @@ class RasterReader:
         self.reading = reading or ReadingParameters()
         self.any_driver = any_driver
         self.verifier = verifier
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+        warn_once()
+        self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._given_up: dict[str, ReadError] = {}
         self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.reading.timeout_s))})
 
@@ -134,7 +119,7 @@ class RasterReader:
         """
         return self._file(href).dataset
 
-    def _file(self, href: str) -> _OpenFile:
+    def _file(self, href: str) -> OpenFile:
         address = self._address(href)
         if address in self._open:
             self._open.move_to_end(address)
@@ -151,7 +136,7 @@ class RasterReader:
         except RefusedError as refusal:
             dataset.close()
             raise ReadError(refusal.detail, refusal.reason) from refusal
-        self._open[address] = _OpenFile(dataset, shown)
+        self._open[address] = OpenFile(dataset, shown)
         if len(self._open) > self.capacity:
             self._open.popitem(last=False)[1].dataset.close()
         return self._open[address]
@@ -249,7 +234,7 @@ class RasterReader:
         file = self._file(assets[0].href)
         first, name = file.dataset, file.shown
         way = find_map(file.transform, file.crs_as(crs), target, crs, (height, width))
-        window = _source_window(first, grid, target, name) if way is None else _mapped_window(first, way)
+        window = source_window(first, grid, target, name) if way is None else mapped_window(first, way)
         if window is None:
             return None
         pixels = window.width * window.height
@@ -274,7 +259,7 @@ class RasterReader:
                 src_crs=first.crs,
                 src_nodata=np.nan,
                 dst_transform=target,
-                dst_crs=_crs(crs),
+                dst_crs=crs_of(crs),
                 dst_nodata=np.nan,
                 resampling=Resampling.nearest if categorical else Resampling.cubic,
                 tolerance=0.01,  # of a pixel: GDAL's default of 1/8 is as large as the shifts we correct
@@ -303,99 +288,15 @@ class RasterReader:
             infinite = ~np.isfinite(stored)
             unseen = infinite if unseen is None else unseen | infinite
         if asset.nodata is not None and math.isfinite(asset.nodata):
-            empty = stored == asset.nodata
+            # As an integer where it is one: the pixels need not become floats to be compared.
+            whole = stored.dtype.kind in "iu" and float(asset.nodata).is_integer()
+            empty = stored == (int(asset.nodata) if whole else asset.nodata)
             unseen = empty if unseen is None else unseen | empty
         with np.errstate(invalid="ignore", over="ignore"):
-            values[...] = stored
-            if not categorical:
-                values *= np.float32(asset.scale)
+            if categorical:
+                values[...] = stored
+            else:
+                np.multiply(stored, np.float32(asset.scale), out=values, dtype=np.float32, casting="unsafe")
                 values += np.float32(asset.offset)
         if unseen is not None and unseen.any():
             values[unseen] = np.nan
-
-
-@dataclass(frozen=True, eq=False)
-class _OpenFile:
-    """An open file, and what is asked of it for every window.
-
-    Attributes:
-        dataset: The file.
-        shown: Its name for messages.
-    """
-
-    dataset: DatasetReader
-    shown: str
-    _known: dict[str, tuple[object, ...]] = field(default_factory=dict)
-    _crs_texts: dict[str, str] = field(default_factory=dict)
-    _masked: dict[int, bool] = field(default_factory=dict)
-
-    def place(self) -> tuple[object, ...]:
-        """The source grid: bands that share it are warped together.
-
-        Raises:
-            ReadError: If it has no coordinate reference system.
-        """
-        if "place" not in self._known:
-            if self.dataset.crs is None:
-                raise ReadError(f"{self.shown} has no coordinate reference system", "no_crs")
-            self._known["place"] = (*self.transform[:6], self.dataset.crs.to_wkt(), *self.dataset.shape)
-        return self._known["place"]
-
-    @functools.cached_property
-    def transform(self) -> Affine:
-        """Pixel to coordinates (GDAL is asked once)."""
-        return self.dataset.transform
-
-    def crs_as(self, wanted: str) -> str:
-        """The reference system as text: the wanted one's where they are the same."""
-        if wanted not in self._crs_texts:
-            crs = self.dataset.crs
-            self._crs_texts[wanted] = wanted if crs == _crs(wanted) else str(crs.to_wkt())
-        return self._crs_texts[wanted]
-
-    def has_mask(self, index: int) -> bool:
-        """Whether a band has a mask of its own (nodata is compared with, not read as a mask)."""
-        if index not in self._masked:
-            flags = self.dataset.mask_flag_enums[index - 1]
-            self._masked[index] = MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset]
-        return self._masked[index]
-
-
-def _source_window(dataset: DatasetReader, grid: GeoBox, target: Affine, name: str) -> Window | None:
-    """The part of the source that the grid needs, kernel included; None where they do not meet."""
-    height, width = grid.shape
-    left, top = target @ (0, 0)
-    right, bottom = target @ (width, height)
-    bounds = (left, bottom, right, top)
-    crs = _crs(str(grid.crs))
-    if dataset.crs != crs:
-        try:
-            bounds = transform_bounds(crs, dataset.crs, *bounds, densify_pts=5)
-        except RasterioError as error:
-            raise ReadError(f"{name}: footprint cannot be transformed to {dataset.crs}: {first_line(error)}") from error
-    inverse = ~dataset.transform
-    corners = [inverse @ (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
-    columns, rows = [c for c, _ in corners], [r for _, r in corners]
-    return _padded(dataset, (min(columns), max(columns), min(rows), max(rows)), (height, width))
-
-
-def _mapped_window(dataset: DatasetReader, way: SourceMap) -> Window | None:
-    return _padded(dataset, way.bounds(), way.shape)
-
-
-def _padded(dataset: DatasetReader, bounds: tuple[float, float, float, float], shape: tuple[int, int]) -> Window | None:
-    """The window of a footprint's bounds in source pixels, kernel included; None outside the source."""
-    left, right, top, bottom = bounds
-    # Cubic needs two source pixels beside the last, as many times more as the grid is coarser than the source.
-    pad_x = 3 + math.ceil(2 * max(1.0, (right - left) / shape[1]))
-    pad_y = 3 + math.ceil(2 * max(1.0, (bottom - top) / shape[0]))
-    x0, x1 = max(0, math.floor(left) - pad_x), min(dataset.width, math.ceil(right) + pad_x)
-    y0, y1 = max(0, math.floor(top) - pad_y), min(dataset.height, math.ceil(bottom) + pad_y)
-    if x0 >= x1 or y0 >= y1:
-        return None
-    return Window(x0, y0, x1 - x0, y1 - y0)
-
-
-@functools.lru_cache(maxsize=64)
-def _crs(text: str) -> CRS:
-    return CRS.from_string(text)

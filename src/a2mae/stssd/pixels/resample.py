@@ -151,7 +151,7 @@ def resample(
         `(B, H, W)`, NaN where missing.
     """
     size = (source.shape[1], source.shape[2])
-    kernels = _Separate(way, origin, size) if way.separate else _Scattered(way, origin, size)
+    kernels = _Separate(way, origin, size) if way.separate else _scattered(way, origin, size)
     if categorical:
         return kernels.nearest(source)
     missing = np.isnan(source)
@@ -286,6 +286,15 @@ class _Scattered:
             size = (len(self._x), self._size[0] * self._size[1])
             self._matrices[kernel] = sparse.csr_array((values.ravel(), index.ravel(), start), shape=size)
         return self._matrices[kernel]
+
+
+def _scattered(way: SourceMap, origin: tuple[int, int], size: tuple[int, int]) -> _Scattered:
+    """The kernels of a map; those of the last small ones stay: bands, mask and dates of a place share them."""
+    small = way.shape[0] * way.shape[1] <= _KEPT_SIZE
+    return _kept_scattered(way, origin, size) if small else _Scattered(way, origin, size)
+
+
+_kept_scattered = functools.lru_cache(maxsize=4)(_Scattered)
 
 
 def _taps(place: NDArray[np.float64], side: int, kernel: Kernel) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

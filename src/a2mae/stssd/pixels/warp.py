@@ -24,7 +24,8 @@ from a2mae.stssd.pixels.masks import (
     visible_bands,
 )
 from a2mae.stssd.pixels.parameters import CloudParameters, MaskFunctionParameters
-from a2mae.stssd.pixels.rasters import RasterReader, ReadError
+from a2mae.stssd.pixels.rasters import RasterReader
+from a2mae.stssd.refusals import ReadError
 from a2mae.stssd.scenes import BandAsset, CloudTest, MaskKind, Scene
 
 _BACKSCATTER = {Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR}

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
+import scipy.ndimage
 from numpy.typing import NDArray
 
 _KNOWN_SHARE = 0.9  # a work pixel needs this share of its kernel valid
@@ -135,9 +136,18 @@ def structure(
     target = max(blur_gsd_m, work_gsd)
     sigma = math.sqrt((0.5 * target) ** 2 + max(0.0, target**2 - gsd_m**2) / 12) / gsd_m
     rows, columns = _kernel(n_y, height, sigma), _kernel(n_x, width, sigma)
+
+    def blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (n_y, n_x) != (height, width):
+            return np.asarray(rows @ image @ columns.T)
+        # Between grids of one pixel size the kernel is a few weights, the same everywhere.
+        taps = _taps(sigma)
+        down = scipy.ndimage.correlate1d(image, taps, axis=0, mode="constant")
+        return np.asarray(scipy.ndimage.correlate1d(down, taps, axis=1, mode="constant"))
+
     everything = np.outer(rows.sum(axis=1), columns.sum(axis=1))
     whole = bool(valid.all())
-    weight = everything if whole else rows @ valid.astype(np.float32) @ columns.T
+    weight = everything if whole else blurred(valid.astype(np.float32))
     share = weight / everything
     known = share > _KNOWN_SHARE
     inner = _inner(known)
@@ -146,7 +156,7 @@ def structure(
         for band in bands:
             centre = np.float32((band if whole else band[valid]).mean())  # keeps the mask's edge out of rounding
             centred = band - centre if whole else np.where(valid, band - centre, np.float32(0))
-            smooth = rows @ centred @ columns.T / np.maximum(weight, 1e-6)
+            smooth = blurred(centred) / np.maximum(weight, 1e-6)
             east, south = np.zeros_like(smooth), np.zeros_like(smooth)
             east[:, 1:-1] = (smooth[:, 2:] - smooth[:, :-2]) / 2
             south[1:-1] = (smooth[2:] - smooth[:-2]) / 2
@@ -255,6 +265,13 @@ def _kernel(n_out: int, n_in: int, sigma_px: float) -> NDArray[np.float32]:
     result = np.asarray(weights, dtype=np.float32)
     result.flags.writeable = False
     return result
+
+
+@functools.lru_cache(maxsize=128)
+def _taps(sigma_px: float) -> NDArray[np.float64]:
+    """The row of `_kernel` between equal grids."""
+    distance = np.arange(-math.floor(4 * sigma_px), math.floor(4 * sigma_px) + 1) / sigma_px
+    return np.asarray(np.exp(-0.5 * distance**2))
 
 
 def _tile_edges(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:

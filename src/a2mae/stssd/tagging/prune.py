@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.tagging.prune_parameters import PruneParameters
+from a2mae.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +90,12 @@ def prune(
     result = sets.assign(cluster=labels.astype(np.int64), kept=kept, keep_reason=reason.astype(str))
     report = _report(result, training, cap, set(homogeneous.tolist()), parameters)
     logger.info(
-        "Pruned: %d of %d training sets stay (%d clusters, at most %d each); %d sets held out",
+        "Pruned: %d of %s stay (%s, at most %d each); %s held out",
         int((kept & training).sum()),
-        int(training.sum()),
-        len(np.unique(labels)),
+        plural(int(training.sum()), "training set"),
+        plural(len(np.unique(labels)), "cluster"),
         cap,
-        int((~training).sum()),
+        plural(int((~training).sum()), "set"),
     )
     return Pruned(result, report)
 
@@ -125,7 +127,7 @@ def set_features(
     columns: dict[tuple[str, str], NDArray[np.float64]] = {}
     # One column after the other: a table of all columns and images would be the largest thing of the stage.
     for measure in _MEASURES:
-        matrices = {name: np.stack(features.loc[chosen, measure].to_list()) for name, chosen in of_sensor.items()}
+        matrices = {name: _matrix(features.loc[chosen, measure]) for name, chosen in of_sensor.items()}
         for role, by_sensor in roles.items():
             values = np.full(len(images), np.nan)
             for sensor_id, index in by_sensor.items():
@@ -142,6 +144,14 @@ def set_features(
     spread = np.nanstd(table, axis=0)
     table = (table - np.nanmean(table, axis=0)) / np.where(spread > 1e-9, spread, 1.0)
     return np.asarray(np.nan_to_num(table))  # a role that the set's sensors lack says nothing
+
+
+def _matrix(lists: pd.Series) -> NDArray[np.float64]:
+    """`(N, bands)` of a column of lists of one length, of Arrow or of objects."""
+    if isinstance(lists.dtype, pd.ArrowDtype):
+        flat = pa.chunked_array(lists.array.__arrow_array__()).combine_chunks().flatten()
+        return np.asarray(flat.to_numpy().reshape(len(lists), -1), np.float64)
+    return np.stack(lists.to_list())
 
 
 def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:

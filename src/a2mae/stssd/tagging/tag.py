@@ -17,6 +17,7 @@ from a2mae.stssd.tagging.geosot import footprint_codes
 from a2mae.stssd.tagging.parameters import TagParameters
 from a2mae.stssd.tagging.split import split_by_place
 from a2mae.stssd.tagging.statistics import BandStatistics, Moments, heterogeneity, measure, merged
+from a2mae.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -93,28 +94,34 @@ def tag(
     images = complete_images(registered, used, feature_table, parameters)
     sets = set_table(images, used, feature_table, splits)
     logger.info(
-        "Tagged %d images in %d sets at %d places: %s",
-        len(images),
-        len(sets),
-        len(used),
+        "Tagged %s in %s at %s: %s",
+        plural(len(images), "image"),
+        plural(len(sets), "set"),
+        plural(len(used), "place"),
         ", ".join(f"{count} {split}" for split, count in sets["split"].value_counts().sort_index().items()),
     )
-    return Tagged(images, sets, typed(feature_table, FEATURE_COLUMNS), statistics)
+    return Tagged(images, sets, feature_table, statistics)
 
 
 def feature_frame(sensor: str, rows: NDArray[np.int64], moments: Moments, varied: NDArray[np.float64]) -> pd.DataFrame:
-    """`FEATURE_COLUMNS` of one sensor's images."""
+    """`FEATURE_COLUMNS` of one sensor's images; lists are Arrow's, an object each would be most of the table."""
+    lists = {"mean": moments.mean, "std": moments.std, "texture": moments.texture}
     return pd.DataFrame(
         {
             "sensor": sensor,
             "row": rows,
             "valid_fraction": moments.valid_fraction,
             "heterogeneity": varied,
-            "mean": list(moments.mean),
-            "std": list(moments.std),
-            "texture": list(moments.texture),
+            **{name: _lists(values, FEATURE_COLUMNS.field(name).type) for name, values in lists.items()},
         }
     )
+
+
+def _lists(values: NDArray[np.float64], kind: pa.DataType) -> pd.arrays.ArrowExtensionArray:
+    """A column of the rows of `(N, B)`."""
+    count, bands = values.shape
+    ends = pa.array(np.arange(0, count * bands + 1, bands, dtype=np.int32))
+    return pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays(ends, pa.array(values.ravel()), type=kind))
 
 
 def complete_images(
@@ -131,17 +138,15 @@ def complete_images(
     each[:] = list(codes.astype(np.uint32, copy=False))
     # The images of a place share its codes: of millions of images, a small array each would be most of the table.
     images = images.assign(geosot=each[place], valid_fraction=_of_images(images, features, "valid_fraction"))
-    clear = -images["valid_fraction"].round(2)
-    first = {
-        "clearest": clear,
-        "reference": ~images["is_reference"],
-        "finest": images["gsd_m"],
-    }[parameters.anchor]
-    ranked = pd.DataFrame(
-        {"set_id": images["set_id"], "first": first, "clear": clear, "gsd_m": images["gsd_m"], "id": images["image_id"]}
-    ).assign(datetime=images["datetime"])
-    best = ranked.sort_values(["set_id", "first", "clear", "gsd_m", "datetime", "id"]).drop_duplicates("set_id")
-    complete: pd.DataFrame = images.assign(is_anchor=images["image_id"].isin(best["id"]))
+    clear = -images["valid_fraction"].to_numpy().round(2)
+    gsd_m = images["gsd_m"].to_numpy()
+    first = {"clearest": clear, "reference": ~images["is_reference"].to_numpy(), "finest": gsd_m}[parameters.anchor]
+    # In codes: texts of millions of images would be copied by sorting. Within a set, ids follow the scenes'.
+    sets, scenes = (pd.factorize(images[name], sort=True)[0] for name in ("set_id", "scene_id"))
+    order = np.lexsort((scenes, images["datetime"].to_numpy("datetime64[us]"), gsd_m, clear, first, sets))
+    anchors = np.zeros(len(images), dtype=np.bool_)
+    anchors[order[np.flatnonzero(np.diff(sets[order], prepend=-1))]] = True
+    complete: pd.DataFrame = images.assign(is_anchor=anchors)
     return complete
 
 
@@ -196,7 +201,12 @@ def set_table(
 
 def typed(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     """A frame with the columns and types of a schema."""
-    typed: pd.DataFrame = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).to_pandas(
-        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get
+    return to_frame(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """A table of Arrow as a frame; texts stay Arrow's."""
+    frame: pd.DataFrame = table.to_pandas(
+        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get, split_blocks=True
     )
-    return typed
+    return frame

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from a2mae.tasks.files import write_json
+from a2mae.files import write_json
 from a2mae.tasks.judging.judges import Contender, Judge
 from a2mae.tasks.judging.units import Units
 from a2mae.tasks.scoring.scores import score_table

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2mae.tasks.files import write_json
+from a2mae.files import write_json
 
 logger = logging.getLogger(__name__)
 

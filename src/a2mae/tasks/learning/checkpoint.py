@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import torch
 
+from a2mae.files import write_json
 from a2mae.models.checkpoint import CheckpointError, load_encoder, load_strictly, read_config, read_safetensors
 from a2mae.models.checkpoint import save_weights as save_module
 from a2mae.models.encoder import Encoder
-from a2mae.tasks.files import write_json
 from a2mae.tasks.learning.finetune import Progress
 from a2mae.tasks.learning.model import TaskModel, head_config_from_dict
 from a2mae.tasks.samples.inputs import InputPlan, Normalisation, input_plan_from_dict, plan_inputs

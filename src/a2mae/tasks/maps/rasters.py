@@ -21,10 +21,10 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.warp import transform
 from rasterio.windows import Window
 
+from a2mae.files import write_json
 from a2mae.sensors import Sensor, Units
 from a2mae.stssd.pixels.rasters import GDAL_OPTIONS, RasterReader
 from a2mae.stssd.scenes import BandAsset, Scene
-from a2mae.tasks.files import write_json
 from a2mae.tasks.samples.task_data import TaskDataError
 
 BLOCK = 256

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from a2mae.files import file_digest
+from a2mae.files import file_digest, write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.sensors import Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.scenes import Scene, scenes_from_table
 from a2mae.tasks.device import choose_device
-from a2mae.tasks.files import write_json
 from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
