@@ -18,7 +18,7 @@ class JSONFileDataset(OneFileDataset[Any]):
         return json.loads(path.read_text("utf-8"))
 
     def _write(self, value: Any, path: Path) -> None:  # noqa: ANN401
-        path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
+        path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
 
     def preview(self) -> JSONPreview:
         """The content for kedro-viz."""
