@@ -18,7 +18,6 @@ def paths(items) -> set[str]:
     return {item if isinstance(item, str) else next(iter(item)) for item in items}
 
 
-@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="no dvc.lock yet: `make dvc-lock` on the last commit")
 def test_the_committed_lock_is_whole_and_of_one_run():
     """Older than the code it may be while somebody works on that (a warning says so); torn or mixed it may not."""
     text = (ROOT / "dvc.lock").read_text("utf-8")

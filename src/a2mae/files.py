@@ -74,13 +74,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Replace a JSON file as a whole, with sorted keys.
+def json_text(content: object, *, allow_nan: bool = False) -> str:
+    """JSON with sorted keys: one content, one text.
 
     Raises:
         ValueError: If there is a number in it that JSON does not know.
     """
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=allow_nan) + "\n"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Replace a JSON file as a whole by `json_text`.
+
+    Raises:
+        ValueError: If there is a number in it that JSON does not know.
+    """
+    write_bytes(path, json_text(content).encode())
 
 
 def file_digest(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kedro_datasets._typing import JSONPreview
 
+from a2mae.files import json_text
 from a2mae.io.one_file import OneFileDataset
 
 
@@ -18,7 +19,7 @@ class JSONFileDataset(OneFileDataset[Any]):
         return json.loads(path.read_text("utf-8"))
 
     def _write(self, value: Any, path: Path) -> None:  # noqa: ANN401
-        path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+        path.write_text(json_text(value, allow_nan=True), "utf-8")
 
     def preview(self) -> JSONPreview:
         """The content for kedro-viz."""

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from a2mae.files import whole_file, write_bytes
+from a2mae.files import whole_file, write_json
 from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.errors import CheckpointError, describe_difference
 from a2mae.models.pretrainer import Pretrainer
@@ -56,7 +56,7 @@ def save_pretrained(
     root = Path(directory)
     root.mkdir(parents=True, exist_ok=True)
     save_weights(model, root / WEIGHTS_FILE)
-    write_bytes(root / CONFIG_FILE, (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_json(root / CONFIG_FILE, document)
     return root
 
 

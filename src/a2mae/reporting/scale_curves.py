@@ -10,14 +10,14 @@ from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from a2mae.tasks.scoring.scores import READINGS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
 
-READINGS = {"knn_query_coarse": "test images coarse", "knn_both_coarse": "both sides coarse"}
-"""Metric of the score table -> the reading of Scale-MAE's protocol that it stands for."""
 UNTRAINED = ("random", "pixels", "histogram")
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from a2mae.files import write_bytes
 from a2mae.tasks.comparing.comparison import Comparison
 from a2mae.tasks.samples.task_data import TaskDataError
+from a2mae.tasks.scoring.scores import READINGS
 
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 COLUMNS = (
@@ -52,7 +53,7 @@ def comparison_markdown(
         lines += ["", f"**{data}**", ""]
         lines += _table(part, order, [(name, _cells(part, *key)) for *key, name in columns])
         knn = part[part["mode"] == "knn"]
-        for metric, words in (("knn_query_coarse", "test images coarse"), ("knn_both_coarse", "both sides coarse")):
+        for metric, words in READINGS.items():
             one = knn[knn["metric"] == metric]
             scales = sorted(one["gsd_m"].unique())
             if len(scales) > 1:

@@ -54,8 +54,47 @@ def score_of(value: float, drawn: Floats, n: int, groups: int, *, least: float =
     return Score(value, low, high, n, groups)
 
 
-class ConfusionCounts:
-    """Confusion counts per group: rows are truth, columns prediction."""
+class GroupedCounts:
+    """Counts per group, resampled together.
+
+    Attributes:
+        n: Samples that were counted.
+    """
+
+    def __init__(self, counts: sparse.csr_matrix, shape: tuple[int, ...], n: int) -> None:
+        """Keep counts.
+
+        Args:
+            counts: A row per group, flat.
+            shape: Of a group's counts.
+            n: Samples that were counted.
+        """
+        self._counts, self._shape, self.n = counts, shape, n
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return int(self._counts.shape[0])
+
+    @property
+    def matrix(self) -> Floats:
+        """Counts over all groups."""
+        return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self._shape)
+
+    def resampled(self, resamples: int, seed: int) -> Floats:
+        """`(R, ...)` counts of groups drawn with replacement."""
+        rng = np.random.default_rng(seed)
+        weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
+        product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
+        return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, *self._shape)
+
+    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
+        """A metric of counts with its interval."""
+        return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
+
+
+class ConfusionCounts(GroupedCounts):
+    """Confusion counts per group, `(K, K)`: rows are truth, columns prediction."""
 
     def __init__(
         self,
@@ -87,30 +126,7 @@ class ConfusionCounts:
             (np.ones(cell.size), (group[scored], cell)), shape=(len(names), classes * classes)
         ).tocsr()
         counts.sum_duplicates()
-        self.classes = classes
-        self.n = len(truth)
-        self._counts = counts
-
-    @property
-    def groups(self) -> int:
-        """How many groups there are."""
-        return int(self._counts.shape[0])
-
-    @property
-    def matrix(self) -> Floats:
-        """`(K, K)` counts over all groups."""
-        return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self.classes, self.classes)
-
-    def resampled(self, resamples: int, seed: int) -> Floats:
-        """`(R, K, K)` counts of groups drawn with replacement."""
-        rng = np.random.default_rng(seed)
-        weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
-        product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
-        return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, self.classes, self.classes)
-
-    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
-        """A metric of confusion matrices `(..., K, K)` with its interval."""
-        return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
+        super().__init__(counts, (classes, classes), len(truth))
 
 
 def accuracy(counts: Floats) -> Floats:
@@ -170,7 +186,7 @@ def _mean_present(values: Floats) -> Floats:
     return _ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
 
 
-class LabelCounts:
+class LabelCounts(GroupedCounts):
     """Counts of yes and no per label and group: `(K, 2, 2)`, truth before prediction."""
 
     def __init__(
@@ -192,27 +208,12 @@ class LabelCounts:
         if truth.shape != prediction.shape:
             raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
         names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-        self.n, self.groups, self.labels = len(truth), len(names), truth.shape[1]
-        cell = np.arange(self.labels) * 4 + truth.astype(np.int64) * 2 + prediction.astype(np.int64)
-        shape = (self.groups, 4 * self.labels)
-        rows = np.repeat(group, self.labels)
-        self._counts = sparse.coo_matrix((np.ones(cell.size), (rows, cell.ravel())), shape=shape).tocsr()
-
-    @property
-    def matrix(self) -> Floats:
-        """`(K, 2, 2)` over all groups."""
-        return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self.labels, 2, 2)
-
-    def resampled(self, resamples: int, seed: int) -> Floats:
-        """`(R, K, 2, 2)` counts of groups drawn with replacement."""
-        rng = np.random.default_rng(seed)
-        weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
-        product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
-        return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, self.labels, 2, 2)
-
-    def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
-        """A metric of counts `(..., K, 2, 2)` with its interval."""
-        return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
+        labels = truth.shape[1]
+        cell = np.arange(labels) * 4 + truth.astype(np.int64) * 2 + prediction.astype(np.int64)
+        rows = np.repeat(group, labels)
+        shape = (len(names), 4 * labels)
+        counts = sparse.coo_matrix((np.ones(cell.size), (rows, cell.ravel())), shape=shape).tocsr()
+        super().__init__(counts, (labels, 2, 2), len(truth))
 
 
 def label_f1(counts: Floats) -> Floats:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from a2mae.tasks.samples.task_data import Task, TaskData, TaskSpec
 from a2mae.tasks.scoring import metrics
-from a2mae.tasks.scoring.metrics import ConfusionCounts, Floats, LabelCounts, Score, score_of
+from a2mae.tasks.scoring.metrics import ConfusionCounts, Floats, GroupedCounts, LabelCounts, Score, score_of
 
 Metric = Callable[[Floats], Floats]
 
@@ -29,6 +29,9 @@ METRICS: Mapping[Task, Mapping[str, Metric]] = {
 
 LABEL_METRICS: Mapping[str, Metric] = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
 """Of classification with several labels per image."""
+
+READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_both_coarse": "both sides coarse"}
+"""Of Scale-MAE's kNN protocol over scales: metric of the score table, and what it stands for."""
 
 SCORE_COLUMNS: Mapping[str, str] = {
     "task": "str",  # "classify", "segment", "detect_change"
@@ -111,7 +114,7 @@ def score_task(
     """
     spec, truth = data.spec, data.read_targets(rows)
     places = data.samples["place"].to_numpy()[rows]
-    counts: ConfusionCounts | LabelCounts
+    counts: GroupedCounts
     if spec.multi_label:
         counts, known, of_class = LabelCounts(truth, prediction, places), LABEL_METRICS, metrics.label_f1
         confusion = truth.astype(np.int64).T @ prediction.astype(np.int64)
