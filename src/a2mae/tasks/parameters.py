@@ -158,6 +158,9 @@ class TaskParameters(Parameters):
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
         "difference_concat", description="change: how the two dates are joined"
     )
+    symmetric: bool = Field(
+        False, description="answers, scores and maps: the mean over flips and quarter turns, eight times the work"
+    )
     data: DataParameters = Field(
         default_factory=lambda: DataParameters.model_validate({}), description="where samples come from"
     )

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from a2mae.tasks.learning.checkpoint import (
     save_task_model,
 )
 from a2mae.tasks.learning.finetune import NotFiniteError, finetune, flipped, predict
-from a2mae.tasks.learning.model import HeadConfig, TaskModel
+from a2mae.tasks.learning.model import HeadConfig, TaskModel, head_config_from_dict
+from a2mae.tasks.learning.symmetries import Symmetry
 from a2mae.tasks.parameters import HEADS, FinetuneParameters, TaskParameters
 from a2mae.tasks.samples.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.samples.task_data import Task, TaskData, TaskDataError
@@ -261,6 +263,30 @@ def test_flips_move_image_and_target_together(pretrained, data):
     assert len(seen) == 8
     tall = dataclasses.replace(batch, images=batch.images[..., :16], targets=batch.targets[..., :16])
     assert {flipped(tall, rng, pixels=True).images.shape for _ in range(16)} == {tall.images.shape}
+
+
+@pytest.mark.parametrize("task", Task)
+def test_symmetric_answers_move_with_the_image(pretrained, data, task):
+    """A turned image gets the turned answer, which one look does not give; in training one look is taken."""
+    plain, inputs, _ = build(pretrained, data, task, "mean" if task is Task.CLASSIFY else "conv")
+    model = TaskModel(plain.encoder, dataclasses.replace(plain.config, symmetric=True)).eval()
+    model.load_state_dict(plain.state_dict())
+    batch = inputs.batch(np.arange(3))
+    turned = Symmetry(1, mirror=False)
+    moved = dataclasses.replace(batch, images=turned.move(batch.images))
+
+    def moves_along(asked):
+        answer = asked(batch)
+        return float((asked(moved) - (answer if task is Task.CLASSIFY else turned.move(answer))).abs().max())
+
+    looks = []
+    model.head.register_forward_hook(lambda *_: looks.append(1))
+    with torch.no_grad():
+        assert moves_along(model) < 0.01 * moves_along(plain.eval())
+        looks.clear()
+        model.train()(batch)
+    assert len(looks) == 1
+    assert head_config_from_dict(json.loads(json.dumps(model.config.to_dict()))) == model.config
 
 
 def test_a_loss_that_leaves_the_numbers_names_the_samples(pretrained, data):

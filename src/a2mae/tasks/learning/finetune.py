@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from a2mae.tasks.learning.lora import add_lora, merge_lora
 from a2mae.tasks.learning.losses import TaskLoss, class_weights, label_weights
 from a2mae.tasks.learning.model import TaskModel
+from a2mae.tasks.learning.symmetries import Symmetry
 from a2mae.tasks.parameters import FinetuneParameters
 from a2mae.tasks.samples.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.samples.task_data import Task
@@ -174,21 +175,9 @@ def flipped(batch: TaskBatch, rng: np.random.Generator, *, pixels: bool) -> Task
     """
     turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
     height, width = batch.images.shape[-2:]
-    if height != width:
-        turns = 2 * (turns // 2)
-
-    def move(values: Tensor) -> Tensor:
-        moved = torch.rot90(values, turns, (-2, -1))
-        return (moved.flip(-1) if mirror else moved).contiguous()
-
-    return TaskBatch(
-        images=move(batch.images),
-        gsd_m=batch.gsd_m,
-        lonlat_deg=batch.lonlat_deg,
-        day=batch.day,
-        wavelength_nm=batch.wavelength_nm,
-        targets=move(batch.targets) if pixels else batch.targets,
-    )
+    chosen = Symmetry(turns if height == width else 2 * (turns // 2), mirror)
+    targets = chosen.move(batch.targets) if pixels else batch.targets
+    return replace(batch, images=chosen.move(batch.images), targets=targets)
 
 
 def _schedule(step: int, steps: int, warmup: int) -> float:

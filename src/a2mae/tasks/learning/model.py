@@ -20,6 +20,7 @@ from a2mae.tasks.learning.heads import (
     LinearHead,
     UPerNetHead,
 )
+from a2mae.tasks.learning.symmetries import symmetries
 from a2mae.tasks.parameters import HEADS
 from a2mae.tasks.samples.inputs import TaskBatch
 from a2mae.tasks.samples.task_data import Task
@@ -37,6 +38,7 @@ class HeadConfig:
         bands_per_view: Bands of a view.
         fusion: How two dates are joined (change only): see `ChangeFusion`.
         multi_label: Classification with any number of classes per image.
+        symmetric: Answer with the mean over the image's symmetries; in evaluation, eight times the work.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class HeadConfig:
     bands_per_view: int = 3
     fusion: str = "difference_concat"
     multi_label: bool = False
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a head that the task does not have."""
@@ -109,6 +112,15 @@ class TaskModel(nn.Module):
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """A batch → `(B, K)` or `(B, K, H, W)` logits."""
+        if self.training or not self.config.symmetric:
+            return self._logits(batch)
+        answers = []
+        for symmetry in symmetries(*batch.images.shape[-2:]):
+            logits = self._logits(dataclasses.replace(batch, images=symmetry.move(batch.images)))
+            answers.append(logits if self.config.task is Task.CLASSIFY else symmetry.undo(logits))
+        return torch.stack(answers).mean(dim=0)
+
+    def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor
         if self.config.task is Task.CLASSIFY:
             logits = self.head(self._tokens(batch))

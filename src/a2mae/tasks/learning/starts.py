@@ -43,7 +43,7 @@ def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, st
             f"{spec.task}: lr_grid and val_checks need a validation split, and {spec.source!r} has none"
         )
     head = HeadConfig(spec.task, options.head, len(spec.class_names), plan.views, plan.bands_per_view, options.fusion)
-    head = replace(head, multi_label=spec.multi_label)
+    head = replace(head, multi_label=spec.multi_label, symmetric=options.symmetric)
 
     def validated(model: TaskModel) -> float:
         return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
