@@ -20,6 +20,10 @@ from a2mae.pipelines.report.nodes import _plain
 from a2mae.pipelines.report.pipeline import OUTPUTS_SHOWN
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = [
+    "base",
+    *sorted(path.parent.name for path in ROOT.glob("conf/*/globals.yml") if path.parent.name != "base"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +82,20 @@ def test_report_is_made_last(env):
     for stage in chain_of(env):
         if stage != "report":
             assert set(report.inputs) & pipelines[stage].all_outputs(), f"the report does not wait for {stage}"
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_parameter_of_an_environment_is_known_and_within_its_bounds(env):
+    context = open_context(env)
+    context._pipelines_to_validate = ["__default__"]
+    assert {node.name for node in pipelines["__default__"].nodes} == nodes_of(chain_of(env))
+    groups = {name for name, group in context.params.items() if isinstance(group, BaseModel)}
+    wanted = {
+        name.removeprefix("params:").split(".")[0]
+        for name in pipelines["__default__"].inputs()
+        if name[:7] == "params:"
+    }
+    assert wanted - {"chain"} <= groups
 
 
 def test_report_shows_only_what_its_stage_makes():
