@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
@@ -16,7 +15,7 @@ import fsspec
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from a2mae.files import write_bytes
+from a2mae.files import json_text, write_bytes
 
 StorageOptions = Mapping[str, object]
 
@@ -76,8 +75,8 @@ class Folder:
             write_bytes(Path(self.key(name)), data)
 
     def write_json(self, name: str, data: Mapping[str, object]) -> None:
-        """Replace a JSON file, with sorted keys."""
-        self.write(name, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+        """Replace a JSON file by `json_text`."""
+        self.write(name, json_text(data).encode())
 
     def sizes(self) -> dict[str, int]:
         """Every file below the folder, relative to it, with its size in bytes."""
