@@ -6,6 +6,7 @@ import contextlib
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,17 +18,21 @@ class Served:
     """A running server.
 
     Attributes:
+        root: The folder that is served.
         url: Its root, without a slash at the end.
         ranges: Paths that were asked for a range.
         requests: Every path that was asked for, with its query.
+        sent: Bytes of files that were sent, by path.
         fail: Asked before every answer: a status (and headers) instead of the file, or None.
         cut: Asked before every file or range: after how many bytes the connection is cut, or None.
         wait_s: Asked before every answer: how long it takes.
     """
 
+    root: Path
     url: str
     ranges: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    sent: Counter[str] = field(default_factory=Counter)
     fail: Callable[[str], tuple[int, dict[str, str]] | None] = lambda path: None
     cut: Callable[[str], int | None] = lambda path: None
     wait_s: Callable[[str], float] = lambda path: 0.0
@@ -88,6 +93,7 @@ def serve_files(root: Path) -> Iterator[Served]:
                 cut = served.cut(self.path) if status < 300 else None
                 with contextlib.suppress(ConnectionError):  # whoever asked may have given up
                     self.wfile.write(data[:cut])
+                    served.sent[self.path.partition("?")[0]] += len(data[:cut])
                 if cut is not None:
                     self.close_connection = True
 
@@ -95,5 +101,5 @@ def serve_files(root: Path) -> Iterator[Served]:
             """Tests read `Served` instead."""
 
     with listening(Handler) as url:
-        served = Served(url)
+        served = Served(root, url)
         yield served

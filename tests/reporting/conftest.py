@@ -104,6 +104,8 @@ def images(sets: gpd.GeoDataFrame) -> pd.DataFrame:
                     "lat": row["lat"],
                     "cloud_fraction": 0.05 * k,
                     "valid_fraction": 0.9,
+                    "dark_value": 0.02,
+                    "processing_baseline": "05.09" if sensor.startswith("sentinel-2") else None,
                     "is_reference": first,
                     "is_anchor": first,
                     "registration": "reference" if first else ("nominal" if k == 3 else "registered"),

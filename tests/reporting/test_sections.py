@@ -12,6 +12,7 @@ from a2mae.reporting import text
 from a2mae.reporting.blocks import Arrow, Page, Table, Way
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.attention import attention
+from a2mae.reporting.sections.dark_pixels import dark_pixels
 from a2mae.reporting.sections.image_sets import choose_sets, image_sets
 from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, masking_seen, reconstructions
@@ -205,6 +206,20 @@ def test_what_to_look_at_is_what_the_tables_say(inputs):
     many = dataclasses.replace(inputs, rejected_images=pd.concat([inputs.rejected_images] * 4))
     assert "4 of 16 images kept out" in titles(many)
     assert next(w for w in attention(many) if "kept out" in w.title).text == "The commonest reason is “cloud”."
+
+
+def test_offsets_that_dark_pixels_contradict_are_named(inputs):
+    assert dark_pixels(inputs) is None
+    twice = inputs.images["scene_id"] == "scene-0-1"
+    wrong = dataclasses.replace(inputs, images=inputs.images.assign(dark_value=np.where(twice, -0.08, 0.02)))
+    assert "2 Sentinel-2 scenes may have the wrong offset" in titles(wrong), "of two dates, either may be the wrong one"
+    section = dark_pixels(wrong)
+    assert rows_of(section.blocks[0])["scene-0-1"] == ("sentinel-2-l2a", "05.09", "-0.080", "-0.100")
+    assert "ingest.sentinel2_offset" in section.lead
+    page = next(page for page in pages(wrong) if page.name == "coregister")
+    assert section in page.sections
+    earlier = dataclasses.replace(inputs, images=inputs.images.drop(columns="dark_value"))
+    assert titles(earlier) == titles(inputs)
 
 
 def test_what_to_look_at_names_a_training_that_failed(inputs, model_dir):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Page, Section
 from a2mae.reporting.inputs import ReportInputs
+from a2mae.reporting.sections.dark_pixels import dark_pixels
 from a2mae.reporting.sections.embeddings import embeddings
 from a2mae.reporting.sections.image_sets import image_sets
 from a2mae.reporting.sections.places import places
@@ -161,7 +162,7 @@ STAGES: Mapping[str, Stage] = {
         "Moves the images of a place, from other sensors and dates, onto each other, so that the same spot in all of"
         " them shows the same ground.",
         _registered,
-        (image_sets, registration, registration_truth, rejected_images),
+        (image_sets, registration, registration_truth, dark_pixels, rejected_images),
     ),
     "tag": Stage(
         "Properties of the data",

@@ -54,6 +54,7 @@ IMAGE_COLUMNS = pa.schema(
         ("geosot", pa.list_(pa.uint32(), 8)),  # four corners x (lon, lat): UL, UR, LR, LL
         ("cloud_fraction", pa.float64()),  # cloud and shadow, share of the footprint
         ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
+        ("dark_value", pa.float64()),  # 1st percentile of the usable pixels, darkest compared band, sensor's units
         ("is_reference", pa.bool_()),  # the image that the others of its set are registered to
         ("is_anchor", pa.bool_()),
         (

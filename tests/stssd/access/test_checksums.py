@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import logging
 import shutil
@@ -18,12 +19,14 @@ from rasterio.windows import Window
 from a2mae.sensors import Units
 from a2mae.stssd.access import checksums
 from a2mae.stssd.access.checksums import Multihash, UnknownChecksumError, Verifier, parse_multihash, tell_unverified
+from a2mae.stssd.access.copies import Copies
 from a2mae.stssd.access.retries import ReadingParameters, VerifyChecksums
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.build import build
 from a2mae.stssd.building.image_rows import BuiltTables
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.scenes import BandAsset, assets_from_json, assets_to_json, scenes_from_table
 from helpers.http_server import Served, serve_files
@@ -211,12 +214,79 @@ def test_flipped_byte_behind_a_server_is_found_where_all_are_verified(
     assert not served.requests
 
 
+def test_a_verified_remote_file_is_downloaded_once_and_no_range_of_it_is_asked_for(
+    served: Served, world: World, expected: BuiltTables, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given, copy = moved(world, served.url), tmp_path / "copy"
+    work = tmp_path / "out" / "stssd.zarr.work"
+    with caplog.at_level(logging.INFO):
+        built = run(given, tmp_path / "out", verify_checksums="all")
+    assert built.manifest_hash == expected.manifest_hash
+    sizes = {path: (copy / path.lstrip("/")).stat().st_size for path in served.sent}
+    assert len(sizes) > 20 and dict(served.sent) == sizes and not served.ranges
+    told = f"Downloaded and verified {len(sizes)} remote files, {sum(sizes.values()) / 1e6:.1f} MB"
+    assert told in caplog.text and "each that is needed is downloaded as a whole" in caplog.text
+    assert not (work / "copies").exists() and len(list((work / "checksums").iterdir())) == len(sizes)
+    # Two workers share the copies; none of the two downloads what the other has.
+    served.sent.clear()
+    parameters = CoregisterParameters(
+        recipes=RECIPES, workers=2, locations_per_task=1, reading={**FAST, "verify_checksums": "all"}
+    )
+    shared = build(**given, parameters=parameters, url=str(tmp_path / "two" / "stssd.zarr"))
+    assert shared.manifest_hash == expected.manifest_hash
+    assert dict(served.sent) == sizes and not served.ranges
+
+
+@pytest.mark.parametrize("copies_gb", [0.0, 300e-6])
+def test_copies_take_no_more_than_their_space(
+    copies_gb: float, served: Served, world: World, expected: BuiltTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = served.root.parent
+    copies, most = tmp_path / "out" / "stssd.zarr.work" / "copies", [0]
+    original = RasterReader._window
+
+    def looks(*args: object, **kwargs: object) -> None:
+        if copies.exists():
+            most.append(sum(f.stat().st_size for f in copies.iterdir()))
+        original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RasterReader, "_window", looks)
+    built = run(moved(world, served.url), tmp_path / "out", verify_checksums="all", copies_gb=copies_gb)
+    assert built.manifest_hash == expected.manifest_hash
+    assert served.ranges  # what made room, or never had any, is read as without copies
+    assert max(most) <= copies_gb * 1e9 and bool(max(most)) == bool(copies_gb)
+
+
+def test_a_full_disk_costs_the_copy_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = Copies(Folder(str(tmp_path / "work")), 1000)
+    with copies.alone("a"):
+        assert b"".join(copies.written("a", [b"x" * 400, b"y" * 400])) == b"x" * 400 + b"y" * 400
+    assert copies.path("a") is None  # not known to be right yet
+    copies.keep("a")
+    assert Path(str(copies.path("a"))).read_bytes() == b"x" * 400 + b"y" * 400
+    assert b"".join(copies.written("b", [b"z" * 700])) == b"z" * 700
+    copies.keep("b")
+    assert copies.path("a") is None and copies.path("b")  # made room
+    assert b"".join(copies.written("c", [b"z" * 700, b"z" * 700])) == b"z" * 1400
+    copies.keep("c")
+    assert copies.path("c") is None  # larger than all the space
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    assert b"".join(copies.written("d", [b"z"])) == b"z"
+    copies.keep("d")
+    assert copies.path("d") is None
+
+
 def test_remote_files_that_are_not_compared_are_told(caplog: pytest.LogCaptureFixture) -> None:
     known = "d50110" + "00" * 16
     asset = BandAsset("B1", "https://host.example/a.tif", 1, 1.0, 0.0, None, Units.DN, 1.0, checksum=known)
     with caplog.at_level(logging.INFO):
         tell_unverified([asset], VerifyChecksums.ALL)
-        assert not caplog.text
+        assert "1 remote file with file:checksum: each that is needed is downloaded" in caplog.text
+        caplog.clear()
         tell_unverified([asset], VerifyChecksums.LOCAL)
     assert "of 1 file is not compared (coregister.reading.verify_checksums: local)" in caplog.text
 

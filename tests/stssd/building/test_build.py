@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -10,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from a2mae.stssd.access.retries import ReadingParameters
 from a2mae.stssd.building import build as build_module
 from a2mae.stssd.building.build import build
 from a2mae.stssd.building.dark_pixels import suspicious_offsets
 from a2mae.stssd.building.parameters import CoregisterParameters
-from a2mae.stssd.building.survey import Surveyed, SurveyedImage
 from a2mae.stssd.image_sets import writer as store_writer
 from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.stssd.registering.parameters import RegistrationParameters
-from a2mae.stssd.scenes import scenes_from_table, scenes_to_table
+from a2mae.stssd.scenes import assets_to_json, scenes_from_table, scenes_to_table
 from a2mae.stssd.tables import IMAGE_COLUMNS, REJECTED_COLUMNS
 
 from ..conftest import RECIPES, Built, World
@@ -210,17 +212,60 @@ def test_no_overlap_and_wrong_footprint_are_named(world: World, tmp_path: Path, 
         build(world.scenes, odd, world.sensors, built.parameters, str(tmp_path / "b.zarr"))
 
 
-def test_offset_applied_twice_is_noticed(world: World) -> None:
-    scenes = {s.scene_id: s for s in scenes_from_table(world.scenes)}
-    first, second = (key for key, s in scenes.items() if s.sensor == "sentinel-2-l2a")
-    images = tuple(SurveyedImage(key, 0.0, 1.0, dark) for key, dark in ((first, 0.02), (second, -0.08)))
-    place = Surveyed("a", first, first, images, (), (), ())
-    assert set(suspicious_offsets([place], scenes)) == {first, second}
-    fine = Surveyed("a", first, first, (images[0], SurveyedImage(second, 0.0, 1.0, 0.03)), (), (), ())
-    assert suspicious_offsets([fine], scenes) == {}
+def dark(*values: tuple[str, str, float], sensor: str = "sentinel-2-l2a") -> pd.DataFrame:
+    rows = [{"location_id": place, "scene_id": scene, "dark_value": value} for place, scene, value in values]
+    return pd.DataFrame(rows).assign(sensor=sensor, processing_baseline="05.09")
+
+
+def away(images: pd.DataFrame) -> dict[str, float]:
+    found = suspicious_offsets(images)
+    return dict(zip(found["scene_id"], found["away"].round(6), strict=True))
+
+
+def test_offset_applied_twice_is_noticed() -> None:
+    assert away(dark(("a", "s", 0.02), ("a", "t", -0.08))) == {"s": 0.1, "t": -0.1}
+    assert away(dark(("a", "s", 0.02), ("a", "t", 0.03))) == {}
+    assert away(dark(("a", "s", 0.02), ("b", "t", 0.12))) == {}, "other places are not compared"
     # All scenes wrong alike: no surface is that dark.
-    alike = Surveyed("a", first, first, tuple(SurveyedImage(k, 0.0, 1.0, -0.08) for k in (first, second)), (), (), ())
-    assert suspicious_offsets([alike], scenes) == {first: -0.08, second: -0.08}
+    alike = dark(("a", "s", -0.08), ("a", "t", -0.08))
+    assert away(alike) == {"s": -0.08, "t": -0.08}
+    assert away(alike.assign(sensor="landsat-oli-c2-l2")) == {}
+    assert away(dark(("a", "s", -0.08))) == {"s": -0.08}
+    assert away(alike.iloc[:0]) == {}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("stuvwxyz"), st.floats(-0.2, 0.3)), max_size=20))
+def test_dark_values_are_compared_with_the_median_of_the_others(values: list[tuple[str, str, float]]) -> None:
+    table = dark(*values, ("a", "s", 0.0)).drop_duplicates(["location_id", "scene_id"], ignore_index=True)
+    expected: dict[str, float] = {}
+    for scene, of_scene in table.groupby("scene_id"):
+        differences = []
+        for place, value in zip(of_scene["location_id"], of_scene["dark_value"], strict=True):
+            others = table[(table["location_id"] == place) & (table["scene_id"] != scene)]["dark_value"]
+            differences += [value - np.median(others)] if len(others) else []
+        if differences and 0.08 <= abs(np.median(differences)) <= 0.12:
+            expected[str(scene)] = float(np.median(differences))
+        elif of_scene["dark_value"].median() < -0.05:
+            expected[str(scene)] = float(of_scene["dark_value"].median())
+    found = suspicious_offsets(pd.concat([table, table], ignore_index=True))  # an image of two sets has two rows
+    assert dict(zip(found["scene_id"], found["away"], strict=True)) == pytest.approx(expected)
+
+
+def test_a_wrong_offset_reaches_the_image_table(
+    world: World, built: Built, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert built.tables.images["dark_value"].notna().all() and suspicious_offsets(built.tables.images).empty
+    scenes = scenes_from_table(world.scenes)
+    wrong = next(
+        s for s in scenes if s.sensor == "sentinel-2-l2a" and s.scene_id in set(built.tables.images["scene_id"])
+    )
+    assets = [dataclasses.replace(a, offset=a.offset - 0.1) for a in wrong.assets]
+    table = world.scenes.copy()
+    table.loc[table["scene_id"] == wrong.scene_id, "assets"] = assets_to_json(assets)
+    tables = build(table, world.locations.iloc[:2], world.sensors, built.parameters, str(tmp_path / "a.zarr"))
+    assert wrong.scene_id in set(suspicious_offsets(tables.images)["scene_id"])
+    assert f"Scene {wrong.scene_id} (sentinel-2-l2a, baseline {wrong.processing_baseline})" in caplog.text
 
 
 def test_scene_table_of_refused_scenes_only(world: World, tmp_path: Path, built: Built) -> None:

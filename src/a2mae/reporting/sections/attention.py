@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Way
 from a2mae.reporting.inputs import ReportInputs
+from a2mae.reporting.sections.dark_pixels import contradicted_offsets
 from a2mae.reporting.sections.pretraining import first_and_last
 from a2mae.reporting.sections.refused import commonest_reason
 from a2mae.reporting.sections.scores import comparisons
@@ -20,7 +21,14 @@ FEW_PLACES = 20
 
 def attention(inputs: ReportInputs) -> tuple[Way, ...]:
     """The notices of this run, in the order of the stages; none where nothing stands out."""
-    return (*_made_up(inputs), *_kept_out(inputs), *_as_delivered(inputs), *_training(inputs), *_scored(inputs))
+    return (
+        *_made_up(inputs),
+        *_kept_out(inputs),
+        *_as_delivered(inputs),
+        *_offsets(inputs),
+        *_training(inputs),
+        *_scored(inputs),
+    )
 
 
 def _made_up(inputs: ReportInputs) -> Iterator[Way]:
@@ -57,6 +65,16 @@ def _as_delivered(inputs: ReportInputs) -> Iterator[Way]:
             "coregister",
             f"{text.plural(nominal, 'image')} of {text.count(len(inputs.images))} lie as delivered",
             "Their shift could not be measured: they may be off by what their provider states.",
+        )
+
+
+def _offsets(inputs: ReportInputs) -> Iterator[Way]:
+    scenes = contradicted_offsets(inputs)
+    if scenes is not None and len(scenes):
+        yield Way(
+            "coregister",
+            f"{text.plural(len(scenes), 'Sentinel-2 scene')} may have the wrong offset",
+            "Their dark pixels lie about 0.1 from those of other dates, or below what any surface reflects.",
         )
 
 

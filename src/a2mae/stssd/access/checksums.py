@@ -6,6 +6,7 @@ pixels in silence. Where an item carries a checksum, the file is read once as a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import itertools
@@ -16,7 +17,7 @@ import random
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Protocol
 
 import fsspec
 
+from a2mae.stssd.access.copies import COPIES, Copies
 from a2mae.stssd.access.hrefs import Signer, is_remote, redact
 from a2mae.stssd.access.retries import Answer, ReadingParameters, VerifyChecksums, ask, wait_s
 from a2mae.stssd.access.storage import Folder
@@ -130,7 +132,7 @@ def _is_wanted(href: str, mode: VerifyChecksums) -> bool:
 def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
     """Say once per kind how many files have a checksum that is not compared, and why."""
     kinds: Counter[str] = Counter()
-    skipped = 0
+    skipped = remote = 0
     for href, text in sorted({(asset.href, asset.checksum) for asset in assets if asset.checksum is not None}):
         if not _is_wanted(href, mode):
             skipped += 1
@@ -139,6 +141,8 @@ def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
             parse_multihash(text)
         except UnknownChecksumError as error:
             kinds[str(error)] += 1
+        else:
+            remote += is_remote(href)
     for kind, count in sorted(kinds.items()):
         logger.warning("file:checksum of %s is %s: not verified", plural(count, "file"), kind)
     if skipped:
@@ -147,6 +151,37 @@ def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
             plural(skipped, "file"),
             mode.value,
         )
+    if remote:
+        logger.info(
+            "%s with file:checksum: each that is needed is downloaded as a whole before its pixels are used"
+            " (coregister.reading.verify_checksums: %s)",
+            plural(remote, "remote file"),
+            mode.value,
+        )
+
+
+@contextlib.contextmanager
+def verifying(work: Folder, mode: VerifyChecksums) -> Iterator[None]:
+    """Around a build: say at its end how much was downloaded to be verified, and remove the copies.
+
+    Args:
+        work: The build's work folder.
+        mode: Which files are compared.
+    """
+    before = _downloads(work) if mode is VerifyChecksums.ALL else {}
+    try:
+        yield
+    finally:
+        work.remove(COPIES)
+        if mode is VerifyChecksums.ALL:
+            new = [size for name, size in _downloads(work).items() if name not in before]
+            logger.info("Downloaded and verified %s, %.1f MB", plural(len(new), "remote file"), sum(new) / 1e6)
+
+
+def _downloads(work: Folder) -> dict[str, int]:
+    """Bytes of every remote file that the ledger knows as verified."""
+    names = [name for name in work.sizes() if name.startswith(f"{LEDGER}/")]
+    return {name: int(state["bytes"]) for name in names if "bytes" in (state := json.loads(work.read(name) or b"{}"))}
 
 
 class Verifier:
@@ -163,7 +198,9 @@ class Verifier:
             reading: How patient reads over a network are.
         """
         self._mode, self._work, self._sign, self._reading = mode, work, sign, reading
+        self._copies = Copies(work, round(reading.copies_gb * 1e9))
         self._verdicts: dict[tuple[str, str], RefusedError | None] = {}
+        self._copied: dict[str, str] = {}
 
     def check(self, asset: BandAsset) -> None:
         """Read the asset's file as a whole and compare it, unless that is done.
@@ -184,33 +221,51 @@ class Verifier:
         if refused is not None:
             raise refused
 
+    def copy_of(self, href: str) -> str | None:
+        """A local copy of a remote file that was verified, where there is one."""
+        name = self._copied.get(href)
+        return None if name is None else self._copies.path(name)
+
     def _check(self, asset: BandAsset) -> None:
-        expected = verified_checksum(asset, self._mode)
+        href, expected = asset.href, verified_checksum(asset, self._mode)
         if expected is None:
             return
-        state = _state(asset.href)
-        name = f"{LEDGER}/{hashlib.sha256(f'{expected.text} {asset.href}'.encode()).hexdigest()[:40]}.json"
-        known = self._work.read(name)
-        if known is not None and json.loads(known) == state:
+        name = hashlib.sha256(f"{expected.text} {href}".encode()).hexdigest()[:40]
+        entry = f"{LEDGER}/{name}.json"
+        if is_remote(href):
+            if not self._is_known(entry, None):
+                with self._copies.alone(name):
+                    if not self._is_known(entry, None):
+                        size = self._check_remote(href, expected, name)
+                        self._work.write(entry, json.dumps({"bytes": size}).encode())
+            self._copied[href] = name
             return
-        if is_remote(asset.href):
-            self._check_remote(asset.href, expected)
-        else:
-            _compare(asset.href, expected, _local_blocks(asset.href))
-        self._work.write(name, json.dumps(state).encode())
+        state = _state(href)
+        if not self._is_known(entry, state):
+            _compare(href, expected, _local_blocks(href))
+            self._work.write(entry, json.dumps(state).encode())
 
-    def _check_remote(self, href: str, expected: Multihash) -> None:
+    def _is_known(self, entry: str, state: Mapping[str, int] | None) -> bool:
+        known = self._work.read(entry)
+        return known is not None and (state is None or json.loads(known) == state)
+
+    def _check_remote(self, href: str, expected: Multihash, name: str) -> int:
+        """Download a file and compare it; gives its size in bytes."""
         shown, timeout_s = redact(href), self._reading.timeout_s
         for tries in itertools.count(1):
             address = self._sign(href)
             try:
-                return _compare(href, expected, _remote_blocks(address, timeout_s))
+                size = _compare(href, expected, self._copies.written(name, _remote_blocks(address, timeout_s)))
             except RefusedError as refusal:  # on its way, perhaps
                 failure, answer = refusal, Answer(there=True, again=True, wait_s=0.0, detail=refusal.detail)
             except (OSError, http.client.HTTPException) as error:
                 answer = ask(address, timeout_s)
                 detail = f"{shown} cannot be read to be verified ({type(error).__name__}; {answer.detail})"
                 failure = RefusedError("unreachable", detail)
+            else:
+                self._copies.keep(name)
+                return size
+            self._copies.drop(name)
             pause = wait_s(tries, answer, self._reading, random.random())  # noqa: S311 (jitter)
             if pause is None:
                 logger.warning("%s; given up after %d tries", failure.detail, tries)
@@ -221,9 +276,7 @@ class Verifier:
 
 
 def _state(href: str) -> dict[str, int]:
-    """What tells a local file from the same file changed; of an address nothing is known."""
-    if is_remote(href):
-        return {}
+    """What tells a local file from the same file changed."""
     try:
         status = os.stat(href)
     except OSError as error:
@@ -231,12 +284,14 @@ def _state(href: str) -> dict[str, int]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _compare(href: str, expected: Multihash, blocks: Iterable[bytes]) -> None:
-    found = expected.new()
+def _compare(href: str, expected: Multihash, blocks: Iterable[bytes]) -> int:
+    """Number of bytes of a file that is the right one."""
+    found, size = expected.new(), 0
     for block in blocks:
         found.update(block)
+        size += len(block)
     if found.digest() == expected.digest:
-        return
+        return size
     shown = redact(href)
     detail = (
         f"{shown} is not the file that its item describes: file:checksum is {expected.algorithm}"
@@ -257,7 +312,7 @@ def _local_blocks(path: str) -> Iterator[bytes]:
 
 
 def _remote_blocks(address: str, timeout_s: float) -> Iterator[bytes]:
-    """The bytes of an http(s) or other address, none of them kept."""
+    """The bytes of an http(s) or other address."""
     if address.startswith(("https://", "http://")):
         with urllib.request.urlopen(address, timeout=timeout_s) as answer:  # noqa: S310 (http(s), checked hrefs)
             size = answer.headers.get("Content-Length")

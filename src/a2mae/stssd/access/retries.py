@@ -27,7 +27,7 @@ class VerifyChecksums(StrEnum):
     LOCAL = "local"
     """Files of this machine's file systems."""
     ALL = "all"
-    """Remote files too: each is downloaded once as a whole (and not kept)."""
+    """Remote files too: each is downloaded once as a whole, and its pixels are read from that copy."""
     NONE = "none"
     """None."""
 
@@ -47,6 +47,12 @@ class ReadingParameters(Parameters):
         default=VerifyChecksums.LOCAL,
         description="Which files are read once as a whole and compared with `file:checksum` where their items have"
         " it: local, all (downloads remote ones once) or none.",
+    )
+    copies_gb: float = Field(
+        default=10.0,
+        ge=0,
+        description="Space for copies of the remote files that were downloaded to be verified, in `<store>.work` until"
+        " the build ends; their pixels are read from there. What does not fit is read by ranges after its download.",
     )
 
 

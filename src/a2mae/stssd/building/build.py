@@ -21,7 +21,7 @@ import shapely
 from tqdm import tqdm
 
 from a2mae.sensors import Sensor
-from a2mae.stssd.access.checksums import LEDGER, tell_unverified
+from a2mae.stssd.access.checksums import LEDGER, tell_unverified, verifying
 from a2mae.stssd.access.retries import TRANSIENT
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.build_tasks import SURVEYED, ShardTask, SurveyTask, shard_task, survey_task
@@ -114,13 +114,14 @@ def build(
     tell_unverified((a for scene in used.values() for a in scene.assets), parameters.reading.verify_checksums)
     fingerprints = Fingerprints(used, sensors, parameters)
     fingerprint = fingerprints.of_build((place.footprint, (s.scene_id for s in place.scenes)) for place in places)
-    try:
-        surveyed = _survey(inputs, fingerprint)
-        offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
-        images, refusals = _place_images(inputs, surveyed, offsets)
-        failed, manifest = _write(inputs, images, fingerprint, fingerprints)
-    finally:
-        close_kept()
+    with verifying(Folder(f"{url}.work"), parameters.reading.verify_checksums):
+        try:
+            surveyed = _survey(inputs, fingerprint)
+            offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
+            images, refusals = _place_images(inputs, surveyed, offsets)
+            failed, manifest = _write(inputs, images, fingerprint, fingerprints)
+        finally:
+            close_kept()
     tables = BuiltTables(
         image_table(
             images, failed, surveyed, parameters=parameters, scenes=scenes, sensors=sensors, locations=locations
@@ -128,7 +129,7 @@ def build(
         rejected_table(images, refusals, failed, surveyed, parameters=parameters, scenes=scenes),
         manifest,
     )
-    log_result(tables, surveyed, scenes, places=len(places), pooled=len(offsets.part))
+    log_result(tables, places=len(places), pooled=len(offsets.part))
     tell_missing(tables.rejected, parameters)
     return tables
 

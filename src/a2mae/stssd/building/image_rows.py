@@ -184,6 +184,7 @@ def _row(
         "geosot": None,
         "cloud_fraction": image.facts.cloud_fraction,
         "valid_fraction": image.facts.valid_fraction,
+        "dark_value": image.facts.dark_value,
         "is_anchor": False,
         "registration": position.registration,
         "shift_x_m": position.shift_x_m,

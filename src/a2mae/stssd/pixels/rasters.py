@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import math
+import os
 import random
 import time
 from collections import OrderedDict
@@ -61,7 +62,8 @@ class RasterReader:
             open.
         any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
         reading: How patient reads over a network are.
-        verifier: Compares files with their checksums before their pixels are read; None compares none.
+        verifier: Compares files with their checksums before their pixels are read, and knows the copies that it has
+            made of remote ones; None compares none.
     """
 
     def __init__(
@@ -105,7 +107,22 @@ class RasterReader:
         while self._open:
             self._open.popitem()[1].dataset.close()
 
+    def _close_removed(self) -> None:
+        """Close copies that have made room for others: until then they take it."""
+        for address in [a for a in self._open if not is_remote(a) and not os.path.exists(a)]:
+            self._open.pop(address).dataset.close()
+
+    def _copy(self, href: str) -> str | None:
+        return None if self.verifier is None else self.verifier.copy_of(href)
+
+    def _is_far(self, href: str) -> bool:
+        """Whether a file is read over a network, so that trying again may help."""
+        return is_remote(href) and self._copy(href) is None
+
     def _address(self, href: str) -> str:
+        copy = self._copy(href)
+        if copy is not None:
+            return copy
         try:
             return self.sign(href)
         except RefusedError as refusal:
@@ -129,7 +146,7 @@ class RasterReader:
             # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
             dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
         except (RasterioError, OSError) as error:
-            reason = "unreachable" if is_remote(href) else "corrupt"
+            reason = "unreachable" if self._is_far(href) else "corrupt"
             raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
         try:
             check_size(dataset, shown)
@@ -172,11 +189,13 @@ class RasterReader:
             if asset.href in self._given_up:
                 raise self._given_up[asset.href]
             self._verify(asset)
+        if any(self._copy(asset.href) for asset in assets):
+            self._close_removed()
         for tries in itertools.count(1):
             try:
                 return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
             except ReadError as error:
-                if error.href is None or not is_remote(error.href):
+                if error.href is None or not self._is_far(error.href):
                     raise
                 self._wait(error, error.href, tries)
         raise AssertionError("the loop above ends by itself")
