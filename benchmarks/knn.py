@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.tasks.judging.features import EncoderFeatures, coarser
 from a2mae.tasks.judging.knn import knn_predict
 from a2mae.tasks.samples.inputs import TaskBatch

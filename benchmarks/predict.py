@@ -23,7 +23,7 @@ import rasterio
 import torch
 from affine import Affine
 
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.learning.model import HeadConfig, TaskModel

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from a2mae.models.masking import draw_mask
+from a2mae.models.layers.masking import draw_mask
 
 SIDE, IMAGES = 14, 3
 PLACES = SIDE * SIDE

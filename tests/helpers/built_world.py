@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.simulate.manifest import read_manifest
+from a2mae.simulate.delivery.manifest import read_manifest
 from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
 from a2mae.stssd.ingesting.ingest import ingest

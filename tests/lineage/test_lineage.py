@@ -16,7 +16,7 @@ from a2mae.lineage.check import check
 from a2mae.lineage.record import LineageError, read_record, read_sealed
 from a2mae.lineage.recorder import Work, record
 from a2mae.models.checkpoint import load_encoder, save_pretrained
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from helpers.built_world import write_store
 from helpers.task_samples import SENTINEL2
 
@@ -126,9 +126,9 @@ def test_changed_code_is_named(project, capsys, tmp_path, monkeypatch):
     shutil.copytree(checking.SOURCE / "a2mae", source / "a2mae", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(checking, "SOURCE", source)
     assert said(project / "models/pretrain", capsys)[0] == 0
-    flip(source / "a2mae/models/masking.py")
+    flip(source / "a2mae/models/layers/masking.py")
     code, text = said(project / "models/pretrain", capsys)
-    assert code == 1 and "CHANGED   code a2mae/models/masking.py" in text
+    assert code == 1 and "CHANGED   code a2mae/models/layers/masking.py" in text
 
 
 def test_a_model_made_from_another_store_is_named(project, capsys):
@@ -170,7 +170,7 @@ def test_a_model_directory_carries_code_configuration_data_and_environment(proje
     found = read_sealed(project / "models/pretrain/lineage.json")
     config = json.loads((project / "models/pretrain/config.json").read_text())
     assert found["data_manifest_hash"] == config["data_manifest_hash"] is not None
-    assert {"commit", "files"} <= found["code"].keys() and "a2mae/models/masking.py" in found["code"]["files"]
+    assert {"commit", "files"} <= found["code"].keys() and "a2mae/models/layers/masking.py" in found["code"]["files"]
     assert found["parameters"]["pretrain"]["seed"] == 3
     assert {"python", "torch", "numpy", "cpu_capability"} <= found["environment"].keys()
     assert found["inputs"]["image_sets"]["sha256"]

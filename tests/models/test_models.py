@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from a2mae.models import create_model, list_models, loss_by_group
-from a2mae.models.masking import STRATEGIES
+from a2mae.models.layers.masking import STRATEGIES
 
 METHODS = ("a2mae", "scale_mae", "mae", "satmae")
 

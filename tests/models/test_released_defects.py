@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from a2mae.models.masking import draw_mask, mask_from_hidden
+from a2mae.models.layers.masking import draw_mask, mask_from_hidden
 
 IMAGES, PATCHES = 3, 196
 

@@ -19,8 +19,8 @@ from a2mae.pipelines.pretrain.nodes import NothingToTrainOnError, build_run_inde
 from a2mae.pipelines.pretrain.parameters import OptimizerParameters, PretrainParameters, resolve_optimizer
 from a2mae.pipelines.pretrain.pipeline import create_pipeline
 from a2mae.sensors import get_sensor
-from a2mae.training.index import HELD_OUT, TRAIN
 from a2mae.training.launch import TrainingFailedError
+from a2mae.training.reading.index import HELD_OUT, TRAIN
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("training_runs", ROOT / "tests" / "training" / "training_runs.py")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from a2mae.pipelines.simulate.pipeline import create_pipeline
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.simulate.manifest import read_manifest
+from a2mae.simulate.delivery.manifest import read_manifest
 from a2mae.simulate.parameters import SimulateParameters
 from a2mae.simulate.region import Region, utm_zone
 from a2mae.simulate.run import simulate

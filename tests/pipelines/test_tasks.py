@@ -18,7 +18,7 @@ from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
 from a2mae.models.checkpoint import load_encoder, save_pretrained
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.pipelines.classify.pipeline import create_pipeline as classify
 from a2mae.pipelines.detect_change.pipeline import create_pipeline as detect_change
 from a2mae.pipelines.embed.pipeline import create_pipeline as embed

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from a2mae.simulate.manifest import Manifest
+from a2mae.simulate.delivery.manifest import Manifest
 from a2mae.simulate.testing import write_tiny_world
 
 

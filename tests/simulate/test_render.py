@@ -5,8 +5,8 @@ import pytest
 from rasterio.warp import Resampling, reproject
 from skimage.registration import phase_cross_correlation
 
-from a2mae.simulate.biomes import BIOMES
-from a2mae.simulate.landscape import make_landscape, with_changes
+from a2mae.simulate.ground.biomes import BIOMES
+from a2mae.simulate.ground.landscape import make_landscape, with_changes
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.region import Region
 from a2mae.simulate.render import render

@@ -16,8 +16,8 @@ from training_runs import make_spec
 
 from a2mae.models import from_pretrained, load_encoder
 from a2mae.training.loop import NonFiniteLossError, train
-from a2mae.training.progress import read_record
 from a2mae.training.stopping import StopRequest
+from a2mae.training.watching.progress import read_record
 
 
 class StopAfter(StopRequest):

@@ -16,11 +16,11 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from a2mae.models import encodings
-from a2mae.models.bands import GroupPatchEmbed, PatchEmbed, WavelengthPatchEmbed
 from a2mae.models.checks import check_gsd, check_images, check_lonlat
-from a2mae.models.encodings import Place
-from a2mae.models.geosot import footprint_bits
+from a2mae.models.layers import encodings
+from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, WavelengthPatchEmbed
+from a2mae.models.layers.encodings import Place
+from a2mae.models.layers.geosot import footprint_bits
 
 ENCODINGS = ("sincos", "gsd", "paper", "own", "temporal", "group")
 """`sincos`: plain patch index (MAE). `gsd`: times the GSD (Scale-MAE). `paper`, `own`: A²-MAE's and its variant.

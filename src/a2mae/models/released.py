@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from a2mae.models.encodings import sincos_2d
 from a2mae.models.errors import CheckpointError, describe_difference
+from a2mae.models.layers.encodings import sincos_2d
 
 PARTS = ("all", "encoder")
 TABLES = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")

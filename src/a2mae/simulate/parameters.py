@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from a2mae.parameters import Parameters
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.simulate.biomes import BIOMES
+from a2mae.simulate.ground.biomes import BIOMES
 
 SENSORS = ("sentinel-2-l2a", "landsat-oli-c2-l2", "gaofen-1", "gaofen-2", "naip")
 """Sensors that can be simulated."""
@@ -35,7 +35,7 @@ class RegionParameters(Parameters):
     name: str = Field(pattern="^[a-z][a-z0-9-]*$", description="also the folder's name")
     lon: float = Field(ge=-180, le=180, description="degrees")
     lat: float = Field(ge=-80, le=80, description="degrees")
-    biome: str = Field(description="kind of landscape, see simulate/biomes.py")
+    biome: str = Field(description="kind of landscape, see simulate/ground/biomes.py")
     footprints: int = Field(default=3, ge=1, le=40, description="footprints per side")
     gaofen1_footprints: int = Field(default=0, ge=0, description="side of the block that Gaofen-1 covers, footprints")
     gaofen2_footprints: int = Field(default=0, ge=0, description="side of the block that Gaofen-2 covers, footprints")
@@ -51,7 +51,7 @@ class RegionParameters(Parameters):
     @classmethod
     def _known_biome(cls, value: str) -> str:
         if value not in BIOMES:
-            raise ValueError(f"unknown biome '{value}'; known: {', '.join(sorted(BIOMES))} (simulate/biomes.py)")
+            raise ValueError(f"unknown biome '{value}'; known: {', '.join(sorted(BIOMES))} (simulate/ground/biomes.py)")
         return value
 
     @model_validator(mode="after")

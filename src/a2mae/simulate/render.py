@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2mae.sensors import Band
-from a2mae.simulate.covers import COVER_SHIFT, HEIGHT_OF_COVER, reflectance_table
-from a2mae.simulate.deliver import Asset, Layer, deliver
-from a2mae.simulate.landscape import FINE_GSD_M, LATTICE_M, Landscape
+from a2mae.simulate.delivery.deliver import Asset, Layer, deliver
+from a2mae.simulate.ground.covers import COVER_SHIFT, HEIGHT_OF_COVER, reflectance_table
+from a2mae.simulate.ground.landscape import FINE_GSD_M, LATTICE_M, Landscape
+from a2mae.simulate.ground.spectra import band_response
 from a2mae.simulate.noise import Floats, Lattice, generator
-from a2mae.simulate.optics import halo, reduce
 from a2mae.simulate.region import Grid, Region
 from a2mae.simulate.scenes import HABITS, Scene, northern_day
-from a2mae.simulate.sky import Sky, illumination, make_sky, nodata_edge
-from a2mae.simulate.spectra import band_response
+from a2mae.simulate.view.optics import halo, reduce
+from a2mae.simulate.view.sky import Sky, illumination, make_sky, nodata_edge
 
 _STRIP_PIXELS = 200_000  # fine pixels reduced at a time: they stay in the processor's cache
 _CLOUD_SEEN = 0.35  # opacity or depth from which the truth says cloud or shadow

@@ -18,12 +18,10 @@ from tqdm import tqdm
 
 from a2mae.files import PART, file_digest, whole_file
 from a2mae.processes import end_with_parent
-from a2mae.simulate.biomes import BIOMES
-from a2mae.simulate.catalog import make_item, write_catalog
-from a2mae.simulate.geotiff import write_asset, write_land_cover, write_mask
-from a2mae.simulate.landscape import Landscape, make_landscape, with_changes
-from a2mae.simulate.ledger import WORK, FileFacts, SceneFacts, finished, record
-from a2mae.simulate.manifest import (
+from a2mae.simulate.delivery.catalog import make_item, write_catalog
+from a2mae.simulate.delivery.geotiff import write_asset, write_land_cover, write_mask
+from a2mae.simulate.delivery.ledger import WORK, FileFacts, SceneFacts, finished, record
+from a2mae.simulate.delivery.manifest import (
     MANIFEST,
     Manifest,
     RegionEntry,
@@ -33,11 +31,13 @@ from a2mae.simulate.manifest import (
     read_manifest,
     write_manifest,
 )
+from a2mae.simulate.delivery.truth import region_truth
+from a2mae.simulate.ground.biomes import BIOMES
+from a2mae.simulate.ground.landscape import Landscape, make_landscape, with_changes
 from a2mae.simulate.parameters import SENSORS, SimulateParameters
 from a2mae.simulate.region import Region
 from a2mae.simulate.render import render
 from a2mae.simulate.scenes import Scene, plan_scenes
-from a2mae.simulate.truth import region_truth
 
 _LOG = logging.getLogger(__name__)
 _SKY_NAMES = {0: "clear", 1: "cloud", 2: "cloud_shadow"}

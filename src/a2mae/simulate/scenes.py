@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor
-from a2mae.simulate.biomes import BIOMES
+from a2mae.simulate.ground.biomes import BIOMES
 from a2mae.simulate.noise import generator
 from a2mae.simulate.parameters import AcquisitionParameters, SimulateParameters
 from a2mae.simulate.region import Grid, Region, utm_epsg
-from a2mae.simulate.sky import Sun, sun_position
+from a2mae.simulate.view.sky import Sun, sun_position
 
 _OFFSET_BASELINE = 4.0  # Sentinel-2 counts carry -1000 DN from processing baseline 04.00 on
 _NAIP_MARGIN_M = 60.0

@@ -16,19 +16,19 @@ from torch.distributed.fsdp import FSDPModule
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
 from a2mae.training.checkpoints import Checkpoint, Checkpoints
 from a2mae.training.engine import make_fabric, recompute_activations
-from a2mae.training.held_out import HeldOut, feature_statistics
 from a2mae.training.optim import MovingAverage, learning_rate, make_optimizer, set_learning_rate
-from a2mae.training.prepare import prepare
-from a2mae.training.progress import METRICS_FILE, TIMING_FILE, Progress, Record
-from a2mae.training.raw import RawBatch
+from a2mae.training.reading.prepare import prepare
+from a2mae.training.reading.raw import RawBatch
+from a2mae.training.reading.samples import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
 from a2mae.training.results import finished_identity, write_reconstructions, write_results
-from a2mae.training.samples import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
 from a2mae.training.spec import RunSpec
 from a2mae.training.state import capture, full, restore
 from a2mae.training.step import StepTotals, TrainStep, batch_tensors, step_generator
 from a2mae.training.stopping import StopRequest
-from a2mae.training.throughput import model_options, peak_flops, step_flops
-from a2mae.training.tracking import NoTracker, Tracker, make_tracker
+from a2mae.training.watching.held_out import HeldOut, feature_statistics
+from a2mae.training.watching.progress import METRICS_FILE, TIMING_FILE, Progress, Record
+from a2mae.training.watching.throughput import model_options, peak_flops, step_flops
+from a2mae.training.watching.tracking import NoTracker, Tracker, make_tracker
 
 _LOG = logging.getLogger(__name__)
 _HELD_OUT_SETS, _HELD_OUT_IMAGES = 32, 48

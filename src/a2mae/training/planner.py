@@ -11,10 +11,10 @@ import torch
 
 from a2mae.training.engine import make_fabric, process_counts
 from a2mae.training.loop import Trainer
-from a2mae.training.samples import make_loader
+from a2mae.training.reading.samples import make_loader
 from a2mae.training.spec import RunSpec
 from a2mae.training.stopping import StopRequest
-from a2mae.training.throughput import peak_flops, step_flops
+from a2mae.training.watching.throughput import peak_flops, step_flops
 
 _MEASURED_STEPS = 3
 

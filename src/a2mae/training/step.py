@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from a2mae.models import ImageSetBatch, Pretrainer, loss_by_group
-from a2mae.training.draw import Stream, generator
+from a2mae.training.reading.draw import Stream, generator
 
 FIELDS = tuple(field.name for field in dataclasses.fields(ImageSetBatch))
 

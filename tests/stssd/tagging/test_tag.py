@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.models import geosot as tensor_geosot
+from a2mae.models.layers import geosot as tensor_geosot
 from a2mae.sensors import get_sensor
 from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.stssd.tables import IMAGE_COLUMNS, SET_COLUMNS

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from a2mae.models.checkpoint import save_pretrained
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.tasks.comparing.comparison import Budget, run_comparison, steps_within
 from a2mae.tasks.comparing.parameters import CompareParameters
 from a2mae.tasks.comparing.table import BEGIN, END, comparison_markdown, write_between_marks
@@ -172,7 +172,7 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_single_images_become_sets_without_the_test_split(tmp_path, data):
-    from a2mae.training.index import HELD_OUT, TRAIN
+    from a2mae.training.reading.index import HELD_OUT, TRAIN
 
     classify = data["classify"]
     sets = image_sets_of(classify, tmp_path / "store.zarr")

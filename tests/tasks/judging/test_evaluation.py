@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from a2mae.models.checkpoint import load_encoder, save_pretrained
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.tasks.judging.evaluation import evaluate_all
 from a2mae.tasks.judging.features import EncoderFeatures, coarser, histogram_features, pixel_features
 from a2mae.tasks.judging.foreign import ForeignFeatures

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from a2mae.models.checkpoint import CheckpointError, load_encoder, read_config, save_pretrained
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.tasks.learning.checkpoint import (
     Finetuned,
     FinetuneRun,

@@ -10,7 +10,7 @@ import torch
 from affine import Affine
 
 from a2mae.models.checkpoint import save_pretrained
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.learning.finetune import finetune
 from a2mae.tasks.learning.model import HeadConfig, TaskModel

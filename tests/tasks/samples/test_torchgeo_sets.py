@@ -9,7 +9,7 @@ import torch
 from affine import Affine
 from PIL import Image
 
-from a2mae.models.registry import create_model
+from a2mae.models.methods.registry import create_model
 from a2mae.tasks.learning.finetune import finetune, predict
 from a2mae.tasks.learning.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters

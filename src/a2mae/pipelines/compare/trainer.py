@@ -21,8 +21,8 @@ from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.tasks.comparing.comparison import steps_within
 from a2mae.tasks.comparing.parameters import MIN_STEPS, CompareParameters, ContenderParameters
 from a2mae.tasks.judging.judges import Contender
-from a2mae.training.index import SetIndex
 from a2mae.training.launch import launch
+from a2mae.training.reading.index import SetIndex
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from a2mae.pipelines.pretrain.parameters import PretrainParameters, resolve_opti
 
 if TYPE_CHECKING:
     from a2mae.stssd.image_sets.store import ImageSetStore
-    from a2mae.training.index import SetIndex
+    from a2mae.training.reading.index import SetIndex
     from a2mae.training.spec import RunSpec, SensorSpec
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ def pretrain(
     """
     import json
 
-    from a2mae.training.index import HELD_OUT, TRAIN
     from a2mae.training.launch import launch
+    from a2mae.training.reading.index import HELD_OUT, TRAIN
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(
@@ -141,7 +141,7 @@ def build_run_index(
     import numpy as np
 
     from a2mae.stssd.building.recipe_bands import bands_of_images, with_bands
-    from a2mae.training.index import HELD_OUT, TRAIN, build_index
+    from a2mae.training.reading.index import HELD_OUT, TRAIN, build_index
 
     sets = pruned_sets[pruned_sets["kept"] & pruned_sets["split"].isin(["train", "val"])].sort_values("set_id")
     if not (sets["split"] == "train").any():
@@ -206,7 +206,7 @@ def build_spec(
         run_dir: The run directory.
         parameters: The group `pretrain`.
     """
-    from a2mae.training.index import INDEX_FILE, TRAIN
+    from a2mae.training.reading.index import INDEX_FILE, TRAIN
     from a2mae.training.spec import DataSpec, ModelSpec, RunSpec, relative_url
 
     digest = index.write(run_dir / INDEX_FILE)

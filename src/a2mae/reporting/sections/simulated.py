@@ -11,7 +11,7 @@ from a2mae.reporting.inputs import ReportInputs
 
 
 def regions_and_scenes(manifest: Mapping[str, object]) -> tuple[list[Mapping[str, object]], list[Mapping[str, object]]]:
-    """The regions and the scenes of a simulation's manifest (`simulate/manifest.py`)."""
+    """The regions and the scenes of a simulation's manifest (`simulate/delivery/manifest.py`)."""
     regions = cast("Sequence[Mapping[str, object]]", manifest["regions"])
     return list(regions), list(cast("Sequence[Mapping[str, object]]", manifest["scenes"]))
 

@@ -1,8 +1,8 @@
 """GeoSOT-2D codes of footprints, vectorised over tables (METHOD.md section 2).
 
 One coordinate is 32 bits: sign (1 = west or south), 8 bits of whole degrees, 6 of minutes, 6 of seconds and 11 of the
-second's fraction in 1/2048. A code of layer n keeps its n leading bits and has zeros below. `models/geosot.py` is the
-same for tensors, where neither pyproj nor a table is at hand; a test holds the two together.
+second's fraction in 1/2048. A code of layer n keeps its n leading bits and has zeros below. `models/layers/geosot.py`
+is the same for tensors, where neither pyproj nor a table is at hand; a test holds the two together.
 """
 
 from __future__ import annotations

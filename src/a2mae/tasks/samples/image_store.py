@@ -18,7 +18,7 @@ from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
 from a2mae.tasks.samples.inputs import training_statistics
 from a2mae.tasks.samples.task_data import TaskData, TaskDataError
-from a2mae.training.index import HELD_OUT, TRAIN, SetIndex, build_index
+from a2mae.training.reading.index import HELD_OUT, TRAIN, SetIndex, build_index
 
 
 @dataclass(frozen=True)

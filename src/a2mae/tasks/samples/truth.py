@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-from a2mae.simulate.manifest import Manifest, read_manifest
+from a2mae.simulate.delivery.manifest import Manifest, read_manifest
 from a2mae.tasks.samples.task_data import IGNORE, TaskDataError
 
 Layer = Literal["before", "after", "change"]

@@ -1,0 +1,1 @@
+"""What models are made of: pure functions and small modules that know of no method."""

@@ -1,0 +1,1 @@
+"""What lies on the simulated ground, and what happens to it between two periods."""

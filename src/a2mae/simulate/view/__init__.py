@@ -1,0 +1,1 @@
+"""What is between the ground and the counts: sun, clouds, optics, and the provider's masks."""

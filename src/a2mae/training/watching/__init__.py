@@ -1,0 +1,1 @@
+"""What is seen of a run: curves, held-out measures, speed, W&B."""

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2mae.models.layers.masking import STRATEGIES, draw_mask, kept_count, mask_from_hidden
+
+cases = st.fixed_dictionaries(
+    {
+        "strategy": st.sampled_from(STRATEGIES),
+        "batch": st.integers(1, 4),
+        "images": st.integers(1, 6),
+        "patches": st.integers(2, 50),
+        "keep": st.floats(0.05, 0.95),
+        "seed": st.integers(0, 2**31),
+    }
+)
+
+
+def drawn(case, valid_share=1.0):
+    generator = torch.Generator().manual_seed(case["seed"])
+    shape = (case["batch"], case["images"], case["patches"])
+    valid = torch.rand(shape, generator=generator) < valid_share
+    same = torch.rand(shape[:2], generator=generator) < 0.5
+    same[:, 0] = True
+    return draw_mask(case["strategy"], valid, same, case["keep"], generator), valid, same
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases)
+def test_every_image_keeps_exactly_its_share(case):
+    mask, _, _ = drawn(case)
+    kept = kept_count(case["patches"], case["keep"])
+    visible = (~mask.hidden).sum(-1)
+    if case["strategy"] == "random":
+        assert (visible.sum(-1) == kept * case["images"]).all()
+    elif case["strategy"] == "anchor_visible":
+        assert (visible[:, 0] == min(kept * case["images"], case["patches"])).all()
+        assert (visible[:, 1:] == 0).all()
+    else:
+        assert (visible == kept).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases, st.floats(0, 1))
+def test_visible_and_masked_are_everything_once(case, valid_share):
+    mask, valid, _ = drawn(case, valid_share)
+    for row in range(case["batch"]):
+        shown = mask.ids[row][mask.shown[row]]
+        assert shown.unique().numel() == shown.numel()
+        hidden = mask.hidden[row].flatten().nonzero().squeeze(1)
+        together = torch.cat([shown, hidden]).sort().values
+        assert torch.equal(together, torch.arange(case["images"] * case["patches"]))
+    assert not (~mask.hidden & ~valid).any(), "a token without a valid pixel was shown"
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases, st.floats(0, 1))
+def test_identity_returns_every_token_to_its_own_place(case, valid_share):
+    mask, _, _ = drawn(case, valid_share)
+    batch, images, patches = case["batch"], case["images"], case["patches"]
+    tokens = torch.arange(1, batch * images * patches + 1).float().view(batch, images, patches, 1)
+    restored = mask.restore(mask.select(tokens), torch.zeros(1, 1, 1))
+    assert torch.equal(restored, torch.where(mask.hidden[..., None], 0.0, tokens))
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases)
+def test_whose_mask_is_whose(case):
+    mask, _, same = drawn(case)
+    like_anchor = (mask.hidden == mask.hidden[:, :1]).all(-1)
+    if case["strategy"] == "anchor":
+        assert like_anchor[~same].all(), "another source must hide the anchor's places"
+    if case["strategy"] == "same":
+        assert like_anchor.all()
+
+
+@pytest.mark.parametrize("strategy", ["anchor", "independent"])
+def test_masks_of_one_source_are_independent(strategy):
+    valid = torch.ones(4000, 2, 16, dtype=torch.bool)
+    mask = draw_mask(strategy, valid, torch.ones(4000, 2, dtype=torch.bool), 0.25, torch.Generator().manual_seed(1))
+    both = (~mask.hidden[:, 0] & ~mask.hidden[:, 1]).float().mean()
+    assert both == pytest.approx(0.25 * 0.25, abs=0.004)
+    assert (~mask.hidden).float().mean((0, 1)).sub(0.25).abs().max() < 0.03, "every place is as likely as any other"
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases, st.floats(0, 1))
+def test_another_source_never_shows_what_the_anchor_hides(case, valid_share):
+    case = {**case, "strategy": "anchor"}
+    mask, valid, same = drawn(case, valid_share)
+    leaks = ~mask.hidden & mask.hidden[:, :1] & valid[:, :1] & ~same[..., None]
+    assert not leaks.any()
+
+
+def test_a_given_mask_is_used_as_it_is():
+    hidden = torch.rand(5, 3, 12) < 0.6
+    valid = torch.rand(5, 3, 12) < 0.8
+    mask = mask_from_hidden(hidden, valid)
+    assert torch.equal(mask.hidden, hidden | ~valid)
+    tokens = torch.arange(5 * 36).float().view(5, 3, 12, 1) + 1
+    assert torch.equal(
+        mask.restore(mask.select(tokens), torch.zeros(1, 1, 1)), torch.where(mask.hidden[..., None], 0.0, tokens)
+    )
+    with pytest.raises(ValueError, match=r"hidden must be bool of shape \(5, 3, 12\)"):
+        mask_from_hidden(hidden[:, :1], valid)
+
+
+def test_the_same_generator_draws_the_same_mask():
+    valid, same = torch.ones(2, 3, 20, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
+    first, second = (draw_mask("anchor", valid, same, 0.25, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first.hidden, second.hidden)
+
+
+def test_what_cannot_be_masked_is_refused():
+    valid, same = torch.ones(2, 3, 20, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="unknown masking strategy 'half'; choose one of anchor"):
+        draw_mask("half", valid, same, 0.25)
+    for ratio in (0.0, 1.0, -1.0):
+        with pytest.raises(ValueError, match=f"found {ratio}"):
+            draw_mask("anchor", valid, same, ratio)
+    with pytest.raises(ValueError, match="at least two patches"):
+        draw_mask("anchor", valid[..., :1], same, 0.5)
