@@ -15,7 +15,8 @@ from a2mae.reporting.curves import draw_curves
 from helpers.checkout import ROOT, changes, checkout, run
 
 PAGE = (ROOT / "docs/reproduction.md").read_text("utf-8")
-CHAIN = ("simulate", "ingest", "coregister", "tag", "prune")
+CHAIN = ("simulate", "ingest", "coregister", "tag", "prune", "report")
+"""The report last: its nodes alone are given every parameter group, and its page shows them."""
 REPORT = "data/04_feature/prune_report.json"
 LIMIT = "prune.max_per_cluster"
 
@@ -29,7 +30,7 @@ def page_commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A checkout whose chain ends with `prune`, on four places with two sensors."""
+    """A checkout whose chain trains nothing, on four places with two sensors."""
     clone = checkout(tmp_path_factory.mktemp("dvc") / "clone")
     base = clone / "conf/base"
     tiny = yaml.safe_load((ROOT / "tests/helpers/tiny_chain.yml").read_text("utf-8"))["simulate"]

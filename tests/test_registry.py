@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from a2mae import pipeline_registry
 from a2mae.hooks import stage_of
-from a2mae.pipelines.report.nodes import _plain
+from a2mae.pipelines.configuration import plain_groups
 from a2mae.pipelines.report.pipeline import OUTPUTS_SHOWN
 
 ROOT = Path(__file__).parents[1]
@@ -136,7 +136,7 @@ def test_the_report_shows_the_same_configuration_as_a_stage_of_its_own():
     whole = context.params
     assert isinstance(whole["pretrain"], BaseModel)
     assert isinstance(raw["pretrain"], dict)
-    shown = [_plain(parameters, list(raw["chain"])) for parameters in (whole, raw)]
+    shown = [plain_groups(parameters, list(raw["chain"])) for parameters in (whole, raw)]
     assert json.dumps(shown[0]) == json.dumps(shown[1])
     assert shown[0]["evaluate"]["k"] == 20
     assert "compare" not in shown[0], "it has no part in the chain"

@@ -18,6 +18,7 @@ from a2mae import pipeline_registry, tracking
 from a2mae.io.tracked import tracked
 from a2mae.lineage.record import LineageError, Record, read_record, record_path
 from a2mae.pipeline_registry import PACKAGES
+from a2mae.pipelines.configuration import plain_groups
 from a2mae.tracking import GROUP_VARIABLE
 
 if TYPE_CHECKING:
@@ -221,8 +222,7 @@ class Lineage:
         if dataset_name.startswith("params:"):
             self._parameters.setdefault(node.name, {})[dataset_name.removeprefix("params:")] = plain(data)
         elif dataset_name == "parameters":
-            groups = {name: plain(group) for name, group in data.items()}
-            self._parameters.setdefault(node.name, {}).update(groups)
+            self._parameters.setdefault(node.name, {}).update(plain_groups(data, data["chain"]))
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:  # noqa: ANN401 (any dataset's)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
+from a2mae.pipelines.configuration import plain_groups
 from a2mae.pipelines.report.parameters import ReportParameters
 
 if TYPE_CHECKING:  # of a helper only: the node's own annotations must resolve, or its parameters are not validated
@@ -77,7 +76,7 @@ def _inputs(
     return ReportInputs(
         title=options.title,
         stages=tuple(chain),
-        configuration=_plain(configuration, chain),
+        configuration=plain_groups(configuration, chain),
         limits=Limits(options.sets, options.reconstructions, options.examples, options.picture_px),
         simulation=outputs.get("simulation"),
         true_shifts=_true_shifts(outputs.get("simulation"), outputs.get("simulation_folder")),
@@ -131,30 +130,3 @@ def _true_shifts(manifest: Mapping[str, Any] | None, folder: Path | None) -> pd.
     import pandas as pd
 
     return pd.read_parquet(folder / manifest["truth_scenes"])
-
-
-def _plain(configuration: Mapping[str, object], chain: list[str]) -> dict[str, object]:
-    """The groups of the chain as plain values, defaults included.
-
-    Kedro makes models of the groups that the run at hand declares: all of them in one `kedro run`, the report's alone
-    where it is a stage of its own (`dvc repro`). The page is the same either way.
-    """
-    models, everyones = _models(chain), _models(None)
-    plain: dict[str, object] = {}
-    for name, group in configuration.items():
-        if name in everyones and name not in models:
-            continue  # of a pipeline that had no part in this
-        model = models.get(name)
-        typed = group if model is None or isinstance(group, BaseModel) else model.model_validate(group)
-        plain[name] = typed.model_dump(mode="json") if isinstance(typed, BaseModel) else typed
-    return plain
-
-
-def _models(chain: list[str] | None) -> dict[str, type[BaseModel]]:
-    """What the chain's nodes (or all) declare their parameter groups to be; nothing outside a project."""
-    from kedro.framework.project import pipelines
-    from kedro.validation.type_extractor import TypeExtractor
-
-    found = TypeExtractor({name: pipelines[name] for name in pipelines if chain is None or name in chain})
-    declared = found.extract_types_from_pipelines()
-    return {name: kind for name, kind in declared.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}

@@ -1,0 +1,37 @@
+"""The configuration as a chain's stages see it: the same for a stage run alone and among the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kedro.framework.project import pipelines
+from kedro.validation.type_extractor import TypeExtractor
+from pydantic import BaseModel
+
+
+def plain_groups(configuration: Mapping[str, object], chain: Sequence[str]) -> dict[str, object]:
+    """The groups of the chain as plain values, defaults included.
+
+    Kedro makes models of the groups that the run at hand declares: all of them in one `kedro run`, the report's alone
+    where it is a stage of its own (`dvc repro`). The page and its record are the same either way.
+
+    Args:
+        configuration: What Kedro gives a node for `parameters`: every group, some of them models.
+        chain: The stages of the run; groups that only other stages declare are left out.
+    """
+    models, everyones = _models(chain), _models(tuple(pipelines))
+    plain: dict[str, object] = {}
+    for name, group in configuration.items():
+        if name in everyones and name not in models:
+            continue  # of a pipeline that had no part in this
+        model = models.get(name)
+        typed = group if model is None or isinstance(group, BaseModel) else model.model_validate(group)
+        plain[name] = typed.model_dump(mode="json") if isinstance(typed, BaseModel) else typed
+    return plain
+
+
+def _models(stages: Sequence[str]) -> dict[str, type[BaseModel]]:
+    """What the stages' nodes declare their parameter groups to be; nothing outside a project."""
+    found = TypeExtractor({name: pipelines[name] for name in pipelines if name in stages})
+    declared = found.extract_types_from_pipelines()
+    return {name: kind for name, kind in declared.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
