@@ -39,13 +39,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """Give a folder's place to fill; it takes its own name, and the older one's place, only when all went well.
 
     The older one is moved away before it is deleted, so that at no time half of one stands in the place.
 
     Args:
         path: The folder; those above it are made. What a killed run leaves beside it, the next one clears.
+        flush: Wait until the disk has every byte before the folder takes its name: what a power cut leaves is whole.
     """
     partial, older = (path.with_name(f".{path.name}.{ending}") for ending in ("partial", "older"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,12 +54,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
+        if flush:
+            for written in (*partial.rglob("*"), partial):
+                _flush(written)
         if path.exists():
             os.replace(path, older)
         os.replace(partial, path)
+        if flush:
+            _flush(path.parent)
     finally:
         _bring_back(older, path)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file's or folder's content has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _bring_back(older: Path, path: Path) -> None:

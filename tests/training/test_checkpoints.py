@@ -72,6 +72,20 @@ def test_a_half_written_folder_is_not_seen(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "step-000000001", tmp_path / ".step-000000002.partial")
     found = keeper.latest()
     assert found is not None and found.step == 1
+    keeper.save(checkpoint(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000001", "step-000000003"], "nothing is left"
+
+
+def test_a_run_killed_between_two_moves_has_lost_nothing(tmp_path: Path) -> None:
+    keeper = Checkpoints(tmp_path, keep=2)
+    keeper.save(checkpoint(1))
+    keeper.save(checkpoint(2, 0.5))
+    (tmp_path / "step-000000002").rename(tmp_path / ".step-000000002.older")  # it was being written anew
+    found = keeper.latest()
+    assert found is not None and found.step == 1
+    keeper.save(checkpoint(2, 0.25))
+    found = keeper.latest()
+    assert found is not None and found.step == 2 and found.facts["score"] == 0.25
 
 
 def test_a_checkpoint_is_never_unpickled(tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """Checkpoints that survive anything: written whole or not at all, checked by digest, never unpickled.
 
-One folder per checkpoint: tensors as safetensors, the rest as JSON. `state.json` is written last and names the
-SHA-256 of every other file; the folder gets its name only when all is on the disk.
+One folder per checkpoint: tensors as safetensors, the rest as JSON. `state.json` names the SHA-256 of every other
+file; the folder gets its name only when all is on the disk.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from a2mae.files import file_digest, whole_file
+from a2mae.files import file_digest, json_text, whole_file, whole_folder, write_bytes
 from a2mae.training.strict_json import Scalar
 
 _LOG = logging.getLogger(__name__)
@@ -68,23 +67,15 @@ class Checkpoints:
             CheckpointError: If it cannot be written, for example because the disk is full; older ones are untouched.
         """
         target = self._folder / f"step-{checkpoint.step:09d}"
-        partial = self._folder / f".{target.name}.partial"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for group, tensors in checkpoint.tensors.items():
-                with whole_file(partial / f"{group}.safetensors") as part:
-                    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-            files = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
-            state = {"step": checkpoint.step, "facts": dict(checkpoint.facts), "sha256": files}
-            (partial / _STATE).write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
-            for path in (*partial.iterdir(), partial):
-                _flush(path)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(partial, target)
-            _flush(self._folder)
+            with whole_folder(target, flush=True) as partial:
+                for group, tensors in checkpoint.tensors.items():
+                    with whole_file(partial / f"{group}.safetensors") as part:
+                        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+                files = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+                state = {"step": checkpoint.step, "facts": dict(checkpoint.facts), "sha256": files}
+                write_bytes(partial / _STATE, json_text(state, allow_nan=True).encode())
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(
                 f"cannot write the checkpoint of step {checkpoint.step} to {self._folder}: {error}."
                 " Make room there and start the run again: it goes on from the checkpoint before"
@@ -111,6 +102,8 @@ class Checkpoints:
         return sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
 
     def _prune(self) -> None:
+        for left in self._folder.glob(".step-*"):  # of a killed run: this checkpoint is newer
+            shutil.rmtree(left)
         folders = self._folders()
         scores = {folder: score for folder in folders if (score := _score(folder)) is not None}
         best = min(scores, key=lambda folder: scores[folder]) if scores else None
@@ -134,12 +127,3 @@ def _score(folder: Path) -> float | None:
     except (OSError, ValueError, KeyError):
         return None
     return None if score is None else float(score)
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file's or folder's content has reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from a2mae.files import write_json
+from a2mae.files import whole_folder, write_json
 from a2mae.models.checkpoint import CheckpointError, load_encoder, load_strictly, read_config, read_safetensors
 from a2mae.models.checkpoint import save_weights as save_module
 from a2mae.models.encoder import Encoder
@@ -102,8 +102,6 @@ class FinetuneRun:
 
 def save_task_model(directory: Path, run: FinetuneRun) -> None:
     """Write a finetuned model directory: `model.safetensors`, `config.json`, `metrics.json` (the loss curve)."""
-    directory.mkdir(parents=True, exist_ok=True)
-    save_module(run.finetuned.model, directory / "model.safetensors")
     task = {
         "start": run.start,
         "head": run.finetuned.model.config.to_dict(),
@@ -111,8 +109,10 @@ def save_task_model(directory: Path, run: FinetuneRun) -> None:
         "data": run.finetuned.spec.to_dict(),
         "recipe": dict(run.recipe),
     }
-    write_json(directory / "metrics.json", {"history": [asdict(moment) for moment in run.finetuned.history]})
-    write_json(directory / "config.json", {**run.pretrained_config, "task": task})
+    with whole_folder(directory) as partial:
+        save_module(run.finetuned.model, partial / "model.safetensors")
+        write_json(partial / "metrics.json", {"history": [asdict(moment) for moment in run.finetuned.history]})
+        write_json(partial / "config.json", {**run.pretrained_config, "task": task})
 
 
 def load_task_model(directory: Path) -> Finetuned:

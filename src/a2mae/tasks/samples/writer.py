@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from a2mae.files import whole_folder, write_json
 from a2mae.tasks.samples.task_data import (
     FORMAT_VERSION,
     IGNORE,
@@ -66,28 +65,24 @@ def write_task_data(
     Raises:
         TaskDataError: If there are none, shapes differ, a label is outside the classes, or splits leak.
     """
-    building = path.with_name(f".{path.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    writer = _ShardWriter(building / "arrays.zarr", spec)
     census = Census(spec)
     rows: list[dict[str, object]] = []
-    for sample in samples:
-        rows.append(sample.row)
-        writer.add(sample)
-        census.add(sample)
-    notes = (*spec.notes, *late_notes())
-    if not rows:
-        raise TaskDataError(f"{spec.task}: {spec.source!r} gave no samples" + "".join(f"; {n}" for n in notes))
-    writer.close()
-    table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
-    check_splits(table, spec)
-    spec = dataclasses.replace(spec, notes=(*notes, *census.check()))
-    table.to_parquet(building / "samples.parquet", index=False)
-    document = {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()}
-    (building / "task.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
-    shutil.rmtree(path, ignore_errors=True)
-    building.replace(path)
+    with whole_folder(path) as building:
+        building.mkdir()
+        writer = _ShardWriter(building / "arrays.zarr", spec)
+        for sample in samples:
+            rows.append(sample.row)
+            writer.add(sample)
+            census.add(sample)
+        notes = (*spec.notes, *late_notes())
+        if not rows:
+            raise TaskDataError(f"{spec.task}: {spec.source!r} gave no samples" + "".join(f"; {n}" for n in notes))
+        writer.close()
+        table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
+        check_splits(table, spec)
+        spec = dataclasses.replace(spec, notes=(*notes, *census.check()))
+        table.to_parquet(building / "samples.parquet", index=False)
+        write_json(building / "task.json", {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()})
     return len(rows)
 
 
