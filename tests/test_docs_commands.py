@@ -239,7 +239,7 @@ def test_every_command_is_understood(page, command):
         check_words(shlex.split(part))
 
 
-PARTS = {"dvc exp run -S", "dvc remote modify --local", "dvc plots"}
+PARTS = {"python -m a2mae.lineage", "dvc exp run -S", "dvc remote modify --local", "dvc plots"}
 """In running text the name of a thing, no whole command."""
 
 
@@ -255,10 +255,10 @@ def test_every_command_in_running_text_is_understood(command):
         "kedro run --params=prune.max_per_clutser=1",
         "kedro registry lst",
         "make demoo",
-        "python -m a2mae.training RUN_DIR --device=8",
+        "python -m a2mae.training RUN_DIR --devces=8",
         "python -m a2mae.lineage",
         "python -m a2mae --pipeline",
-        "torchrun --nproc-per-nod=8 -m a2mae.training RUN_DIR",
+        "torchrun --nproc-per-nodes=8 -m a2mae.training RUN_DIR",
         "dvc exp run --queued",
         "dvc exp run -S conf/base/parameters_prune.yml:prune.max_per_clutser=1",
         "pip install a2mae[pipelines]",

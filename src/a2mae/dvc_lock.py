@@ -29,7 +29,6 @@ LOCK_FILE = "dvc.lock"
 HEADER = (
     "# Written by `make dvc-lock`: a whole run of the commit before this file's, in a fresh clone, on\n# environment: "
 )
-THREADS = "OMP_NUM_THREADS"
 IGNORED = {"__pycache__"}
 """Folders that `.dvcignore` leaves out of what a stage depends on."""
 
@@ -141,7 +140,7 @@ def made_on(lock: str) -> dict[str, str]:
 
 
 def repro_in_clone(root: Path, clone: Path, *, with_lock: bool = True) -> None:
-    """Clone the last commit and run `dvc repro` there from nothing, with as many threads as there are cores.
+    """Clone the last commit and run `dvc repro` there from nothing.
 
     Args:
         root: The project's folder.
@@ -156,7 +155,6 @@ def repro_in_clone(root: Path, clone: Path, *, with_lock: bool = True) -> None:
         (clone / LOCK_FILE).unlink(missing_ok=True)
     env = {"WANDB_MODE": "offline", "KEDRO_DISABLE_TELEMETRY": "1"} | os.environ
     env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(clone / "src")}
-    env.pop(THREADS, None)
     if subprocess.run(["dvc", "repro"], cwd=clone, env=env, check=False).returncode:
         raise LockError("`dvc repro` failed in the fresh clone: see above")
 
@@ -175,7 +173,7 @@ def write(root: Path) -> None:
         clone = Path(folder) / "clone"
         repro_in_clone(root, clone, with_lock=False)
         text = (clone / LOCK_FILE).read_text("utf-8")
-    made_here = json.dumps({**environment(with_torch=True), "threads": _cores()})
+    made_here = json.dumps(environment(with_torch=True))
     write_bytes(root / LOCK_FILE, f"{HEADER}{made_here}\n{text}".encode())
 
 
@@ -204,20 +202,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def here() -> dict[str, str]:
-    """What decides the bytes beside code and configuration: versions, instruction set, and how many share a sum."""
-    return {**environment(with_torch=True), "threads": os.environ.get(THREADS) or _cores()}
-
-
-def _cores() -> str:
-    return str(len(os.sched_getaffinity(0)))
-
-
 def _machine(lock: Mapping[str, str]) -> str:
     """How this environment differs from the lock's; nothing where the lock names none."""
     if not lock:
         return ""
-    ours = here()
+    ours = environment(with_torch=True)
     other = [f"{key} {ours.get(key)} (the lock: {value})" for key, value in lock.items() if ours.get(key) != value]
     return f"this machine: {', '.join(other) or 'like the one that made the lock'}\n"
 

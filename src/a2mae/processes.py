@@ -22,6 +22,11 @@ def share_cores() -> None:
         os.environ.setdefault(SPIN_VARIABLE, SPIN)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def end_with_parent() -> None:
     """End this worker when its parent is killed: an orphan would write beside the run that goes on.
 

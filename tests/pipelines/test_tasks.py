@@ -41,7 +41,7 @@ def group(name: str) -> dict:
 
 def small(name: str):
     """The committed parameters, made quick and fit for four places."""
-    asked = group(name) | {"device": "cpu"}
+    asked = group(name) | {"device": "cpu", "threads": 1}
     if name in ("classify", "segment", "detect_change"):
         asked["finetune"] |= {"steps": 6, "batch_size": 4, "warmup_steps": 1}
         asked["data"]["simulated"] |= {"min_valid": 0.3, "max_train": 24, "max_test": 24}

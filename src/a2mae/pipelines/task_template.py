@@ -178,4 +178,6 @@ def draw_map(options: TaskParameters, *, model: object, scenes: object, sensors:
     from a2mae.tasks.learning.checkpoint import Finetuned
     from a2mae.tasks.maps.survey import MapSource
 
-    return MapSource(options.map, options.device, cast(Finetuned, model), cast(pd.DataFrame, scenes), sensors)
+    return MapSource(
+        options.map, options.device, options.threads, cast(Finetuned, model), cast(pd.DataFrame, scenes), sensors
+    )

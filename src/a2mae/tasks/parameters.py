@@ -146,6 +146,7 @@ class TaskParameters(Parameters):
     task: Literal["classify", "segment", "detect_change"] = Field(description="what is predicted")
     seed: int = Field(0, ge=0, description="order, augmentation, head's and random twin's initial weights")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     bands: tuple[str, ...] = Field(
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
@@ -205,6 +206,7 @@ class EvaluateParameters(Parameters):
 
     seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     folder: str | None = Field(None, description="also score on this folder per class, for example EuroSAT; null: not")
     format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
     folder_samples: int | None = Field(None, ge=100, description="use this many files of the folder; null: all")
@@ -248,6 +250,7 @@ class EmbedParameters(Parameters):
     """Embeddings of a whole raster."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     raster: str | None = Field(
         None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
     )

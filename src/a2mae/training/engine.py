@@ -23,6 +23,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from a2mae.models import Pretrainer
+from a2mae.processes import cores
 from a2mae.training.spec import HardwareSpec, RunSpec
 from a2mae.training.step import TrainStep
 from a2mae.training.strict_json import SpecificationError
@@ -61,7 +62,7 @@ def make_fabric(spec: RunSpec) -> Fabric:
         strategy=_strategy(hardware, devices * nodes),
         precision=spec.numerics.precision,
     )
-    torch.set_num_threads(hardware.threads or max(1, len(os.sched_getaffinity(0)) // devices))
+    torch.set_num_threads(hardware.threads or max(1, cores() // devices))
     try:
         fabric.launch()
     except torch.distributed.DistNetworkError as error:

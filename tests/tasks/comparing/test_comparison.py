@@ -128,9 +128,11 @@ def test_steps_keep_the_budget():
 
 
 def test_real_judges_score_trained_random_and_baselines(tmp_path, model, data):
-    options = EvaluateParameters(device="cpu", bootstrap=100, shots=(), relative_gsd=(0.5, 1.0), c_grid=(0.1,))
+    options = EvaluateParameters(
+        device="cpu", threads=1, bootstrap=100, shots=(), relative_gsd=(0.5, 1.0), c_grid=(0.1,)
+    )
     recipe = TaskParameters.model_validate(
-        {"task": "segment", "device": "cpu", "bootstrap": 100, "finetune": {"steps": 3, "batch_size": 4}}
+        {"task": "segment", "device": "cpu", "threads": 1, "bootstrap": 100, "finetune": {"steps": 3, "batch_size": 4}}
     )
     judges = [FrozenJudge(data["classify"], options), FinetuneJudge(data["segment"], recipe)]
     everyone = [*contenders((0,)), Contender("histogram", "histogram", 0)]

@@ -23,7 +23,9 @@ from helpers.task_samples import EUROSAT_RGB, SENTINEL2, make_samples, make_spec
 CPU = torch.device("cpu")
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
 CONFIG = {"normalization": STATISTICS}
-OPTIONS = EvaluateParameters(device="cpu", bootstrap=100, shots=(1, 5), shot_seeds=2, relative_gsd=(0.25, 1.0))
+OPTIONS = EvaluateParameters(
+    device="cpu", threads=1, bootstrap=100, shots=(1, 5), shot_seeds=2, relative_gsd=(0.25, 1.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +247,9 @@ def test_encoders_from_elsewhere_are_scored_beside_ours(pretrained, data, timm_f
         {"name": "twin", "kind": "directory", "model": str(pretrained)},
     )
     only = {"encoders": ("pretrained",), "others": others, "shots": (), "relative_gsd": (1.0,), "bootstrap": 100}
-    table = evaluate_all(EvaluateParameters(device="cpu", **only), pretrained, data, [], kept_in(tmp_path)).table
+    table = evaluate_all(
+        EvaluateParameters(device="cpu", threads=1, **only), pretrained, data, [], kept_in(tmp_path)
+    ).table
     values = table.set_index(["model", "mode", "metric"])["value"]
     assert values["twin"].to_dict() == values["pretrained"].to_dict()
     assert set(table["model"]) == {"pretrained", "twin", "timm_vit"}

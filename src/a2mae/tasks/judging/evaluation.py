@@ -12,11 +12,13 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
+import torch
 
 from a2mae.files import file_digest
 from a2mae.lineage.digests import digest_of
 from a2mae.models.checkpoint import load_encoder
-from a2mae.tasks.device import choose_device
+from a2mae.processes import cores
+from a2mae.tasks.device import computing
 from a2mae.tasks.judging.features import EncoderFeatures
 from a2mae.tasks.judging.foreign import ForeignFeatures, stated_normalisation
 from a2mae.tasks.judging.frozen import Candidate, evaluate_frozen
@@ -78,13 +80,14 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept:
     """Every encoder and baseline on one data set; what was judged before is read."""
     judge = FrozenJudge(data, options)
     model = _model_digest(pretrained)
+    place = [options.device, options.threads or cores()]  # of the same bytes, whatever was judged here before
     rows: list[Row] = []
     for name in options.encoders:
         contender = Contender(name, "trained" if name == "pretrained" else name, options.seed, model)
-        decided = [judge.settings, name, options.seed, model]
+        decided = [judge.settings, name, options.seed, model, place]
         rows += kept.rows(f"{name} on {data.spec.source}", decided, partial(judge.score, contender, pretrained))
     for entry in options.others:
-        decided = [judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry)]
+        decided = [judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
         rows += kept.rows(f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options))
     return rows
 
@@ -102,13 +105,15 @@ def _other_digest(entry: OtherEncoderParameters) -> str:
 
 
 def _other_rows(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> list[Row]:
-    candidate, plan = _other(entry, data, options)
-    return evaluate_frozen(candidate, TaskInputs(data, plan), options, choose_device(options.device))
+    with computing(options.device, options.threads) as device:
+        candidate, plan = _other(entry, data, options, device)
+        return evaluate_frozen(candidate, TaskInputs(data, plan), options, device)
 
 
-def _other(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> tuple[Candidate, InputPlan]:
+def _other(
+    entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters, device: torch.device
+) -> tuple[Candidate, InputPlan]:
     """An encoder from elsewhere with the inputs that it was taught."""
-    device = choose_device(options.device)
     if entry.kind == "timm":
         network = ForeignFeatures(entry, len(options.bands)).to(device)
         taught = stated_normalisation(entry, data, options.bands)

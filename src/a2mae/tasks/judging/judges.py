@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from a2mae.models.checkpoint import load_encoder
-from a2mae.tasks.device import choose_device
+from a2mae.tasks.device import computing
 from a2mae.tasks.judging.features import EncoderFeatures, histogram_features, pixel_features
 from a2mae.tasks.judging.frozen import Candidate, evaluate_frozen
 from a2mae.tasks.judging.units import Row
@@ -82,7 +84,8 @@ class FrozenJudge:
     @property
     def settings(self) -> str:
         """What decides the scores."""
-        elsewhere = {"device", "folder", "format", "folder_samples", "encoders", "others"}  # no part of one judgement
+        # No part of one judgement, or of it by a rounding alone.
+        elsewhere = {"device", "threads", "folder", "format", "folder_samples", "encoders", "others"}
         protocol = self.options.model_dump(mode="json", exclude=elsewhere)
         return json.dumps(["frozen", self.data.digest, protocol], sort_keys=True)
 
@@ -93,7 +96,12 @@ class FrozenJudge:
     def score(self, contender: Contender, model: Path) -> Sequence[Row]:
         """Rows of the score table."""
         options = self.options.model_copy(update={"seed": contender.seed})
-        device = choose_device(options.device)
+        with computing(options.device, options.threads) as device:
+            return self._score(contender, model, options, device)
+
+    def _score(
+        self, contender: Contender, model: Path, options: EvaluateParameters, device: torch.device
+    ) -> Sequence[Row]:
         encoder = load_encoder(model)
         if contender.kind == "random":
             encoder = random_twin(encoder, contender.seed)
@@ -130,7 +138,7 @@ class FinetuneJudge:
     @property
     def settings(self) -> str:
         """What decides the scores."""
-        recipe = self.options.model_dump(mode="json", exclude={"device", "data", "map", "pictures"})
+        recipe = self.options.model_dump(mode="json", exclude={"device", "threads", "data", "map", "pictures"})
         return json.dumps(["finetune", self.data.digest, recipe], sort_keys=True)
 
     def judges(self, contender: Contender) -> bool:
@@ -144,7 +152,8 @@ class FinetuneJudge:
         found = finetune_start(options, self.data, model, start).finetuned
         rows = self.data.rows("test")
         inputs = TaskInputs(self.data, found.plan)
-        prediction = predict(found.model, inputs, rows, batch_size=64, device=choose_device(options.device))
+        with computing(options.device, options.threads) as device:
+            prediction = predict(found.model, inputs, rows, batch_size=64, device=device)
         scores = score_task(self.data, rows, prediction, resamples=options.bootstrap, seed=contender.seed)
         return [
             score_row(self.data.spec, contender.name, "finetuned", metric, score, seed=contender.seed)

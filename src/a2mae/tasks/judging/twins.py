@@ -6,7 +6,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from a2mae.tasks.device import choose_device
+import torch
+
+from a2mae.tasks.device import computing
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.learning.finetune import predict
 from a2mae.tasks.learning.starts import STARTS
@@ -43,9 +45,15 @@ def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Fin
         data: Its samples.
         models: By start.
     """
+    with computing(options.device, options.threads) as device:
+        return _score_both(options, data, models, device)
+
+
+def _score_both(
+    options: TaskParameters, data: TaskData, models: Mapping[str, Finetuned], device: torch.device
+) -> TaskResult:
     spec = data.spec
     rows = data.rows("test")
-    device = choose_device(options.device)
     scores: dict[str, TaskScores] = {}
     shown: PictureArrays = {}
     for start in STARTS:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from a2mae.models.checkpoint import load_encoder, read_config
-from a2mae.tasks.device import choose_device
+from a2mae.tasks.device import computing
 from a2mae.tasks.learning.checkpoint import Finetuned, FinetuneRun, plan_for_model, random_twin
 from a2mae.tasks.learning.finetune import Progress, finetune, predict
 from a2mae.tasks.learning.model import HeadConfig, TaskModel
@@ -32,10 +32,17 @@ def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, st
         pretrained: Model directory.
         start: "pretrained" or "random".
     """
+    with computing(options.device, options.threads) as device:
+        return _finetune_start(options, data, pretrained, start, device)
+
+
+def _finetune_start(
+    options: TaskParameters, data: TaskData, pretrained: Path, start: str, device: torch.device
+) -> FinetuneRun:
     spec = data.spec
     encoder = load_encoder(pretrained)
     plan = plan_for_model(data, options.bands, pretrained, encoder, location=options.location)
-    inputs, device = TaskInputs(data, plan), choose_device(options.device)
+    inputs = TaskInputs(data, plan)
     train, val = data.rows("train"), data.rows("val")
     recipe = options.finetune
     if (recipe.lr_grid or recipe.val_checks) and not len(val):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from a2mae.files import file_digest, write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.sensors import Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.scenes import Scene, scenes_from_table
-from a2mae.tasks.device import choose_device
+from a2mae.tasks.device import computing
 from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
@@ -107,6 +108,10 @@ class EmbeddingSource:
 
     def write(self, folder: Path) -> None:
         """Write `embeddings.tif`, `embeddings.parquet` and `embeddings.json` (what they are)."""
+        with computing(self.options.device, self.options.threads) as device:
+            self._write(folder, device)
+
+    def _write(self, folder: Path, device: torch.device) -> None:
         options = self.options
         sensor = _sensor(options.sensor, self.sensors)
         encoder = load_encoder(self.pretrained)
@@ -126,7 +131,7 @@ class EmbeddingSource:
             raster,
             folder / "embeddings.tif",
             Windows(options.tile_px, options.overlap_px, options.batch_size),
-            device=choose_device(options.device),
+            device=device,
             quantise=options.quantise,
             model_hash=_digest(self.pretrained),
         )
@@ -150,6 +155,7 @@ class MapSource:
     Attributes:
         options: Which rasters, how they are cut.
         device: Where to run.
+        threads: Of torch and BLAS; 0: as many as there are cores.
         finetuned: A segmenter or a change detector.
         scenes: Scene table, for the default rasters.
         sensors: Sensors in use, by id.
@@ -157,6 +163,7 @@ class MapSource:
 
     options: MapParameters
     device: str
+    threads: int
     finetuned: Finetuned
     scenes: pd.DataFrame
     sensors: Mapping[str, object]
@@ -170,15 +177,16 @@ class MapSource:
         options = self.options
         windows = Windows(options.tile_px, options.overlap_px, options.batch_size)
         digest = _state_digest(self.finetuned)
-        map_raster(
-            self.finetuned,
-            self._rasters(),
-            path,
-            windows,
-            device=choose_device(self.device),
-            model_hash=digest,
-            probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
-        )
+        with computing(self.device, self.threads) as device:
+            map_raster(
+                self.finetuned,
+                self._rasters(),
+                path,
+                windows,
+                device=device,
+                model_hash=digest,
+                probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
+            )
 
     def _rasters(self) -> list[Raster]:
         options, plan = self.options, self.finetuned.plan
