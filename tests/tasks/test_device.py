@@ -8,8 +8,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from a2mae.models import create_model
 from a2mae.models.checkpoint import save_pretrained
-from a2mae.models.registry import create_model
 from a2mae.processes import cores
 from a2mae.tasks.device import computing
 from a2mae.tasks.samples.task_data import Task
