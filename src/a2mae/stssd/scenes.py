@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import pandas as pd
-import pyarrow as pa
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.sensors import Sensor, Units, sensor_from_dict
-from a2mae.stssd.tables import REJECTED_COLUMNS, SCENE_COLUMNS
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
+    import pyarrow as pa
     from affine import Affine
 
 
@@ -266,7 +265,10 @@ def scenes_to_table(scenes: Iterable[Scene], refused: Iterable[RefusedScene] = (
     Returns:
         Columns of `SCENE_COLUMNS` and `geometry` in EPSG:4326.
     """
-    import geopandas as gpd  # noqa: PLC0415 (parameters name this module's enums: listing pipelines stays light)
+    # Parameters name this module's enums and workers of a build its scenes: both start sooner without tables.
+    import geopandas as gpd  # noqa: PLC0415
+
+    from a2mae.stssd.tables import SCENE_COLUMNS  # noqa: PLC0415
 
     accepted = sorted(scenes, key=lambda scene: scene.scene_id)
     out = sorted(refused, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
@@ -306,6 +308,8 @@ def scenes_to_table(scenes: Iterable[Scene], refused: Iterable[RefusedScene] = (
 
 def scenes_from_table(table: pd.DataFrame) -> list[Scene]:
     """The accepted scenes of a scene table, in the table's order."""
+    import pandas as pd  # noqa: PLC0415
+
     accepted = table[table["status"] == "accepted"]
     return [
         Scene(
@@ -327,6 +331,8 @@ def scenes_from_table(table: pd.DataFrame) -> list[Scene]:
 
 def refused_to_table(refused: Iterable[RefusedScene], *, stage: str = "ingest") -> pd.DataFrame:
     """Refused scenes as rows of `REJECTED_COLUMNS`, sorted by id."""
+    from a2mae.stssd.tables import REJECTED_COLUMNS  # noqa: PLC0415
+
     rows: list[dict[str, object]] = [
         {
             "scene_id": r.scene_id,
@@ -343,6 +349,9 @@ def refused_to_table(refused: Iterable[RefusedScene], *, stage: str = "ingest") 
 
 
 def _typed(rows: list[dict[str, object]], schema: pa.Schema) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
+
     # Through Arrow, so that an empty or all-null column keeps its type.
     frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=schema).to_pandas(
         types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -156,6 +157,38 @@ def test_work_is_done_here_until_the_workers_have_started(monkeypatch: pytest.Mo
     assert sorted(number for number, _ in done) == list(range(12))
     assert done[:3] == [(number, os.getpid()) for number in (11, 10, 9)]
     assert {process for _, process in done} - {os.getpid()}
+
+
+def test_workers_stay_from_one_kind_of_work_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 600)
+    with parallel.Crew(2) as crew:
+        first = dict(crew.run(_process, range(8)))
+        second = dict(crew.run(_process, range(8)))
+    assert set(first) == set(second) == set(range(8))
+    assert set(second.values()) <= set(first.values()) and os.getpid() not in first.values()
+
+
+def test_workers_do_not_import_the_program_that_started_them(tmp_path: Path) -> None:
+    # Without `if __name__ == "__main__"`: a program that its workers imported would start workers of its own.
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from a2mae.stssd.building import parallel\n"
+        "open(sys.argv[1], 'a').write('imported ')\n"
+        "parallel._PATIENCE_S = 600\n"
+        "print(sorted(parallel.run_all(abs, [-1, -2, -3, -4], workers=2)))\n"
+    )
+    log = tmp_path / "log"
+    told = subprocess.run([sys.executable, program, log], check=True, capture_output=True, text=True)
+    assert told.stdout == "[1, 2, 3, 4]\n" and log.read_text() == "imported "
+
+
+def test_the_server_of_workers_imports_no_tables() -> None:
+    code = (
+        f"import sys, {', '.join(parallel._PRELOADED)}; print({{'pandas', 'pyarrow', 'geopandas'}} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout == "set()\n"
 
 
 def test_dask_cluster_that_loses_a_worker_gives_the_same(

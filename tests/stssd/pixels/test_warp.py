@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
 from a2mae.sensors import Encoding, Sensor, Units, get_sensor
 from a2mae.stssd.access.fingerprints import source_digest
-from a2mae.stssd.pixels.masks import MaskInput, PixelClass
+from a2mae.stssd.pixels.masks import MaskInput, PixelClass, grow
 from a2mae.stssd.pixels.parameters import CloudParameters
 from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.pixels.warp import Footprint, Image, convert_backscatter, encode, read_image
@@ -158,6 +161,16 @@ def test_masks_of_providers(tmp_path: Path, kind: MaskKind, value: int, expected
     assert (bool(image.seen.all()), bool(image.cloud.any())) == {
         "cloud": (True, True), "clear": (True, False), "unseen": (False, False),
     }[expected]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)), fill=st.just(False)), st.floats(0.5, 6))
+def test_clouds_are_widened_by_a_radius(mask: np.ndarray, radius_px: float) -> None:
+    rows, columns = np.indices(mask.shape)
+    near = np.zeros_like(mask)
+    for row, column in np.argwhere(mask):
+        near |= np.hypot(rows - row, columns - column) <= radius_px
+    np.testing.assert_array_equal(grow(mask, radius_px), near)
 
 
 def test_backscatter_is_stored_in_decibel_whatever_the_source_gives(tmp_path: Path) -> None:

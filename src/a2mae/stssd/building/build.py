@@ -28,7 +28,7 @@ from a2mae.stssd.building.build_tasks import SURVEYED, ShardTask, SurveyTask, sh
 from a2mae.stssd.building.fingerprints import Fingerprints
 from a2mae.stssd.building.image_rows import BuiltTables, PlacedImage, image_table, rejected_table
 from a2mae.stssd.building.outcome import log_result, tell_missing
-from a2mae.stssd.building.parallel import run_all, warm_up
+from a2mae.stssd.building.parallel import Crew, warm_up
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.building.pooling import Offsets, pool, positions
 from a2mae.stssd.building.recipes import check_recipes
@@ -114,12 +114,13 @@ def build(
     tell_unverified((a for scene in used.values() for a in scene.assets), parameters.reading.verify_checksums)
     fingerprints = Fingerprints(used, sensors, parameters)
     fingerprint = fingerprints.of_build((place.footprint, (s.scene_id for s in place.scenes)) for place in places)
-    with verifying(Folder(f"{url}.work"), parameters.reading.verify_checksums):
+    verified = verifying(Folder(f"{url}.work"), parameters.reading.verify_checksums)
+    with verified, Crew(parameters.workers, parameters.dask_scheduler) as crew:
         try:
-            surveyed = _survey(inputs, fingerprint)
+            surveyed = _survey(inputs, fingerprint, crew)
             offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
             images, refusals = _place_images(inputs, surveyed, offsets)
-            failed, manifest = _write(inputs, images, fingerprint, fingerprints)
+            failed, manifest = _write(inputs, images, fingerprint, fingerprints, crew)
         finally:
             close_kept()
     tables = BuiltTables(
@@ -177,7 +178,7 @@ def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covere
     ]
 
 
-def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
+def _survey(inputs: Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
     places, sensors, parameters = inputs.places, inputs.sensors, inputs.parameters
     work = Folder(f"{inputs.url}.work")
     folder = f"survey-{fingerprint[:16]}"
@@ -196,8 +197,7 @@ def _survey(inputs: Inputs, fingerprint: str) -> list[Surveyed]:
     ]
     if len(tasks) < len(names):
         logger.info("Going on with a survey: %d of %d parts are done", len(names) - len(tasks), len(names))
-    finished = run_all(survey_task, tasks, workers=parameters.workers, dask_scheduler=parameters.dask_scheduler)
-    for _ in tqdm(finished, total=len(tasks), desc="survey", unit="part", disable=not tasks):
+    for _ in tqdm(crew.run(survey_task, tasks), total=len(tasks), desc="survey", unit="part", disable=not tasks):
         pass
     surveyed: list[Surveyed] = []
     for name in names:
@@ -252,7 +252,7 @@ def _place_images(
 
 
 def _write(
-    inputs: Inputs, images: Sequence[PlacedImage], fingerprint: str, fingerprints: Fingerprints
+    inputs: Inputs, images: Sequence[PlacedImage], fingerprint: str, fingerprints: Fingerprints, crew: Crew
 ) -> tuple[dict[tuple[str, int], Refusal], str]:
     scenes, sensors, parameters, url = inputs.scenes, inputs.sensors, inputs.parameters, inputs.url
     by_sensor: dict[str, list[PlacedImage]] = {}
@@ -298,8 +298,7 @@ def _write(
         # Large ones first, so that workers end together.
         for shard in sorted(shards, key=lambda shard: -_pixels(shard, sensors, by_sensor))
     ]
-    written = run_all(shard_task, tasks, workers=parameters.workers, dask_scheduler=parameters.dask_scheduler)
-    for _ in tqdm(written, total=len(tasks), desc="write", unit="shard", disable=not tasks):
+    for _ in tqdm(crew.run(shard_task, tasks), total=len(tasks), desc="write", unit="shard", disable=not tasks):
         pass
     manifest = writer.finish()
     failed: dict[tuple[str, int], Refusal] = {}

@@ -6,14 +6,16 @@ import contextlib
 import functools
 import importlib
 import multiprocessing
+import sys
 import threading
+import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
-from typing import Any, TypeVar
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
+from typing import Any, Self, TypeVar
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
@@ -25,48 +27,64 @@ Result = TypeVar("Result")
 LOCAL_CLUSTER = "local"
 """Name that stands for a Dask cluster of this machine's own processes."""
 _PATIENCE_S = 0.1  # a worker is there by then if its server has imported everything
-_PRELOADED = ["__main__", "a2mae.stssd.building.build_tasks", "a2mae.stssd.tagging.statistics"]
+_PRELOADED = ["a2mae.stssd.building.build_tasks", "a2mae.stssd.tagging.statistics"]
 
 
 class WorkerLostError(RuntimeError):
     """A worker process died; what was finished is kept."""
 
 
-def run_all(
-    function: Callable[[Work], Result],
-    work: Sequence[Work],
-    *,
-    workers: int,
-    dask_scheduler: str | None = None,
-) -> Iterator[Result]:
-    """Run a function over pieces of work; results come as they are ready, in any order.
+class Crew:
+    """Workers that stay from one kind of work to the next, with the files that they have open; a context manager."""
 
-    Args:
-        function: A function at module level; it must give the same result when run twice.
-        work: Picklable pieces; the costly ones first, so that workers end together.
-        workers: Local processes; 1 runs here. Until the first of more has started, work is done here, too.
-        dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"), or "local" for one of
-            `workers` processes of this machine. Dask runs the work of a lost worker again by itself.
+    def __init__(self, workers: int, dask_scheduler: str | None = None) -> None:
+        """Begin; processes are started when there is work for them.
 
-    Raises:
-        WorkerLostError: If a local worker was killed, for example for memory, or the cluster lost workers on the same
-            piece again and again.
-    """
-    if not work:
-        return
-    if dask_scheduler is not None:
-        yield from _on_cluster(functools.partial(_on_one_thread, function), work, dask_scheduler, workers)
-        return
-    if workers == 1 or len(work) == 1:
-        yield from _here(function, work)
-        return
-    count = min(workers, len(work))
-    left = deque(work)
-    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_begin_worker) as pool:
+        Args:
+            workers: Local processes; 1 works here. Until the first of more has started, work is done here, too.
+            dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"), or "local" for one of
+                `workers` processes of this machine. Dask runs the work of a lost worker again by itself.
+        """
+        self._workers, self._address = workers, dask_scheduler
+        self._stack = contextlib.ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
+        self._client: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
+        """Run a function over pieces of work; results come as they are ready, in any order.
+
+        Args:
+            function: A function at module level; it must give the same result when run twice.
+            work: Picklable pieces; the costly ones first, so that workers end together.
+
+        Raises:
+            WorkerLostError: If a local worker was killed, for example for memory, or the cluster lost workers on the
+                same piece again and again.
+        """
+        if not work:
+            return
+        if self._address is not None:
+            yield from self._on_cluster(functools.partial(_on_one_thread, function), work)
+        elif self._workers == 1 or len(work) == 1:
+            yield from _here(function, work)
+        else:
+            yield from self._in_pool(function, work)
+
+    def _in_pool(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
+        left = deque(work)
         futures: list[Future[Result]] = []
         try:
-            yield from _here(function, _while_starting(pool, left))
-            futures = [pool.submit(function, piece) for piece in left]
+            if self._pool is None:
+                pool = ProcessPoolExecutor(self._workers, mp_context=_context(), initializer=_begin_worker)
+                self._pool = self._stack.enter_context(pool)
+                yield from _here(function, _while_starting(pool, left))
+            futures = [self._pool.submit(function, piece) for piece in left]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
@@ -77,6 +95,36 @@ def run_all(
         finally:
             for future in futures:
                 future.cancel()
+
+    def _on_cluster(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
+        distributed: Any = importlib.import_module("distributed")  # half a second, only where a cluster is used
+        if self._client is None:
+            address = self._address
+            if address == LOCAL_CLUSTER:
+                cluster = distributed.LocalCluster(self._workers, threads_per_worker=1, dashboard_address=None)
+                address = self._stack.enter_context(cluster).scheduler_address
+            self._client = self._stack.enter_context(distributed.Client(address, set_as_default=False))
+        client = self._client
+        try:
+            for future in distributed.as_completed(client.map(function, work, pure=False), loop=client.loop):
+                yield future.result()
+        except distributed.KilledWorker as error:
+            raise WorkerLostError(
+                f"the cluster lost its workers over the same piece of work again and again ({error}); what was"
+                " finished is kept: give them more memory and run the same command again"
+            ) from error
+
+
+def run_all(
+    function: Callable[[Work], Result],
+    work: Sequence[Work],
+    *,
+    workers: int,
+    dask_scheduler: str | None = None,
+) -> Iterator[Result]:
+    """`Crew.run` by a crew of its own."""
+    with Crew(workers, dask_scheduler) as crew:
+        yield from crew.run(function, work)
 
 
 def _here(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
@@ -123,9 +171,30 @@ def _context() -> BaseContext:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+    context = _WithoutMain()
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+class _WorkerProcess(ForkServerProcess):
+    """A worker that does not import the program that started it.
+
+    Work is named by modules of its own. The program (`kedro`, a script) would be imported again by every worker, which
+    takes half a second: Python's server does not preload it, although asked to (mended in Python 3.14).
+    """
+
+    @staticmethod
+    def _Popen(process_obj: multiprocessing.process.BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            return ForkServerProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WithoutMain(ForkServerContext):
+    Process = _WorkerProcess
 
 
 def warm_up() -> None:
@@ -138,22 +207,3 @@ def warm_up() -> None:
 def _begin_worker() -> None:
     threadpool_limits(1, user_api="blas")
     end_with_parent()
-
-
-def _on_cluster(
-    function: Callable[[Work], Result], work: Sequence[Work], address: str, workers: int
-) -> Iterator[Result]:
-    distributed: Any = importlib.import_module("distributed")  # half a second, only where a cluster is used
-    with contextlib.ExitStack() as stack:
-        if address == LOCAL_CLUSTER:
-            cluster = distributed.LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
-            address = stack.enter_context(cluster).scheduler_address
-        client = stack.enter_context(distributed.Client(address, set_as_default=False))
-        try:
-            for future in distributed.as_completed(client.map(function, work, pure=False), loop=client.loop):
-                yield future.result()
-        except distributed.KilledWorker as error:
-            raise WorkerLostError(
-                f"the cluster lost its workers over the same piece of work again and again ({error}); what was"
-                " finished is kept: give them more memory and run the same command again"
-            ) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -107,14 +109,13 @@ def decode_mask(
     """
     if np.issubdtype(values.dtype, np.floating) and kind is not MaskKind.PROBABILITY:
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    if kind is MaskKind.SCL:
+        return np.asarray(_scl_classes()[np.clip(values, 0, 255).astype(np.uint8)])
     bits = values.astype(np.int64) if kind is not MaskKind.PROBABILITY else None
     cloud = shadow = nodata = np.zeros(values.shape, dtype=np.bool_)
     match kind:
         case MaskKind.NONE:
             raise ValueError("a band of mask kind 'none' is not a mask")
-        case MaskKind.SCL:
-            # 8 and 9 cloud of medium and high probability, 10 thin cirrus; 3 cloud shadow; 0 no data, 1 defective.
-            cloud, shadow, nodata = np.isin(values, (8, 9, 10)), values == 3, np.isin(values, (0, 1))
         case MaskKind.QA_PIXEL:
             assert bits is not None
             cloud, shadow, nodata = (bits & 0b1110) != 0, (bits & 0b10000) != 0, (bits & 1) != 0
@@ -140,6 +141,16 @@ def decode_mask(
     classes[shadow] = PixelClass.SHADOW
     classes[cloud] = PixelClass.CLOUD
     classes[nodata] = PixelClass.NODATA
+    return classes
+
+
+@functools.cache
+def _scl_classes() -> NDArray[np.uint8]:
+    """`PixelClass` of every number of Sentinel-2's scene classification."""
+    classes = np.full(256, PixelClass.CLEAR, dtype=np.uint8)
+    classes[[8, 9, 10]] = PixelClass.CLOUD  # of medium and high probability, thin cirrus
+    classes[3] = PixelClass.SHADOW
+    classes[[0, 1]] = PixelClass.NODATA  # and defective
     return classes
 
 
@@ -174,5 +185,10 @@ def grow(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
     """Widen a mask by a radius in pixels: providers' masks end before the haze does."""
     if radius_px < 0.5 or not mask.any():
         return mask
-    near = ndimage.distance_transform_edt(~mask) <= radius_px
-    return np.asarray(near, dtype=np.bool_)
+    # Only where a cloud is near; clouds are few, and the transform is dear.
+    reach = math.ceil(radius_px)
+    ranges = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    part = tuple(slice(max(0, int(at[0]) - reach), int(at[-1]) + reach + 1) for at in ranges)
+    near = np.zeros_like(mask)
+    near[part] = ndimage.distance_transform_edt(~mask[part]) <= radius_px
+    return near

@@ -239,10 +239,9 @@ class RasterReader:
         ]
         if len(parts) == 1 and parts[0][1] is not None:
             return parts[0][1]
-        result = np.full((len(assets), height, width), np.nan, dtype=np.float32)
+        result = np.empty((len(assets), height, width), dtype=np.float32)
         for members, warped in parts:
-            if warped is not None:
-                result[members] = warped
+            result[members] = np.float32(np.nan) if warped is None else warped
         return result
 
     def _warped(

@@ -159,15 +159,16 @@ def _read_part(
         tested = tuple(sensor.bands[sensor.band_index(name)].name for name in own.bands) or sensor.band_names
     elif scene.cloud_test is CloudTest.BRIGHTNESS:
         tested = visible_bands(sensor)
-    everything = _physical(reader, scene, sensor, tuple(dict.fromkeys((*names, *tested))), grid=grid, shift_m=shift_m)
-    physical = np.stack([everything[name] for name in names])
+    needed = tuple(dict.fromkeys((*names, *tested)))
+    everything = _physical(reader, scene, sensor, needed, grid=grid, shift_m=shift_m)
+    physical = everything[: len(names)]
     seen: NDArray[np.bool_] = np.asarray(np.isfinite(physical).all(axis=0))
     values = None
     if scene.mask is not None:
         values = reader.read([scene.mask], grid, shift_m=shift_m, categorical=True)[0]
         seen &= np.isfinite(values)  # outside the mask's file nothing is known: treated as not seen
     classes = _classes(
-        scene, sensor, own=own, clouds=clouds, tested={name: everything[name] for name in tested}, values=values
+        scene, sensor, own=own, clouds=clouds, tested={n: everything[needed.index(n)] for n in tested}, values=values
     )
     seen &= classes != PixelClass.NODATA
     cloud = seen & ((classes == PixelClass.CLOUD) | (classes == PixelClass.SHADOW))
@@ -183,8 +184,8 @@ def _physical(
     *,
     grid: GeoBox,
     shift_m: tuple[float, float],
-) -> dict[str, NDArray[np.float32]]:
-    """Bands by name, `(H, W)` in the sensor's units; backscatter is resampled as the source has it, then converted."""
+) -> NDArray[np.float32]:
+    """`(B, H, W)` in the sensor's units; backscatter is resampled as the source has it, then converted."""
     by_name = {asset.band: asset for asset in scene.bands}
     assets: list[BandAsset] = []
     for name in names:
@@ -198,10 +199,10 @@ def _physical(
             )
         assets.append(by_name[name])
     pixels = reader.read(assets, grid, shift_m=shift_m)
-    return {
-        asset.band: convert_backscatter(band, asset.units, sensor.encoding.units)
-        for asset, band in zip(assets, pixels, strict=True)
-    }
+    for k, asset in enumerate(assets):
+        if asset.units is not sensor.encoding.units:
+            pixels[k] = convert_backscatter(pixels[k], asset.units, sensor.encoding.units)
+    return pixels
 
 
 def convert_backscatter(values: NDArray[np.float32], units: Units, wanted: Units) -> NDArray[np.float32]:
