@@ -15,7 +15,7 @@ from kedro.framework.startup import bootstrap_project
 from pydantic import BaseModel
 
 from a2mae import pipeline_registry
-from a2mae.hooks import stage_of
+from a2mae.hooks.stages import stage_of
 from a2mae.pipelines.configuration import plain_groups
 from a2mae.pipelines.report.pipeline import OUTPUTS_SHOWN
 

@@ -1,4 +1,4 @@
-"""What is refused before any node runs."""
+"""Folders that cannot be written to are refused before any node runs."""
 
 from __future__ import annotations
 

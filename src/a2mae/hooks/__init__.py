@@ -1,0 +1,9 @@
+"""What happens around every run: Kedro calls these, in the order of `settings.HOOKS`."""
+
+from a2mae.hooks.chain import DefaultChain
+from a2mae.hooks.groups import KnownGroups
+from a2mae.hooks.lineage import Lineage
+from a2mae.hooks.outputs import OutputFolderError, WritableOutputs
+from a2mae.hooks.watch import Watch
+
+__all__ = ["DefaultChain", "KnownGroups", "Lineage", "OutputFolderError", "Watch", "WritableOutputs"]
