@@ -160,12 +160,15 @@ def resample(
         if whole.all():
             return kernels.apply(source, Kernel.CUBIC)
     else:
+        if (missing == missing[:1]).all():  # at a scene's edge: what holds for one band holds for all
+            missing = missing[:1]
         there = (~missing).astype(np.float32)
         whole = kernels.apply(there, Kernel.REACH) > _WHOLE
         filled = np.where(missing, np.float32(0), source)
         shared = np.maximum(kernels.apply(there, Kernel.LINEAR), _LEAST)
         result = np.where(whole, kernels.apply(filled, Kernel.CUBIC), kernels.apply(filled, Kernel.LINEAR) / shared)
-        result[np.isnan(kernels.nearest(source))] = np.nan
+        unseen = np.isnan(kernels.nearest(source[: len(missing)]))
+        result[np.broadcast_to(unseen, result.shape)] = np.nan
         return np.asarray(result, dtype=np.float32)
     shared = np.maximum(kernels.total(Kernel.LINEAR), _LEAST)
     result = np.where(whole, kernels.apply(source, Kernel.CUBIC), kernels.apply(source, Kernel.LINEAR) / shared)
@@ -192,7 +195,10 @@ class _Separate:
         if self._same_pixels() and kernel is not Kernel.LINEAR:
             rows, columns = (_shifted(*axis, kernel) for axis in (self._down, self._across))
             if rows is not None and columns is not None:
-                return _slide(_slide(source, rows, axis=1), columns, axis=2)
+                result = np.empty((len(source), self._down[0], self._across[0]), dtype=np.float32)
+                for band, into in zip(source, result, strict=True):  # a band stays in the processor's cache
+                    _slide(_slide(band, rows, axis=0), columns, axis=1, out=into)
+                return result
         down, across = _weights(*self._down, kernel), _weights(*self._across, kernel)
         return np.asarray(down @ source @ across.T)
 
@@ -224,18 +230,21 @@ def _shifted(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -
     return _Shift(start + lowest, start + lowest + n_out, tuple(taps[lowest : highest + 1]))
 
 
-def _slide(source: NDArray[np.float32], shift: _Shift, *, axis: int) -> NDArray[np.float32]:
-    """Weigh a few neighbours along rows (1) or columns (2)."""
+def _slide(
+    band: NDArray[np.float32], shift: _Shift, *, axis: int, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Weigh a few neighbours of a band `(h, w)` along rows (0) or columns (1)."""
     parts = [
-        source[:, shift.start + k : shift.stop + k] if axis == 1 else source[:, :, shift.start + k : shift.stop + k]
+        band[shift.start + k : shift.stop + k] if axis == 0 else band[:, shift.start + k : shift.stop + k]
         for k in range(len(shift.weights))
     ]
-    if len(parts) == 1 and shift.weights[0] == 1:
-        return np.ascontiguousarray(parts[0])
-    result = parts[0] * shift.weights[0]
+    if len(parts) == 1 and shift.weights[0] == 1 and out is None:
+        return parts[0]
+    result = np.multiply(parts[0], shift.weights[0], out=out)
+    weighed = np.empty_like(result)
     for part, weight in zip(parts[1:], shift.weights[1:], strict=True):
-        result += part * weight
-    return np.asarray(result)
+        result += np.multiply(part, weight, out=weighed)
+    return result
 
 
 class _Scattered:
