@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -37,6 +38,22 @@ def test_more_than_one_shard_and_the_same_bytes_twice(tmp_path):
     read = TaskData(tmp_path / "a").read(np.array([299, 255, 256]))
     for got, row in zip(read.images, (299, 255, 256), strict=True):
         np.testing.assert_allclose(got, samples[row].pixels * 1e-4 - 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("order", "times"), [("stored", 3), ("any", 10)])
+def test_many_rows_are_read_in_a_few_times_the_memory_that_they_take(tmp_path, order, times):
+    """All samples are read to be kept in memory; with an index of eight bytes per value it took 45 times as much."""
+    samples = list(make_samples(Task.SEGMENT, count=600, size=32))
+    write_task_data(tmp_path / "data", spec_for(Task.SEGMENT), iter(samples))
+    data = TaskData(tmp_path / "data")
+    rows = np.arange(600) if order == "stored" else np.random.default_rng(0).permutation(600)
+    tracemalloc.start()
+    read = data.read_stored(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < times * (read.images.nbytes + read.valid.nbytes + read.targets.nbytes)
+    np.testing.assert_array_equal(read.targets[7], samples[rows[7]].target)
+    assert len(data.read_stored(np.empty(0, np.int64)).images) == 0
 
 
 def test_invalid_pixels_are_zero_and_splits_are_rows(tmp_path):
