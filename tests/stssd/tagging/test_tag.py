@@ -86,6 +86,23 @@ def test_footprints_of_both_hemispheres_have_corners_in_order() -> None:
     assert lat[0, 0] > lat[0, 3] and lat[1, 0] < lat[1, 3]  # north is away from the equator, or towards it
 
 
+def test_footprints_on_the_date_line_and_near_the_poles() -> None:
+    places = pd.DataFrame(
+        {
+            "crs": ["EPSG:32660", "EPSG:32601", "EPSG:32633", "EPSG:32733"],
+            "x_m": [833_000.0, 165_000.0, 500_000.0, 500_000.0],
+            "y_m": [1920.0, 1920.0, 9_320_000.0, 1_120_000.0],  # the last two at 84 degrees north and 80 south
+            "footprint_m": [1920.0] * 4,
+        }
+    )
+    codes = footprint_codes(places, 32).astype(np.int64)
+    west, degrees = codes >> 31, codes >> 23 & 0xFF
+    for across in (0, 1):  # of either zone: east corners lie west of Greenwich, at 179 degrees as the others
+        assert west[across, 0::2].tolist() == [0, 1, 1, 0] and set(degrees[across, 0::2]) == {179}
+    assert set(degrees[2, 1::2]) == {83} and not west[2, 1::2].any()
+    assert set(degrees[3, 1::2]) <= {79, 80} and west[3, 1::2].all()
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(5, 400))
 def test_splits_keep_blocks_together_and_their_shares(seed: int, block: int, count: int) -> None:
