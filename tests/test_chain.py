@@ -3,11 +3,15 @@
 import os
 import re
 import socket
+import subprocess
 
 import pytest
+import yaml
 
+from a2mae import dvc_lock
 from a2mae.pipeline_registry import STAGES
 from helpers.checkout import ROOT, changes, checkout, run
+from helpers.configuration import laid_over
 from helpers.wandb_runs import find_runs, read_run
 
 
@@ -16,13 +20,24 @@ def chain(tmp_path_factory):
     """A checkout after `kedro run`, and the log of forbidden sockets."""
     folder = tmp_path_factory.mktemp("chain")
     clone = checkout(folder / "clone")
-    (clone / "conf/local/parameters_tiny.yml").write_text((ROOT / "tests/helpers/tiny_chain.yml").read_text("utf-8"))
+    tiny_by_commit(clone)
     log = folder / "sockets.log"
     done = run(
         clone, "kedro", "run", socket_log=log, timeout=2400
     )  # two minutes of one core; a busy machine may take long
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return clone, log
+
+
+def tiny_by_commit(clone) -> None:
+    """Make the small chain the committed one: `dvc repro` sees nothing else."""
+    for group, values in yaml.safe_load((ROOT / "tests/helpers/tiny_chain.yml").read_text("utf-8")).items():
+        path = clone / f"conf/base/parameters_{group}.yml"
+        path.write_text(yaml.safe_dump({group: laid_over(yaml.safe_load(path.read_text("utf-8"))[group], values)}))
+    (clone / "dvc.lock").unlink()
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "tiny"], cwd=clone, check=True
+    )
 
 
 @pytest.mark.slow
@@ -73,6 +88,20 @@ def test_lineage_leads_from_the_scores_to_the_scenes(chain):
     assert "08_reporting/scores.parquet" in done.stdout and "CHANGED" not in done.stdout
     for model in ("pretrain", "classify", "classify_random", "segment", "detect_change"):
         assert (clone / "data/06_models" / model / "lineage.json").is_file(), model
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # four minutes of one core; a busy machine may take long
+def test_the_other_door_and_another_shell_write_the_same_bytes(chain, tmp_path):
+    """`dvc repro` of the same commit elsewhere, from a shell that says another number of threads."""
+    first, _ = chain
+    clone = tmp_path / "elsewhere/clone"
+    subprocess.run(["git", "clone", "--quiet", str(first), str(clone)], check=True)
+    done = run(clone, "dvc", "repro", threads=2, timeout=3500)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    found = list(dvc_lock.verdicts(first, (clone / "dvc.lock").read_text("utf-8")))
+    assert {verdict.stage for verdict in found} == set(STAGES) and all(verdict.outputs for verdict in found)
+    assert {verdict.stage: verdict for verdict in found if not verdict.same} == {}
 
 
 def private(text: str, clone) -> None:

@@ -20,6 +20,7 @@ from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.tasks.parameters import TaskParameters
 from helpers.checkout import ROOT
+from helpers.configuration import laid_over
 from helpers.pages import PAGES
 
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
@@ -39,15 +40,6 @@ MODELS: dict[str, type[Parameters]] = {
     "coregister": CoregisterParameters,
     **dict.fromkeys(("classify", "segment", "detect_change"), TaskParameters),
 }
-
-
-def laid_over(below: dict, above: dict) -> dict:
-    """Configuration as Kedro merges it: key by key."""
-    both = {
-        key: laid_over(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
-        for key, value in above.items()
-    }
-    return below | both
 
 
 @pytest.mark.parametrize(("page", "block"), blocks("yaml"))

@@ -42,6 +42,7 @@ def run(
     *command: str,
     source: Path | None = None,
     socket_log: Path | None = None,
+    threads: int = 1,
     timeout: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in a checkout; with a log, sockets beyond loopback are forbidden and logged.
@@ -51,6 +52,7 @@ def run(
         command: For example `kedro`, `run`.
         source: Where the package lies, if not in the checkout.
         socket_log: File that gets a line for each forbidden attempt.
+        threads: What the shell says of them.
         timeout: In seconds.
     """
     binaries = Path(sys.executable).parent
@@ -59,7 +61,7 @@ def run(
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(source or repository / "src"),
         "WANDB_MODE": "offline",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(threads),
     }
     environment.pop("KEDRO_DISABLE_TELEMETRY", None)  # files in the repository must be enough
     environment.pop("DO_NOT_TRACK", None)
