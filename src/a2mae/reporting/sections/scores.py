@@ -139,11 +139,18 @@ def scores(inputs: ReportInputs) -> Section | None:
                 "array": [high - value for value, _, high in sides],
                 "arrayminus": [value - low for value, low, _ in sides],
             },
+            orientation="h",
+            offsetgroup=model,
             mode="markers",
             marker={"size": 11, "symbol": "circle" if model == PRETRAINED else "diamond-open"},
             name=f"{model}",
         )
-    figure.update_layout(xaxis={"title": "score", "range": [0, 1]}, yaxis={"autorange": "reversed"})
+    figure.update_layout(
+        xaxis={"title": "score", "range": [0, 1]},
+        yaxis={"autorange": "reversed"},
+        scattermode="group",  # side by side: one interval would hide the other
+        scattergap=0.6,
+    )
     lines = [f"{item.label}: {item.words}." for item in main]
     everything = _table(table, "All scores, with 95 % intervals from resampling places")
     compared = chart(
