@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -206,6 +207,33 @@ def test_one_window_map_equals_the_model_itself(finetuned, scene, tmp_path):
     with rasterio.open(path) as out:
         found = out.read(1)
     np.testing.assert_array_equal(found[found != IGNORE], expected[found != IGNORE])
+
+
+def test_a_stopped_map_is_not_continued_by_a_model_that_answers_otherwise(finetuned, scene, tmp_path, monkeypatch):
+    """`symmetric` changes answers and no weight."""
+    raster, windows = raster_from_file(scene, SENTINEL2, RGB), Windows(32, 8, 4)
+    trained = finetuned[Task.SEGMENT]
+    torch.manual_seed(1)
+    model = TaskModel(
+        trained.model.encoder, trained.model.config
+    )  # a new head is unsure: more looks change its answers
+    symmetric = TaskModel(model.encoder, dataclasses.replace(model.config, symmetric=True))
+    symmetric.load_state_dict(model.state_dict())
+    plain, other = (dataclasses.replace(trained, model=one.eval()) for one in (model, symmetric))
+    whole = map_raster(other, [raster], tmp_path / "whole.tif", windows, device=CPU).read_bytes()
+    rows = []
+
+    def stop_at_the_third(self, row, strip):
+        rows.append(row)
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+        written(self, row, strip)
+
+    written = StripWriter.write
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(StripWriter, "write", stop_at_the_third)
+        map_raster(plain, [raster], tmp_path / "map.tif", windows, device=CPU)
+    assert map_raster(other, [raster], tmp_path / "map.tif", windows, device=CPU).read_bytes() == whole
 
 
 def test_probabilities_are_the_models_and_agree_with_the_classes(finetuned, scene, tmp_path):

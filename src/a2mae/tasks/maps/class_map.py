@@ -80,7 +80,8 @@ def map_raster(
     patches, overlap = windows.in_patches(patch)
     size, overlap = patches * patch, overlap * patch
     classes_of = len(spec.class_names)
-    settings = [*map(str, rasters), plan.to_dict(), windows.tile_px, windows.overlap_px, model_hash]
+    model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]
+    settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px]
     common: _Common = {
         "dtype": "uint8",
         "grid": first.grid,
