@@ -38,10 +38,15 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
                 outputs="data",
                 name="prepare_data",
             ),
-            node(finetune, inputs=["params:options", "data", "pretrained_model"], outputs="model", name="finetune"),
+            node(
+                finetune,
+                inputs=["params:options", "data", "pretrained_model", "run"],
+                outputs="model",
+                name="finetune",
+            ),
             node(
                 finetune_random,
-                inputs=["params:options", "data", "pretrained_model"],
+                inputs=["params:options", "data", "pretrained_model", "random_run"],
                 outputs="random_model",
                 name="finetune_random",
             ),
@@ -102,38 +107,42 @@ def prepare_data(
     return prepare(options, tables, simulation_folder)
 
 
-def finetune(options: TaskParameters, data: object, pretrained_model: Path) -> object:
+def finetune(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
     """Finetune the pretrained encoder.
 
     Args:
         options: The task's parameters.
         data: Its samples.
         pretrained_model: Model directory.
+        run: Where a stopped finetuning goes on.
 
     Returns:
         The finetuned model with its record.
     """
+    from a2mae.tasks.learning.course import keeping_courses
     from a2mae.tasks.learning.starts import finetune_start
     from a2mae.tasks.samples.task_data import TaskData
 
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained")
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained", keeping_courses(run))
 
 
-def finetune_random(options: TaskParameters, data: object, pretrained_model: Path) -> object:
+def finetune_random(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
     """Train the same architecture from random weights by the same recipe.
 
     Args:
         options: The task's parameters.
         data: Its samples.
         pretrained_model: Model directory; only its architecture and normalisation are used.
+        run: Where a stopped training goes on.
 
     Returns:
         The trained model with its record.
     """
+    from a2mae.tasks.learning.course import keeping_courses
     from a2mae.tasks.learning.starts import finetune_start
     from a2mae.tasks.samples.task_data import TaskData
 
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "random")
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "random", keeping_courses(run))
 
 
 def score(

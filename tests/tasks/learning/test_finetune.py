@@ -257,12 +257,13 @@ def test_flips_move_image_and_target_together(pretrained, data):
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(64):
-        moved = flipped(tagged, rng, pixels=True)
+        moved = flipped(tagged, Symmetry(int(rng.integers(4)), bool(rng.integers(2))), pixels=True)
         assert torch.equal(moved.images[:, 0, 0].long(), moved.targets)
         seen.add(tuple(moved.targets[0].flatten().tolist()))
     assert len(seen) == 8
     tall = dataclasses.replace(batch, images=batch.images[..., :16], targets=batch.targets[..., :16])
-    assert {flipped(tall, rng, pixels=True).images.shape for _ in range(16)} == {tall.images.shape}
+    every = [Symmetry(turns, mirror) for turns in range(4) for mirror in (False, True)]
+    assert {flipped(tall, symmetry, pixels=True).images.shape for symmetry in every} == {tall.images.shape}
 
 
 @pytest.mark.parametrize("task", Task)

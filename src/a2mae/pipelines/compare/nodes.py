@@ -71,6 +71,7 @@ def compare(
     from a2mae.pipelines.compare.trainer import Source
     from a2mae.pipelines.pretrain.nodes import bands_by_sensor, build_run_index
     from a2mae.tasks.judging.judges import FinetuneJudge, FrozenJudge
+    from a2mae.tasks.learning.course import keeping_courses
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(images, pruned_sets, bands_by_sensor(store))
@@ -79,7 +80,7 @@ def compare(
     judges: list[Judge] = [FrozenJudge(cast("TaskData", classify_data), evaluation)]
     for task in options.tasks:
         recipe, data = recipes[task]
-        judges.append(FinetuneJudge(cast("TaskData", data), recipe))
+        judges.append(FinetuneJudge(cast("TaskData", data), recipe, keeping_courses(folder / task)))
     return _run(_Groups(options, pretrain, evaluation, classification), folder, [stssd], judges)
 
 
@@ -132,6 +133,7 @@ def _run(
     from a2mae.tasks.comparing.table import comparison_markdown, write_between_marks
     from a2mae.tasks.judging.judges import Contender, FinetuneJudge, FrozenJudge
     from a2mae.tasks.judging.units import Units
+    from a2mae.tasks.learning.course import keeping_courses
     from a2mae.tasks.samples.image_store import image_sets_of
 
     options = groups.options
@@ -146,7 +148,7 @@ def _run(
             sources = [*sources, single]
             judges = [*judges[:1], FrozenJudge(data, groups.evaluation), *judges[1:]]
             if options.finetune_folder:
-                judges.append(FinetuneJudge(data, groups.classification))
+                judges.append(FinetuneJudge(data, groups.classification, keeping_courses(folder / "classify")))
         trainer = Trainer(options, groups.pretrain, sources, folder)
     kept = Units(folder / "units", code_digest("a2mae.pipelines.compare", Path(__file__).parents[3]))
     names = [name for name, _, _ in trainer.entries]

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from a2mae.files import file_digest
-from a2mae.lineage.digests import digest_of
 from a2mae.models.checkpoint import load_encoder
 from a2mae.processes import cores
 from a2mae.tasks.device import computing
@@ -24,7 +23,7 @@ from a2mae.tasks.judging.foreign import ForeignFeatures, stated_normalisation
 from a2mae.tasks.judging.frozen import Candidate, evaluate_frozen
 from a2mae.tasks.judging.judges import Contender, FrozenJudge
 from a2mae.tasks.judging.units import Row, Units
-from a2mae.tasks.learning.checkpoint import plan_for_model
+from a2mae.tasks.learning.checkpoint import model_digest, plan_for_model
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.samples.folders import ClassFolder, layout_named
 from a2mae.tasks.samples.inputs import InputPlan, TaskInputs, plan_inputs
@@ -79,7 +78,7 @@ def evaluate_all(
 def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Units) -> list[Row]:
     """Every encoder and baseline on one data set; what was judged before is read."""
     judge = FrozenJudge(data, options)
-    model = _model_digest(pretrained)
+    model = model_digest(pretrained)
     place = [options.device, options.threads or cores()]  # of the same bytes, whatever was judged here before
     rows: list[Row] = []
     for name in options.encoders:
@@ -92,14 +91,9 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept:
     return rows
 
 
-def _model_digest(directory: Path) -> str:
-    """Of what decides a model directory's features: its weights, and the inputs that it was taught."""
-    return digest_of([file_digest(directory / name) for name in ("config.json", "model.safetensors")])
-
-
 def _other_digest(entry: OtherEncoderParameters) -> str:
     if entry.kind == "directory":
-        return _model_digest(Path(entry.model))
+        return model_digest(Path(entry.model))
     weights = Path(str(entry.weights))
     return file_digest(weights) if weights.is_file() else ""  # absent: reading it says so
 

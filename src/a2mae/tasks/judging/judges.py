@@ -16,6 +16,7 @@ from a2mae.tasks.judging.features import EncoderFeatures, histogram_features, pi
 from a2mae.tasks.judging.frozen import Candidate, evaluate_frozen
 from a2mae.tasks.judging.units import Row
 from a2mae.tasks.learning.checkpoint import plan_for_model, random_twin
+from a2mae.tasks.learning.course import Keeping
 from a2mae.tasks.learning.finetune import predict
 from a2mae.tasks.learning.starts import finetune_start
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
@@ -125,10 +126,12 @@ class FinetuneJudge:
     Attributes:
         data: Of the task.
         options: Head and recipe.
+        keeping: Where a stopped finetuning goes on; None: it begins again.
     """
 
     data: TaskData
     options: TaskParameters
+    keeping: Keeping | None = None
 
     @property
     def name(self) -> str:
@@ -149,7 +152,7 @@ class FinetuneJudge:
         """Rows of the score table."""
         options = self.options.model_copy(update={"seed": contender.seed})
         start = "random" if contender.kind == "random" else "pretrained"
-        found = finetune_start(options, self.data, model, start).finetuned
+        found = finetune_start(options, self.data, model, start, self.keeping).finetuned
         rows = self.data.rows("test")
         inputs = TaskInputs(self.data, found.plan)
         with computing(options.device, options.threads) as device:

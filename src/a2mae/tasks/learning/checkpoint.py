@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import torch
 
-from a2mae.files import whole_folder, write_json
+from a2mae.files import file_digest, whole_folder, write_json
+from a2mae.lineage.digests import digest_of
 from a2mae.models.checkpoint import CheckpointError, load_encoder, load_strictly, read_config, read_safetensors
 from a2mae.models.checkpoint import save_weights as save_module
 from a2mae.models.encoder import Encoder
-from a2mae.tasks.learning.finetune import Progress
+from a2mae.tasks.learning.course import Progress
 from a2mae.tasks.learning.model import TaskModel, head_config_from_dict
 from a2mae.tasks.samples.inputs import InputPlan, Normalisation, input_plan_from_dict, plan_inputs
 from a2mae.tasks.samples.task_data import TaskData, TaskSpec, task_spec_from_dict
@@ -30,6 +31,11 @@ def encoder_normalisation(directory: Path) -> Normalisation:
     if not isinstance(found, dict):
         raise CheckpointError(f"{directory}/config.json has no 'normalization': {{sensor: {{band: [mean, std]}}}}")
     return cast(Normalisation, found)
+
+
+def model_digest(directory: Path) -> str:
+    """Of what decides a model directory's answers: its weights, and the inputs that it was taught."""
+    return digest_of([file_digest(directory / name) for name in ("config.json", "model.safetensors")])
 
 
 def bands_per_view(encoder: Encoder) -> int | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor
 from tqdm import tqdm
 
+from a2mae.tasks.learning.course import Course, KeptCourse, Progress
 from a2mae.tasks.learning.lora import add_lora, merge_lora
 from a2mae.tasks.learning.losses import TaskLoss, class_weights, label_weights
 from a2mae.tasks.learning.model import TaskModel
@@ -29,21 +31,6 @@ class NotFiniteError(RuntimeError):
     """The loss left the finite numbers; the message names the step and the samples."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One logged moment.
-
-    Attributes:
-        step: Steps done.
-        loss: Mean since the last one.
-        lr: Largest learning rate of the groups.
-    """
-
-    step: int
-    loss: float
-    lr: float
-
-
 def finetune(
     model: TaskModel,
     inputs: TaskInputs,
@@ -54,6 +41,7 @@ def finetune(
     device: torch.device,
     name: str = "finetune",
     validate: Callable[[TaskModel], float] | None = None,
+    kept: KeptCourse | None = None,
 ) -> list[Progress]:
     """Train a task model in place for a fixed number of steps.
 
@@ -67,12 +55,14 @@ def finetune(
         name: For the progress bar.
         validate: Scores the model on the validation split, higher is better; asked `recipe.val_checks` times, and the
             best state is what the model is left with.
+        kept: Where the state is kept from time to time; what a stopped finetuning left there is gone on with.
 
     Returns:
         The loss over the steps.
 
     Raises:
         NotFiniteError: If the loss is not a finite number.
+        CheckpointError: If the state cannot be kept.
     """
     torch.manual_seed(seed)  # LoRA's initial weights, stochastic depth
     if recipe.mode == "lora":
@@ -92,20 +82,21 @@ def finetune(
             else class_weights(targets, model.config.classes, power=power)
         )
     loss_of = TaskLoss(recipe.loss, weight, multi_label=model.config.multi_label).to(device)
-    rng = np.random.default_rng(seed)
-    history: list[Progress] = []
-    best = _Best(recipe.val_checks and -(-recipe.steps // recipe.val_checks), validate)
+    course = kept.resume(model, optimiser) if kept is not None else Course()
+    if course.step:
+        logger.info("%s: going on from step %d of %d", name, course.step, recipe.steps)
+    look_every = -(-recipe.steps // recipe.val_checks) if recipe.val_checks and validate is not None else 0
+    log_every = max(recipe.steps // 50, 1)
     running: list[Tensor] = []
-    batches = _endless(rows, recipe.batch_size, rng)
-    every = max(recipe.steps // 50, 1)
-    for step in tqdm(range(recipe.steps), desc=name, unit="step", leave=False):
+    drawn = islice(_drawn(rows, recipe.batch_size, np.random.default_rng(seed), recipe.augment), course.step, None)
+    for step in tqdm(range(course.step, recipe.steps), desc=name, unit="step", leave=False):
         scale = _schedule(step, recipe.steps, recipe.warmup_steps)
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr * scale * group["lr_scale"]
-        chosen = next(batches)
+        chosen, symmetry = next(drawn)
         batch = inputs.batch(chosen).to(device)
-        if recipe.augment:
-            batch = flipped(batch, rng, pixels=model.config.task is not Task.CLASSIFY)
+        if symmetry is not None:
+            batch = flipped(batch, symmetry, pixels=model.config.task is not Task.CLASSIFY)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits = model(batch)
         loss = loss_of(logits.float(), batch.targets)
@@ -113,45 +104,26 @@ def finetune(
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)
         running.append(loss.detach())
-        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+        course.step, last = step + 1, step + 1 == recipe.steps
+        logged = last or course.step % log_every == 0
+        if logged:
             mean = float(torch.stack(running).mean())  # the only synchronisation with the device
             if not math.isfinite(mean):
                 names = inputs.data.samples["sample_id"].iloc[chosen].tolist()
                 raise NotFiniteError(f"{name}: loss is {mean} at step {step + 1}, samples {', '.join(names[:8])} …")
-            history.append(Progress(step + 1, mean, recipe.lr * scale))
+            course.history.append(Progress(course.step, mean, recipe.lr * scale))
             running.clear()
         optimiser.step()
-        best.look(model, step + 1, last=step + 1 == recipe.steps)
-    best.restore(model)
+        if look_every and validate is not None and (last or course.step % look_every == 0):
+            course.look(model, validate(model))
+            model.train()
+        if kept is not None and logged and (last or kept.due):
+            kept.keep(course, model, optimiser)
+    course.leave_best(model)
     merge_lora(model.encoder)
+    history = course.history
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history
-
-
-class _Best:
-    """Remembers the state that validation liked best; the earlier one where two are equal."""
-
-    def __init__(self, every: int, validate: Callable[[TaskModel], float] | None) -> None:
-        self._every = every if validate is not None else 0
-        self._validate = validate
-        self._found: tuple[float, int, dict[str, Tensor]] | None = None
-
-    def look(self, model: TaskModel, step: int, *, last: bool) -> None:
-        """Score the model if it is time."""
-        if not self._every or (step % self._every and not last):
-            return
-        assert self._validate is not None
-        score = self._validate(model)
-        model.train()
-        if self._found is None or score > self._found[0]:
-            self._found = score, step, {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    def restore(self, model: TaskModel) -> None:
-        """Give the model its best state back."""
-        if self._found is not None:
-            score, step, state = self._found
-            model.load_state_dict(state)
-            logger.info("kept the state of step %d: %.4f on validation", step, score)
 
 
 @torch.no_grad()
@@ -168,16 +140,28 @@ def predict(
     return np.concatenate(parts)
 
 
-def flipped(batch: TaskBatch, rng: np.random.Generator, *, pixels: bool) -> TaskBatch:
-    """The batch flipped and turned by one of the square's eight symmetries; targets with it where they are pixels.
+def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
+    """The batch flipped and turned; targets with it where they are pixels.
 
     One symmetry for the whole batch keeps it one cheap view; over the steps every image meets all eight.
+
+    Args:
+        batch: Square, or quarter turns become none and halves.
+        symmetry: As drawn for squares.
+        pixels: Targets are pixels.
     """
-    turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
     height, width = batch.images.shape[-2:]
-    chosen = Symmetry(turns if height == width else 2 * (turns // 2), mirror)
+    chosen = symmetry if height == width else replace(symmetry, turns=2 * (symmetry.turns // 2))
     targets = chosen.move(batch.targets) if pixels else batch.targets
     return replace(batch, images=chosen.move(batch.images), targets=targets)
+
+
+def _drawn(
+    rows: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator, augment: bool
+) -> Iterator[tuple[npt.NDArray[np.int64], Symmetry | None]]:
+    """What chance decides of each step: its samples, and how they are flipped and turned."""
+    for chosen in _endless(rows, batch_size, rng):
+        yield chosen, Symmetry(int(rng.integers(4)), bool(rng.integers(2))) if augment else None
 
 
 def _schedule(step: int, steps: int, warmup: int) -> float:

@@ -10,8 +10,9 @@ import torch
 
 from a2mae.models.checkpoint import load_encoder, read_config
 from a2mae.tasks.device import computing
-from a2mae.tasks.learning.checkpoint import Finetuned, FinetuneRun, plan_for_model, random_twin
-from a2mae.tasks.learning.finetune import Progress, finetune, predict
+from a2mae.tasks.learning.checkpoint import Finetuned, FinetuneRun, model_digest, plan_for_model, random_twin
+from a2mae.tasks.learning.course import Keeping, Progress
+from a2mae.tasks.learning.finetune import finetune, predict
 from a2mae.tasks.learning.model import HeadConfig, TaskModel
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.samples.inputs import TaskInputs
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 STARTS = ("pretrained", "random")
 
 
-def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, start: str) -> FinetuneRun:
+def finetune_start(
+    options: TaskParameters, data: TaskData, pretrained: Path, start: str, keeping: Keeping | None = None
+) -> FinetuneRun:
     """Finetune from the pretrained encoder, or from its random-initialised twin: all else is the same.
 
     Args:
@@ -31,13 +34,23 @@ def finetune_start(options: TaskParameters, data: TaskData, pretrained: Path, st
         data: Its samples.
         pretrained: Model directory.
         start: "pretrained" or "random".
+        keeping: Where what was stopped goes on; None: it begins again.
     """
     with computing(options.device, options.threads) as device:
-        return _finetune_start(options, data, pretrained, start, device)
+        run = _finetune_start(options, data, pretrained, start, device, keeping=keeping)
+    if keeping is not None:
+        keeping.clear()
+    return run
 
 
 def _finetune_start(
-    options: TaskParameters, data: TaskData, pretrained: Path, start: str, device: torch.device
+    options: TaskParameters,
+    data: TaskData,
+    pretrained: Path,
+    start: str,
+    device: torch.device,
+    *,
+    keeping: Keeping | None,
 ) -> FinetuneRun:
     spec = data.spec
     encoder = load_encoder(pretrained)
@@ -56,18 +69,25 @@ def _finetune_start(
         return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
 
     tried: list[tuple[float, TaskModel, FinetuneParameters, list[Progress]]] = []
-    for lr in recipe.lr_grid or (recipe.lr,):
+    for number, lr in enumerate(recipe.lr_grid or (recipe.lr,)):
         encoder = load_encoder(pretrained)
         if start == "random":
             encoder = random_twin(encoder, options.seed)
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
         used = recipe.model_copy(update={"lr": lr})
-        name = f"{spec.task} from {start}"
-        history = finetune(model, inputs, train, used, seed=options.seed, device=device, name=name, validate=validated)
+        kept = None
+        if keeping is not None:
+            decided = [start, used.model_dump(mode="json"), head.to_dict(), plan.to_dict(), options.seed, data.digest]
+            decided += [model_digest(pretrained), str(device), torch.get_num_threads()]
+            kept = keeping.course(f"rate-{number}", decided)
+        history = finetune(
+            model, inputs, train, used,
+            seed=options.seed, device=device, name=f"{spec.task} from {start}", validate=validated, kept=kept,
+        )  # fmt: skip
         score = validated(model) if len(recipe.lr_grid) > 1 else 0.0
         if len(recipe.lr_grid) > 1:
-            logger.info("%s, rate %g: %.4f on validation", name, lr, score)
+            logger.info("%s from %s, rate %g: %.4f on validation", spec.task, start, lr, score)
         tried.append((score, model, used, history))
     _, model, used, history = max(tried, key=lambda one: one[0])
     finetuned = Finetuned(model, plan, spec, tuple(history))

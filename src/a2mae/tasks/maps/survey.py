@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from a2mae.files import file_digest, write_json
+from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.sensors import Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.scenes import Scene, scenes_from_table
 from a2mae.tasks.device import computing
-from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation
+from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation, model_digest
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.maps.rasters import Raster, mosaic, raster_from_file, raster_from_scene
@@ -133,7 +133,7 @@ class EmbeddingSource:
             Windows(options.tile_px, options.overlap_px, options.batch_size),
             device=device,
             quantise=options.quantise,
-            model_hash=_digest(self.pretrained),
+            model_hash=model_digest(self.pretrained),
         )
         blocks = write_block_vectors(path, options.block_patches, folder / "embeddings.parquet")
         about = {
@@ -228,10 +228,6 @@ def _mosaic(table: pd.DataFrame, scene_ids: Sequence[str], sensor: Sensor, bands
 def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:
     described = known.get(sensor_id)
     return sensor_from_dict(described) if isinstance(described, Mapping) else get_sensor(sensor_id)
-
-
-def _digest(directory: Path) -> str:
-    return file_digest(directory / "model.safetensors")
 
 
 def _state_digest(finetuned: Finetuned) -> str:
