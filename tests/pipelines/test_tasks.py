@@ -15,6 +15,7 @@ import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
+from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 
 from a2mae.models.checkpoint import load_encoder, save_pretrained
@@ -25,8 +26,10 @@ from a2mae.pipelines.embed.pipeline import create_pipeline as embed
 from a2mae.pipelines.evaluate.pipeline import create_pipeline as evaluate
 from a2mae.pipelines.segment.pipeline import create_pipeline as segment
 from a2mae.simulate.testing import write_tiny_world
+from a2mae.stssd.pixels.rasters import RasterReader
+from a2mae.tasks.maps.survey import choose_scenes
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
-from helpers.built_world import build_world
+from helpers.built_world import build_world, shift
 from helpers.task_samples import SENTINEL2
 from helpers.wandb_runs import find_runs, read_run
 
@@ -144,6 +147,30 @@ def test_maps_cover_the_scene(outputs, world, task):
         assert found.res == (10.0, 10.0)
         assert found.colormap(1)
         assert set(np.unique(classes)) - {255} <= set(range(len(json.loads(found.tags()["CLASS_NAMES"]))))
+
+
+def test_a_change_map_shows_the_ground_not_its_displacement_or_clouds(outputs, world):
+    """As the training pairs: the later date on the earlier one, and no pixel that either date's mask calls cloud."""
+    out, _ = outputs
+    root, _, found = world
+    chosen = choose_scenes(found.scenes, SENTINEL2.id)
+    truth = pd.read_parquet(root / "simulated" / "truth" / "scenes.parquet").set_index("scene_id")
+    before, after = (np.array(shift(truth, scene.scene_id)) for scene in (chosen.before, chosen.after))
+    assert np.abs(before - after).max() > 1.2  # metres: something to find
+    with rasterio.open(out / "07_model_output" / "detect_change" / "map.tif") as found_map:
+        moved = json.loads(found_map.tags()["LATER_DATE_MOVED_M"])
+        grid = GeoBox(found_map.shape, found_map.transform, found_map.crs.to_wkt())
+        unknown = found_map.read(1) == 255
+    np.testing.assert_allclose(moved, before - after, atol=0.6)
+    with RasterReader() as reader:
+        classes = [
+            reader.read([scene.mask], grid, shift_m=by, categorical=True)[0]
+            for scene, by in ((chosen.before, (0.0, 0.0)), (chosen.after, tuple(moved)))
+        ]
+    hidden = np.isin(classes, (3, 8, 9, 10)).any(axis=0)  # shadow, cloud, cirrus
+    assert hidden.mean() > 0.02
+    assert unknown[hidden].all()
+    assert unknown.mean() < 3 * hidden.mean() + 0.2
 
 
 def test_embeddings_and_scores(outputs):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from a2mae.parameters import Parameters
+from a2mae.stssd.registering.parameters import RegistrationParameters
 
 HEADS = {
     "classify": ("linear", "mean", "attentive"),
@@ -131,6 +132,14 @@ class MapParameters(Parameters):
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
     )
     scene_ids_before: tuple[str, ...] = Field((), description="change: those of the earlier date")
+    registration: RegistrationParameters = Field(
+        default_factory=lambda: RegistrationParameters.model_validate({}),
+        description="change: how the later date is moved onto the earlier one",
+    )
+    mask_clouds: bool = Field(
+        True, description="what the mask of a scene of the scene table calls cloud or shadow is nodata in the map"
+    )
+    cloud_buffer_m: float = Field(30.0, ge=0, description="clouds and shadows are widened by this many metres")
     probabilities: bool = Field(
         False, description="also write map_probabilities.tif: a band per class, uint8 with a scale of 1/250"
     )

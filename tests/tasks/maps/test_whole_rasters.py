@@ -9,16 +9,19 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from scipy import ndimage
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.methods.registry import create_model
+from a2mae.stssd.scenes import MaskKind, Role
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.learning.finetune import finetune
 from a2mae.tasks.learning.model import HeadConfig, TaskModel
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.maps.palette import class_colour
-from a2mae.tasks.maps.rasters import RasterWindows, StripWriter, mosaic, raster_from_file
+from a2mae.tasks.maps.rasters import RasterWindows, mosaic, raster_from_file
+from a2mae.tasks.maps.strip_writer import StripWriter
 from a2mae.tasks.parameters import FinetuneParameters
 from a2mae.tasks.samples.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs
 from a2mae.tasks.samples.task_data import IGNORE, Task, TaskData, TaskDataError
@@ -269,7 +272,41 @@ def test_scenes_become_one_mosaic_the_first_on_top(scene, cover, tmp_path):
     assert not valid[:40, :80].any()  # neither scene lies there
     assert not valid[60:85, 30:60].any()  # the first scene's hole, beside the second
     with pytest.raises(TaskDataError, match="a mosaic needs scenes of one sensor, found naip, sentinel-2-l2a"):
-        mosaic([rasters[0], rasters[1].__class__(rasters[1].assets, rasters[1].grid, "naip")])
+        mosaic([rasters[0], dataclasses.replace(rasters[1], sensor="naip")])
+
+
+def test_what_a_mask_hides_is_not_seen_and_windows_agree_with_the_whole(scene, tmp_path):
+    """Clouds widened by 25 m on a grid of 10 m; fill is fill; a cloud beyond a window's edge reaches in."""
+    classes = np.full((42, 59), 4, np.uint8)  # vegetation, in pixels of 20 m
+    classes[10, 20], classes[30, 5:9], classes[2, 50], classes[41] = 9, 3, 0, 8
+    with rasterio.open(
+        tmp_path / "scl.tif", "w", driver="GTiff", count=1, height=42, width=59, dtype="uint8",
+        crs=UTM, transform=Affine(20, 0, ORIGIN[0], 0, -20, ORIGIN[1]),
+    ) as target:  # fmt: skip
+        target.write(classes, 1)
+    plain = raster_from_file(scene, SENTINEL2, RGB)
+    asset = dataclasses.replace(
+        plain.layers[0].assets[0], href=str(tmp_path / "scl.tif"), band_index=1, scale=1.0, offset=0.0, nodata=None,
+        gsd_m=20.0, role=Role.CLOUD_MASK, mask=MaskKind.SCL,
+    )  # fmt: skip
+    layer = dataclasses.replace(plain.layers[0], mask=asset, cloud_buffer_m=25.0)
+    masked = dataclasses.replace(plain, layers=(layer,))
+    rows, columns = plain.shape
+    with RasterWindows(plain) as before, RasterWindows(masked) as after:
+        pixels, clear = before.read(0, 0, rows, columns)
+        kept, valid = after.read(0, 0, rows, columns)
+        for row in range(0, rows, 13):
+            for column in range(0, columns, 17):
+                part, seen_part = after.read(row, column, 13, 17)
+                inside = np.s_[row : min(row + 13, rows), column : min(column + 17, columns)]
+                height, width = valid[inside].shape
+                np.testing.assert_array_equal(seen_part[:height, :width], valid[inside])
+                np.testing.assert_array_equal(part[:, :height, :width], kept[:, *inside])
+    fine = np.kron(classes, np.ones((2, 2), int))[:rows, :columns]
+    hidden = np.isin(fine, (3, 8, 9))
+    near = ndimage.distance_transform_edt(~hidden) <= 2.5
+    np.testing.assert_array_equal(valid, clear & ~near & (fine != 0))
+    np.testing.assert_array_equal(kept, np.where(valid, pixels, 0))
 
 
 def test_a_vrt_is_a_raster_like_any_other(scene, tmp_path):
@@ -306,7 +343,7 @@ def test_maps_need_their_dates_and_known_sensors(finetuned, scene, tmp_path):
     raster = raster_from_file(scene, SENTINEL2, RGB)
     with pytest.raises(TaskDataError, match=r"detect_change maps need 2 raster\(s\), found 1"):
         map_raster(finetuned[Task.DETECT_CHANGE], [raster], tmp_path / "x.tif", Windows(32, 8, 4), device=CPU)
-    strange = raster.__class__(raster.assets, raster.grid, "gaofen-2")
+    strange = dataclasses.replace(raster, sensor="gaofen-2")
     with pytest.raises(TaskDataError, match="knows sentinel-2-l2a, not gaofen-2"):
         map_raster(finetuned[Task.SEGMENT], [strange], tmp_path / "x.tif", Windows(32, 8, 4), device=CPU)
 

@@ -20,9 +20,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import lsmr
 
 from a2mae.stssd.building.survey import PairMatch, Surveyed
+from a2mae.stssd.registering.agreement import agreement
 
-_AGREE_PX = 0.35  # comparisons of one pair agree within this many pixels of the coarser sensor
-_ERROR_FLOOR_PX = 0.02
 _REFERENCE, _REGISTERED, _NOMINAL = "reference", "registered", "nominal"
 
 
@@ -85,28 +84,25 @@ def pool(surveyed: Iterable[Surveyed], *, min_locations: int) -> Offsets:
     edges: list[tuple[str, str, NDArray[np.float64], float]] = []
     for (first, second), found in sorted(pairs.items()):
         # Signed as the move of `first` onto `second`.
-        moves = np.array([_signed(pair, first) for pair in found])
-        coarser = found[0].coarser_gsd_m
-        agree = np.hypot(*(moves - np.median(moves, axis=0)).T) <= _AGREE_PX * coarser
-        if agree.sum() >= max(min_locations, math.ceil(len(found) / 2)):
-            errors = np.array([pair.match.error_m for pair in found])[agree]
-            weights = 1 / np.maximum(errors, _ERROR_FLOOR_PX * coarser) ** 2
-            move = np.average(moves[agree], axis=0, weights=weights)
-            edges.append((first, second, move, float(weights.sum())))
+        moves = [_signed(pair, first) for pair in found]
+        errors = [pair.match.error_m for pair in found]
+        agreed = agreement(moves, errors, found[0].coarser_gsd_m, min_places=min_locations)
+        if agreed is not None:
+            edges.append((first, second, np.array(agreed.move_m), agreed.weight))
     nodes = sorted({scene for edge in edges for scene in edge[:2]})
     index = {scene: k for k, scene in enumerate(nodes)}
     if not edges:
         return Offsets({}, {})
     first_of = np.array([index[edge[0]] for edge in edges])
     second_of = np.array([index[edge[1]] for edge in edges])
-    moves = np.array([edge[2] for edge in edges])
+    between = np.array([edge[2] for edge in edges])
     root = np.sqrt(np.array([edge[3] for edge in edges]))
     rows = np.arange(len(edges))
     matrix = coo_matrix(
         (np.concatenate([root, -root]), (np.tile(rows, 2), np.concatenate([first_of, second_of]))),
         shape=(len(edges), len(nodes)),
     ).tocsr()
-    solution = np.stack([lsmr(matrix, root * moves[:, axis], atol=1e-12, btol=1e-12)[0] for axis in (0, 1)], axis=1)
+    solution = np.stack([lsmr(matrix, root * between[:, axis], atol=1e-12, btol=1e-12)[0] for axis in (0, 1)], axis=1)
     _, labels = connected_components(
         coo_matrix((np.ones(len(edges)), (first_of, second_of)), shape=(len(nodes), len(nodes))), directed=False
     )

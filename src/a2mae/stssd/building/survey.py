@@ -21,6 +21,7 @@ from a2mae.stssd.footprints import transformer
 from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.pixels.warp import Footprint, Image, read_image
 from a2mae.stssd.refusals import ReadError
+from a2mae.stssd.registering.agreement import trusted
 from a2mae.stssd.registering.matching import Picture, compare
 from a2mae.stssd.registering.registration import Match
 from a2mae.stssd.scenes import Scene
@@ -276,7 +277,7 @@ def _matches(
                 if result is None:
                     continue
                 coarser = max(pictures[fixed].gsd_m, pictures[scene_id].gsd_m)
-                pair = PairMatch(scene_id, fixed, coarser, result, _trusted(result, coarser, parameters))
+                pair = PairMatch(scene_id, fixed, coarser, result, trusted(result, coarser, settings))
                 found.append(pair)
                 if pair.trusted:
                     fixed_now.append(scene_id)
@@ -286,13 +287,3 @@ def _matches(
         placed += fixed_now
         waiting = [scene_id for scene_id in waiting if scene_id not in fixed_now]
     return found
-
-
-def _trusted(found: Match, coarser_gsd_m: float, parameters: CoregisterParameters) -> bool:
-    settings = parameters.registration
-    return (
-        not found.at_edge
-        and found.error_m <= settings.max_error_px * coarser_gsd_m
-        and found.significance >= settings.min_significance
-        and found.known_fraction >= settings.min_known_fraction
-    )

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.maps.embed import Windows, normalised
 from a2mae.tasks.maps.palette import class_colour
-from a2mae.tasks.maps.rasters import Raster, RasterWindows, StripWriter, on_grid_of
+from a2mae.tasks.maps.rasters import Raster, RasterWindows, on_grid_of
+from a2mae.tasks.maps.strip_writer import StripWriter
 from a2mae.tasks.samples.inputs import TaskBatch
 from a2mae.tasks.samples.task_data import IGNORE, TaskDataError
 from a2mae.tasks.tiling import Tile, blended_strips, starts
@@ -80,6 +81,9 @@ def map_raster(
     patches, overlap = windows.in_patches(patch)
     size, overlap = patches * patch, overlap * patch
     classes_of = len(spec.class_names)
+    tags = {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})}
+    if dates == 2:
+        tags["LATER_DATE_MOVED_M"] = json.dumps(rasters[1].shift_m)
     model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]
     settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px]
     common: _Common = {
@@ -87,7 +91,7 @@ def map_raster(
         "grid": first.grid,
         "nodata": IGNORE,
         "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
-        "tags": {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})},
+        "tags": tags,
     }
     colors = dict(enumerate(spec.colors or [class_colour(i) for i in range(classes_of)]))
     writer = StripWriter(path, bands=1, names=[str(spec.task)], colors=colors, **common)

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from a2mae.models.encoder import Encoder
 from a2mae.stssd.pixels.rasters import GDAL_OPTIONS
-from a2mae.tasks.maps.rasters import Raster, RasterWindows, StripWriter, coarser_grid
+from a2mae.tasks.maps.rasters import Raster, RasterWindows, coarser_grid
+from a2mae.tasks.maps.strip_writer import StripWriter
 from a2mae.tasks.samples.inputs import InputPlan
 from a2mae.tasks.tiling import Tile, blended_strips, starts
 

@@ -1,10 +1,9 @@
-"""Rasters of any size: read window by window in physical units, written strip by strip and continued after a stop."""
+"""Rasters of any size, read window by window in physical units."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,20 +16,32 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
-from rasterio.shutil import copy as copy_raster
 from rasterio.warp import transform
-from rasterio.windows import Window
 
-from a2mae.files import write_json
 from a2mae.sensors import Sensor, Units
-from a2mae.stssd.pixels.rasters import GDAL_OPTIONS, RasterReader
+from a2mae.stssd.pixels.masks import PixelClass, decode_mask, grow
+from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.scenes import BandAsset, Scene
 from a2mae.tasks.samples.task_data import TaskDataError
 
-BLOCK = 256
 _PIECE_PX = 512
 REFLECTANCE_LIMIT = 2.0
 """A median above this is no reflectance: the raster holds other units than its sensor says."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One scene's part of a raster.
+
+    Attributes:
+        assets: The bands in the order wanted; each on a grid of its own.
+        mask: The provider's, whose clouds and shadows count as not seen; None: none is asked for or there.
+        cloud_buffer_m: Clouds and shadows are widened by so many metres.
+    """
+
+    assets: tuple[BandAsset, ...]
+    mask: BandAsset | None = None
+    cloud_buffer_m: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,18 +49,18 @@ class Raster:
     """Bands of one acquisition on one grid.
 
     Attributes:
-        assets: The bands in the order wanted; each on a grid of its own.
+        layers: Scenes, the first on top: those below fill what the ones above them did not see.
         grid: The grid that windows are read on.
         sensor: Sensor id, for normalisation.
         day: Days since 1970-01-01 UTC; None where not known.
-        below: Bands of further scenes, which fill what the ones above them did not see: a mosaic.
+        shift_m: (east, north): how far the content is moved when it is read, metres.
     """
 
-    assets: tuple[BandAsset, ...]
+    layers: tuple[Layer, ...]
     grid: GeoBox
     sensor: str
     day: float | None = None
-    below: tuple[tuple[BandAsset, ...], ...] = ()
+    shift_m: tuple[float, float] = (0.0, 0.0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -98,7 +109,7 @@ def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str]) -> Raster
             grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
     except RasterioError as error:
         raise TaskDataError(f"{path} cannot be opened as a raster: {error}") from error
-    raster = Raster(assets, grid, sensor.id)
+    raster = Raster((Layer(assets),), grid, sensor.id)
     _check_units(raster, path, sensor)
     return raster
 
@@ -151,20 +162,24 @@ def _check_units(raster: Raster, path: Path, sensor: Sensor) -> None:
         )
 
 
-def raster_from_scene(scene: Scene, sensor: Sensor, bands: Sequence[str]) -> Raster:
+def raster_from_scene(
+    scene: Scene, sensor: Sensor, bands: Sequence[str], *, cloud_buffer_m: float | None = None
+) -> Raster:
     """Bands of a scene of the scene table, on the grid of the finest of them.
 
     Args:
         scene: From `scenes_from_table`.
         sensor: Its sensor.
         bands: Names or common names, in the order wanted.
+        cloud_buffer_m: What its mask calls cloud or shadow, widened by so much, counts as not seen; None: it is seen.
     """
     by_name = {asset.band: asset for asset in scene.bands}
     assets = tuple(by_name[sensor.bands[sensor.band_index(name)].name] for name in bands)
     finest = min(assets, key=lambda asset: asset.gsd_m)
     with rasterio.open(finest.href) as source:
         grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
-    return Raster(assets, grid, scene.sensor, scene.datetime.timestamp() / 86400)
+    layer = Layer(assets) if cloud_buffer_m is None else Layer(assets, scene.mask, cloud_buffer_m)
+    return Raster((layer,), grid, scene.sensor, scene.datetime.timestamp() / 86400)
 
 
 def mosaic(rasters: Sequence[Raster]) -> Raster:
@@ -192,12 +207,18 @@ def mosaic(rasters: Sequence[Raster]) -> Raster:
         left, right = min(left, math.floor(min(columns) + 1e-6)), max(right, math.ceil(max(columns) - 1e-6))
         top, bottom = min(top, math.floor(min(rows) + 1e-6)), max(bottom, math.ceil(max(rows) - 1e-6))
     grid = GeoBox((bottom - top, right - left), first.grid.affine @ Affine.translation(left, top), first.grid.crs)
-    return replace(first, grid=grid, below=tuple(raster.assets for raster in rasters[1:]))
+    return replace(first, grid=grid, layers=tuple(layer for raster in rasters for layer in raster.layers))
 
 
 def on_grid_of(raster: Raster, other: Raster) -> Raster:
     """A raster read on another one's grid: pairs of dates must share theirs."""
     return replace(raster, grid=other.grid)
+
+
+def coarser_grid(grid: GeoBox, factor: int) -> GeoBox:
+    """The grid of blocks of `factor` x `factor` pixels, the last ones reaching past the edges."""
+    rows, columns = (math.ceil(length / factor) for length in grid.shape)
+    return GeoBox((rows, columns), grid.affine @ Affine.scale(factor), grid.crs)
 
 
 class RasterWindows(AbstractContextManager["RasterWindows"]):
@@ -226,7 +247,7 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
             was seen.
         """
         rows, columns = self._raster.shape
-        pixels = np.zeros((len(self._raster.assets), height, width), np.float32)
+        pixels = np.zeros((len(self._raster.layers[0].assets), height, width), np.float32)
         valid = np.zeros((height, width), bool)
         # In pieces: resampling takes a matrix of the target's by the source's width.
         for top in range(row, min(row + height, rows), _PIECE_PX):
@@ -236,123 +257,34 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
                     for first, end, side in ((top, row + height, rows), (left, column + width, columns))
                 )
                 place = np.s_[top - row : bottom - row, left - column : right - column]
-                pixels[:, *place], valid[place] = self._piece(self._raster.grid[top:bottom, left:right])
+                pixels[:, *place], valid[place] = self.on(self._raster.grid[top:bottom, left:right])
         return pixels, valid
 
-    def _piece(self, window: GeoBox) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        found = self._reader.read(self._raster.assets, window)
-        seen = np.asarray(np.isfinite(found).all(axis=0))
-        for assets in self._raster.below:
+    def on(self, grid: GeoBox) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """The raster on a small grid of any kind: pixels and validity as `read` gives them."""
+        first, *others = self._raster.layers
+        pixels, seen = self._layer(first, grid)
+        for layer in others:
             if seen.all():
                 break
-            under = self._reader.read(assets, window)
-            fills = ~seen & np.isfinite(under).all(axis=0)
-            found[:, fills] = under[:, fills]
+            under, fills = self._layer(layer, grid)
+            fills &= ~seen
+            pixels[:, fills] = under[:, fills]
             seen |= fills
-        return np.where(seen, found, np.float32(0)), seen
+        return np.where(seen, pixels, np.float32(0)), seen
 
+    def _layer(self, layer: Layer, grid: GeoBox) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        pixels = self._reader.read(layer.assets, grid, shift_m=self._raster.shift_m)
+        seen = np.asarray(np.isfinite(pixels).all(axis=0))
+        return pixels, seen if layer.mask is None else seen & self._clear(layer.mask, layer.cloud_buffer_m, grid)
 
-class StripWriter:
-    """Writes a raster top to bottom beside its place, and continues where an interrupted run stopped.
-
-    Attributes:
-        first_row: Rows before this one are already written.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        bands: int,
-        dtype: str,
-        grid: GeoBox,
-        nodata: float,
-        fingerprint: str,
-        names: Iterable[str] = (),
-        tags: Mapping[str, str] | None = None,
-        colors: Mapping[int, tuple[int, int, int]] | None = None,
-        scales: Sequence[float] = (),
-    ) -> None:
-        """Start, or continue, a raster.
-
-        Args:
-            path: The finished COG.
-            bands: Channels.
-            dtype: NumPy name.
-            grid: Of the output.
-            nodata: Value of what was not seen.
-            fingerprint: Of everything that decides the content; another one starts anew.
-            names: Band descriptions.
-            tags: Dataset tags.
-            colors: Colour table of a class map.
-            scales: Per band, physical units per count.
-        """
-        self._path = path
-        self._partial = path.with_name(f".{path.stem}.partial.tif")
-        self._state = path.with_name(f".{path.stem}.partial.json")
-        self._fingerprint = fingerprint
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.first_row = self._resume_row()
-        if self.first_row:
-            return
+    def _clear(self, mask: BandAsset, buffer_m: float, grid: GeoBox) -> npt.NDArray[np.bool_]:
+        """`(H, W)`: no cloud, shadow or fill; a cloud beyond the edge reaches in as it would in the whole raster."""
+        radius_px = buffer_m / abs(grid.resolution.x)
+        edge = math.ceil(radius_px)
+        values = self._reader.read([mask], grid.pad(edge), shift_m=self._raster.shift_m, categorical=True)[0]
+        classes = decode_mask(values, mask.mask, scale=mask.scale)
+        hidden = grow((classes == PixelClass.CLOUD) | (classes == PixelClass.SHADOW), radius_px)
         rows, columns = grid.shape
-        profile = {
-            "driver": "GTiff",
-            "height": rows,
-            "width": columns,
-            "count": bands,
-            "dtype": dtype,
-            "crs": str(grid.crs),
-            "transform": grid.affine,
-            "nodata": nodata,
-            "tiled": True,
-            "blockxsize": BLOCK,
-            "blockysize": BLOCK,
-            "interleave": "band",
-            "bigtiff": "IF_SAFER",
-            "sparse_ok": True,
-        }
-        with rasterio.open(self._partial, "w", **profile) as target:
-            for number, name in enumerate(names, start=1):
-                target.set_band_description(number, name)
-            target.update_tags(**(tags or {}))
-            if colors:
-                target.write_colormap(1, dict(colors))
-            if scales:
-                target.scales = tuple(scales)
-
-    def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
-        """Write rows `(bands, rows, columns)` and remember that they are done."""
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(self._partial, "r+") as target:
-            target.write(strip, window=Window(0, row, strip.shape[-1], strip.shape[-2]))
-        write_json(self._state, {"fingerprint": self._fingerprint, "rows": row + strip.shape[-2]})
-
-    def finish(self) -> Path:
-        """Turn what was written into the cloud-optimised GeoTIFF at its place."""
-        cog = self._partial.with_suffix(".cog")
-        with rasterio.Env(**GDAL_OPTIONS):  # GDAL's own cache would be 5 % of the machine
-            copy_raster(
-                self._partial,
-                cog,
-                driver="COG",
-                compress="DEFLATE",
-                blocksize=BLOCK,
-                overview_resampling="NEAREST",
-                bigtiff="IF_SAFER",
-            )
-        cog.replace(self._path)
-        self._partial.unlink()
-        self._state.unlink(missing_ok=True)
-        return self._path
-
-    def _resume_row(self) -> int:
-        if not (self._state.is_file() and self._partial.is_file()):
-            return 0
-        state = json.loads(self._state.read_text())
-        return int(state["rows"]) if state["fingerprint"] == self._fingerprint else 0
-
-
-def coarser_grid(grid: GeoBox, factor: int) -> GeoBox:
-    """The grid of blocks of `factor` x `factor` pixels, the last ones reaching past the edges."""
-    rows, columns = (math.ceil(length / factor) for length in grid.shape)
-    return GeoBox((rows, columns), grid.affine @ Affine.scale(factor), grid.crs)
+        inner = np.s_[edge : edge + rows, edge : edge + columns]
+        return np.asarray((~hidden & (classes != PixelClass.NODATA) & np.isfinite(values))[inner])

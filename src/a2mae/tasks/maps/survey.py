@@ -16,6 +16,7 @@ from a2mae.sensors import Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.scenes import Scene, scenes_from_table
 from a2mae.tasks.device import computing
 from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation, model_digest
+from a2mae.tasks.maps.alignment import aligned
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.maps.rasters import Raster, mosaic, raster_from_file, raster_from_scene
@@ -189,7 +190,13 @@ class MapSource:
             )
 
     def _rasters(self) -> list[Raster]:
+        """The raster, or the earlier and the later one on each other."""
+        first, *later = self._dates()
+        return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
+
+    def _dates(self) -> list[Raster]:
         options, plan = self.options, self.finetuned.plan
+        buffer_m = options.cloud_buffer_m if options.mask_clouds else None
         sensor = _sensor(options.sensor or plan.sensors[0], self.sensors)
         pair = self.finetuned.spec.task is Task.DETECT_CHANGE
         if options.raster is not None:
@@ -201,19 +208,27 @@ class MapSource:
             if pair and not options.scene_ids_before:
                 raise TaskDataError("a change map needs two dates: set detect_change.map.scene_ids_before")
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
-            return [_mosaic(self.scenes, ids, sensor, plan.bands) for ids in dates]
+            return [_mosaic(self.scenes, ids, sensor, plan.bands, cloud_buffer_m=buffer_m) for ids in dates]
         choice = choose_scenes(self.scenes, sensor.id)
         if not pair:
-            return [raster_from_scene(choice.after, sensor, plan.bands)]
+            return [raster_from_scene(choice.after, sensor, plan.bands, cloud_buffer_m=buffer_m)]
         if choice.before is None:
             raise TaskDataError(
                 f"a change map needs two dates of one place: scene {choice.after.scene_id} has no earlier one of"
                 f" {sensor.id}; set detect_change.map.raster and raster_before"
             )
-        return [raster_from_scene(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
+        dates_of = (choice.before, choice.after)
+        return [raster_from_scene(scene, sensor, plan.bands, cloud_buffer_m=buffer_m) for scene in dates_of]
 
 
-def _mosaic(table: pd.DataFrame, scene_ids: Sequence[str], sensor: Sensor, bands: Sequence[str]) -> Raster:
+def _mosaic(
+    table: pd.DataFrame,
+    scene_ids: Sequence[str],
+    sensor: Sensor,
+    bands: Sequence[str],
+    *,
+    cloud_buffer_m: float | None = None,
+) -> Raster:
     """Scenes of the scene table (what the STAC search found) as one raster, the first on top."""
     known = {scene.scene_id: scene for scene in scenes_from_table(table)}
     unknown = [name for name in scene_ids if name not in known]
@@ -222,7 +237,7 @@ def _mosaic(table: pd.DataFrame, scene_ids: Sequence[str], sensor: Sensor, bands
     strangers = sorted({known[name].sensor for name in scene_ids} - {sensor.id})
     if strangers:
         raise TaskDataError(f"scene_ids must be of {sensor.id}, found {', '.join(strangers)}")
-    return mosaic([raster_from_scene(known[name], sensor, bands) for name in scene_ids])
+    return mosaic([raster_from_scene(known[name], sensor, bands, cloud_buffer_m=cloud_buffer_m) for name in scene_ids])
 
 
 def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:
