@@ -69,3 +69,21 @@ def test_every_door_says_so_before_torch_is_there(door):
     own = {k: v for k, v in os.environ.items() if k not in (SPIN_VARIABLE, "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", program], env=own, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == SPIN
+
+
+@pytest.mark.parametrize("context", ["SpawnWithoutMain", "ForkServerWithoutMain"])
+def test_workers_do_not_import_the_program_that_started_them(tmp_path: Path, context: str) -> None:
+    # Without `if __name__ == "__main__"`: a program that its workers imported would start workers of its own.
+    (tmp_path / "program.py").write_text(
+        "import sys\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        f"from a2mae.processes import {context}\n"
+        "open(sys.argv[1], 'a').write('imported ')\n"
+        f"with ProcessPoolExecutor(2, mp_context={context}()) as pool:\n"
+        "    print(list(pool.map(abs, [-1, -2, -3])))\n"
+        "assert sys.modules['__main__'].__file__ == __file__\n"
+    )
+    log = tmp_path / "log"
+    command = [sys.executable, tmp_path / "program.py", log]
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert told.stdout == "[1, 2, 3]\n" and log.read_text() == "imported "

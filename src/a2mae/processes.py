@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import sys
 import threading
+import types
+from collections.abc import Iterator
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 SPIN_VARIABLE = "GOMP_SPINCOUNT"
 SPIN = "5000"
@@ -42,3 +49,44 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """While a worker is started: it does not import the program that starts it.
+
+    `kedro`, or a script, would be imported again by every worker, which takes half a second. The server of forked ones
+    does not preload it, although asked to (mended in Python 3.14).
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class _Spawned(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
+        with _hidden_main():
+            return SpawnProcess._Popen(process_obj)
+
+
+class _ForkServed(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
+        with _hidden_main():
+            return ForkServerProcess._Popen(process_obj)
+
+
+class SpawnWithoutMain(SpawnContext):
+    """Spawned workers that import the modules of their work alone: it must be named by such, not by the program."""
+
+    Process = _Spawned
+
+
+class ForkServerWithoutMain(ForkServerContext):
+    """Workers forked from a clean server, which import no program either."""
+
+    Process = _ForkServed

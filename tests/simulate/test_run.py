@@ -73,6 +73,13 @@ def test_a_complete_folder_is_left_alone_and_other_parameters_replace_it(tmp_pat
     assert _files(folder).keys() == {*second.files, "manifest.json"}
 
 
+def test_every_module_of_the_simulation_decides_its_fingerprint(monkeypatch):
+    read, real = set(), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.add(path), real(path))[1])
+    run._fingerprint(tiny_parameters(3))
+    assert read >= set(Path(run.__file__).parent.rglob("*.py"))
+
+
 def test_catalog_is_valid_stac_and_tells_what_the_files_hold(tiny):
     folder, manifest = tiny
     catalog = pystac.Catalog.from_file(str(folder / "catalog.json"))

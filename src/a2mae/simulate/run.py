@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from a2mae.files import PART, file_digest, whole_file
-from a2mae.processes import end_with_parent
+from a2mae.processes import SpawnWithoutMain, end_with_parent
 from a2mae.simulate.delivery.catalog import make_item, write_catalog
 from a2mae.simulate.delivery.geotiff import write_asset, write_land_cover, write_mask
 from a2mae.simulate.delivery.ledger import WORK, FileFacts, SceneFacts, finished, record
@@ -110,7 +109,7 @@ def _fingerprint(parameters: SimulateParameters) -> str:
     """sha256 of what decides the bytes: parameters (but not the number of workers) and this package's code."""
     hasher = hashlib.sha256(parameters.model_dump_json(exclude={"workers"}).encode())
     package = Path(__file__).parent
-    for source in (*sorted(package.glob("*.py")), package.parent / "sensors.py"):
+    for source in (*sorted(package.rglob("*.py")), package.parent / "sensors.py"):
         hasher.update(source.name.encode() + source.read_bytes())
     return hasher.hexdigest()
 
@@ -148,7 +147,7 @@ def _work(jobs: Sequence[tuple[SimulateParameters, str, str, str]], workers: int
         yield from map(_make, jobs)
         return
     # Spawned, not forked: safe beside threads and W&B.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=SpawnWithoutMain(), initializer=end_with_parent) as pool:
         yield from pool.map(_make, jobs)
 
 

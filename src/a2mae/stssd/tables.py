@@ -5,7 +5,12 @@ Every table is Parquet; those with a `geometry` column are GeoParquet in EPSG:43
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UTC = pa.timestamp("us", tz="UTC")
 
@@ -106,3 +111,23 @@ SET_COLUMNS = pa.schema(
     ]
 )
 """Set table (plus `geometry`, the footprint)."""
+
+
+def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str) -> None:
+    """Refuse a table that an earlier version has written.
+
+    Args:
+        table: As the stage before left it.
+        schema: What it must have.
+        name: Of the table, as the catalog has it.
+        stage: The stage that writes it.
+
+    Raises:
+        ValueError: If columns are missing.
+    """
+    missing = [column for column in schema.names if column not in table]
+    if missing:
+        raise ValueError(
+            f"the table {name} has no {', '.join(missing)}: it was written by an earlier version of this program;"
+            f" run the {stage} stage again (kedro run --pipelines={stage})"
+        )

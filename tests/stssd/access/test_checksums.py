@@ -192,7 +192,7 @@ def test_flipped_byte_behind_a_server_is_found_where_all_are_verified(
     assert silent.manifest_hash != expected.manifest_hash
     downloads: Counter[str] = Counter()
     original = checksums._remote_blocks
-    monkeypatch.setattr(checksums, "_remote_blocks", lambda a, s: (downloads.update([a]), original(a, s))[1])
+    monkeypatch.setattr(checksums, "_remote_blocks", lambda a, *more: (downloads.update([a]), original(a, *more))[1])
     tables = run(given, out, verify_checksums="all")
     wrong = tables.rejected[tables.rejected["reason"] == "checksum"]
     assert set(wrong["scene_id"]) == {path.parent.name}

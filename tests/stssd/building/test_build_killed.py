@@ -129,6 +129,15 @@ def test_a_local_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(run_all(_fail_once, tasks, workers=2)) == [n * n for n in range(6)]
 
 
+def test_work_after_a_lost_worker_gets_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 600)
+    tasks = [(str(tmp_path), n) for n in range(6)]
+    with parallel.Crew(2) as crew:
+        with pytest.raises(WorkerLostError):
+            list(crew.run(_fail_once, tasks))
+        assert sorted(crew.run(_fail_once, tasks)) == [n * n for n in range(6)]
+
+
 def _process(task: int) -> tuple[int, int]:
     time.sleep(0.05)
     return task, os.getpid()

@@ -9,17 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.registration import phase_cross_correlation
 
+from a2mae.sensors import Units
+from a2mae.stssd.footprints import transformer
+from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.registering.matching import Picture, compare
 from a2mae.stssd.registering.parameters import RegistrationParameters
 from a2mae.stssd.registering.registration import Match, match, structure, work_gsd_m
+from a2mae.stssd.scenes import BandAsset
 
 SETTINGS = RegistrationParameters()
 NOW = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
-NAIP = Path(__file__).parents[3].parent / "shared" / "data" / "naip_nd"
+REAL = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def trusted(found: Match | None, coarser: float) -> bool:
@@ -134,21 +140,57 @@ def test_grids_must_agree() -> None:
         match(make(10.0), make(20.0), max_shift_m=30)
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not NAIP.is_dir(), reason="../shared/data/naip_nd is not there")
-@pytest.mark.parametrize("factor", [1, 2, 6])
-def test_known_shift_put_into_a_real_date_is_recovered(factor: int) -> None:
-    def read(date: str) -> np.ndarray:
-        with rasterio.open(next(NAIP.glob(f"*_{date}.tif"))) as source:
-            return source.read().astype(np.float32)[:, 100:700, 200:800]
+def told_shift(fixed: Picture, moving: Picture, coarser: float) -> np.ndarray:
+    found = compare(fixed, moving, SETTINGS)
+    assert found is not None and trusted(found, coarser)
+    return np.array([found.shift_x_m, found.shift_y_m])
 
-    summer, years_later = read("20120731"), read("20180716")
-    still = compare(picture(cut(summer, factor), factor), picture(cut(years_later, factor), factor), SETTINGS)
-    down, right = 3 * factor - 1, -2 * factor - 1
-    moved = compare(
-        picture(cut(summer, factor), factor), picture(cut(years_later, factor, down, right), factor), SETTINGS
-    )
-    assert still is not None and moved is not None and trusted(moved, 5 * factor)
-    # The dates have a small offset of their own: what counts is the difference.
-    away = np.hypot(moved.shift_x_m - still.shift_x_m + right * 5, moved.shift_y_m - still.shift_y_m - down * 5)
-    assert away <= 0.15 * 5 * factor
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (REAL / "naip_nd").is_dir(), reason="../shared/data/naip_nd is not there")
+@pytest.mark.parametrize("factor", [1, 2, 6])
+def test_known_shift_put_into_real_dates_is_recovered(factor: int) -> None:
+    dates = {}
+    for path in sorted((REAL / "naip_nd").glob("*.tif")):
+        with rasterio.open(path) as source:
+            dates[path.stem[-8:]] = source.read().astype(np.float32)[:, 100:700, 200:800]
+    assert len(dates) == 10
+    fixed = picture(cut(dates.pop("20120731"), factor), factor)
+    gsd, down, right = 5 * factor, 3 * factor - 1, -2 * factor - 1
+    for date, image in dates.items():
+        still = told_shift(fixed, picture(cut(image, factor), factor), gsd)
+        moved = told_shift(fixed, picture(cut(image, factor, down, right), factor), gsd)
+        # The dates have small offsets of their own: what counts is the difference.
+        away_px = np.hypot(*(moved - still - 5 * np.array([-right, down]))) / gsd
+        assert away_px <= 0.15, date
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (REAL / "l9_s2_coastsat").is_dir(), reason="../shared/data/l9_s2_coastsat is not there")
+def test_known_shift_put_into_two_real_sensors_of_two_utm_zones_is_recovered(tmp_path: Path) -> None:
+    (landsat,), (sentinel,) = ((REAL / "l9_s2_coastsat").glob(f"*{name}_ms.tif") for name in ("L9", "S2"))
+    with rasterio.open(landsat) as source, rasterio.open(sentinel) as other:
+        crs, other_crs = str(source.crs), str(other.crs)
+        east, north = source.xy(source.height // 2, source.width // 2)
+        pixels, profile, place = other.read(), other.profile, other.transform
+    assert crs != other_crs
+    side, there, back = 3000.0, transformer(crs, other_crs), transformer(other_crs, crs)
+
+    def read(path: Path, gsd: float, nodata: float) -> Picture:
+        grid = GeoBox((round(side / gsd),) * 2, Affine(gsd, 0, east - side / 2, 0, -gsd, north + side / 2), crs)
+        bands = [BandAsset(str(k), str(path), k, 1.0, 0.0, nodata, Units.REFLECTANCE, gsd) for k in (2, 3, 4)]
+        with RasterReader() as reader:
+            values = reader.read(bands, grid)
+        return Picture(np.nan_to_num(values), ~np.isnan(values).any(axis=0), gsd, side, NOW)
+
+    fixed = read(landsat, 15.0, -np.inf)
+    still = told_shift(fixed, read(sentinel, 10.0, 0.0), 15)
+    for k, (dx, dy) in enumerate([(7.3, -11.9), (-22.0, 15.0), (30.0, 30.0), (-3.1, 40.0)]):
+        profile["transform"] = Affine.translation(dx, dy) @ place
+        with rasterio.open(tmp_path / f"{k}.tif", "w", **profile) as target:
+            target.write(pixels)
+        moved = told_shift(fixed, read(tmp_path / f"{k}.tif", 10.0, 0.0), 15)
+        # The zones' axes differ by five degrees here.
+        x, y = there.transform(east, north)
+        x, y = back.transform(x + dx, y + dy)
+        assert np.hypot(*(moved - still + np.array([x - east, y - north]))) / 15 <= 0.15

@@ -103,6 +103,13 @@ def test_footprints_on_the_date_line_and_near_the_poles() -> None:
     assert set(degrees[3, 1::2]) <= {79, 80} and west[3, 1::2].all()
 
 
+@pytest.mark.parametrize("column", ["dark_value", "bands", "set_id"])
+def test_a_table_of_an_earlier_version_is_refused_at_the_door(world: World, built: Built, column: str) -> None:
+    older = built.tables.images.drop(columns=column)
+    with pytest.raises(ValueError, match=rf"registered_images has no {column}: .*earlier version.*=coregister"):
+        tag(ImageSetStore.open(built.url), older, world.locations, TagParameters())
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(5, 400))
 def test_splits_keep_blocks_together_and_their_shares(seed: int, block: int, count: int) -> None:

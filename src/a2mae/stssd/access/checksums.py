@@ -26,8 +26,9 @@ from typing import Protocol
 import fsspec
 
 from a2mae.stssd.access.copies import COPIES, Copies
-from a2mae.stssd.access.hrefs import Signer, is_remote, redact
-from a2mae.stssd.access.retries import Answer, ReadingParameters, VerifyChecksums, ask, wait_s
+from a2mae.stssd.access.hrefs import HrefPolicy, Signer, is_remote, redact
+from a2mae.stssd.access.redirects import opened
+from a2mae.stssd.access.retries import TRANSIENT, Answer, ReadingParameters, VerifyChecksums, ask, wait_s
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.scenes import BandAsset
@@ -187,7 +188,15 @@ def _downloads(work: Folder) -> dict[str, int]:
 class Verifier:
     """Compares files with their checksums, each once per build; use one per process or thread."""
 
-    def __init__(self, mode: VerifyChecksums, *, work: Folder, sign: Signer, reading: ReadingParameters) -> None:
+    def __init__(
+        self,
+        mode: VerifyChecksums,
+        *,
+        work: Folder,
+        sign: Signer,
+        reading: ReadingParameters,
+        policy: HrefPolicy | None = None,
+    ) -> None:
         """Begin.
 
         Args:
@@ -196,8 +205,10 @@ class Verifier:
                 A local file is verified again once its size or time of modification is another.
             sign: Turns an address into what is opened.
             reading: How patient reads over a network are.
+            policy: Where redirects may lead; None follows them all.
         """
         self._mode, self._work, self._sign, self._reading = mode, work, sign, reading
+        self._policy = policy
         self._copies = Copies(work, round(reading.copies_gb * 1e9))
         self._verdicts: dict[tuple[str, str], RefusedError | None] = {}
         self._copied: dict[str, str] = {}
@@ -255,11 +266,17 @@ class Verifier:
         for tries in itertools.count(1):
             address = self._sign(href)
             try:
-                size = _compare(href, expected, self._copies.written(name, _remote_blocks(address, timeout_s)))
-            except RefusedError as refusal:  # on its way, perhaps
+                size = _compare(
+                    href, expected, self._copies.written(name, _remote_blocks(address, timeout_s, self._policy))
+                )
+            except RefusedError as refusal:
+                if refusal.reason not in TRANSIENT:
+                    self._copies.drop(name)
+                    raise
+                # On its way, perhaps.
                 failure, answer = refusal, Answer(there=True, again=True, wait_s=0.0, detail=refusal.detail)
             except (OSError, http.client.HTTPException) as error:
-                answer = ask(address, timeout_s)
+                answer = ask(address, timeout_s, self._policy)
                 detail = f"{shown} cannot be read to be verified ({type(error).__name__}; {answer.detail})"
                 failure = RefusedError("unreachable", detail)
             else:
@@ -311,10 +328,11 @@ def _local_blocks(path: str) -> Iterator[bytes]:
         raise RefusedError("corrupt", f"{path} cannot be read: {error.strerror}") from error
 
 
-def _remote_blocks(address: str, timeout_s: float) -> Iterator[bytes]:
+def _remote_blocks(address: str, timeout_s: float, policy: HrefPolicy | None) -> Iterator[bytes]:
     """The bytes of an http(s) or other address."""
     if address.startswith(("https://", "http://")):
-        with urllib.request.urlopen(address, timeout=timeout_s) as answer:  # noqa: S310 (http(s), checked hrefs)
+        request = urllib.request.Request(address)  # noqa: S310 (http(s), checked hrefs)
+        with opened(request, timeout_s, policy) as answer:
             size = answer.headers.get("Content-Length")
             yield from _bounded(answer, None if size is None else int(size))
         return

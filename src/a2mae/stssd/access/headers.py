@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
 from a2mae.stssd.access.hrefs import HrefPolicy, Signer, is_remote, redact
+from a2mae.stssd.access.redirects import check_redirects
 from a2mae.stssd.footprints import footprint_lonlat, pixel_size_m
 from a2mae.stssd.refusals import RefusedError
 
@@ -79,21 +80,26 @@ def crs_text(crs: rasterio.crs.CRS) -> str:
     return f"EPSG:{code}" if code else str(crs.to_wkt())
 
 
-def read_header(href: str, sign: Signer = str) -> RasterHeader:
+def read_header(href: str, sign: Signer = str, policy: HrefPolicy | None = None) -> RasterHeader:
     """Read one header and check that the file is whole.
 
     Args:
         href: A checked href.
         sign: Turns it into what is opened.
+        policy: Where given, its host is looked up and its redirects are followed, and private ones are refused.
 
     Raises:
-        RefusedError: "missing_file", "unreachable", "corrupt", "no_crs", "too_large".
+        RefusedError: "missing_file", "unreachable", "bad_href", "corrupt", "no_crs", "too_large".
     """
     shown = redact(href)
+    address = sign(href)
+    if policy is not None:
+        policy.check_resolved(href)
+        check_redirects(address, policy, float(_GDAL["GDAL_HTTP_TIMEOUT"]))
     if not is_remote(href) and not os.path.isfile(href):
         raise RefusedError("missing_file", f"{shown} is not a file")
     try:
-        with rasterio.Env(**_GDAL), rasterio.open(sign(href), driver=driver_for(href), sharing=False) as source:
+        with rasterio.Env(**_GDAL), rasterio.open(address, driver=driver_for(href), sharing=False) as source:
             check_size(source, shown)
             if source.crs is None:
                 raise RefusedError(
@@ -186,7 +192,7 @@ def read_headers(
 
     Args:
         hrefs: Checked hrefs; duplicates are read once.
-        policy: Where given, names of hosts are looked up and private ones refused before they are asked.
+        policy: As for `read_header`.
         sign: Turns an address into what is opened.
         workers: Threads.
 
@@ -196,9 +202,7 @@ def read_headers(
 
     def read(href: str) -> RasterHeader | RefusedError:
         try:
-            if policy is not None:
-                policy.check_resolved(href)
-            return read_header(href, sign)
+            return read_header(href, sign, policy)
         except RefusedError as refusal:
             return refusal
 

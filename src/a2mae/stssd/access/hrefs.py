@@ -137,6 +137,19 @@ class HrefPolicy:
             raise _bad(href, "GDAL's virtual file systems (/vsi…) are not opened for a catalog")
         return urllib.parse.urlunsplit((scheme, *parts[1:]))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any host may be asked."""
+        return self.allow_private and not self.hosts
+
+    def check_redirect(self, address: str) -> None:
+        """Refuse an address that a server sends readers on to, its host looked up.
+
+        Raises:
+            RefusedError: As `check` and `check_resolved`.
+        """
+        self.check_resolved(self._remote(address, address))
+
     def check_resolved(self, href: str, *, unknown_host: bool = True) -> None:
         """Refuse an address whose name leads to a private one; asked just before it is opened, once per host.
 

@@ -12,6 +12,9 @@ from enum import StrEnum
 from pydantic import Field
 
 from a2mae.parameters import Parameters
+from a2mae.stssd.access.hrefs import HrefPolicy
+from a2mae.stssd.access.redirects import opened
+from a2mae.stssd.refusals import RefusedError
 
 DAMAGED = frozenset({"checksum", "corrupt"})
 """Reasons of refusals of files that are there but not whole."""
@@ -73,17 +76,25 @@ class Answer:
     detail: str
 
 
-def ask(address: str, timeout_s: float) -> Answer:
-    """Ask the server of an http(s) address that was refused to a reader; others answer "try again"."""
+def ask(address: str, timeout_s: float, policy: HrefPolicy | None = None) -> Answer:
+    """Ask the server of an http(s) address that was refused to a reader; others answer "try again".
+
+    Args:
+        address: What is asked for.
+        timeout_s: Of the request.
+        policy: Where redirects may lead; None follows them all.
+    """
     if not address.startswith(("https://", "http://")):
         return Answer(there=False, again=True, wait_s=0.0, detail="its store gives no answer that could be asked for")
     request = urllib.request.Request(address, headers={"Range": "bytes=0-1"})  # noqa: S310 (http(s), checked hrefs)
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+        with opened(request, timeout_s, policy) as answer:
             start = answer.read(2)
     except urllib.error.HTTPError as error:
         wait = _retry_after_s(error.headers.get("Retry-After", ""))
         return Answer(there=False, again=error.code in _BUSY, wait_s=wait, detail=f"the server answers {error.code}")
+    except RefusedError as refusal:
+        return Answer(there=False, again=False, wait_s=0.0, detail=refusal.detail)
     except (OSError, ValueError) as error:
         name = type(getattr(error, "reason", error)).__name__
         return Answer(there=False, again=True, wait_s=0.0, detail=f"the server gives no answer ({name})")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.access.checksums import LEDGER, tell_unverified, verifying
+from a2mae.stssd.access.hrefs import HrefPolicy
 from a2mae.stssd.access.retries import TRANSIENT
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.build_tasks import SURVEYED, ShardTask, SurveyTask, shard_task, survey_task
@@ -39,6 +40,7 @@ from a2mae.stssd.mosaics import prefer_single
 from a2mae.stssd.pixels.open_files import close_kept
 from a2mae.stssd.pixels.warp import Footprint
 from a2mae.stssd.scenes import Scene, scenes_from_table
+from a2mae.stssd.tables import LOCATION_COLUMNS, SCENE_COLUMNS, check_columns
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Inputs:
         url: Where the store goes.
         places: Locations that scenes cover.
         signing: Hook that remote addresses are signed with, `none` or `package.module:function`.
+        policy: Where redirects of remote files may lead; None follows them all.
         run: Names this run: files stay open in a worker until another run comes.
     """
 
@@ -63,6 +66,7 @@ class Inputs:
     url: str
     places: Sequence[Place]
     signing: str = "none"
+    policy: HrefPolicy | None = None
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -74,6 +78,7 @@ def build(
     url: str,
     *,
     signing: str = "none",
+    policy: HrefPolicy | None = None,
 ) -> BuiltTables:
     """Build the store and its tables, or go on with a build that was stopped.
 
@@ -84,16 +89,20 @@ def build(
         parameters: The `coregister` group.
         url: Where the store goes; work in progress is kept beside it in `<url>.work`.
         signing: As `ingest.source.signing`: the hook that remote addresses are signed with.
+        policy: As `ingest.hrefs`: where redirects of remote files may lead; None follows them all.
 
     Returns:
         Registered images, rejections and the store's manifest hash.
 
     Raises:
-        ValueError: If no scene covers any location, or a footprint does not fit a sensor's grid.
+        ValueError: If no scene covers any location, a footprint does not fit a sensor's grid, or a table was written
+            by an earlier version.
         StoreError: If the place holds something else.
         WorkerLostError: If a local worker was killed.
         BuildIncompleteError: If images could not be reached and `fail_if_unreachable` is set.
     """
+    check_columns(scenes_table, SCENE_COLUMNS, "scenes", "ingest")
+    check_columns(locations, LOCATION_COLUMNS, "locations", "ingest")
     if parameters.workers > 1 and parameters.dask_scheduler is None:
         warm_up()
     scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
@@ -109,7 +118,7 @@ def build(
     for sensor_id in sorted({scene.sensor for place in places for scene in place.scenes}):
         places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
     check_recipes(parameters.recipes, sensors)
-    inputs = Inputs(scenes, sensors, parameters, url, places, signing)
+    inputs = Inputs(scenes, sensors, parameters, url, places, signing, policy)
     used = {scene.scene_id: scene for place in places for scene in place.scenes}
     tell_unverified((a for scene in used.values() for a in scene.assets), parameters.reading.verify_checksums)
     fingerprints = Fingerprints(used, sensors, parameters)
@@ -190,7 +199,14 @@ def _survey(inputs: Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
     done = {name for name in work.sizes() if name.startswith(f"{folder}/") and not _lacks_something(work, name)}
     tasks = [
         SurveyTask(
-            inputs.run, work.url, name, tuple(places[k * size : (k + 1) * size]), used, parameters, inputs.signing
+            inputs.run,
+            work.url,
+            name,
+            tuple(places[k * size : (k + 1) * size]),
+            used,
+            parameters,
+            inputs.signing,
+            inputs.policy,
         )
         for k, name in enumerate(names)
         if name not in done
@@ -292,6 +308,7 @@ def _write(
             tuple((scenes[scene_id], footprint, shift_m) for scene_id, footprint, shift_m in images_of(shard)),
             parameters.clouds,
             inputs.signing,
+            inputs.policy,
             parameters.reading,
             made_of(shard),
         )

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from a2mae.sensors import Sensor
+from a2mae.stssd.access.hrefs import HrefPolicy
 from a2mae.stssd.access.retries import ReadingParameters
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.parameters import CoregisterParameters
@@ -36,6 +37,7 @@ class SurveyTask:
     sensors: Mapping[str, Sensor]
     parameters: CoregisterParameters
     signing: str
+    policy: HrefPolicy | None
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,15 @@ class ShardTask:
     images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
     clouds: CloudParameters
     signing: str
+    policy: HrefPolicy | None
     reading: ReadingParameters
     made_of: str
 
 
 def survey_task(task: SurveyTask) -> str:
     """Survey the places of a task and keep the result in the ledger."""
-    with kept_reader(task.run, work=task.url, signing=task.signing, reading=task.parameters.reading) as reader:
+    reading = task.parameters.reading
+    with kept_reader(task.run, work=task.url, signing=task.signing, reading=reading, policy=task.policy) as reader:
         result = survey(reader, task.places, task.sensors, task.parameters)
     Folder(task.url).write(task.name, SURVEYED.dump_json(result))
     return task.name
@@ -72,7 +76,9 @@ def shard_task(task: ShardTask) -> int:
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
     failed: list[dict[str, object]] = []
-    with kept_reader(task.run, work=f"{task.url}.work", signing=task.signing, reading=task.reading) as reader:
+    with kept_reader(
+        task.run, work=f"{task.url}.work", signing=task.signing, reading=task.reading, policy=task.policy
+    ) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
             try:
                 image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)

@@ -6,20 +6,18 @@ import contextlib
 import functools
 import importlib
 import multiprocessing
-import sys
 import threading
-import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
-from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
+from multiprocessing.context import BaseContext
 from typing import Any, Self, TypeVar
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from a2mae.processes import end_with_parent
+from a2mae.processes import ForkServerWithoutMain, SpawnWithoutMain, end_with_parent
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -88,6 +86,7 @@ class Crew:
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
+            self._pool = None  # of no more use: further work gets new workers
             raise WorkerLostError(
                 "a worker process died (killed, or out of memory); what it had finished is kept:"
                 " run the same command again to go on, with fewer coregister.workers if memory was short"
@@ -170,31 +169,10 @@ def _context() -> BaseContext:
     A plain fork would inherit locks of GDAL and of the codecs' threads; a spawned process imports for seconds.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = _WithoutMain()
+        return SpawnWithoutMain()
+    context = ForkServerWithoutMain()
     context.set_forkserver_preload(_PRELOADED)
     return context
-
-
-class _WorkerProcess(ForkServerProcess):
-    """A worker that does not import the program that started it.
-
-    Work is named by modules of its own. The program (`kedro`, a script) would be imported again by every worker, which
-    takes half a second: Python's server does not preload it, although asked to (mended in Python 3.14).
-    """
-
-    @staticmethod
-    def _Popen(process_obj: multiprocessing.process.BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            return ForkServerProcess._Popen(process_obj)
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _WithoutMain(ForkServerContext):
-    Process = _WorkerProcess
 
 
 def warm_up() -> None:

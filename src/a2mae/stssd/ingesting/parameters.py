@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.parameters import Parameters
 from a2mae.sensors import Sensor, Units, sensor_from_dict
+from a2mae.stssd.access.hrefs import HrefPolicy
 from a2mae.stssd.scenes import CloudTest, MaskKind
 
 Nodata = float | Literal["file", "none", "nan", "inf", "-inf"]
@@ -27,6 +29,18 @@ class HrefParameters(Parameters):
     )
     hosts: tuple[str, ...] = Field(default=(), description="Where not empty, the only hosts that may be asked.")
     allow_private: bool = Field(default=False, description="Allow loopback, link-local and private network addresses.")
+
+    def policy(self, *folders: Path, local: bool = False) -> HrefPolicy:
+        """What may be opened.
+
+        Args:
+            folders: Further folders below which local files may lie.
+            local: Local files may be opened, whatever the schemes.
+        """
+        schemes = frozenset(self.schemes) | ({"file"} if local else set())
+        return HrefPolicy(
+            schemes, (*folders, *map(Path, self.roots)), tuple(self.hosts), allow_private=self.allow_private
+        )
 
 
 class ApiParameters(Parameters):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from a2mae.stssd.access.checksums import Verifier
-from a2mae.stssd.access.hrefs import load_signer
+from a2mae.stssd.access.hrefs import HrefPolicy, load_signer
 from a2mae.stssd.access.retries import ReadingParameters
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.pixels.rasters import RasterReader
@@ -24,7 +24,9 @@ _kept = _Kept()
 
 
 @contextlib.contextmanager
-def kept_reader(build: str, *, work: str, signing: str, reading: ReadingParameters) -> Iterator[RasterReader]:
+def kept_reader(
+    build: str, *, work: str, signing: str, reading: ReadingParameters, policy: HrefPolicy | None = None
+) -> Iterator[RasterReader]:
     """The reader that earlier pieces of the same build in this thread have used, or a new one.
 
     Args:
@@ -32,12 +34,14 @@ def kept_reader(build: str, *, work: str, signing: str, reading: ReadingParamete
         work: The build's work folder, which remembers what files were verified.
         signing: Hook that remote addresses are signed with.
         reading: How patient reads over a network are; what an earlier piece has given up is tried again.
+        policy: Where redirects of remote files may lead; None follows them all.
     """
     if _kept.build != build or _kept.reader is None:
         close_kept()
         sign = load_signer(signing)
-        verifier = Verifier(reading.verify_checksums, work=Folder(work), sign=sign, reading=reading)
-        _kept.build, _kept.reader = build, RasterReader(sign=sign, reading=reading, verifier=verifier)
+        verifier = Verifier(reading.verify_checksums, work=Folder(work), sign=sign, reading=reading, policy=policy)
+        _kept.build = build
+        _kept.reader = RasterReader(sign=sign, reading=reading, verifier=verifier, policy=policy)
     with _kept.reader.in_use() as reader:
         yield reader
 

@@ -25,6 +25,7 @@ from rasterio.windows import Window
 
 from a2mae.stssd.access.headers import check_size, driver_for, first_line
 from a2mae.stssd.access.hrefs import Signer, is_remote, redact
+from a2mae.stssd.access.redirects import check_redirects
 from a2mae.stssd.access.retries import ReadingParameters, ask, wait_s
 from a2mae.stssd.pixels.resample import can_resample, find_map, resample
 from a2mae.stssd.pixels.source_files import OpenFile, crs_of, warn_once
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from a2mae.stssd.access.checksums import Verifier
+    from a2mae.stssd.access.hrefs import HrefPolicy
     from a2mae.stssd.scenes import BandAsset
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class RasterReader:
         reading: How patient reads over a network are.
         verifier: Compares files with their checksums before their pixels are read, and knows the copies that it has
             made of remote ones; None compares none.
+        policy: Where redirects of remote files may lead; None follows them all.
     """
 
     def __init__(
@@ -74,12 +77,14 @@ class RasterReader:
         any_driver: bool = False,
         reading: ReadingParameters | None = None,
         verifier: Verifier | None = None,
+        policy: HrefPolicy | None = None,
     ) -> None:
         self.capacity = capacity
         self.sign = sign
         self.reading = reading or ReadingParameters()
         self.any_driver = any_driver
         self.verifier = verifier
+        self.policy = policy
         warn_once()
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._given_up: dict[str, ReadError] = {}
@@ -142,6 +147,11 @@ class RasterReader:
             self._open.move_to_end(address)
             return self._open[address]
         shown = redact(href)
+        if self.policy is not None and self._is_far(href):
+            try:
+                check_redirects(address, self.policy, self.reading.timeout_s)
+            except RefusedError as refusal:
+                raise ReadError(refusal.detail, refusal.reason) from refusal
         try:
             # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
             dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
@@ -213,7 +223,7 @@ class RasterReader:
         address, shown = self._address(href), redact(href)
         if address in self._open:  # with it goes what GDAL remembers of the file
             self._open.pop(address).dataset.close()
-        answer = ask(address, self.reading.timeout_s)
+        answer = ask(address, self.reading.timeout_s, self.policy)
         pause = wait_s(tries, answer, self.reading, random.random())  # noqa: S311 (jitter)
         if pause is None:
             logger.warning("%s: %s; given up after %d tries", shown, answer.detail, tries)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from a2mae.stssd.image_sets.store import ImageSetStore
-from a2mae.stssd.tables import IMAGE_COLUMNS, SET_COLUMNS
+from a2mae.stssd.tables import IMAGE_COLUMNS, LOCATION_COLUMNS, SET_COLUMNS, check_columns
 from a2mae.stssd.tagging.geosot import footprint_codes
 from a2mae.stssd.tagging.parameters import TagParameters
 from a2mae.stssd.tagging.split import split_by_place
@@ -64,8 +64,10 @@ def tag(
         parameters: The `tag` group.
 
     Raises:
-        ValueError: If there are no images.
+        ValueError: If there are no images, or a table was written by an earlier version.
     """
+    check_columns(registered, IMAGE_COLUMNS, "registered_images", "coregister")
+    check_columns(locations, LOCATION_COLUMNS, "locations", "ingest")
     if registered.empty:
         raise ValueError(
             "registered_images is empty, no set could be made: rejected_images says why, scene by scene"

@@ -75,7 +75,7 @@ def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> StacFou
     """
     api = parameters.source.api
     found = StacFound()
-    policy = _policy(parameters, ())
+    policy = parameters.hrefs.policy()
     if api.replay is not None:
         items = _recorded(Path(api.replay))
         logger.info("Replaying %d recorded STAC items from %s.", len(items), local_href(api.replay))
@@ -88,20 +88,12 @@ def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> StacFou
 
 def _start(given: str, parameters: IngestParameters) -> tuple[str, HrefPolicy]:
     if is_remote(given):
-        policy = _policy(parameters, ())
+        policy = parameters.hrefs.policy()
         return policy.check(given), policy
-    policy = _policy(parameters, (Path(given).parent,), local=True)
+    policy = parameters.hrefs.policy(Path(given).parent, local=True)
     if not Path(given).is_file():
         raise RefusedError("missing_file", f"{given!r} is not a file; give a catalog.json, collection, item or GeoJSON")
     return policy.check_path(given), policy
-
-
-def _policy(parameters: IngestParameters, roots: tuple[Path, ...], *, local: bool = False) -> HrefPolicy:
-    settings = parameters.hrefs
-    schemes = frozenset(settings.schemes) | ({"file"} if local else set())
-    return HrefPolicy(
-        schemes, (*roots, *map(Path, settings.roots)), tuple(settings.hosts), allow_private=settings.allow_private
-    )
 
 
 def _recorded(path: Path) -> list[Mapping[str, object]]:

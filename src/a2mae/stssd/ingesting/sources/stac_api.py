@@ -42,12 +42,17 @@ class _CheckedIO(StacApiIO):
         self._policy = policy
 
     def request(self, href: str, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (handed on as it is)
+        self._check(href)
+        return str(super().request(href, *args, **kwargs))
+
+    def _check(self, href: str) -> None:
         if urllib.parse.urlsplit(href)[:2] != self._root:
             self._policy.check_resolved(self._policy.check(href))
-        return str(super().request(href, *args, **kwargs))
 
     def _bounded(self, answer: requests.Response, **_: object) -> requests.Response:
         """The answer read as far as it may be: what `requests` would read has no end but the server's."""
+        if answer.is_redirect:
+            self._check(urllib.parse.urljoin(answer.url, answer.headers["location"]))
         data = bytearray()
         for block in answer.iter_content(_BLOCK):
             data += block
