@@ -24,7 +24,6 @@ from a2mae.stssd.pixels import rasters, warp
 from a2mae.stssd.registering import matching
 from a2mae.stssd.scenes import sensors_from_json
 from a2mae.stssd.tagging import statistics
-from build import bare, tables, world
 
 REST = "around them"
 PARTS: tuple[tuple[str, Any, str], ...] = (
@@ -82,6 +81,8 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="9 footprints instead of 100")
     options.add_argument("--world", type=Path, help="keep the simulated scenes here and use them again")
     arguments = options.parse_args()
+    from build import tables, world  # noqa: PLC0415 (beside this script)
+
     side = 3 if arguments.quick else 10
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.world or Path(temporary)
@@ -111,6 +112,8 @@ def main() -> None:
 
 def floor(found: Any) -> float:  # noqa: ANN401 (build.py's)
     """Processor seconds of bare rasterio."""
+    from build import bare  # noqa: PLC0415
+
     start = time.process_time()
     bare(found, keep=True)
     return time.process_time() - start
