@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from a2mae.pipelines.detect_change.pipeline import create_pipeline as detect_cha
 from a2mae.pipelines.embed.pipeline import create_pipeline as embed
 from a2mae.pipelines.evaluate.pipeline import create_pipeline as evaluate
 from a2mae.pipelines.segment.pipeline import create_pipeline as segment
+from a2mae.reporting.inputs import ReportInputs, TaskInputs
+from a2mae.reporting.sections.scene_maps import scene_map
 from a2mae.simulate.testing import write_tiny_world
 from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.tasks.maps.survey import choose_scenes
@@ -171,6 +174,34 @@ def test_a_change_map_shows_the_ground_not_its_displacement_or_clouds(outputs, w
     assert hidden.mean() > 0.02
     assert unknown[hidden].all()
     assert unknown.mean() < 3 * hidden.mean() + 0.2
+
+
+@pytest.mark.parametrize("task", ["segment", "detect_change"])
+def test_the_report_shows_the_map_beside_its_scenes(outputs, world, task):
+    out, _ = outputs
+    _, tables, found = world
+    path = out / "07_model_output" / task / "map.tif"
+    shown = ReportInputs("", (), scenes=found.scenes, store=tables.store, tasks=(TaskInputs(task, {}, map=path),))
+    section = scene_map(shown, task)
+    gallery, table = section.blocks
+    pair = task == "detect_change"
+    *scenes, answer = gallery.strips[0].pictures
+    chosen = choose_scenes(found.scenes, SENTINEL2.id)
+    assert [picture.lines[0] for picture in scenes] == [
+        f"{scene.datetime:%Y-%m-%d}" for scene in ((chosen.before, chosen.after) if pair else (chosen.after,))
+    ]
+    assert answer.lines == ("map",) and chosen.after.scene_id in answer.alt
+    assert ("was moved by" in gallery.caption) == pair
+    assert "is cloud or shadow" in gallery.caption
+    with rasterio.open(path) as source:
+        classes, names = source.read(1), json.loads(source.tags()["CLASS_NAMES"])
+    for name, area_km2, _ in table.rows:
+        (value,) = (int(key) for key, word in names.items() if word == name)
+        assert float(area_km2) == pytest.approx((classes == value).sum() * 1e-4, abs=0.006)
+    assert [swatch.label for swatch in gallery.legend] == [*(row[0] for row in table.rows), "not seen"]
+    assert scene_map(replace(shown, tasks=(TaskInputs(task, {}),)), task) is None
+    alone = scene_map(replace(shown, scenes=None), task)  # of a raster of one's own, too
+    assert len(alone.blocks[0].strips[0].pictures) == 1
 
 
 def test_embeddings_and_scores(outputs):

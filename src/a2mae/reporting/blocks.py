@@ -168,11 +168,19 @@ class Swatch:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Strips under one caption, with a legend where colours mean something."""
+    """Strips under one caption, with a legend where colours mean something.
+
+    Attributes:
+        caption: What they show.
+        strips: One below the other.
+        legend: What the colours of maps mean.
+        large: Each picture has much to see.
+    """
 
     caption: str
     strips: tuple[Strip, ...]
     legend: tuple[Swatch, ...] = ()
+    large: bool = False
     kind: Literal["gallery"] = "gallery"
 
 

@@ -47,11 +47,13 @@ class TaskInputs:
         name: `classify`, `segment` or `detect_change`.
         metrics: Contents of `<task>_metrics.json`: `{"pretrained": {...}, "random": {...}}`.
         pictures: Path of `pictures.npz`, or None.
+        map: Path of the map of a whole scene, or None.
     """
 
     name: str
     metrics: Mapping[str, object]
     pictures: Path | None = None
+    map: Path | None = None
 
 
 @dataclass(frozen=True)

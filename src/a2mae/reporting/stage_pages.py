@@ -17,6 +17,7 @@ from a2mae.reporting.sections.provenance import provenance
 from a2mae.reporting.sections.refused import refused_scenes, rejected_images
 from a2mae.reporting.sections.registration import registration
 from a2mae.reporting.sections.registration_truth import registration_truth
+from a2mae.reporting.sections.scene_maps import scene_map
 from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores, task_scores
 from a2mae.reporting.sections.simulated import regions_and_scenes, simulated
 from a2mae.reporting.sections.structure import four_properties, pruning
@@ -122,7 +123,11 @@ def _task(name: str, purpose: str) -> Stage:
         title_of(name),
         purpose,
         _finetuned(name),
-        (lambda inputs: task_scores(inputs, name), lambda inputs: task_pictures(inputs, name)),
+        (
+            lambda inputs: task_scores(inputs, name),
+            lambda inputs: task_pictures(inputs, name),
+            lambda inputs: scene_map(inputs, name),
+        ),
     )
 
 

@@ -69,7 +69,7 @@ def _inputs(
     from a2mae.reporting.inputs import Limits, ReportInputs, TaskInputs
 
     tasks = tuple(
-        TaskInputs(task, outputs[f"{task}_metrics"], outputs.get(f"{task}_pictures"))
+        TaskInputs(task, outputs[f"{task}_metrics"], outputs.get(f"{task}_pictures"), outputs.get(f"{task}_map"))
         for task in TASKS
         if f"{task}_metrics" in outputs
     )

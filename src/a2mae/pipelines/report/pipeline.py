@@ -20,8 +20,8 @@ OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
     "prune": ("pruned_sets", "prune_report"),
     "pretrain": ("pretrained_model",),
     "classify": ("classify.metrics", "classify.pictures"),
-    "segment": ("segment.metrics", "segment.pictures"),
-    "detect_change": ("detect_change.metrics", "detect_change.pictures"),
+    "segment": ("segment.metrics", "segment.pictures", "segment.map"),
+    "detect_change": ("detect_change.metrics", "detect_change.pictures", "detect_change.map"),
     "embed": ("embeddings",),
     "evaluate": ("scores",),
 }

@@ -82,6 +82,7 @@ def map_raster(
     size, overlap = patches * patch, overlap * patch
     classes_of = len(spec.class_names)
     tags = {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})}
+    tags["DATES"] = json.dumps([raster.name for raster in rasters])
     if dates == 2:
         tags["LATER_DATE_MOVED_M"] = json.dumps(rasters[1].shift_m)
     model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]

@@ -52,6 +52,7 @@ class Raster:
         layers: Scenes, the first on top: those below fill what the ones above them did not see.
         grid: The grid that windows are read on.
         sensor: Sensor id, for normalisation.
+        name: Of the scene, the scenes or the file.
         day: Days since 1970-01-01 UTC; None where not known.
         shift_m: (east, north): how far the content is moved when it is read, metres.
     """
@@ -59,6 +60,7 @@ class Raster:
     layers: tuple[Layer, ...]
     grid: GeoBox
     sensor: str
+    name: str
     day: float | None = None
     shift_m: tuple[float, float] = (0.0, 0.0)
 
@@ -109,7 +111,7 @@ def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str]) -> Raster
             grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
     except RasterioError as error:
         raise TaskDataError(f"{path} cannot be opened as a raster: {error}") from error
-    raster = Raster((Layer(assets),), grid, sensor.id)
+    raster = Raster((Layer(assets),), grid, sensor.id, path.name)
     _check_units(raster, path, sensor)
     return raster
 
@@ -179,7 +181,7 @@ def raster_from_scene(
     with rasterio.open(finest.href) as source:
         grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
     layer = Layer(assets) if cloud_buffer_m is None else Layer(assets, scene.mask, cloud_buffer_m)
-    return Raster((layer,), grid, scene.sensor, scene.datetime.timestamp() / 86400)
+    return Raster((layer,), grid, scene.sensor, scene.scene_id, scene.datetime.timestamp() / 86400)
 
 
 def mosaic(rasters: Sequence[Raster]) -> Raster:
@@ -207,7 +209,8 @@ def mosaic(rasters: Sequence[Raster]) -> Raster:
         left, right = min(left, math.floor(min(columns) + 1e-6)), max(right, math.ceil(max(columns) - 1e-6))
         top, bottom = min(top, math.floor(min(rows) + 1e-6)), max(bottom, math.ceil(max(rows) - 1e-6))
     grid = GeoBox((bottom - top, right - left), first.grid.affine @ Affine.translation(left, top), first.grid.crs)
-    return replace(first, grid=grid, layers=tuple(layer for raster in rasters for layer in raster.layers))
+    name = ", ".join(raster.name for raster in rasters)
+    return replace(first, grid=grid, name=name, layers=tuple(layer for raster in rasters for layer in raster.layers))
 
 
 def on_grid_of(raster: Raster, other: Raster) -> Raster:

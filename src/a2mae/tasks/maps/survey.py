@@ -120,12 +120,12 @@ class EmbeddingSource:
         taught = encoder_normalisation(self.pretrained)
         plan = plan_bands(sensor, options.bands, taught, bands_per_view=width, location=options.location)
         if options.raster is not None:
-            name, raster = Path(options.raster).name, raster_from_file(Path(options.raster), sensor, plan.bands)
+            raster = raster_from_file(Path(options.raster), sensor, plan.bands)
         elif options.scene_ids:
-            name, raster = ", ".join(options.scene_ids), _mosaic(self.scenes, options.scene_ids, sensor, plan.bands)
+            raster = _mosaic(self.scenes, options.scene_ids, sensor, plan.bands)
         else:
             scene = choose_scenes(self.scenes, sensor.id).after
-            name, raster = scene.scene_id, raster_from_scene(scene, sensor, plan.bands)
+            raster = raster_from_scene(scene, sensor, plan.bands)
         path = embed_raster(
             encoder,
             plan,
@@ -138,7 +138,7 @@ class EmbeddingSource:
         )
         blocks = write_block_vectors(path, options.block_patches, folder / "embeddings.parquet")
         about = {
-            "raster": name,
+            "raster": raster.name,
             "sensor": sensor.id,
             "bands": list(plan.bands),
             "dimensions": encoder.num_features * plan.views,
