@@ -16,6 +16,7 @@ import pytest
 import rasterio
 
 from a2mae.sensors import Sensor
+from a2mae.stssd.access.hrefs import HrefPolicy
 from a2mae.stssd.access.retries import Answer, ReadingParameters, ask, wait_s
 from a2mae.stssd.access.storage import StoreFullError
 from a2mae.stssd.building.build import build
@@ -90,6 +91,22 @@ def test_busy_and_broken_servers_are_waited_for(
     for told in ("answers 429", "answers 503", "try 2 in 0."):
         assert told in caplog.text
     assert "B03.tif" in caplog.text and "B05.tif" in caplog.text
+
+
+def test_a_file_that_redirects_elsewhere_is_kept_out(remote: Remote, tmp_path: Path) -> None:
+    sent_on = next(p for p in sorted((tmp_path / "served").rglob("B09.tif")))  # read for the store only
+    path = f"/{sent_on.relative_to(tmp_path / 'served')}"
+    elsewhere = remote.server.url.replace("127.0.0.1", "localhost") + "/elsewhere.tif"
+    remote.server.fail = lambda asked: (302, {"Location": elsewhere}) if asked == path else None
+    parameters = CoregisterParameters(recipes=RECIPES, workers=1, reading=FAST)
+    policy = HrefPolicy(frozenset({"http"}), (), hosts=("127.0.0.1",), allow_private=True)
+    tables = build(
+        remote.scenes, remote.locations, remote.sensors, parameters, str(tmp_path / "stssd.zarr"), policy=policy
+    )
+    kept_out = tables.rejected[tables.rejected["reason"] == "bad_href"]
+    assert set(kept_out["scene_id"]) == {sent_on.parent.name} and len(tables.images)
+    assert kept_out["detail"].str.contains(r"B09\.tif redirects: .*ingest\.hrefs\.hosts").all()
+    assert "/elsewhere.tif" not in remote.server.requests
 
 
 def test_what_is_missing_is_told_and_a_rerun_asks_for_it_only(
