@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -31,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -333,8 +335,27 @@ def compare(folder: Path, count: int, turns: int, *, quick: bool, only: list[str
         "ratio": medians["ours_1"][0] / floor[0],
         "ratio_cpu": medians["ours_1"][1] / floor[1],
     }
+    line["speedup_2_floors"] = both_cores(folder, count, turns)
     line["speedup_2_workers_small"] = medians["ours_1"][0] / medians["ours_2"][0]
     told(line | ({} if quick else more_sets(folder, count)))
+
+
+def both_cores(folder: Path, count: int, turns: int) -> float:
+    """How much two processes that share nothing gain on this machine: floors at once against floors in turn."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(floor_seconds, [folder] * 2, [count] * 2))  # not timed: imports, the files' first reading
+        gains = []
+        for _ in range(turns):
+            alone = pool.submit(floor_seconds, folder, count).result()
+            together = list(pool.map(floor_seconds, [folder] * 2, [count] * 2))
+            gains.append(2 * alone / max(together))
+    return statistics.median(gains)
+
+
+def floor_seconds(folder: Path, count: int) -> float:
+    """Three floors, in a process of its own."""
+    found = tables(folder, limit=count)
+    return timed(lambda: [bare(found, keep=True) for _ in range(3)])[0]
 
 
 def more_sets(folder: Path, count: int) -> dict[str, float]:
