@@ -58,7 +58,7 @@ def git(clone, *words: str) -> str:
 
 
 def dvc(clone, *words: str) -> str:
-    done = run(clone, "dvc", *words, timeout=1500)
+    done = run(clone, "dvc", *words, wandb="disabled", timeout=1500)
     assert done.returncode == 0, f"dvc {shlex.join(words)}: {(done.stdout + done.stderr)[-3000:]}"
     return done.stdout
 

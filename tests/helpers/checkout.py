@@ -43,6 +43,7 @@ def run(
     source: Path | None = None,
     socket_log: Path | None = None,
     threads: int = 1,
+    wandb: str = "offline",
     timeout: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in a checkout; with a log, sockets beyond loopback are forbidden and logged.
@@ -53,6 +54,7 @@ def run(
         source: Where the package lies, if not in the checkout.
         socket_log: File that gets a line for each forbidden attempt.
         threads: What the shell says of them.
+        wandb: `disabled` where runs of it are not what is looked at: each costs seconds.
         timeout: In seconds.
     """
     binaries = Path(sys.executable).parent
@@ -60,7 +62,7 @@ def run(
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(source or repository / "src"),
-        "WANDB_MODE": "offline",
+        "WANDB_MODE": wandb,
         "OMP_NUM_THREADS": str(threads),
     }
     environment.pop("KEDRO_DISABLE_TELEMETRY", None)  # files in the repository must be enough

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from kedro.framework.project import pipelines
 from kedro.validation.type_extractor import TypeExtractor
@@ -19,7 +20,8 @@ def plain_groups(configuration: Mapping[str, object], chain: Sequence[str]) -> d
         configuration: What Kedro gives a node for `parameters`: every group, some of them models.
         chain: The stages of the run; groups that only other stages declare are left out.
     """
-    models, everyones = _models(chain), _models(tuple(pipelines))
+    names = tuple(pipelines)
+    models, everyones = _models(tuple(name for name in names if name in chain)), _models(names)
     plain: dict[str, object] = {}
     for name, group in configuration.items():
         if name in everyones and name not in models:
@@ -30,8 +32,9 @@ def plain_groups(configuration: Mapping[str, object], chain: Sequence[str]) -> d
     return plain
 
 
-def _models(stages: Sequence[str]) -> dict[str, type[BaseModel]]:
-    """What the stages' nodes declare their parameter groups to be; nothing outside a project."""
-    found = TypeExtractor({name: pipelines[name] for name in pipelines if name in stages})
+@lru_cache(maxsize=8)
+def _models(stages: tuple[str, ...]) -> dict[str, type[BaseModel]]:
+    """What the nodes of these stages declare their parameter groups to be; the page and both records ask for it."""
+    found = TypeExtractor({name: pipelines[name] for name in stages})
     declared = found.extract_types_from_pipelines()
     return {name: kind for name, kind in declared.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import rasterio
@@ -22,7 +23,8 @@ from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.maps.palette import class_colour
 from a2mae.tasks.maps.rasters import RasterWindows, mosaic, raster_from_file
 from a2mae.tasks.maps.strip_writer import StripWriter
-from a2mae.tasks.parameters import FinetuneParameters
+from a2mae.tasks.maps.survey import MapSource
+from a2mae.tasks.parameters import FinetuneParameters, MapParameters
 from a2mae.tasks.samples.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs
 from a2mae.tasks.samples.task_data import IGNORE, Task, TaskData, TaskDataError
 from a2mae.tasks.samples.writer import write_task_data
@@ -346,6 +348,29 @@ def test_maps_need_their_dates_and_known_sensors(finetuned, scene, tmp_path):
     strange = dataclasses.replace(raster, sensor="gaofen-2")
     with pytest.raises(TaskDataError, match="knows sentinel-2-l2a, not gaofen-2"):
         map_raster(finetuned[Task.SEGMENT], [strange], tmp_path / "x.tif", Windows(32, 8, 4), device=CPU)
+
+
+@pytest.mark.parametrize("sensor_id", [SENTINEL2.id, "pictures"])
+def test_a_raster_like_the_files_of_the_training_is_read_as_they_were(encoder, plan, scene, tmp_path, sensor_id):
+    """No description of bands, their order and the offset are the user's own: what was said of the folder holds."""
+    with rasterio.open(scene) as source:
+        counts = source.read()
+    torch.manual_seed(0)
+    model = TaskModel(encoder, HeadConfig(Task.SEGMENT, "linear", 3)).eval()
+    named = Finetuned(model, plan, spec_for(Task.SEGMENT))
+    bands = SENTINEL2.subset(("B02", "B04", "B03")).bands
+    encoding = dataclasses.replace(SENTINEL2.encoding, offset=0.0)
+    spec = dataclasses.replace(named.spec, bands=bands, encoding=encoding)
+    own = Finetuned(model, dataclasses.replace(plan, sensors=(sensor_id,)), spec)
+    harmonised = np.where(counts > 0, counts - 1000 * (counts > 1000), 0)[[2, 0, 1]].astype(np.uint16)
+    path = write_raster(tmp_path / "own.tif", harmonised, names=())
+    options = MapParameters.model_validate({"raster": str(path), "tile_px": 32, "overlap_px": 8})
+    MapSource(options, "cpu", 1, own, pd.DataFrame(), {}).write(tmp_path / "own_map.tif")
+    raster = raster_from_file(scene, SENTINEL2, RGB)
+    map_raster(named, [raster], tmp_path / "map.tif", Windows(32, 8, 8), device=CPU)
+    with rasterio.open(tmp_path / "own_map.tif") as found, rasterio.open(tmp_path / "map.tif") as expected:
+        assert len(np.unique(expected.read(1))) > 2, "two classes and nodata"
+        assert np.mean(found.read(1) == expected.read(1)) > 0.99  # below the sensor's offset counts were cut at zero
 
 
 def test_bad_rasters_are_refused_with_what_was_seen(tmp_path, cover):

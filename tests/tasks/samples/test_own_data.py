@@ -1,5 +1,6 @@
 """The user's own folders, and what can be wrong with them: named, refused, or skipped by a rule in the notes."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from affine import Affine
 from PIL import Image
 from rasterio.warp import transform_geom
 
+from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.samples.folders import layout_named
 from a2mae.tasks.samples.scene_folders import FolderLabels, mask_folder, pair_folder
@@ -295,11 +297,16 @@ def test_parameters_lead_to_the_folder(scenes, tmp_path):
     assert len(list(source.samples())) == 20
     with pytest.raises(TaskDataError, match=r"segment\.data\.class_names: name the classes"):
         prepare(TaskParameters.model_validate({"task": "segment", "data": options}), None, tmp_path)
-    with pytest.raises(TaskDataError, match="unknown format 'sentinel2': known are rgb_bytes"):
+    with pytest.raises(
+        TaskDataError, match=r"unknown format 'sentinel2': did you mean 'sentinel-2-l2a'.*ingest\.sensors"
+    ):
         prepare(
             TaskParameters.model_validate({"task": "segment", "data": {"folder": "x", "format": "sentinel2"}}),
             None,
             tmp_path,
         )
+    mine = dataclasses.replace(BUILTIN_SENSORS["sentinel-2-l2a"].subset(("red", "green", "nir")), id="mine")
+    found = layout_named("mine", bands=("nir", "red"), own=[mine])
+    assert (found.sensor.id, found.sensor.band_names) == ("mine", ("B08", "B04"))
     with pytest.raises(TaskDataError, match="holds neither images/ nor train/images/"):
         mask_folder(tmp_path, S2, LABELS, chip_px=32)

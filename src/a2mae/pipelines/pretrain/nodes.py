@@ -89,12 +89,13 @@ def pretrain(
     )
     model_dir = launch(pretrain_run)
     metrics = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))
+    same_place = metrics["same_place_accuracy"]
     logger.info(
         "pretrain: loss %.4f, held-out loss %.4f, effective rank %.1f, same-place kNN %s",
         metrics["loss"],
         metrics["held_out_loss"],
         metrics["effective_rank"],
-        metrics["same_place_accuracy"],
+        "not measured" if same_place is None else f"{same_place:.3f}",
     )
     return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
 

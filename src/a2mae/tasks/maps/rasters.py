@@ -82,16 +82,19 @@ class Raster:
         return float(lon), float(lat)
 
 
-def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str]) -> Raster:
+def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str], *, stated: Sensor | None = None) -> Raster:
     """Describe a GeoTIFF, COG or VRT that holds bands of a sensor on one projected grid in metres.
 
-    Bands are found by their descriptions, or by their order where the file has as many bands as the sensor. Scale and
-    offset are the file's where it has any, else the sensor's; a file of floats is taken as physical values.
+    Bands are found by their descriptions, else by their order: as stated where the file has as many bands as that, or
+    the sensor's where it has as many as the sensor. Scale and offset are the file's where it has any, else those
+    stated; a file of floats is taken as physical values.
 
     Args:
         path: The file.
         sensor: Whose raster it is.
         bands: Names or common names, in the order wanted.
+        stated: The sensor with the bands, order and encoding of files like this one, as those that a task was trained
+            on; None: as the sensor has them.
 
     Raises:
         TaskDataError: If the file cannot be opened, has no CRS or none in metres, lacks a band, or its values are not
@@ -107,7 +110,7 @@ def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str]) -> Raster
                 raise TaskDataError(
                     f"{path} is in {source.crs}, not in metres: reproject it, for example to its UTM zone"
                 )
-            assets = tuple(_asset(source, path, sensor, name) for name in bands)
+            assets = tuple(_asset(source, path, (stated or sensor, sensor), name) for name in bands)
             grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
     except RasterioError as error:
         raise TaskDataError(f"{path} cannot be opened as a raster: {error}") from error
@@ -116,20 +119,23 @@ def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str]) -> Raster
     return raster
 
 
-def _asset(source: rasterio.io.DatasetReader, path: Path, sensor: Sensor, name: str) -> BandAsset:
+def _asset(source: rasterio.io.DatasetReader, path: Path, layouts: tuple[Sensor, Sensor], name: str) -> BandAsset:
+    """Where a band lies in a file of one of these layouts, the first one that fits."""
+    stated, sensor = layouts
     band = sensor.bands[sensor.band_index(name)]
     named = [str(text or "") for text in source.descriptions]
     position = next((i for i, text in enumerate(named) if text in (band.name, band.common_name)), None)
     if position is None:
-        if source.count != len(sensor.bands):
+        layout = next((layout for layout in layouts if source.count == len(layout.bands)), None)
+        if layout is None:
             raise TaskDataError(
                 f"{path} has no band described as {band.name!r} or {band.common_name!r} (descriptions:"
                 f" {', '.join(map(repr, named))}), and its {source.count} bands are not the {len(sensor.bands)} of"
                 f" {sensor.id} ({', '.join(sensor.band_names)}): describe the bands, or set embed.sensor"
             )
-        position = sensor.band_index(name)
+        position = layout.band_index(name)
     scale, offset = float(source.scales[position]), float(source.offsets[position])
-    encoding = sensor.encoding
+    encoding = stated.encoding
     is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
     if (scale, offset) == (1.0, 0.0) and not is_float:
         scale, offset = encoding.scale, encoding.offset

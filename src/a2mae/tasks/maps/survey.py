@@ -12,7 +12,7 @@ import torch
 
 from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
-from a2mae.sensors import Sensor, get_sensor, sensor_from_dict
+from a2mae.sensors import BUILTIN_SENSORS, Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.scenes import Scene, scenes_from_table
 from a2mae.tasks.device import computing
 from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation, model_digest
@@ -195,15 +195,22 @@ class MapSource:
         return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
 
     def _dates(self) -> list[Raster]:
-        options, plan = self.options, self.finetuned.plan
+        options, plan, spec = self.options, self.finetuned.plan, self.finetuned.spec
         buffer_m = options.cloud_buffer_m if options.mask_clouds else None
-        sensor = _sensor(options.sensor or plan.sensors[0], self.sensors)
-        pair = self.finetuned.spec.task is Task.DETECT_CHANGE
+        sensor_id = options.sensor or plan.sensors[0]
+        trained = Sensor(sensor_id, spec.source, spec.gsd_m, spec.bands, spec.encoding)
+        as_trained = plan.sensors == (sensor_id,)
+        # Pictures of a folder are of no sensor that ingest or the program knows.
+        known = sensor_id in self.sensors or sensor_id in BUILTIN_SENSORS
+        sensor = trained if as_trained and not known else _sensor(sensor_id, self.sensors)
+        pair = spec.task is Task.DETECT_CHANGE
         if options.raster is not None:
             if pair and options.raster_before is None:
                 raise TaskDataError("a change map needs two dates: set detect_change.map.raster_before")
             paths = [options.raster_before, options.raster] if pair else [options.raster]
-            return [raster_from_file(Path(str(path)), sensor, plan.bands) for path in paths]
+            # Files like those of the training have their order of bands, and their integers mean the same.
+            stated = trained if as_trained else None
+            return [raster_from_file(Path(str(path)), sensor, plan.bands, stated=stated) for path in paths]
         if options.scene_ids:
             if pair and not options.scene_ids_before:
                 raise TaskDataError("a change map needs two dates: set detect_change.map.scene_ids_before")

@@ -6,11 +6,12 @@ made by a hash of the file name, so it is the same on every machine and stays wh
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,9 @@ def layout_named(
     bands: Sequence[str] = (),
     scale: float | None = None,
     offset: float | None = None,
+    own: Iterable[Sensor] = (),
 ) -> FolderFormat:
-    """A known layout, or that of a built-in sensor.
+    """A known layout, or that of a sensor.
 
     Args:
         name: Of `FORMATS`, or a sensor id.
@@ -83,13 +85,19 @@ def layout_named(
         bands: The bands that the files hold, in their order; all of the sensor's by default.
         scale: Physical units per count of the files, where it is not the layout's own.
         offset: Physical value of the files' zero, likewise.
+        own: Sensors that are described beside the built-in ones; one of these keeps its name.
 
     Raises:
         TaskDataError: If there is none of the name; the message lists those there are.
     """
-    known = FORMATS | {sensor.id: FolderFormat(sensor, sensor.gsd_m) for sensor in BUILTIN_SENSORS.values()}
+    sensors = {**{sensor.id: sensor for sensor in own}, **BUILTIN_SENSORS}
+    known = FORMATS | {sensor.id: FolderFormat(sensor, sensor.gsd_m) for sensor in sensors.values()}
     if name not in known:
-        raise TaskDataError(f"unknown format {name!r}: known are {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=1)
+        raise TaskDataError(
+            f"unknown format {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}Known are {', '.join(known)}; a"
+            " sensor that is described under ingest.sensors is known once image sets of it are built"
+        )
     layout = known[name]
     sensor = layout.sensor.subset(bands) if bands else layout.sensor
     encoding = sensor.encoding

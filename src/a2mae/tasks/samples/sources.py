@@ -19,12 +19,12 @@ from a2mae.tasks.samples.writer import TaskDataSource
 logger = logging.getLogger(__name__)
 
 
-def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDataSource:
+def prepare(options: TaskParameters, tables: Tables | None, simulation: Path) -> TaskDataSource:
     """Where a task's samples come from: a named data set or the user's folder, else the simulated truth.
 
     Args:
         options: The task's parameters.
-        tables: What the builder wrote.
+        tables: What the builder wrote; None where a folder is all there is.
         simulation: Folder of the simulated Earth.
 
     Raises:
@@ -37,10 +37,10 @@ def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDa
             raise TaskDataError(f"{task}.data.dataset {found.dataset!r}: set {task}.data.folder to where it lies")
         return torchgeo_data(
             found.dataset, Path(found.folder), task,
-            chip_px=found.chip_px, stated=found.torchgeo, layout=_layout(found), class_names=found.class_names,
+            chip_px=found.chip_px, stated=found.torchgeo, layout=_layout(found, tables), class_names=found.class_names,
         )  # fmt: skip
     if found.folder is not None:
-        folder, layout = Path(found.folder), _layout(found)
+        folder, layout = Path(found.folder), _layout(found, tables)
         if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
             return label_table(folder, layout, found.class_names, chip_px=found.chip_px)
         if task is Task.CLASSIFY:
@@ -51,12 +51,17 @@ def prepare(options: TaskParameters, tables: Tables, simulation: Path) -> TaskDa
             raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values 0, 1, … stand for")
         labels = FolderLabels(found.class_names, found.class_property)
         return mask_folder(folder, layout, labels, chip_px=found.chip_px)
+    if tables is None:
+        raise TaskDataError(f"{task}.data.folder: name one, there are no image sets to cut samples from")
     source = cut_simulated(task, tables, Truth(simulation), options.data.simulated, seed=options.seed)
     splits = [cut.split for cut in source.cuts]
     logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))
     return source
 
 
-def _layout(data: DataParameters) -> FolderFormat:
-    """What the files hold, as stated."""
-    return layout_named(data.format, gsd_m=data.gsd_m, bands=data.file_bands, scale=data.scale, offset=data.offset)
+def _layout(data: DataParameters, tables: Tables | None) -> FolderFormat:
+    """What the files hold, as stated; the sensors of the image sets are known beside the built-in ones."""
+    own = [] if tables is None else [tables.store.sensor(sensor_id) for sensor_id in tables.store.sensors]
+    return layout_named(
+        data.format, gsd_m=data.gsd_m, bands=data.file_bands, scale=data.scale, offset=data.offset, own=own
+    )
