@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -79,6 +80,22 @@ def embed(encoder, plan, scene, path, **options):
     return embed_raster(encoder, plan, raster_from_file(scene, SENTINEL2, RGB), path, device=CPU, **options)
 
 
+@contextlib.contextmanager
+def stopped_at_the_third_strip():
+    """What is drawn inside is stopped there; the first rows of the strips that it came to."""
+    rows, written = [], StripWriter.write
+
+    def write(self, row, strip):
+        rows.append(row)
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+        written(self, row, strip)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StripWriter, "write", write)
+        yield rows
+
+
 def test_embeddings_lie_where_the_raster_lies(encoder, plan, scene, tmp_path):
     path = embed(encoder, plan, scene, tmp_path / "out.tif", windows=Windows(32, 8, 3))
     with rasterio.open(path) as out, rasterio.open(scene) as source:
@@ -114,19 +131,10 @@ def test_one_window_equals_the_encoder_itself(encoder, plan, scene, tmp_path):
 def test_a_stopped_run_goes_on_and_ends_the_same(encoder, plan, scene, tmp_path, monkeypatch):
     windows = Windows(32, 16, 2)
     whole = embed(encoder, plan, scene, tmp_path / "whole.tif", windows=windows).read_bytes()
-    written = StripWriter.write
-    calls = []
-
-    def stop_after_two(self, row, strip):
-        calls.append(row)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        written(self, row, strip)
-
-    monkeypatch.setattr(StripWriter, "write", stop_after_two)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at_the_third_strip() as calls:
         embed(encoder, plan, scene, tmp_path / "again.tif", windows=windows)
     assert not (tmp_path / "again.tif").exists()
+    written = StripWriter.write
     resumed = []
     monkeypatch.setattr(StripWriter, "write", lambda self, row, s: (resumed.append(row), written(self, row, s))[1])
     again = embed(encoder, plan, scene, tmp_path / "again.tif", windows=windows)
@@ -214,29 +222,18 @@ def test_one_window_map_equals_the_model_itself(finetuned, scene, tmp_path):
     np.testing.assert_array_equal(found[found != IGNORE], expected[found != IGNORE])
 
 
-def test_a_stopped_map_is_not_continued_by_a_model_that_answers_otherwise(finetuned, scene, tmp_path, monkeypatch):
+def test_a_stopped_map_is_not_continued_by_a_model_that_answers_otherwise(finetuned, scene, tmp_path):
     """`symmetric` changes answers and no weight."""
     raster, windows = raster_from_file(scene, SENTINEL2, RGB), Windows(32, 8, 4)
     trained = finetuned[Task.SEGMENT]
     torch.manual_seed(1)
-    model = TaskModel(
-        trained.model.encoder, trained.model.config
-    )  # a new head is unsure: more looks change its answers
+    # A new head is unsure: more looks change its answers.
+    model = TaskModel(trained.model.encoder, trained.model.config)
     symmetric = TaskModel(model.encoder, dataclasses.replace(model.config, symmetric=True))
     symmetric.load_state_dict(model.state_dict())
     plain, other = (dataclasses.replace(trained, model=one.eval()) for one in (model, symmetric))
     whole = map_raster(other, [raster], tmp_path / "whole.tif", windows, device=CPU).read_bytes()
-    rows = []
-
-    def stop_at_the_third(self, row, strip):
-        rows.append(row)
-        if len(rows) == 3:
-            raise KeyboardInterrupt
-        written(self, row, strip)
-
-    written = StripWriter.write
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(StripWriter, "write", stop_at_the_third)
+    with stopped_at_the_third_strip():
         map_raster(plain, [raster], tmp_path / "map.tif", windows, device=CPU)
     assert map_raster(other, [raster], tmp_path / "map.tif", windows, device=CPU).read_bytes() == whole
 
