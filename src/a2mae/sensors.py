@@ -321,5 +321,5 @@ def get_sensor(sensor_id: str, extra: Mapping[str, Sensor] | None = None) -> Sen
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownSensorError(
         f"unknown sensor {sensor_id!r}.{hint} Known: {', '.join(sorted(known))}."
-        " Add your own under 'sensors:' in conf/base/parameters_ingest.yml (id, gsd_m, bands, encoding)."
+        " Add your own under 'sensors:' in your environment's parameters_ingest.yml (id, gsd_m, bands, encoding)."
     )

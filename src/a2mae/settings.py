@@ -1,13 +1,15 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
-from a2mae.hooks import DefaultChain, KnownGroups, Lineage, Watch, WritableOutputs
+from a2mae.hooks import DefaultChain, KnownGroups, Lineage, MadeInputs, Watch, WritableOutputs
 from a2mae.processes import share_cores
+from a2mae.uncaught import show_sentences
 
 share_cores()  # before any node imports torch; the processes it starts inherit it
+show_sentences()
 
 # Pluggy calls the last first: a mistyped group is named before the chain is read.
 watch = Watch()
-HOOKS = (watch, Lineage(watch), DefaultChain(), KnownGroups(), WritableOutputs())
+HOOKS = (watch, Lineage(watch), DefaultChain(), KnownGroups(), WritableOutputs(), MadeInputs())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def open_run(  # noqa: D417 (options are wandb's own)
 
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     chosen: dict[str, Any] = {"project": PROJECT, "name": job, **options}
-    return wandb.init(
+    shown = sys.excepthook
+    run = wandb.init(
         **chosen,
         job_type=job,
         group=os.environ.get(GROUP_VARIABLE),
@@ -101,6 +103,8 @@ def open_run(  # noqa: D417 (options are wandb's own)
         reinit="create_new",  # stages of different tasks take turns
         settings=private_settings(),
     )
+    sys.excepthook = shown  # wandb's prints all calls of an error a second time; who opened the run says that it failed
+    return run
 
 
 def link(run: Run, *, used: list[Piece], made: list[Piece]) -> None:

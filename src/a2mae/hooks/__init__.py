@@ -2,8 +2,18 @@
 
 from a2mae.hooks.chain import DefaultChain
 from a2mae.hooks.groups import KnownGroups
+from a2mae.hooks.inputs import MadeInputs, MissingInputError
 from a2mae.hooks.lineage import Lineage
 from a2mae.hooks.outputs import OutputFolderError, WritableOutputs
 from a2mae.hooks.watch import Watch
 
-__all__ = ["DefaultChain", "KnownGroups", "Lineage", "OutputFolderError", "Watch", "WritableOutputs"]
+__all__ = [
+    "DefaultChain",
+    "KnownGroups",
+    "Lineage",
+    "MadeInputs",
+    "MissingInputError",
+    "OutputFolderError",
+    "Watch",
+    "WritableOutputs",
+]

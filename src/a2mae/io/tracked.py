@@ -14,10 +14,12 @@ class Tracked:
 
     Attributes:
         path: As the catalog has it, or the folder that its `metadata: dvc: out:` names.
+        filepath: As the catalog has it.
         notes: Its `metadata: dvc:`.
     """
 
     path: str
+    filepath: str
     notes: Mapping[str, object]
 
 
@@ -30,4 +32,4 @@ def tracked(catalog: DataCatalog, dataset: str) -> Tracked | None:
     notes = (config.get("metadata") or {}).get("dvc", {})
     if path is None or notes.get("kind") == "untracked":
         return None
-    return Tracked(str(notes.get("out", path)), notes)
+    return Tracked(str(notes.get("out", path)), str(path), notes)
