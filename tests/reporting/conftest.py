@@ -105,6 +105,7 @@ def images(sets: gpd.GeoDataFrame) -> pd.DataFrame:
                     "cloud_fraction": 0.05 * k,
                     "valid_fraction": 0.9,
                     "dark_value": 0.02,
+                    "bright_value": 0.4,
                     "processing_baseline": "05.09" if sensor.startswith("sentinel-2") else None,
                     "is_reference": first,
                     "is_anchor": first,
@@ -173,7 +174,10 @@ def model_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def task_files(tmp_path: Path) -> dict[str, Path]:
     rng = np.random.default_rng(2)
-    names = np.array(["water", "forest", "field"])
+    named = {
+        "class_names": np.array(["water", "forest", "field"]),
+        "class_colours": np.array([[38, 92, 178], [56, 142, 60], [240, 214, 90]], np.uint8),
+    }
     bytes_ = {"image": (5, 24, 24, 3)}
     files = {}
     for task in ("classify", "segment", "detect_change"):
@@ -182,13 +186,13 @@ def task_files(tmp_path: Path) -> dict[str, Path]:
         picture = rng.integers(0, 255, bytes_["image"], np.uint8)
         if task == "classify":
             np.savez_compressed(
-                path, image=picture, truth=rng.integers(0, 3, 5), prediction=rng.integers(0, 3, 5), class_names=names
+                path, image=picture, truth=rng.integers(0, 3, 5), prediction=rng.integers(0, 3, 5), **named
             )
         elif task == "segment":
             truth = rng.integers(0, 3, (5, 24, 24)).astype(np.uint8)
             prediction = truth.copy()
             truth[:, :2] = 255
-            np.savez_compressed(path, image=picture, truth=truth, prediction=prediction, class_names=names)
+            np.savez_compressed(path, image=picture, truth=truth, prediction=prediction, **named)
         else:
             truth = rng.integers(0, 2, (5, 24, 24)).astype(np.uint8)
             np.savez_compressed(
@@ -198,6 +202,7 @@ def task_files(tmp_path: Path) -> dict[str, Path]:
                 truth=truth,
                 prediction=1 - truth,
                 class_names=np.array(["same", "changed"]),
+                class_colours=np.array([[230, 230, 230], [213, 94, 0]], np.uint8),
             )
         files[task] = path
     return files

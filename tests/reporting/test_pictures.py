@@ -12,7 +12,7 @@ from PIL import Image
 
 from a2mae.reporting import pictures
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.maps.palette import class_colour
+from a2mae.tasks.palette import class_colour
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -31,6 +31,13 @@ def test_class_maps_come_back_exactly():
 def test_ignored_pixels_are_grey():
     shown = pictures.classes_to_bytes(np.array([[0, 255]], np.uint8))
     assert tuple(shown[0, 1]) == pictures.INVALID_RGB and tuple(shown[0, 0]) == class_colour(0)
+
+
+def test_classes_take_the_colours_that_their_data_brings():
+    shown = pictures.classes_to_bytes(
+        np.array([[0, 1, 255]], np.uint8), colours=np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    )
+    assert shown[0].tolist() == [[1, 2, 3], [4, 5, 6], list(pictures.INVALID_RGB)]
 
 
 def test_large_pictures_are_reduced_and_keep_their_shape():

@@ -3,6 +3,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
+from a2mae.reporting import scale_curves
 from a2mae.reporting.scale_curves import draw_scale_curves
 
 
@@ -29,3 +30,13 @@ def test_every_model_and_reading_is_in_the_picture_and_bytes_are_the_same():
 
 def test_without_two_scales_there_is_no_curve():
     assert draw_scale_curves(pd.DataFrame(rows("mae", 0, scales=(10.0,))), ["mae"]) is None
+
+
+def test_only_what_nothing_was_trained_for_is_grey():
+    """Grey among the lines of methods would be read as a baseline."""
+    models = [f"method_{number}" for number in range(9)]
+    table = pd.DataFrame([row for number, model in enumerate([*models, "pixels"]) for row in rows(model, number)])
+    svg = draw_scale_curves(table, [*models, "pixels"]).decode()
+    colours = set(re.findall(r"stroke: (#[0-9a-f]{6})", svg))
+    assert {f"#{bytes(round(255 * part) for part in rgb[:3]).hex()}" for rgb in scale_curves._COLOURS} <= colours
+    assert "#7f7f7f" not in colours

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from a2mae.sensors import Sensor
-from a2mae.tasks.maps.palette import class_colour
+from a2mae.tasks.palette import class_colour
 
 BytesImage = NDArray[np.uint8]
 
@@ -72,9 +72,22 @@ def unit_to_bytes(pixels: NDArray[np.float32], valid: NDArray[np.bool_] | None =
     return rgb
 
 
-def classes_to_bytes(classes: NDArray[np.integer], ignore: int = 255) -> BytesImage:
-    """Class indices `(H, W)` to colours `(H, W, 3)`; `ignore` becomes grey."""
+def classes_to_bytes(
+    classes: NDArray[np.integer], ignore: int = 255, colours: NDArray[np.uint8] | None = None
+) -> BytesImage:
+    """Class indices to colours.
+
+    Args:
+        classes: `(H, W)`.
+        ignore: Becomes grey.
+        colours: `(K, 3)` of the classes; None: the palette's.
+
+    Returns:
+        `(H, W, 3)`.
+    """
     table = np.array([class_colour(i) for i in range(256)], np.uint8)
+    if colours is not None:
+        table[: len(colours)] = colours
     if 0 <= ignore < 256:
         table[ignore] = INVALID_RGB
     return np.asarray(table[classes])

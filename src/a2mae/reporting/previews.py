@@ -65,10 +65,11 @@ def task_pictures(path: Path, *, columns: int = 8, cell_px: int = 96) -> BytesIm
     """
     with np.load(path, allow_pickle=False) as arrays:
         rows = [list(arrays[name][:columns]) for name in sorted(arrays.files) if name.startswith("image")]
+        colours = arrays["class_colours"] if "class_colours" in arrays.files else None  # absent: an earlier version's
         for name in ("truth", "prediction"):
             labels = arrays[name][:columns]
             maps = labels if labels.ndim == 3 else np.broadcast_to(labels[:, None, None], (len(labels), 2, 2))
-            rows.append([classes_to_bytes(np.ascontiguousarray(classes)) for classes in maps])
+            rows.append([classes_to_bytes(np.ascontiguousarray(classes), colours=colours) for classes in maps])
     return sheet(rows, columns=columns, cell_px=cell_px)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNTRAINED = ("random", "pixels", "histogram")
+_COLOURS = [colormaps["tab10"](number) for number in range(10) if number != 7]
+"""Its grey is left to what nothing was trained for."""
 
 
 def draw_scale_curves(scores: pd.DataFrame, order: Sequence[str]) -> bytes | None:
@@ -56,6 +58,7 @@ def draw_scale_curves(scores: pd.DataFrame, order: Sequence[str]) -> bytes | Non
 def _draw(axis: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
     means = rows.groupby(["model", "gsd_m"])[["value", "low", "high"]].mean()
     found = set(rows["model"])
+    trained = [model for model in order if model not in UNTRAINED]
     for number, model in enumerate(order):
         if model not in found:
             continue
@@ -64,10 +67,10 @@ def _draw(axis: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
         value = one["value"].to_numpy()
         bars = np.stack([value - one["low"].to_numpy(), one["high"].to_numpy() - value]).clip(0)
         grey = model in UNTRAINED
+        colour = str(0.3 + 0.2 * UNTRAINED.index(model)) if grey else _COLOURS[trained.index(model) % len(_COLOURS)]
         axis.errorbar(
             gsd, value, bars, label=model, marker=("o", "s", "^", "D")[number % 4], markersize=4, elinewidth=0.8,
-            linewidth=1.2, linestyle="--" if grey else "-",
-            color=str(0.3 + 0.2 * UNTRAINED.index(model)) if grey else colormaps["tab10"](number % 10),
+            linewidth=1.2, linestyle="--" if grey else "-", color=colour,
         )  # fmt: skip
     ticks = sorted(rows["gsd_m"].unique())
     axis.set_xscale("log", base=2)

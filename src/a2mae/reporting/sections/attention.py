@@ -12,6 +12,7 @@ from a2mae.reporting.sections.pretraining import first_and_last
 from a2mae.reporting.sections.refused import commonest_reason
 from a2mae.reporting.sections.scores import comparisons
 from a2mae.reporting.sections.task_pictures import title_of
+from a2mae.reporting.sections.value_ranges import no_reflectance
 
 MANY_KEPT_OUT = 0.1
 """Share of scenes or images kept out from which on the reader is told."""
@@ -26,6 +27,7 @@ def attention(inputs: ReportInputs) -> tuple[Way, ...]:
         *_kept_out(inputs),
         *_as_delivered(inputs),
         *_offsets(inputs),
+        *_ranges(inputs),
         *_training(inputs),
         *_scored(inputs),
     )
@@ -75,6 +77,16 @@ def _offsets(inputs: ReportInputs) -> Iterator[Way]:
             "coregister",
             f"{text.plural(len(scenes), 'Sentinel-2 scene')} may have the wrong offset",
             "Their dark pixels lie about 0.1 from those of other dates, or below what any surface reflects.",
+        )
+
+
+def _ranges(inputs: ReportInputs) -> Iterator[Way]:
+    scenes = no_reflectance(inputs)
+    if scenes is not None and len(scenes):
+        yield Way(
+            "coregister",
+            f"{text.plural(len(scenes), 'scene')} may have the wrong units",
+            "What was decoded as reflectance is too dark everywhere, or brighter than anything reflects.",
         )
 
 

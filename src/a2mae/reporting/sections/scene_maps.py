@@ -16,6 +16,7 @@ from a2mae.reporting import text
 from a2mae.reporting.blocks import Block, Gallery, Picture, Section, Strip, Swatch, Table
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.pictures import INVALID_RGB, display_bands, hex_colour, stretch, to_data_uri
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.scenes import Scene, scenes_from_table
 from a2mae.tasks.maps.rasters import RasterWindows, raster_from_scene
 from a2mae.tasks.samples.task_data import IGNORE
@@ -125,9 +126,8 @@ def _scenes(inputs: ReportInputs, found: _Map) -> list[Picture]:
             continue
         sensor = inputs.store.sensor(scene.sensor)
         bands: Sequence[str] = [sensor.bands[index].name for index in display_bands(sensor)]
-        raster = replace(
-            raster_from_scene(scene, sensor, bands), grid=found.grid, shift_m=found.moved_m if number else (0.0, 0.0)
-        )
+        raster = raster_from_scene(scene, sensor, bands, access=RemoteAccess())  # it lies here
+        raster = replace(raster, grid=found.grid, shift_m=found.moved_m if number else (0.0, 0.0))
         with RasterWindows(raster) as windows:
             pixels, valid = windows.on(found.grid)
         words = f"{scene.datetime:%Y-%m-%d}"

@@ -9,7 +9,7 @@ from a2mae.reporting import text
 from a2mae.reporting.blocks import Gallery, Picture, Section, Strip, Swatch
 from a2mae.reporting.inputs import ReportInputs, TaskInputs
 from a2mae.reporting.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
-from a2mae.tasks.maps.palette import class_colour
+from a2mae.tasks.palette import class_colours
 
 IGNORE = 255
 """Label of pixels that are in neither truth nor score."""
@@ -68,6 +68,8 @@ def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
 
 def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
     names = _names(arrays)
+    own = arrays.get("class_colours", np.empty((0, 3), np.uint8))  # absent: an earlier version's
+    colours = np.array(class_colours([(int(r), int(g), int(b)) for r, g, b in own], len(names)), np.uint8)
     strips = []
     seen: set[int] = set()
     for i in range(number):
@@ -85,20 +87,24 @@ def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
         ]
         pictures.append(
             Picture(
-                to_data_uri(classes_to_bytes(truth, IGNORE), max_px=px, exact=True),
+                to_data_uri(classes_to_bytes(truth, IGNORE, colours), max_px=px, exact=True),
                 f"Test image {i + 1}, truth: {_shares(truth, names)}",
                 ("truth",),
             )
         )
         pictures.append(
             Picture(
-                to_data_uri(classes_to_bytes(prediction, IGNORE), max_px=px, exact=True),
+                to_data_uri(classes_to_bytes(prediction, IGNORE, colours), max_px=px, exact=True),
                 f"Test image {i + 1}, prediction: {_shares(prediction, names)}",
                 ("prediction",),
             )
         )
         strips.append(Strip(f"Test image {i + 1}", tuple(pictures), f"{text.percent(agreement)} of the pixels agree"))
-    legend = [Swatch(hex_colour(class_colour(i)), name) for i, name in enumerate(names) if i in seen or len(names) <= 3]
+    legend = [
+        Swatch(hex_colour((int(red), int(green), int(blue))), names[i])
+        for i, (red, green, blue) in enumerate(colours)
+        if i in seen or len(names) <= 3
+    ]
     if IGNORE in seen:
         legend.append(Swatch(hex_colour(INVALID_RGB), "not scored"))
     return Section(

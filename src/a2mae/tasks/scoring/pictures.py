@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from a2mae.tasks.palette import class_colours
 from a2mae.tasks.samples.task_data import Task, TaskData
 
 PictureArrays = dict[str, npt.NDArray[np.generic]]
@@ -32,7 +33,7 @@ def pictures(
 
     Returns:
         `image (n, H, W, 3)` uint8, or `image_before` and `image_after`; `truth`, `prediction`, `class_names`,
-        `sample_id`.
+        `class_colours` `(K, 3)` uint8, `sample_id`.
     """
     truth = data.read_targets(rows)
     if data.spec.multi_label:  # a picture has one caption: the class that is true, and found, first
@@ -55,6 +56,7 @@ def pictures(
     arrays["truth"] = truth[chosen]
     arrays["prediction"] = prediction[chosen]
     arrays["class_names"] = np.array(data.spec.class_names)
+    arrays["class_colours"] = np.array(class_colours(data.spec.colors, len(data.spec.class_names)), np.uint8)
     arrays["sample_id"] = np.array(data.samples["sample_id"].to_numpy()[rows[chosen]].tolist())
     return arrays
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # Wong's colours for colour-blind readers, then darker and lighter relatives; a class keeps its colour by its index.
 CLASS_RGB = (
     (0, 114, 178),
@@ -24,3 +26,13 @@ CLASS_RGB = (
 def class_colour(index: int) -> tuple[int, int, int]:
     """RGB of a class by its index; colours repeat after the palette's end."""
     return CLASS_RGB[index % len(CLASS_RGB)]
+
+
+def class_colours(own: Sequence[tuple[int, int, int]], count: int) -> list[tuple[int, int, int]]:
+    """RGB of every class: the data's own colours where it has any, the same in examples and maps.
+
+    Args:
+        own: Of all classes, or empty.
+        count: Number of classes.
+    """
+    return list(own) or [class_colour(index) for index in range(count)]

@@ -1,6 +1,6 @@
 import numpy as np
 
-from a2mae.tasks.maps.palette import CLASS_RGB, class_colour
+from a2mae.tasks.palette import CLASS_RGB, class_colour
 
 
 def test_classes_can_be_told_apart_from_each_other():
