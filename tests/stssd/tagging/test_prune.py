@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from shapely.geometry import box
+from sklearn.cluster import MiniBatchKMeans
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from a2mae.sensors import get_sensor
+from a2mae.stssd.tagging import prune as prune_module
 from a2mae.stssd.tagging.prune import ROLES, Pruned, prune, set_features
 from a2mae.stssd.tagging.prune_parameters import PruneParameters
 
@@ -142,3 +145,19 @@ def test_a_handful_of_sets_is_one_cluster() -> None:
     sets, images, features = data()
     few = prune(sets.iloc[:3], images[images["set_id"].isin(sets["set_id"][:3])], features, SENSORS, PruneParameters())
     assert few.sets["cluster"].nunique() == 1 and few.sets["kept"].all()
+
+
+def test_clusters_are_found_by_one_thread_whatever_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of several threads are rounded otherwise: kept sets, and dvc.lock, would follow the number of cores."""
+    counts: list[set[int]] = []
+    fit = MiniBatchKMeans.fit_predict
+
+    def counted(self: MiniBatchKMeans, described: np.ndarray) -> np.ndarray:
+        counts.append({pool["num_threads"] for pool in threadpool_info()})
+        return fit(self, described)
+
+    monkeypatch.setattr(MiniBatchKMeans, "fit_predict", counted)
+    described = np.random.default_rng(0).normal(size=(3_000, 12))
+    with threadpool_limits(2):
+        prune_module._clusters(described, PruneParameters())
+    assert counts == [{1}]

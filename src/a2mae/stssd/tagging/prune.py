@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.tagging.prune_parameters import PruneParameters
@@ -166,7 +167,9 @@ def _clusters(
 
     count = max(1, min(parameters.clusters, len(described) // _MIN_PER_CLUSTER))
     model = MiniBatchKMeans(count, random_state=parameters.seed, n_init=3, batch_size=4096)
-    labels = np.asarray(model.fit_predict(described), dtype=np.int64)
+    # Threads add up sums in another order, and wait for each other: the last digits would follow the machine.
+    with threadpool_limits(1):
+        labels = np.asarray(model.fit_predict(described), dtype=np.int64)
     distance = np.linalg.norm(described - model.cluster_centers_[labels], axis=1)
     return labels, np.asarray(distance, dtype=np.float64)
 
