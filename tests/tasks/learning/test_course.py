@@ -44,7 +44,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def always_due(monkeypatch):
-    monkeypatch.setattr(KeptCourse, "due", True)
+    monkeypatch.setattr(KeptCourse, "due", lambda self, *, last: True)
 
 
 class InputsThatStop(TaskInputs):
@@ -122,6 +122,9 @@ def test_states_are_kept_from_time_to_time(pretrained, data, tmp_path, monkeypat
     written.clear()
     run(pretrained, data, recipe, KeptCourse(tmp_path, "one", every_s=0))
     assert written == list(range(1, STEPS + 1))
+    written.clear()
+    run(pretrained, data, recipe, KeptCourse(tmp_path, "one", to_the_end=False))
+    assert not written  # its result is saved at once
 
 
 @pytest.mark.usefixtures("always_due")

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -101,14 +102,15 @@ class Keeping:
     folder: Path
     code: str
 
-    def course(self, name: str, decided_by: Sequence[object]) -> KeptCourse:
+    def course(self, name: str, decided_by: Sequence[object], *, to_the_end: bool = True) -> KeptCourse:
         """Where one finetuning keeps its course.
 
         Args:
             name: Of its folder; a new one of this name takes the place of an unfinished one.
             decided_by: Plain values: all that its result depends on, except code.
+            to_the_end: Others follow before the result is saved: its last state is kept, too.
         """
-        return KeptCourse(self.folder / name, digest_of([self.code, *decided_by]))
+        return KeptCourse(self.folder / name, digest_of([self.code, *decided_by]), to_the_end=to_the_end)
 
     def clear(self) -> None:
         """Remove all courses: what they led to is finished."""
@@ -117,27 +119,38 @@ class Keeping:
 
 def keeping_courses(run: Path) -> Keeping:
     """Keep courses in a run directory, under the digest of the code as it is now."""
-    return Keeping(run / "courses", code_digest(__package__, Path(__file__).parents[3]))
+    return Keeping(run / "courses", _code())
+
+
+@cache
+def _code() -> str:
+    """Of what this process has imported, or will: once for all of its finetunings."""
+    return code_digest(__package__, Path(__file__).parents[3])
 
 
 class KeptCourse:
     """The course of one finetuning on disk."""
 
-    def __init__(self, folder: Path, identity: str, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, folder: Path, identity: str, *, every_s: float = EVERY_S, to_the_end: bool = True) -> None:
         """Look after a folder.
 
         Args:
             folder: Of this finetuning alone.
             identity: Of everything that decides its result; what another left is not gone on with.
             every_s: Between two states, seconds.
+            to_the_end: The last state is kept.
         """
-        self._checkpoints, self._identity, self._every_s = Checkpoints(folder, keep=1), identity, every_s
+        self._checkpoints, self._identity = Checkpoints(folder, keep=1), identity
+        self._every_s, self._to_the_end = every_s, to_the_end
         self._kept_at = time.monotonic()
 
-    @property
-    def due(self) -> bool:
-        """It is time to keep the state."""
-        return time.monotonic() - self._kept_at >= self._every_s
+    def due(self, *, last: bool) -> bool:
+        """Whether it is time to keep the state.
+
+        Args:
+            last: All steps are done.
+        """
+        return self._to_the_end if last else time.monotonic() - self._kept_at >= self._every_s
 
     def resume(self, model: TaskModel, optimiser: torch.optim.Optimizer) -> Course:
         """Put the newest state back, if there is one; else the course is at its beginning.

@@ -117,7 +117,7 @@ def finetune(
         if look_every and validate is not None and (last or course.step % look_every == 0):
             course.look(model, validate(model))
             model.train()
-        if kept is not None and logged and (last or kept.due):
+        if kept is not None and logged and kept.due(last=last):
             kept.keep(course, model, optimiser)
     course.leave_best(model)
     merge_lora(model.encoder)

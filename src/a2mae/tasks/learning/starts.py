@@ -69,7 +69,8 @@ def _finetune_start(
         return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
 
     tried: list[tuple[float, TaskModel, FinetuneParameters, list[Progress]]] = []
-    for number, lr in enumerate(recipe.lr_grid or (recipe.lr,)):
+    rates = recipe.lr_grid or (recipe.lr,)
+    for number, lr in enumerate(rates):
         encoder = load_encoder(pretrained)
         if start == "random":
             encoder = random_twin(encoder, options.seed)
@@ -80,13 +81,13 @@ def _finetune_start(
         if keeping is not None:
             decided = [start, used.model_dump(mode="json"), head.to_dict(), plan.to_dict(), options.seed, data.digest]
             decided += [model_digest(pretrained), str(device), torch.get_num_threads()]
-            kept = keeping.course(f"rate-{number}", decided)
+            kept = keeping.course(f"rate-{number}", decided, to_the_end=len(rates) > 1)
         history = finetune(
             model, inputs, train, used,
             seed=options.seed, device=device, name=f"{spec.task} from {start}", validate=validated, kept=kept,
         )  # fmt: skip
-        score = validated(model) if len(recipe.lr_grid) > 1 else 0.0
-        if len(recipe.lr_grid) > 1:
+        score = validated(model) if len(rates) > 1 else 0.0
+        if len(rates) > 1:
             logger.info("%s from %s, rate %g: %.4f on validation", spec.task, start, lr, score)
         tried.append((score, model, used, history))
     _, model, used, history = max(tried, key=lambda one: one[0])
