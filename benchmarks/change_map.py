@@ -25,8 +25,10 @@ import torch
 from affine import Affine
 from rasterio.warp import Resampling, reproject
 
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.tasks.learning.checkpoint import Finetuned, load_task_model
-from a2mae.tasks.maps.survey import MapSource, choose_scenes
+from a2mae.tasks.maps.scenes import choose_scenes
+from a2mae.tasks.maps.survey import MapSource
 from a2mae.tasks.parameters import MapParameters
 from a2mae.tasks.samples.task_data import IGNORE
 
@@ -82,7 +84,7 @@ def main() -> None:
 
 def draw(detector: Finetuned, scenes: gpd.GeoDataFrame, options: dict[str, object], path: Path) -> None:
     """The default pair of scenes as a change map."""
-    MapSource(MapParameters.model_validate(options), "cpu", 1, detector, scenes, {}).write(path)
+    MapSource(MapParameters.model_validate(options), "cpu", 1, detector, scenes, {}, RemoteAccess()).write(path)
 
 
 def compared(path: Path, truth: Path, displaced: Affine) -> npt.NDArray[np.float64]:

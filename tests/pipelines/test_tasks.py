@@ -29,8 +29,9 @@ from a2mae.pipelines.segment.pipeline import create_pipeline as segment
 from a2mae.reporting.inputs import ReportInputs, TaskInputs
 from a2mae.reporting.sections.scene_maps import scene_map
 from a2mae.simulate.testing import write_tiny_world
+from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.stssd.pixels.rasters import RasterReader
-from a2mae.tasks.maps.survey import choose_scenes
+from a2mae.tasks.maps.scenes import choose_scenes
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from helpers.built_world import build_world, shift
 from helpers.task_samples import SENTINEL2
@@ -86,6 +87,7 @@ def catalog_of(world, out: Path) -> DataCatalog:
         "pretrained_model": root / "model",
         "scenes": found.scenes,
         "sensors": found.sensors,
+        "params:ingest": IngestParameters(**group("ingest")),
         **{f"params:{name}": small(name) for name in MODELS},
     }
     for name, value in inputs.items():

@@ -25,6 +25,7 @@ from a2mae.reporting.sections.simulated import simulated
 from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
 from a2mae.reporting.sections.task_pictures import task_pictures
+from a2mae.reporting.sections.value_ranges import value_ranges
 from a2mae.reporting.stage_pages import pages
 
 
@@ -219,6 +220,21 @@ def test_offsets_that_dark_pixels_contradict_are_named(inputs):
     page = next(page for page in pages(wrong) if page.name == "coregister")
     assert section in page.sections
     earlier = dataclasses.replace(inputs, images=inputs.images.drop(columns="dark_value"))
+    assert titles(earlier) == titles(inputs)
+
+
+def test_values_that_are_no_reflectance_are_named(inputs):
+    assert value_ranges(inputs) is None
+    assert "store" in vars(inputs) and inputs.store is not None
+    bytes_of = inputs.images["scene_id"] == "scene-0-1"
+    values = np.where(bytes_of, 0.0255, 0.4)
+    wrong = dataclasses.replace(inputs, images=inputs.images.assign(bright_value=values))
+    assert "1 scene may have the wrong units" in titles(wrong)
+    section = value_ranges(wrong)
+    assert rows_of(section.blocks[0])["scene-0-1"] == ("sentinel-2-l2a", "0.0200", "0.0255")
+    assert "check scale, offset and units" in section.lead
+    assert section in next(page for page in pages(wrong) if page.name == "coregister").sections
+    earlier = dataclasses.replace(inputs, images=inputs.images.drop(columns="bright_value"))
     assert titles(earlier) == titles(inputs)
 
 

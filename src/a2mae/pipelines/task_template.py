@@ -11,6 +11,7 @@ from typing import cast
 
 from kedro.pipeline import Pipeline, node
 
+from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.tasks.parameters import TaskParameters
 
 SHARED = ("image_sets", "images", "sets", "locations", "simulation", "simulation_folder")
@@ -26,7 +27,13 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
     """
     map_node = node(
         draw_map,
-        inputs={"options": "params:options", "model": "model", "scenes": "scenes", "sensors": "sensors"},
+        inputs={
+            "options": "params:options",
+            "ingest": "params:ingest",
+            "model": "model",
+            "scenes": "scenes",
+            "sensors": "sensors",
+        },
         outputs="map",
         name="draw_map",
     )
@@ -63,7 +70,10 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
         template,
         namespace=namespace,
         inputs={*SHARED, "pretrained_model", *(("scenes", "sensors") if maps else ())},
-        parameters={"params:options": f"params:{namespace}"},
+        parameters={
+            "params:options": f"params:{namespace}",
+            **({"params:ingest": "params:ingest"} if maps else {}),
+        },
         tags=namespace,
     )
 
@@ -170,11 +180,14 @@ def score(
     return result.metrics, result.pictures, result.confusion
 
 
-def draw_map(options: TaskParameters, *, model: object, scenes: object, sensors: dict[str, object]) -> object:
+def draw_map(
+    options: TaskParameters, *, ingest: IngestParameters, model: object, scenes: object, sensors: dict[str, object]
+) -> object:
     """Say what is mapped by what; the dataset streams it window by window.
 
     Args:
         options: The task's parameters.
+        ingest: The `ingest` group: how the scenes' files are reached.
         model: Finetuned from the pretrained encoder.
         scenes: Scene table: the default rasters are its scenes.
         sensors: Sensors in use.
@@ -188,5 +201,11 @@ def draw_map(options: TaskParameters, *, model: object, scenes: object, sensors:
     from a2mae.tasks.maps.survey import MapSource
 
     return MapSource(
-        options.map, options.device, options.threads, cast(Finetuned, model), cast(pd.DataFrame, scenes), sensors
+        options.map,
+        options.device,
+        options.threads,
+        cast(Finetuned, model),
+        cast(pd.DataFrame, scenes),
+        sensors,
+        ingest.access(),
     )

@@ -23,6 +23,7 @@ from a2mae.reporting.sections.simulated import regions_and_scenes, simulated
 from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
 from a2mae.reporting.sections.task_pictures import task_pictures, title_of
+from a2mae.reporting.sections.value_ranges import value_ranges
 
 Draw = Callable[[ReportInputs], Section | None]
 
@@ -167,7 +168,7 @@ STAGES: Mapping[str, Stage] = {
         "Moves the images of a place, from other sensors and dates, onto each other, so that the same spot in all of"
         " them shows the same ground.",
         _registered,
-        (image_sets, registration, registration_truth, dark_pixels, rejected_images),
+        (image_sets, registration, registration_truth, dark_pixels, value_ranges, rejected_images),
     ),
     "tag": Stage(
         "Properties of the data",

@@ -60,6 +60,7 @@ IMAGE_COLUMNS = pa.schema(
         ("cloud_fraction", pa.float64()),  # cloud and shadow, share of the footprint
         ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
         ("dark_value", pa.float64()),  # 1st percentile of the usable pixels, darkest compared band, sensor's units
+        ("bright_value", pa.float64()),  # 99th percentile of them, brightest compared band
         ("is_reference", pa.bool_()),  # the image that the others of its set are registered to
         ("is_anchor", pa.bool_()),
         (

@@ -20,6 +20,7 @@ from a2mae.sensors import Units
 from a2mae.stssd.access import checksums
 from a2mae.stssd.access.checksums import Multihash, UnknownChecksumError, Verifier, parse_multihash, tell_unverified
 from a2mae.stssd.access.copies import Copies
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.access.retries import ReadingParameters, VerifyChecksums
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.build import build
@@ -300,7 +301,7 @@ def test_connection_cut_while_verifying_is_tried_again(copy: Path, served: Serve
     work = Folder(str(tmp_path / "work"))
 
     def verifier() -> Verifier:
-        return Verifier(VerifyChecksums.ALL, work=work, sign=str, reading=reading)
+        return Verifier(work, RemoteAccess(reading=reading))
 
     served.cut = lambda _: 100 if len(served.requests) == 1 else None
     verifier().check(asset)
@@ -323,9 +324,8 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(checksums, "_local_blocks", lambda p: (reads.append(p), original(p))[1])
 
     def check() -> None:
-        Verifier(VerifyChecksums.LOCAL, work=Folder(str(tmp_path / "w")), sign=str, reading=ReadingParameters()).check(
-            asset
-        )
+        local = RemoteAccess(reading=ReadingParameters(verify_checksums=VerifyChecksums.LOCAL))
+        Verifier(Folder(str(tmp_path / "w")), local).check(asset)
 
     check()
     check()

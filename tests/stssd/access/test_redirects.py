@@ -11,6 +11,7 @@ from a2mae.stssd.access.checksums import Verifier
 from a2mae.stssd.access.headers import RasterHeader, read_headers
 from a2mae.stssd.access.hrefs import HrefPolicy
 from a2mae.stssd.access.redirects import check_redirects
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.access.retries import ReadingParameters, VerifyChecksums, ask
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.ingesting.parameters import ApiParameters
@@ -40,12 +41,15 @@ def test_the_other_server_is_never_asked(servers: tuple[Served, Served], tmp_pat
     told = read_headers([href], policy=ONLY_NUMBERS)[href]
     assert isinstance(told, RefusedError) and told.reason == "bad_href"
     assert "a.tif redirects: " in told.detail and "ingest.hrefs.hosts" in told.detail
-    with RasterReader(policy=ONLY_NUMBERS) as reader, pytest.raises(ReadError, match="redirects") as error:
+    with (
+        RasterReader(access=RemoteAccess(policy=ONLY_NUMBERS)) as reader,
+        pytest.raises(ReadError, match="redirects") as error,
+    ):
         reader.dataset(href)
     assert error.value.reason == "bad_href"
     asset = BandAsset("B1", href, 1, 1.0, 0.0, None, Units.DN, 1.0, checksum="1220" + "0" * 64)
-    work, reading = Folder(str(tmp_path / "work")), ReadingParameters(retries=2, retry_delay_s=0.01)
-    verifier = Verifier(VerifyChecksums.ALL, work=work, sign=str, reading=reading, policy=ONLY_NUMBERS)
+    reading = ReadingParameters(retries=2, retry_delay_s=0.01, verify_checksums=VerifyChecksums.ALL)
+    verifier = Verifier(Folder(str(tmp_path / "work")), RemoteAccess(policy=ONLY_NUMBERS, reading=reading))
     with pytest.raises(RefusedError, match="redirects"):
         verifier.check(asset)
     answer = ask(href, 5, ONLY_NUMBERS)
@@ -74,7 +78,7 @@ def test_redirects_within_the_policy_are_followed(servers: tuple[Served, Served]
     assert isinstance(read_headers([href], policy=ONLY_NUMBERS)[href], RasterHeader)
     assert private.sent["/a.tif"] > 1
     private.requests.clear()
-    with RasterReader(policy=ONLY_NUMBERS) as reader:
+    with RasterReader(access=RemoteAccess(policy=ONLY_NUMBERS)) as reader:
         assert reader.dataset(href).read(1).any()
     # Where any host may be asked there is nothing to check, and no request for it.
     anywhere = HrefPolicy(frozenset({"http"}), (), allow_private=True)

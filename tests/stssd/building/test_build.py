@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from a2mae.stssd.building import build as build_module
 from a2mae.stssd.building.build import build
 from a2mae.stssd.building.dark_pixels import suspicious_offsets
 from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.building.value_ranges import implausible_ranges
 from a2mae.stssd.image_sets import writer as store_writer
 from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.stssd.registering.parameters import RegistrationParameters
-from a2mae.stssd.scenes import assets_to_json, scenes_from_table, scenes_to_table
+from a2mae.stssd.scenes import Role, assets_from_json, assets_to_json, scenes_from_table, scenes_to_table
 from a2mae.stssd.tables import IMAGE_COLUMNS, REJECTED_COLUMNS
 
 from ..conftest import RECIPES, Built, World
@@ -250,6 +252,38 @@ def test_dark_values_are_compared_with_the_median_of_the_others(values: list[tup
             expected[str(scene)] = float(of_scene["dark_value"].median())
     found = suspicious_offsets(pd.concat([table, table], ignore_index=True))  # an image of two sets has two rows
     assert dict(zip(found["scene_id"], found["away"], strict=True)) == pytest.approx(expected)
+
+
+def test_scenes_that_are_no_reflectance_are_told_by_their_range() -> None:
+    ranges = {"fine": (0.01, 0.4), "snow": (0.3, 0.98), "bytes": (0.001, 0.0255), "percent": (2.0, 61.0)}
+    ranges |= {"counts": (310.0, 5200.0), "cloud": (0.4, 1.3)}
+    rows = [(scene, "sentinel-2-l2a", low, high) for scene, (low, high) in ranges.items()]
+    rows += [("fine", "sentinel-2-l2a", 0.002, 0.03)]  # another place of it, a lake
+    rows += [("radar", "sentinel-1-rtc", -22.0, -3.0), ("picture", "naip", 12.0, 240.0)]
+    images = pd.DataFrame(rows, columns=["scene_id", "sensor", "dark_value", "bright_value"])
+    found = implausible_ranges(images, {"sentinel-2-l2a"}).set_index("scene_id")
+    assert list(found.index) == ["bytes", "counts", "percent"]
+    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255]
+    assert implausible_ranges(images.iloc[:0], {"sentinel-2-l2a"}).empty
+
+
+def test_bytes_taken_for_reflectance_are_warned_of(
+    world: World, built: Built, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert implausible_ranges(built.tables.images, set(world.sensors)).empty
+    scenes = world.scenes.copy()
+    landsat = scenes["sensor"].str.startswith("landsat")
+
+    def a_hundredth(text: str) -> str:
+        assets = assets_from_json(text)
+        scaled = (dataclasses.replace(a, scale=a.scale / 100, offset=0.0) if a.role is Role.DATA else a for a in assets)
+        return assets_to_json(scaled)
+
+    scenes.loc[landsat, "assets"] = scenes.loc[landsat, "assets"].map(a_hundredth)
+    with caplog.at_level(logging.WARNING):
+        build(scenes, world.locations, world.sensors, built.parameters, str(tmp_path / "s.zarr"))
+    (warning,) = [r.getMessage() for r in caplog.records if "with values from" in r.getMessage()]
+    assert "scenes of landsat-oli-c2-l2, the first " in warning and "check scale, offset and units" in warning
 
 
 def test_a_wrong_offset_reaches_the_image_table(

@@ -17,6 +17,7 @@ import rasterio
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.access.hrefs import HrefPolicy
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.access.retries import Answer, ReadingParameters, ask, wait_s
 from a2mae.stssd.access.storage import StoreFullError
 from a2mae.stssd.building.build import build
@@ -100,9 +101,8 @@ def test_a_file_that_redirects_elsewhere_is_kept_out(remote: Remote, tmp_path: P
     remote.server.fail = lambda asked: (302, {"Location": elsewhere}) if asked == path else None
     parameters = CoregisterParameters(recipes=RECIPES, workers=1, reading=FAST)
     policy = HrefPolicy(frozenset({"http"}), (), hosts=("127.0.0.1",), allow_private=True)
-    tables = build(
-        remote.scenes, remote.locations, remote.sensors, parameters, str(tmp_path / "stssd.zarr"), policy=policy
-    )
+    url, access = str(tmp_path / "stssd.zarr"), RemoteAccess(policy=policy)
+    tables = build(remote.scenes, remote.locations, remote.sensors, parameters, url, access=access)
     kept_out = tables.rejected[tables.rejected["reason"] == "bad_href"]
     assert set(kept_out["scene_id"]) == {sent_on.parent.name} and len(tables.images)
     assert kept_out["detail"].str.contains(r"B09\.tif redirects: .*ingest\.hrefs\.hosts").all()
@@ -229,7 +229,10 @@ def test_a_file_given_up_is_not_asked_for_again(tmp_path: Path, world: World) ->
     from a2mae.stssd.scenes import scenes_from_table
 
     asset = scenes_from_table(world.scenes)[0].bands[0]
-    with serve_files(tmp_path) as server, RasterReader(reading=ReadingParameters(**FAST)) as reader:
+    with (
+        serve_files(tmp_path) as server,
+        RasterReader(access=RemoteAccess(reading=ReadingParameters(**FAST))) as reader,
+    ):
         asset = type(asset)(asset.band, f"{server.url}/no.tif", 1, 1.0, 0.0, None, asset.units, 10.0)
         grid = GeoBox((8, 8), Affine(10, 0, 0, 0, -10, 0), "EPSG:32631")
         for _ in range(2):

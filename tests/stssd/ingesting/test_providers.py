@@ -11,6 +11,7 @@ import yaml
 
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.building.build import build
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.ingesting.ingest import Ingested, ingest
@@ -109,7 +110,9 @@ def provided(env: str, api: Api, **changes: object) -> IngestParameters:
 
 def built(env: str, done: Ingested, url: Path, signing: str):
     parameters = CoregisterParameters(**{**configured(env, "coregister"), "workers": 1})
-    return build(done.scenes, done.locations, sensors_from_json(done.sensors), parameters, str(url), signing=signing)
+    return build(
+        done.scenes, done.locations, sensors_from_json(done.sensors), parameters, str(url), access=RemoteAccess(signing)
+    )
 
 
 def signed(path: str) -> tuple[int, dict[str, str]] | None:

@@ -9,6 +9,7 @@ import pytest
 
 from a2mae.simulate.testing import write_tiny_world
 from a2mae.stssd.access import headers
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.building.build import build
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.ingesting.ingest import ingest
@@ -61,7 +62,8 @@ def test_scenes_are_signed_whenever_they_are_read(
         recipes = {"grid": {"sources": [{"sensors": ["sentinel-2-*"]}, {"sensors": ["landsat-*"]}]}}
         parameters = CoregisterParameters(recipes=recipes, workers=1)
         sensors = sensors_from_json(done.sensors)
-        tables = build(done.scenes, done.locations, sensors, parameters, str(tmp_path / "stssd.zarr"), signing=hook)
+        signed = RemoteAccess(hook)
+        tables = build(done.scenes, done.locations, sensors, parameters, str(tmp_path / "stssd.zarr"), access=signed)
         assert len(tables.images) >= 3 and not set(tables.rejected["reason"]) & {"corrupt", "unreachable"}
         # Without the hook every image is refused, each with its reason, and nothing shows a token.
         bare = build(done.scenes, done.locations, sensors, parameters, str(tmp_path / "bare.zarr"))
@@ -74,13 +76,15 @@ def test_scenes_are_signed_whenever_they_are_read(
     assert written and not any(b"sig=secret" in path.read_bytes() for path in written)
 
 
-def test_an_expired_token_is_replaced_while_files_are_open(tmp_path: Path) -> None:
+def test_an_expired_token_is_replaced_while_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tif(tmp_path / "a.tif")
-    tokens = iter(["one", "one", "two"])
+    tokens = 'tokens = iter(["one", "one", "two"])\nsign = lambda href: f"{href}?{next(tokens)}"\n'
+    (tmp_path / "expiring_tokens.py").write_text(tokens)
+    monkeypatch.syspath_prepend(tmp_path)
     with serve_files(tmp_path) as server:
         valid = {"one"}
         server.fail = lambda path: None if path.partition("?")[2] in valid else (403, {})
-        with RasterReader(sign=lambda href: f"{href}?{next(tokens)}") as reader:
+        with RasterReader(access=RemoteAccess("expiring_tokens:sign")) as reader:
             first = reader.dataset(f"{server.url}/a.tif")
             assert reader.dataset(f"{server.url}/a.tif") is first
             valid.clear()

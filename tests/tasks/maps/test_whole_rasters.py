@@ -15,13 +15,14 @@ from scipy import ndimage
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.methods.registry import create_model
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.scenes import MaskKind, Role
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.learning.finetune import finetune
 from a2mae.tasks.learning.model import HeadConfig, TaskModel
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
-from a2mae.tasks.maps.palette import class_colour
+from a2mae.tasks.palette import class_colour
 from a2mae.tasks.maps.rasters import RasterWindows, mosaic, raster_from_file
 from a2mae.tasks.maps.strip_writer import StripWriter
 from a2mae.tasks.maps.survey import MapSource
@@ -362,12 +363,25 @@ def test_a_raster_like_the_files_of_the_training_is_read_as_they_were(encoder, p
     harmonised = np.where(counts > 0, counts - 1000 * (counts > 1000), 0)[[2, 0, 1]].astype(np.uint16)
     path = write_raster(tmp_path / "own.tif", harmonised, names=())
     options = MapParameters.model_validate({"raster": str(path), "tile_px": 32, "overlap_px": 8})
-    MapSource(options, "cpu", 1, own, pd.DataFrame(), {}).write(tmp_path / "own_map.tif")
+    MapSource(options, "cpu", 1, own, pd.DataFrame(), {}, RemoteAccess()).write(tmp_path / "own_map.tif")
     raster = raster_from_file(scene, SENTINEL2, RGB)
     map_raster(named, [raster], tmp_path / "map.tif", Windows(32, 8, 8), device=CPU)
     with rasterio.open(tmp_path / "own_map.tif") as found, rasterio.open(tmp_path / "map.tif") as expected:
         assert len(np.unique(expected.read(1))) > 2, "two classes and nodata"
         assert np.mean(found.read(1) == expected.read(1)) > 0.99  # below the sensor's offset counts were cut at zero
+
+
+def test_bytes_taken_for_reflectance_are_warned_of(tmp_path, cover, caplog):
+    counts = seen(np.random.default_rng(0), cover)
+    raster_from_file(write_raster(tmp_path / "fine.tif", counts), SENTINEL2, RGB)
+    assert not caplog.records
+    in_bytes = (counts // 32).clip(0, 255).astype(np.uint8)
+    path = write_raster(tmp_path / "bytes.tif", in_bytes)
+    with rasterio.open(path, "r+") as target:
+        target.scales = (1e-4,) * 3
+    raster_from_file(path, SENTINEL2, RGB)
+    (record,) = caplog.records
+    assert "bytes.tif: values from 0" in record.getMessage() and "check scale, offset and units" in record.getMessage()
 
 
 def test_bad_rasters_are_refused_with_what_was_seen(tmp_path, cover):
@@ -460,7 +474,7 @@ def test_saved_encoder_feeds_the_default_stage(encoder, tmp_path, scene):
     model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=3, decoder_dim=32)
     save_pretrained(model, tmp_path / "model", config={"normalization": STATISTICS})
     options = EmbedParameters(raster=str(scene), device="cpu", tile_px=64, overlap_px=16)
-    EmbeddingSource(options, tmp_path / "model", gpd.GeoDataFrame(), {}).write(tmp_path / "out")
+    EmbeddingSource(options, tmp_path / "model", gpd.GeoDataFrame(), {}, RemoteAccess()).write(tmp_path / "out")
     about = json.loads((tmp_path / "out" / "embeddings.json").read_text())
     assert (about["raster"], about["dimensions"], about["blocks"]) == (Path(scene).name, 64, 12)
     assert len(gpd.read_parquet(tmp_path / "out" / "embeddings.parquet")) == 12

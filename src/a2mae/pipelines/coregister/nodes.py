@@ -22,7 +22,7 @@ def coregister(
         locations: Location table (GeoDataFrame).
         sensors: Descriptions of the sensors in use, by id.
         parameters: The `coregister` group.
-        ingest: The `ingest` group, for the hook that signs addresses and what they may lead to.
+        ingest: The `ingest` group: how remote files are reached.
         image_sets_url: Where the store goes.
 
     Returns:
@@ -35,13 +35,6 @@ def coregister(
 
     assert isinstance(scenes, gpd.GeoDataFrame)
     assert isinstance(locations, gpd.GeoDataFrame)
-    tables = build(
-        scenes,
-        locations,
-        sensors_from_json(sensors),
-        parameters,
-        image_sets_url,
-        signing=ingest.source.signing,
-        policy=ingest.hrefs.policy(),
-    )
+    described = sensors_from_json(sensors)
+    tables = build(scenes, locations, described, parameters, image_sets_url, access=ingest.access())
     return tables.manifest_hash, tables.images, tables.rejected

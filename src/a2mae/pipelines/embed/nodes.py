@@ -8,14 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.tasks.parameters import EmbedParameters
 
 
-def embed(options: EmbedParameters, pretrained_model: Path, scenes: object, sensors: dict[str, object]) -> object:
+def embed(
+    options: EmbedParameters,
+    ingest: IngestParameters,
+    pretrained_model: Path,
+    scenes: object,
+    sensors: dict[str, object],
+) -> object:
     """Say what is embedded by what; the dataset streams it window by window.
 
     Args:
         options: The `embed` group.
+        ingest: The `ingest` group: how the scenes' files are reached.
         pretrained_model: Model directory.
         scenes: Scene table: the default raster is one of its scenes.
         sensors: Sensors in use.
@@ -27,4 +35,4 @@ def embed(options: EmbedParameters, pretrained_model: Path, scenes: object, sens
 
     from a2mae.tasks.maps.survey import EmbeddingSource
 
-    return EmbeddingSource(options, pretrained_model, cast(pd.DataFrame, scenes), sensors)
+    return EmbeddingSource(options, pretrained_model, cast(pd.DataFrame, scenes), sensors, ingest.access())

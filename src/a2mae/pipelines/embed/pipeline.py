@@ -9,5 +9,5 @@ from a2mae.pipelines.embed.nodes import embed
 
 def create_pipeline() -> Pipeline:
     """The stage as a pipeline."""
-    inputs = ["params:embed", "pretrained_model", "scenes", "sensors"]
+    inputs = ["params:embed", "params:ingest", "pretrained_model", "scenes", "sensors"]
     return Pipeline([node(embed, inputs=inputs, outputs="embeddings", name="embed", tags="embed")])

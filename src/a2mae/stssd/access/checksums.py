@@ -26,9 +26,10 @@ from typing import Protocol
 import fsspec
 
 from a2mae.stssd.access.copies import COPIES, Copies
-from a2mae.stssd.access.hrefs import HrefPolicy, Signer, is_remote, redact
+from a2mae.stssd.access.hrefs import HrefPolicy, is_remote, redact
 from a2mae.stssd.access.redirects import opened
-from a2mae.stssd.access.retries import TRANSIENT, Answer, ReadingParameters, VerifyChecksums, ask, wait_s
+from a2mae.stssd.access.remote import RemoteAccess
+from a2mae.stssd.access.retries import TRANSIENT, Answer, VerifyChecksums, ask, wait_s
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.scenes import BandAsset
@@ -188,28 +189,16 @@ def _downloads(work: Folder) -> dict[str, int]:
 class Verifier:
     """Compares files with their checksums, each once per build; use one per process or thread."""
 
-    def __init__(
-        self,
-        mode: VerifyChecksums,
-        *,
-        work: Folder,
-        sign: Signer,
-        reading: ReadingParameters,
-        policy: HrefPolicy | None = None,
-    ) -> None:
+    def __init__(self, work: Folder, access: RemoteAccess) -> None:
         """Begin.
 
         Args:
-            mode: Which files are compared.
             work: The build's work folder: what one worker has verified no other reads again, nor a build that goes on.
                 A local file is verified again once its size or time of modification is another.
-            sign: Turns an address into what is opened.
-            reading: How patient reads over a network are.
-            policy: Where redirects may lead; None follows them all.
+            access: How files are reached, and which of them are compared.
         """
-        self._mode, self._work, self._sign, self._reading = mode, work, sign, reading
-        self._policy = policy
-        self._copies = Copies(work, round(reading.copies_gb * 1e9))
+        self._work, self._access, self._sign = work, access, access.signer()
+        self._copies = Copies(work, round(access.reading.copies_gb * 1e9))
         self._verdicts: dict[tuple[str, str], RefusedError | None] = {}
         self._copied: dict[str, str] = {}
 
@@ -238,7 +227,7 @@ class Verifier:
         return None if name is None else self._copies.path(name)
 
     def _check(self, asset: BandAsset) -> None:
-        href, expected = asset.href, verified_checksum(asset, self._mode)
+        href, expected = asset.href, verified_checksum(asset, self._access.reading.verify_checksums)
         if expected is None:
             return
         name = hashlib.sha256(f"{expected.text} {href}".encode()).hexdigest()[:40]
@@ -262,13 +251,12 @@ class Verifier:
 
     def _check_remote(self, href: str, expected: Multihash, name: str) -> int:
         """Download a file and compare it; gives its size in bytes."""
-        shown, timeout_s = redact(href), self._reading.timeout_s
+        shown, reading, policy = redact(href), self._access.reading, self._access.policy
         for tries in itertools.count(1):
             address = self._sign(href)
             try:
-                size = _compare(
-                    href, expected, self._copies.written(name, _remote_blocks(address, timeout_s, self._policy))
-                )
+                blocks = _remote_blocks(address, reading.timeout_s, policy)
+                size = _compare(href, expected, self._copies.written(name, blocks))
             except RefusedError as refusal:
                 if refusal.reason not in TRANSIENT:
                     self._copies.drop(name)
@@ -276,14 +264,14 @@ class Verifier:
                 # On its way, perhaps.
                 failure, answer = refusal, Answer(there=True, again=True, wait_s=0.0, detail=refusal.detail)
             except (OSError, http.client.HTTPException) as error:
-                answer = ask(address, timeout_s, self._policy)
+                answer = ask(address, reading.timeout_s, policy)
                 detail = f"{shown} cannot be read to be verified ({type(error).__name__}; {answer.detail})"
                 failure = RefusedError("unreachable", detail)
             else:
                 self._copies.keep(name)
                 return size
             self._copies.drop(name)
-            pause = wait_s(tries, answer, self._reading, random.random())  # noqa: S311 (jitter)
+            pause = wait_s(tries, answer, reading, random.random())  # noqa: S311 (jitter)
             if pause is None:
                 logger.warning("%s; given up after %d tries", failure.detail, tries)
                 raise RefusedError(failure.reason, f"{failure.detail}; given up after {tries} tries")

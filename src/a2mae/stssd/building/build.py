@@ -12,7 +12,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 import geopandas as gpd
 import numpy as np
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from a2mae.sensors import Sensor
 from a2mae.stssd.access.checksums import LEDGER, tell_unverified, verifying
-from a2mae.stssd.access.hrefs import HrefPolicy
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.access.retries import TRANSIENT
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.build_tasks import SURVEYED, ShardTask, SurveyTask, shard_task, survey_task
@@ -55,8 +55,7 @@ class Inputs:
         parameters: The `coregister` group.
         url: Where the store goes.
         places: Locations that scenes cover.
-        signing: Hook that remote addresses are signed with, `none` or `package.module:function`.
-        policy: Where redirects of remote files may lead; None follows them all.
+        access: How their files are reached.
         run: Names this run: files stay open in a worker until another run comes.
     """
 
@@ -65,8 +64,7 @@ class Inputs:
     parameters: CoregisterParameters
     url: str
     places: Sequence[Place]
-    signing: str = "none"
-    policy: HrefPolicy | None = None
+    access: RemoteAccess
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -77,8 +75,7 @@ def build(
     parameters: CoregisterParameters,
     url: str,
     *,
-    signing: str = "none",
-    policy: HrefPolicy | None = None,
+    access: RemoteAccess | None = None,
 ) -> BuiltTables:
     """Build the store and its tables, or go on with a build that was stopped.
 
@@ -88,8 +85,8 @@ def build(
         sensors: Descriptions of the sensors in the scene table.
         parameters: The `coregister` group.
         url: Where the store goes; work in progress is kept beside it in `<url>.work`.
-        signing: As `ingest.source.signing`: the hook that remote addresses are signed with.
-        policy: As `ingest.hrefs`: where redirects of remote files may lead; None follows them all.
+        access: How remote files are reached, but for its patience, which is `parameters.reading`; None: unsigned, and
+            redirects are followed wherever they lead.
 
     Returns:
         Registered images, rejections and the store's manifest hash.
@@ -118,7 +115,8 @@ def build(
     for sensor_id in sorted({scene.sensor for place in places for scene in place.scenes}):
         places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
     check_recipes(parameters.recipes, sensors)
-    inputs = Inputs(scenes, sensors, parameters, url, places, signing, policy)
+    access = replace(access or RemoteAccess(), reading=parameters.reading)
+    inputs = Inputs(scenes, sensors, parameters, url, places, access)
     used = {scene.scene_id: scene for place in places for scene in place.scenes}
     tell_unverified((a for scene in used.values() for a in scene.assets), parameters.reading.verify_checksums)
     fingerprints = Fingerprints(used, sensors, parameters)
@@ -139,7 +137,7 @@ def build(
         rejected_table(images, refusals, failed, surveyed, parameters=parameters, scenes=scenes),
         manifest,
     )
-    log_result(tables, places=len(places), pooled=len(offsets.part))
+    log_result(tables, sensors.values(), places=len(places), pooled=len(offsets.part))
     tell_missing(tables.rejected, parameters)
     return tables
 
@@ -205,8 +203,7 @@ def _survey(inputs: Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
             tuple(places[k * size : (k + 1) * size]),
             used,
             parameters,
-            inputs.signing,
-            inputs.policy,
+            inputs.access,
         )
         for k, name in enumerate(names)
         if name not in done
@@ -307,9 +304,7 @@ def _write(
             sensors[shard.sensor],
             tuple((scenes[scene_id], footprint, shift_m) for scene_id, footprint, shift_m in images_of(shard)),
             parameters.clouds,
-            inputs.signing,
-            inputs.policy,
-            parameters.reading,
+            inputs.access,
             made_of(shard),
         )
         # Large ones first, so that workers end together.

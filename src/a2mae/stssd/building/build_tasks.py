@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from a2mae.sensors import Sensor
-from a2mae.stssd.access.hrefs import HrefPolicy
-from a2mae.stssd.access.retries import ReadingParameters
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.building.survey import Place, Surveyed, survey
@@ -36,8 +35,7 @@ class SurveyTask:
     places: tuple[Place, ...]
     sensors: Mapping[str, Sensor]
     parameters: CoregisterParameters
-    signing: str
-    policy: HrefPolicy | None
+    access: RemoteAccess
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,13 @@ class ShardTask:
     sensor: Sensor
     images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
     clouds: CloudParameters
-    signing: str
-    policy: HrefPolicy | None
-    reading: ReadingParameters
+    access: RemoteAccess
     made_of: str
 
 
 def survey_task(task: SurveyTask) -> str:
     """Survey the places of a task and keep the result in the ledger."""
-    reading = task.parameters.reading
-    with kept_reader(task.run, work=task.url, signing=task.signing, reading=reading, policy=task.policy) as reader:
+    with kept_reader(task.run, work=task.url, access=task.access) as reader:
         result = survey(reader, task.places, task.sensors, task.parameters)
     Folder(task.url).write(task.name, SURVEYED.dump_json(result))
     return task.name
@@ -76,9 +71,7 @@ def shard_task(task: ShardTask) -> int:
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
     failed: list[dict[str, object]] = []
-    with kept_reader(
-        task.run, work=f"{task.url}.work", signing=task.signing, reading=task.reading, policy=task.policy
-    ) as reader:
+    with kept_reader(task.run, work=f"{task.url}.work", access=task.access) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
             try:
                 image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)

@@ -14,7 +14,7 @@ from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.pixels.warp import Footprint
 from a2mae.stssd.scenes import BandAsset, Scene, assets_to_json
 
-BUILD_VERSION = 5  # raise when the same input would give other pixels or tables
+BUILD_VERSION = 6  # raise when the same input would give other pixels or tables
 _MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_if_unreachable"}  # not what is built
 
 

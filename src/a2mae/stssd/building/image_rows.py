@@ -185,6 +185,7 @@ def _row(
         "cloud_fraction": image.facts.cloud_fraction,
         "valid_fraction": image.facts.valid_fraction,
         "dark_value": image.facts.dark_value,
+        "bright_value": image.facts.bright_value,
         "is_anchor": False,
         "registration": position.registration,
         "shift_x_m": position.shift_x_m,

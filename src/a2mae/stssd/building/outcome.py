@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import pandas as pd
 
+from a2mae.sensors import Sensor
 from a2mae.stssd.access.retries import DAMAGED, TRANSIENT
 from a2mae.stssd.building.dark_pixels import warn_of_offsets
 from a2mae.stssd.building.image_rows import BuiltTables
 from a2mae.stssd.building.parameters import CoregisterParameters
+from a2mae.stssd.building.value_ranges import warn_of_ranges
 from a2mae.words import plural
 
 logger = logging.getLogger(__name__)
@@ -19,7 +22,7 @@ class BuildIncompleteError(RuntimeError):
     """Images could not be reached; what could be is kept, and the same build goes on with the others."""
 
 
-def log_result(tables: BuiltTables, *, places: int, pooled: int) -> None:
+def log_result(tables: BuiltTables, sensors: Iterable[Sensor], *, places: int, pooled: int) -> None:
     """Log how many images and sets were made of how many places, and how many were kept out for which reasons."""
     images, rejected = tables.images, tables.rejected
     states = images["registration"].value_counts().to_dict()
@@ -40,6 +43,7 @@ def log_result(tables: BuiltTables, *, places: int, pooled: int) -> None:
         one = rejected.iloc[0]
         logger.warning("no set was made; for example %s at %s: %s", one["scene_id"], one["location_id"], one["detail"])
     warn_of_offsets(images)
+    warn_of_ranges(images, sensors)
 
 
 def _what(missing: pd.DataFrame) -> str:

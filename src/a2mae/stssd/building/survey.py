@@ -28,7 +28,7 @@ from a2mae.stssd.scenes import Scene
 
 logger = logging.getLogger(__name__)
 
-_DARK_PIXELS = 4096  # of an image are enough to tell its 1st percentile
+_RANGE_PIXELS = 4096  # of an image are enough to tell its 1st and 99th percentiles
 _COMPARED = (("red",), ("nir", "nir08"), ("swir16", "green"))
 
 
@@ -56,12 +56,14 @@ class SurveyedImage:
         cloud_fraction: Cloud and shadow, share of what was seen.
         valid_fraction: Usable share of the footprint.
         dark_value: 1st percentile of the valid pixels of the darkest compared band, physical units.
+        bright_value: 99th percentile of the brightest.
     """
 
     scene_id: str
     cloud_fraction: float
     valid_fraction: float
     dark_value: float
+    bright_value: float
 
 
 @dataclass(frozen=True)
@@ -243,16 +245,18 @@ def _look(
             f"{image.valid_fraction:.0%} of the footprint is usable (seen and clear),"
             f" coregister.quality.min_valid_fraction asks for {quality.min_valid_fraction:.0%}",
         )
-    facts = SurveyedImage(scene.scene_id, image.cloud_fraction, image.valid_fraction, _dark_value(image))
+    facts = SurveyedImage(scene.scene_id, image.cloud_fraction, image.valid_fraction, *_range_of(image))
     picture = Picture(image.physical, image.valid, sensor.gsd_m, footprint.size_m, scene.datetime)
     return facts, picture
 
 
-def _dark_value(image: Image) -> float:
+def _range_of(image: Image) -> tuple[float, float]:
+    """1st percentile of the darkest band and 99th of the brightest."""
     valid = np.flatnonzero(image.valid)
-    chosen = valid[:: max(1, len(valid) // _DARK_PIXELS)]
+    chosen = valid[:: max(1, len(valid) // _RANGE_PIXELS)]
     values: NDArray[np.float32] = image.physical.reshape(len(image.physical), -1)[:, chosen]
-    return float(np.percentile(values, 1, axis=1).min())
+    low, high = np.percentile(values, (1, 99), axis=1)
+    return float(low.min()), float(high.max())
 
 
 def _matches(

@@ -166,18 +166,16 @@ def _reasons(refused: Iterable[RefusedScene]) -> str:
 
 
 def _nothing(refused: Sequence[RefusedScene], parameters: IngestParameters) -> str:
-    where = {
-        "folder": "the folder's names need rules under ingest.rules",
-        "stac_api": "widen bbox, datetime or filter under ingest.source.api",
-        "stac_catalog": "point ingest.source.catalog at another catalog",
-    }[parameters.source_kind]
     if not refused:
-        return f"no scene found: {where}"
+        where = {
+            "folder": "the folder's names need rules under ingest.rules",
+            "stac_api": "widen bbox, datetime or filter under ingest.source.api",
+            "stac_catalog": "point ingest.source.catalog at another catalog",
+        }
+        return f"no scene found: {where[parameters.source_kind]}"
     different = list({r.detail: r for r in reversed(refused)}.values())[::-1]
     examples = "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
-    return (
-        f"no usable scene among {len(refused)} refused ({_reasons(refused)}). For example {examples}. Otherwise {where}"
-    )
+    return f"no usable scene among {len(refused)} refused ({_reasons(refused)}). For example {examples}."
 
 
 def _log(

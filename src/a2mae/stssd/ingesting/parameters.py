@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from a2mae.parameters import Parameters
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 from a2mae.stssd.access.hrefs import HrefPolicy
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.scenes import CloudTest, MaskKind
 
 Nodata = float | Literal["file", "none", "nan", "inf", "-inf"]
@@ -326,6 +327,10 @@ class IngestParameters(Parameters):
     def source_kind(self) -> Literal["stac_catalog", "stac_api", "folder"]:
         """`source.kind`, or `folder` where one is named."""
         return "folder" if self.folder is not None else self.source.kind
+
+    def access(self) -> RemoteAccess:
+        """How the pixels of what was ingested are reached."""
+        return RemoteAccess(self.source.signing, self.hrefs.policy())
 
     def own_sensors(self) -> Mapping[str, Sensor]:
         """The user's sensors by id."""

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from a2mae.stssd.access.checksums import Verifier
-from a2mae.stssd.access.hrefs import HrefPolicy, load_signer
-from a2mae.stssd.access.retries import ReadingParameters
+from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.access.storage import Folder
 from a2mae.stssd.pixels.rasters import RasterReader
 
@@ -24,24 +23,18 @@ _kept = _Kept()
 
 
 @contextlib.contextmanager
-def kept_reader(
-    build: str, *, work: str, signing: str, reading: ReadingParameters, policy: HrefPolicy | None = None
-) -> Iterator[RasterReader]:
+def kept_reader(build: str, *, work: str, access: RemoteAccess) -> Iterator[RasterReader]:
     """The reader that earlier pieces of the same build in this thread have used, or a new one.
 
     Args:
         build: Names one run of one build; files of any other run are closed, so that a rerun sees them as they are now.
         work: The build's work folder, which remembers what files were verified.
-        signing: Hook that remote addresses are signed with.
-        reading: How patient reads over a network are; what an earlier piece has given up is tried again.
-        policy: Where redirects of remote files may lead; None follows them all.
+        access: How files are reached; what an earlier piece has given up is tried again.
     """
     if _kept.build != build or _kept.reader is None:
         close_kept()
-        sign = load_signer(signing)
-        verifier = Verifier(reading.verify_checksums, work=Folder(work), sign=sign, reading=reading, policy=policy)
         _kept.build = build
-        _kept.reader = RasterReader(sign=sign, reading=reading, verifier=verifier, policy=policy)
+        _kept.reader = RasterReader(access=access, verifier=Verifier(Folder(work), access))
     with _kept.reader.in_use() as reader:
         yield reader
 

@@ -24,9 +24,10 @@ from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
 from a2mae.stssd.access.headers import check_size, driver_for, first_line
-from a2mae.stssd.access.hrefs import Signer, is_remote, redact
+from a2mae.stssd.access.hrefs import is_remote, redact
 from a2mae.stssd.access.redirects import check_redirects
-from a2mae.stssd.access.retries import ReadingParameters, ask, wait_s
+from a2mae.stssd.access.remote import RemoteAccess
+from a2mae.stssd.access.retries import ask, wait_s
 from a2mae.stssd.pixels.resample import can_resample, find_map, resample
 from a2mae.stssd.pixels.source_files import OpenFile, crs_of, warn_once
 from a2mae.stssd.pixels.source_windows import mapped_window, source_window
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from a2mae.stssd.access.checksums import Verifier
-    from a2mae.stssd.access.hrefs import HrefPolicy
     from a2mae.stssd.scenes import BandAsset
 
 logger = logging.getLogger(__name__)
@@ -60,35 +60,30 @@ class RasterReader:
 
     Attributes:
         capacity: Number of open files.
-        sign: Turns an address into what is opened; asked before every use, so that a token may expire while files are
-            open.
+        access: How files of a catalog are reached.
+        sign: Its signer; asked before every use, so that a token may expire while files are open.
         any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
-        reading: How patient reads over a network are.
         verifier: Compares files with their checksums before their pixels are read, and knows the copies that it has
             made of remote ones; None compares none.
-        policy: Where redirects of remote files may lead; None follows them all.
     """
 
     def __init__(
         self,
         capacity: int = 128,
-        sign: Signer = str,
         *,
+        access: RemoteAccess | None = None,
         any_driver: bool = False,
-        reading: ReadingParameters | None = None,
         verifier: Verifier | None = None,
-        policy: HrefPolicy | None = None,
     ) -> None:
         self.capacity = capacity
-        self.sign = sign
-        self.reading = reading or ReadingParameters()
+        self.access = access or RemoteAccess()
+        self.sign = self.access.signer()
         self.any_driver = any_driver
         self.verifier = verifier
-        self.policy = policy
         warn_once()
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._given_up: dict[str, ReadError] = {}
-        self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.reading.timeout_s))})
+        self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.access.reading.timeout_s))})
 
     def __enter__(self) -> Self:
         self._env.__enter__()
@@ -147,9 +142,9 @@ class RasterReader:
             self._open.move_to_end(address)
             return self._open[address]
         shown = redact(href)
-        if self.policy is not None and self._is_far(href):
+        if self.access.policy is not None and self._is_far(href):
             try:
-                check_redirects(address, self.policy, self.reading.timeout_s)
+                check_redirects(address, self.access.policy, self.access.reading.timeout_s)
             except RefusedError as refusal:
                 raise ReadError(refusal.detail, refusal.reason) from refusal
         try:
@@ -223,8 +218,8 @@ class RasterReader:
         address, shown = self._address(href), redact(href)
         if address in self._open:  # with it goes what GDAL remembers of the file
             self._open.pop(address).dataset.close()
-        answer = ask(address, self.reading.timeout_s, self.policy)
-        pause = wait_s(tries, answer, self.reading, random.random())  # noqa: S311 (jitter)
+        answer = ask(address, self.access.reading.timeout_s, self.access.policy)
+        pause = wait_s(tries, answer, self.access.reading, random.random())  # noqa: S311 (jitter)
         if pause is None:
             logger.warning("%s: %s; given up after %d tries", shown, answer.detail, tries)
             message = f"{error} ({answer.detail}; given up after {tries} tries)"

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.maps.embed import Windows, normalised
-from a2mae.tasks.maps.palette import class_colour
+from a2mae.tasks.palette import class_colours
 from a2mae.tasks.maps.rasters import Raster, RasterWindows, on_grid_of
 from a2mae.tasks.maps.strip_writer import StripWriter
 from a2mae.tasks.samples.inputs import TaskBatch
@@ -94,7 +94,7 @@ def map_raster(
         "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
         "tags": tags,
     }
-    colors = dict(enumerate(spec.colors or [class_colour(i) for i in range(classes_of)]))
+    colors = dict(enumerate(class_colours(spec.colors, classes_of)))
     writer = StripWriter(path, bands=1, names=[str(spec.task)], colors=colors, **common)
     chances = None
     if probabilities is not None:

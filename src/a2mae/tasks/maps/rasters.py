@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,10 +20,14 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from a2mae.sensors import Sensor, Units
+from a2mae.stssd.access.remote import RemoteAccess
+from a2mae.stssd.building.value_ranges import ADVICE, BRIGHTEST_TOO_DARK
 from a2mae.stssd.pixels.masks import PixelClass, decode_mask, grow
 from a2mae.stssd.pixels.rasters import RasterReader
-from a2mae.stssd.scenes import BandAsset, Scene
+from a2mae.stssd.scenes import BandAsset, Role, Scene
 from a2mae.tasks.samples.task_data import TaskDataError
+
+logger = logging.getLogger(__name__)
 
 _PIECE_PX = 512
 REFLECTANCE_LIMIT = 2.0
@@ -55,6 +60,7 @@ class Raster:
         name: Of the scene, the scenes or the file.
         day: Days since 1970-01-01 UTC; None where not known.
         shift_m: (east, north): how far the content is moved when it is read, metres.
+        access: How a catalog's files are reached; None: the user has named the file, and GDAL may open what it can.
     """
 
     layers: tuple[Layer, ...]
@@ -63,6 +69,7 @@ class Raster:
     name: str
     day: float | None = None
     shift_m: tuple[float, float] = (0.0, 0.0)
+    access: RemoteAccess | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -168,26 +175,45 @@ def _check_units(raster: Raster, path: Path, sensor: Sensor) -> None:
             f"{path}: decoded as reflectance the values are {seen.min():.4g} to {seen.max():.4g} with median"
             f" {median:.4g}; reflectance is 0 to 1. Write scale and offset into the file, or set embed.sensor"
         )
+    brightest = float(np.percentile(seen, 99))
+    if brightest < BRIGHTEST_TOO_DARK:
+        logger.warning("%s: values from %.4g to %.4g; %s", path, seen.min(), brightest, ADVICE)
 
 
 def raster_from_scene(
-    scene: Scene, sensor: Sensor, bands: Sequence[str], *, cloud_buffer_m: float | None = None
+    scene: Scene, sensor: Sensor, bands: Sequence[str], *, access: RemoteAccess, cloud_buffer_m: float | None = None
 ) -> Raster:
-    """Bands of a scene of the scene table, on the grid of the finest of them.
+    """Bands of a scene of the scene table, all its parts, on the grid of the finest of them.
 
     Args:
         scene: From `scenes_from_table`.
         sensor: Its sensor.
         bands: Names or common names, in the order wanted.
+        access: How its files are reached.
         cloud_buffer_m: What its mask calls cloud or shadow, widened by so much, counts as not seen; None: it is seen.
+
+    Raises:
+        ReadError: If the scene table does not know the finest band's grid and its file cannot be opened.
     """
-    by_name = {asset.band: asset for asset in scene.bands}
-    assets = tuple(by_name[sensor.bands[sensor.band_index(name)].name] for name in bands)
-    finest = min(assets, key=lambda asset: asset.gsd_m)
-    with rasterio.open(finest.href) as source:
-        grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
-    layer = Layer(assets) if cloud_buffer_m is None else Layer(assets, scene.mask, cloud_buffer_m)
-    return Raster((layer,), grid, scene.sensor, scene.scene_id, scene.datetime.timestamp() / 86400)
+    names = [sensor.bands[sensor.band_index(name)].name for name in bands]
+    day = scene.datetime.timestamp() / 86400
+    parts = []
+    for assets in scene.parts:
+        by_name = {asset.band: asset for asset in assets if asset.role is Role.DATA}
+        wanted = tuple(by_name[name] for name in names)
+        mask = next((asset for asset in assets if asset.role is Role.CLOUD_MASK), None)
+        layer = Layer(wanted) if cloud_buffer_m is None else Layer(wanted, mask, cloud_buffer_m)
+        grid = _grid_of(min(wanted, key=lambda asset: asset.gsd_m), access)
+        parts.append(Raster((layer,), grid, scene.sensor, scene.scene_id, day, access=access))
+    return replace(mosaic(parts), name=scene.scene_id)
+
+
+def _grid_of(asset: BandAsset, access: RemoteAccess) -> GeoBox:
+    if asset.crs is not None and asset.shape is not None and asset.transform is not None:
+        return GeoBox(asset.shape, Affine(*asset.transform), asset.crs)
+    with RasterReader(access=access) as reader:
+        source = reader.dataset(asset.href)
+        return GeoBox(source.shape, source.transform, source.crs.to_wkt())
 
 
 def mosaic(rasters: Sequence[Raster]) -> Raster:
@@ -235,7 +261,7 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
 
     def __init__(self, raster: Raster) -> None:
         self._raster = raster
-        self._reader = RasterReader(any_driver=True)
+        self._reader = RasterReader(access=raster.access, any_driver=raster.access is None)
 
     def __enter__(self) -> Self:
         self._reader.__enter__()
