@@ -22,10 +22,10 @@ from a2mae.tasks.learning.finetune import finetune
 from a2mae.tasks.learning.model import HeadConfig, TaskModel
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
-from a2mae.tasks.palette import class_colour
 from a2mae.tasks.maps.rasters import RasterWindows, mosaic, raster_from_file
 from a2mae.tasks.maps.strip_writer import StripWriter
 from a2mae.tasks.maps.survey import MapSource
+from a2mae.tasks.palette import class_colour
 from a2mae.tasks.parameters import FinetuneParameters, MapParameters
 from a2mae.tasks.samples.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs
 from a2mae.tasks.samples.task_data import IGNORE, Task, TaskData, TaskDataError

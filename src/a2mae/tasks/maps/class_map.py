@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from a2mae.tasks.learning.checkpoint import Finetuned
 from a2mae.tasks.maps.embed import Windows, normalised
-from a2mae.tasks.palette import class_colours
 from a2mae.tasks.maps.rasters import Raster, RasterWindows, on_grid_of
 from a2mae.tasks.maps.strip_writer import StripWriter
+from a2mae.tasks.palette import class_colours
 from a2mae.tasks.samples.inputs import TaskBatch
 from a2mae.tasks.samples.task_data import IGNORE, TaskDataError
 from a2mae.tasks.tiling import Tile, blended_strips, starts
