@@ -135,7 +135,7 @@ def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
     assert recipes[0] == recipes[1]  # everything but the start is the same
     with np.load(out / "07_model_output" / task / "pictures.npz", allow_pickle=False) as pictures:
         names = ["image_before", "image_after"] if task == "detect_change" else ["image"]
-        assert set(pictures.files) == {*names, "truth", "prediction", "class_names", "sample_id"}
+        assert set(pictures.files) == {*names, "truth", "prediction", "class_names", "class_colours", "sample_id"}
         assert all(pictures[name].dtype == np.uint8 and pictures[name].shape[-1] == 3 for name in names)
         assert pictures["truth"].shape == pictures["prediction"].shape
         assert 1 <= len(pictures["truth"]) <= 3

@@ -81,7 +81,7 @@ def codes_to_bits(codes: Tensor) -> Tensor:
         `(..., 256)` of 0 and 1.
     """
     powers = torch.tensor([2**n for n in range(LAYERS - 1, -1, -1)], device=codes.device)
-    # A bit is set where the remainder of twice its power reaches it; torch 2.8 exports the quotient of two tensors wrongly.
+    # Remainders, no quotients: torch 2.8 exports the integer quotient of two tensors wrongly.
     return (codes[..., None] % (2 * powers) >= powers).flatten(-2).float()
 
 
