@@ -19,7 +19,7 @@ from lightning.fabric.strategies.strategy import Strategy
 from torch import nn
 from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from a2mae.models import Pretrainer
@@ -125,6 +125,10 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
             for block in child:
                 fully_shard(block, mesh=data_mesh)
     fully_shard(module.model, mesh=data_mesh)
+    if data_mesh.device_type == "cpu":  # asked for the mean, gloo of torch 2.8 gives the sum; a sum divided is the mean
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.set_force_sum_reduction_for_comms(enable=True)
     # Features are asked for outside of `forward`: that too has to gather the weights.
     register_fsdp_forward_method(module.model, "forward_features")
     return module
