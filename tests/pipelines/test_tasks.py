@@ -140,6 +140,7 @@ def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
         assert pictures["truth"].shape == pictures["prediction"].shape
         assert 1 <= len(pictures["truth"]) <= 3
     confusion = json.loads((out / "08_reporting" / f"{task}_confusion.json").read_text())
+    assert confusion["multi_label"] is False
     assert len(confusion["pretrained"]) == len(confusion["class_names"])
 
 

@@ -31,6 +31,15 @@ SIMULATION = {
     ],
 }
 
+CONFUSION = {
+    "classify": {"class_names": ["a", "b"], "multi_label": True, "pretrained": [[5, 4], [4, 6]]},
+    "segment": {
+        "class_names": ["water", "road", "<i>field</i>", "snow"],
+        "multi_label": False,
+        "pretrained": [[90, 0, 10, 0], [0, 30, 20, 0], [0, 0, 100, 0], [0, 0, 0, 0]],
+    },
+}
+
 
 class ArrayStore:
     """The reader's protocol over arrays in memory."""
@@ -266,6 +275,6 @@ def inputs(sets, images, rejected, model_dir, task_files) -> ReportInputs:
         four_properties={"sources": {"sensors": 2, "pairs": {"a+b": 3}}, "coverage": {"utm_zones": 2}},
         prune_report={"before": {"sets": 3}, "after": {"sets": 2}, "clusters": 3},
         model_dir=model_dir,
-        tasks=tuple(TaskInputs(task, {}, path) for task, path in task_files.items()),
+        tasks=tuple(TaskInputs(task, {}, path, confusion=CONFUSION.get(task)) for task, path in task_files.items()),
         scores=scores,
     )

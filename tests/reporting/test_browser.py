@@ -37,7 +37,14 @@ def test_charts_are_drawn_in_the_colours_of_the_theme(inputs, tmp_path, scheme):
     preferred = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
     elements, console = open_page(path, tmp_path / "profile", preferred)
     plots = re.findall(r'<div id="(chart-[a-z-]+)" class="plot js-plotly-plot"', elements)
-    assert plots == ["chart-places", "chart-shifts", "chart-curves", "chart-scores", "chart-knn"]
+    assert plots == [
+        "chart-places",
+        "chart-shifts",
+        "chart-curves",
+        "chart-mistakes-segment",
+        "chart-scores",
+        "chart-knn",
+    ]
     assert console == ""
     first_series = {"light": "rgb(11, 92, 173)", "dark": "rgb(125, 183, 245)"}[scheme]
     assert first_series in elements

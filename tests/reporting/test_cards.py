@@ -63,7 +63,7 @@ def test_model_card_tells_the_run_as_it_was(trained):
     assert f"`{'5e' * 32}`" in training and "`c0ffee`" in training
     assert "| image sets | 1 |" in training, "one set is kept and in the training split"
     scores = section(body, "Evaluation")
-    assert "| Segmentation (simulated), miou | 0.800 (0.750 to 0.840) | 0.820 (0.770 to 0.860) |" in scores
+    assert "| Segmentation (simulated), mIoU | 0.800 (0.750 to 0.840) | 0.820 (0.770 to 0.860) |" in scores
     limits = section(body, "Limits")
     assert "pretraining did not help here (0.020 below" in limits, "a loss is told"
     assert "all but collapsed (effective rank 1.4)" in limits

@@ -70,6 +70,7 @@ def test_every_chart_says_its_finding(built):
         "chart-scores",
         "chart-knn",
         "chart-curves",
+        "chart-mistakes-segment",
         "chart-places",
         "chart-shifts",
     }
@@ -105,7 +106,7 @@ def test_each_stage_has_its_page_with_its_chapters(inputs):
         "prune": ["pruning"],
         "pretrain": ["curves", "reconstructions"],
         "classify": ["scores-classify", "task-classify"],
-        "segment": ["scores-segment", "task-segment"],
+        "segment": ["scores-segment", "mistakes-segment", "task-segment"],
         "detect_change": ["scores-detect-change", "task-detect-change"],
         "evaluate": ["scores", "knn"],
         "report": ["provenance"],
@@ -126,7 +127,7 @@ def test_findings_have_the_figures(inputs):
     assert found["tag"] == "3 image sets of 4.0 images on average."
     assert found["prune"] == "2 of 3 image sets kept."
     assert found["pretrain"] == "30 steps; the loss went from 1.000 to 0.183."
-    assert found["segment"].startswith("miou 0.800 (simulated), 0.020 below")
+    assert found["segment"].startswith("mIoU 0.800 (simulated), 0.020 below")
     assert found["evaluate"] == "Pretraining scored higher on 2 of 3 tasks."
 
 

@@ -1,5 +1,6 @@
 """Sections say what the tables hold."""
 
+import base64
 import dataclasses
 import json
 import math
@@ -14,6 +15,7 @@ from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.attention import attention
 from a2mae.reporting.sections.dark_pixels import dark_pixels
 from a2mae.reporting.sections.image_sets import choose_sets, image_sets
+from a2mae.reporting.sections.mistakes import mistakes
 from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, masking_seen, reconstructions
 from a2mae.reporting.sections.provenance import provenance
@@ -255,6 +257,24 @@ def test_the_regions_of_the_simulation_are_listed(inputs):
     section = simulated(inputs)
     assert "1 scene of 3 were spoilt" in section.lead
     assert rows_of(section.blocks[0])["elbe"] == ("temperate plain", "12.300° E, 51.900° N", "2", "7.0 %")
+
+
+def test_mistakes_are_told_drawn_and_tabled(inputs):
+    section = mistakes(inputs, "segment")
+    assert section.lead == (
+        "Most often: road taken for <i>field</i> (40.0 % of its pixels); water taken for <i>field</i> (10.0 % of its"
+        " pixels)."
+    )
+    (chart,) = section.blocks
+    drawn = json.loads(chart.figure_json)["data"][0]["z"]
+    shares = np.frombuffer(base64.b64decode(drawn["bdata"]), drawn["dtype"]).reshape(4, 4)
+    assert np.nansum(shares, axis=1).tolist() == [100, 100, 100, 0]  # no snow, so no share of it
+    rows = {row[0]: row[1:] for row in chart.table.rows}
+    assert rows["water"] == ("100", "90.0 %", "100.0 %", "90.0 %", "<i>field</i>")
+    assert rows["<i>field</i>"] == ("100", "100.0 %", "76.9 %", "76.9 %", "–")
+    assert rows["snow"] == ("0", "–", "–", "–", "–")
+    assert mistakes(inputs, "classify") is None  # several labels: one found beside another is no mistake
+    assert mistakes(inputs, "detect_change") is None  # not counted
 
 
 def test_task_pictures_stand_beside_their_truth(inputs):

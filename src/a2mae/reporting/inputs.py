@@ -48,12 +48,15 @@ class TaskInputs:
         metrics: Contents of `<task>_metrics.json`: `{"pretrained": {...}, "random": {...}}`.
         pictures: Path of `pictures.npz`, or None.
         map: Path of the map of a whole scene, or None.
+        confusion: Contents of `<task>_confusion.json`: `class_names`, `multi_label`, and per start counts `(K, K)`,
+            truth by rows; or None.
     """
 
     name: str
     metrics: Mapping[str, object]
     pictures: Path | None = None
     map: Path | None = None
+    confusion: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.dark_pixels import dark_pixels
 from a2mae.reporting.sections.embeddings import embeddings
 from a2mae.reporting.sections.image_sets import image_sets
+from a2mae.reporting.sections.mistakes import mistakes
 from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, first_and_last, reconstructions, steps_taken
 from a2mae.reporting.sections.provenance import provenance
@@ -18,7 +19,7 @@ from a2mae.reporting.sections.refused import refused_scenes, rejected_images
 from a2mae.reporting.sections.registration import registration
 from a2mae.reporting.sections.registration_truth import registration_truth
 from a2mae.reporting.sections.scene_maps import scene_map
-from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores, task_scores
+from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores, spelled, task_scores
 from a2mae.reporting.sections.simulated import regions_and_scenes, simulated
 from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
@@ -111,9 +112,9 @@ def _pretrained(inputs: ReportInputs) -> str:
 def _finetuned(task: str) -> Callable[[ReportInputs], str]:
     def finding(inputs: ReportInputs) -> str:
         found = [] if inputs.scores is None else [item for item in comparisons(inputs.scores) if item.task == task]
-        return " ".join(f"{item.metric} {item.pretrained[0]:.3f} ({item.data}), {item.words}." for item in found) or (
-            "Not compared with a random start."
-        )
+        return " ".join(
+            f"{spelled(item.metric)} {item.pretrained[0]:.3f} ({item.data}), {item.words}." for item in found
+        ) or ("Not compared with a random start.")
 
     return finding
 
@@ -126,6 +127,7 @@ def _task(name: str, purpose: str) -> Stage:
         _finetuned(name),
         (
             lambda inputs: task_scores(inputs, name),
+            lambda inputs: mistakes(inputs, name),
             lambda inputs: task_pictures(inputs, name),
             lambda inputs: scene_map(inputs, name),
         ),

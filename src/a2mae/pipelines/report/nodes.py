@@ -69,7 +69,13 @@ def _inputs(
     from a2mae.reporting.inputs import Limits, ReportInputs, TaskInputs
 
     tasks = tuple(
-        TaskInputs(task, outputs[f"{task}_metrics"], outputs.get(f"{task}_pictures"), outputs.get(f"{task}_map"))
+        TaskInputs(
+            task,
+            outputs[f"{task}_metrics"],
+            outputs.get(f"{task}_pictures"),
+            outputs.get(f"{task}_map"),
+            outputs.get(f"{task}_confusion"),
+        )
         for task in TASKS
         if f"{task}_metrics" in outputs
     )

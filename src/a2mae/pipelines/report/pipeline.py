@@ -19,9 +19,14 @@ OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
     "tag": ("images", "four_properties"),
     "prune": ("pruned_sets", "prune_report"),
     "pretrain": ("pretrained_model",),
-    "classify": ("classify.metrics", "classify.pictures"),
-    "segment": ("segment.metrics", "segment.pictures", "segment.map"),
-    "detect_change": ("detect_change.metrics", "detect_change.pictures", "detect_change.map"),
+    "classify": ("classify.metrics", "classify.pictures", "classify.confusion"),
+    "segment": ("segment.metrics", "segment.pictures", "segment.map", "segment.confusion"),
+    "detect_change": (
+        "detect_change.metrics",
+        "detect_change.pictures",
+        "detect_change.map",
+        "detect_change.confusion",
+    ),
     "embed": ("embeddings",),
     "evaluate": ("scores",),
 }

@@ -42,6 +42,7 @@
       if (!groups.includes(key)) groups.push(key);
       const colour = palette[groups.indexOf(key) % palette.length];
       const result = { ...trace, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
+      if (trace.type === "heatmap") result.textfont = { color: getComputedStyle(root).getPropertyValue("--ink").trim() };
       if (trace.error_x) result.error_x = { ...trace.error_x, color: colour };
       if (trace.error_y) result.error_y = { ...trace.error_y, color: colour };
       return result;

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAIN_METRICS = {"classify": "top1", "segment": "miou", "detect_change": "f1"}
 """The metric that a task is judged by."""
+_SPELLED = {"top1": "top-1", "miou": "mIoU", "f1": "F1", "iou": "IoU", "map": "mAP", "pixel_accuracy": "pixel accuracy"}
 IN_WORDS = {
     "top1": "share of test images named rightly",
     "miou": "overlap of predicted and true areas, mean of the classes",
@@ -39,6 +40,11 @@ _MODES = {
 }
 
 
+def spelled(metric: str) -> str:
+    """A metric as the field writes it: `miou` is mIoU."""
+    return _SPELLED.get(metric, _READINGS.get(metric, metric))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A task's main metric for both twins, and their difference paired over places: (value, low, high) each."""
@@ -53,7 +59,7 @@ class Comparison:
     @property
     def label(self) -> str:
         """Task, data set and metric."""
-        return f"{title_of(self.task)} ({self.data}), {self.metric}"
+        return f"{title_of(self.task)} ({self.data}), {spelled(self.metric)}"
 
     @property
     def gain(self) -> float:
@@ -189,7 +195,7 @@ def _table(scores_table: pd.DataFrame, caption: str) -> Table:
         (
             f"{title_of(str(row['task']))} ({row['data']})",
             _MODES.get(str(row["mode"]), str(row["mode"])),
-            str(row["metric"]),
+            spelled(str(row["metric"])),
             str(row["model"]),
             f"{row['gsd_m']:g}",
             text.number(row["value"], 3),

@@ -82,6 +82,7 @@ def _score_both(
     }
     confusion = {
         "class_names": list(spec.class_names),
+        "multi_label": spec.multi_label,
         **{start: scores[start].confusion.tolist() for start in STARTS},
     }
     return TaskResult(metrics, shown, confusion)
