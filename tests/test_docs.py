@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 import a2mae
 from a2mae.parameters import Parameters
+from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.stssd.building.parameters import CoregisterParameters
 from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.tasks.parameters import TaskParameters
@@ -98,6 +99,24 @@ def test_links_lead_somewhere(page):
             assert inside, f"{page.name} links to {target}: the site has nothing outside docs/"
             if anchor:
                 assert anchor in anchors((page.parent / path).read_text("utf-8")), f"{page.name} links to {target}"
+
+
+def test_the_table_of_sensors_is_that_of_the_code():
+    """A swapped pair of bands in it would be a swapped pair in somebody's data."""
+    rows = {}
+    for line in (ROOT / "docs/own-sensor.md").read_text("utf-8").splitlines():
+        if found := re.match(r"\| `([\w-]+)` \| ([\d.]+) \| (.+) \| (\w+) \|$", line):
+            rows[found[1]] = found.groups()[1:]
+    assert rows == {
+        sensor.id: (
+            f"{sensor.gsd_m:g}",
+            ", ".join(
+                f"{b.name} ({b.common_name})" if b.common_name not in ("", b.name) else b.name for b in sensor.bands
+            ),
+            sensor.encoding.units.value,
+        )
+        for sensor in BUILTIN_SENSORS.values()
+    }
 
 
 def test_the_site_has_every_page_once():

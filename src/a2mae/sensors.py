@@ -153,6 +153,9 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
         platforms = data.get("platforms", ())
         if not isinstance(platforms, (list, tuple)):
             raise ValueError("'platforms' must be a list")
+        _refuse_unknown(Encoding, encoding)
+        for band in bands:
+            _refuse_unknown(Band, band)
         return Sensor(
             id=str(data["id"]),
             title=str(data.get("title", data["id"])),
@@ -162,7 +165,17 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
             platforms=tuple(str(platform) for platform in platforms),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"sensor description {data.get('id', '?')!r} cannot be read: {error!r}") from error
+        reason = f"missing key {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"sensor description {data.get('id', '?')!r} cannot be read: {reason}") from error
+
+
+def _refuse_unknown(kind: type, found: Mapping[str, object]) -> None:
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown key {str(key)!r}; {hint}there are {', '.join(known)}")
 
 
 _REFLECTANCE_1E4 = Encoding("uint16", scale=1e-4, offset=0.0, nodata=0, units=Units.REFLECTANCE)

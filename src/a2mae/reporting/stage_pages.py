@@ -201,7 +201,7 @@ STAGES: Mapping[str, Stage] = {
     ),
     "evaluate": Stage(
         "Scores",
-        "Scores every model on places that no training saw, beside a twin that started from random weights.",
+        "Scores every model on test splits, beside a twin that started from random weights.",
         _scored,
         (scores, knn_over_gsd),
     ),

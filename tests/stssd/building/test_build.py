@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.stssd.access.retries import ReadingParameters
 from a2mae.stssd.building import build as build_module
 from a2mae.stssd.building.build import build
 from a2mae.stssd.building.dark_pixels import suspicious_offsets
 from a2mae.stssd.building.parameters import CoregisterParameters
-from a2mae.stssd.building.value_ranges import implausible_ranges
+from a2mae.stssd.building.value_ranges import ADVICE, FLAT_ADVICE, implausible_ranges
 from a2mae.stssd.image_sets import writer as store_writer
 from a2mae.stssd.image_sets.store import ImageSetStore
 from a2mae.stssd.registering.parameters import RegistrationParameters
@@ -260,17 +261,20 @@ def test_scenes_that_are_no_reflectance_are_told_by_their_range() -> None:
     rows = [(scene, "sentinel-2-l2a", low, high) for scene, (low, high) in ranges.items()]
     rows += [("fine", "sentinel-2-l2a", 0.002, 0.03)]  # another place of it, a lake
     rows += [("radar", "sentinel-1-rtc", -22.0, -3.0), ("picture", "naip", 12.0, 240.0)]
+    rows += [("rounded", "naip", 0.0002, 0.01), ("lake", "sentinel-2-l2a", 0.0, 210.0)]
     images = pd.DataFrame(rows, columns=["scene_id", "sensor", "dark_value", "bright_value"])
-    found = implausible_ranges(images, {"sentinel-2-l2a"}).set_index("scene_id")
-    assert list(found.index) == ["bytes", "counts", "percent"]
-    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255]
-    assert implausible_ranges(images.iloc[:0], {"sentinel-2-l2a"}).empty
+    sensors = [BUILTIN_SENSORS[name] for name in ("sentinel-2-l2a", "sentinel-1-rtc", "naip")]
+    found = implausible_ranges(images, sensors).set_index("scene_id")
+    assert list(found.index) == ["bytes", "counts", "lake", "percent", "rounded"]
+    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255, ADVICE]
+    assert list(found.index[found["advice"] == FLAT_ADVICE]) == ["rounded"]  # one count of the store in all
+    assert implausible_ranges(images.iloc[:0], sensors).empty
 
 
 def test_bytes_taken_for_reflectance_are_warned_of(
     world: World, built: Built, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert implausible_ranges(built.tables.images, set(world.sensors)).empty
+    assert implausible_ranges(built.tables.images, world.sensors.values()).empty
     scenes = world.scenes.copy()
     landsat = scenes["sensor"].str.startswith("landsat")
 

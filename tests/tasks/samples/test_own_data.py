@@ -221,6 +221,29 @@ def test_nan_is_nodata_and_not_scored(scenes, tmp_path):
     np.testing.assert_allclose(read.images[0, 0, 0, :5, :7], physical[0, :5, :7], atol=1e-4)
 
 
+def test_a_mask_whose_nodata_is_a_class_is_refused(tmp_path):
+    cover = np.zeros((32, 32), np.uint8)
+    cover[:8] = 1
+    save(tmp_path / "images" / "a.tif", np.ones((3, 32, 32), np.uint8))
+    save(tmp_path / "masks" / "a.tif", cover, nodata=0)
+    with pytest.raises(TaskDataError, match=r"a\.tif says nodata 0, which is class .*nodata 255 or none"):
+        list(mask_folder(tmp_path, RGB, LABELS, chip_px=16).samples())
+
+
+def test_polygons_in_metres_are_refused(tmp_path):
+    save(tmp_path / "images" / "a.tif", np.ones((3, 32, 32), np.uint8), crs=UTM)
+    ring = [[500_000, 5_199_990], [500_100, 5_199_990], [500_100, 5_199_900], [500_000, 5_199_990]]
+    feature = {
+        "type": "Feature",
+        "properties": {"class": LABELS.class_names[1]},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(TaskDataError, match=r"feature 0 lies at 500000, 5\.1999e\+06, which are no degrees"):
+        list(mask_folder(tmp_path, RGB, LABELS, chip_px=16).samples())
+
+
 def test_a_corrupt_file_among_many_is_left_out_and_stands_in_the_notes(tmp_path):
     folder, rng = tmp_path / "many", np.random.default_rng(0)
     for number in range(120):

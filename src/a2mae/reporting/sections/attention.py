@@ -12,7 +12,7 @@ from a2mae.reporting.sections.pretraining import first_and_last
 from a2mae.reporting.sections.refused import commonest_reason
 from a2mae.reporting.sections.scores import comparisons
 from a2mae.reporting.sections.task_pictures import title_of
-from a2mae.reporting.sections.value_ranges import no_reflectance
+from a2mae.reporting.sections.value_ranges import out_of_range
 
 MANY_KEPT_OUT = 0.1
 """Share of scenes or images kept out from which on the reader is told."""
@@ -81,12 +81,12 @@ def _offsets(inputs: ReportInputs) -> Iterator[Way]:
 
 
 def _ranges(inputs: ReportInputs) -> Iterator[Way]:
-    scenes = no_reflectance(inputs)
+    scenes = out_of_range(inputs)
     if scenes is not None and len(scenes):
         yield Way(
             "coregister",
             f"{text.plural(len(scenes), 'scene')} may have the wrong units",
-            "What was decoded as reflectance is too dark everywhere, or brighter than anything reflects.",
+            "Their values are no reflectance, or too close together for the store to tell them apart.",
         )
 
 
@@ -110,7 +110,9 @@ def _scored(inputs: ReportInputs) -> Iterator[Way]:
         if item.gain < 0:
             yield Way(
                 item.task,
-                f"{title_of(item.task)} scores lower with pretraining",
+                f"{title_of(item.task)} scores lower with pretraining"
+                if item.clear
+                else f"{title_of(item.task)} does not gain from pretraining",
                 f"{item.pretrained[0]:.3f} against {item.random[0]:.3f} of a random start"
                 f" (difference {item.interval}{'' if item.clear else ': chance may explain it'}).",
             )
@@ -119,5 +121,5 @@ def _scored(inputs: ReportInputs) -> Iterator[Way]:
         yield Way(
             "evaluate",
             f"Some scores rest on {text.plural(int(places), 'place')}",
-            "Their intervals are wide; more places would tell more.",
+            "Intervals of so few places are wide, or too narrow to trust; more places would tell more.",
         )

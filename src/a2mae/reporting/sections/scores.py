@@ -96,7 +96,7 @@ def verdict(item: Comparison) -> str:
 def does_it_pay(found: list[Comparison]) -> Table:
     """One row per task: both starts and the verdict, in plain words."""
     return Table(
-        "Scores on places that no training saw; 1 is the best",
+        "Scores on test splits, which the task's training did not see; 1 is the best",
         ("task", "with pretraining", "pretrained", "random start", "difference", "what is scored"),
         tuple(
             (

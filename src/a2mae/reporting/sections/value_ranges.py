@@ -1,4 +1,4 @@
-"""Scenes whose values are no reflectance."""
+"""Scenes whose values cannot be meant."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from a2mae.reporting import text
 from a2mae.reporting.blocks import Section, Table
 from a2mae.reporting.frames import records
 from a2mae.reporting.inputs import ReportInputs
-from a2mae.stssd.building.value_ranges import ADVICE, implausible_ranges, reflecting
+from a2mae.stssd.building.value_ranges import implausible_ranges
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def no_reflectance(inputs: ReportInputs) -> pd.DataFrame | None:
+def out_of_range(inputs: ReportInputs) -> pd.DataFrame | None:
     """Such scenes; None without images and their store, or where an earlier version wrote the table."""
     if inputs.images is None or inputs.store is None or not {"dark_value", "bright_value"} <= set(inputs.images):
         return None
-    return implausible_ranges(inputs.images, reflecting(map(inputs.store.sensor, inputs.store.sensors)))
+    return implausible_ranges(inputs.images, map(inputs.store.sensor, inputs.store.sensors))
 
 
 def value_ranges(inputs: ReportInputs) -> Section | None:
     """Each such scene; nothing where there is none."""
-    scenes = no_reflectance(inputs)
+    scenes = out_of_range(inputs)
     if scenes is None or not len(scenes):
         return None
     table = Table(
@@ -40,5 +40,6 @@ def value_ranges(inputs: ReportInputs) -> Section | None:
         ),
         numeric=(2, 3),
     )
-    lead = f"{text.plural(len(scenes), 'scene')} of sensors that measure reflectance: {ADVICE}."
-    return Section("value-ranges", "Values that are no reflectance", lead, (table,))
+    advice = ". ".join(f"{one[0].upper()}{one[1:]}" for one in scenes["advice"].unique())
+    lead = f"{text.plural(len(scenes), 'scene')} with values that cannot be meant. {advice}."
+    return Section("value-ranges", "Values that cannot be meant", lead, (table,))

@@ -16,7 +16,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.features import rasterize
+from rasterio.features import bounds, rasterize
 from rasterio.warp import transform, transform_geom
 
 from a2mae.sensors import Units
@@ -70,7 +70,9 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
                 try:
                     picture = read_picture(image, layout)
                     polygons = truth.suffix.lower() not in IMAGE_SUFFIXES
-                    target = burnt(truth, picture, labels) if polygons else _mask(truth, picture, image)
+                    target = (
+                        burnt(truth, picture, labels) if polygons else _mask(truth, picture, image, labels.class_names)
+                    )
                 except (RasterioError, OSError, json.JSONDecodeError) as error:
                     skipped.lines.append(f"{image.relative_to(folder)}: {error}")
                     continue
@@ -97,7 +99,7 @@ def pair_folder(folder: Path, layout: FolderFormat, *, chip_px: int | None) -> L
                 try:
                     first, second = read_picture(before, layout), read_picture(after, layout)
                     _same_grid(first, second, before, after)
-                    target = _mask(truth, first, before)
+                    target = _mask(truth, first, before, ("unchanged",))
                 except (RasterioError, OSError) as error:
                     skipped.lines.append(f"{before.relative_to(folder)}: {error}")
                     continue
@@ -195,11 +197,11 @@ def read_picture(path: Path, layout: FolderFormat) -> Picture:
     return Picture(pixels, valid, crs, affine)
 
 
-def _mask(path: Path, picture: Picture, image: Path) -> npt.NDArray[Any]:
+def _mask(path: Path, picture: Picture, image: Path, classes: Sequence[str]) -> npt.NDArray[Any]:
     """Class numbers of a mask on its image's grid; its own nodata is ignored.
 
     Raises:
-        TaskDataError: If it has several bands, or lies elsewhere than its image.
+        TaskDataError: If it has several bands, lies elsewhere than its image, or calls one of the classes nodata.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -209,6 +211,11 @@ def _mask(path: Path, picture: Picture, image: Path) -> npt.NDArray[Any]:
             found = Picture(source.read(), np.ones(source.shape, bool), source.crs, source.transform)
             nodata = source.nodata
     _same_grid(picture, found, image, path)
+    if nodata is not None and nodata in range(len(classes)):
+        raise TaskDataError(
+            f"{path} says nodata {nodata:g}, which is class {classes[int(nodata)]!r}: its pixels would be in neither"
+            f" training nor score. Write the mask with nodata {IGNORE} or none: a scene's profile brings its own"
+        )
     target = found.pixels[0].astype(np.int64)
     return target if nodata is None else np.where(found.pixels[0] == nodata, IGNORE, target)
 
@@ -257,11 +264,22 @@ def burnt(path: Path, picture: Picture, labels: FolderLabels) -> npt.NDArray[np.
                 f" {', '.join(labels.class_names)}"
             )
         value = labels.class_names.index(str(name))
+        if source.is_geographic:
+            _check_degrees(path, number, feature["geometry"])
         shapes.append((transform_geom(source, picture.crs, feature["geometry"]), value))
     out = np.zeros(picture.valid.shape, np.uint8)
     if shapes:
         rasterize(shapes, out=out, transform=picture.transform)
     return out
+
+
+def _check_degrees(path: Path, number: int, geometry: Any) -> None:  # noqa: ANN401 (GeoJSON)
+    west, south, east, north = bounds(geometry)
+    if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
+        raise TaskDataError(
+            f"{path}: feature {number} lies at {west:g}, {south:g}, which are no degrees. GeoJSON holds longitude and"
+            " latitude (WGS 84): export it so, or state its 'crs'"
+        )
 
 
 def scene_of(name: str, split: str | None, pictures: Sequence[Picture], target: npt.NDArray[Any]) -> LabelledScene:

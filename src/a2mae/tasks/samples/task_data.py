@@ -110,7 +110,9 @@ class TaskSpec:
             if name in (band.name, band.common_name):
                 return index
         known = ", ".join(f"{band.name} ({band.common_name})" if band.common_name else band.name for band in self.bands)
-        raise TaskDataError(f"{self.task} data of {self.source!r} has no band {name!r}; it has {known}")
+        raise TaskDataError(
+            f"{self.task} data of {self.source!r} has no band {name!r}; it has {known}: set {self.task}.bands"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready; `task_spec_from_dict` reads it back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,8 @@ from a2mae.tasks.samples.task_data import (
     TaskDataError,
     TaskSpec,
 )
+
+logger = logging.getLogger(__name__)
 
 SAMPLES_PER_SHARD = 256
 CHUNK_BYTES = 128 * 2**10
@@ -128,6 +131,7 @@ class Census:
         absent = [name for index, name in enumerate(names) if index not in self._classes["train"]]
         if absent:
             notes.append(f"no training label of: {', '.join(absent)}")
+            logger.warning("%s: %s, so the model cannot learn it", spec.task, notes[-1])
         if self._shared:
             some = f"{'; '.join(self._shared[:3])}{' …' if len(self._shared) > 3 else ''}"
             if len(self._shared) > MAX_SHARED_SHARE * self._size["test"]:

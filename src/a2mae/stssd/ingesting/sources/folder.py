@@ -169,7 +169,7 @@ def _scene(
         opened[token] = _Opened(token, hrefs[name], header)
     mtl = _metadata(candidate, root)
     places = _places(rule, opened)
-    check_bands(sensor, [name for name in places if name in sensor.band_names], f"rule {rule.name!r}")
+    check_bands(sensor, list(places), f"rule {rule.name!r}")
     assets = []
     for name in sensor.band_names:
         token, index = places[name]

@@ -1,0 +1,36 @@
+"""Sensors that users describe."""
+
+import dataclasses
+
+import pytest
+
+from a2mae.sensors import BUILTIN_SENSORS, sensor_from_dict
+
+
+@pytest.fixture
+def description():
+    return dataclasses.asdict(BUILTIN_SENSORS["naip"])
+
+
+def test_a_description_is_read_back(description):
+    assert sensor_from_dict(description) == BUILTIN_SENSORS["naip"]
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("bands", {"commonname": "red"}, "unknown key 'commonname'; did you mean 'common_name'"),
+        ("encoding", {"scael": 1.0}, "unknown key 'scael'; did you mean 'scale'"),
+    ],
+)
+def test_a_mistyped_key_is_named(description, part, change, said):
+    where = description["bands"][0] if part == "bands" else description["encoding"]
+    where |= change
+    with pytest.raises(ValueError, match=f"sensor description 'naip' cannot be read: {said}"):
+        sensor_from_dict(description)
+
+
+def test_a_missing_key_is_named(description):
+    del description["gsd_m"]
+    with pytest.raises(ValueError, match="missing key 'gsd_m'"):
+        sensor_from_dict(description)
