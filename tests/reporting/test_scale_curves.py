@@ -40,3 +40,13 @@ def test_only_what_nothing_was_trained_for_is_grey():
     colours = set(re.findall(r"stroke: (#[0-9a-f]{6})", svg))
     assert {f"#{bytes(round(255 * part) for part in rgb[:3]).hex()}" for rgb in scale_curves._COLOURS} <= colours
     assert "#7f7f7f" not in colours
+
+
+def test_a_colour_that_comes_again_is_dotted():
+    models = [f"method_{number}" for number in range(10)]
+    table = pd.DataFrame([row for number, model in enumerate(models) for row in rows(model, number)])
+    lines = [
+        re.findall(r"stroke-dasharray", draw_scale_curves(table[table.model.isin(models[:n])], models[:n]).decode())
+        for n in (9, 10)
+    ]
+    assert not lines[0] and lines[1]

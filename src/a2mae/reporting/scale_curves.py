@@ -67,10 +67,11 @@ def _draw(axis: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
         value = one["value"].to_numpy()
         bars = np.stack([value - one["low"].to_numpy(), one["high"].to_numpy() - value]).clip(0)
         grey = model in UNTRAINED
-        colour = str(0.3 + 0.2 * UNTRAINED.index(model)) if grey else _COLOURS[trained.index(model) % len(_COLOURS)]
+        turn, at = (0, 0) if grey else divmod(trained.index(model), len(_COLOURS))
+        colour = str(0.3 + 0.2 * UNTRAINED.index(model)) if grey else _COLOURS[at]
         axis.errorbar(
             gsd, value, bars, label=model, marker=("o", "s", "^", "D")[number % 4], markersize=4, elinewidth=0.8,
-            linewidth=1.2, linestyle="--" if grey else "-", color=colour,
+            linewidth=1.2, linestyle="--" if grey else "-:"[turn % 2], color=colour,
         )  # fmt: skip
     ticks = sorted(rows["gsd_m"].unique())
     axis.set_xscale("log", base=2)
