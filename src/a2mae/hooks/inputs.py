@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 
+from a2mae.hooks.project import InProject
 from a2mae.io.tracked import tracked
 from a2mae.pipeline_registry import EXTRAS, STAGES
 
 if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
     from kedro.pipeline import Pipeline
 
 
-class MadeInputs:
+class MadeInputs(InProject):
     """Refuses a run that would read what no stage has made yet, before its first node runs."""
-
-    def __init__(self) -> None:
-        self._project = Path()
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Remember what relative paths start from."""
-        self._project = context.project_path
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
