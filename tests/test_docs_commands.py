@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 import a2mae
 from a2mae import pipeline_registry
 from a2mae.hooks import inputs
+from a2mae.parameters import Parameters
 from helpers.checkout import ROOT
 from helpers.pages import PAGES, commands, inline_commands
 
@@ -37,6 +38,7 @@ def project():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")  # nothing is run, so nothing is tracked
         patch.setattr(inputs, "tracked", lambda *_: None)  # a fresh clone holds no inputs, and none is read here
+        patch.setattr(Parameters, "named_paths", lambda _: ())  # nor the reader's own files, nor data beside a clone
         yield
     pipeline_registry.use_chain(pipeline_registry.STAGES)
 

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Marks a field whose value names a file or folder of the user's."""
+
+
+OnDiskPath = Annotated[str | None, OnDisk()]
+"""A file or folder of the user's that must be there when a run starts; None: not used."""
 
 
 class Parameters(BaseModel):
@@ -28,3 +39,16 @@ class Parameters(BaseModel):
                     hint = f"did you mean '{near[0]}'? " if near else ""
                     raise ValueError(f"unknown parameter '{key}': {hint}{cls.__name__} has {', '.join(fields)}")
         return values
+
+    def named_paths(self) -> Iterator[tuple[str, str]]:
+        """Every `OnDiskPath` that is set, here and in groups within: its key with dots, and its value."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Parameters):
+                yield from ((f"{name}.{key}", path) for key, path in value.named_paths())
+            elif isinstance(value, tuple):
+                for index, item in enumerate(value):
+                    if isinstance(item, Parameters):
+                        yield from ((f"{name}.{index}.{key}", path) for key, path in item.named_paths())
+            elif value is not None and any(isinstance(mark, OnDisk) for mark in field.metadata):
+                yield name, value

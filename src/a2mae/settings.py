@@ -1,15 +1,33 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
-from a2mae.hooks import DefaultChain, KnownGroups, Lineage, MadeInputs, Watch, WritableOutputs
+from a2mae.hooks import (
+    DefaultChain,
+    KnownEnvironment,
+    KnownGroups,
+    Lineage,
+    MadeInputs,
+    NamedFiles,
+    Watch,
+    WritableOutputs,
+)
 from a2mae.processes import share_cores
 from a2mae.uncaught import show_sentences
 
 share_cores()  # before any node imports torch; the processes it starts inherit it
 show_sentences()
 
-# Pluggy calls the last first: a mistyped group is named before the chain is read.
+# Pluggy calls the last first: a mistyped environment or group is named before the chain is read.
 watch = Watch()
-HOOKS = (watch, Lineage(watch), DefaultChain(), KnownGroups(), WritableOutputs(), MadeInputs())
+HOOKS = (
+    watch,
+    Lineage(watch),
+    DefaultChain(),
+    KnownGroups(),
+    KnownEnvironment(),
+    WritableOutputs(),
+    MadeInputs(),
+    NamedFiles(),
+)
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

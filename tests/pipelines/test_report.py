@@ -47,9 +47,11 @@ def test_inputs_are_those_of_the_chain():
         assert {"simulation", "classify.metrics", "scores", "embeddings"} <= set(whole[name].inputs)
     assert set(whole["report.write_cards"].outputs) == {"model_card", "dataset_card"}
     (cards,) = (
-        node for node in create_pipeline(("ingest", "prune", "report")).nodes if node.name == "report.write_cards"
+        node for node in create_pipeline(("ingest", "tag", "report")).nodes if node.name == "report.write_cards"
     )
     assert cards.outputs == ["dataset_card"], "no model, no card of it"
+    assert "sets" in cards.inputs, "sets that nobody pruned are not shown"
+    assert "sets" not in whole["report.build_report"].inputs
 
 
 def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):

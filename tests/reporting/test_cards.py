@@ -122,10 +122,20 @@ def test_collapse_is_told_only_where_it_was_measured(trained, model_dir):
     assert "collapsed" not in card and "No task was scored" in card
 
 
+@pytest.mark.parametrize(("sensor", "gsd_m"), [("landsat-oli-c2-l2", "30.0"), ("my-camera", "GSD_M")])
+def test_the_first_call_has_the_pixels_of_the_models_own_sensor(trained, model_dir, sensor, gsd_m):
+    assert "gsd_m=10.0)" in model_card(trained, TEXT)
+    config = json.loads((model_dir / "config.json").read_text())
+    (model_dir / "config.json").write_text(json.dumps(config | {"bands": {sensor: ["B1"]}}))
+    assert f"gsd_m={gsd_m})" in model_card(trained, TEXT)
+
+
 def test_the_node_writes_the_cards_of_what_there_is(trained):
     card = {"model_name": "m", "dataset_name": "d", "licence": "other"}
     options = ReportParameters(title="A", sets=1, reconstructions=1, examples=1, picture_px=32, card=card)
     data = {"pruned_sets": trained.sets, "images": trained.images, "image_sets": trained.store}
     assert set(write_cards(options, ["prune"], {}, **data)) == {"dataset_card"}
+    unpruned = {"sets": trained.sets, "images": trained.images, "image_sets": trained.store}
+    assert set(write_cards(options, ["tag"], {}, **unpruned)) == {"dataset_card"}
     both = write_cards(options, ["prune", "pretrain"], {}, **data, pretrained_model=trained.model_dir)
     assert set(both) == {"model_card", "dataset_card"} and "# m\n" in both["model_card"]

@@ -48,6 +48,15 @@ def test_map_has_every_set_at_its_place(inputs):
     assert list(views) == ["all", "19S", "32N"]
     assert views["32N"].x[0] < 8.5 and views["32N"].x[1] > 8.9
     assert views["19S"].y[0] < -33.4 < views["19S"].y[1]
+    assert tuple(figure["layout"]["xaxis"]["range"]) == views["all"].x
+
+
+def test_map_of_one_zone_opens_at_its_places(inputs):
+    north = inputs.sets[inputs.sets["lat"] > 0]
+    chart = places(dataclasses.replace(inputs, sets=north)).blocks[0]
+    layout, views = json.loads(chart.figure_json)["layout"], {view.label: view for view in chart.views}
+    assert tuple(layout["xaxis"]["range"]) == views["32N"].x and tuple(layout["yaxis"]["range"]) == views["32N"].y
+    assert list(views) == ["all", "32N"]
 
 
 def test_bare_locations_are_drawn_before_there_are_sets(inputs):
@@ -71,6 +80,9 @@ def test_image_sets_name_date_sensor_shift_and_anchor(inputs):
     assert "2021-05-05, 30 m, 16 × 16 px" in landsat.lines
     assert [p.badge for p in strips[0].pictures].count("anchor") == 1
     assert moved.badge == ""
+    assert "cloud 10 %, usable 90 %" in landsat.lines
+    unseen = dataclasses.replace(inputs, images=inputs.images.assign(cloud_fraction=None))
+    assert "clouds not looked for, usable 90 %" in image_sets(unseen).blocks[0].strips[0].pictures[0].lines
 
 
 def test_arrow_points_the_way_the_image_was_moved():

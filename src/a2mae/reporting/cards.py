@@ -19,6 +19,7 @@ from a2mae.reporting import text
 from a2mae.reporting.frames import records
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.scores import PRETRAINED, RANDOM, comparisons
+from a2mae.sensors import BUILTIN_SENSORS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,7 @@ def model_card(inputs: ReportInputs, card: CardText) -> str | None:
         kwargs=kwargs,
         parameters=text.count(metrics["parameters"]),
         trained_on=_trained_on(inputs),
-        example_sensor=next(iter(config["bands"])),
+        example_gsd_m=_example_gsd_m(inputs, next(iter(config["bands"]))),
         comparisons=found,
         frozen=_frozen(inputs.scores),
         pretrained=PRETRAINED,
@@ -196,6 +197,13 @@ def _result(item: Any) -> dict[str, object]:  # noqa: ANN401 (a Comparison; the 
             }
         ],
     }
+
+
+def _example_gsd_m(inputs: ReportInputs, sensor_id: str) -> str:
+    """What a first call may say of one of the model's sensors, as Python reads it."""
+    if inputs.store is not None and sensor_id in inputs.store.sensors:
+        return str(float(inputs.store.sensor(sensor_id).gsd_m))
+    return str(float(BUILTIN_SENSORS[sensor_id].gsd_m)) if sensor_id in BUILTIN_SENSORS else "GSD_M"
 
 
 def _trained_on(inputs: ReportInputs) -> tuple[tuple[str, str], ...]:

@@ -93,7 +93,7 @@ class ReportInputs:
         store: The open image-set store.
         images: Image table (final).
         rejected_images: Images kept out at registration.
-        sets: Set table after pruning.
+        sets: Set table, after pruning where the chain prunes.
         four_properties: The four-property report.
         prune_report: Before and after pruning.
         model_dir: The pretrained model directory.

@@ -57,7 +57,10 @@ IMAGE_COLUMNS = pa.schema(
         ("lon", pa.float64()),  # of the footprint's centre, degrees
         ("lat", pa.float64()),
         ("geosot", pa.list_(pa.uint32(), 8)),  # four corners x (lon, lat): UL, UR, LR, LL
-        ("cloud_fraction", pa.float64()),  # cloud and shadow, share of the footprint
+        (
+            "cloud_fraction",
+            pa.float64(),
+        ),  # cloud and shadow, share of what was seen; null where nothing looked
         ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
         ("dark_value", pa.float64()),  # 1st percentile of the usable pixels, darkest compared band, sensor's units
         ("bright_value", pa.float64()),  # 99th percentile of them, brightest compared band

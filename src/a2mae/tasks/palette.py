@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Wong's colours for colour-blind readers, then darker and lighter relatives; a class keeps its colour by its index.
 CLASS_RGB = (
@@ -36,3 +36,24 @@ def class_colours(own: Sequence[tuple[int, int, int]], count: int) -> list[tuple
         count: Number of classes.
     """
     return list(own) or [class_colour(index) for index in range(count)]
+
+
+def named_colours(class_names: Sequence[str], named: Mapping[str, str]) -> tuple[tuple[int, int, int], ...]:
+    """RGB of every class where the user has named some: the others keep what they would have had.
+
+    Args:
+        class_names: One per class index.
+        named: Class name to `#rrggbb`.
+
+    Raises:
+        ValueError: If a class is named that is not there.
+    """
+    unknown = sorted(set(named) - set(class_names))
+    if unknown:
+        raise ValueError(f"no class {', '.join(unknown)}: the classes are {', '.join(class_names)}")
+    return tuple(_rgb(named[name]) if name in named else class_colour(index) for index, name in enumerate(class_names))
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from a2mae.parameters import Parameters
+from a2mae.parameters import OnDiskPath, Parameters
 from a2mae.stssd.registering.parameters import RegistrationParameters
 
 HEADS = {
@@ -65,7 +65,7 @@ class TorchgeoParameters(Parameters):
 class DataParameters(Parameters):
     """Where a task's data comes from."""
 
-    folder: str | None = Field(
+    folder: OnDiskPath = Field(
         None,
         description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; a data set's root",
     )
@@ -81,6 +81,9 @@ class DataParameters(Parameters):
     offset: float | None = Field(None, description="physical value of a file's zero; null: the format's")
     class_names: tuple[str, ...] = Field(
         (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
+    )
+    class_colors: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+        {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
     )
     class_property: str = Field("class", description="segmentation: a GeoJSON feature's property with its class name")
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
@@ -124,14 +127,16 @@ class FinetuneParameters(Parameters):
 class MapParameters(Parameters):
     """A map of a whole raster by a finetuned model."""
 
-    raster: str | None = Field(
+    raster: OnDiskPath = Field(
         None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
     )
-    raster_before: str | None = Field(None, description="change: the earlier date; null with a raster: an error")
+    raster_before: OnDiskPath = Field(None, description="change: the earlier date, with `raster` and never without")
     scene_ids: tuple[str, ...] = Field(
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
     )
-    scene_ids_before: tuple[str, ...] = Field((), description="change: those of the earlier date")
+    scene_ids_before: tuple[str, ...] = Field(
+        (), description="change: those of the earlier date, with `scene_ids` and never without"
+    )
     registration: RegistrationParameters = Field(
         default_factory=lambda: RegistrationParameters.model_validate({}),
         description="change: how the later date is moved onto the earlier one",
@@ -189,6 +194,15 @@ class TaskParameters(Parameters):
             raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found '{self.head}'")
         return self
 
+    @model_validator(mode="after")
+    def _maps_of_change_have_two_dates(self) -> TaskParameters:
+        for key in ("raster", "scene_ids"):
+            later, earlier = getattr(self.map, key), getattr(self.map, f"{key}_before")
+            if self.task == "detect_change" and bool(later) != bool(earlier):
+                missing = f"{key}_before" if later else key
+                raise ValueError(f"a change map needs two dates: set detect_change.map.{missing}, too")
+        return self
+
 
 class OtherEncoderParameters(Parameters):
     """An encoder that another run or project trained, on this machine."""
@@ -198,7 +212,7 @@ class OtherEncoderParameters(Parameters):
         description="a model directory of this project; or a timm architecture with weights (torchgeo's are such)"
     )
     model: str = Field(description="the directory, or timm's name")
-    weights: str | None = Field(None, description="timm: local .safetensors or .pth file")
+    weights: OnDiskPath = Field(None, description="timm: local .safetensors or .pth file")
     size_px: int | None = Field(None, ge=8, description="timm: images are resized to this side; null: as they are")
     mean: tuple[float, ...] = Field((), description="timm: per band in the data's units; empty: of the training split")
     std: tuple[float, ...] = Field((), description="timm: likewise")
@@ -216,7 +230,7 @@ class EvaluateParameters(Parameters):
     seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
-    folder: str | None = Field(None, description="also score on this folder per class, for example EuroSAT; null: not")
+    folder: OnDiskPath = Field(None, description="also score on this folder per class, for example EuroSAT; null: not")
     format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
     folder_samples: int | None = Field(None, ge=100, description="use this many files of the folder; null: all")
     bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoders see")
@@ -260,7 +274,7 @@ class EmbedParameters(Parameters):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
-    raster: str | None = Field(
+    raster: OnDiskPath = Field(
         None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
     )
     scene_ids: tuple[str, ...] = Field(

@@ -333,3 +333,43 @@ def test_parameters_lead_to_the_folder(scenes, tmp_path):
     assert (found.sensor.id, found.sensor.band_names) == ("mine", ("B08", "B04"))
     with pytest.raises(TaskDataError, match="holds neither images/ nor train/images/"):
         mask_folder(tmp_path, S2, LABELS, chip_px=32)
+
+
+def test_dates_of_one_ground_are_one_place_and_a_ground_in_two_splits_is_noted(scenes, tmp_path):
+    rng = np.random.default_rng(1)
+    cover = np.kron(rng.integers(0, 3, (6, 5)), np.ones((8, 8), int)).astype(np.uint8)
+    shifts = {"test/again": (4, 30), "test/beside": (4, 400), "test/leak": (0, 100)}  # s4's ground, its neighbour, s0's
+    for name, (number, east) in shifts.items():
+        split, stem = name.split("/")
+        at = (500_000 + 30_000 * number + east, 5_200_000)
+        save(scenes / split / "images" / f"{stem}.tif", counts(rng, cover), crs=UTM, at=at)
+        save(scenes / split / "masks" / f"{stem}.tif", cover, crs=UTM, at=at)
+    data = written(mask_folder(scenes, S2, LABELS, chip_px=32), tmp_path)
+    places = data.samples.assign(scene=data.samples["sample_id"].str.rsplit("-", n=2).str[0])
+    places = places.groupby("scene")["place"].agg(lambda found: ", ".join(sorted(set(found)))).to_dict()
+    assert places["test/s4"] == places["test/again"] == "test/again", "two dates of one ground are two places"
+    assert places["test/beside"] == "test/beside" and places["test/leak"] == "test/leak"
+    (note,) = [note for note in data.spec.notes if "another split" in note]
+    assert note.startswith("1 of 8 scenes lie on the ground") and note.endswith("test/leak")
+
+
+def test_colours_of_the_users_go_with_the_classes(scenes, tmp_path):
+    def of(colours):
+        data = {"folder": str(scenes), "format": "sentinel-2-l2a", "class_names": LABELS.class_names}
+        data |= {"file_bands": ("red", "green", "blue"), "class_colors": colours}
+        return prepare(TaskParameters.model_validate({"task": "segment", "data": data}), None, tmp_path)
+
+    data = written(of({"water": "#0000ff"}), tmp_path)
+    assert data.spec.colors[2] == (0, 0, 255) and len(set(data.spec.colors)) == 3
+    assert data.spec.notes[1:] == written(of({}), tmp_path).spec.notes[1:], "late notes were lost"
+    with pytest.raises(TaskDataError, match=r"segment\.data\.class_colors: no class sea"):
+        of({"sea": "#0000ff"})
+    with pytest.raises(ValueError, match="pattern"):
+        of({"water": "blue"})
+
+
+def test_a_change_map_of_one_date_is_refused_at_the_door():
+    with pytest.raises(ValueError, match=r"two dates: set detect_change\.map\.raster_before, too"):
+        TaskParameters.model_validate({"task": "detect_change", "map": {"raster": "b.tif"}})
+    with pytest.raises(ValueError, match=r"set detect_change\.map\.scene_ids, too"):
+        TaskParameters.model_validate({"task": "detect_change", "map": {"scene_ids_before": ("a",)}})

@@ -92,7 +92,7 @@ def _inputs(
         store=outputs.get("image_sets"),
         images=outputs.get("images"),
         rejected_images=outputs.get("rejected_images"),
-        sets=outputs.get("pruned_sets"),
+        sets=outputs.get("pruned_sets", outputs.get("sets")),
         four_properties=outputs.get("four_properties"),
         prune_report=outputs.get("prune_report"),
         model_dir=outputs.get("pretrained_model"),

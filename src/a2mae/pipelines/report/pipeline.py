@@ -31,10 +31,12 @@ OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("scores",),
 }
 """Which outputs of a stage the page shows; at least one of each, so that the report is made last."""
+UNPRUNED = "sets"
+"""What the page shows of the image sets where the chain does not prune them."""
 FOLDERS: Mapping[str, tuple[str, ...]] = {"simulate": ("simulation_folder",)}
 """Where a stage's files lie that are no datasets of their own."""
 
-CARDS: Mapping[str, str] = {"model_card": "pretrain", "dataset_card": "prune"}
+CARDS: Mapping[str, str] = {"model_card": "pretrain", "dataset_card": "tag"}
 """The cards, each with the stage that makes what it describes."""
 
 
@@ -45,6 +47,8 @@ def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
         chain: Stages whose outputs exist; the others have no panel in the page.
     """
     shown = [name for stage in chain for name in (*OUTPUTS_SHOWN.get(stage, ()), *FOLDERS.get(stage, ()))]
+    if "tag" in chain and "prune" not in chain:
+        shown.append(UNPRUNED)
     inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
     inputs |= {name.replace(".", "_"): name for name in shown}
     nodes = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,8 +75,7 @@ def _picture(store: StoreReader, image: dict[str, object], picture_px: int) -> P
             f"{sensor.title}",
             f"{date}, {sensor.gsd_m:g} m, {width} × {height} px",
             registration,
-            f"cloud {text.percent(_float(image['cloud_fraction']), 0)},"
-            f" usable {text.percent(_float(image['valid_fraction']), 0)}",
+            f"{_clouds(_float(image['cloud_fraction']))}, usable {text.percent(_float(image['valid_fraction']), 0)}",
         ),
         badge="anchor" if image["is_anchor"] else "",
         arrow=arrow,
@@ -92,6 +92,11 @@ def _registration(image: dict[str, object]) -> tuple[str, Arrow | None]:
     residual = text.number(_float(image["residual_px"]), 2, "px left")
     words = f"moved {text.signed(east, 1, 'm')} east, {text.signed(north, 1, 'm')} north ({residual})"
     return words, Arrow(east, north)
+
+
+def _clouds(fraction: float) -> str:
+    """Nought is said only where a mask or a test has looked."""
+    return "clouds not looked for" if math.isnan(fraction) else f"cloud {text.percent(fraction, 0)}"
 
 
 def _float(value: object) -> float:

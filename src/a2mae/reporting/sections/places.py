@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,8 @@ def places(inputs: ReportInputs) -> Section | None:
 
 def _of_sets(sets: pd.DataFrame) -> Section:
     figure = go.Figure()
-    whole = _draw_grid(figure, sets)
+    views = _views(sets)
+    whole = _draw_grid(figure, sets, views)
     kinds_here = sorted(sets["kind"].unique())
     for kind, of_kind in sets.groupby("kind", sort=True):
         _draw_footprints(figure, of_kind, str(kind))
@@ -81,7 +83,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
     )
     by_split = Table(
         "Sets by kind and split (splits are by place: no place is in two of them)",
-        ("kind", "split", "sets", "kept by pruning", "images"),
+        ("kind", "split", "sets", "kept", "images"),
         tuple(
             (
                 str(row["kind"]),
@@ -111,7 +113,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
                 " The table below lists every set.",
                 table=table,
                 height_px=480,
-                views=(whole, *_views(sets)),
+                views=(whole, *views),
             ),
             by_split,
         ),
@@ -120,7 +122,8 @@ def _of_sets(sets: pd.DataFrame) -> Section:
 
 def _of_locations(locations: pd.DataFrame) -> Section:
     figure = go.Figure()
-    whole = _draw_grid(figure, locations)
+    views = _views(locations)
+    whole = _draw_grid(figure, locations, views)
     _draw_footprints(figure, locations, "location")
     figure.add_scatter(
         x=locations["lon"],
@@ -158,7 +161,7 @@ def _of_locations(locations: pd.DataFrame) -> Section:
                 alt=f"Map of {len(locations)} locations; the table below lists them.",
                 table=table,
                 height_px=480,
-                views=(whole, *_views(locations)),
+                views=(whole, *views),
             ),
         ),
     )
@@ -219,8 +222,8 @@ def _draw_footprints(figure: go.Figure, table: pd.DataFrame, group: str) -> None
     )
 
 
-def _draw_grid(figure: go.Figure, table: pd.DataFrame) -> View:
-    """Axes in degrees around the places, with zone borders and the equator."""
+def _draw_grid(figure: go.Figure, table: pd.DataFrame, zones: Sequence[View]) -> View:
+    """Axes in degrees around the places, with zone borders and the equator; it opens at the only zone's places."""
     pad = 3.0
     west, east = float(table["lon"].min()) - pad, float(table["lon"].max()) + pad
     south, north = float(table["lat"].min()) - pad, float(table["lat"].max()) + pad
@@ -230,8 +233,12 @@ def _draw_grid(figure: go.Figure, table: pd.DataFrame) -> View:
         lines.append({"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": 0, "y1": 0})
     figure.update_layout(
         shapes=[{**line, "line": {"dash": "dash", "width": 1, "color": "#8a8f98"}, "layer": "below"} for line in lines],
-        xaxis={"title": "longitude, degrees east", "range": [west, east]},
-        yaxis={"title": "latitude, degrees north", "range": [south, north]},
         dragmode="pan",
     )
-    return View("all", (west, east), (south, north))
+    whole = View("all", (west, east), (south, north))
+    shown = zones[0] if len(zones) == 1 else whole
+    figure.update_layout(
+        xaxis={"title": "longitude, degrees east", "range": list(shown.x)},
+        yaxis={"title": "latitude, degrees north", "range": list(shown.y)},
+    )
+    return whole

@@ -74,7 +74,8 @@ def _data_facts(inputs: ReportInputs) -> list[Fact]:
         )
     if inputs.sets is not None:
         kept = int(inputs.sets["kept"].astype(bool).sum())
-        facts.append(Fact("image sets", text.count(len(inputs.sets)), f"{text.count(kept)} kept by pruning"))
+        pruned = "not pruned" if inputs.prune_report is None else f"{text.count(kept)} kept by pruning"
+        facts.append(Fact("image sets", text.count(len(inputs.sets)), pruned))
     return facts
 
 

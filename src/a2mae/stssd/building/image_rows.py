@@ -18,7 +18,7 @@ from a2mae.stssd.building.recipes import Recipe
 from a2mae.stssd.building.sets import PlannedSet
 from a2mae.stssd.building.survey import Refusal, Surveyed, SurveyedImage
 from a2mae.stssd.pixels.warp import Footprint, stored_encoding_note
-from a2mae.stssd.scenes import Scene
+from a2mae.stssd.scenes import CloudTest, Scene
 from a2mae.stssd.tables import IMAGE_COLUMNS, REJECTED_COLUMNS
 
 _BATCH_ROWS = 50_000
@@ -182,7 +182,7 @@ def _row(
         "lon": lon,
         "lat": lat,
         "geosot": None,
-        "cloud_fraction": image.facts.cloud_fraction,
+        "cloud_fraction": None if scene.cloud_test is CloudTest.NONE else image.facts.cloud_fraction,
         "valid_fraction": image.facts.valid_fraction,
         "dark_value": image.facts.dark_value,
         "bright_value": image.facts.bright_value,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from a2mae.parameters import Parameters
+from a2mae.parameters import OnDiskPath, Parameters
 
 MIN_STEPS = 20
 
@@ -35,7 +35,7 @@ class CompareParameters(Parameters):
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of weights, samples and masks")
     contenders: tuple[ContenderParameters, ...] = Field(min_length=1, description="on the image-set store")
-    folder: str | None = Field(
+    folder: OnDiskPath = Field(
         None, description="a folder per class to pretrain and score on too, say EuroSAT; null: no"
     )
     format: str = Field("rgb_bytes", description="what its files hold: a layout's name, see docs/tasks.md")

@@ -139,12 +139,10 @@ class MapSource:
         pair = self.finetuned.spec.task is Task.DETECT_CHANGE
         sensor, stated = self._sensor_of_maps()
         if options.raster is not None:
-            _needs_two(pair, options.raster_before, "raster_before")
             paths = [options.raster_before, options.raster] if pair else [options.raster]
             return [raster_from_file(Path(str(path)), sensor, plan.bands, stated=stated) for path in paths]
         rasters = SceneRasters(self.scenes, self.access, options.cloud_buffer_m if options.mask_clouds else None)
         if options.scene_ids:
-            _needs_two(pair, options.scene_ids_before, "scene_ids_before")
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
             return [rasters.of(scene_ids, sensor, plan.bands) for scene_ids in dates]
         choice = choose_scenes(self.scenes, sensor.id)
@@ -167,11 +165,6 @@ class MapSource:
         known = sensor_id in self.sensors or sensor_id in BUILTIN_SENSORS
         sensor = trained if as_trained and not known else _sensor(sensor_id, self.sensors)
         return sensor, trained if as_trained else None
-
-
-def _needs_two(pair: bool, before: object, key: str) -> None:
-    if pair and not before:
-        raise TaskDataError(f"a change map needs two dates: set detect_change.map.{key}")
 
 
 def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:

@@ -12,7 +12,7 @@ import numpy as np
 from rasterio.errors import RasterioError
 
 from a2mae.tasks.samples.folders import FolderFormat
-from a2mae.tasks.samples.labelled import LabelledScene, LabelledScenes, Skipped
+from a2mae.tasks.samples.labelled import LabelledScene, LabelledScenes, Reading
 from a2mae.tasks.samples.scene_folders import folder_spec, read_picture, scene_of
 from a2mae.tasks.samples.task_data import SPLITS, Task, TaskDataError
 
@@ -57,16 +57,16 @@ def label_table(
     if len(names) < 2:
         raise TaskDataError(f"{folder / LABELS_FILE} names {len(names)} class(es); at least two are needed")
 
-    def scenes(skipped: Skipped) -> Iterator[LabelledScene]:
+    def scenes(reading: Reading) -> Iterator[LabelledScene]:
         for row in rows:
-            skipped.of += 1
+            reading.of += 1
             try:
                 picture = read_picture(folder / row.file, layout)
             except (RasterioError, OSError) as error:
-                skipped.lines.append(f"{row.file}: {error}")
+                reading.skipped.append(f"{row.file}: {error}")
                 continue
             target = np.isin(names, row.classes).astype(np.uint8)
-            yield scene_of(Path(row.file).with_suffix("").as_posix(), row.split, [picture], target)
+            yield scene_of(Path(row.file).with_suffix("").as_posix(), row.split, [picture], target, reading.grounds)
 
     spec = replace(folder_spec(Task.CLASSIFY, folder, layout, names, ()), multi_label=True)
     return LabelledScenes(spec, layout, scenes, chip_px=chip_px)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from a2mae.sensors import Encoding
 from a2mae.tasks.samples.folders import FolderFormat, ValueRange, split_of
+from a2mae.tasks.samples.grounds import Grounds
 from a2mae.tasks.samples.task_data import IGNORE, Sample, Task, TaskDataError, TaskSpec
 from a2mae.tasks.tiling import starts
 
@@ -47,37 +48,49 @@ class LabelledScene:
 
 
 @dataclass
-class Skipped:
-    """What could not be read, and how many files there were.
+class Reading:
+    """What is found out while scenes are read.
 
     Attributes:
         of: Files that were tried.
-        lines: `path: reason` of those left out.
+        skipped: `path: reason` of those that could not be read.
+        grounds: Where they lie, for those that say it.
     """
 
     of: int = 0
-    lines: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    grounds: Grounds = field(default_factory=Grounds)
 
     def check(self, source: str) -> None:
-        """Refuse a data set of which too much cannot be read.
+        """Warn of what flatters scores, and refuse a data set of which too much cannot be read.
 
         Raises:
             TaskDataError: With the count and the first of them.
         """
-        for line in self.lines[:5]:
-            logger.warning("skipped %s", line)
-        if len(self.lines) > MAX_SKIPPED_SHARE * self.of:
+        for line in (*(f"skipped {line}" for line in self.skipped[:5]), *self._across()):
+            logger.warning("%s: %s", source, line)
+        if len(self.skipped) > MAX_SKIPPED_SHARE * self.of:
             raise TaskDataError(
-                f"{len(self.lines)} of {self.of} files in {source} cannot be read (at most {MAX_SKIPPED_SHARE:.0%} are"
-                f" skipped): {'; '.join(self.lines[:3])}"
+                f"{len(self.skipped)} of {self.of} files in {source} cannot be read (at most {MAX_SKIPPED_SHARE:.0%}"
+                f" are skipped): {'; '.join(self.skipped[:3])}"
             )
 
     def notes(self) -> tuple[str, ...]:
-        """For the report; empty where nothing was left out."""
-        if not self.lines:
+        """For the report; empty where nothing was left out and no ground is in two splits."""
+        notes = []
+        if self.skipped:
+            notes.append(f"skipped, unreadable: {len(self.skipped)} of {self.of} files: {_first(self.skipped, '; ')}")
+        return (*notes, *self._across())
+
+    def _across(self) -> tuple[str, ...]:
+        if not (across := self.grounds.across):
             return ()
-        more = " …" if len(self.lines) > 5 else ""
-        return (f"skipped, unreadable: {len(self.lines)} of {self.of} files: {'; '.join(self.lines[:5])}{more}",)
+        told = f"{len(across)} of {self.of} scenes lie on the ground of a scene of another split, so that scores may"
+        return (f"{told} flatter: {_first(across, ', ')}",)
+
+
+def _first(lines: list[str], between: str) -> str:
+    return between.join(lines[:5]) + (" …" if len(lines) > 5 else "")
 
 
 class LabelledScenes:
@@ -91,7 +104,7 @@ class LabelledScenes:
         self,
         spec: TaskSpec,
         layout: FolderFormat,
-        scenes: Callable[[Skipped], Iterator[LabelledScene]],
+        scenes: Callable[[Reading], Iterator[LabelledScene]],
         *,
         chip_px: int | None = None,
     ) -> None:
@@ -100,7 +113,7 @@ class LabelledScenes:
         Args:
             spec: What the samples are.
             layout: What the files hold, as stated.
-            scenes: Reads the scenes one by one; what it cannot read it adds to the list it is given.
+            scenes: Reads the scenes one by one, and notes what it finds out in what it is given.
             chip_px: Side of a sample; null: that of the first scene, if it is square.
         """
         size = "as they are" if chip_px is None else f"in chips of {chip_px} px, smaller scenes padded with nodata"
@@ -108,7 +121,7 @@ class LabelledScenes:
         self._layout = layout
         self._scenes = scenes
         self._chip_px = chip_px
-        self._skipped = Skipped()
+        self._reading = Reading()
 
     def samples(self) -> Iterator[Sample]:
         """Read, check and cut every scene.
@@ -116,21 +129,21 @@ class LabelledScenes:
         Raises:
             TaskDataError: If a scene does not fit what was stated; the message names it and what was seen.
         """
-        self._skipped = Skipped()
+        self._reading = Reading()
         seen = ValueRange(self._layout)
         chip_px = self._chip_px
-        for scene in self._scenes(self._skipped):
+        for scene in self._scenes(self._reading):
             checked = self._checked(scene)
             seen.add(checked.images)
             if chip_px is None:
                 chip_px = min(checked.images.shape[-2:])
             yield from self._chips(checked, chip_px)
         seen.check(self.spec.source)
-        self._skipped.check(self.spec.source)
+        self._reading.check(self.spec.source)
 
     def late_notes(self) -> tuple[str, ...]:
-        """What was left out, known once all was read."""
-        return self._skipped.notes()
+        """What was left out or lies on one ground, known once all was read."""
+        return self._reading.notes()
 
     def _checked(self, scene: LabelledScene) -> LabelledScene:
         times, bands, height, width = scene.images.shape

@@ -17,11 +17,13 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import bounds, rasterize
-from rasterio.warp import transform, transform_geom
+from rasterio.transform import array_bounds
+from rasterio.warp import transform, transform_bounds, transform_geom
 
 from a2mae.sensors import Units
 from a2mae.tasks.samples.folders import IMAGE_SUFFIXES, FolderFormat, check_integers
-from a2mae.tasks.samples.labelled import LabelledScene, LabelledScenes, Skipped
+from a2mae.tasks.samples.grounds import Grounds
+from a2mae.tasks.samples.labelled import LabelledScene, LabelledScenes, Reading
 from a2mae.tasks.samples.task_data import IGNORE, SPLITS, Task, TaskDataError, TaskSpec
 
 BLOCK_DEG = 0.05
@@ -63,10 +65,10 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
     """
     spec = folder_spec(Task.SEGMENT, folder, layout, labels.class_names, ())
 
-    def scenes(skipped: Skipped) -> Iterator[LabelledScene]:
+    def scenes(reading: Reading) -> Iterator[LabelledScene]:
         for split, root in _roots(folder, "images"):
             for name, image, truth in _with_labels(root):
-                skipped.of += 1
+                reading.of += 1
                 try:
                     picture = read_picture(image, layout)
                     polygons = truth.suffix.lower() not in IMAGE_SUFFIXES
@@ -74,9 +76,9 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
                         burnt(truth, picture, labels) if polygons else _mask(truth, picture, image, labels.class_names)
                     )
                 except (RasterioError, OSError, json.JSONDecodeError) as error:
-                    skipped.lines.append(f"{image.relative_to(folder)}: {error}")
+                    reading.skipped.append(f"{image.relative_to(folder)}: {error}")
                     continue
-                yield scene_of(name, split, [picture], target)
+                yield scene_of(name, split, [picture], target, reading.grounds)
 
     for _, root in _roots(folder, "images"):  # a missing label is told before hours of reading
         _with_labels(root)
@@ -91,22 +93,22 @@ def pair_folder(folder: Path, layout: FolderFormat, *, chip_px: int | None) -> L
     """
     spec = folder_spec(Task.DETECT_CHANGE, folder, layout, ("unchanged", "changed"), CHANGE_COLORS)
 
-    def scenes(skipped: Skipped) -> Iterator[LabelledScene]:
+    def scenes(reading: Reading) -> Iterator[LabelledScene]:
         for split, root in _roots(folder, "A"):
             kinds = [(name, IMAGE_SUFFIXES) for name in ("A", "B", "label")]
             for name, before, after, truth in _matched(root, *kinds):
-                skipped.of += 1
+                reading.of += 1
                 try:
                     first, second = read_picture(before, layout), read_picture(after, layout)
                     _same_grid(first, second, before, after)
                     target = _mask(truth, first, before, ("unchanged",))
                 except (RasterioError, OSError) as error:
-                    skipped.lines.append(f"{before.relative_to(folder)}: {error}")
+                    reading.skipped.append(f"{before.relative_to(folder)}: {error}")
                     continue
                 values = np.unique(target)
                 if set(values.tolist()) <= {0, 255}:  # a picture of black and white; 255 is "ignored" nowhere else
                     target = (target == 255).astype(np.uint8)
-                yield scene_of(name, split, [first, second], target)
+                yield scene_of(name, split, [first, second], target, reading.grounds)
 
     for _, root in _roots(folder, "A"):  # a missing date is told before hours of reading
         _matched(root, *[(name, IMAGE_SUFFIXES) for name in ("A", "B", "label")])
@@ -282,20 +284,36 @@ def _check_degrees(path: Path, number: int, geometry: Any) -> None:  # noqa: ANN
         )
 
 
-def scene_of(name: str, split: str | None, pictures: Sequence[Picture], target: npt.NDArray[Any]) -> LabelledScene:
-    """A scene of one date or two; without a split of its own it belongs to its square of `BLOCK_DEG`, or its name."""
+def scene_of(
+    name: str, split: str | None, pictures: Sequence[Picture], target: npt.NDArray[Any], grounds: Grounds
+) -> LabelledScene:
+    """A scene of one date or two.
+
+    Without a split of its own its place is its square of `BLOCK_DEG`, or its name. With one, its place is the first
+    scene on its ground: two dates of a field are one place, two fields of a village are two.
+
+    Args:
+        name: Unique in its split.
+        split: As the folder or the table says; None: to be decided by the place.
+        pictures: One per date, on one grid.
+        target: As `LabelledScene` has it.
+        grounds: Of the scenes before.
+    """
     first = pictures[0]
     lon = lat = math.nan
-    place = name
+    own = place = name if split is None else f"{split}/{name}"
     if first.crs is not None:
         height, width = first.valid.shape
         x, y = first.transform @ (width / 2, height / 2)
         (lon,), (lat,) = transform(first.crs, "EPSG:4326", [x], [y])
         if split is None:
             place = f"{math.floor(lon / BLOCK_DEG)}:{math.floor(lat / BLOCK_DEG)}"
+        else:
+            box = transform_bounds(first.crs, "EPSG:4326", *array_bounds(height, width, first.transform))
+            place = grounds.place(name, split, box)
     return LabelledScene(
-        name=name if split is None else f"{split}/{name}",
-        place=place if split is None else f"{split}/{name}",
+        name=own,
+        place=place,
         images=_stacked(pictures, name),
         target=target,
         valid=np.stack([picture.valid for picture in pictures]),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from a2mae.tasks.palette import named_colours
 from a2mae.tasks.parameters import DataParameters, TaskParameters
 from a2mae.tasks.samples.cuts import Tables
 from a2mae.tasks.samples.folders import ClassFolder, FolderFormat, layout_named
 from a2mae.tasks.samples.label_tables import LABELS_FILE, label_table
 from a2mae.tasks.samples.scene_folders import FolderLabels, mask_folder, pair_folder
 from a2mae.tasks.samples.simulated import cut_simulated
-from a2mae.tasks.samples.task_data import Task, TaskDataError
+from a2mae.tasks.samples.task_data import Sample, Task, TaskDataError, TaskSpec
 from a2mae.tasks.samples.torchgeo_sets import torchgeo_data
 from a2mae.tasks.samples.truth import Truth
 from a2mae.tasks.samples.writer import TaskDataSource
@@ -28,8 +32,37 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path) ->
         simulation: Folder of the simulated Earth.
 
     Raises:
-        TaskDataError: If a data set is named without its folder, or masks without class names.
+        TaskDataError: If a data set is named without its folder, masks without class names, or a colour is of a class
+            that is not there.
     """
+    source = _source(options, tables, simulation)
+    return _coloured(source, options.data.class_colors) if options.data.class_colors else source
+
+
+@dataclass(frozen=True)
+class _Coloured:
+    """A source whose classes have colours of the user's."""
+
+    source: TaskDataSource
+    spec: TaskSpec
+
+    def samples(self) -> Iterator[Sample]:
+        return self.source.samples()
+
+    def late_notes(self) -> tuple[str, ...]:
+        return self.source.late_notes()
+
+
+def _coloured(source: TaskDataSource, named: Mapping[str, str]) -> TaskDataSource:
+    spec = source.spec
+    try:
+        colours = named_colours(spec.class_names, named)
+    except ValueError as error:
+        raise TaskDataError(f"{spec.task}.data.class_colors: {error}") from error
+    return _Coloured(source, dataclasses.replace(spec, colors=colours))
+
+
+def _source(options: TaskParameters, tables: Tables | None, simulation: Path) -> TaskDataSource:
     task = Task(options.task)
     found = options.data
     if found.dataset is not None:

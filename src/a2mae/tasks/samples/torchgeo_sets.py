@@ -16,7 +16,7 @@ import numpy as np
 from a2mae.sensors import Units
 from a2mae.tasks.parameters import TorchgeoParameters
 from a2mae.tasks.samples.folders import FolderFormat, split_of
-from a2mae.tasks.samples.labelled import LabelledScene, LabelledScenes, Skipped
+from a2mae.tasks.samples.labelled import LabelledScene, LabelledScenes, Reading
 from a2mae.tasks.samples.task_data import IGNORE, Task, TaskDataError, TaskSpec
 from a2mae.tasks.samples.torchgeo_known import CHANGE, DATA_SETS, Mapped, Numbers
 
@@ -70,15 +70,15 @@ def torchgeo_data(
         multi_label=mapped.multi_label,
     )
 
-    def scenes(skipped: Skipped) -> Iterator[LabelledScene]:
+    def scenes(reading: Reading) -> Iterator[LabelledScene]:
         for theirs, ours in (mapped.splits or {"": ""}).items():
             found = _open(name, root, mapped, theirs)
             for label, index in sorted((f"{theirs or name}-{stem}", i) for i, stem in enumerate(_names(found))):
-                skipped.of += 1
+                reading.of += 1
                 try:
                     sample = found[index]
                 except (OSError, ValueError) as error:  # what PIL and rasterio raise for a file they cannot decode
-                    skipped.lines.append(f"{label}: {error}")
+                    reading.skipped.append(f"{label}: {error}")
                     continue
                 yield _scene(label, _split(ours, label, mapped), sample, mapped)
 

@@ -1,0 +1,48 @@
+"""Which scenes of a folder show the same ground: dates of one place are no places of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+SAME_GROUND = 0.5
+"""Scenes that share more than this of the smaller one's box show the same ground."""
+
+
+class Grounds:
+    """Remembers where the scenes lay that were read.
+
+    Attributes:
+        across: Scenes that lie on the ground of a scene of another split, in the order of reading.
+    """
+
+    def __init__(self) -> None:
+        """No scene was read yet."""
+        self.across: list[str] = []
+        self._boxes = np.empty((0, 4))
+        self._seen: list[tuple[str, str]] = []
+
+    def place(self, name: str, split: str, box: tuple[float, float, float, float]) -> str:
+        """The place of a scene: that of the first scene of its split on the same ground, else its own.
+
+        Args:
+            name: Of the scene.
+            split: That the folder or the table says.
+            box: West, south, east and north in degrees.
+        """
+        shared = np.flatnonzero(_shared(self._boxes, np.array(box)) > SAME_GROUND)
+        there = [self._seen[index] for index in shared]
+        if any(other != split for other, _ in there):
+            self.across.append(f"{split}/{name}")
+        place = next((place for other, place in there if other == split), f"{split}/{name}")
+        self._boxes = np.vstack([self._boxes, box])
+        self._seen.append((split, place))
+        return place
+
+
+def _shared(boxes: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Overlap of a box with others `(N, 4)`, as a share of the smaller of both."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    smaller = np.minimum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), (box[2:] - box[:2]).prod())
+    shares: npt.NDArray[np.float64] = sides.clip(min=0).prod(axis=1) / smaller
+    return shares
