@@ -14,21 +14,23 @@ from a2mae.reporting.blocks import Arrow, Page, Table, Way
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.attention import attention
 from a2mae.reporting.sections.dark_pixels import dark_pixels
+from a2mae.reporting.sections.four_properties import PROPERTIES, four_properties
 from a2mae.reporting.sections.image_sets import choose_sets, image_sets
 from a2mae.reporting.sections.mistakes import mistakes
 from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, masking_seen, reconstructions
 from a2mae.reporting.sections.provenance import provenance
+from a2mae.reporting.sections.pruning import pruning
 from a2mae.reporting.sections.refused import commonest_reason, refused_scenes, rejected_images
 from a2mae.reporting.sections.registration import registration
 from a2mae.reporting.sections.registration_truth import registration_errors, registration_truth
 from a2mae.reporting.sections.scores import IN_WORDS, comparisons, knn_over_gsd, scores
 from a2mae.reporting.sections.simulated import simulated
-from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
 from a2mae.reporting.sections.task_pictures import task_pictures
 from a2mae.reporting.sections.value_ranges import value_ranges
 from a2mae.reporting.stage_pages import pages
+from a2mae.stssd.tagging.properties import four_properties as measure
 
 
 def rows_of(table: Table) -> dict[str, tuple[str, ...]]:
@@ -302,9 +304,24 @@ def test_task_pictures_stand_beside_their_truth(inputs):
 
 def test_structure_and_pruning_show_every_figure(inputs):
     tables = four_properties(inputs).blocks
-    assert rows_of(tables[0]) == {"sensors": ("2",), "pairs: a+b": ("3",)}
+    assert rows_of(tables[0]) == {"sensors": ("2",), "pairs: a+b": ("3",)}, "what has no words of its own is shown, too"
     before_after = pruning(inputs).blocks
     assert rows_of(before_after[0]) == {"sets": ("3", "2")} and rows_of(before_after[1]) == {"clusters": ("3",)}
+
+
+def test_every_figure_of_the_four_properties_has_words_and_a_unit(inputs):
+    measured = measure(inputs.images, inputs.sets)
+    for name, figures in measured.items():
+        assert set(figures) == set(PROPERTIES[name].measures), name
+    measured = dict(sorted(measured.items()))  # as JSON is written
+    sources, coverage, unified, heterogeneity = map(
+        rows_of, four_properties(dataclasses.replace(inputs, four_properties=measured)).blocks
+    )
+    assert sources["sets of the kind grid"] == ("2",) and sources["sets with two sensors or more"] == ("100 %",)
+    assert coverage["from south to north"] == ("33.40° S to 47.40° N",)
+    assert coverage["months"] == ("Jan, Mar, May, Jul",)
+    assert unified["images, registered"] == ("6",) and unified["how far images were moved, median"][0].endswith(" m")
+    assert len(heterogeneity) == 5
 
 
 def test_years_have_no_thousands(inputs):
@@ -312,7 +329,7 @@ def test_years_have_no_thousands(inputs):
     (table,) = four_properties(dataclasses.replace(inputs, four_properties=properties)).blocks
     assert rows_of(table) == {
         "years": ("2020, 2023",),
-        "months": ("1, 12",),
+        "months": ("Jan, Dec",),
         "pixels": ("12,000",),
         "seed": ("1234",),
     }

@@ -10,18 +10,19 @@ from a2mae.reporting.blocks import Page, Section
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.dark_pixels import dark_pixels
 from a2mae.reporting.sections.embeddings import embeddings
+from a2mae.reporting.sections.four_properties import four_properties
 from a2mae.reporting.sections.image_sets import image_sets
 from a2mae.reporting.sections.mistakes import mistakes
 from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, first_and_last, reconstructions, steps_taken
 from a2mae.reporting.sections.provenance import provenance
+from a2mae.reporting.sections.pruning import pruning
 from a2mae.reporting.sections.refused import refused_scenes, rejected_images
 from a2mae.reporting.sections.registration import registration
 from a2mae.reporting.sections.registration_truth import registration_truth
 from a2mae.reporting.sections.scene_maps import scene_map
 from a2mae.reporting.sections.scores import comparisons, knn_over_gsd, scores, spelled, task_scores
 from a2mae.reporting.sections.simulated import regions_and_scenes, simulated
-from a2mae.reporting.sections.structure import four_properties, pruning
 from a2mae.reporting.sections.summary import summary
 from a2mae.reporting.sections.task_pictures import task_pictures, title_of
 from a2mae.reporting.sections.value_ranges import value_ranges

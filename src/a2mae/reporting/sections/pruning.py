@@ -1,4 +1,4 @@
-"""The data set's four properties, and what pruning changed."""
+"""What pruning changed."""
 
 from __future__ import annotations
 
@@ -7,24 +7,11 @@ from typing import cast
 
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Section, Table
+from a2mae.reporting.figures import flat, value_of, words
 from a2mae.reporting.inputs import ReportInputs
 
-_MAX_LIST = 12
 _MAX_MATRIX = 24
 """Rows of a matrix; those beyond are added up in one more."""
-
-
-def four_properties(inputs: ReportInputs) -> Section | None:
-    """Several sources, diverse coverage, unified locations, heterogeneity: as measured."""
-    if inputs.four_properties is None:
-        return None
-    return Section(
-        "four-properties",
-        "The four properties",
-        "What a spatial-temporal-spectral structured data set claims to be, measured on this one: several sources,"
-        " diverse coverage, unified locations within a set, and heterogeneity within the images.",
-        tuple(_tables(inputs.four_properties)),
-    )
 
 
 def pruning(inputs: ReportInputs) -> Section | None:
@@ -43,7 +30,7 @@ def _pruning_tables(report: Mapping[str, object]) -> tuple[Table, ...]:
     before, after = report.get("before"), report.get("after")
     tables = []
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        left, right = dict(_flat(before)), dict(_flat(after))
+        left, right = dict(flat(before)), dict(flat(after))
         names = list(dict.fromkeys([*left, *right]))
         rows = tuple((name, left.get(name, text.ABSENT), right.get(name, text.ABSENT)) for name in names)
         tables.append(Table("Before and after", ("measure", "before", "after"), rows, numeric=(1, 2)))
@@ -53,7 +40,7 @@ def _pruning_tables(report: Mapping[str, object]) -> tuple[Table, ...]:
 
 def _tables(report: Mapping[str, object]) -> Iterator[Table]:
     """Top-level mappings become tables of their own, a matrix where entries are alike; single values share one."""
-    single = [(_words(key), _value(value, key)) for key, value in report.items() if not isinstance(value, Mapping)]
+    single = [(words(key), value_of(value, key)) for key, value in report.items() if not isinstance(value, Mapping)]
     if single:
         yield Table("overall", ("measure", "value"), tuple(single), numeric=(1,))
     for key, value in report.items():
@@ -62,7 +49,7 @@ def _tables(report: Mapping[str, object]) -> Iterator[Table]:
         if _alike(value):
             yield _matrix(key, cast("Mapping[str, Mapping[str, object]]", value))
         else:
-            yield Table(_words(key), ("measure", "value"), tuple(_flat(value)), numeric=(1,))
+            yield Table(words(key), ("measure", "value"), tuple(flat(value)), numeric=(1,))
 
 
 def _alike(report: Mapping[str, object]) -> bool:
@@ -84,14 +71,14 @@ def _matrix(name: str, entries: Mapping[str, Mapping[str, object]]) -> Table:
     if len(rows) > _MAX_MATRIX and count is not None:
         by_count = sorted(rows, key=lambda row: -cast("int", row[1][count]))
         rows, rest = by_count[:_MAX_MATRIX], [entry for _, entry in by_count[_MAX_MATRIX:]]
-    shown = [(key, *(_value(entry[column], column) for column in columns)) for key, entry in rows]
+    shown = [(key, *(value_of(entry[column], column) for column in columns)) for key, entry in rows]
     if rest:
         shown.append(
             (f"the other {text.count(len(rest))}", *(_sum([entry[column] for entry in rest]) for column in columns))
         )
-    one = _words(name).removesuffix("s")
+    one = words(name).removesuffix("s")
     numeric = tuple(i + 1 for i, column in enumerate(columns) if not isinstance(rows[0][1][column], str | bool))
-    return Table(_words(name), (one, *map(_words, columns)), tuple(shown), numeric=numeric)
+    return Table(words(name), (one, *map(words, columns)), tuple(shown), numeric=numeric)
 
 
 def _sum(values: Sequence[object]) -> str:
@@ -99,31 +86,3 @@ def _sum(values: Sequence[object]) -> str:
     if all(isinstance(value, bool) for value in values):
         return f"{sum(map(bool, values))} yes"
     return text.count(sum(map(int, cast("list[int]", values)))) if all(type(v) is int for v in values) else text.ABSENT
-
-
-def _flat(report: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in report.items():
-        name = f"{prefix}{_words(str(key))}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}: ")
-        else:
-            yield name, _value(value, str(key))
-
-
-def _words(key: str) -> str:
-    return key.replace("_", " ")
-
-
-def _value(value: object, key: str = "") -> str:
-    if value is None:
-        return text.ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value) if key.endswith(("year", "years", "seed")) else text.count(value)
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        shown = ", ".join(_value(item, key) for item in value[:_MAX_LIST])
-        return shown + (f" … ({len(value)})" if len(value) > _MAX_LIST else "")
-    return str(value)
