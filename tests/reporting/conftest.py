@@ -69,6 +69,19 @@ def square(lon: float, lat: float) -> shapely.Polygon:
     return shapely.box(lon - 0.01, lat - 0.01, lon + 0.01, lat + 0.01)
 
 
+PRUNED = {
+    "settings": {"cap_per_cluster": 5, "seed": 2026, "enabled": True},
+    "before": {"training_sets": 11, "balance_of_clusters": 0.684, "sets_per_kind": {"grid": 10, "city": 1}},
+    "after": {"training_sets": 7, "balance_of_clusters": None, "sets_per_kind": {"grid": 7}},
+    "reasons": {"cluster has room": 2, "cluster is full": 4, "drawn from a full cluster": 5},
+    "clusters": {
+        "000": {"before": 2, "after": 2, "heterogeneity_median": 0.25, "homogeneous": False},
+        "001": {"before": 9, "after": 5, "heterogeneity_median": 0.5, "homogeneous": True},
+    },
+}
+"""As `stssd.tagging.prune` reports."""
+
+
 @pytest.fixture
 def sets() -> gpd.GeoDataFrame:
     rows = [
@@ -273,7 +286,7 @@ def inputs(sets, images, rejected, model_dir, task_files) -> ReportInputs:
         rejected_images=rejected,
         sets=sets,
         four_properties={"sources": {"sensors": 2, "pairs": {"a+b": 3}}, "coverage": {"utm_zones": 2}},
-        prune_report={"before": {"sets": 3}, "after": {"sets": 2}, "clusters": 3},
+        prune_report=PRUNED,
         model_dir=model_dir,
         tasks=tuple(TaskInputs(task, {}, path, confusion=CONFUSION.get(task)) for task, path in task_files.items()),
         scores=scores,

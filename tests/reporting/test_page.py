@@ -67,6 +67,7 @@ def test_every_picture_has_an_alternative_text(built):
 def test_every_chart_says_its_finding(built):
     plots = [attributes for attributes in Elements(built).named("div") if attributes.get("class") == "plot"]
     assert {plot["id"] for plot in plots} == {
+        "chart-clusters",
         "chart-scores",
         "chart-knn",
         "chart-curves",

@@ -302,11 +302,9 @@ def test_task_pictures_stand_beside_their_truth(inputs):
     assert change.strips[0].note == "0.0 % of the pixels agree"
 
 
-def test_structure_and_pruning_show_every_figure(inputs):
+def test_figures_without_words_of_their_own_are_shown_by_their_keys(inputs):
     tables = four_properties(inputs).blocks
-    assert rows_of(tables[0]) == {"sensors": ("2",), "pairs: a+b": ("3",)}, "what has no words of its own is shown, too"
-    before_after = pruning(inputs).blocks
-    assert rows_of(before_after[0]) == {"sets": ("3", "2")} and rows_of(before_after[1]) == {"clusters": ("3",)}
+    assert rows_of(tables[0]) == {"sensors": ("2",), "pairs: a+b": ("3",)}
 
 
 def test_every_figure_of_the_four_properties_has_words_and_a_unit(inputs):
@@ -325,29 +323,31 @@ def test_every_figure_of_the_four_properties_has_words_and_a_unit(inputs):
 
 
 def test_years_have_no_thousands(inputs):
-    properties = {"coverage": {"years": [2020, 2023], "months": [1, 12], "pixels": 12_000, "seed": 1234}}
+    properties = {"coverage": {"years": [2020, 2023], "months": [1, 12], "pixels": 12_000, "seen": [0.25] * 13}}
     (table,) = four_properties(dataclasses.replace(inputs, four_properties=properties)).blocks
     assert rows_of(table) == {
         "years": ("2020, 2023",),
         "months": ("Jan, Dec",),
         "pixels": ("12,000",),
-        "seed": ("1234",),
+        "seen": (", ".join(["0.25"] * 12) + " … (13)",),
     }
 
 
-def test_entries_that_are_alike_become_a_matrix(inputs):
-    def cluster(before, after):
-        return {"before": before, "after": after, "heterogeneity_median": 0.25, "homogeneous": before > 2}
-
-    few = {"clusters": {"000": cluster(2, 2), "001": cluster(9, 5)}}
-    (table,) = pruning(dataclasses.replace(inputs, prune_report=few)).blocks
-    assert table.columns == ("cluster", "before", "after", "heterogeneity median", "homogeneous")
-    assert rows_of(table) == {"000": ("2", "2", "0.25", "no"), "001": ("9", "5", "0.25", "yes")}
-    assert table.numeric == (1, 2, 3)
-    many = {"clusters": {f"{number:03d}": cluster(number, 1) for number in range(60)}}
-    (table,) = pruning(dataclasses.replace(inputs, prune_report=many)).blocks
-    assert [row[0] for row in table.rows[:2]] == ["059", "058"] and len(table.rows) == 25
-    assert table.rows[-1] == ("the other 36", str(sum(range(36))), "36", "–", "33 yes")
+def test_pruning_is_told_before_and_after_and_by_cluster(inputs):
+    sides, clusters, reasons, settings = pruning(inputs).blocks
+    assert rows_of(sides) == {
+        "image sets": ("11", "7"),
+        "how evenly sets lie over the clusters (entropy; 1 is even)": ("0.684", "–"),
+        "sets of the kind grid": ("10", "7"),
+        "sets of the kind city": ("1", "–"),
+    }
+    before, after = json.loads(clusters.figure_json)["data"]
+    assert (before["name"], before["x"], before["y"]) == ("before", ["001", "000"], [9, 2]), "the largest first"
+    assert after["y"] == [5, 2] and "the largest had 9 and keeps 5" in clusters.alt
+    assert rows_of(clusters.table) == {"001": ("9", "5", "0.5", "yes"), "000": ("2", "2", "0.25", "no")}
+    assert rows_of(reasons)["cluster is full"] == ("4",) and rows_of(settings)["seed"] == ("2026",)
+    none = {**inputs.prune_report, "clusters": {}}
+    assert len(pruning(dataclasses.replace(inputs, prune_report=none)).blocks) == 3
 
 
 def test_provenance_has_the_hashes(inputs):

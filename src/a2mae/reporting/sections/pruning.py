@@ -1,88 +1,105 @@
-"""What pruning changed."""
+"""What pruning changed: before and after, cluster by cluster, and why sets stayed or went."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
-from a2mae.reporting import text
-from a2mae.reporting.blocks import Section, Table
-from a2mae.reporting.figures import flat, value_of, words
-from a2mae.reporting.inputs import ReportInputs
+import plotly.graph_objects as go
 
-_MAX_MATRIX = 24
-"""Rows of a matrix; those beyond are added up in one more."""
+from a2mae.reporting import text
+from a2mae.reporting.blocks import Block, Chart, Section, Table
+from a2mae.reporting.charts import chart
+from a2mae.reporting.figures import Measure, as_it_is, number, told
+from a2mae.reporting.inputs import ReportInputs
 
 
 def pruning(inputs: ReportInputs) -> Section | None:
     """Before and after, as the prune stage reported it."""
-    if inputs.prune_report is None:
+    report = inputs.prune_report
+    if report is None:
         return None
-    lead = "Pruning keeps a balanced choice of the sets by clusters of their content."
+    lead = "Pruning keeps a balanced choice of the training sets by clusters of what they show."
     if inputs.sets is not None:
         kept = int(inputs.sets["kept"].astype(bool).sum())
         lead += f" {text.count(kept)} of {text.plural(len(inputs.sets), 'set')} stayed."
-    return Section("pruning", "Pruning, before and after", lead, _pruning_tables(inputs.prune_report))
+    blocks: list[Block] = [_before_and_after(_part(report, "before"), _part(report, "after"))]
+    clusters = cast("Mapping[str, Mapping[str, object]]", _part(report, "clusters"))
+    if clusters:
+        blocks.append(_clusters(clusters))
+    blocks.append(
+        Table(
+            "Why sets stayed or went",
+            ("reason", "sets"),
+            tuple((reason, as_it_is(count)) for reason, count in _part(report, "reasons").items()),
+            numeric=(1,),
+        )
+    )
+    settings = told(_SETTINGS, _part(report, "settings"))
+    blocks.append(Table("Settings", ("parameter", "value"), tuple(settings), numeric=(1,)))
+    return Section("pruning", "Pruning, before and after", lead, tuple(blocks))
 
 
-def _pruning_tables(report: Mapping[str, object]) -> tuple[Table, ...]:
-    """One table with both sides where the report has `before` and `after`; everything else as it comes."""
-    before, after = report.get("before"), report.get("after")
-    tables = []
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        left, right = dict(flat(before)), dict(flat(after))
-        names = list(dict.fromkeys([*left, *right]))
-        rows = tuple((name, left.get(name, text.ABSENT), right.get(name, text.ABSENT)) for name in names)
-        tables.append(Table("Before and after", ("measure", "before", "after"), rows, numeric=(1, 2)))
-        report = {key: value for key, value in report.items() if key not in ("before", "after")}
-    return (*tables, *_tables(report))
+def _part(report: Mapping[str, object], name: str) -> Mapping[str, object]:
+    part = report[name]
+    assert isinstance(part, Mapping)
+    return part
 
 
-def _tables(report: Mapping[str, object]) -> Iterator[Table]:
-    """Top-level mappings become tables of their own, a matrix where entries are alike; single values share one."""
-    single = [(words(key), value_of(value, key)) for key, value in report.items() if not isinstance(value, Mapping)]
-    if single:
-        yield Table("overall", ("measure", "value"), tuple(single), numeric=(1,))
-    for key, value in report.items():
-        if not isinstance(value, Mapping) or not value:
-            continue
-        if _alike(value):
-            yield _matrix(key, cast("Mapping[str, Mapping[str, object]]", value))
-        else:
-            yield Table(words(key), ("measure", "value"), tuple(flat(value)), numeric=(1,))
-
-
-def _alike(report: Mapping[str, object]) -> bool:
-    """Several mappings with the same keys, none of them deeper."""
-    entries = [value for value in report.values() if isinstance(value, Mapping)]
-    return (
-        len(entries) == len(report) > 1
-        and len({tuple(entry) for entry in entries}) == 1
-        and not any(isinstance(value, Mapping) for entry in entries for value in entry.values())
+def _before_and_after(before: Mapping[str, object], after: Mapping[str, object]) -> Table:
+    left, right = dict(told(_SIDE, before)), dict(told(_SIDE, after))
+    names = dict.fromkeys([*left, *right])
+    return Table(
+        "The training sets",
+        ("measure", "before", "after"),
+        tuple((name, left.get(name, text.ABSENT), right.get(name, text.ABSENT)) for name in names),
+        numeric=(1, 2),
     )
 
 
-def _matrix(name: str, entries: Mapping[str, Mapping[str, object]]) -> Table:
-    """A row per entry, a column per measure; the largest by the first count where there are many."""
-    columns = list(next(iter(entries.values())))
-    rows = list(entries.items())
-    count = next((column for column in columns if type(rows[0][1][column]) is int), None)
-    rest: list[Mapping[str, object]] = []
-    if len(rows) > _MAX_MATRIX and count is not None:
-        by_count = sorted(rows, key=lambda row: -cast("int", row[1][count]))
-        rows, rest = by_count[:_MAX_MATRIX], [entry for _, entry in by_count[_MAX_MATRIX:]]
-    shown = [(key, *(value_of(entry[column], column) for column in columns)) for key, entry in rows]
-    if rest:
-        shown.append(
-            (f"the other {text.count(len(rest))}", *(_sum([entry[column] for entry in rest]) for column in columns))
-        )
-    one = words(name).removesuffix("s")
-    numeric = tuple(i + 1 for i, column in enumerate(columns) if not isinstance(rows[0][1][column], str | bool))
-    return Table(words(name), (one, *map(words, columns)), tuple(shown), numeric=numeric)
+def _clusters(clusters: Mapping[str, Mapping[str, object]]) -> Chart:
+    """The largest first, so that the cap is seen."""
+    ordered = sorted(clusters.items(), key=lambda item: (-cast("int", item[1]["before"]), item[0]))
+    names = [name for name, _ in ordered]
+    figure = go.Figure()
+    for side in ("before", "after"):
+        figure.add_bar(x=names, y=[entry[side] for _, entry in ordered], name=side)
+    figure.update_layout(
+        barmode="group", xaxis={"title": "cluster", "type": "category"}, yaxis={"title": "training sets"}
+    )
+    largest = ordered[0][1]
+    table = Table(
+        "The clusters",
+        ("cluster", "sets before", "sets after", "heterogeneity, median", "homogeneous"),
+        tuple(
+            (name, *(as_it_is(entry[key]) for key in ("before", "after", "heterogeneity_median", "homogeneous")))
+            for name, entry in ordered
+        ),
+        numeric=(1, 2, 3),
+        folded=True,
+    )
+    return chart(
+        "clusters",
+        figure,
+        caption="Training sets by cluster, the largest first.",
+        alt=f"Training sets in {text.plural(len(ordered), 'cluster')} before and after pruning: the largest had"
+        f" {largest['before']} and keeps {largest['after']}.",
+        table=table,
+    )
 
 
-def _sum(values: Sequence[object]) -> str:
-    """Counts added up; a dash for what has no sum."""
-    if all(isinstance(value, bool) for value in values):
-        return f"{sum(map(bool, values))} yes"
-    return text.count(sum(map(int, cast("list[int]", values)))) if all(type(v) is int for v in values) else text.ABSENT
+_SIDE = {
+    "training_sets": Measure("image sets"),
+    "images": Measure("images"),
+    "places": Measure("places"),
+    "clusters": Measure("clusters"),
+    "largest_cluster": Measure("sets in the largest cluster"),
+    "balance_of_clusters": Measure("how evenly sets lie over the clusters (entropy; 1 is even)", number(3)),
+    "heterogeneity_mean": Measure("heterogeneity, mean", number(3)),
+    "sets_per_kind": Measure("sets of the kind {}"),
+}
+_SETTINGS = {
+    "enabled": Measure("pruning"),
+    "cap_per_cluster": Measure("sets that a cluster may keep"),
+    "seed": Measure("seed", str),
+}
