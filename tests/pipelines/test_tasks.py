@@ -27,6 +27,7 @@ from a2mae.pipelines.embed.pipeline import create_pipeline as embed
 from a2mae.pipelines.evaluate.pipeline import create_pipeline as evaluate
 from a2mae.pipelines.segment.pipeline import create_pipeline as segment
 from a2mae.reporting.inputs import ReportInputs, TaskInputs
+from a2mae.reporting.sections.embeddings import embeddings
 from a2mae.reporting.sections.scene_maps import scene_map
 from a2mae.simulate.testing import write_tiny_world
 from a2mae.stssd.ingesting.parameters import IngestParameters
@@ -205,6 +206,19 @@ def test_the_report_shows_the_map_beside_its_scenes(outputs, world, task):
     assert scene_map(replace(shown, tasks=(TaskInputs(task, {}),)), task) is None
     alone = scene_map(replace(shown, scenes=None), task)  # of a raster of one's own, too
     assert len(alone.blocks[0].strips[0].pictures) == 1
+
+
+def test_embeddings_are_shown_beside_their_scene(outputs, world):
+    out, _ = outputs
+    _, tables, found = world
+    shown = ReportInputs(
+        "", (), scenes=found.scenes, store=tables.store, embeddings=out / "07_model_output" / "embeddings"
+    )
+    scene, answer = embeddings(shown).blocks[0].strips[0].pictures
+    chosen = choose_scenes(found.scenes, SENTINEL2.id).after
+    assert chosen.scene_id in scene.alt and scene.lines == (f"{chosen.datetime:%Y-%m-%d}",)
+    assert "three directions of 64 dimensions" in answer.alt
+    assert len(embeddings(replace(shown, scenes=None)).blocks[0].strips[0].pictures) == 1
 
 
 def test_embeddings_and_scores(outputs):

@@ -40,6 +40,7 @@ def test_charts_are_drawn_in_the_colours_of_the_theme(inputs, tmp_path, scheme):
     assert plots == [
         "chart-places",
         "chart-shifts",
+        "chart-clusters",
         "chart-curves",
         "chart-mistakes-segment",
         "chart-scores",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from a2mae.reporting.components import components_as_colours
 from a2mae.reporting.pictures import BytesImage, classes_to_bytes, display_bands, stretch
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 GAP_PX = 4
 PAPER = 255
+_MOST_NUMBERS = 16e6
+"""That a raster of many bands is read to: its picture becomes smaller."""
 
 
 def contact_sheet(store: StoreReader, *, columns: int = 8, cell_px: int = 96) -> BytesImage:
@@ -74,7 +78,7 @@ def task_pictures(path: Path, *, columns: int = 8, cell_px: int = 96) -> BytesIm
 
 
 def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:
-    """A GeoTIFF, reduced: classes in their own colours, else its first three bands stretched.
+    """A GeoTIFF, reduced: classes in their own colours, features by what varies most in them, else bands as colours.
 
     Args:
         path: The raster.
@@ -87,8 +91,9 @@ def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:
 
     with rasterio.open(path) as source:
         share = min(1.0, max_px / max(source.height, source.width))
+        if source.dtypes[0] != "uint8":
+            share = min(share, math.sqrt(_MOST_NUMBERS / (source.count * source.height * source.width)))
         shape = (max(1, round(source.height * share)), max(1, round(source.width * share)))
-        bands = [min(band, source.count) for band in (1, 2, 3)]
         if source.dtypes[0] == "uint8":
             classes = source.read(1, out_shape=shape)
             try:
@@ -97,9 +102,12 @@ def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:
                 return classes_to_bytes(classes)
             table = np.array([colours.get(index, (PAPER,) * 4)[:3] for index in range(256)], np.uint8)
             return np.asarray(table[classes])
-        pixels = source.read(bands, out_shape=(3, *shape)).astype(np.float32)
-    valid = np.isfinite(pixels).all(axis=0)
-    return stretch(np.nan_to_num(pixels), valid)
+        pixels = source.read(out_shape=(source.count, *shape), masked=True)
+    valid = ~np.ma.getmaskarray(pixels).any(axis=0) & np.isfinite(pixels.data).all(axis=0)
+    values = np.where(valid, pixels.data, 0).astype(np.float32)
+    if len(values) > 3:
+        return components_as_colours(values, valid)
+    return stretch(values[[min(band, len(values) - 1) for band in range(3)]], valid)
 
 
 def to_base64_png(picture: BytesImage) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,9 @@ from odc.geo.geobox import GeoBox
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Block, Gallery, Picture, Section, Strip, Swatch, Table
 from a2mae.reporting.inputs import ReportInputs
-from a2mae.reporting.pictures import INVALID_RGB, display_bands, hex_colour, stretch, to_data_uri
-from a2mae.stssd.access.remote import RemoteAccess
-from a2mae.stssd.scenes import Scene, scenes_from_table
-from a2mae.tasks.maps.rasters import RasterWindows, raster_from_scene
+from a2mae.reporting.pictures import INVALID_RGB, hex_colour, to_data_uri
+from a2mae.reporting.scene_pictures import LARGEST_PX, scene_picture
 from a2mae.tasks.samples.task_data import IGNORE
-
-_PICTURE_PX = 512
-_STRETCH_PCT = (2.0, 92.0)
-"""Clouds are in the scenes: they must not make the ground dark."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
     table = np.array([found.colours.get(value, INVALID_RGB) for value in range(256)], np.uint8)
     table[IGNORE] = INVALID_RGB
     answer = Picture(
-        to_data_uri(table[found.classes], max_px=_PICTURE_PX, exact=True),
+        to_data_uri(table[found.classes], max_px=LARGEST_PX, exact=True),
         f"Map of {' and '.join(found.dates) or 'a raster'}: {said or 'nothing was seen'}",
         ("map",),
     )
@@ -88,7 +81,7 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
 
 def _read(path: Path) -> _Map:
     with rasterio.open(path) as source:
-        share = min(1.0, _PICTURE_PX / max(source.shape))
+        share = min(1.0, LARGEST_PX / max(source.shape))
         shape = (max(1, round(source.height * share)), max(1, round(source.width * share)))
         tags = source.tags()
         grid = GeoBox(source.shape, source.transform, source.crs.to_wkt()).zoom_to(shape)
@@ -116,30 +109,8 @@ def _caption(found: _Map, seen: NDArray[np.bool_]) -> str:
 
 def _scenes(inputs: ReportInputs, found: _Map) -> list[Picture]:
     """The dates as pictures, where they are scenes of the table that lie on this machine."""
-    if inputs.scenes is None or inputs.store is None:
-        return []
-    known = {scene.scene_id: scene for scene in scenes_from_table(inputs.scenes)}
-    scenes = [known.get(name) for name in found.dates]
-    pictures = []
-    for number, scene in enumerate(scenes):
-        if scene is None or scene.sensor not in inputs.store.sensors or not _is_here(scene):
-            continue
-        sensor = inputs.store.sensor(scene.sensor)
-        bands: Sequence[str] = [sensor.bands[index].name for index in display_bands(sensor)]
-        raster = raster_from_scene(scene, sensor, bands, access=RemoteAccess())  # it lies here
-        raster = replace(raster, grid=found.grid, shift_m=found.moved_m if number else (0.0, 0.0))
-        with RasterWindows(raster) as windows:
-            pixels, valid = windows.on(found.grid)
-        words = f"{scene.datetime:%Y-%m-%d}"
-        pictures.append(
-            Picture(
-                to_data_uri(stretch(pixels, valid, _STRETCH_PCT), max_px=_PICTURE_PX),
-                f"Scene {scene.scene_id} of {words}",
-                (words,),
-            )
-        )
-    return pictures
-
-
-def _is_here(scene: Scene) -> bool:
-    return all(Path(asset.href).is_file() for asset in scene.bands)
+    moved = [(0.0, 0.0), found.moved_m]
+    pictures = [
+        scene_picture(inputs, name, found.grid, shift_m) for name, shift_m in zip(found.dates, moved, strict=False)
+    ]
+    return [picture for picture in pictures if picture is not None]
