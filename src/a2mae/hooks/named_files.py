@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 
+_READ_BY = {"data": "prepare_data", "map": "draw_map"}
+"""Of a task: which of its nodes reads the paths of a part of its group; the others ask for none."""
+
+
 class NamedFiles(InProject):
     """Refuses a run that would come to a mistyped path after hours, before its first node runs."""
 
@@ -33,14 +37,18 @@ class NamedFiles(InProject):
             for name in pipeline.all_outputs()
             if (entry := tracked(catalog, name)) is not None and "://" not in entry.path
         ]
+        nodes = {node.name for node in pipeline.nodes}
         missing = []
         for name in sorted(pipeline.inputs()):
-            group = catalog.load(name) if name.startswith("params:") else None
-            for key, path in group.named_paths() if isinstance(group, Parameters) else ():
+            group, values = name.removeprefix("params:"), catalog.load(name) if name.startswith("params:") else None
+            for key, path in values.named_paths() if isinstance(values, Parameters) else ():
+                reader = _READ_BY.get(key.split(".")[0])
+                if reader is not None and f"{group}.{reader}" not in nodes:
+                    continue
                 if "://" in path or path.startswith("/vsi") or Path(path).exists():
                     continue
                 if not any(Path(path).resolve().is_relative_to(output) for output in written):
-                    missing.append(f"{name.removeprefix('params:')}.{key} is {path!r}")
+                    missing.append(f"{group}.{key} is {path!r}")
         if missing:
             raise NamedFileError(
                 f"no such file or folder: {'; '.join(missing)}. Relative paths start from {Path.cwd()}; set the"
