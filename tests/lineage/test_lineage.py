@@ -203,6 +203,22 @@ def test_an_input_that_is_handed_on_by_name_alone_need_not_be_there(tmp_path):
     assert record(work, tmp_path).inputs == {}
 
 
+def test_a_changed_byte_of_the_users_own_labels_is_named(project, capsys):
+    labels = project.parent / "labels"
+    for name in ("forest/1.tif", "water/1.tif"):
+        (labels / name).parent.mkdir(parents=True)
+        (labels / name).write_bytes(b"some pixels")
+    named = {"classify.data.folder": str(labels), "classify.map.raster": "s3://bucket/scene.tif"}
+    inputs, outputs = {"scores": str(project / "scores.json")}, {"data": str(project / "task.json")}
+    (project / "task.json").write_text("{}")
+    made = record(Work("classify.prepare_data", "classify", inputs, outputs, {}, named=named), project)
+    assert made.inputs["classify.map.raster"].sha256 is None
+    assert said(project / "task.json", capsys)[0] == 0
+    flip(labels / "water/1.tif")
+    code, text = said(project / "task.json", capsys)
+    assert code == 1 and "../labels" in text and "water/1.tif is changed" in text
+
+
 def test_what_nobody_recorded_is_an_error_that_lists_what_is(project, capsys):
     (project / "note.txt").write_text("x")
     assert command.main([str(project / "note.txt")]) == 2

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 
+from a2mae.hooks.named_files import reads
 from a2mae.hooks.stages import local_data_root, plain, stage_of
 from a2mae.hooks.watch import Watch
 from a2mae.io.tracked import tracked
+from a2mae.parameters import Parameters
 from a2mae.pipelines.configuration import plain_groups
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Lineage:
         self._data_root: Path | None = None
         self._catalog: DataCatalog | None = None
         self._parameters: dict[str, dict[str, object]] = {}
+        self._named: dict[str, dict[str, str]] = {}
         self._saved: dict[str, dict[str, Any]] = {}
 
     @hook_impl
@@ -37,13 +40,17 @@ class Lineage:
     def after_catalog_created(self, catalog: DataCatalog) -> None:
         """Remember the catalog: it says which dataset lies where."""
         self._catalog = catalog
-        self._parameters, self._saved = {}, {}
+        self._parameters, self._named, self._saved = {}, {}, {}
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any, node: Node) -> None:  # noqa: ANN401 (any dataset's)
         """Remember the parameters that a node was given."""
         if dataset_name.startswith("params:"):
-            self._parameters.setdefault(node.name, {})[dataset_name.removeprefix("params:")] = plain(data)
+            group = dataset_name.removeprefix("params:")
+            self._parameters.setdefault(node.name, {})[group] = plain(data)
+            if isinstance(data, Parameters):
+                found = {f"{group}.{key}": path for key, path in data.named_paths() if reads(node.name, group, key)}
+                self._named.setdefault(node.name, {}).update(found)
         elif dataset_name == "parameters":
             self._parameters.setdefault(node.name, {}).update(plain_groups(data, data["chain"]))
 
@@ -64,6 +71,7 @@ class Lineage:
                 outputs=self._paths(node.outputs),
                 parameters=self._parameters.get(node.name, {}),
                 scenes=saved.get("scenes"),
+                named=self._named.get(node.name, {}),
             )
             made = record(work, self._data_root)
             self._watch.made(made, self._data_root, saved)

@@ -20,6 +20,18 @@ _READ_BY = {"data": "prepare_data", "map": "draw_map"}
 """Of a task: which of its nodes reads the paths of a part of its group; the others ask for none."""
 
 
+def reads(node: str, group: str, key: str) -> bool:
+    """Whether a node that is given a group reads what this key of it names.
+
+    Args:
+        node: Its name in the graph.
+        group: Of parameters.
+        key: With dots, as `Parameters.named_paths` has it.
+    """
+    reader = _READ_BY.get(key.split(".", maxsplit=1)[0])
+    return reader is None or node == f"{group}.{reader}"
+
+
 class NamedFiles(InProject):
     """Refuses a run that would come to a mistyped path after hours, before its first node runs."""
 
@@ -42,8 +54,7 @@ class NamedFiles(InProject):
         for name in sorted(pipeline.inputs()):
             group, values = name.removeprefix("params:"), catalog.load(name) if name.startswith("params:") else None
             for key, path in values.named_paths() if isinstance(values, Parameters) else ():
-                reader = _READ_BY.get(key.split(".")[0])
-                if reader is not None and f"{group}.{reader}" not in nodes:
+                if not any(reads(node, group, key) for node in nodes):
                     continue
                 if "://" in path or path.startswith("/vsi") or Path(path).exists():
                     continue

@@ -203,7 +203,7 @@ def _check_link(
         made = None if maker is None else next(e.sha256 for e in maker.outputs.values() if e.path == entry.path)
         if maker is None:
             finding = _check_output(entry, root, seen)
-            finding.detail = finding.detail or "no record says what made it"
+            finding.detail = finding.detail or f"read as {name}; no record says what made it"
             link.inputs.append(finding)
         elif made != entry.sha256:
             detail = f"{record.node} read {_short(entry.sha256)}, {maker.node} has since written {_short(made)}"
@@ -225,7 +225,7 @@ def _check_link(
 
 
 def _check_output(entry: Artifact, root: Path, seen: dict[str, Content | None]) -> Finding:
-    if "://" in entry.path:
+    if "://" in entry.path or entry.path.startswith("/vsi"):
         return _check_remote(entry)
     if entry.path not in seen:
         seen[entry.path] = content_of(root / entry.path)

@@ -45,7 +45,7 @@ class Record:
     Attributes:
         node: Its name in the graph.
         stage: The pipeline it belongs to.
-        inputs: By dataset; without the digests of single files.
+        inputs: By dataset, without the digests of single files; what parameters name by parameter, with them.
         outputs: By dataset.
         parameters: By group, as the node saw them, without this machine's folders.
         code: `commit` that last changed the stage's files, and the digest of each by its path in the package.

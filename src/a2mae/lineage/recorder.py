@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -47,6 +47,7 @@ class Work:
         outputs: Path of each that it wrote.
         parameters: As it saw them.
         scenes: The scene table, if that is what it made.
+        named: Files and folders of the user's that its parameters name and it read, by parameter.
     """
 
     node: str
@@ -55,6 +56,7 @@ class Work:
     outputs: Mapping[str, str]
     parameters: Mapping[str, object]
     scenes: pd.DataFrame | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 def record(work: Work, data_root: Path) -> Record:
@@ -89,6 +91,7 @@ def record(work: Work, data_root: Path) -> Record:
                     "environment": versions,
                 },
             )
+    inputs |= {key: _named(path, data_root) for key, path in work.named.items()}
     made = Record(
         node=work.node,
         stage=work.stage,
@@ -120,6 +123,13 @@ def _artifact(path: str, data_root: Path, *, files: bool) -> Artifact:
     if content is None:
         raise LineageError(f"{path} was to be recorded and is not there: was it removed while the stage ran?")
     return Artifact(_relative(path, data_root), content.sha256, content.files if files else {})
+
+
+def _named(path: str, data_root: Path) -> Artifact:
+    """What a parameter names, with the digest of each file: no other record knows them."""
+    if not Path(path).exists():  # an address, or GDAL's name for one
+        return Artifact(path, None)
+    return _artifact(path, data_root, files=True)
 
 
 def _remote_store_digest(url: str) -> str | None:
