@@ -29,11 +29,11 @@ demo: install ## run the whole chain on the simulated Earth
 	@echo "Report:  open data/08_reporting/report.html in a browser (one file, works offline)"
 	@echo "DAG:     make viz   (serves http://127.0.0.1:4141)"
 
-viz: install ## serve the DAG on http://127.0.0.1:4141
-	$(BIN)/kedro viz run --no-browser
+viz: install ## serve the DAG on http://127.0.0.1:4141 (ENV=mine: of an environment of your own)
+	$(BIN)/kedro viz run --no-browser --include-hooks $(if $(ENV),--env=$(ENV))
 
 viz-page: install ## the DAG as a page in build/ that needs no network: for any web server
-	$(BIN)/python -m a2mae.viz
+	$(BIN)/python -m a2mae.viz $(if $(ENV),--env=$(ENV))
 
 repro: install ## the same chain through DVC: only what changed is run again
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro

@@ -163,3 +163,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_):
         """Say nothing."""
+
+
+def test_the_graph_of_an_environment_is_its_chain(tmp_path):
+    clone = checkout(tmp_path / "clone")
+    done = run(clone, "python", "-m", "a2mae.viz", "--no-previews", "--env=real_samples", timeout=280)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    tasks = {node["name"] for node in graph(clone)["nodes"] if node["type"] == "task"}
+    assert {"ingest", "pretrain", "build_report"} <= tasks and not tasks & {"simulate", "evaluate", "finetune"}

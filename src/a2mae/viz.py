@@ -8,6 +8,7 @@ has them.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -23,17 +24,20 @@ def without_outside(page: str) -> str:
     return _OUTSIDE.sub("", page)
 
 
-def build(*, previews: bool = True) -> Path:
+def build(*, previews: bool = True, env: str | None = None) -> Path:
     """Build the page of the project in the current folder.
 
     Args:
         previews: With the first rows, pictures and curves of what the stages wrote.
+        env: Configuration environment: its chain is shown, and what lies in its data root; None: Kedro's default.
 
     Returns:
         The folder with `index.html`.
     """
-    command = ["kedro", "viz", "build", *(["--include-previews"] if previews else [])]
-    subprocess.run([str(Path(sys.executable).with_name(command[0])), *command[1:]], check=True)
+    # With the hooks: one of them says which stages the environment chains.
+    command = ["kedro", "viz", "build", "--include-hooks", *(["--include-previews"] if previews else [])]
+    variables = os.environ | ({} if env is None else {"KEDRO_ENV": env})  # `viz build` has no --env
+    subprocess.run([str(Path(sys.executable).with_name(command[0])), *command[1:]], check=True, env=variables)
     (BUILD / "telemetry.html").unlink(missing_ok=True)  # a piece that the server puts in where somebody agreed to it
     for path in sorted(BUILD.glob("*.html")):
         path.write_text(without_outside(path.read_text("utf-8")), "utf-8")
@@ -44,8 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Build the page and say where it is."""
     parser = argparse.ArgumentParser(prog="python -m a2mae.viz", description=__doc__)
     parser.add_argument("--no-previews", action="store_true", help="the graph alone: nothing of the data is shown")
+    parser.add_argument("--env", help="configuration environment whose chain is shown")
     options = parser.parse_args(arguments)
-    folder = build(previews=not options.no_previews)
+    folder = build(previews=not options.no_previews, env=options.env)
     sys.stdout.write(f"{folder}/index.html: serve it with python -m http.server -d {folder}\n")
     return 0
 
