@@ -10,8 +10,9 @@ from pathlib import Path
 
 from a2mae.tasks.palette import named_colours
 from a2mae.tasks.parameters import DataParameters, TaskParameters
+from a2mae.tasks.samples.class_folders import ClassFolder
 from a2mae.tasks.samples.cuts import Tables
-from a2mae.tasks.samples.folders import ClassFolder, FolderFormat, layout_named
+from a2mae.tasks.samples.folders import FolderFormat, layout_named
 from a2mae.tasks.samples.label_tables import LABELS_FILE, label_table
 from a2mae.tasks.samples.scene_folders import FolderLabels, mask_folder, pair_folder
 from a2mae.tasks.samples.simulated import cut_simulated
