@@ -76,7 +76,7 @@ def _source(options: TaskParameters, tables: Tables | None, simulation: Path) ->
     if found.folder is not None:
         folder, layout = Path(found.folder), _layout(found, tables)
         if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
-            return label_table(folder, layout, found.class_names, chip_px=found.chip_px)
+            return label_table(folder, layout, found.class_names, chip_px=found.chip_px, multi_label=found.multi_label)
         if task is Task.CLASSIFY:
             return ClassFolder(folder, layout)
         if task is Task.DETECT_CHANGE:
