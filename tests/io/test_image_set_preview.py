@@ -12,6 +12,7 @@ from rasterio.transform import from_origin
 
 from a2mae.io.image_set_store import ImageSetStoreDataset
 from a2mae.io.task_data import PicturesDataset, StreamedDataset
+from a2mae.reporting.pictures import INVALID_RGB
 from a2mae.reporting.previews import sheet
 from helpers.built_world import write_store
 from helpers.task_samples import SENTINEL2
@@ -56,6 +57,16 @@ def test_task_pictures_stand_over_their_truth_and_answer(tmp_path):
     shown = picture(PicturesDataset(filepath=str(tmp_path / "p.npz")).preview())
     assert shown.shape == (304, 804, 3)
     assert (shown[120, 20] != shown[220, 20]).any() and (shown[120, 120] == shown[220, 120]).all()
+
+
+def test_several_classes_of_a_picture_are_stripes(tmp_path):
+    several = np.array([[1, 0, 1], [0, 0, 0]], np.uint8)
+    colours = np.array([[10, 0, 0], [20, 0, 0], [30, 0, 0]], np.uint8)
+    arrays = {"image": np.full((2, 8, 8, 3), 90, np.uint8), "truth": several, "prediction": several}
+    np.savez(tmp_path / "p.npz", class_colours=colours, **arrays)
+    shown = picture(PicturesDataset(filepath=str(tmp_path / "p.npz")).preview())
+    assert (tuple(shown[120, 20]), tuple(shown[120, 80])) == ((10, 0, 0), (30, 0, 0))
+    assert tuple(shown[120, 120]) == tuple(shown[120, 180]) == INVALID_RGB  # none of them
 
 
 def test_a_sheet_is_white_where_nothing_is():

@@ -173,6 +173,18 @@ def test_comparison_tells_a_difference_from_chance(inputs):
     assert "0.020 below its random-initialised twin (difference -0.070 to +0.020)" in scores(inputs).lead
 
 
+def test_a_task_of_several_classes_per_image_is_compared_by_its_own_metric(inputs):
+    table = inputs.scores.replace({"metric": {"top1": "micro_f1"}})
+    several = dataclasses.replace(inputs, scores=table)
+    (item,) = [item for item in comparisons(table) if item.task == "classify"]
+    assert item.metric == "micro_f1" and item.gain == pytest.approx(0.2) and item.label.endswith("micro F1")
+    (page,) = [page for page in pages(several) if page.name == "classify"]
+    assert page.finding.startswith("micro F1 0.800 (simulated), 0.200 above its random-initialised twin")
+    rows = rows_of(summary(several, ()).sections[1].blocks[0])
+    assert rows["Classification (simulated)"][0] == "better, clearly"
+    assert rows["Classification (simulated)"][4] == IN_WORDS["micro_f1"]
+
+
 def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
     figure = json.loads(knn_over_gsd(inputs).blocks[0].figure_json)
     names = {trace["name"] for trace in figure["data"]}
@@ -300,6 +312,25 @@ def test_task_pictures_stand_beside_their_truth(inputs):
     change = task_pictures(inputs, "detect_change").blocks[0]
     assert [picture.lines[0] for picture in change.strips[0].pictures] == ["before", "after", "truth", "prediction"]
     assert change.strips[0].note == "0.0 % of the pixels agree"
+
+
+def test_pictures_of_several_classes_name_all_of_them(inputs, task_files):
+    with np.load(task_files["classify"]) as file:
+        arrays = dict(file)
+    arrays["truth"] = np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0]], np.uint8)
+    arrays["prediction"] = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 0], [0, 1, 0]], np.uint8)
+    np.savez_compressed(task_files["classify"], **arrays)
+    section = task_pictures(inputs, "classify")
+    pictures = section.blocks[0].strips[0].pictures
+    assert [picture.lines for picture in pictures] == [
+        ("true: water, forest", "found: water, forest"),
+        ("true: field", "found: forest, field"),
+        ("true: none", "found: none"),
+        ("true: water", "found: none"),
+    ]
+    assert [picture.badge for picture in pictures] == ["✓", "✗", "✓", "✗"]
+    assert section.lead.endswith("2 right in every class.")
+    assert pictures[1].alt == "A test image of field; the model found forest, field"
 
 
 def test_figures_without_words_of_their_own_are_shown_by_their_keys(inputs):

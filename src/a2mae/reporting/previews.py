@@ -15,10 +15,13 @@ from a2mae.reporting.components import components_as_colours
 from a2mae.reporting.pictures import BytesImage, classes_to_bytes, display_bands, stretch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from a2mae.reporting.inputs import StoreReader
 
 GAP_PX = 4
 PAPER = 255
+_NOT_SCORED = 255
 _MOST_NUMBERS = 16e6
 """That a raster of many bands is read to: its picture becomes smaller."""
 
@@ -72,9 +75,19 @@ def task_pictures(path: Path, *, columns: int = 8, cell_px: int = 96) -> BytesIm
         colours = arrays["class_colours"] if "class_colours" in arrays.files else None  # absent: an earlier version's
         for name in ("truth", "prediction"):
             labels = arrays[name][:columns]
-            maps = labels if labels.ndim == 3 else np.broadcast_to(labels[:, None, None], (len(labels), 2, 2))
+            maps = [_as_map(np.asarray(classes)) for classes in labels]
             rows.append([classes_to_bytes(np.ascontiguousarray(classes), colours=colours) for classes in maps])
     return sheet(rows, columns=columns, cell_px=cell_px)
+
+
+def _as_map(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A sample's classes to be drawn: one as an area, any number (0 and 1 per class) as stripes, none as not scored."""
+    if labels.ndim == 2:
+        return labels
+    if labels.ndim == 0:
+        return np.full((2, 2), labels, np.uint8)
+    there = np.flatnonzero(labels)
+    return (there if len(there) else np.array([_NOT_SCORED])).astype(np.uint8)[None]
 
 
 def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:

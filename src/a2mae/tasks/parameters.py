@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from a2mae.parameters import OnDiskPath, Parameters
 from a2mae.stssd.registering.parameters import RegistrationParameters
@@ -15,6 +16,17 @@ HEADS = {
     "detect_change": ("linear", "conv", "upernet", "detail"),
 }
 """Heads per task, the plainest first. Classification: `linear` reads the CLS token, `mean` the patch tokens."""
+
+
+def _hex_colour(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return value
+    hint = "; write the quotes, without them # begins a comment of YAML" if value is None else ""
+    raise ValueError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
+
+
+HexColour = Annotated[str, BeforeValidator(_hex_colour)]
+"""A colour as `#rrggbb`; what is not one is refused with an example."""
 
 
 class SimulatedDataParameters(Parameters):
@@ -82,8 +94,11 @@ class DataParameters(Parameters):
     class_names: tuple[str, ...] = Field(
         (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
     )
-    class_colors: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+    class_colors: dict[str, HexColour] = Field(
         {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
+    )
+    multi_label: bool | None = Field(
+        None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"
     )
     class_property: str = Field("class", description="segmentation: a GeoJSON feature's property with its class name")
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")

@@ -71,3 +71,37 @@ def test_a_wrong_table_is_refused(folder: Path, change: tuple[str, str], message
     table.write_text(table.read_text().replace(*change), encoding="utf-8")
     with pytest.raises(TaskDataError, match=message):
         label_table(folder, RGB, ("roof", "road"), chip_px=None)
+
+
+def one_class_each(folder: Path) -> Path:
+    """The same pictures, each of one class: roof or none of it."""
+    lines = (folder / "labels.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    changed = [f"{file},{'roof' if 'roof' in classes else 'ground'},{split}" for file, classes, split in rows]
+    (folder / "labels.csv").write_text("\n".join([lines[0], *changed]) + "\n", encoding="utf-8")
+    return folder
+
+
+def prepared(folder: Path, path: Path, **data: object) -> TaskData:
+    options = {"task": "classify", "data": {"folder": str(folder), "gsd_m": 10, **data}}
+    write_source(path / "data", prepare(TaskParameters.model_validate(options), None, path))
+    return TaskData(path / "data")
+
+
+def test_a_table_of_one_class_per_line_gives_one_class_per_image(folder: Path, tmp_path: Path) -> None:
+    data = prepared(one_class_each(folder), tmp_path)
+    assert not data.spec.multi_label and data.spec.class_names == ("ground", "roof")
+    numbers = data.samples["sample_id"].str.rsplit("/", n=1).str[-1].astype(int)
+    expected = (numbers % 2 == 0).astype(int).tolist()  # even numbers are roofs
+    assert data.read_targets(np.arange(40)).tolist() == expected == data.samples["label"].tolist()
+    assert "every line of labels.csv names one class" in data.spec.notes
+
+
+def test_the_user_may_say_how_many_classes_an_image_has(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TaskDataError, match=r"20 of 40 lines do .* pictures/0\.png \(roof; road\), but .*false"):
+        prepared(folder, tmp_path, multi_label=False)
+    data = prepared(one_class_each(folder), tmp_path, multi_label=True)
+    assert data.spec.multi_label
+    targets = data.read_targets(np.arange(40))
+    assert targets.shape == (40, 2) and (targets.sum(axis=1) == 1).all()
+    assert "an image has any number of classes" in data.spec.notes

@@ -364,8 +364,10 @@ def test_colours_of_the_users_go_with_the_classes(scenes, tmp_path):
     assert data.spec.notes[1:] == written(of({}), tmp_path).spec.notes[1:], "late notes were lost"
     with pytest.raises(TaskDataError, match=r"segment\.data\.class_colors: no class sea"):
         of({"sea": "#0000ff"})
-    with pytest.raises(ValueError, match="pattern"):
+    with pytest.raises(ValueError, match=r"class_colors\.water\n.*found 'blue', expected a colour .* as '#1f6fb4' "):
         of({"water": "blue"})
+    with pytest.raises(ValueError, match=r"found None, expected a colour .*without them # begins a comment"):
+        of({"water": None})
 
 
 def test_a_change_map_of_one_date_is_refused_at_the_door():

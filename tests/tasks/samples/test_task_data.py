@@ -104,8 +104,23 @@ def test_a_place_in_two_splits_is_named(tmp_path):
 
 def test_a_class_that_training_never_saw_is_named(tmp_path):
     samples = [s for s in make_samples(Task.CLASSIFY) if s.row["split"] != "train" or s.row["label"] != 2]
-    with pytest.raises(TaskDataError, match="classes in test that training never saw: water"):
+    with pytest.raises(TaskDataError, match=r"classes in test that training never saw: water\. Give more samples"):
         write_task_data(tmp_path / "data", make_spec(), iter(samples))
+
+
+def test_classes_with_few_training_samples_and_none_in_test_are_told(tmp_path, caplog):
+    samples = list(make_samples(Task.CLASSIFY))
+    forest = [s for s in samples if s.row["label"] == 1 and s.row["split"] == "train"]
+    kept = [s for s in samples if s.row["label"] != 1] + forest[:1]
+    with caplog.at_level("WARNING"):
+        write_task_data(tmp_path / "data", make_spec(), iter(kept))
+    assert TaskData(tmp_path / "data").spec.notes == (
+        "fewer than 5 training samples of: forest (1)",
+        "no test sample of: forest: without a score, and in no mean over classes",
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        "classify: fewer than 5 training samples of: forest (1), so the model can hardly learn it"
+    ]
 
 
 def test_no_samples_and_no_test_split(tmp_path):

@@ -18,9 +18,8 @@ def test_scores_equal_scikit_learn(seed, classes):
     counts = metrics.ConfusionCounts(truth, prediction, np.arange(6), classes).matrix
     t, p = truth[scored], prediction[scored]
     assert metrics.accuracy(counts) == pytest.approx(accuracy_score(t, p))
-    present = sorted(set(t) | set(p))
-    assert metrics.mean_iou(counts) == pytest.approx(jaccard_score(t, p, labels=present, average="macro"))
     in_truth = sorted(set(t))
+    assert metrics.mean_iou(counts) == pytest.approx(jaccard_score(t, p, labels=in_truth, average="macro"))
     assert metrics.mean_class_accuracy(counts) == pytest.approx(recall_score(t, p, labels=in_truth, average="macro"))
     if classes == 2:
         assert metrics.change_f1(counts) == pytest.approx(f1_score(t, p))
@@ -56,3 +55,24 @@ def test_nothing_to_score_is_an_error():
     nothing = np.full((2, 3), IGNORE, np.uint8)
     with pytest.raises(ValueError, match="every label is ignored"):
         metrics.ConfusionCounts(nothing, nothing, ["a", "b"], 2)
+
+
+def test_a_class_that_test_does_not_have_is_in_no_mean():
+    """It was counted with 0 wherever the model had named it once."""
+    truth = np.array([[0, 0, 0, 1, 1, 1]], np.uint8)
+    prediction = np.array([[0, 0, 2, 1, 1, 1]], np.uint8)
+    counts = metrics.ConfusionCounts(truth, prediction, ["a"], 3).matrix
+    assert np.isnan(metrics.per_class_iou(counts)).tolist() == [False, False, True]
+    assert metrics.mean_iou(counts) == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics.mean_class_accuracy(counts) == pytest.approx((2 / 3 + 1) / 2)
+    several = np.array([[1, 1, 0], [1, 0, 0]], np.uint8)
+    found = np.array([[1, 1, 1], [0, 0, 0]], np.uint8)
+    labels = metrics.LabelCounts(several, found, ["a", "b"]).matrix
+    assert metrics.macro_f1(labels) == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics.micro_f1(labels) == pytest.approx(2 * 2 / (3 + 3)), "what was wrongly found is counted there"
+
+
+def test_change_that_was_only_found_scores_nothing():
+    still, changed = np.zeros((1, 4), np.uint8), np.ones((1, 4), np.uint8)
+    counts = metrics.ConfusionCounts(still, changed, ["a"], 2).matrix
+    assert metrics.change_iou(counts) == 0 and metrics.change_f1(counts) == 0

@@ -176,7 +176,8 @@ def _run(
 
 def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     """The folder's samples as task data, written once."""
-    from a2mae.tasks.samples.folders import ClassFolder, layout_named
+    from a2mae.tasks.samples.class_folders import ClassFolder
+    from a2mae.tasks.samples.folders import layout_named
     from a2mae.tasks.samples.task_data import TaskData
     from a2mae.tasks.samples.writer import write_source
 

@@ -29,7 +29,7 @@ def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
     number = min(len(arrays["truth"]), inputs.limits.examples)
     if not number:
         return None
-    draw = _labels if arrays["truth"].ndim == 1 else _maps
+    draw = {1: _labels, 2: _several_labels}.get(arrays["truth"].ndim, _maps)
     return draw(task, arrays, number, inputs.limits.picture_px)
 
 
@@ -64,6 +64,37 @@ def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
         f"{text.plural(number, 'test image')} with the true class and the pretrained model's answer: {right} right.",
         (Gallery(_whence(task), (Strip("", tuple(pictures)),)),),
     )
+
+
+def _several_labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+    """Images with any number of classes: all that are there, and all that the model found."""
+    names = _names(arrays)
+    pictures = []
+    right = 0
+    for i in range(number):
+        truth, prediction = (np.asarray(arrays[key][i], bool) for key in ("truth", "prediction"))
+        same = bool((truth == prediction).all())
+        right += same
+        there, found = _listed(truth, names), _listed(prediction, names)
+        pictures.append(
+            Picture(
+                to_data_uri(np.asarray(arrays["image"][i], np.uint8), max_px=px),
+                f"A test image of {there}; the model {'was right' if same else f'found {found}'}",
+                (f"true: {there}", f"found: {found}"),
+                badge="✓" if same else "✗",
+            )
+        )
+    return Section(
+        f"task-{task.name.replace('_', '-')}",
+        "Examples of the test split",
+        f"{text.plural(number, 'test image')} with every true class and every class that the pretrained model found:"
+        f" {right} right in every class.",
+        (Gallery(_whence(task), (Strip("", tuple(pictures)),)),),
+    )
+
+
+def _listed(there: NDArray[np.bool_], names: list[str]) -> str:
+    return ", ".join(names[int(i)] for i in np.flatnonzero(there)) or "none"
 
 
 def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:

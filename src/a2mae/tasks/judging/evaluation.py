@@ -25,7 +25,8 @@ from a2mae.tasks.judging.judges import Contender, FrozenJudge
 from a2mae.tasks.judging.units import Row, Units
 from a2mae.tasks.learning.checkpoint import model_digest, plan_for_model
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
-from a2mae.tasks.samples.folders import ClassFolder, layout_named
+from a2mae.tasks.samples.class_folders import ClassFolder
+from a2mae.tasks.samples.folders import layout_named
 from a2mae.tasks.samples.inputs import InputPlan, TaskInputs, plan_inputs
 from a2mae.tasks.samples.task_data import TaskData
 from a2mae.tasks.samples.writer import write_source

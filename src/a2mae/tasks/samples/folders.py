@@ -1,31 +1,24 @@
-"""Classification data from a folder per class: EuroSAT's JPEGs, its 13-band GeoTIFFs, or the user's own.
+"""What the files of a folder hold, as the user states it, and what is refused because it cannot be that.
 
-Bands, units and GSD are stated by the caller and checked against what the files hold; nothing is guessed. The split is
-made by a hash of the file name, so it is the same on every machine and stays when files are added.
+Bands, units and GSD are stated by the caller and checked against what the files hold; nothing is guessed. A split by
+a hash of the name is the same on every machine and stays when files are added.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import logging
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform
 
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
-from a2mae.tasks.samples.task_data import Sample, Task, TaskDataError, TaskSpec
-
-logger = logging.getLogger(__name__)
+from a2mae.tasks.samples.task_data import TaskDataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 BYTE = 255
@@ -40,10 +33,13 @@ class FolderFormat:
     Attributes:
         sensor: Bands in file order, and how file integers become physical values.
         gsd_m: Metres per pixel.
+        benchmark: Its published scores rest on a split by the files' names: a folder per class is split so even where
+            the files say where they lie.
     """
 
     sensor: Sensor
     gsd_m: float
+    benchmark: bool = False
 
 
 def _rgb_bytes_sensor() -> Sensor:
@@ -63,7 +59,7 @@ def _eurosat_ms_sensor() -> Sensor:
 
 FORMATS: dict[str, FolderFormat] = {
     "rgb_bytes": FolderFormat(sensor=_rgb_bytes_sensor(), gsd_m=10.0),
-    "eurosat_ms": FolderFormat(sensor=_eurosat_ms_sensor(), gsd_m=10.0),
+    "eurosat_ms": FolderFormat(sensor=_eurosat_ms_sensor(), gsd_m=10.0, benchmark=True),
 }
 """Known layouts: 8-bit RGB pictures (digital numbers, not reflectance), and EuroSAT's multispectral GeoTIFFs."""
 
@@ -109,7 +105,7 @@ def layout_named(
             offset=encoding.offset if offset is None else offset,
         ),
     )
-    return FolderFormat(sensor, layout.gsd_m if gsd_m is None else gsd_m)
+    return replace(layout, sensor=sensor, gsd_m=layout.gsd_m if gsd_m is None else gsd_m)
 
 
 def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> str:
@@ -120,129 +116,10 @@ def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> s
         test_share: Of all files.
         val_share: Of all files, taken from what is not test.
     """
-    position = _position(name)
+    position = position_of(name)
     if position < test_share:
         return "test"
     return "val" if position < test_share + val_share else "train"
-
-
-def class_folder_spec(folder: Path, layout: FolderFormat) -> TaskSpec:
-    """The spec of a folder per class.
-
-    Raises:
-        TaskDataError: If the folder is absent, has no class folders, or a class has no images.
-    """
-    if not folder.is_dir():
-        raise TaskDataError(f"classify.data.folder: no folder at {folder}")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        raise TaskDataError(f"{folder} must hold one folder per class with images inside; found {len(classes)} folders")
-    empty = [name for name in classes if not any(_images(folder / name))]
-    if empty:
-        raise TaskDataError(f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)}) in class {', '.join(empty)}")
-    return TaskSpec(
-        task=Task.CLASSIFY,
-        source=folder.name,
-        class_names=tuple(classes),
-        colors=(),
-        bands=layout.sensor.bands,
-        encoding=layout.sensor.encoding,
-        gsd_m=layout.gsd_m,
-        notes=("split by a hash of the file name: 70 % train, 10 % val, 20 % test",),
-    )
-
-
-class ClassFolder:
-    """Reads a folder per class, sample by sample; unreadable files are skipped, counted and named.
-
-    Attributes:
-        skipped: `path: reason` of every file left out so far.
-    """
-
-    def __init__(
-        self, folder: Path, layout: FolderFormat, *, max_skipped_share: float = 0.01, max_files: int | None = None
-    ) -> None:
-        """Prepare to read.
-
-        Args:
-            folder: One folder per class inside.
-            layout: What the files hold.
-            max_skipped_share: More unreadable files than this share are an error.
-            max_files: Read only so many, spread over the classes by a hash of their names.
-        """
-        self.folder = folder
-        self.layout = layout
-        self.spec = class_folder_spec(folder, layout)
-        self.skipped: list[str] = []
-        self._max_skipped_share = max_skipped_share
-        self._files = [path for name in self.spec.class_names for path in sorted(_images(folder / name))]
-        if max_files is not None:
-            self._files = sorted(sorted(self._files, key=lambda path: _position(f"subset/{path.stem}"))[:max_files])
-
-    def __len__(self) -> int:
-        """How many image files there are."""
-        return len(self._files)
-
-    def samples(self) -> Iterator[Sample]:
-        """Read every file.
-
-        Raises:
-            TaskDataError: If files do not fit the stated bands, size or units, or too many cannot be read.
-        """
-        labels = {name: index for index, name in enumerate(self.spec.class_names)}
-        seen = ValueRange(self.layout)
-        for path in self._files:
-            try:
-                pixels, lon, lat = _read(path)
-            except (RasterioError, OSError) as error:
-                self.skipped.append(f"{path.relative_to(self.folder)}: {error}")
-                continue
-            self._check(path, pixels)
-            seen.add(pixels)
-            name = path.relative_to(self.folder).with_suffix("").as_posix()
-            label = labels[path.parent.name]
-            yield Sample(
-                pixels=pixels[None],
-                valid=np.ones((1, *pixels.shape[1:]), bool),
-                target=np.array(label, np.uint8),
-                row={
-                    "sample_id": name,
-                    "split": split_of(name),
-                    "place": name,
-                    "sensor": self.layout.sensor.id,
-                    "sensor_before": "",
-                    "gsd_m": self.layout.gsd_m,
-                    "lon": lon,
-                    "lat": lat,
-                    "day": math.nan,
-                    "day_before": math.nan,
-                    "label": label,
-                },
-            )
-        seen.check(str(self.folder))
-        for line in self.skipped[:5]:
-            logger.warning("skipped %s", line)
-        if len(self.skipped) > self._max_skipped_share * len(self._files):
-            raise TaskDataError(
-                f"{len(self.skipped)} of {len(self._files)} files in {self.folder} cannot be read (at most"
-                f" {self._max_skipped_share:.0%} are skipped): {'; '.join(self.skipped[:3])}"
-            )
-
-    def late_notes(self) -> tuple[str, ...]:
-        """Which files were left out, known once all were read."""
-        if not self.skipped:
-            return ()
-        more = " …" if len(self.skipped) > 5 else ""
-        return (f"skipped, unreadable: {len(self.skipped)} of {len(self)} files: {'; '.join(self.skipped[:5])}{more}",)
-
-    def _check(self, path: Path, pixels: npt.NDArray[np.integer[Any]]) -> None:
-        bands = len(self.layout.sensor.bands)
-        if pixels.shape[0] != bands:
-            raise TaskDataError(
-                f"{path}: {pixels.shape[0]} bands, but the stated format has {bands}"
-                f" ({', '.join(self.layout.sensor.band_names)}); set classify.data.format"
-            )
-        check_integers(path, pixels, self.layout.sensor.encoding)
 
 
 def check_integers(path: Path, pixels: npt.NDArray[Any], encoding: Encoding) -> None:
@@ -293,23 +170,6 @@ class ValueRange:
             )
 
 
-def _position(name: str) -> float:
-    """0 to 1, evenly spread, from a hash."""
+def position_of(name: str) -> float:
+    """0 to 1, evenly spread, from a hash of a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _read(path: Path) -> tuple[npt.NDArray[np.integer[Any]], float, float]:
-    """Pixels `(C, H, W)` and the centre's lon/lat in degrees (NaN where not georeferenced)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # JPEGs are not; their lon/lat stay NaN
-        with rasterio.open(path) as source:
-            pixels = source.read()
-            if source.crs is None:
-                return pixels, math.nan, math.nan
-            x, y = source.xy((source.height - 1) / 2, (source.width - 1) / 2)
-            lon, lat = transform(source.crs, "EPSG:4326", [x], [y])
-    return pixels, float(lon[0]), float(lat[0])

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
+BLOCK_DEG = 0.05
+"""Georeferenced scenes whose centres lie in one square of this side are one place (about 5 km)."""
 SAME_GROUND = 0.5
 """Scenes that share more than this of the smaller one's box show the same ground."""
+
+
+def square_of(lon: float, lat: float) -> str:
+    """The place of a scene whose split nobody has stated: its square of `BLOCK_DEG`.
+
+    Args:
+        lon: Degrees of the centre.
+        lat: Likewise.
+    """
+    return f"{math.floor(lon / BLOCK_DEG)}:{math.floor(lat / BLOCK_DEG)}"
 
 
 class Grounds:

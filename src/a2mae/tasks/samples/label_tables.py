@@ -1,4 +1,4 @@
-"""The user's own images with any number of classes each: pictures in a folder, their classes in a table."""
+"""The user's own images whose classes stand in a table: just one each, or any number."""
 
 from __future__ import annotations
 
@@ -30,10 +30,16 @@ class _Row:
 
 
 def label_table(
-    folder: Path, layout: FolderFormat, class_names: tuple[str, ...], *, chip_px: int | None
+    folder: Path,
+    layout: FolderFormat,
+    class_names: tuple[str, ...],
+    *,
+    chip_px: int | None,
+    multi_label: bool | None = None,
 ) -> LabelledScenes:
     """Pictures beside a `labels.csv` with the columns `file`, `classes` (separated by `;`, may be none) and `split`.
 
+    Where every line names just one class an image has one class, as in a folder per class; else it has any number.
     `split` may be left out; images are then split by place where they are georeferenced, by name where they are not.
 
     Args:
@@ -41,9 +47,11 @@ def label_table(
         layout: What the files hold.
         class_names: In the order wanted; empty: all that the table names, sorted.
         chip_px: Side of a sample, cut from the image's middle; None: that of the first image.
+        multi_label: Whether an image may have any number of classes; None: as the lines are.
 
     Raises:
-        TaskDataError: If the table is not whole, names a file that is not there or outside, or an unknown class.
+        TaskDataError: If the table is not whole, names a file that is not there or outside, or an unknown class; or if
+            a line names none or several where an image shall have one.
     """
     rows = _rows(folder)
     found = sorted({name for row in rows for name in row.classes})
@@ -57,6 +65,8 @@ def label_table(
     if len(names) < 2:
         raise TaskDataError(f"{folder / LABELS_FILE} names {len(names)} class(es); at least two are needed")
 
+    several = _several(folder, rows, multi_label)
+
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
         for row in rows:
             reading.of += 1
@@ -65,11 +75,26 @@ def label_table(
             except (RasterioError, OSError) as error:
                 reading.skipped.append(f"{row.file}: {error}")
                 continue
-            target = np.isin(names, row.classes).astype(np.uint8)
-            yield scene_of(Path(row.file).with_suffix("").as_posix(), row.split, [picture], target, reading.grounds)
+            target = np.isin(names, row.classes) if several else np.array(names.index(row.classes[0]))
+            name = Path(row.file).with_suffix("").as_posix()
+            yield scene_of(name, row.split, [picture], target.astype(np.uint8), reading.grounds)
 
-    spec = replace(folder_spec(Task.CLASSIFY, folder, layout, names, ()), multi_label=True)
+    spec = folder_spec(Task.CLASSIFY, folder, layout, names, ())
+    told = "an image has any number of classes" if several else f"every line of {LABELS_FILE} names one class"
+    spec = replace(spec, multi_label=several, notes=(*spec.notes, told))
     return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
+
+
+def _several(folder: Path, rows: list[_Row], stated: bool | None) -> bool:
+    """Whether an image may have any number of classes, as the user says, else as the lines are."""
+    other = [row for row in rows if len(row.classes) != 1]
+    if stated is False and other:
+        raise TaskDataError(
+            f"{folder / LABELS_FILE}: {len(other)} of {len(rows)} lines do not name just one class, first that of"
+            f" {other[0].file} ({'; '.join(other[0].classes) or 'none'}), but classify.data.multi_label is false: give"
+            " each image one class, or leave it out"
+        )
+    return bool(other) if stated is None else stated
 
 
 def _rows(folder: Path) -> list[_Row]:

@@ -55,11 +55,13 @@ class Reading:
         of: Files that were tried.
         skipped: `path: reason` of those that could not be read.
         grounds: Where they lie, for those that say it.
+        max_skipped_share: More unreadable files than this share are an error.
     """
 
     of: int = 0
     skipped: list[str] = field(default_factory=list)
     grounds: Grounds = field(default_factory=Grounds)
+    max_skipped_share: float = MAX_SKIPPED_SHARE
 
     def check(self, source: str) -> None:
         """Warn of what flatters scores, and refuse a data set of which too much cannot be read.
@@ -69,10 +71,11 @@ class Reading:
         """
         for line in (*(f"skipped {line}" for line in self.skipped[:5]), *self._across()):
             logger.warning("%s: %s", source, line)
-        if len(self.skipped) > MAX_SKIPPED_SHARE * self.of:
+        if len(self.skipped) > self.max_skipped_share * self.of:
             raise TaskDataError(
-                f"{len(self.skipped)} of {self.of} files in {source} cannot be read (at most {MAX_SKIPPED_SHARE:.0%}"
-                f" are skipped): {'; '.join(self.skipped[:3])}"
+                f"{len(self.skipped)} of {self.of} files in {source} cannot be read (at most"
+                f" {self.max_skipped_share:.0%} are skipped): {'; '.join(self.skipped[:3])}"
+                f"{' …' if len(self.skipped) > 3 else ''}. Remove them or fetch them again"
             )
 
     def notes(self) -> tuple[str, ...]:

@@ -22,12 +22,10 @@ from rasterio.warp import transform, transform_bounds, transform_geom
 
 from a2mae.sensors import Units
 from a2mae.tasks.samples.folders import IMAGE_SUFFIXES, FolderFormat, check_integers
-from a2mae.tasks.samples.grounds import Grounds
+from a2mae.tasks.samples.grounds import BLOCK_DEG, Grounds, square_of
 from a2mae.tasks.samples.labelled import LabelledScene, LabelledScenes, Reading
 from a2mae.tasks.samples.task_data import IGNORE, SPLITS, Task, TaskDataError, TaskSpec
 
-BLOCK_DEG = 0.05
-"""Georeferenced scenes whose centres lie in one square of this side are one place (about 5 km)."""
 CHANGE_COLORS = ((235, 235, 235), (214, 39, 40))
 
 
@@ -307,7 +305,7 @@ def scene_of(
         x, y = first.transform @ (width / 2, height / 2)
         (lon,), (lat,) = transform(first.crs, "EPSG:4326", [x], [y])
         if split is None:
-            place = f"{math.floor(lon / BLOCK_DEG)}:{math.floor(lat / BLOCK_DEG)}"
+            place = square_of(lon, lat)
         else:
             box = transform_bounds(first.crs, "EPSG:4326", *array_bounds(height, width, first.transform))
             place = grounds.place(name, split, box)

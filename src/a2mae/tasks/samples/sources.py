@@ -10,8 +10,9 @@ from pathlib import Path
 
 from a2mae.tasks.palette import named_colours
 from a2mae.tasks.parameters import DataParameters, TaskParameters
+from a2mae.tasks.samples.class_folders import ClassFolder
 from a2mae.tasks.samples.cuts import Tables
-from a2mae.tasks.samples.folders import ClassFolder, FolderFormat, layout_named
+from a2mae.tasks.samples.folders import FolderFormat, layout_named
 from a2mae.tasks.samples.label_tables import LABELS_FILE, label_table
 from a2mae.tasks.samples.scene_folders import FolderLabels, mask_folder, pair_folder
 from a2mae.tasks.samples.simulated import cut_simulated
@@ -75,7 +76,7 @@ def _source(options: TaskParameters, tables: Tables | None, simulation: Path) ->
     if found.folder is not None:
         folder, layout = Path(found.folder), _layout(found, tables)
         if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
-            return label_table(folder, layout, found.class_names, chip_px=found.chip_px)
+            return label_table(folder, layout, found.class_names, chip_px=found.chip_px, multi_label=found.multi_label)
         if task is Task.CLASSIFY:
             return ClassFolder(folder, layout)
         if task is Task.DETECT_CHANGE:

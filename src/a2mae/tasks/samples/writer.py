@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 SAMPLES_PER_SHARD = 256
 CHUNK_BYTES = 128 * 2**10
+FEW_TO_LEARN_FROM = 5
+"""Training samples of a class below which the user is warned: a handful tells little of how a class looks."""
 MAX_SHARED_SHARE = 0.01
 """Equal images in different splits, as a share of the test split: more are refused, fewer are noted."""
 
@@ -90,14 +93,14 @@ def write_task_data(
 
 
 class Census:
-    """Counts what must not be: images that are in two splits, classes that are in test but not in training."""
+    """Counts what must not be, or must be known: images in two splits, classes that a split has none or few of."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self._spec = spec
         self._first: dict[bytes, tuple[str, str]] = {}
         self._shared: list[str] = []
         self._size = dict.fromkeys(SPLITS, 0)
-        self._classes: dict[str, set[int]] = {split: set() for split in SPLITS}
+        self._classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
 
     def add(self, sample: Sample) -> None:
         """Look at one sample."""
@@ -106,7 +109,7 @@ class Census:
             return  # `check_splits` names it
         self._size[split] += 1
         present = np.flatnonzero(sample.target) if self._spec.multi_label else np.unique(sample.target)
-        self._classes[split] |= set(present[present != IGNORE].tolist())
+        self._classes[split].update(present[present != IGNORE].tolist())
         if not sample.valid.any() or np.ptp(sample.pixels) == 0:
             return  # blank ones say nothing of their place
         digest = hashlib.blake2b(sample.pixels.tobytes(), digest_size=12).digest()
@@ -122,16 +125,13 @@ class Census:
                 more than 1 % of the test split; they are named.
         """
         spec, names = self._spec, self._spec.class_names
-        unseen = sorted(self._classes["test"] - self._classes["train"])
+        unseen = sorted(self._classes["test"].keys() - self._classes["train"].keys())
         if unseen:
             raise TaskDataError(
-                f"{spec.task}: classes in test that training never saw: {', '.join(names[index] for index in unseen)}"
+                f"{spec.task}: classes in test that training never saw: {', '.join(names[index] for index in unseen)}."
+                " Give more samples of them, from more places, or say the splits yourself (train/, val/ and test/)"
             )
-        notes = []
-        absent = [name for index, name in enumerate(names) if index not in self._classes["train"]]
-        if absent:
-            notes.append(f"no training label of: {', '.join(absent)}")
-            logger.warning("%s: %s, so the model cannot learn it", spec.task, notes[-1])
+        notes = self._rare_classes()
         if self._shared:
             some = f"{'; '.join(self._shared[:3])}{' …' if len(self._shared) > 3 else ''}"
             if len(self._shared) > MAX_SHARED_SHARE * self._size["test"]:
@@ -141,6 +141,21 @@ class Census:
                 )
             notes.append(f"equal images in two splits: {len(self._shared)}: {some}")
         return tuple(notes)
+
+    def _rare_classes(self) -> list[str]:
+        """Notes on classes with no or few training samples, which are also warned of, and with none in test."""
+        spec, notes = self._spec, []
+        taught = [(name, self._classes["train"][index]) for index, name in enumerate(spec.class_names)]
+        if absent := [name for name, count in taught if not count]:
+            notes.append(f"no training label of: {', '.join(absent)}")
+            logger.warning("%s: %s, so the model cannot learn it", spec.task, notes[-1])
+        if few := [f"{name} ({count})" for name, count in taught if 0 < count < FEW_TO_LEARN_FROM]:
+            notes.append(f"fewer than {FEW_TO_LEARN_FROM} training samples of: {', '.join(few)}")
+            logger.warning("%s: %s, so the model can hardly learn it", spec.task, notes[-1])
+        tested = self._classes["test"]
+        if untested := [name for index, name in enumerate(spec.class_names) if index not in tested]:
+            notes.append(f"no test sample of: {', '.join(untested)}: without a score, and in no mean over classes")
+        return notes
 
 
 class _ShardWriter:

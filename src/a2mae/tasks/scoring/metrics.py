@@ -145,13 +145,16 @@ def mean_class_accuracy(counts: Floats) -> Floats:
 
 
 def per_class_iou(counts: Floats) -> Floats:
-    """Intersection over union of each class, `(..., K)`; NaN for a class in neither truth nor prediction."""
-    hit = np.diagonal(counts, axis1=-2, axis2=-1)
-    return _ratio(hit, counts.sum(-1) + counts.sum(-2) - hit)
+    """Intersection over union of each class, `(..., K)`; NaN for a class without truth.
+
+    What is wrongly called such a class still counts against the classes that are there.
+    """
+    hit, there = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
+    return np.asarray(np.where(there > 0, _ratio(hit, there + counts.sum(-2) - hit), np.nan))
 
 
 def mean_iou(counts: Floats) -> Floats:
-    """Mean IoU of the classes that are in truth or prediction."""
+    """Mean IoU of the classes that have truth."""
     return _mean_present(per_class_iou(counts))
 
 
@@ -172,8 +175,9 @@ def change_f1(counts: Floats) -> Floats:
 
 
 def change_iou(counts: Floats) -> Floats:
-    """Intersection over union of change."""
-    return np.asarray(per_class_iou(counts)[..., 1])
+    """Intersection over union of change; NaN where none was, and none was found."""
+    hit = counts[..., 1, 1]
+    return _ratio(hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1) - hit)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
@@ -217,16 +221,15 @@ class LabelCounts(GroupedCounts):
 
 
 def label_f1(counts: Floats) -> Floats:
-    """F1 of each label, `(..., K, 2, 2)` → `(..., K)`; NaN for a label in neither truth nor prediction."""
-    hit = counts[..., 1, 1]
-    return _ratio(2 * hit, counts[..., 1, :].sum(-1) + counts[..., :, 1].sum(-1))
+    """F1 of each label, `(..., K, 2, 2)` → `(..., K)`; NaN for a label without truth."""
+    return np.asarray(np.where(counts[..., 1, :].sum(-1) > 0, change_f1(counts), np.nan))
 
 
 def macro_f1(counts: Floats) -> Floats:
-    """Mean F1 of the labels that are in truth or prediction."""
+    """Mean F1 of the labels that have truth."""
     return _mean_present(label_f1(counts))
 
 
 def micro_f1(counts: Floats) -> Floats:
-    """F1 over all labels together."""
-    return np.asarray(label_f1(counts.sum(axis=-3)))
+    """F1 over all labels together, those without truth among them: what is wrongly found counts."""
+    return change_f1(counts.sum(axis=-3))

@@ -27,17 +27,16 @@ def pictures(
     Args:
         data: The task data.
         rows: `(N,)` test rows.
-        prediction: `(N,)` or `(N, H, W)` of the pretrained model.
+        prediction: `(N,)`, `(N, K)` or `(N, H, W)` of the pretrained model.
         count: How many to show; drawn at random, for change only among those where something changed.
         seed: Of the draw.
 
     Returns:
-        `image (n, H, W, 3)` uint8, or `image_before` and `image_after`; `truth`, `prediction`, `class_names`,
-        `class_colours` `(K, 3)` uint8, `sample_id`.
+        `image (n, H, W, 3)` uint8, or `image_before` and `image_after`; `truth` and `prediction`, `(n,)`, `(n, H, W)`
+        or, with any number of classes per image, `(n, K)` of 0 and 1; `class_names`, `class_colours` `(K, 3)` uint8,
+        `sample_id`.
     """
     truth = data.read_targets(rows)
-    if data.spec.multi_label:  # a picture has one caption: the class that is true, and found, first
-        truth, prediction = truth.argmax(axis=1).astype(np.uint8), prediction.argmax(axis=1).astype(np.uint8)
     eligible = np.arange(len(rows))
     if data.spec.task is Task.DETECT_CHANGE:
         changed = (truth == 1).reshape(len(rows), -1).mean(axis=1)
