@@ -281,6 +281,12 @@ class EmbedParameters(Parameters):
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
     )
     sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
+    scale: float | None = Field(
+        None, gt=0, description="of `raster`, physical units per count; null: the file's own, else the sensor's"
+    )
+    offset: float | None = Field(
+        None, description="of `raster`, physical value of a stored zero; null: the file's own, else the sensor's"
+    )
     bands: tuple[str, ...] = Field(
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
@@ -290,3 +296,13 @@ class EmbedParameters(Parameters):
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
     block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
     quantise: bool = Field(False, description="embeddings as int8 with the band's scale")
+
+    @model_validator(mode="after")
+    def _encoding_is_of_a_raster(self) -> EmbedParameters:
+        stated = [name for name in ("scale", "offset") if getattr(self, name) is not None]
+        if stated and self.raster is None:
+            raise ValueError(
+                f"embed.{stated[0]} is of embed.raster, and that is null: scenes of the scene table bring their own;"
+                " name a raster, or leave it null"
+            )
+        return self

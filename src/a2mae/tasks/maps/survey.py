@@ -19,7 +19,9 @@ from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_n
 from a2mae.tasks.maps.alignment import aligned
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
-from a2mae.tasks.maps.rasters import Raster, raster_from_file
+from a2mae.tasks.maps.keys import EMBED, OF_SCENES, keys_of_map
+from a2mae.tasks.maps.plausible import warn_of_values
+from a2mae.tasks.maps.rasters import Layer, Raster, raster_from_file
 from a2mae.tasks.maps.scenes import SceneRasters, choose_scenes
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
 from a2mae.tasks.samples.inputs import plan_bands
@@ -45,7 +47,11 @@ class EmbeddingSource:
     access: RemoteAccess
 
     def write(self, folder: Path) -> None:
-        """Write `embeddings.tif`, `embeddings.parquet` and `embeddings.json` (what they are)."""
+        """Write `embeddings.tif`, `embeddings.parquet` and `embeddings.json` (what they are).
+
+        `layers` in the last: by which scale and offset the bands of each file or scene's part were read, the uppermost
+        first.
+        """
         with computing(self.options.device, self.options.threads) as device:
             self._write(folder, device)
 
@@ -58,11 +64,14 @@ class EmbeddingSource:
         plan = plan_bands(sensor, options.bands, taught, bands_per_view=width, location=options.location)
         rasters = SceneRasters(self.scenes, self.access)
         if options.raster is not None:
-            raster = raster_from_file(Path(options.raster), sensor, plan.bands)
+            raster = raster_from_file(
+                Path(options.raster), sensor, plan.bands, scale=options.scale, offset=options.offset, keys=EMBED
+            )
         elif options.scene_ids:
             raster = rasters.of(options.scene_ids, sensor, plan.bands)
         else:
             raster = rasters.one(choose_scenes(self.scenes, sensor.id).after, sensor, plan.bands)
+        warn_of_values(raster, plan, OF_SCENES if options.raster is None else EMBED.advice)
         path = embed_raster(
             encoder,
             plan,
@@ -78,6 +87,8 @@ class EmbeddingSource:
             "raster": raster.name,
             "sensor": sensor.id,
             "bands": list(plan.bands),
+            "units": raster.layers[0].assets[0].units.value,
+            "layers": [_encodings(layer) for layer in raster.layers],
             "dimensions": encoder.num_features * plan.views,
             "patch_px": encoder.patch_size,
             "block_patches": options.block_patches,
@@ -130,7 +141,12 @@ class MapSource:
 
     def _rasters(self) -> list[Raster]:
         """The raster, or the earlier and the later one on each other."""
-        first, *later = self._dates()
+        dates, plan = self._dates(), self.finetuned.plan
+        advice = OF_SCENES if self.options.raster is None else keys_of_map(self.finetuned.spec.task).advice
+        for raster in dates:
+            if raster.sensor in plan.sensors:  # another one is refused where it is mapped
+                warn_of_values(raster, plan, advice)
+        first, *later = dates
         return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
 
     def _dates(self) -> list[Raster]:
@@ -140,7 +156,8 @@ class MapSource:
         sensor, stated = self._sensor_of_maps()
         if options.raster is not None:
             paths = [options.raster_before, options.raster] if pair else [options.raster]
-            return [raster_from_file(Path(str(path)), sensor, plan.bands, stated=stated) for path in paths]
+            keys = keys_of_map(self.finetuned.spec.task)
+            return [raster_from_file(Path(str(path)), sensor, plan.bands, stated=stated, keys=keys) for path in paths]
         rasters = SceneRasters(self.scenes, self.access, options.cloud_buffer_m if options.mask_clouds else None)
         if options.scene_ids:
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
@@ -165,6 +182,11 @@ class MapSource:
         known = sensor_id in self.sensors or sensor_id in BUILTIN_SENSORS
         sensor = trained if as_trained and not known else _sensor(sensor_id, self.sensors)
         return sensor, trained if as_trained else None
+
+
+def _encodings(layer: Layer) -> dict[str, list[float]]:
+    """By which scale and offset each band of a file or of a scene's part was read."""
+    return {"scale": [asset.scale for asset in layer.assets], "offset": [asset.offset for asset in layer.assets]}
 
 
 def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:

@@ -150,11 +150,14 @@ def plan_bands(
     if sensor.id not in normalisation:
         raise TaskDataError(
             f"the encoder was not pretrained on {sensor.id!r}, so it has no statistics to normalise it by; it knows"
-            f" {', '.join(normalisation)}"
+            f" {', '.join(normalisation)}: set embed.sensor to one of these, or pretrain with the sensor"
         )
     width = bands_per_view or len(bands)
     if not bands or len(bands) % width:
-        raise TaskDataError(f"the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)})")
+        raise TaskDataError(
+            f"the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)}): name a multiple of"
+            f" {width} in embed.bands"
+        )
     chosen = [sensor.bands[sensor.band_index(name)] for name in bands]
     pairs = [_taught(normalisation[sensor.id], sensor.id, band) for band in chosen]
     return InputPlan(
