@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 
-_READ_BY = {"data": "prepare_data", "map": "draw_map"}
-"""Of a task: which of its nodes reads the paths of a part of its group; the others ask for none."""
+_READ_BY = {"data": ("prepare_data",), "map": ("prepare_data", "draw_map")}
+"""Of a task: which of its nodes read the paths of a part of its group; the others ask for none."""
 
 
 class NamedFiles(InProject):
@@ -42,8 +42,8 @@ class NamedFiles(InProject):
         for name in sorted(pipeline.inputs()):
             group, values = name.removeprefix("params:"), catalog.load(name) if name.startswith("params:") else None
             for key, path in values.named_paths() if isinstance(values, Parameters) else ():
-                reader = _READ_BY.get(key.split(".")[0])
-                if reader is not None and f"{group}.{reader}" not in nodes:
+                readers = _READ_BY.get(key.split(".")[0])
+                if readers is not None and nodes.isdisjoint(f"{group}.{reader}" for reader in readers):
                     continue
                 if "://" in path or path.startswith("/vsi") or Path(path).exists():
                     continue

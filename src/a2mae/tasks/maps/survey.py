@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,6 @@ import torch
 
 from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
-from a2mae.sensors import BUILTIN_SENSORS, Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.tasks.device import computing
 from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation, model_digest
@@ -20,6 +19,7 @@ from a2mae.tasks.maps.alignment import aligned
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.maps.keys import EMBED, OF_SCENES, keys_of_map
+from a2mae.tasks.maps.named import Mapped, sensor_named
 from a2mae.tasks.maps.plausible import warn_of_values
 from a2mae.tasks.maps.rasters import Layer, Raster, raster_from_file
 from a2mae.tasks.maps.scenes import SceneRasters, choose_scenes
@@ -57,7 +57,7 @@ class EmbeddingSource:
 
     def _write(self, folder: Path, device: torch.device) -> None:
         options = self.options
-        sensor = _sensor(options.sensor, self.sensors)
+        sensor = sensor_named(options.sensor, self.sensors)
         encoder = load_encoder(self.pretrained)
         width = bands_per_view(encoder)
         taught = encoder_normalisation(self.pretrained)
@@ -109,6 +109,7 @@ class MapSource:
         scenes: Scene table, for the default rasters.
         sensors: Sensors in use, by id.
         access: How the scenes' files are reached.
+        scores: The model's, of the test split; written into the map's tags, so that it says what it is worth.
     """
 
     options: MapParameters
@@ -118,6 +119,7 @@ class MapSource:
     scenes: pd.DataFrame
     sensors: Mapping[str, object]
     access: RemoteAccess
+    scores: Mapping[str, object] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the map as a COG.
@@ -136,6 +138,7 @@ class MapSource:
                 windows,
                 device=device,
                 model_hash=digest,
+                scores=self.scores,
                 probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
             )
 
@@ -144,20 +147,18 @@ class MapSource:
         dates, plan = self._dates(), self.finetuned.plan
         advice = OF_SCENES if self.options.raster is None else keys_of_map(self.finetuned.spec.task).advice
         for raster in dates:
-            if raster.sensor in plan.sensors:  # another one is refused where it is mapped
-                warn_of_values(raster, plan, advice)
+            warn_of_values(raster, plan, advice)
         first, *later = dates
         return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
 
     def _dates(self) -> list[Raster]:
         """As they are provided: files that are named, scenes that are named, or scenes that are chosen."""
-        options, plan = self.options, self.finetuned.plan
-        pair = self.finetuned.spec.task is Task.DETECT_CHANGE
-        sensor, stated = self._sensor_of_maps()
+        options, plan, spec = self.options, self.finetuned.plan, self.finetuned.spec
+        pair = spec.task is Task.DETECT_CHANGE
+        mapped = Mapped(spec, plan.sensors, plan.bands, self.sensors)
         if options.raster is not None:
-            paths = [options.raster_before, options.raster] if pair else [options.raster]
-            keys = keys_of_map(self.finetuned.spec.task)
-            return [raster_from_file(Path(str(path)), sensor, plan.bands, stated=stated, keys=keys) for path in paths]
+            return mapped.rasters(options)
+        sensor, _ = mapped.sensor(options)
         rasters = SceneRasters(self.scenes, self.access, options.cloud_buffer_m if options.mask_clouds else None)
         if options.scene_ids:
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
@@ -172,26 +173,10 @@ class MapSource:
             )
         return [rasters.one(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
 
-    def _sensor_of_maps(self) -> tuple[Sensor, Sensor | None]:
-        """Whose rasters are mapped; and, where they are of the training's kind, the order and encoding of its files."""
-        plan, spec = self.finetuned.plan, self.finetuned.spec
-        sensor_id = self.options.sensor or plan.sensors[0]
-        as_trained = plan.sensors == (sensor_id,)
-        trained = Sensor(sensor_id, spec.source, spec.gsd_m, spec.bands, spec.encoding)
-        # Pictures of a folder are of no sensor that ingest or the program knows.
-        known = sensor_id in self.sensors or sensor_id in BUILTIN_SENSORS
-        sensor = trained if as_trained and not known else _sensor(sensor_id, self.sensors)
-        return sensor, trained if as_trained else None
-
 
 def _encodings(layer: Layer) -> dict[str, list[float]]:
     """By which scale and offset each band of a file or of a scene's part was read."""
     return {"scale": [asset.scale for asset in layer.assets], "offset": [asset.offset for asset in layer.assets]}
-
-
-def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:
-    described = known.get(sensor_id)
-    return sensor_from_dict(described) if isinstance(described, Mapping) else get_sensor(sensor_id)
 
 
 def _state_digest(finetuned: Finetuned) -> str:

@@ -183,6 +183,11 @@ class ClassFolder:
         """How many image files there are."""
         return len(self._files)
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The one that the layout states."""
+        return (self.layout.sensor.id,)
+
     def samples(self) -> Iterator[Sample]:
         """Read every file.
 

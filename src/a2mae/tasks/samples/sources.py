@@ -46,6 +46,10 @@ class _Coloured:
     source: TaskDataSource
     spec: TaskSpec
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        return self.source.sensors
+
     def samples(self) -> Iterator[Sample]:
         return self.source.samples()
 
