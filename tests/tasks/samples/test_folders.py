@@ -7,7 +7,7 @@ import rasterio
 from PIL import Image
 
 from a2mae.sensors import Units
-from a2mae.tasks.samples.folders import FORMATS, ClassFolder, split_of
+from a2mae.tasks.samples.folders import FORMATS, ClassFolder, layout_named, split_of
 from a2mae.tasks.samples.task_data import TaskData, TaskDataError
 from a2mae.tasks.samples.writer import write_task_data
 from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
@@ -88,6 +88,29 @@ def test_wrong_band_count_and_wrong_type_say_what_was_seen(pictures):
     as_counts = with_encoding(RGB, dtype="uint16")
     with pytest.raises(TaskDataError, match=r"uint8 with values \d+ to \d+, but the stated format is uint16"):
         list(ClassFolder(pictures, as_counts).samples())
+
+
+def test_messages_name_the_parameters_that_state_the_format(pictures):
+    """Of the stage that reads: the same folder is read by a task and by an evaluation."""
+    for group, keys in (
+        ("evaluate", r"set evaluate\.format$"),
+        (
+            "classify.data",
+            r"set classify\.data\.format, .*file_bands, classify\.data\.scale or classify\.data\.offset$",
+        ),
+    ):
+        wrong = (
+            layout_named("eurosat_ms"),  # too many bands
+            with_encoding(RGB, dtype="uint16"),
+            with_encoding(RGB, units=Units.REFLECTANCE, scale=1.0),
+        )
+        for layout in wrong:
+            with pytest.raises(TaskDataError, match=keys):
+                list(ClassFolder(pictures, dataclasses.replace(layout, group=group)).samples())
+        with pytest.raises(TaskDataError, match=rf"^{group}\.folder: no folder at"):
+            ClassFolder(pictures / "nothing", layout_named("rgb_bytes", group=group))
+        with pytest.raises(TaskDataError, match=rf"^{group}\.format: unknown format 'rgb'"):
+            layout_named("rgb", group=group)
 
 
 @pytest.fixture

@@ -68,7 +68,9 @@ def evaluate_all(
     if options.folder is not None:
         # Beside the project's data: the folder's samples are read once into a data set of their own.
         with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
-            source = ClassFolder(Path(options.folder), layout_named(options.format), max_files=options.folder_samples)
+            source = ClassFolder(
+                Path(options.folder), layout_named(options.format, group="evaluate"), max_files=options.folder_samples
+            )
             write_source(Path(scratch) / "data", source)
             rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"), kept)
     table = score_table(rows)
@@ -112,11 +114,11 @@ def _other(
         network = ForeignFeatures(entry, len(options.bands)).to(device)
         taught = stated_normalisation(entry, data, options.bands)
         return Candidate(entry.name, network, network.patch), plan_inputs(
-            data, options.bands, taught, bands_per_view=None
+            data, options.bands, taught, bands_per_view=None, group="evaluate"
         )
     directory = Path(entry.model)
     encoder = load_encoder(directory)
-    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location)
+    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location, group="evaluate")
     features = EncoderFeatures(
         encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
     )

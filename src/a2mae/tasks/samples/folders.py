@@ -40,10 +40,21 @@ class FolderFormat:
     Attributes:
         sensor: Bands in file order, and how file integers become physical values.
         gsd_m: Metres per pixel.
+        group: Parameters that state it, as `segment.data`, for messages; empty where none do.
     """
 
     sensor: Sensor
     gsd_m: float
+    group: str = ""
+
+    @property
+    def advice(self) -> str:
+        """Which parameters to look at where files do not hold this: the end of a sentence."""
+        if not self.group:
+            return "the files are not those of the data set that is named"
+        if self.group.endswith(".data"):
+            return f"set {self.group}.format, {self.group}.file_bands, {self.group}.scale or {self.group}.offset"
+        return f"set {self.group}.format"
 
 
 def _rgb_bytes_sensor() -> Sensor:
@@ -76,6 +87,7 @@ def layout_named(
     scale: float | None = None,
     offset: float | None = None,
     own: Iterable[Sensor] = (),
+    group: str = "",
 ) -> FolderFormat:
     """A known layout, or that of a sensor.
 
@@ -86,6 +98,7 @@ def layout_named(
         scale: Physical units per count of the files, where it is not the layout's own.
         offset: Physical value of the files' zero, likewise.
         own: Sensors that are described beside the built-in ones; one of these keeps its name.
+        group: Parameters that state all this, as `segment.data`, for messages.
 
     Raises:
         TaskDataError: If there is none of the name; the message lists those there are.
@@ -95,7 +108,8 @@ def layout_named(
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise TaskDataError(
-            f"unknown format {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}Known are {', '.join(known)}; a"
+            f"{group and group + '.format: '}unknown format {name!r}:"
+            f" {f'did you mean {near[0]!r}? ' if near else ''}Known are {', '.join(known)}; a"
             " sensor that is described under ingest.sensors is known once image sets of it are built"
         )
     layout = known[name]
@@ -109,7 +123,7 @@ def layout_named(
             offset=encoding.offset if offset is None else offset,
         ),
     )
-    return FolderFormat(sensor, layout.gsd_m if gsd_m is None else gsd_m)
+    return FolderFormat(sensor, layout.gsd_m if gsd_m is None else gsd_m, group)
 
 
 def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> str:
@@ -133,7 +147,7 @@ def class_folder_spec(folder: Path, layout: FolderFormat) -> TaskSpec:
         TaskDataError: If the folder is absent, has no class folders, or a class has no images.
     """
     if not folder.is_dir():
-        raise TaskDataError(f"classify.data.folder: no folder at {folder}")
+        raise TaskDataError(f"{layout.group or 'classify.data'}.folder: no folder at {folder}")
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
         raise TaskDataError(f"{folder} must hold one folder per class with images inside; found {len(classes)} folders")
@@ -245,24 +259,30 @@ class ClassFolder:
         if pixels.shape[0] != bands:
             raise TaskDataError(
                 f"{path}: {pixels.shape[0]} bands, but the stated format has {bands}"
-                f" ({', '.join(self.layout.sensor.band_names)}); set classify.data.format"
+                f" ({', '.join(self.layout.sensor.band_names)}); {self.layout.advice}"
             )
-        check_integers(path, pixels, self.layout.sensor.encoding)
+        check_integers(path, pixels, self.layout)
 
 
-def check_integers(path: Path, pixels: npt.NDArray[Any], encoding: Encoding) -> None:
+def check_integers(path: Path, pixels: npt.NDArray[Any], layout: FolderFormat) -> None:
     """Refuse integers that cannot be what was stated; `int16` where `uint16` was is fine if nothing is negative.
+
+    Args:
+        path: The file, for the message.
+        pixels: Its integers.
+        layout: What was stated.
 
     Raises:
         TaskDataError: If the type is narrower than stated (bytes are no reflectance), or a value does not fit.
     """
+    encoding = layout.sensor.encoding
     low, high = int(pixels.min()), int(pixels.max())
     stated = np.dtype(encoding.dtype)
     limits = np.iinfo(stated)
     if pixels.dtype.itemsize < stated.itemsize or low < limits.min or high > limits.max:
         raise TaskDataError(
             f"{path}: {pixels.dtype.name} with values {low} to {high}, but the stated format is"
-            f" {encoding.dtype} ({encoding.units}); set data.format"
+            f" {encoding.dtype} ({encoding.units}); {layout.advice}"
         )
 
 
@@ -293,8 +313,8 @@ class ValueRange:
         if not 0.005 < median < UNIT_REFLECTANCE_LIMIT:
             raise TaskDataError(
                 f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset} the"
-                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1."
-                " State the right format (classify.data.format)"
+                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1:"
+                f" {self._layout.advice}"
             )
 
 
