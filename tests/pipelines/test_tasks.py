@@ -290,6 +290,22 @@ def test_one_offline_wandb_run_per_task(outputs):
         assert found.config["finetune"]["steps"] == 6
 
 
+def test_a_folder_alone_is_evaluated_where_the_chain_has_no_task(world, tmp_path):
+    from PIL import Image
+
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(20):
+            noise = np.random.default_rng(number).normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noise).save(tmp_path / "set" / name / f"{name}_{number}.png")
+    catalog = catalog_of(world, tmp_path / "data")
+    asked = small("evaluate").model_dump() | {"encoders": ("pretrained", "pixels"), "relative_gsd": (1.0,)}
+    catalog["params:evaluate"] = MemoryDataset(EvaluateParameters(**asked | {"folder": str(tmp_path / "set")}))
+    run(evaluate(("ingest", "pretrain", "evaluate")), catalog)
+    table = pd.read_parquet(tmp_path / "data" / "08_reporting" / "scores.parquet")
+    assert set(table["data"]) == {"set"} and set(table["model"]) == {"pretrained", "pixels"}
+
+
 def test_two_runs_write_the_same_bytes(outputs, world, tmp_path, monkeypatch):
     out, _ = outputs
     monkeypatch.setenv("WANDB_MODE", "disabled")

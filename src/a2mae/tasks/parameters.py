@@ -268,6 +268,17 @@ class EvaluateParameters(Parameters):
             raise ValueError(f"relative_gsd must lie in (0, 1] and hold 1.0, found {list(self.relative_gsd)}")
         return self
 
+    @model_validator(mode="after")
+    def _every_encoder_has_a_name_of_its_own(self) -> EvaluateParameters:
+        names = [*self.encoders, *(entry.name for entry in self.others)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"evaluate.others and evaluate.encoders: {', '.join(map(repr, twice))} is named twice, and the score"
+                " table has one row per name: choose another"
+            )
+        return self
+
 
 class EmbedParameters(Parameters):
     """Embeddings of a whole raster."""
