@@ -72,6 +72,18 @@ def test_environments_can_be_opened_one_after_the_other():
     assert len(pipelines["__default__"].nodes) > short
 
 
+def test_evaluate_reads_what_the_tasks_of_the_chain_make_and_no_more():
+    """Encoders can be judged on a folder of one's own where no task is learned."""
+    always = {"params:evaluate", "pretrained_model", "evaluation_run"}
+    metrics = {f"{task}.metrics" for task in ("classify", "segment", "detect_change")}
+    open_context("base")
+    assert pipelines["evaluate"].inputs() == {*always, *metrics, "classify.data"}
+    open_context("real_samples")
+    assert pipelines["evaluate"].inputs() == always
+    open_context("many_places")
+    assert pipelines["evaluate"].inputs() == {*always, "segment.metrics", "detect_change.metrics"}
+
+
 @pytest.mark.parametrize("env", ["base", "real_samples"])
 def test_report_is_made_last(env):
     open_context(env)

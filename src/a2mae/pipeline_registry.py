@@ -32,6 +32,9 @@ EXTRAS = {"compare": "create_pipeline", "compare_folder": "create_folder_pipelin
 PACKAGES = (*STAGES, "compare")
 """Packages of `a2mae.pipelines`: each node belongs to one."""
 
+_OF_CHAIN = ("evaluate", "report")
+"""Stages that read what the others of the chain make."""
+
 _chain: tuple[str, ...] = STAGES
 
 
@@ -68,8 +71,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     with warnings.catch_warnings():
         # `evaluate` and `report` read what the tasks write in their namespaces; Kedro warns of the dot in such names.
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        pipelines = {stage: _module(stage).create_pipeline() for stage in STAGES if stage != "report"}
+        pipelines = {stage: _module(stage).create_pipeline() for stage in STAGES if stage not in _OF_CHAIN}
         pipelines |= {name: getattr(_module("compare"), function)() for name, function in EXTRAS.items()}
-        pipelines["report"] = _module("report").create_pipeline(_chain)  # it shows what the chain makes
+        pipelines |= {stage: _module(stage).create_pipeline(_chain) for stage in _OF_CHAIN}
     pipelines["__default__"] = sum((pipelines[stage] for stage in _chain), Pipeline([]))
     return pipelines

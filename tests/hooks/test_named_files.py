@@ -66,4 +66,6 @@ def test_a_path_is_asked_for_only_where_its_reader_runs(tmp_path: Path) -> None:
     with pytest.raises(NamedFileError, match=r"segment\.map\.raster") as told:
         check(tmp_path, segment=both, pipeline=PIPELINE.only_nodes("segment.draw_map"))
     assert "moved away" not in str(told.value)
+    with pytest.raises(NamedFileError, match=r"segment\.map\.raster"):  # it opens what is to be mapped, too
+        check(tmp_path, segment=both, pipeline=PIPELINE.only_nodes("segment.prepare_data"))
     check(tmp_path, segment=both, pipeline=PIPELINE.only_nodes("evaluate"))

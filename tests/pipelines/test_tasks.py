@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import torch
 import yaml
+from affine import Affine
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
@@ -34,6 +35,7 @@ from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.tasks.maps.scenes import choose_scenes
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
+from a2mae.tasks.samples.task_data import TaskDataError
 from helpers.built_world import build_world, shift
 from helpers.task_samples import SENTINEL2
 from helpers.wandb_runs import find_runs, read_run
@@ -156,6 +158,48 @@ def test_maps_cover_the_scene(outputs, world, task):
         assert set(np.unique(classes)) - {255} <= set(range(len(json.loads(found.tags()["CLASS_NAMES"]))))
 
 
+@pytest.mark.parametrize(("create", "main"), [(segment, "miou"), (detect_change, "f1")])
+def test_a_map_is_drawn_after_its_scores_and_carries_them(outputs, create, main):
+    """One that fails would leave a new model beside the scores of the one before."""
+    pipeline = create()
+    (task,) = {node.namespace for node in pipeline.nodes}
+    before = pipeline.node_dependencies
+    (draw,) = (node for node in pipeline.nodes if node.name == f"{task}.draw_map")
+    assert f"{task}.score" in {node.name for node in before[draw]}
+    out, _ = outputs
+    metrics = json.loads((out / "08_reporting" / f"{task}_metrics.json").read_text())["pretrained"]
+    with rasterio.open(out / "07_model_output" / task / "map.tif") as found:
+        scores = json.loads(found.tags()["TEST_SCORES"])
+    assert scores[main] == metrics[main]
+    assert scores == {key: value for key, value in metrics.items() if key != "per_class"}
+
+
+@pytest.mark.parametrize(
+    ("raster", "message"),
+    [
+        (("EPSG:4326", 6, None), r"mine\.tif is in EPSG:4326, not in metres"),
+        (("EPSG:32633", 5, None), r"no band described as 'B04' or 'red'.* or set segment\.map\.sensor"),
+        (("EPSG:32633", 6, "naip"), r"segment\.map\.sensor: the segment data of 'simulated' is of sentinel-2-l2a, not"),
+    ],
+)
+def test_a_raster_that_cannot_be_mapped_is_refused_before_the_training(world, tmp_path, raster, message):
+    """It was after both finetunings, hours later."""
+    crs, bands, sensor = raster
+    shape = {"count": bands, "height": 32, "width": 32, "dtype": "uint16", "crs": crs}
+    step = 10 if crs != "EPSG:4326" else 1e-4
+    with rasterio.open(
+        tmp_path / "mine.tif", "w", driver="GTiff", **shape, transform=Affine(step, 0, 11, 0, -step, 47)
+    ) as target:
+        target.write(np.full((bands, 32, 32), 2000, np.uint16))
+    catalog = catalog_of(world, tmp_path / "data")
+    asked = small("segment").model_dump()
+    asked["map"] |= {"raster": str(tmp_path / "mine.tif"), "sensor": sensor}
+    catalog["params:segment"] = MemoryDataset(TaskParameters(**asked))
+    with pytest.raises(TaskDataError, match=message):
+        run(segment().only_nodes("segment.prepare_data"), catalog)
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_change_map_shows_the_ground_not_its_displacement_or_clouds(outputs, world):
     """As the training pairs: the later date on the earlier one, and no pixel that either date's mask calls cloud."""
     out, _ = outputs
@@ -244,6 +288,22 @@ def test_one_offline_wandb_run_per_task(outputs):
     for found in runs:
         assert {"pretrained/loss", "random/loss"} <= {key for row in found.history for key in row}
         assert found.config["finetune"]["steps"] == 6
+
+
+def test_a_folder_alone_is_evaluated_where_the_chain_has_no_task(world, tmp_path):
+    from PIL import Image
+
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(20):
+            noise = np.random.default_rng(number).normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noise).save(tmp_path / "set" / name / f"{name}_{number}.png")
+    catalog = catalog_of(world, tmp_path / "data")
+    asked = small("evaluate").model_dump() | {"encoders": ("pretrained", "pixels"), "relative_gsd": (1.0,)}
+    catalog["params:evaluate"] = MemoryDataset(EvaluateParameters(**asked | {"folder": str(tmp_path / "set")}))
+    run(evaluate(("ingest", "pretrain", "evaluate")), catalog)
+    table = pd.read_parquet(tmp_path / "data" / "08_reporting" / "scores.parquet")
+    assert set(table["data"]) == {"set"} and set(table["model"]) == {"pretrained", "pixels"}
 
 
 def test_two_runs_write_the_same_bytes(outputs, world, tmp_path, monkeypatch):

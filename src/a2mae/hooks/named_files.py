@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 _READ_BY = {"data": "prepare_data", "map": "draw_map"}
-"""Of a task: which of its nodes reads the paths of a part of its group; the others ask for none."""
+"""Of a task: which of its nodes reads the paths of a part of its group; the others read none."""
+_OPENED_BY = {"map": "prepare_data"}
+"""Likewise, which of them looks at them before the training."""
 
 
 def reads(node: str, group: str, key: str) -> bool:
@@ -54,7 +56,8 @@ class NamedFiles(InProject):
         for name in sorted(pipeline.inputs()):
             group, values = name.removeprefix("params:"), catalog.load(name) if name.startswith("params:") else None
             for key, path in values.named_paths() if isinstance(values, Parameters) else ():
-                if not any(reads(node, group, key) for node in nodes):
+                looking = f"{group}.{_OPENED_BY.get(key.split('.', maxsplit=1)[0])}" in nodes
+                if not looking and not any(reads(node, group, key) for node in nodes):
                     continue
                 if "://" in path or path.startswith("/vsi") or Path(path).exists():
                     continue

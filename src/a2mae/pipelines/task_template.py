@@ -31,6 +31,7 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
             "options": "params:options",
             "ingest": "params:ingest",
             "model": "model",
+            "metrics": "metrics",
             "scenes": "scenes",
             "sensors": "sensors",
         },
@@ -41,7 +42,10 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
         [
             node(
                 prepare_data,
-                inputs={"options": "params:options", **{name: name for name in SHARED}},
+                inputs={
+                    "options": "params:options",
+                    **{name: name for name in (*SHARED, *(("sensors",) if maps else ()))},
+                },
                 outputs="data",
                 name="prepare_data",
             ),
@@ -87,8 +91,11 @@ def prepare_data(
     locations: object,
     simulation: dict[str, object],
     simulation_folder: Path,
+    sensors: dict[str, object] | None = None,
 ) -> object:
     """Decide what the samples are; the dataset writes them one by one.
+
+    Rasters that are to be mapped are opened here, so that one that cannot be is refused before the training.
 
     Args:
         options: The task's parameters.
@@ -98,6 +105,7 @@ def prepare_data(
         locations: Location table: grids.
         simulation: The simulation's manifest: the truth is found from its folder.
         simulation_folder: Where it lies.
+        sensors: Sensors in use; None where the task draws no map.
 
     Returns:
         A source of samples.
@@ -114,7 +122,12 @@ def prepare_data(
         cast(pd.DataFrame, sets),
         cast(pd.DataFrame, locations),
     )
-    return prepare(options, tables, simulation_folder)
+    source = prepare(options, tables, simulation_folder)
+    if sensors is not None:
+        from a2mae.tasks.maps.named import check_named
+
+        check_named(options, source, sensors)
+    return source
 
 
 def finetune(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
@@ -181,14 +194,24 @@ def score(
 
 
 def draw_map(
-    options: TaskParameters, *, ingest: IngestParameters, model: object, scenes: object, sensors: dict[str, object]
+    options: TaskParameters,
+    *,
+    ingest: IngestParameters,
+    model: object,
+    metrics: dict[str, object],
+    scenes: object,
+    sensors: dict[str, object],
 ) -> object:
     """Say what is mapped by what; the dataset streams it window by window.
+
+    The map carries the model's scores, so it is drawn when they are there: a map that fails leaves no old scores
+    beside a new model.
 
     Args:
         options: The task's parameters.
         ingest: The `ingest` group: how the scenes' files are reached.
         model: Finetuned from the pretrained encoder.
+        metrics: Its scores and its twin's.
         scenes: Scene table: the default rasters are its scenes.
         sensors: Sensors in use.
 
@@ -200,6 +223,7 @@ def draw_map(
     from a2mae.tasks.learning.checkpoint import Finetuned
     from a2mae.tasks.maps.survey import MapSource
 
+    scores = cast("dict[str, object]", metrics["pretrained"])
     return MapSource(
         options.map,
         options.device,
@@ -208,4 +232,5 @@ def draw_map(
         cast(pd.DataFrame, scenes),
         sensors,
         ingest.access(),
+        {name: value for name, value in scores.items() if name != "per_class"},
     )

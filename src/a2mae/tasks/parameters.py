@@ -283,6 +283,17 @@ class EvaluateParameters(Parameters):
             raise ValueError(f"relative_gsd must lie in (0, 1] and hold 1.0, found {list(self.relative_gsd)}")
         return self
 
+    @model_validator(mode="after")
+    def _every_encoder_has_a_name_of_its_own(self) -> EvaluateParameters:
+        names = [*self.encoders, *(entry.name for entry in self.others)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"evaluate.others and evaluate.encoders: {', '.join(map(repr, twice))} is named twice, and the score"
+                " table has one row per name: choose another"
+            )
+        return self
+
 
 class EmbedParameters(Parameters):
     """Embeddings of a whole raster."""
@@ -296,6 +307,12 @@ class EmbedParameters(Parameters):
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
     )
     sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
+    scale: float | None = Field(
+        None, gt=0, description="of `raster`, physical units per count; null: the file's own, else the sensor's"
+    )
+    offset: float | None = Field(
+        None, description="of `raster`, physical value of a stored zero; null: the file's own, else the sensor's"
+    )
     bands: tuple[str, ...] = Field(
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
@@ -305,3 +322,13 @@ class EmbedParameters(Parameters):
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
     block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
     quantise: bool = Field(False, description="embeddings as int8 with the band's scale")
+
+    @model_validator(mode="after")
+    def _encoding_is_of_a_raster(self) -> EmbedParameters:
+        stated = [name for name in ("scale", "offset") if getattr(self, name) is not None]
+        if stated and self.raster is None:
+            raise ValueError(
+                f"embed.{stated[0]} is of embed.raster, and that is null: scenes of the scene table bring their own;"
+                " name a raster, or leave it null"
+            )
+        return self

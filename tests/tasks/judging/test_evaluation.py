@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import numpy as np
@@ -205,13 +206,7 @@ def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretra
 
 
 def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tmp_path):
-    folder = tmp_path / "pictures"
-    rng = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("light", 200)):
-        (folder / name).mkdir(parents=True)
-        for number in range(40):
-            picture = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(picture).save(folder / name / f"{name}_{number}.png")
+    folder = class_folder(tmp_path / "pictures")
     options = OPTIONS.model_copy(update={"folder": str(folder)})
     found = evaluate_all(options, pretrained, data, [metrics_of(data)], kept_in(tmp_path / "one"))
     table = found.table
@@ -226,6 +221,67 @@ def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tm
     assert found.summary["classify"]["pictures"]["knn_native"]["histogram"] > 0.9
     again = evaluate_all(options, pretrained, data, [metrics_of(data)], kept_in(tmp_path / "two"))
     pd.testing.assert_frame_equal(again.table, table)
+
+
+def class_folder(folder, side=16):
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for number in range(40):
+            picture = rng.normal(level, 10, (side, side, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(folder / name / f"{name}_{number}.png")
+    return folder
+
+
+KEY = ["task", "data", "model", "mode", "metric", "gsd_m", "seed"]
+QUICK = OPTIONS.model_copy(update={"encoders": ("pixels", "histogram"), "shots": (), "relative_gsd": (1.0,)})
+
+
+def test_two_folders_of_one_name_keep_their_rows_apart(pretrained, data, tmp_path):
+    """The key of a row is its data's name, and that is a folder's last part."""
+    options = QUICK.model_copy(update={"folder": str(class_folder(tmp_path / "b" / "test"))})
+    found = evaluate_all(options, pretrained, data, [metrics_of(data)], kept_in(tmp_path / "kept"))
+    assert set(found.table["data"]) == {"test", "test (evaluate.folder)"}
+    assert not found.table.duplicated(KEY).any()
+    assert set(found.summary["classify"]["test (evaluate.folder)"]) == {"knn_native", "knn_mean_over_scales"} | {
+        "knn_standardised", "linear_probe"
+    }  # fmt: skip
+
+
+def test_a_folder_alone_is_enough(pretrained, data, tmp_path):
+    options = QUICK.model_copy(update={"folder": str(class_folder(tmp_path / "test"))})
+    table = evaluate_all(options, pretrained, None, [], kept_in(tmp_path / "kept")).table
+    assert set(table["data"]) == {"test"} and set(table["model"]) == {"pixels", "histogram"}
+    with pytest.raises(TaskDataError, match=r"nothing to judge encoders on.* Set evaluate\.folder .* 'chain'"):
+        evaluate_all(QUICK, pretrained, None, [], kept_in(tmp_path / "kept"))
+
+
+def test_without_classification_data_the_finetuned_scores_are_all_and_that_is_said(pretrained, data, tmp_path, caplog):
+    table = evaluate_all(QUICK, pretrained, None, [metrics_of(data)], kept_in(tmp_path)).table
+    assert set(table["mode"]) == {"finetuned", "gain"}
+    assert "no frozen encoder is judged: set evaluate.folder" in caplog.text
+
+
+def test_data_of_several_classes_per_image_is_left_out_where_there_is_a_folder(pretrained, tmp_path, caplog):
+    samples = [
+        dataclasses.replace(sample, target=np.eye(3, dtype=np.uint8)[int(sample.target)])
+        for sample in make_samples(Task.CLASSIFY, count=60, size=16)
+    ]
+    write_task_data(tmp_path / "several", dataclasses.replace(make_spec(), multi_label=True), samples)
+    several = TaskData(tmp_path / "several")
+    with pytest.raises(TaskDataError, match=r"need one class per image; 'test' has several.*evaluate\.folder"):
+        evaluate_all(QUICK, pretrained, several, [], kept_in(tmp_path / "kept"))
+    options = QUICK.model_copy(update={"folder": str(class_folder(tmp_path / "pictures"))})
+    table = evaluate_all(options, pretrained, several, [], kept_in(tmp_path / "kept")).table
+    assert set(table["data"]) == {"pictures"}
+    assert "'test' (classify.data) has several: encoders are judged on evaluate.folder alone" in caplog.text
+
+
+def test_an_encoder_of_a_name_that_is_taken_is_refused():
+    for names in (("random",), ("mine", "mine")):
+        others = [{"name": name, "kind": "directory", "model": "somewhere"} for name in names]
+        with pytest.raises(ValueError, match=rf"'{names[0]}' is named twice"):
+            EvaluateParameters.model_validate({"others": others})
 
 
 @pytest.fixture(scope="module")

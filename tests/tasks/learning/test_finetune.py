@@ -244,6 +244,22 @@ def test_bands_that_do_not_fit_are_refused(pretrained, data):
         )
 
 
+def test_messages_about_inputs_name_the_parameters_that_ask(data, caplog):
+    known = {SENTINEL2.id: {"B03": [0, 1], "B04": [0, 1]}}
+    for group, name in (("", "segment"), ("evaluate", "evaluate")):
+        for bands, key in (
+            (("red", "green"), f"'{name}.bands'"),
+            (("red", "green", "nir"), f"set {name}.bands"),
+            (("red", "green", "blue"), f"Choose other bands in {name}.bands"),
+        ):
+            with pytest.raises(TaskDataError, match=key):
+                plan_inputs(data[Task.SEGMENT], bands, known, bands_per_view=3, group=group)
+    with caplog.at_level("INFO"):
+        plan_inputs(data[Task.SEGMENT], ("red", "green", "blue"), {"naip": {}}, bands_per_view=3, group="evaluate")
+    assert "evaluate: sentinel-2-l2a is new to the encoder, 'test' is normalised by its training split" in caplog.text
+    assert "(the encoder knows naip)" in caplog.text
+
+
 def test_two_views_join_their_features(pretrained, data):
     model, inputs, plan = build(pretrained, data, Task.SEGMENT, "linear", bands=("red", "green", "blue") * 2)
     assert plan.views == 2

@@ -373,7 +373,7 @@ def test_a_raster_like_the_files_of_the_training_is_read_as_they_were(encoder, p
 
 def test_bytes_taken_for_reflectance_are_warned_of(tmp_path, cover, caplog):
     counts = seen(np.random.default_rng(0), cover)
-    raster_from_file(write_raster(tmp_path / "fine.tif", counts), SENTINEL2, RGB)
+    raster_from_file(write_raster(tmp_path / "fine.tif", counts), SENTINEL2, RGB, offset=-0.1)
     assert not caplog.records
     in_bytes = (counts // 32).clip(0, 255).astype(np.uint8)
     path = write_raster(tmp_path / "bytes.tif", in_bytes)
@@ -381,7 +381,7 @@ def test_bytes_taken_for_reflectance_are_warned_of(tmp_path, cover, caplog):
         target.scales = (1e-4,) * 3
     raster_from_file(path, SENTINEL2, RGB)
     (record,) = caplog.records
-    assert "bytes.tif: values from 0" in record.getMessage() and "check scale, offset and units" in record.getMessage()
+    assert "bytes.tif: values from 0" in record.getMessage() and "set embed.scale and" in record.getMessage()
 
 
 def test_bad_rasters_are_refused_with_what_was_seen(tmp_path, cover):

@@ -223,3 +223,26 @@ def test_eurosat_rgb_layout():
     first = next(folder.samples())
     with rasterio.open(EUROSAT_RGB / f"{first.row['sample_id']}.jpg") as source:
         np.testing.assert_array_equal(first.pixels[0], source.read())
+
+
+def test_messages_name_the_parameters_that_state_the_format(pictures):
+    """Of the stage that reads: the same folder is read by a task and by an evaluation."""
+    for group, keys in (
+        ("evaluate", r"set evaluate\.format$"),
+        (
+            "classify.data",
+            r"set classify\.data\.format, .*file_bands, classify\.data\.scale or classify\.data\.offset$",
+        ),
+    ):
+        wrong = (
+            layout_named("eurosat_ms"),  # too many bands
+            with_encoding(RGB, dtype="uint16"),
+            with_encoding(RGB, units=Units.REFLECTANCE, scale=1.0),
+        )
+        for layout in wrong:
+            with pytest.raises(TaskDataError, match=keys):
+                list(ClassFolder(pictures, dataclasses.replace(layout, group=group)).samples())
+        with pytest.raises(TaskDataError, match=rf"^{group}\.folder: no folder at"):
+            ClassFolder(pictures / "nothing", layout_named("rgb_bytes", group=group))
+        with pytest.raises(TaskDataError, match=rf"^{group}\.format: unknown format 'rgb'"):
+            layout_named("rgb", group=group)

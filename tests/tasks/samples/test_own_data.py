@@ -321,7 +321,8 @@ def test_parameters_lead_to_the_folder(scenes, tmp_path):
     with pytest.raises(TaskDataError, match=r"segment\.data\.class_names: name the classes"):
         prepare(TaskParameters.model_validate({"task": "segment", "data": options}), None, tmp_path)
     with pytest.raises(
-        TaskDataError, match=r"unknown format 'sentinel2': did you mean 'sentinel-2-l2a'.*ingest\.sensors"
+        TaskDataError,
+        match=r"segment\.data\.format: unknown format 'sentinel2': did you mean 'sentinel-2-l2a'.*ingest\.sensors",
     ):
         prepare(
             TaskParameters.model_validate({"task": "segment", "data": {"folder": "x", "format": "sentinel2"}}),

@@ -181,7 +181,9 @@ def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     from a2mae.tasks.samples.task_data import TaskData
     from a2mae.tasks.samples.writer import write_source
 
-    source = ClassFolder(Path(str(options.folder)), layout_named(options.format), max_files=options.folder_samples)
+    source = ClassFolder(
+        Path(str(options.folder)), layout_named(options.format, group="compare"), max_files=options.folder_samples
+    )
     path = folder / "data" / f"{source.spec.source}-{len(source)}"
     if not (path / "task.json").is_file():
         write_source(path, source)

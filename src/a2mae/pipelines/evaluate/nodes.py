@@ -14,8 +14,8 @@ from a2mae.tasks.parameters import EvaluateParameters
 def evaluate(
     options: EvaluateParameters,
     pretrained_model: Path,
-    data: object,
     run: Path,
+    data: object = None,
     **task_metrics: Any,  # noqa: ANN401 (JSON)
 ) -> tuple[object, dict[str, object]]:
     """Judge the pretrained encoder against its random twin and plain baselines, and gather every score.
@@ -23,8 +23,8 @@ def evaluate(
     Args:
         options: The `evaluate` group.
         pretrained_model: Model directory.
-        data: Classification data of this run.
         run: Folder where judgements are kept: a stopped evaluation goes on.
+        data: Classification data of this run; None where the chain has no `classify`.
         **task_metrics: Metrics of the finetuned tasks.
 
     Returns:
@@ -36,5 +36,5 @@ def evaluate(
     from a2mae.tasks.samples.task_data import TaskData
 
     kept = Units(run, code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[3]))
-    found = evaluate_all(options, pretrained_model, cast(TaskData, data), list(task_metrics.values()), kept)
+    found = evaluate_all(options, pretrained_model, cast("TaskData | None", data), list(task_metrics.values()), kept)
     return found.table, found.summary

@@ -21,10 +21,11 @@ _BRIGHTEST_TOO_BRIGHT = 3.0
 """Sunlit snow on a slope and glint stay below it."""
 _FEWEST_STEPS = 4
 """Of the store's encoding, between a scene's darkest and its brightest percent."""
-ADVICE = (
-    "reflectance is 0 to 1, and land reaches 0.1 and more: check scale, offset and units of the rule or item (bytes,"
-    " percent and counts look like this; scenes of nothing but deep water, too)"
+TOO_DARK = (
+    "reflectance is 0 to 1, and land reaches 0.1 and more (bytes, percent and counts look like this; scenes of nothing"
+    " but deep water, too)"
 )
+ADVICE = f"{TOO_DARK}: check scale, offset and units of the rule or item"
 FLAT_ADVICE = (
     "the store tells hardly any of these values apart: check the rule's scale and offset against the scale of the"
     " sensor's encoding (nothing but open water or cloud looks like this, too)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -28,7 +28,7 @@ from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.samples.class_folders import ClassFolder
 from a2mae.tasks.samples.folders import layout_named
 from a2mae.tasks.samples.inputs import InputPlan, TaskInputs, plan_inputs
-from a2mae.tasks.samples.task_data import TaskData
+from a2mae.tasks.samples.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.samples.writer import write_source
 from a2mae.tasks.scoring.scores import finetuned_rows, score_table
 
@@ -51,7 +51,7 @@ class Evaluation:
 def evaluate_all(
     options: EvaluateParameters,
     pretrained: Path,
-    prepared: TaskData,
+    prepared: TaskData | None,
     task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
     kept: Units,
 ) -> Evaluation:
@@ -60,16 +60,43 @@ def evaluate_all(
     Args:
         options: Protocols, encoders, data.
         pretrained: Model directory.
-        prepared: The classification data of this run.
+        prepared: The classification data of this run; None: it has none, and the folder is all there is.
         task_metrics: Of the finetuned tasks.
         kept: Judgements made before, and room for more: a stopped evaluation goes on.
+
+    Raises:
+        TaskDataError: If there is nothing to judge on, or data that cannot be judged.
     """
+    if prepared is None and options.folder is None and not task_metrics:
+        raise TaskDataError(
+            "evaluate has nothing to judge encoders on: the environment's chain has no task, and evaluate.folder is"
+            " null. Set evaluate.folder to a folder per class, or put classify into 'chain' in"
+            " conf/<env>/parameters_chain.yml"
+        )
+    if prepared is not None and prepared.spec.multi_label and options.folder is not None:
+        logger.warning(
+            "evaluate: kNN and probes need one class per image, and %r (classify.data) has several: encoders are judged"
+            " on evaluate.folder alone",
+            prepared.spec.source,
+        )
+        prepared = None
+    elif prepared is None and options.folder is None:
+        logger.warning(
+            "evaluate: there is no classification data, so no frozen encoder is judged: set evaluate.folder, or put"
+            " classify into 'chain'"
+        )
     rows: list[Row] = [row for found in task_metrics for row in finetuned_rows(found, seed=options.seed)]
-    rows += _frozen(options, pretrained, prepared, kept)
+    if prepared is not None:
+        rows += _frozen(options, pretrained, prepared, kept)
     if options.folder is not None:
+        taken = {str(found["data"]) for found in task_metrics if str(found["task"]) == Task.CLASSIFY}
+        taken |= {prepared.spec.source} if prepared is not None else set()
         # Beside the project's data: the folder's samples are read once into a data set of their own.
         with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
-            source = ClassFolder(Path(options.folder), layout_named(options.format), max_files=options.folder_samples)
+            layout = layout_named(options.format, group="evaluate")
+            source = ClassFolder(Path(options.folder), layout, max_files=options.folder_samples)
+            if source.spec.source in taken:  # another folder of that name: one key of the table, one value
+                source.spec = replace(source.spec, source=f"{source.spec.source} (evaluate.folder)")
             write_source(Path(scratch) / "data", source)
             rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"), kept)
     table = score_table(rows)
@@ -113,11 +140,11 @@ def _other(
         network = ForeignFeatures(entry, len(options.bands)).to(device)
         taught = stated_normalisation(entry, data, options.bands)
         return Candidate(entry.name, network, network.patch), plan_inputs(
-            data, options.bands, taught, bands_per_view=None
+            data, options.bands, taught, bands_per_view=None, group="evaluate"
         )
     directory = Path(entry.model)
     encoder = load_encoder(directory)
-    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location)
+    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location, group="evaluate")
     features = EncoderFeatures(
         encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
     )

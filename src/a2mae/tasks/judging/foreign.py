@@ -102,6 +102,6 @@ def stated_normalisation(entry: OtherEncoderParameters, data: TaskData, bands: t
             f"evaluate.others {entry.name!r}: {len(bands)} bands need as many means and deviations, found"
             f" {len(entry.mean)} and {len(entry.std)}"
         )
-    names = [data.spec.bands[data.spec.band_index(name)].name for name in bands]
+    names = [data.spec.bands[data.spec.band_index(name, "evaluate")].name for name in bands]
     pairs = {name: (mean, std) for name, mean, std in zip(names, entry.mean, entry.std, strict=True)}
     return {sensor: pairs for sensor in set(data.samples["sensor"])}

@@ -67,7 +67,10 @@ def evaluate_frozen(
     if data.spec.task is not Task.CLASSIFY:
         raise TaskDataError(f"evaluate needs classification data, found {data.spec.task} ({data.spec.source})")
     if data.spec.multi_label:
-        raise TaskDataError(f"kNN and probes need one class per image; {data.spec.source!r} has several: finetune")
+        raise TaskDataError(
+            f"kNN and probes need one class per image; {data.spec.source!r} has several: finetune, or judge on a folder"
+            " per class (evaluate.folder)"
+        )
     judge = _Judge(candidate, data, options)
     splits = {split: data.rows(split) for split in ("train", "val", "test")}
     native: _Features | None = None

@@ -106,7 +106,7 @@ class FrozenJudge:
         encoder = load_encoder(model)
         if contender.kind == "random":
             encoder = random_twin(encoder, contender.seed)
-        plan = plan_for_model(self.data, options.bands, model, encoder, location=options.location)
+        plan = plan_for_model(self.data, options.bands, model, encoder, location=options.location, group="evaluate")
         candidate = {
             "pixels": Candidate(contender.name, pixel_features),
             "histogram": Candidate(contender.name, histogram_features),

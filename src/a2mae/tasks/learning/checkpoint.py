@@ -44,7 +44,7 @@ def bands_per_view(encoder: Encoder) -> int | None:
 
 
 def plan_for_model(
-    data: TaskData, bands: Sequence[str], directory: Path, encoder: Encoder, *, location: bool
+    data: TaskData, bands: Sequence[str], directory: Path, encoder: Encoder, *, location: bool, group: str = ""
 ) -> InputPlan:
     """How task data enters the encoder of a model directory: its bands at a time, its own normalisation.
 
@@ -54,9 +54,15 @@ def plan_for_model(
         directory: Where the encoder came from.
         encoder: Loaded from it.
         location: Tell the encoder where an image lies.
+        group: Parameters that name the bands, for messages; empty: the task's.
     """
     return plan_inputs(
-        data, bands, encoder_normalisation(directory), bands_per_view=bands_per_view(encoder), location=location
+        data,
+        bands,
+        encoder_normalisation(directory),
+        bands_per_view=bands_per_view(encoder),
+        location=location,
+        group=group,
     )
 
 

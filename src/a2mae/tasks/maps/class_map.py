@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -48,6 +48,7 @@ def map_raster(
     *,
     device: torch.device,
     model_hash: str = "",
+    scores: Mapping[str, object] | None = None,
     probabilities: Path | None = None,
 ) -> Path:
     """Classes of every pixel, as a uint8 COG with a colour table.
@@ -59,6 +60,7 @@ def map_raster(
         windows: How the raster is cut.
         device: Where to run.
         model_hash: Goes into the fingerprint: another model starts anew.
+        scores: Of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
 
     Returns:
@@ -73,7 +75,10 @@ def map_raster(
         raise TaskDataError(f"{spec.task} maps need {dates} raster(s), found {len(rasters)}")
     strangers = sorted({raster.sensor for raster in rasters} - set(plan.sensors))
     if strangers:
-        raise TaskDataError(f"the {spec.task} model knows {', '.join(plan.sensors)}, not {', '.join(strangers)}")
+        raise TaskDataError(
+            f"the {spec.task} model knows {', '.join(plan.sensors)}, not {', '.join(strangers)}: set"
+            f" {spec.task}.map.sensor"
+        )
     first = rasters[0]
     rasters = [first, *(on_grid_of(raster, first) for raster in rasters[1:])]
     rows, columns = first.shape
@@ -83,6 +88,8 @@ def map_raster(
     classes_of = len(spec.class_names)
     tags = {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})}
     tags["DATES"] = json.dumps([raster.name for raster in rasters])
+    if scores:
+        tags["TEST_SCORES"] = json.dumps(dict(scores))
     if dates == 2:
         tags["LATER_DATE_MOVED_M"] = json.dumps(rasters[1].shift_m)
     model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]

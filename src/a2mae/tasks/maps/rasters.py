@@ -21,14 +21,16 @@ from rasterio.warp import transform
 
 from a2mae.sensors import Sensor, Units
 from a2mae.stssd.access.remote import RemoteAccess
-from a2mae.stssd.building.value_ranges import ADVICE, BRIGHTEST_TOO_DARK
+from a2mae.stssd.building.value_ranges import BRIGHTEST_TOO_DARK, TOO_DARK
 from a2mae.stssd.pixels.masks import PixelClass, decode_mask, grow
 from a2mae.stssd.pixels.rasters import RasterReader
 from a2mae.stssd.scenes import BandAsset, Role, Scene
+from a2mae.tasks.maps.keys import EMBED, RasterKeys
 from a2mae.tasks.samples.task_data import TaskDataError
 
 logger = logging.getLogger(__name__)
 
+Floats = npt.NDArray[np.float32]
 _PIECE_PX = 512
 REFLECTANCE_LIMIT = 2.0
 """A median above this is no reflectance: the raster holds other units than its sensor says."""
@@ -89,12 +91,22 @@ class Raster:
         return float(lon), float(lat)
 
 
-def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str], *, stated: Sensor | None = None) -> Raster:
+def raster_from_file(
+    path: Path,
+    sensor: Sensor,
+    bands: Sequence[str],
+    *,
+    stated: Sensor | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    keys: RasterKeys = EMBED,
+) -> Raster:
     """Describe a GeoTIFF, COG or VRT that holds bands of a sensor on one projected grid in metres.
 
     Bands are found by their descriptions, else by their order: as stated where the file has as many bands as that, or
-    the sensor's where it has as many as the sensor. Scale and offset are the file's where it has any, else those
-    stated; a file of floats is taken as physical values.
+    the sensor's where it has as many as the sensor. Scale and offset are those given, else the file's where it has
+    any, else those of `stated` or the sensor; a file of floats without any is taken as physical values. An offset that
+    nobody but the sensor states is warned of: many providers have taken it off already.
 
     Args:
         path: The file.
@@ -102,6 +114,9 @@ def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str], *, stated
         bands: Names or common names, in the order wanted.
         stated: The sensor with the bands, order and encoding of files like this one, as those that a task was trained
             on; None: as the sensor has them.
+        scale: Physical units per count, whatever file and sensor say; None: as they say.
+        offset: Physical value of a stored zero, likewise.
+        keys: What the parameters are called, for messages.
 
     Raises:
         TaskDataError: If the file cannot be opened, has no CRS or none in metres, lacks a band, or its values are not
@@ -117,16 +132,43 @@ def raster_from_file(path: Path, sensor: Sensor, bands: Sequence[str], *, stated
                 raise TaskDataError(
                     f"{path} is in {source.crs}, not in metres: reproject it, for example to its UTM zone"
                 )
-            assets = tuple(_asset(source, path, (stated or sensor, sensor), name) for name in bands)
+            layouts = (stated or sensor, sensor)
+            assets = tuple(_asset(source, path, layouts, name, keys) for name in bands)
+            silent = any(_says_nothing(source, asset.band_index - 1) for asset in assets)
             grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
     except RasterioError as error:
         raise TaskDataError(f"{path} cannot be opened as a raster: {error}") from error
+    if scale is not None:
+        assets = tuple(replace(asset, scale=scale) for asset in assets)
+    if offset is not None:
+        assets = tuple(replace(asset, offset=offset) for asset in assets)
     raster = Raster((Layer(assets),), grid, sensor.id, path.name)
-    _check_units(raster, path, sensor)
+    if silent and stated is None and offset is None and sensor.encoding.offset:
+        logger.warning(
+            "%s states no scale and offset: it is read by the offset of %s, %g. Where a provider has taken that off"
+            " already (harmonised data), every value is wrong by it: %s",
+            path,
+            sensor.id,
+            sensor.encoding.offset,
+            f"set {keys.offset} (0.0, or {sensor.encoding.offset:g} if it is right)" if keys.offset else keys.advice,
+        )
+    _check_units(raster, path, sensor, keys)
     return raster
 
 
-def _asset(source: rasterio.io.DatasetReader, path: Path, layouts: tuple[Sensor, Sensor], name: str) -> BandAsset:
+def _says_nothing(source: rasterio.io.DatasetReader, position: int) -> bool:
+    """Integers of a band for which the file has neither scale nor offset."""
+    is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
+    return not is_float and (source.scales[position], source.offsets[position]) == (1.0, 0.0)
+
+
+def _asset(
+    source: rasterio.io.DatasetReader,
+    path: Path,
+    layouts: tuple[Sensor, Sensor],
+    name: str,
+    keys: RasterKeys,
+) -> BandAsset:
     """Where a band lies in a file of one of these layouts, the first one that fits."""
     stated, sensor = layouts
     band = sensor.bands[sensor.band_index(name)]
@@ -138,46 +180,59 @@ def _asset(source: rasterio.io.DatasetReader, path: Path, layouts: tuple[Sensor,
             raise TaskDataError(
                 f"{path} has no band described as {band.name!r} or {band.common_name!r} (descriptions:"
                 f" {', '.join(map(repr, named))}), and its {source.count} bands are not the {len(sensor.bands)} of"
-                f" {sensor.id} ({', '.join(sensor.band_names)}): describe the bands, or set embed.sensor"
+                f" {sensor.id} ({', '.join(sensor.band_names)}): describe the bands, or set {keys.sensor}"
             )
         position = layout.band_index(name)
-    scale, offset = float(source.scales[position]), float(source.offsets[position])
     encoding = stated.encoding
     is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
-    if (scale, offset) == (1.0, 0.0) and not is_float:
-        scale, offset = encoding.scale, encoding.offset
+    found = float(source.scales[position]), float(source.offsets[position])
+    if _says_nothing(source, position):
+        found = encoding.scale, encoding.offset
     nodata = source.nodata if source.nodata is not None else (None if is_float else float(encoding.nodata))
     return BandAsset(
         band=band.name,
         href=str(path),
         band_index=position + 1,
-        scale=scale,
-        offset=offset,
+        scale=found[0],
+        offset=found[1],
         nodata=nodata,
         units=encoding.units,
         gsd_m=abs(float(source.transform.a)),
     )
 
 
-def _check_units(raster: Raster, path: Path, sensor: Sensor) -> None:
-    """Look at one decimated window: reflectance far above 1 or all zero is a wrong unit."""
+def _check_units(raster: Raster, path: Path, sensor: Sensor, keys: RasterKeys) -> None:
+    """Look at one window: reflectance far above 1 or all zero is a wrong unit."""
     if sensor.encoding.units is not Units.REFLECTANCE:
         return
-    with RasterWindows(raster) as windows:
-        rows, columns = raster.shape
-        pixels, valid = windows.read(rows // 4, columns // 4, min(rows, 512), min(columns, 512))
-    seen = pixels[:, valid]
+    seen = sample_of(raster)
     if not seen.size:
         return
     median = float(np.median(seen))
     if not 0.0 < median < REFLECTANCE_LIMIT:
         raise TaskDataError(
             f"{path}: decoded as reflectance the values are {seen.min():.4g} to {seen.max():.4g} with median"
-            f" {median:.4g}; reflectance is 0 to 1. Write scale and offset into the file, or set embed.sensor"
+            f" {median:.4g}; reflectance is 0 to 1: {keys.advice}"
         )
     brightest = float(np.percentile(seen, 99))
     if brightest < BRIGHTEST_TOO_DARK:
-        logger.warning("%s: values from %.4g to %.4g; %s", path, seen.min(), brightest, ADVICE)
+        logger.warning("%s: values from %.4g to %.4g; %s: %s", path, seen.min(), brightest, TOO_DARK, keys.advice)
+
+
+def sample_of(raster: Raster) -> Floats:
+    """Seen pixels of one window of at most 512 x 512, the first of five that has any.
+
+    Returns:
+        `(C, N)` physical values; N is 0 where nothing was seen in any of the five.
+    """
+    rows, columns = raster.shape
+    height, width = min(rows, _PIECE_PX), min(columns, _PIECE_PX)
+    with RasterWindows(raster) as windows:
+        for row, column in ((1, 1), (1, 2), (2, 1), (2, 2), (0, 0)):
+            pixels, valid = windows.read(row * rows // 4, column * columns // 4, height, width)
+            if valid.any():
+                break
+    return pixels[:, valid]
 
 
 def raster_from_scene(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -12,14 +12,16 @@ import torch
 
 from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
-from a2mae.sensors import BUILTIN_SENSORS, Sensor, get_sensor, sensor_from_dict
 from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.tasks.device import computing
 from a2mae.tasks.learning.checkpoint import Finetuned, bands_per_view, encoder_normalisation, model_digest
 from a2mae.tasks.maps.alignment import aligned
 from a2mae.tasks.maps.class_map import map_raster
 from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
-from a2mae.tasks.maps.rasters import Raster, raster_from_file
+from a2mae.tasks.maps.keys import EMBED, OF_SCENES, keys_of_map
+from a2mae.tasks.maps.named import Mapped, sensor_named
+from a2mae.tasks.maps.plausible import warn_of_values
+from a2mae.tasks.maps.rasters import Layer, Raster, raster_from_file
 from a2mae.tasks.maps.scenes import SceneRasters, choose_scenes
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
 from a2mae.tasks.samples.inputs import plan_bands
@@ -45,24 +47,31 @@ class EmbeddingSource:
     access: RemoteAccess
 
     def write(self, folder: Path) -> None:
-        """Write `embeddings.tif`, `embeddings.parquet` and `embeddings.json` (what they are)."""
+        """Write `embeddings.tif`, `embeddings.parquet` and `embeddings.json` (what they are).
+
+        `layers` in the last: by which scale and offset the bands of each file or scene's part were read, the uppermost
+        first.
+        """
         with computing(self.options.device, self.options.threads) as device:
             self._write(folder, device)
 
     def _write(self, folder: Path, device: torch.device) -> None:
         options = self.options
-        sensor = _sensor(options.sensor, self.sensors)
+        sensor = sensor_named(options.sensor, self.sensors)
         encoder = load_encoder(self.pretrained)
         width = bands_per_view(encoder)
         taught = encoder_normalisation(self.pretrained)
         plan = plan_bands(sensor, options.bands, taught, bands_per_view=width, location=options.location)
         rasters = SceneRasters(self.scenes, self.access)
         if options.raster is not None:
-            raster = raster_from_file(Path(options.raster), sensor, plan.bands)
+            raster = raster_from_file(
+                Path(options.raster), sensor, plan.bands, scale=options.scale, offset=options.offset, keys=EMBED
+            )
         elif options.scene_ids:
             raster = rasters.of(options.scene_ids, sensor, plan.bands)
         else:
             raster = rasters.one(choose_scenes(self.scenes, sensor.id).after, sensor, plan.bands)
+        warn_of_values(raster, plan, OF_SCENES if options.raster is None else EMBED.advice)
         path = embed_raster(
             encoder,
             plan,
@@ -78,6 +87,8 @@ class EmbeddingSource:
             "raster": raster.name,
             "sensor": sensor.id,
             "bands": list(plan.bands),
+            "units": raster.layers[0].assets[0].units.value,
+            "layers": [_encodings(layer) for layer in raster.layers],
             "dimensions": encoder.num_features * plan.views,
             "patch_px": encoder.patch_size,
             "block_patches": options.block_patches,
@@ -98,6 +109,7 @@ class MapSource:
         scenes: Scene table, for the default rasters.
         sensors: Sensors in use, by id.
         access: How the scenes' files are reached.
+        scores: The model's, of the test split; written into the map's tags, so that it says what it is worth.
     """
 
     options: MapParameters
@@ -107,6 +119,7 @@ class MapSource:
     scenes: pd.DataFrame
     sensors: Mapping[str, object]
     access: RemoteAccess
+    scores: Mapping[str, object] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the map as a COG.
@@ -125,22 +138,27 @@ class MapSource:
                 windows,
                 device=device,
                 model_hash=digest,
+                scores=self.scores,
                 probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
             )
 
     def _rasters(self) -> list[Raster]:
         """The raster, or the earlier and the later one on each other."""
-        first, *later = self._dates()
+        dates, plan = self._dates(), self.finetuned.plan
+        advice = OF_SCENES if self.options.raster is None else keys_of_map(self.finetuned.spec.task).advice
+        for raster in dates:
+            warn_of_values(raster, plan, advice)
+        first, *later = dates
         return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
 
     def _dates(self) -> list[Raster]:
         """As they are provided: files that are named, scenes that are named, or scenes that are chosen."""
-        options, plan = self.options, self.finetuned.plan
-        pair = self.finetuned.spec.task is Task.DETECT_CHANGE
-        sensor, stated = self._sensor_of_maps()
+        options, plan, spec = self.options, self.finetuned.plan, self.finetuned.spec
+        pair = spec.task is Task.DETECT_CHANGE
+        mapped = Mapped(spec, plan.sensors, plan.bands, self.sensors)
         if options.raster is not None:
-            paths = [options.raster_before, options.raster] if pair else [options.raster]
-            return [raster_from_file(Path(str(path)), sensor, plan.bands, stated=stated) for path in paths]
+            return mapped.rasters(options)
+        sensor, _ = mapped.sensor(options)
         rasters = SceneRasters(self.scenes, self.access, options.cloud_buffer_m if options.mask_clouds else None)
         if options.scene_ids:
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
@@ -155,21 +173,10 @@ class MapSource:
             )
         return [rasters.one(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
 
-    def _sensor_of_maps(self) -> tuple[Sensor, Sensor | None]:
-        """Whose rasters are mapped; and, where they are of the training's kind, the order and encoding of its files."""
-        plan, spec = self.finetuned.plan, self.finetuned.spec
-        sensor_id = self.options.sensor or plan.sensors[0]
-        as_trained = plan.sensors == (sensor_id,)
-        trained = Sensor(sensor_id, spec.source, spec.gsd_m, spec.bands, spec.encoding)
-        # Pictures of a folder are of no sensor that ingest or the program knows.
-        known = sensor_id in self.sensors or sensor_id in BUILTIN_SENSORS
-        sensor = trained if as_trained and not known else _sensor(sensor_id, self.sensors)
-        return sensor, trained if as_trained else None
 
-
-def _sensor(sensor_id: str, known: Mapping[str, object]) -> Sensor:
-    described = known.get(sensor_id)
-    return sensor_from_dict(described) if isinstance(described, Mapping) else get_sensor(sensor_id)
+def _encodings(layer: Layer) -> dict[str, list[float]]:
+    """By which scale and offset each band of a file or of a scene's part was read."""
+    return {"scale": [asset.scale for asset in layer.assets], "offset": [asset.offset for asset in layer.assets]}
 
 
 def _state_digest(finetuned: Finetuned) -> str:

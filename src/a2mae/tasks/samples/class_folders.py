@@ -83,7 +83,7 @@ class ClassFolder:
         self.layout = layout
         self._max_skipped_share = max_skipped_share
         self._reading = Reading(max_skipped_share=max_skipped_share)
-        names, self._files = _classes_and_files(folder)
+        names, self._files = _classes_and_files(folder, layout.group or "classify.data")
         stated = self._files[0].split is not None
         self.spec = TaskSpec(
             task=Task.CLASSIFY,
@@ -98,6 +98,11 @@ class ClassFolder:
         if max_files is not None:
             spread = sorted(self._files, key=lambda file: position_of(f"subset/{file.path.stem}"))
             self._files = sorted(spread[:max_files], key=lambda file: file.path)
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The one that the layout states."""
+        return (self.layout.sensor.id,)
 
     def __len__(self) -> int:
         """How many image files there are."""
@@ -170,19 +175,19 @@ class ClassFolder:
         if pixels.shape[0] != bands:
             raise TaskDataError(
                 f"{path}: {pixels.shape[0]} bands, but the stated format has {bands}"
-                f" ({', '.join(self.layout.sensor.band_names)}); set classify.data.format"
+                f" ({', '.join(self.layout.sensor.band_names)}); {self.layout.advice}"
             )
-        check_integers(path, pixels, self.layout.sensor.encoding)
+        check_integers(path, pixels, self.layout)
 
 
-def _classes_and_files(folder: Path) -> tuple[tuple[str, ...], list[_File]]:
+def _classes_and_files(folder: Path, group: str) -> tuple[tuple[str, ...], list[_File]]:
     """Every class by name, and every image in a fixed order.
 
     Raises:
         TaskDataError: If there is no folder, fewer than two classes, or a class without an image to train on.
     """
     if not folder.is_dir():
-        raise TaskDataError(f"classify.data.folder: no folder at {folder}")
+        raise TaskDataError(f"{group}.folder: no folder at {folder}")
     roots: list[tuple[str | None, Path]] = [(split, folder / split) for split in _stated_splits(folder)]
     files: list[_File] = []
     names: set[str] = set()

@@ -35,11 +35,22 @@ class FolderFormat:
         gsd_m: Metres per pixel.
         benchmark: Its published scores rest on a split by the files' names: a folder per class is split so even where
             the files say where they lie.
+        group: Parameters that state it, as `segment.data`, for messages; empty where none do.
     """
 
     sensor: Sensor
     gsd_m: float
     benchmark: bool = False
+    group: str = ""
+
+    @property
+    def advice(self) -> str:
+        """Which parameters to look at where files do not hold this: the end of a sentence."""
+        if not self.group:
+            return "the files are not those of the data set that is named"
+        if self.group.endswith(".data"):
+            return f"set {self.group}.format, {self.group}.file_bands, {self.group}.scale or {self.group}.offset"
+        return f"set {self.group}.format"
 
 
 def _rgb_bytes_sensor() -> Sensor:
@@ -72,6 +83,7 @@ def layout_named(
     scale: float | None = None,
     offset: float | None = None,
     own: Iterable[Sensor] = (),
+    group: str = "",
 ) -> FolderFormat:
     """A known layout, or that of a sensor.
 
@@ -82,6 +94,7 @@ def layout_named(
         scale: Physical units per count of the files, where it is not the layout's own.
         offset: Physical value of the files' zero, likewise.
         own: Sensors that are described beside the built-in ones; one of these keeps its name.
+        group: Parameters that state all this, as `segment.data`, for messages.
 
     Raises:
         TaskDataError: If there is none of the name; the message lists those there are.
@@ -91,7 +104,8 @@ def layout_named(
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise TaskDataError(
-            f"unknown format {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}Known are {', '.join(known)}; a"
+            f"{group and group + '.format: '}unknown format {name!r}:"
+            f" {f'did you mean {near[0]!r}? ' if near else ''}Known are {', '.join(known)}; a"
             " sensor that is described under ingest.sensors is known once image sets of it are built"
         )
     layout = known[name]
@@ -105,7 +119,7 @@ def layout_named(
             offset=encoding.offset if offset is None else offset,
         ),
     )
-    return replace(layout, sensor=sensor, gsd_m=layout.gsd_m if gsd_m is None else gsd_m)
+    return replace(layout, sensor=sensor, gsd_m=layout.gsd_m if gsd_m is None else gsd_m, group=group)
 
 
 def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> str:
@@ -122,19 +136,25 @@ def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> s
     return "val" if position < test_share + val_share else "train"
 
 
-def check_integers(path: Path, pixels: npt.NDArray[Any], encoding: Encoding) -> None:
+def check_integers(path: Path, pixels: npt.NDArray[Any], layout: FolderFormat) -> None:
     """Refuse integers that cannot be what was stated; `int16` where `uint16` was is fine if nothing is negative.
+
+    Args:
+        path: The file, for the message.
+        pixels: Its integers.
+        layout: What was stated.
 
     Raises:
         TaskDataError: If the type is narrower than stated (bytes are no reflectance), or a value does not fit.
     """
+    encoding = layout.sensor.encoding
     low, high = int(pixels.min()), int(pixels.max())
     stated = np.dtype(encoding.dtype)
     limits = np.iinfo(stated)
     if pixels.dtype.itemsize < stated.itemsize or low < limits.min or high > limits.max:
         raise TaskDataError(
             f"{path}: {pixels.dtype.name} with values {low} to {high}, but the stated format is"
-            f" {encoding.dtype} ({encoding.units}); set data.format"
+            f" {encoding.dtype} ({encoding.units}); {layout.advice}"
         )
 
 
@@ -165,8 +185,8 @@ class ValueRange:
         if not 0.005 < median < UNIT_REFLECTANCE_LIMIT:
             raise TaskDataError(
                 f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset} the"
-                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1."
-                " State the right format (classify.data.format)"
+                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1:"
+                f" {self._layout.advice}"
             )
 
 

@@ -78,6 +78,7 @@ def plan_inputs(
     *,
     bands_per_view: int | None,
     location: bool = False,
+    group: str = "",
 ) -> InputPlan:
     """Decide how task data enters an encoder.
 
@@ -90,6 +91,7 @@ def plan_inputs(
         normalisation: The encoder's statistics.
         bands_per_view: How many bands the encoder takes at once; None for any number.
         location: Tell the encoder where an image lies.
+        group: Parameters whose `bands` these are, for messages; empty: the task's.
 
     Raises:
         TaskDataError: If the number of bands is not a multiple of `bands_per_view`, a band is absent, or the encoder
@@ -99,20 +101,26 @@ def plan_inputs(
     if not bands or len(bands) % width:
         raise TaskDataError(
             f"{data.spec.task}: the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)})."
-            f" Name a multiple of {width} in parameter '{data.spec.task}.bands'"
+            f" Name a multiple of {width} in parameter '{group or data.spec.task}.bands'"
         )
-    positions = [data.spec.band_index(name) for name in bands]
+    positions = [data.spec.band_index(name, group) for name in bands]
     chosen = [data.spec.bands[position] for position in positions]
     sensors = sorted({*data.samples["sensor"], *data.samples["sensor_before"]} - {""})
     means, stds, sources = [], [], []
     for sensor in sensors:
         if sensor in normalisation:
-            pairs = [_taught(normalisation[sensor], sensor, band) for band in chosen]
+            pairs = [_taught(normalisation[sensor], sensor, band, group or data.spec.task) for band in chosen]
             sources.append("model")
         else:
             pairs = training_statistics(data, positions, sensor)
             sources.append("data")
-            logger.info("%s: %s is new to the encoder, normalised by its training split", data.spec.task, sensor)
+            logger.info(
+                "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
+                group or data.spec.task,
+                sensor,
+                data.spec.source,
+                ", ".join(normalisation) or "none",
+            )
         means.append(tuple(mean for mean, _ in pairs))
         stds.append(tuple(std for _, std in pairs))
     return InputPlan(
@@ -150,13 +158,16 @@ def plan_bands(
     if sensor.id not in normalisation:
         raise TaskDataError(
             f"the encoder was not pretrained on {sensor.id!r}, so it has no statistics to normalise it by; it knows"
-            f" {', '.join(normalisation)}"
+            f" {', '.join(normalisation)}: set embed.sensor to one of these, or pretrain with the sensor"
         )
     width = bands_per_view or len(bands)
     if not bands or len(bands) % width:
-        raise TaskDataError(f"the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)})")
+        raise TaskDataError(
+            f"the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)}): name a multiple of"
+            f" {width} in embed.bands"
+        )
     chosen = [sensor.bands[sensor.band_index(name)] for name in bands]
-    pairs = [_taught(normalisation[sensor.id], sensor.id, band) for band in chosen]
+    pairs = [_taught(normalisation[sensor.id], sensor.id, band, "embed") for band in chosen]
     return InputPlan(
         bands=tuple(band.name for band in chosen),
         bands_per_view=width,
@@ -169,7 +180,7 @@ def plan_bands(
     )
 
 
-def _taught(statistics: Mapping[str, Sequence[float]], sensor: str, band: Band) -> tuple[float, float]:
+def _taught(statistics: Mapping[str, Sequence[float]], sensor: str, band: Band, group: str) -> tuple[float, float]:
     """Mean and deviation of a band as pretraining had them; the band may have another name at another sensor."""
     name = band.name
     if sensor in BUILTIN_SENSORS:
@@ -183,7 +194,7 @@ def _taught(statistics: Mapping[str, Sequence[float]], sensor: str, band: Band) 
     if name not in statistics:
         raise TaskDataError(
             f"the encoder was pretrained on {sensor!r} without band {name!r}; it knows {', '.join(statistics)}."
-            " Choose other bands, or pretrain with it"
+            f" Choose other bands in {group}.bands, or pretrain with it"
         )
     mean, std = statistics[name]
     return float(mean), float(std)

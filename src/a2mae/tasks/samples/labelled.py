@@ -126,6 +126,11 @@ class LabelledScenes:
         self._chip_px = chip_px
         self._reading = Reading()
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The one that the layout states."""
+        return (self._layout.sensor.id,)
+
     def samples(self) -> Iterator[Sample]:
         """Read, check and cut every scene.
 

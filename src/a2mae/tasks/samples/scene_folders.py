@@ -193,7 +193,7 @@ def read_picture(path: Path, layout: FolderFormat) -> Picture:
         pixels = np.round((np.where(valid, pixels, encoding.offset) - encoding.offset) / encoding.scale)
     else:
         usable = pixels[:, valid]
-        check_integers(path, usable if usable.size else pixels, encoding)
+        check_integers(path, usable if usable.size else pixels, layout)
     return Picture(pixels, valid, crs, affine)
 
 

@@ -44,6 +44,11 @@ class SimulatedData:
     tables: Tables
     grid_px: int
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Those whose images were cut, sorted."""
+        return tuple(sorted({str(image["sensor"]) for cut in self.cuts for image in cut.images}))
+
     def samples(self) -> Iterator[Sample]:
         """Read every cut; images of neighbouring cuts are decoded once."""
         places = self.tables.locations.set_index("location_id")

@@ -47,6 +47,10 @@ class _Coloured:
     source: TaskDataSource
     spec: TaskSpec
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        return self.source.sensors
+
     def samples(self) -> Iterator[Sample]:
         return self.source.samples()
 
@@ -71,10 +75,11 @@ def _source(options: TaskParameters, tables: Tables | None, simulation: Path) ->
             raise TaskDataError(f"{task}.data.dataset {found.dataset!r}: set {task}.data.folder to where it lies")
         return torchgeo_data(
             found.dataset, Path(found.folder), task,
-            chip_px=found.chip_px, stated=found.torchgeo, layout=_layout(found, tables), class_names=found.class_names,
+            chip_px=found.chip_px, stated=found.torchgeo, layout=_layout(task, found, tables),
+            class_names=found.class_names,
         )  # fmt: skip
     if found.folder is not None:
-        folder, layout = Path(found.folder), _layout(found, tables)
+        folder, layout = Path(found.folder), _layout(task, found, tables)
         if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
             return label_table(folder, layout, found.class_names, chip_px=found.chip_px, multi_label=found.multi_label)
         if task is Task.CLASSIFY:
@@ -93,9 +98,10 @@ def _source(options: TaskParameters, tables: Tables | None, simulation: Path) ->
     return source
 
 
-def _layout(data: DataParameters, tables: Tables | None) -> FolderFormat:
+def _layout(task: Task, data: DataParameters, tables: Tables | None) -> FolderFormat:
     """What the files hold, as stated; the sensors of the image sets are known beside the built-in ones."""
     own = [] if tables is None else [tables.store.sensor(sensor_id) for sensor_id in tables.store.sensors]
     return layout_named(
-        data.format, gsd_m=data.gsd_m, bands=data.file_bands, scale=data.scale, offset=data.offset, own=own
-    )
+        data.format, gsd_m=data.gsd_m, bands=data.file_bands, scale=data.scale, offset=data.offset, own=own,
+        group=f"{task}.data",
+    )  # fmt: skip

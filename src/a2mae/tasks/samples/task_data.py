@@ -100,8 +100,12 @@ class TaskSpec:
         """The bands' names in stored order."""
         return tuple(band.name for band in self.bands)
 
-    def band_index(self, name: str) -> int:
+    def band_index(self, name: str, group: str = "") -> int:
         """Position of a band, by name or common name.
+
+        Args:
+            name: Of the band.
+            group: Parameters whose `bands` ask for it, for the message; empty: the task's.
 
         Raises:
             TaskDataError: If the data has no such band; the message lists those it has.
@@ -111,7 +115,7 @@ class TaskSpec:
                 return index
         known = ", ".join(f"{band.name} ({band.common_name})" if band.common_name else band.name for band in self.bands)
         raise TaskDataError(
-            f"{self.task} data of {self.source!r} has no band {name!r}; it has {known}: set {self.task}.bands"
+            f"{self.task} data of {self.source!r} has no band {name!r}; it has {known}: set {group or self.task}.bands"
         )
 
     def to_dict(self) -> dict[str, object]:

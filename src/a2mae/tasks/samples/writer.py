@@ -42,6 +42,10 @@ class TaskDataSource(Protocol):
     def spec(self) -> TaskSpec:
         """What it holds."""
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Ids of the sensors of its samples, sorted."""
+
     def samples(self) -> Iterator[Sample]:
         """Every sample, read as it is asked for."""
 
