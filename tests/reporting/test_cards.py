@@ -76,6 +76,19 @@ def test_model_card_tells_the_run_as_it_was(trained):
     assert "| sentinel-2-l2a | B02, B03, B04 |" in body and "3,153,216 parameters" in body
 
 
+def test_the_loss_of_training_sets_is_not_called_held_out(trained, model_dir):
+    metrics = json.loads((model_dir / "metrics.json").read_text())
+    row = "| loss, held-out places |"
+    for changed, words in (
+        ({"held_out_sets": 0, "held_out_loss": 0.8851}, "not measured: no validation places"),
+        ({"held_out_sets": 0, "training_sets_loss": 0.8851}, "not measured: no validation places"),
+        ({"held_out_sets": 3, "held_out_loss": 0.8851}, "0.8851"),
+    ):
+        (model_dir / "metrics.json").write_text(json.dumps(metrics | changed))
+        _, body = parts(model_card(trained, TEXT))
+        assert f"{row} {words} |" in section(body, "Training")
+
+
 def test_configured_lines_stand_beside_the_measured_and_cannot_become_markup(trained):
     _, body = parts(model_card(trained, TEXT))
     assert "- Crops \\| maps" in section(body, "Intended use")

@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from a2mae.reporting import text
 from a2mae.reporting.frames import records
 from a2mae.reporting.inputs import ReportInputs
+from a2mae.reporting.sections.pretraining import nothing_held_out
 from a2mae.reporting.sections.scores import PRETRAINED, RANDOM, comparisons
 from a2mae.sensors import BUILTIN_SENSORS
 
@@ -88,6 +89,7 @@ def model_card(inputs: ReportInputs, card: CardText) -> str | None:
         metrics=metrics,
         kwargs=kwargs,
         parameters=text.count(metrics["parameters"]),
+        held_out_loss=_held_out_loss(metrics),
         trained_on=_trained_on(inputs),
         example_gsd_m=_example_gsd_m(inputs, next(iter(config["bands"]))),
         comparisons=found,
@@ -218,6 +220,13 @@ def _trained_on(inputs: ReportInputs) -> tuple[tuple[str, str], ...]:
         ("places", text.count(used["location_id"].nunique())),
         ("dates", f"{text.day(images['datetime'].min())} to {text.day(images['datetime'].max())}"),
     )
+
+
+def _held_out_loss(metrics: Mapping[str, Any]) -> str:
+    if nothing_held_out(metrics):
+        return "not measured: no validation places"
+    loss = metrics.get("held_out_loss")
+    return text.number(loss, 4) if isinstance(loss, int | float) else "not measured"
 
 
 def _frozen(scores: pd.DataFrame | None) -> list[tuple[str, ...]]:

@@ -62,7 +62,7 @@ def pretrain(
     import json
 
     from a2mae.training.launch import launch
-    from a2mae.training.reading.index import HELD_OUT, TRAIN
+    from a2mae.training.reading.index import TRAIN
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(
@@ -78,12 +78,12 @@ def pretrain(
     )
     spec.write(pretrain_run)
     logger.info(
-        "pretrain: %s (%s) on %d image sets of %s, %d held out, %d steps of %d sets",
+        "pretrain: %s (%s) on %d image sets of %s, %s, %d steps of %d sets",
         spec.method,
         spec.model.name,
         len(index.sets_of(TRAIN)),
         ", ".join(sensors),
-        len(index.sets_of(HELD_OUT)),
+        _held_out(index),
         spec.optimizer.steps,
         spec.optimizer.batch_size,
     )
@@ -91,13 +91,28 @@ def pretrain(
     metrics = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))
     same_place = metrics["same_place_accuracy"]
     logger.info(
-        "pretrain: loss %.4f, held-out loss %.4f, effective rank %.1f, same-place kNN %s",
+        "pretrain: loss %.4f, %s, effective rank %.1f, same-place kNN %s",
         metrics["loss"],
-        metrics["held_out_loss"],
+        _loss_on_fixed_sets(metrics),
         metrics["effective_rank"],
         "not measured" if same_place is None else f"{same_place:.3f}",
     )
     return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
+
+
+def _held_out(index: SetIndex) -> str:
+    """How many sets are held out, in the words of the log."""
+    from a2mae.training.reading.index import HELD_OUT
+
+    count = len(index.sets_of(HELD_OUT))
+    return f"{count} held out" if count else "none held out (no places in the split 'val')"
+
+
+def _loss_on_fixed_sets(metrics: Mapping[str, float | None]) -> str:
+    """The loss on places held out, or what stands in for it, by its name."""
+    if metrics["held_out_loss"] is not None:
+        return f"held-out loss {metrics['held_out_loss']:.4f}"
+    return f"{metrics['training_sets_loss']:.4f} on fixed training sets (no places are held out)"
 
 
 def bands_by_sensor(store: ImageSetStore) -> dict[str, tuple[str, ...]]:
