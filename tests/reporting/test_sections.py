@@ -32,6 +32,8 @@ from a2mae.reporting.sections.value_ranges import value_ranges
 from a2mae.reporting.stage_pages import pages
 from a2mae.stssd.tagging.properties import four_properties as measure
 
+SENSOR = "sentinel-2-l2a"
+
 
 def rows_of(table: Table) -> dict[str, tuple[str, ...]]:
     return {row[0]: row[1:] for row in table.rows}
@@ -132,6 +134,31 @@ def test_refusals_are_counted_by_reason_with_an_example(inputs):
     assert commonest_reason(reasons) == "cloud", "the first of the alphabet where two are as common"
 
 
+def test_scenes_are_counted_once_and_excluded_files_are_nobodys_refusal(inputs):
+    ids = [f"scene-{i}" for i in range(6)]
+    scenes = pd.DataFrame({"scene_id": ids, "status": ["accepted"] * 5 + ["refused"]})
+    refused = pd.DataFrame(
+        [
+            {"scene_id": "scene-5", "reason": "corrupt", "sensor": SENSOR, "detail": "cut short"},
+            {"scene_id": "scene-4", "reason": "no_location", "sensor": SENSOR, "detail": "no square lies in it"},
+            *({"scene_id": f"{i}.txt", "reason": "excluded", "sensor": None, "detail": "notes"} for i in range(3)),
+        ]
+    ).assign(location_id="", datetime=pd.NaT)
+    counted = dataclasses.replace(inputs, scenes=scenes, refused_scenes=refused)
+    assert "2 of 6 scenes kept out" in titles(counted)
+    assert next(way.text for way in attention(counted) if "scenes kept" in way.title) == (
+        "The commonest reason is “corrupt”."
+    )
+    facts = {fact.label: fact for fact in summary(counted, ()).sections[0].blocks[0].facts}
+    assert (facts["scenes"].value, facts["scenes"].note) == ("4", "2 refused at the door")
+    ingest = next(page for page in pages(counted) if page.name == "ingest")
+    assert ingest.finding.startswith("4 scenes taken, 2 refused")
+    by_reason = refused_scenes(counted).blocks[0].rows
+    assert by_reason[1][:3] == ("excluded", "–", "3"), "they are listed, without a sensor"
+    alone = dataclasses.replace(counted, refused_scenes=refused[refused["reason"] == "excluded"])
+    assert not [title for title in titles(alone) if "scenes kept out" in title]
+
+
 def test_nothing_refused_says_so(inputs):
     none = dataclasses.replace(inputs, refused_scenes=None, rejected_images=inputs.rejected_images.iloc[:0])
     assert refused_scenes(none) is None and rejected_images(none).lead == "None: every image was used."
@@ -146,6 +173,19 @@ def test_curves_show_the_collapse_watches(inputs):
         if "yaxis" in key
     }
     assert titles == {"loss", "learning rate", "effective rank", "feature std"}
+
+
+def test_where_nothing_is_held_out_curves_and_samples_say_so(inputs, model_dir):
+    def curve_names():
+        return {trace["name"] for trace in json.loads(curves(inputs).blocks[0].figure_json)["data"]}
+
+    assert "Held-out samples, drawn" in reconstructions(inputs).lead and "loss" in curve_names()
+    table = pd.read_csv(model_dir / "run" / "metrics.csv")
+    table.assign(training_sets_loss=0.9).to_csv(model_dir / "run" / "metrics.csv", index=False)
+    (model_dir / "metrics.json").write_text(json.dumps({"held_out_sets": 0}))
+    assert "fixed training sets (none held out)" in curve_names()
+    lead = reconstructions(inputs).lead
+    assert lead.startswith("Samples of training sets (no places are held out), drawn") and "Held-out" not in lead
 
 
 def test_reconstructions_show_each_image_of_each_set(inputs):

@@ -9,7 +9,7 @@ from a2mae.reporting.blocks import Way
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.dark_pixels import contradicted_offsets
 from a2mae.reporting.sections.pretraining import first_and_last
-from a2mae.reporting.sections.refused import commonest_reason
+from a2mae.reporting.sections.refused import commonest_reason, kept_out_scenes, taken_scenes
 from a2mae.reporting.sections.scores import comparisons
 from a2mae.reporting.sections.task_pictures import title_of
 from a2mae.reporting.sections.value_ranges import out_of_range
@@ -44,7 +44,7 @@ def _made_up(inputs: ReportInputs) -> Iterator[Way]:
 
 def _kept_out(inputs: ReportInputs) -> Iterator[Way]:
     for stage, kept, refused, noun in (
-        ("ingest", inputs.scenes, inputs.refused_scenes, "scene"),
+        ("ingest", taken_scenes(inputs), kept_out_scenes(inputs), "scene"),
         ("coregister", inputs.images, inputs.rejected_images, "image"),
     ):
         if kept is None or refused is None or not len(refused):
