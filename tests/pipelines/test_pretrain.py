@@ -19,6 +19,7 @@ from a2mae.pipelines.pretrain.nodes import (
     NothingToTrainOnError,
     _held_out,
     _loss_on_fixed_sets,
+    _warn_of_untrained,
     build_run_index,
     needed_bands,
 )
@@ -213,6 +214,19 @@ def test_the_stage_trains_in_a_process_of_its_own(store, tmp_path: Path, monkeyp
     from a2mae.models import load_encoder
 
     assert load_encoder(model).num_features == 64
+
+
+def test_a_sensor_without_a_training_set_is_named_once(caplog) -> None:
+    images, sets = tables()
+    landsat, sentinel = runs.SENSORS
+    _warn_of_untrained(images, sets, *build_run_index(images, sets, NAMES))
+    assert caplog.text == ""
+    held = sets.loc[sets["split"] == "train", "set_id"]
+    alone = images[~(images["set_id"].isin(held) & (images["sensor"] == landsat))]
+    _warn_of_untrained(alone, sets, *build_run_index(alone, sets, NAMES))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and f"never trained on: {landsat} (" in record.message
+    assert sentinel not in record.message and "tag.split" in record.message
 
 
 def test_the_log_calls_a_loss_held_out_only_where_places_are(store, tmp_path: Path, monkeypatch, caplog) -> None:

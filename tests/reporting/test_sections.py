@@ -11,7 +11,6 @@ import pytest
 
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Arrow, Page, Table, Way
-from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.attention import attention
 from a2mae.reporting.sections.dark_pixels import dark_pixels
 from a2mae.reporting.sections.four_properties import PROPERTIES, four_properties
@@ -251,20 +250,6 @@ def titles(inputs) -> list[str]:
     return [way.title for way in attention(inputs)]
 
 
-def test_what_to_look_at_is_what_the_tables_say(inputs):
-    assert titles(inputs) == [
-        "The scenes are simulated",
-        "3 images of 12 lie as delivered",
-        "Segmentation does not gain from pretraining",
-        "Some scores rest on 10 places",
-    ]
-    shown = {page.name for page in pages(inputs)}
-    assert all(way.page in shown for way in attention(inputs)), "no notice leads to a page that is not there"
-    many = dataclasses.replace(inputs, rejected_images=pd.concat([inputs.rejected_images] * 4))
-    assert "4 of 16 images kept out" in titles(many)
-    assert next(w for w in attention(many) if "kept out" in w.title).text == "The commonest reason is “cloud”."
-
-
 def test_offsets_that_dark_pixels_contradict_are_named(inputs):
     assert dark_pixels(inputs) is None
     twice = inputs.images["scene_id"] == "scene-0-1"
@@ -292,19 +277,6 @@ def test_values_that_are_no_reflectance_are_named(inputs):
     assert section in next(page for page in pages(wrong) if page.name == "coregister").sections
     earlier = dataclasses.replace(inputs, images=inputs.images.drop(columns="bright_value"))
     assert titles(earlier) == titles(inputs)
-
-
-def test_what_to_look_at_names_a_training_that_failed(inputs, model_dir):
-    rows = {"step": [1, 2], "loss": [0.5, 0.6], "effective_rank": [12.0, 3.0]}
-    pd.DataFrame(rows).to_csv(model_dir / "run" / "metrics.csv", index=False)
-    assert {"The loss did not fall", "The features became fewer"} <= set(titles(inputs))
-
-
-def test_nothing_to_look_at_says_so(sets, images, rejected):
-    fine = images.assign(registration="registered")
-    inputs = ReportInputs("A", ("tag",), sets=sets, images=fine, rejected_images=rejected)
-    section = next(s for s in summary(inputs, ()).sections if s.name == "look-at")
-    assert section.lead == "Nothing stands out." and not section.blocks
 
 
 def test_the_regions_of_the_simulation_are_listed(inputs):

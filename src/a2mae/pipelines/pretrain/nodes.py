@@ -68,6 +68,7 @@ def pretrain(
     sensors, index = build_run_index(
         images, pruned_sets, bands_by_sensor(store), needed=needed_bands(store, parameters)
     )
+    _warn_of_untrained(images, pruned_sets, sensors, index)
     spec = build_spec(
         sensors,
         index,
@@ -98,6 +99,25 @@ def pretrain(
         "not measured" if same_place is None else f"{same_place:.3f}",
     )
     return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
+
+
+def _warn_of_untrained(
+    images: pd.DataFrame, pruned_sets: pd.DataFrame, sensors: Sequence[str], index: SetIndex
+) -> None:
+    """Name the sensors of the data set of which the model will see no pixel."""
+    import numpy as np
+
+    from a2mae.training.reading.index import TRAIN
+
+    training = np.repeat(np.asarray(index.split) == TRAIN, np.diff(index.offsets))
+    trained = {sensors[code] for code in np.unique(np.asarray(index.sensor)[training])}
+    missing = sorted(set(images.loc[images["set_id"].isin(pruned_sets["set_id"]), "sensor"]) - trained)
+    if missing:
+        logger.warning(
+            "pretrain: never trained on: %s (all its image sets are in the splits 'val' and 'test', were pruned or lack"
+            " the bands that are drawn); more places or another 'tag.split' would change that",
+            ", ".join(missing),
+        )
 
 
 def _held_out(index: SetIndex) -> str:
