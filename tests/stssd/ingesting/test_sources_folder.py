@@ -119,10 +119,26 @@ def test_a_file_cut_short_anywhere_is_found(tmp_path, interleave):
 
 def test_unknown_sensor_and_units(tmp_path):
     write_naip(tmp_path)
-    found = read(tmp_path, {**NAIP_RULE, "sensor": "nap"})
-    assert reasons(found) == {"naip__a_20200131": "unknown_sensor"}
-    assert "Did you mean 'naip'" in found.refused[0].detail
+    with pytest.raises(ValidationError, match=r"ingest\.rules, 'naip': unknown sensor 'nap'\. Did you mean 'naip'\?"):
+        read(tmp_path, {**NAIP_RULE, "sensor": "nap"})
     assert list(reasons(read(tmp_path, {**NAIP_RULE, "units": "reflectance"})).values()) == ["units_mismatch"]
+
+
+def test_a_rule_that_takes_no_file_is_warned_of(tmp_path, caplog):
+    write_naip(tmp_path)
+    found = read(tmp_path, NAIP_RULE, LANDSAT_RULE)
+    assert len(found.scenes) == 1
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "rule 'landsat' takes no file" in record.message and "'**/{scene}_{date}_{band}.tif'" in record.message
+
+
+def test_a_mistyped_band_names_its_neighbour(tmp_path):
+    write_naip(tmp_path)
+    (refused,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B03", "B4"]}).refused
+    assert refused.reason == "missing_band" and "'B03': did you mean 'B3'?" in refused.detail
+    (refused,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B4", None]}, bands={"naip": ("B3",)}).refused
+    assert "did you mean" not in refused.detail, "the others are bands of the sensor, only not wanted"
 
 
 def test_counts_without_a_scale_are_not_guessed(tmp_path):
