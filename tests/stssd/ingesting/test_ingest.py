@@ -93,6 +93,14 @@ def test_nothing_usable_counts_the_reasons(folder):
     ("changes", "message"),
     [
         ({"use_sensors": ["gaofen"]}, "ingest.use_sensors: unknown sensor 'gaofen'"),
+        (
+            {"rules": [{**RULE, "sensor": "gaofn-1"}]},
+            "ingest.rules, .*unknown sensor 'gaofn-1'. Did you mean 'gaofen",
+        ),
+        (
+            {"stac_profiles": [{"name": "p", "match": {"id": "x"}, "sensor": "nap"}]},
+            "ingest.stac_profiles, 'p'",
+        ),
         ({"bands": {"gaofen-1": ["B9"]}}, "ingest.bands.gaofen-1"),
         ({"locations": {"footprint_m": 1000.5}}, "footprint_m"),
         ({"source": {"catalog": "catalog.json"}}, "are both given"),

@@ -119,8 +119,9 @@ def test_a_file_cut_short_anywhere_is_found(tmp_path, interleave):
 
 def test_unknown_sensor_and_units(tmp_path):
     write_naip(tmp_path)
-    with pytest.raises(ValidationError, match=r"ingest\.rules, 'naip': unknown sensor 'nap'\. Did you mean 'naip'\?"):
-        read(tmp_path, {**NAIP_RULE, "sensor": "nap"})
+    found = read(tmp_path, {**NAIP_RULE, "sensor": "nap"})
+    assert reasons(found) == {"naip__a_20200131": "unknown_sensor"}
+    assert "Did you mean 'naip'" in found.refused[0].detail
     assert list(reasons(read(tmp_path, {**NAIP_RULE, "units": "reflectance"})).values()) == ["units_mismatch"]
 
 

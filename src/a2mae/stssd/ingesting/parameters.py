@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.parameters import Parameters
-from a2mae.sensors import Sensor, Units, UnknownSensorError, get_sensor, sensor_from_dict
+from a2mae.sensors import Sensor, Units, sensor_from_dict
 from a2mae.stssd.access.hrefs import HrefPolicy
 from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.scenes import CloudTest, MaskKind
@@ -321,17 +321,6 @@ class IngestParameters(Parameters):
                 f"ingest.folder = {self.folder!r} and a STAC source (ingest.source.kind = {self.source.kind!r},"
                 f" catalog = {self.source.catalog!r}) are both given; leave one out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _sensors_are_known(self) -> IngestParameters:
-        own = self.own_sensors()
-        for group, named in (("rules", self.rules), ("stac_profiles", self.stac_profiles)):
-            for entry in named:
-                try:
-                    get_sensor(entry.sensor, own)
-                except UnknownSensorError as error:
-                    raise ValueError(f"ingest.{group}, {entry.name!r}: {error}") from error
         return self
 
     @property
