@@ -67,6 +67,8 @@ def test_no_process_of_wandb_looks_for_a_network(tmp_path):
     assert runs["tag"].made["sets"] == runs["prune"].used["sets"] != runs["tag"].used["image_sets"]
     assert runs["tag"].config["tag"] == {"folder": f"…/{tmp_path.name}", "seed": 3}
     assert all(str(tmp_path) not in found.everything for found in runs.values())
+    staged = {Path(place) for found in runs.values() for place in found.staged}
+    assert staged and all(place.is_relative_to(tmp_path / "data") for place in staged), "nowhere but WANDB_DATA_DIR"
 
 
 def test_a_chain_is_named_by_what_is_ingested_not_by_where_it_lies():

@@ -14,7 +14,10 @@ import sys
 def main() -> None:
     """Run the pipelines as `kedro run` does."""
     if importlib.util.find_spec("kedro") is None:
-        sys.exit("a2mae is installed for inference alone; the pipelines need: pip install 'a2mae[pipeline]'")
+        sys.exit(
+            "a2mae is installed for inference alone; the pipelines need its extra 'pipeline': install the wheel as"
+            " 'a2mae-<version>-py3-none-any.whl[pipeline]', or '.[pipeline]' in a checkout"
+        )
     # In a checkout files say so; here there are none.
     os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")

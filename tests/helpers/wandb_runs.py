@@ -25,6 +25,7 @@ class OfflineRun:
     files: list[str] = field(default_factory=list)
     made: dict[str, str] = field(default_factory=dict)  # artifacts logged and used: digest by name
     used: dict[str, str] = field(default_factory=dict)
+    staged: set[str] = field(default_factory=set)  # where a sync finds the bytes of artifacts
     stats: set[str] = field(default_factory=set)
     records: list[pb.Record] = field(default_factory=list)
 
@@ -77,7 +78,8 @@ def _read(path: Path) -> OfflineRun:
                 record.artifact.digest
             )
             for entry in record.artifact.manifest.contents:
-                entry.ClearField("local_path")  # where a sync finds the bytes: it stays on this machine
+                found.staged.add(entry.local_path)
+                entry.ClearField("local_path")  # it stays on this machine
         elif kind == "stats":
             found.stats |= {item.key for item in record.stats.item}
         elif kind == "files":

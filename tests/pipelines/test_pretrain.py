@@ -15,7 +15,14 @@ from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
 from a2mae.io.model_directory import ModelDirectory, RunDirectory
-from a2mae.pipelines.pretrain.nodes import NothingToTrainOnError, build_run_index, needed_bands
+from a2mae.pipelines.pretrain.nodes import (
+    NothingToTrainOnError,
+    _held_out,
+    _loss_on_fixed_sets,
+    _warn_of_untrained,
+    build_run_index,
+    needed_bands,
+)
 from a2mae.pipelines.pretrain.parameters import OptimizerParameters, PretrainParameters, resolve_optimizer
 from a2mae.pipelines.pretrain.pipeline import create_pipeline
 from a2mae.sensors import get_sensor
@@ -177,8 +184,9 @@ def test_no_set_to_train_on_says_where_to_look() -> None:
         build_run_index(images, sets.assign(kept=False), NAMES)
 
 
-def run(store, tmp_path: Path, monkeypatch, group: dict) -> Path:
-    images, sets = tables()
+def run(store, tmp_path: Path, monkeypatch, group: dict, *, sets: pd.DataFrame | None = None) -> Path:
+    images, default = tables()
+    sets = default if sets is None else sets
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     catalog = DataCatalog(
@@ -206,6 +214,31 @@ def test_the_stage_trains_in_a_process_of_its_own(store, tmp_path: Path, monkeyp
     from a2mae.models import load_encoder
 
     assert load_encoder(model).num_features == 64
+
+
+def test_a_sensor_without_a_training_set_is_named_once(caplog) -> None:
+    images, sets = tables()
+    landsat, sentinel = runs.SENSORS
+    _warn_of_untrained(images, sets, *build_run_index(images, sets, NAMES))
+    assert caplog.text == ""
+    held = sets.loc[sets["split"] == "train", "set_id"]
+    alone = images[~(images["set_id"].isin(held) & (images["sensor"] == landsat))]
+    _warn_of_untrained(alone, sets, *build_run_index(alone, sets, NAMES))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and f"never trained on: {landsat} (" in record.message
+    assert sentinel not in record.message and "tag.split" in record.message
+
+
+def test_the_log_calls_a_loss_held_out_only_where_places_are(store, tmp_path: Path, monkeypatch, caplog) -> None:
+    index = build_run_index(*tables(), NAMES)[1]
+    assert _held_out(index) == "1 held out"
+    assert _loss_on_fixed_sets({"held_out_loss": 0.5}) == "held-out loss 0.5000"
+    _, sets = tables()
+    nothing = sets.assign(split=sets["split"].replace("val", "train"))
+    caplog.set_level("INFO")
+    run(store, tmp_path, monkeypatch, parameters(), sets=nothing)
+    assert "none held out (no places in the split 'val')" in caplog.text
+    assert "on fixed training sets (no places are held out)" in caplog.text and "held-out loss" not in caplog.text
 
 
 def test_an_error_of_the_training_comes_back(store, tmp_path: Path, monkeypatch) -> None:

@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import yaml
 
+from a2mae.models import create_model, save_pretrained
 from a2mae.pipelines.report.nodes import write_cards
 from a2mae.pipelines.report.parameters import ReportParameters
 from a2mae.reporting.cards import CardText, dataset_card, model_card
+from helpers.rasters import write_tif
+
+SENSOR = "sentinel-2-l2a"
 
 TEXT = CardText(
     "my model",
@@ -76,6 +81,19 @@ def test_model_card_tells_the_run_as_it_was(trained):
     assert "| sentinel-2-l2a | B02, B03, B04 |" in body and "3,153,216 parameters" in body
 
 
+def test_the_loss_of_training_sets_is_not_called_held_out(trained, model_dir):
+    metrics = json.loads((model_dir / "metrics.json").read_text())
+    row = "| loss, held-out places |"
+    for changed, words in (
+        ({"held_out_sets": 0, "held_out_loss": 0.8851}, "not measured: no validation places"),
+        ({"held_out_sets": 0, "training_sets_loss": 0.8851}, "not measured: no validation places"),
+        ({"held_out_sets": 3, "held_out_loss": 0.8851}, "0.8851"),
+    ):
+        (model_dir / "metrics.json").write_text(json.dumps(metrics | changed))
+        _, body = parts(model_card(trained, TEXT))
+        assert f"{row} {words} |" in section(body, "Training")
+
+
 def test_configured_lines_stand_beside_the_measured_and_cannot_become_markup(trained):
     _, body = parts(model_card(trained, TEXT))
     assert "- Crops \\| maps" in section(body, "Intended use")
@@ -120,6 +138,40 @@ def test_collapse_is_told_only_where_it_was_measured(trained, model_dir):
     (model_dir / "metrics.json").write_text(json.dumps(metrics | {"effective_rank": 40.0}))
     card = model_card(dataclasses.replace(trained, scores=None), TEXT)
     assert "collapsed" not in card and "No task was scored" in card
+
+
+def example(card, model_dir, image):
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    return code.replace("PATH", str(model_dir)).replace("IMAGE.tif", str(image))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("draw", {"in_chans": 3}, 3, "3 bands of one sensor, any of those below in any order"),
+        ("draw", {"in_chans": 5}, 5, "5 bands of one sensor"),
+        ("rgb", {"in_chans": 3}, 3, "red, green and blue of one sensor, in this order"),
+        ("all", {"in_chans": 7}, 4, "of a sensor with fewer than 7, zeros after them"),
+        ("draw", {"bands": "wavelength"}, 4, "with their centre wavelengths as `wavelength_nm`"),
+    ],
+)
+def test_the_cards_example_runs_from_a_file_to_tokens(trained, model_dir, tmp_path, case):
+    mode, options, bands, said = case
+    small = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "decoder_dim": 32, "decoder_num_heads": 2}
+    model = create_model("a2mae_vit_tiny_patch8", **small, decoder_depth=1, **options)
+    names = ["B02", "B03", "B04", "B08"]
+    config = {"method": "a2mae", "bands": {SENSOR: names}, "normalization": {SENSOR: dict.fromkeys(names, (0.2, 0.1))}}
+    save_pretrained(model, model_dir, config={**config, "image_size": 32})
+    (model_dir / "run" / "spec.json").write_text(json.dumps({"sampling": {"bands": mode}}))
+    card = model_card(trained, TEXT)
+    assert said in card and "multiples of 8" in card and "images of 32 × 32 pixels" in card
+    image = write_tif(tmp_path / "image.tif", bands=bands, size=(36, 41), dtype="uint16", nodata=0)
+    code = example(card, model_dir, image)
+    known: dict = {}
+    exec(code, known)
+    assert known["tokens"].shape == (1, 1 + (36 // 8) * (41 // 8), 32) and known["tokens"].isfinite().all()
+    assert known["images"].shape == (1, options.get("in_chans", bands), 32, 40)
+    assert known["bands"][:3] == (["B02", "B03", "B04"] if bands > 3 else ["B04", "B03", "B02"])
 
 
 @pytest.mark.parametrize(("sensor", "gsd_m"), [("landsat-oli-c2-l2", "30.0"), ("my-camera", "GSD_M")])

@@ -11,7 +11,6 @@ import pytest
 
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Arrow, Page, Table, Way
-from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.attention import attention
 from a2mae.reporting.sections.dark_pixels import dark_pixels
 from a2mae.reporting.sections.four_properties import PROPERTIES, four_properties
@@ -31,6 +30,8 @@ from a2mae.reporting.sections.task_pictures import task_pictures
 from a2mae.reporting.sections.value_ranges import value_ranges
 from a2mae.reporting.stage_pages import pages
 from a2mae.stssd.tagging.properties import four_properties as measure
+
+SENSOR = "sentinel-2-l2a"
 
 
 def rows_of(table: Table) -> dict[str, tuple[str, ...]]:
@@ -132,6 +133,31 @@ def test_refusals_are_counted_by_reason_with_an_example(inputs):
     assert commonest_reason(reasons) == "cloud", "the first of the alphabet where two are as common"
 
 
+def test_scenes_are_counted_once_and_excluded_files_are_nobodys_refusal(inputs):
+    ids = [f"scene-{i}" for i in range(6)]
+    scenes = pd.DataFrame({"scene_id": ids, "status": ["accepted"] * 5 + ["refused"]})
+    refused = pd.DataFrame(
+        [
+            {"scene_id": "scene-5", "reason": "corrupt", "sensor": SENSOR, "detail": "cut short"},
+            {"scene_id": "scene-4", "reason": "no_location", "sensor": SENSOR, "detail": "no square lies in it"},
+            *({"scene_id": f"{i}.txt", "reason": "excluded", "sensor": None, "detail": "notes"} for i in range(3)),
+        ]
+    ).assign(location_id="", datetime=pd.NaT)
+    counted = dataclasses.replace(inputs, scenes=scenes, refused_scenes=refused)
+    assert "2 of 6 scenes kept out" in titles(counted)
+    assert next(way.text for way in attention(counted) if "scenes kept" in way.title) == (
+        "The commonest reason is “corrupt”."
+    )
+    facts = {fact.label: fact for fact in summary(counted, ()).sections[0].blocks[0].facts}
+    assert (facts["scenes"].value, facts["scenes"].note) == ("4", "2 refused at the door")
+    ingest = next(page for page in pages(counted) if page.name == "ingest")
+    assert ingest.finding.startswith("4 scenes taken, 2 refused")
+    by_reason = refused_scenes(counted).blocks[0].rows
+    assert by_reason[1][:3] == ("excluded", "–", "3"), "they are listed, without a sensor"
+    alone = dataclasses.replace(counted, refused_scenes=refused[refused["reason"] == "excluded"])
+    assert not [title for title in titles(alone) if "scenes kept out" in title]
+
+
 def test_nothing_refused_says_so(inputs):
     none = dataclasses.replace(inputs, refused_scenes=None, rejected_images=inputs.rejected_images.iloc[:0])
     assert refused_scenes(none) is None and rejected_images(none).lead == "None: every image was used."
@@ -146,6 +172,19 @@ def test_curves_show_the_collapse_watches(inputs):
         if "yaxis" in key
     }
     assert titles == {"loss", "learning rate", "effective rank", "feature std"}
+
+
+def test_where_nothing_is_held_out_curves_and_samples_say_so(inputs, model_dir):
+    def curve_names():
+        return {trace["name"] for trace in json.loads(curves(inputs).blocks[0].figure_json)["data"]}
+
+    assert "Held-out samples, drawn" in reconstructions(inputs).lead and "loss" in curve_names()
+    table = pd.read_csv(model_dir / "run" / "metrics.csv")
+    table.assign(training_sets_loss=0.9).to_csv(model_dir / "run" / "metrics.csv", index=False)
+    (model_dir / "metrics.json").write_text(json.dumps({"held_out_sets": 0}))
+    assert "fixed training sets (none held out)" in curve_names()
+    lead = reconstructions(inputs).lead
+    assert lead.startswith("Samples of training sets (no places are held out), drawn") and "Held-out" not in lead
 
 
 def test_reconstructions_show_each_image_of_each_set(inputs):
@@ -223,20 +262,6 @@ def titles(inputs) -> list[str]:
     return [way.title for way in attention(inputs)]
 
 
-def test_what_to_look_at_is_what_the_tables_say(inputs):
-    assert titles(inputs) == [
-        "The scenes are simulated",
-        "3 images of 12 lie as delivered",
-        "Segmentation does not gain from pretraining",
-        "Some scores rest on 10 places",
-    ]
-    shown = {page.name for page in pages(inputs)}
-    assert all(way.page in shown for way in attention(inputs)), "no notice leads to a page that is not there"
-    many = dataclasses.replace(inputs, rejected_images=pd.concat([inputs.rejected_images] * 4))
-    assert "4 of 16 images kept out" in titles(many)
-    assert next(w for w in attention(many) if "kept out" in w.title).text == "The commonest reason is “cloud”."
-
-
 def test_offsets_that_dark_pixels_contradict_are_named(inputs):
     assert dark_pixels(inputs) is None
     twice = inputs.images["scene_id"] == "scene-0-1"
@@ -264,19 +289,6 @@ def test_values_that_are_no_reflectance_are_named(inputs):
     assert section in next(page for page in pages(wrong) if page.name == "coregister").sections
     earlier = dataclasses.replace(inputs, images=inputs.images.drop(columns="bright_value"))
     assert titles(earlier) == titles(inputs)
-
-
-def test_what_to_look_at_names_a_training_that_failed(inputs, model_dir):
-    rows = {"step": [1, 2], "loss": [0.5, 0.6], "effective_rank": [12.0, 3.0]}
-    pd.DataFrame(rows).to_csv(model_dir / "run" / "metrics.csv", index=False)
-    assert {"The loss did not fall", "The features became fewer"} <= set(titles(inputs))
-
-
-def test_nothing_to_look_at_says_so(sets, images, rejected):
-    fine = images.assign(registration="registered")
-    inputs = ReportInputs("A", ("tag",), sets=sets, images=fine, rejected_images=rejected)
-    section = next(s for s in summary(inputs, ()).sections if s.name == "look-at")
-    assert section.lead == "Nothing stands out." and not section.blocks
 
 
 def test_the_regions_of_the_simulation_are_listed(inputs):

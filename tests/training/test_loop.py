@@ -199,6 +199,9 @@ def test_without_held_out_sets_training_sets_stand_in_and_it_is_said(tmp_path: P
     train(tmp_path, dataclasses.replace(spec, data=dataclasses.replace(spec.data, index_hash=digest)), StopRequest())
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert metrics["held_out_sets"] == 0 and metrics["train_sets"] == 8
+    assert metrics["held_out_loss"] is None and metrics["training_sets_loss"] > 0
+    rows = read_record(tmp_path / "metrics.csv")
+    assert "held_out_loss" not in rows[-1] and float(rows[-1]["training_sets_loss"]) == metrics["training_sets_loss"]
 
 
 def test_all_bands_and_rgb_train(tmp_path: Path, store) -> None:

@@ -10,16 +10,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, StrictUndefined
 
 from a2mae.reporting import text
+from a2mae.reporting.card_use import first_call
 from a2mae.reporting.frames import records
 from a2mae.reporting.inputs import ReportInputs
+from a2mae.reporting.sections.pretraining import nothing_held_out
 from a2mae.reporting.sections.scores import PRETRAINED, RANDOM, comparisons
-from a2mae.sensors import BUILTIN_SENSORS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,8 +90,9 @@ def model_card(inputs: ReportInputs, card: CardText) -> str | None:
         metrics=metrics,
         kwargs=kwargs,
         parameters=text.count(metrics["parameters"]),
+        held_out_loss=_held_out_loss(metrics),
         trained_on=_trained_on(inputs),
-        example_gsd_m=_example_gsd_m(inputs, next(iter(config["bands"]))),
+        use=first_call(inputs, config, _spec(inputs.model_dir)),
         comparisons=found,
         frozen=_frozen(inputs.scores),
         pretrained=PRETRAINED,
@@ -184,6 +187,11 @@ def _json(inputs: ReportInputs, name: str) -> dict[str, Any]:
     return dict(json.loads((inputs.model_dir / name).read_text("utf-8")))
 
 
+def _spec(model_dir: Path) -> dict[str, Any]:
+    path = model_dir / "run" / "spec.json"
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+
 def _result(item: Any) -> dict[str, object]:  # noqa: ANN401 (a Comparison; the hub's schema has no types)
     value, low, high = item.pretrained
     return {
@@ -199,13 +207,6 @@ def _result(item: Any) -> dict[str, object]:  # noqa: ANN401 (a Comparison; the 
     }
 
 
-def _example_gsd_m(inputs: ReportInputs, sensor_id: str) -> str:
-    """What a first call may say of one of the model's sensors, as Python reads it."""
-    if inputs.store is not None and sensor_id in inputs.store.sensors:
-        return str(float(inputs.store.sensor(sensor_id).gsd_m))
-    return str(float(BUILTIN_SENSORS[sensor_id].gsd_m)) if sensor_id in BUILTIN_SENSORS else "GSD_M"
-
-
 def _trained_on(inputs: ReportInputs) -> tuple[tuple[str, str], ...]:
     """Sets, images and places of the training split, by what pruning kept."""
     if inputs.sets is None or inputs.images is None:
@@ -218,6 +219,13 @@ def _trained_on(inputs: ReportInputs) -> tuple[tuple[str, str], ...]:
         ("places", text.count(used["location_id"].nunique())),
         ("dates", f"{text.day(images['datetime'].min())} to {text.day(images['datetime'].max())}"),
     )
+
+
+def _held_out_loss(metrics: Mapping[str, Any]) -> str:
+    if nothing_held_out(metrics):
+        return "not measured: no validation places"
+    loss = metrics.get("held_out_loss")
+    return text.number(loss, 4) if isinstance(loss, int | float) else "not measured"
 
 
 def _frozen(scores: pd.DataFrame | None) -> list[tuple[str, ...]]:

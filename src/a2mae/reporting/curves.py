@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PANELS = (
-    ("loss", {"loss": "training", "held_out_loss": "held out"}),
+    ("loss", {"loss": "training", "held_out_loss": "held out", "training_sets_loss": "fixed training sets"}),
     ("effective rank", {"effective_rank": "of the features"}),
     ("learning rate", {"lr": ""}),
 )

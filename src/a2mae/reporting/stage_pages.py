@@ -17,7 +17,7 @@ from a2mae.reporting.sections.places import places
 from a2mae.reporting.sections.pretraining import curves, first_and_last, reconstructions, steps_taken
 from a2mae.reporting.sections.provenance import provenance
 from a2mae.reporting.sections.pruning import pruning
-from a2mae.reporting.sections.refused import refused_scenes, rejected_images
+from a2mae.reporting.sections.refused import kept_out_scenes, refused_scenes, rejected_images, taken_scenes
 from a2mae.reporting.sections.registration import registration
 from a2mae.reporting.sections.registration_truth import registration_truth
 from a2mae.reporting.sections.scene_maps import scene_map
@@ -66,10 +66,11 @@ def _simulated(inputs: ReportInputs) -> str:
 
 def _ingested(inputs: ReportInputs) -> str:
     parts = []
-    if inputs.scenes is not None:
-        parts.append(f"{_plural(inputs.scenes, 'scene')} taken")
-    if inputs.refused_scenes is not None:
-        parts.append(f"{text.count(len(inputs.refused_scenes))} refused")
+    taken, kept_out = taken_scenes(inputs), kept_out_scenes(inputs)
+    if taken is not None:
+        parts.append(f"{_plural(taken, 'scene')} taken")
+    if kept_out is not None:
+        parts.append(f"{text.count(len(kept_out))} refused")
     if inputs.locations is not None:
         parts.append(f"{_plural(inputs.locations, 'place')} chosen")
     elif inputs.sets is not None:

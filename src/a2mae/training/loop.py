@@ -25,7 +25,7 @@ from a2mae.training.spec import RunSpec
 from a2mae.training.state import capture, full, restore
 from a2mae.training.step import StepTotals, TrainStep, batch_tensors, step_generator
 from a2mae.training.stopping import StopRequest
-from a2mae.training.watching.held_out import HeldOut, feature_statistics
+from a2mae.training.watching.held_out import HELD_OUT_LOSS, HeldOut, feature_statistics
 from a2mae.training.watching.progress import METRICS_FILE, TIMING_FILE, Progress, Record
 from a2mae.training.watching.throughput import model_options, peak_flops, step_flops
 from a2mae.training.watching.tracking import NoTracker, Tracker, make_tracker
@@ -241,7 +241,8 @@ class Trainer:
 
     def _columns(self) -> tuple[str, ...]:
         groups = [f"loss/{sensor.id}/{group}" for sensor in self._spec.data.sensors for group in MASK_GROUPS]
-        return ("step", "epoch", "samples", "loss", "lr", "grad_norm", *_MEASURES, *groups)
+        features, loss, same_place = ("effective_rank", "feature_std"), self._held_out.loss_name, "same_place_accuracy"
+        return ("step", "epoch", "samples", "loss", "lr", "grad_norm", *features, loss, same_place, *groups)
 
     def _log(self, pending: _Pending, *, measure: bool) -> float:
         """Write one row; the only place where the host waits for the device."""
@@ -281,14 +282,14 @@ class Trainer:
         return float(totals.loss / totals.weight)
 
     def _measure(self, *, full_measure: bool) -> Row:
-        """Features of the held-out images; with `full_measure` also loss and kNN on them."""
+        """Features of the fixed images; with `full_measure` also loss and kNN on them."""
         self._model.eval()
         with self._fabric.autocast():
             features = self._held_out.features(self._model)
             statistics = feature_statistics(features)
             row: Row = {"effective_rank": statistics.effective_rank, "feature_std": statistics.feature_std}
             if full_measure:
-                row["held_out_loss"] = self._score = self._held_out.loss(self._model, self._spec.seed)
+                row[self._held_out.loss_name] = self._score = self._held_out.loss(self._model, self._spec.seed)
                 row["same_place_accuracy"] = self._held_out.same_place_accuracy(features)
         if isinstance(self._model, FSDPModule):
             self._model.reshard()  # no backward pass follows that would do it
@@ -358,6 +359,7 @@ class Trainer:
         spec = self._spec
         state = capture(self._plain_module, self._optimizer, self._average)
         metrics = {
+            HELD_OUT_LOSS: None,  # as it stays where no places are held out
             **{key: value for key, value in self.summary.items() if "/" not in key},
             "method": spec.method,
             "model": spec.model.name,
@@ -379,5 +381,4 @@ class Trainer:
         self._fabric.barrier()
 
 
-_MEASURES = ("effective_rank", "feature_std", "held_out_loss", "same_place_accuracy")
 _TIMING_COLUMNS = ("step", "seconds", "samples_per_s", "data_wait_share", "tflops_per_s", "mfu")

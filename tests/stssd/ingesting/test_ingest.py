@@ -82,8 +82,8 @@ def test_of_a_scene_processed_again_the_latest_is_used(tmp_path):
 
 
 def test_nothing_usable_counts_the_reasons(folder):
-    with pytest.raises(ValueError, match=r"no usable scene among 4 refused \(unknown_sensor 4\).*'sensors:'") as e:
-        ingest(parameters(folder, rules=[{**RULE, "sensor": "gaofen-9"}]))
+    with pytest.raises(ValueError, match=r"no usable scene among 4 refused \(sensor_not_used 4\).*use_sensors") as e:
+        ingest(parameters(folder, use_sensors=["naip"]))
     assert "rules" not in str(e.value), "the rules are right"
     with pytest.raises(ValueError, match=r"no_rule 4.*ingest\.rules"):
         ingest(parameters(folder, rules=[]))
@@ -93,6 +93,14 @@ def test_nothing_usable_counts_the_reasons(folder):
     ("changes", "message"),
     [
         ({"use_sensors": ["gaofen"]}, "ingest.use_sensors: unknown sensor 'gaofen'"),
+        (
+            {"rules": [{**RULE, "sensor": "gaofn-1"}]},
+            "ingest.rules, .*unknown sensor 'gaofn-1'. Did you mean 'gaofen",
+        ),
+        (
+            {"stac_profiles": [{"name": "p", "match": {"id": "x"}, "sensor": "nap"}]},
+            "ingest.stac_profiles, 'p'",
+        ),
         ({"bands": {"gaofen-1": ["B9"]}}, "ingest.bands.gaofen-1"),
         ({"locations": {"footprint_m": 1000.5}}, "footprint_m"),
         ({"source": {"catalog": "catalog.json"}}, "are both given"),

@@ -125,6 +125,23 @@ def test_unknown_sensor_and_units(tmp_path):
     assert list(reasons(read(tmp_path, {**NAIP_RULE, "units": "reflectance"})).values()) == ["units_mismatch"]
 
 
+def test_a_rule_that_takes_no_file_is_warned_of(tmp_path, caplog):
+    write_naip(tmp_path)
+    found = read(tmp_path, NAIP_RULE, LANDSAT_RULE)
+    assert len(found.scenes) == 1
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "rule 'landsat' takes no file" in record.message and "'**/{scene}_{date}_{band}.tif'" in record.message
+
+
+def test_a_mistyped_band_names_its_neighbour(tmp_path):
+    write_naip(tmp_path)
+    (refused,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B03", "B4"]}).refused
+    assert refused.reason == "missing_band" and "'B03': did you mean 'B3'?" in refused.detail
+    (refused,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B4", None]}, bands={"naip": ("B3",)}).refused
+    assert "did you mean" not in refused.detail, "the others are bands of the sensor, only not wanted"
+
+
 def test_counts_without_a_scale_are_not_guessed(tmp_path):
     write_naip(tmp_path)
     rule = {k: v for k, v in NAIP_RULE.items() if k not in ("scale", "offset")}

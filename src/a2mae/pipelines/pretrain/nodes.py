@@ -62,12 +62,13 @@ def pretrain(
     import json
 
     from a2mae.training.launch import launch
-    from a2mae.training.reading.index import HELD_OUT, TRAIN
+    from a2mae.training.reading.index import TRAIN
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(
         images, pruned_sets, bands_by_sensor(store), needed=needed_bands(store, parameters)
     )
+    _warn_of_untrained(images, pruned_sets, sensors, index)
     spec = build_spec(
         sensors,
         index,
@@ -78,12 +79,12 @@ def pretrain(
     )
     spec.write(pretrain_run)
     logger.info(
-        "pretrain: %s (%s) on %d image sets of %s, %d held out, %d steps of %d sets",
+        "pretrain: %s (%s) on %d image sets of %s, %s, %d steps of %d sets",
         spec.method,
         spec.model.name,
         len(index.sets_of(TRAIN)),
         ", ".join(sensors),
-        len(index.sets_of(HELD_OUT)),
+        _held_out(index),
         spec.optimizer.steps,
         spec.optimizer.batch_size,
     )
@@ -91,13 +92,47 @@ def pretrain(
     metrics = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))
     same_place = metrics["same_place_accuracy"]
     logger.info(
-        "pretrain: loss %.4f, held-out loss %.4f, effective rank %.1f, same-place kNN %s",
+        "pretrain: loss %.4f, %s, effective rank %.1f, same-place kNN %s",
         metrics["loss"],
-        metrics["held_out_loss"],
+        _loss_on_fixed_sets(metrics),
         metrics["effective_rank"],
         "not measured" if same_place is None else f"{same_place:.3f}",
     )
     return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
+
+
+def _warn_of_untrained(
+    images: pd.DataFrame, pruned_sets: pd.DataFrame, sensors: Sequence[str], index: SetIndex
+) -> None:
+    """Name the sensors of the data set of which the model will see no pixel."""
+    import numpy as np
+
+    from a2mae.training.reading.index import TRAIN
+
+    training = np.repeat(np.asarray(index.split) == TRAIN, np.diff(index.offsets))
+    trained = {sensors[code] for code in np.unique(np.asarray(index.sensor)[training])}
+    missing = sorted(set(images.loc[images["set_id"].isin(pruned_sets["set_id"]), "sensor"]) - trained)
+    if missing:
+        logger.warning(
+            "pretrain: never trained on: %s (all its image sets are in the splits 'val' and 'test', were pruned or lack"
+            " the bands that are drawn); more places or another 'tag.split' would change that",
+            ", ".join(missing),
+        )
+
+
+def _held_out(index: SetIndex) -> str:
+    """How many sets are held out, in the words of the log."""
+    from a2mae.training.reading.index import HELD_OUT
+
+    count = len(index.sets_of(HELD_OUT))
+    return f"{count} held out" if count else "none held out (no places in the split 'val')"
+
+
+def _loss_on_fixed_sets(metrics: Mapping[str, float | None]) -> str:
+    """The loss on places held out, or what stands in for it, by its name."""
+    if metrics["held_out_loss"] is not None:
+        return f"held-out loss {metrics['held_out_loss']:.4f}"
+    return f"{metrics['training_sets_loss']:.4f} on fixed training sets (no places are held out)"
 
 
 def bands_by_sensor(store: ImageSetStore) -> dict[str, tuple[str, ...]]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from a2mae.reporting import text
 from a2mae.reporting.blocks import Way
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.dark_pixels import contradicted_offsets
 from a2mae.reporting.sections.pretraining import first_and_last
-from a2mae.reporting.sections.refused import commonest_reason
+from a2mae.reporting.sections.refused import commonest_reason, kept_out_scenes, taken_scenes
 from a2mae.reporting.sections.scores import comparisons
 from a2mae.reporting.sections.task_pictures import title_of
 from a2mae.reporting.sections.value_ranges import out_of_range
+from a2mae.sensors import BUILTIN_SENSORS, Units
 
 MANY_KEPT_OUT = 0.1
 """Share of scenes or images kept out from which on the reader is told."""
+MANY_UNTOLD = 0.1
+"""Share of images whose clouds or position nobody told, from which on the reader is told."""
 FEW_PLACES = 20
 """Test places under which an interval is wide whatever the model."""
 
@@ -25,9 +29,11 @@ def attention(inputs: ReportInputs) -> tuple[Way, ...]:
     return (
         *_made_up(inputs),
         *_kept_out(inputs),
+        *_clouds_not_looked_for(inputs),
         *_as_delivered(inputs),
         *_offsets(inputs),
         *_ranges(inputs),
+        *_never_trained_on(inputs),
         *_training(inputs),
         *_scored(inputs),
     )
@@ -44,7 +50,7 @@ def _made_up(inputs: ReportInputs) -> Iterator[Way]:
 
 def _kept_out(inputs: ReportInputs) -> Iterator[Way]:
     for stage, kept, refused, noun in (
-        ("ingest", inputs.scenes, inputs.refused_scenes, "scene"),
+        ("ingest", taken_scenes(inputs), kept_out_scenes(inputs), "scene"),
         ("coregister", inputs.images, inputs.rejected_images, "image"),
     ):
         if kept is None or refused is None or not len(refused):
@@ -61,12 +67,58 @@ def _kept_out(inputs: ReportInputs) -> Iterator[Way]:
 def _as_delivered(inputs: ReportInputs) -> Iterator[Way]:
     if inputs.images is None or not len(inputs.images):
         return
-    nominal = int((inputs.images["registration"] == "nominal").sum())
-    if nominal:
+    state = inputs.images["registration"]
+    nominal, tried = int((state == "nominal").sum()), int((state != "reference").sum())
+    if nominal < MANY_UNTOLD * len(state):
+        return
+    words = "Their shift could not be measured: they may be off by what their provider states."
+    if nominal > tried / 2:
+        words += (
+            " That is most of those that could be moved onto a reference: look at them in the image sets;"
+            " 'coregister.keep_nominal: false' keeps such images out."
+        )
+    yield Way("coregister", f"{text.plural(nominal, 'image')} of {text.count(len(state))} lie as delivered", words)
+
+
+def _clouds_not_looked_for(inputs: ReportInputs) -> Iterator[Way]:
+    """Optical images that neither a mask nor a test has looked at; radar sees through clouds."""
+    if inputs.images is None or not len(inputs.images):
+        return
+    optical = inputs.images[~inputs.images["sensor"].isin(_radar(inputs))]
+    unseen = optical[optical["cloud_fraction"].isna()]
+    if len(unseen) and len(unseen) >= MANY_UNTOLD * len(optical):
+        sensors = text.listed(sorted(unseen["sensor"].unique()))
         yield Way(
             "coregister",
-            f"{text.plural(nominal, 'image')} of {text.count(len(inputs.images))} lie as delivered",
-            "Their shift could not be measured: they may be off by what their provider states.",
+            f"Nobody looked for clouds in {text.plural(len(unseen), 'image')} of {sensors}",
+            "They have no cloud mask, so clouded ones may be among the sets. Name the mask in their rule or profile"
+            " ('mask' in 'ingest.rules' or 'ingest.stac_profiles'; 'cloud_test: brightness' where there is none), or"
+            " give a function under 'coregister.clouds.functions'.",
+        )
+
+
+def _radar(inputs: ReportInputs) -> list[str]:
+    assert inputs.images is not None
+    own = {} if inputs.store is None else {name: inputs.store.sensor(name) for name in inputs.store.sensors}
+    known = {**BUILTIN_SENSORS, **own}
+    return [
+        name
+        for name in inputs.images["sensor"].unique()
+        if name in known and known[name].encoding.units in (Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR)
+    ]
+
+
+def _never_trained_on(inputs: ReportInputs) -> Iterator[Way]:
+    if inputs.sets is None or inputs.model_dir is None:
+        return
+    training = inputs.sets["kept"].astype(bool) & (inputs.sets["split"] == "train")
+    trained, every = (set(chain.from_iterable(of["sensors"])) for of in (inputs.sets[training], inputs.sets))
+    if missing := sorted(every - trained):
+        yield Way(
+            "pretrain",
+            f"{text.listed(missing)} {'was' if len(missing) == 1 else 'were'} never trained on",
+            "All image sets with it are in the splits 'val' and 'test', or were pruned: the model has seen none of its"
+            " pixels. More places, or another 'tag.split' ('seed', 'block_m', shares), would change that.",
         )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from plotly.subplots import make_subplots
@@ -27,7 +30,7 @@ Arrays = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
 CURVES_FILE = "run/metrics.csv"
 RECONSTRUCTIONS_FILE = "run/reconstructions.npz"
 
-_BESIDE = {"loss": ("held_out_loss",)}
+_BESIDE = {"loss": {"held_out_loss": "held-out loss", "training_sets_loss": "fixed training sets (none held out)"}}
 _PANELS = (
     ("loss", "loss"),
     ("lr", "learning rate"),
@@ -81,10 +84,9 @@ def _curves_chart(table: pd.DataFrame, alt: str) -> Chart:
     shown = [(column, title) for column, title in _PANELS if column in table.columns and table[column].notna().any()]
     figure = make_subplots(rows=len(shown), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for row, (column, title) in enumerate(shown, start=1):
-        for curve in (column, *_BESIDE.get(column, ())):
+        for curve, words in {column: column.replace("_", " "), **_BESIDE.get(column, {})}.items():
             if curve in table.columns:
                 measured = table[table[curve].notna()]
-                words = curve.replace("_", " ")
                 figure.add_scatter(
                     x=measured["step"], y=measured[curve], mode="lines+markers", name=words, row=row, col=1
                 )
@@ -136,7 +138,7 @@ def reconstructions(inputs: ReportInputs) -> Section | None:
     return Section(
         "reconstructions",
         "Hidden and reconstructed",
-        f"Held-out samples, drawn as in training: {text.percent(hidden_share, 0)} of the patches were hidden."
+        f"{_whose_samples(inputs)}, drawn as in training: {text.percent(hidden_share, 0)} of the patches were hidden."
         " Left to right: the image with its hidden patches tinted, what the model saw, what it predicted (visible"
         f" patches as seen), and the image as it is. {masking_seen(data)}",
         (
@@ -150,6 +152,22 @@ def reconstructions(inputs: ReportInputs) -> Section | None:
             ),
         ),
     )
+
+
+def nothing_held_out(metrics: Mapping[str, object]) -> bool:
+    """Whether a training had no places to hold out, so that training sets stood in.
+
+    Args:
+        metrics: Contents of the model directory's `metrics.json`.
+    """
+    return metrics.get("held_out_sets") == 0
+
+
+def _whose_samples(inputs: ReportInputs) -> str:
+    assert inputs.model_dir is not None
+    path = inputs.model_dir / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return "Samples of training sets (no places are held out)" if nothing_held_out(metrics) else "Held-out samples"
 
 
 def masking_seen(data: Arrays) -> str:

@@ -1,4 +1,4 @@
-"""What was kept out and why: scenes at the door, images at registration."""
+"""What was taken in, and what was kept out and why: scenes at the door, images at registration."""
 
 from __future__ import annotations
 
@@ -25,6 +25,23 @@ def rejected_images(inputs: ReportInputs) -> Section | None:
     return _refused(inputs.rejected_images, "rejected-images", "image")
 
 
+def taken_scenes(inputs: ReportInputs) -> pd.DataFrame | None:
+    """The scenes that later stages may use: the table also lists refused ones, and those without a location."""
+    scenes, refused = inputs.scenes, inputs.refused_scenes
+    if scenes is None:
+        return None
+    taken = scenes[scenes["status"] == "accepted"]
+    if refused is None:
+        return taken
+    return taken[~taken["scene_id"].isin(refused.loc[refused["reason"] == "no_location", "scene_id"])]
+
+
+def kept_out_scenes(inputs: ReportInputs) -> pd.DataFrame | None:
+    """The refused scenes without what `ingest.exclude` names: those files the user has left out on purpose."""
+    refused = inputs.refused_scenes
+    return None if refused is None else refused[refused["reason"] != "excluded"]
+
+
 def commonest_reason(table: pd.DataFrame) -> str:
     """The reason that most rows give; the table must have rows."""
     return str(table["reason"].value_counts(sort=True).sort_index(kind="stable").idxmax())
@@ -36,7 +53,7 @@ def _refused(table: pd.DataFrame | None, name: str, noun: str) -> Section | None
     title = f"{noun.capitalize()}s kept out"
     if not len(table):
         return Section(name, title, f"None: every {noun} was used.")
-    rows = records(table)
+    rows = records(table.assign(sensor=table["sensor"].fillna("").replace("", text.ABSENT)))
     counts: dict[tuple[str, str], list[dict[str, object]]] = {}
     for row in rows:
         counts.setdefault((str(row["reason"]), str(row["sensor"])), []).append(row)

@@ -9,6 +9,7 @@ from a2mae.reporting.blocks import Block, Fact, Facts, Page, Section, Way, Ways
 from a2mae.reporting.inputs import ReportInputs
 from a2mae.reporting.sections.attention import attention
 from a2mae.reporting.sections.pretraining import first_and_last, steps_taken
+from a2mae.reporting.sections.refused import kept_out_scenes, taken_scenes
 from a2mae.reporting.sections.scores import comparisons, does_it_pay
 
 
@@ -60,10 +61,11 @@ def _stages(stages: Sequence[Page]) -> Section | None:
 
 def _data_facts(inputs: ReportInputs) -> list[Fact]:
     facts = []
-    if inputs.scenes is not None:
-        refused = 0 if inputs.refused_scenes is None else len(inputs.refused_scenes)
+    taken, kept_out = taken_scenes(inputs), kept_out_scenes(inputs)
+    if taken is not None:
+        refused = 0 if kept_out is None else len(kept_out)
         note = f"{text.count(refused)} refused at the door" if refused else "none refused"
-        facts.append(Fact("scenes", text.count(len(inputs.scenes)), note))
+        facts.append(Fact("scenes", text.count(len(taken)), note))
     if inputs.locations is not None:
         facts.append(Fact("locations", text.count(len(inputs.locations))))
     if inputs.images is not None:

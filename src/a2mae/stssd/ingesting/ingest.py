@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pandas as pd
 import shapely
 from shapely.geometry import box
 
+from a2mae.sensors import Sensor, UnknownSensorError, get_sensor
 from a2mae.stssd.access.hrefs import load_signer
 from a2mae.stssd.ingesting.locations import find_locations
 from a2mae.stssd.ingesting.parameters import IngestParameters
@@ -58,6 +59,7 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     own = parameters.own_sensors()
     table = SensorTable(own, parameters.bands, parameters.use_sensors)
     table.check()
+    _check_named(parameters, own)
     load_signer(parameters.source.signing)  # a hook that cannot be imported is told before anything is read
     found = _read(parameters, table, simulated_catalog)
     scenes, refused = _select(found, parameters)
@@ -90,6 +92,16 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
         sensors=sensors_to_json(sensors),
         stac_items=found.recorded if isinstance(found, StacFound) else StacFound().recorded,
     )
+
+
+def _check_named(parameters: IngestParameters, own: Mapping[str, Sensor]) -> None:
+    """Refuse a rule or profile of a sensor that does not exist: each of its scenes would be refused for it."""
+    for group, named in (("rules", parameters.rules), ("stac_profiles", parameters.stac_profiles)):
+        for entry in named:
+            try:
+                get_sensor(entry.sensor, own)
+            except UnknownSensorError as error:
+                raise ValueError(f"ingest.{group}, {entry.name!r}: {error}") from error
 
 
 def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | None) -> Found:

@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from a2mae.stssd.extensions import load_function
+from a2mae.stssd.refusals import ReadError
 from a2mae.stssd.scenes import MaskKind
 
 if TYPE_CHECKING:
     from a2mae.sensors import Sensor
     from a2mae.stssd.pixels.parameters import MaskFunctionParameters
+
+
+_ONE = 1.001  # a probability of 1, as rounding leaves it
+_FILL_BYTE = 255
 
 
 class PixelClass(IntEnum):
@@ -106,6 +111,9 @@ def decode_mask(
 
     Returns:
         `(H, W)` of `PixelClass`.
+
+    Raises:
+        ReadError: "mask_scale" if probabilities are above 1: numbers in per cent would make cloud of what is clear.
     """
     if np.issubdtype(values.dtype, np.floating) and kind is not MaskKind.PROBABILITY:
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -132,6 +140,9 @@ def decode_mask(
         case MaskKind.PROBABILITY:
             probability = values.astype(np.float32) * np.float32(scale)
             nodata = ~np.isfinite(probability)
+            if scale != 1:
+                nodata |= (values == _FILL_BYTE) & (probability > _ONE)  # beside per cent, not among numbers to 1
+            _check_probability(probability[~nodata], scale)
             cloud = probability >= probability_threshold
         case MaskKind.BINARY:
             cloud = values != 0
@@ -142,6 +153,19 @@ def decode_mask(
     classes[cloud] = PixelClass.CLOUD
     classes[nodata] = PixelClass.NODATA
     return classes
+
+
+def _check_probability(probability: NDArray[np.float32], scale: float) -> None:
+    highest = float(probability.max(initial=0))
+    if highest <= _ONE:
+        return
+    stored = highest / scale
+    proposed = "what brings them to 0-1" if stored > 255 else "0.01" if stored <= 100.5 else "0.00392157 (1/255)"
+    raise ReadError(
+        f"its cloud mask is read as a probability in 0-1 but has values to {stored:g} (times scale {scale:g}): set"
+        f" scale: {proposed} on the mask in its rule or profile (ingest.rules, ingest.stac_profiles)",
+        "mask_scale",
+    )
 
 
 @functools.cache

@@ -20,6 +20,8 @@ from a2mae.training.reading.prepare import prepare
 from a2mae.training.reading.raw import BandTables, RawBatch
 from a2mae.training.reading.samples import SampleReader
 
+HELD_OUT_LOSS, TRAINING_SETS_LOSS = "held_out_loss", "training_sets_loss"
+"""Two names, so that a loss on sets that were trained on is nowhere taken for one on places held out."""
 _WHOLE = (0.0, 0.0, 1.0)
 _NO_FLIP = (False, False, False)
 _DRAW_EPOCH = 2**32 - 1  # an epoch that no run reaches: fixed draws
@@ -44,6 +46,7 @@ class HeldOut:
 
     Attributes:
         from_training: True if the index has no held-out sets, so that training sets stand in.
+        loss_name: What the loss on them is called in the curves: `held_out_loss`, or `training_sets_loss`.
     """
 
     def __init__(self, reader: SampleReader, tables: BandTables, *, sets: int, images: int) -> None:
@@ -57,6 +60,7 @@ class HeldOut:
         """
         held_out = reader.index.sets_of(HELD_OUT)
         self.from_training = not len(held_out)
+        self.loss_name = TRAINING_SETS_LOSS if self.from_training else HELD_OUT_LOSS
         positions = _spread(held_out if len(held_out) else reader.index.sets_of(TRAIN), sets)
         self.positions = positions
         self._reader, self._tables = reader, tables

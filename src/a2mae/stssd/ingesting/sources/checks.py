@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.sensors import Sensor, Units
+from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.scenes import BandAsset
 
@@ -57,9 +58,17 @@ def check_bands(sensor: Sensor, found: Sequence[str], what: str) -> None:
     if missing:
         raise RefusedError(
             "missing_band",
-            f"{what} lacks {', '.join(missing)} of sensor {sensor.id!r} (found {', '.join(found) or 'none'});"
-            f" keep fewer with ingest.bands.{sensor.id} or map them",
+            f"{what} lacks {', '.join(missing)} of sensor {sensor.id!r} (found {', '.join(found) or 'none'}"
+            f"{_meant(sensor, missing, found)}); keep fewer with ingest.bands.{sensor.id} or map them",
         )
+
+
+def _meant(sensor: Sensor, missing: Sequence[str], found: Sequence[str]) -> str:
+    """Which band a name that the sensor does not have may stand for."""
+    whole = BUILTIN_SENSORS.get(sensor.id, sensor)  # `sensor` may be a subset: its other bands are no mistakes
+    strange = [name for name in found if name not in (*whole.band_names, *sensor.band_names)]
+    hints = [(name, near[0]) for name in strange if (near := difflib.get_close_matches(name, missing, 1))]
+    return "".join(f"; {name!r}: did you mean {band!r}?" for name, band in hints)
 
 
 def common_footprint(footprints: Sequence[BaseGeometry]) -> BaseGeometry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import os
 import re
 from collections import Counter, defaultdict
@@ -20,6 +21,8 @@ from a2mae.stssd.ingesting.sources.found import Found, SensorTable
 from a2mae.stssd.ingesting.sources.landsat_mtl import LandsatMetadata, read_mtl
 from a2mae.stssd.refusals import RefusedError
 from a2mae.stssd.scenes import BandAsset, CloudTest, MaskKind, RefusedScene, Role, Scene
+
+logger = logging.getLogger(__name__)
 
 _MTL_BAND = re.compile(r"(\d+)$")
 
@@ -115,6 +118,7 @@ def _candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found)
     groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], dict[str, str]] = defaultdict(dict)
     by_name = {rule.name: rule for rule in rules}
     out: list[_Candidate] = []
+    taken: Counter[str] = Counter()
     for name in names:
         hit = next(((rule, m) for pattern, rule in patterns if (m := pattern.fullmatch(name))), None)
         if hit is None:
@@ -122,6 +126,7 @@ def _candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found)
             found.refused.append(RefusedScene(name, "no_rule", detail))
             continue
         rule, match = hit
+        taken[rule.name] += 1
         fields = {key: value for key, value in match.groupdict().items() if value is not None}
         if not isinstance(rule.bands, dict):
             out.append(_Candidate(_safe_id(str(Path(name).with_suffix(""))), rule, fields, {"": name}))
@@ -132,6 +137,14 @@ def _candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found)
             found.refused.append(RefusedScene(name, "band_not_used", detail, rule.sensor))
             continue
         groups[rule.name, os.path.dirname(name), tuple(sorted(fields.items()))][token] = name
+    for rule in rules:
+        if not taken[rule.name]:
+            logger.warning(
+                "ingest.rules: rule %r takes no file: none below ingest.folder that an earlier rule or ingest.exclude"
+                " leaves matches its pattern %r",
+                rule.name,
+                rule.files or rule.regex,
+            )
     for (rule_name, folder, fields_), files in groups.items():
         scene_id = _safe_id("/".join([*filter(None, [folder]), rule_name, *(value for _, value in fields_)]))
         out.append(_Candidate(scene_id, by_name[rule_name], dict(fields_), dict(sorted(files.items()))))
