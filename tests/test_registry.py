@@ -84,6 +84,17 @@ def test_evaluate_reads_what_the_tasks_of_the_chain_make_and_no_more():
     assert pipelines["evaluate"].inputs() == {*always, "segment.metrics", "detect_change.metrics"}
 
 
+def test_labels_of_ones_own_and_a_model_need_no_image_sets():
+    pipeline_registry.use_chain(("classify", "segment", "embed", "report"))
+    built = {"image_sets", "images", "sets", "locations", "simulation", "simulation_folder", "scenes", "sensors"}
+    for stage in ("classify", "segment", "embed", "report"):
+        assert not pipelines[stage].inputs() & built, stage
+    pipeline_registry.use_chain(("ingest", "coregister", "tag", "prune", "pretrain", "segment", "report"))
+    assert pipelines["segment"].inputs() & built == built - {"simulation", "simulation_folder"}
+    pipeline_registry.use_chain(pipeline_registry.STAGES)
+    assert pipelines["segment"].inputs() & built == built
+
+
 @pytest.mark.parametrize("env", ["base", "real_samples"])
 def test_report_is_made_last(env):
     open_context(env)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from a2mae.sensors import get_sensor
 from a2mae.stssd.access.checksums import UnknownChecksumError
 from a2mae.tasks.learning.losses import TaskLoss, dice_loss
-from a2mae.uncaught import TRACEBACK_VARIABLE, meant_to_be_read
+from a2mae.uncaught import TRACEBACK_VARIABLE, meant_to_be_read, show_sentences
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,6 +65,19 @@ def test_a_defect_shows_its_calls(make: Callable[[], object]) -> None:
 def test_being_stopped_is_no_error_of_anyones() -> None:
     assert not meant_to_be_read(KeyboardInterrupt())
     assert not meant_to_be_read(UnknownChecksumError("never raised"))
+
+
+def test_what_a_dataset_raised_is_said_without_the_words_around_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", lambda *_: pytest.fail("all calls were shown"))
+    monkeypatch.delenv(TRACEBACK_VARIABLE, raising=False)
+    show_sentences()
+    error = wrapped(lambda: TaskLoss("hinge"))
+    sys.excepthook(type(error), error, error.__traceback__)
+    said = capsys.readouterr().err
+    assert said.startswith(f"\n{type(error.__cause__).__name__}: {error.__cause__}\n") and "losses.py" in said
+    assert "Failed while" not in said
 
 
 def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

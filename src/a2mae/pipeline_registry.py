@@ -32,7 +32,7 @@ EXTRAS = {"compare": "create_pipeline", "compare_folder": "create_folder_pipelin
 PACKAGES = (*STAGES, "compare")
 """Packages of `a2mae.pipelines`: each node belongs to one."""
 
-_OF_CHAIN = ("evaluate", "report")
+_OF_CHAIN = ("classify", "segment", "detect_change", "embed", "evaluate", "report")
 """Stages that read what the others of the chain make."""
 
 _chain: tuple[str, ...] = STAGES

@@ -34,9 +34,10 @@ def show_sentences() -> None:
         if os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0") or not meant_to_be_read(error):
             shown_before(kind, error, calls)
             return
-        last = traceback.extract_tb(calls)[-1]
+        error = _unwrapped(error)
+        last = traceback.extract_tb(error.__traceback__)[-1]
         origin = f"(from {last.filename}, line {last.lineno}; {TRACEBACK_VARIABLE}=1 shows all calls)"
-        sys.stderr.write(f"\n{kind.__name__}: {error}\n{origin}\n")
+        sys.stderr.write(f"\n{type(error).__name__}: {error}\n{origin}\n")
 
     sys.excepthook = show
 
@@ -50,8 +51,7 @@ def meant_to_be_read(error: BaseException) -> bool:
     Args:
         error: As it was raised.
     """
-    if isinstance(error, DatasetError) and error.__cause__ is not None:
-        return meant_to_be_read(error.__cause__)  # Kedro wraps whatever a dataset raises, defects too
+    error = _unwrapped(error)
     if isinstance(error, _OF_THE_INPUT):
         return True
     calls = traceback.extract_tb(error.__traceback__)
@@ -60,3 +60,10 @@ def meant_to_be_read(error: BaseException) -> bool:
     last = calls[-1]
     line = linecache.getline(last.filename, last.lineno or 0)
     return any(Path(last.filename).is_relative_to(package) for package in _OURS) and line.strip().startswith("raise ")
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What a dataset raised: Kedro wraps it, defects too, in words that sound as if the disk had failed."""
+    while isinstance(error, DatasetError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -63,7 +63,7 @@ def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
             "params:report": MemoryDataset(options),
             "params:chain": MemoryDataset(["ingest", "report"]),
             "parameters": MemoryDataset({"report": options, "ingest": {"folder": "/home/me/scenes"}}),
-            "scenes": MemoryDataset(locations.assign(scene_id="s")),
+            "scenes": MemoryDataset(locations.assign(scene_id="s", status="accepted")),
             "locations": MemoryDataset(locations),
             "refused_scenes": MemoryDataset(empty),
             "report": HtmlPageDataset(filepath=str(page)),

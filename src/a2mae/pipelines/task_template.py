@@ -6,25 +6,26 @@ pandas is annotated as `object` and typed inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from kedro.pipeline import Pipeline, node
 
+from a2mae.pipelines.chained import BUILT, SURVEYED, of_chain
 from a2mae.stssd.ingesting.parameters import IngestParameters
 from a2mae.tasks.parameters import TaskParameters
 
-SHARED = ("image_sets", "images", "sets", "locations", "simulation", "simulation_folder")
-"""What the builder and the simulation wrote; tasks cut their samples from it."""
 
-
-def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
+def create_task_pipeline(namespace: str, *, maps: bool, chain: Sequence[str] | None = None) -> Pipeline:
     """The template under a namespace.
 
     Args:
         namespace: Also the parameter group and the prefix of the datasets: `classify.data`, `classify.model`, …
         maps: Also map a whole raster with the finetuned model.
+        chain: Stages of the environment; None: all.
     """
+    built, surveyed = of_chain(BUILT, chain), of_chain(SURVEYED, chain) if maps else ()
     map_node = node(
         draw_map,
         inputs={
@@ -32,8 +33,7 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
             "ingest": "params:ingest",
             "model": "model",
             "metrics": "metrics",
-            "scenes": "scenes",
-            "sensors": "sensors",
+            **{name: name for name in surveyed},
         },
         outputs="map",
         name="draw_map",
@@ -44,7 +44,7 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
                 prepare_data,
                 inputs={
                     "options": "params:options",
-                    **{name: name for name in (*SHARED, *(("sensors",) if maps else ()))},
+                    **{name: name for name in (*built, *surveyed) if name != "scenes"},
                 },
                 outputs="data",
                 name="prepare_data",
@@ -73,7 +73,7 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
     return Pipeline(
         template,
         namespace=namespace,
-        inputs={*SHARED, "pretrained_model", *(("scenes", "sensors") if maps else ())},
+        inputs={*built, *surveyed, "pretrained_model"},
         parameters={
             "params:options": f"params:{namespace}",
             **({"params:ingest": "params:ingest"} if maps else {}),
@@ -85,12 +85,12 @@ def create_task_pipeline(namespace: str, *, maps: bool) -> Pipeline:
 def prepare_data(
     options: TaskParameters,
     *,
-    image_sets: object,
-    images: object,
-    sets: object,
-    locations: object,
-    simulation: dict[str, object],
-    simulation_folder: Path,
+    image_sets: object = None,
+    images: object = None,
+    sets: object = None,
+    locations: object = None,
+    simulation: dict[str, object] | None = None,
+    simulation_folder: Path | None = None,
     sensors: dict[str, object] | None = None,
 ) -> object:
     """Decide what the samples are; the dataset writes them one by one.
@@ -99,13 +99,13 @@ def prepare_data(
 
     Args:
         options: The task's parameters.
-        image_sets: The open image-set store.
+        image_sets: The open image-set store; None, as the tables, where the chain builds none.
         images: Image table.
         sets: Set table: splits by place.
         locations: Location table: grids.
         simulation: The simulation's manifest: the truth is found from its folder.
-        simulation_folder: Where it lies.
-        sensors: Sensors in use; None where the task draws no map.
+        simulation_folder: Where it lies; None where the chain simulates nothing.
+        sensors: Sensors in use; None where the task draws no map, or no stage has looked at scenes.
 
     Returns:
         A source of samples.
@@ -116,14 +116,16 @@ def prepare_data(
     from a2mae.tasks.samples.cuts import Tables
     from a2mae.tasks.samples.sources import prepare
 
-    tables = Tables(
-        cast(ImageSetStore, image_sets),
-        cast(pd.DataFrame, images),
-        cast(pd.DataFrame, sets),
-        cast(pd.DataFrame, locations),
-    )
+    tables = None
+    if image_sets is not None:
+        tables = Tables(
+            cast(ImageSetStore, image_sets),
+            cast(pd.DataFrame, images),
+            cast(pd.DataFrame, sets),
+            cast(pd.DataFrame, locations),
+        )
     source = prepare(options, tables, simulation_folder)
-    if sensors is not None:
+    if options.task != "classify":
         from a2mae.tasks.maps.named import check_named
 
         check_named(options, source, sensors)
@@ -199,8 +201,8 @@ def draw_map(
     ingest: IngestParameters,
     model: object,
     metrics: dict[str, object],
-    scenes: object,
-    sensors: dict[str, object],
+    scenes: object = None,
+    sensors: dict[str, object] | None = None,
 ) -> object:
     """Say what is mapped by what; the dataset streams it window by window.
 
@@ -212,8 +214,8 @@ def draw_map(
         ingest: The `ingest` group: how the scenes' files are reached.
         model: Finetuned from the pretrained encoder.
         metrics: Its scores and its twin's.
-        scenes: Scene table: the default rasters are its scenes.
-        sensors: Sensors in use.
+        scenes: Scene table: the default rasters are its scenes; None where no stage has made one.
+        sensors: Sensors in use, likewise.
 
     Returns:
         What writes the map.
@@ -229,8 +231,8 @@ def draw_map(
         options.device,
         options.threads,
         cast(Finetuned, model),
-        cast(pd.DataFrame, scenes),
-        sensors,
+        cast("pd.DataFrame | None", scenes),
+        sensors or {},
         ingest.access(),
         {name: value for name, value in scores.items() if name != "per_class"},
     )

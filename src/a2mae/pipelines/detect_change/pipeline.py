@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kedro.pipeline import Pipeline
 
 from a2mae.pipelines.task_template import create_task_pipeline
 
 
-def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
-    return create_task_pipeline("detect_change", maps=True)
+def create_pipeline(chain: Sequence[str] | None = None) -> Pipeline:
+    """The stage as a pipeline.
+
+    Args:
+        chain: Stages of the environment; None: all.
+    """
+    return create_task_pipeline("detect_change", maps=True, chain=chain)

@@ -16,8 +16,8 @@ def embed(
     options: EmbedParameters,
     ingest: IngestParameters,
     pretrained_model: Path,
-    scenes: object,
-    sensors: dict[str, object],
+    scenes: object = None,
+    sensors: dict[str, object] | None = None,
 ) -> object:
     """Say what is embedded by what; the dataset streams it window by window.
 
@@ -25,8 +25,8 @@ def embed(
         options: The `embed` group.
         ingest: The `ingest` group: how the scenes' files are reached.
         pretrained_model: Model directory.
-        scenes: Scene table: the default raster is one of its scenes.
-        sensors: Sensors in use.
+        scenes: Scene table: the default raster is one of its scenes; None where no stage has made one.
+        sensors: Sensors in use, likewise.
 
     Returns:
         What writes the embeddings.
@@ -35,4 +35,6 @@ def embed(
 
     from a2mae.tasks.maps.survey import EmbeddingSource
 
-    return EmbeddingSource(options, pretrained_model, cast(pd.DataFrame, scenes), sensors, ingest.access())
+    return EmbeddingSource(
+        options, pretrained_model, cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access()
+    )

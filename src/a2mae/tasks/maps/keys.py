@@ -22,6 +22,11 @@ class RasterKeys:
     offset: str = ""
 
     @property
+    def raster(self) -> str:
+        """Which raster it is."""
+        return self.sensor.replace(".sensor", ".raster")
+
+    @property
     def advice(self) -> str:
         """What to change where values are not what they are taken for: the end of a sentence."""
         stated = f"set {self.scale} and {self.offset}, " if self.scale else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from a2mae.tasks.maps.rasters import Raster, raster_from_file
 from a2mae.tasks.parameters import MapParameters, TaskParameters
 from a2mae.tasks.samples.task_data import Task, TaskDataError, TaskSpec
 from a2mae.tasks.samples.writer import TaskDataSource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,28 @@ class Mapped:
         return [raster_from_file(Path(str(path)), sensor, self.bands, stated=stated, keys=keys) for path in paths]
 
 
-def check_named(options: TaskParameters, source: TaskDataSource, known: Mapping[str, object]) -> None:
+def check_named(options: TaskParameters, source: TaskDataSource, known: Mapping[str, object] | None) -> None:
     """Open the rasters that a map is asked of, so that one that cannot be mapped is refused before hours of training.
 
     Args:
         options: The task's parameters.
         source: Its samples, not read yet.
-        known: Sensors in use, by id.
+        known: Sensors in use, by id; None where no stage has looked at scenes.
 
     Raises:
         TaskDataError: As `Mapped.rasters`, or if the data lacks a band.
     """
     spec = source.spec
+    if known is None and options.map.raster is None:
+        logger.warning(
+            "%s names no raster and no stage of the chain makes scenes: there will be scores and no map; name one, or"
+            " leave the map out by --to-outputs=%s.metrics",
+            keys_of_map(spec.task).raster,
+            spec.task,
+        )
     if options.map.raster is not None:
         bands = [spec.bands[spec.band_index(name)].name for name in options.bands]
-        Mapped(spec, source.sensors, bands, known).rasters(options.map)
+        Mapped(spec, source.sensors, bands, known or {}).rasters(options.map)
 
 
 def sensor_named(sensor_id: str, known: Mapping[str, object]) -> Sensor:

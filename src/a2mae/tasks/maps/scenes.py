@@ -10,6 +10,7 @@ import pandas as pd
 from a2mae.sensors import Sensor
 from a2mae.stssd.access.remote import RemoteAccess
 from a2mae.stssd.scenes import Scene, scenes_from_table
+from a2mae.tasks.maps.keys import RasterKeys
 from a2mae.tasks.maps.rasters import Raster, mosaic, raster_from_scene
 from a2mae.tasks.samples.task_data import TaskDataError
 
@@ -28,6 +29,24 @@ class SceneChoice:
 
     before: Scene | None
     after: Scene
+
+
+def scenes_of(table: pd.DataFrame | None, keys: RasterKeys) -> pd.DataFrame:
+    """The scene table, where no raster is named.
+
+    Args:
+        table: As the chain has made it; None: no stage has.
+        keys: What the parameters are called.
+
+    Raises:
+        TaskDataError: If there is none.
+    """
+    if table is None:
+        raise TaskDataError(
+            f"{keys.raster}: name one. No stage of this environment's chain makes scenes to choose from (parameter"
+            " 'chain')"
+        )
+    return table
 
 
 def choose_scenes(scenes: pd.DataFrame, sensor: str) -> SceneChoice:

@@ -22,7 +22,7 @@ from a2mae.tasks.maps.keys import EMBED, OF_SCENES, keys_of_map
 from a2mae.tasks.maps.named import Mapped, sensor_named
 from a2mae.tasks.maps.plausible import warn_of_values
 from a2mae.tasks.maps.rasters import Layer, Raster, raster_from_file
-from a2mae.tasks.maps.scenes import SceneRasters, choose_scenes
+from a2mae.tasks.maps.scenes import SceneRasters, choose_scenes, scenes_of
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
 from a2mae.tasks.samples.inputs import plan_bands
 from a2mae.tasks.samples.task_data import Task, TaskDataError
@@ -42,7 +42,7 @@ class EmbeddingSource:
 
     options: EmbedParameters
     pretrained: Path
-    scenes: pd.DataFrame
+    scenes: pd.DataFrame | None
     sensors: Mapping[str, object]
     access: RemoteAccess
 
@@ -62,15 +62,17 @@ class EmbeddingSource:
         width = bands_per_view(encoder)
         taught = encoder_normalisation(self.pretrained)
         plan = plan_bands(sensor, options.bands, taught, bands_per_view=width, location=options.location)
-        rasters = SceneRasters(self.scenes, self.access)
         if options.raster is not None:
             raster = raster_from_file(
                 Path(options.raster), sensor, plan.bands, scale=options.scale, offset=options.offset, keys=EMBED
             )
-        elif options.scene_ids:
-            raster = rasters.of(options.scene_ids, sensor, plan.bands)
         else:
-            raster = rasters.one(choose_scenes(self.scenes, sensor.id).after, sensor, plan.bands)
+            scenes = scenes_of(self.scenes, EMBED)
+            rasters = SceneRasters(scenes, self.access)
+            if options.scene_ids:
+                raster = rasters.of(options.scene_ids, sensor, plan.bands)
+            else:
+                raster = rasters.one(choose_scenes(scenes, sensor.id).after, sensor, plan.bands)
         warn_of_values(raster, plan, OF_SCENES if options.raster is None else EMBED.advice)
         path = embed_raster(
             encoder,
@@ -116,7 +118,7 @@ class MapSource:
     device: str
     threads: int
     finetuned: Finetuned
-    scenes: pd.DataFrame
+    scenes: pd.DataFrame | None
     sensors: Mapping[str, object]
     access: RemoteAccess
     scores: Mapping[str, object] = field(default_factory=dict)
@@ -159,11 +161,12 @@ class MapSource:
         if options.raster is not None:
             return mapped.rasters(options)
         sensor, _ = mapped.sensor(options)
-        rasters = SceneRasters(self.scenes, self.access, options.cloud_buffer_m if options.mask_clouds else None)
+        scenes = scenes_of(self.scenes, keys_of_map(spec.task))
+        rasters = SceneRasters(scenes, self.access, options.cloud_buffer_m if options.mask_clouds else None)
         if options.scene_ids:
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
             return [rasters.of(scene_ids, sensor, plan.bands) for scene_ids in dates]
-        choice = choose_scenes(self.scenes, sensor.id)
+        choice = choose_scenes(scenes, sensor.id)
         if not pair:
             return [rasters.one(choice.after, sensor, plan.bands)]
         if choice.before is None:

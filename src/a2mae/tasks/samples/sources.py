@@ -24,13 +24,13 @@ from a2mae.tasks.samples.writer import TaskDataSource
 logger = logging.getLogger(__name__)
 
 
-def prepare(options: TaskParameters, tables: Tables | None, simulation: Path) -> TaskDataSource:
+def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | None) -> TaskDataSource:
     """Where a task's samples come from: a named data set or the user's folder, else the simulated truth.
 
     Args:
         options: The task's parameters.
         tables: What the builder wrote; None where a folder is all there is.
-        simulation: Folder of the simulated Earth.
+        simulation: Folder of the simulated Earth; None where there is none.
 
     Raises:
         TaskDataError: If a data set is named without its folder, masks without class names, or a colour is of a class
@@ -67,7 +67,7 @@ def _coloured(source: TaskDataSource, named: Mapping[str, str]) -> TaskDataSourc
     return _Coloured(source, dataclasses.replace(spec, colors=colours))
 
 
-def _source(options: TaskParameters, tables: Tables | None, simulation: Path) -> TaskDataSource:
+def _source(options: TaskParameters, tables: Tables | None, simulation: Path | None) -> TaskDataSource:
     task = Task(options.task)
     found = options.data
     if found.dataset is not None:
@@ -90,8 +90,11 @@ def _source(options: TaskParameters, tables: Tables | None, simulation: Path) ->
             raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values 0, 1, … stand for")
         labels = FolderLabels(found.class_names, found.class_property)
         return mask_folder(folder, layout, labels, chip_px=found.chip_px)
-    if tables is None:
-        raise TaskDataError(f"{task}.data.folder: name one, there are no image sets to cut samples from")
+    if tables is None or simulation is None:
+        raise TaskDataError(
+            f"{task}.data.folder: name one. This environment's chain has no simulated Earth and image sets of it to cut"
+            " samples from (parameter 'chain')"
+        )
     source = cut_simulated(task, tables, Truth(simulation), options.data.simulated, seed=options.seed)
     splits = [cut.split for cut in source.cuts]
     logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))
