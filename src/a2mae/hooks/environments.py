@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
+
+from a2mae.hooks.hints import did_you_mean
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -27,11 +28,10 @@ class KnownEnvironment:
         if loader.env is None or not source.is_dir() or (source / loader.env).is_dir():
             return
         known = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name != "base")
-        near = difflib.get_close_matches(loader.env, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
         raise UnknownEnvironmentError(
-            f"no environment '{loader.env}': {hint}{source} has {', '.join(known) or 'none'}; one of your own is a"
-            " folder there with what differs from conf/base (docs/own-folder.md)"
+            f"no environment '{loader.env}': {did_you_mean(loader.env, known)}{source} has"
+            f" {', '.join(known) or 'none'}; one of your own is a folder there with what differs from conf/base"
+            " (docs/own-folder.md)"
         )
 
 

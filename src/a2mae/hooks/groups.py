@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import settings
 from kedro.validation.exceptions import ParameterValidationError
+
+from a2mae.hooks.hints import did_you_mean
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -33,9 +34,7 @@ class KnownGroups:
         known = sorted(files_only["parameters"])
         for group in loader.runtime_params:
             if group not in known:
-                near = difflib.get_close_matches(group, known, n=1)
-                hint = f"did you mean '{near[0]}'? " if near else ""
                 raise ParameterValidationError(
-                    f"unknown parameter group '{group}' in --params: {hint}conf/base/parameters_*.yml has"
-                    f" {', '.join(known)}"
+                    f"unknown parameter group '{group}' in --params: {did_you_mean(group, known)}"
+                    f"conf/base/parameters_*.yml has {', '.join(known)}"
                 )
