@@ -4,10 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from a2mae.pipelines.compare import trainer as trainer_module
 from a2mae.pipelines.compare.nodes import compare_on_folder
@@ -20,6 +18,7 @@ from a2mae.tasks.samples.image_store import image_sets_of
 from a2mae.tasks.samples.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.samples.writer import write_task_data
 from a2mae.training.spec import read_spec
+from helpers.class_pictures import two_classes
 from helpers.task_samples import make_samples, make_spec
 
 ROOT = Path(__file__).parents[2]
@@ -139,13 +138,7 @@ def groups(folder):
 
 @pytest.mark.slow
 def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
-    rng = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("light", 200)):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for number in range(40):
-            pixels = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{name}_{number}.png")
-    options, others = groups(tmp_path / "pictures")
+    options, others = groups(two_classes(tmp_path / "pictures", 40))
     document = tmp_path / "docs" / "results.md"
     document.parent.mkdir()
     document.write_text(f"before\n{BEGIN}\n{END}\nafter\n")

@@ -37,6 +37,7 @@ from a2mae.tasks.maps.scenes import choose_scenes
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from a2mae.tasks.samples.task_data import TaskDataError
 from helpers.built_world import build_world, shift
+from helpers.class_pictures import two_classes
 from helpers.task_samples import SENTINEL2
 from helpers.wandb_runs import find_runs, read_run
 
@@ -291,13 +292,7 @@ def test_one_offline_wandb_run_per_task(outputs):
 
 
 def test_a_folder_alone_is_evaluated_where_the_chain_has_no_task(world, tmp_path):
-    from PIL import Image
-
-    for name, level in (("dark", 40), ("light", 200)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for number in range(20):
-            noise = np.random.default_rng(number).normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(noise).save(tmp_path / "set" / name / f"{name}_{number}.png")
+    two_classes(tmp_path / "set", 20)
     catalog = catalog_of(world, tmp_path / "data")
     asked = small("evaluate").model_dump() | {"encoders": ("pretrained", "pixels"), "relative_gsd": (1.0,)}
     catalog["params:evaluate"] = MemoryDataset(EvaluateParameters(**asked | {"folder": str(tmp_path / "set")}))
@@ -322,15 +317,8 @@ def digest(path: Path) -> str:
 
 
 def test_a_folder_replaces_the_simulation(world, tmp_path, monkeypatch):
-    from PIL import Image
-
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    rng = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("light", 200)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for number in range(30):
-            picture = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(picture).save(tmp_path / "set" / name / f"{name}_{number}.png")
+    two_classes(tmp_path / "set", 30)
     catalog = catalog_of(world, tmp_path / "data")
     asked = small("classify").model_dump()
     asked["data"]["folder"] = str(tmp_path / "set")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from PIL import Image
 
 from a2mae.sensors import Units
 from a2mae.tasks.samples.class_folders import ClassFolder
 from a2mae.tasks.samples.folders import FORMATS, layout_named, split_of
 from a2mae.tasks.samples.task_data import TaskData, TaskDataError
 from a2mae.tasks.samples.writer import write_source, write_task_data
+from helpers.class_pictures import two_classes
 from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
 
 needs_rgb = pytest.mark.skipif(not EUROSAT_RGB.is_dir(), reason="../shared/data/eurosat_rgb is absent")
@@ -29,13 +29,7 @@ def with_encoding(layout, **changes):
 @pytest.fixture
 def pictures(tmp_path):
     """Two classes of 20 real JPEGs."""
-    rng = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("light", 200)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for number in range(20):
-            noise = rng.normal(level, 10, (16, 16, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(noise).save(tmp_path / "set" / name / f"{name}_{number}.jpg")
-    return tmp_path / "set"
+    return two_classes(tmp_path / "set", 20, ".jpg")
 
 
 def test_folder_per_class_becomes_task_data(pictures, tmp_path):
