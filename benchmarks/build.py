@@ -42,12 +42,12 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject, transform_bounds
 from rasterio.windows import Window, from_bounds
 
+from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
-from a2mae.stssd.ingesting.ingest import Ingested, ingest
-from a2mae.stssd.ingesting.parameters import IngestParameters
-from a2mae.stssd.scenes import Scene, scenes_from_table
+from a2mae.stssd.ingest.ingest import Ingested, ingest
+from a2mae.stssd.ingest.parameters import IngestParameters
 
 SIDE_M = 1920.0
 S2, LANDSAT = "sentinel-2-l2a", "landsat-oli-c2-l2"
@@ -226,11 +226,11 @@ def own_peak_mib() -> float:
 
 def child(folder: Path, workers: int, limit: int, spacing_m: float | None) -> None:
     """What `ours` starts: prints one line of JSON."""
-    from a2mae.stssd.building.build import build  # noqa: PLC0415
-    from a2mae.stssd.building.parameters import CoregisterParameters  # noqa: PLC0415
-    from a2mae.stssd.image_sets.store import ImageSetStore  # noqa: PLC0415
-    from a2mae.stssd.scenes import sensors_from_json  # noqa: PLC0415
-    from a2mae.stssd.tagging.statistics import measure  # noqa: PLC0415
+    from a2mae.scenes import sensors_from_json  # noqa: PLC0415
+    from a2mae.stssd.coregister.build import build  # noqa: PLC0415
+    from a2mae.stssd.parameters import CoregisterParameters  # noqa: PLC0415
+    from a2mae.stssd.store.store import ImageSetStore  # noqa: PLC0415
+    from a2mae.stssd.tag.statistics import measure  # noqa: PLC0415
 
     found = tables(folder, limit=limit, spacing_m=spacing_m)
     recipe = {"sources": [{"sensors": ["sentinel-2-*"]}, {"sensors": ["landsat-*"]}]}

@@ -15,15 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from a2mae.stssd.building import build as building
-from a2mae.stssd.building import build_tasks, survey
-from a2mae.stssd.building.parameters import CoregisterParameters
-from a2mae.stssd.image_sets.store import ImageSetStore
-from a2mae.stssd.image_sets.writer import StoreWriter
-from a2mae.stssd.pixels import rasters, warp
-from a2mae.stssd.registering import matching
-from a2mae.stssd.scenes import sensors_from_json
-from a2mae.stssd.tagging import statistics
+from a2mae.raster import read as rasters
+from a2mae.raster import warp
+from a2mae.registration import pairs as matching
+from a2mae.scenes import sensors_from_json
+from a2mae.stssd.coregister import build as building
+from a2mae.stssd.coregister import survey
+from a2mae.stssd.coregister import work as build_tasks
+from a2mae.stssd.parameters import CoregisterParameters
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.stssd.store.writer import StoreWriter
+from a2mae.stssd.tag import statistics
 
 REST = "around them"
 PARTS: tuple[tuple[str, Any, str], ...] = (

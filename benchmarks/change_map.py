@@ -25,12 +25,12 @@ import torch
 from affine import Affine
 from rasterio.warp import Resampling, reproject
 
-from a2mae.stssd.access.remote import RemoteAccess
-from a2mae.tasks.learning.checkpoint import Finetuned, load_task_model
-from a2mae.tasks.maps.scenes import choose_scenes
-from a2mae.tasks.maps.survey import MapSource
+from a2mae.remote.fetch import RemoteAccess
+from a2mae.tasks.datasets.task_data import IGNORE
+from a2mae.tasks.finetune.checkpoint import Finetuned, load_task_model
+from a2mae.tasks.inference.scenes import choose_scenes
+from a2mae.tasks.inference.survey import MapSource
 from a2mae.tasks.parameters import MapParameters
-from a2mae.tasks.samples.task_data import IGNORE
 
 WAYS = {
     "as provided": {"registration": {"enabled": False}, "mask_clouds": False},

@@ -16,10 +16,10 @@ import time
 
 import torch
 
-from a2mae.models.methods.registry import create_model
-from a2mae.tasks.judging.features import EncoderFeatures, coarser
-from a2mae.tasks.judging.knn import knn_predict
-from a2mae.tasks.samples.inputs import TaskBatch
+from a2mae.models.registry import create_model
+from a2mae.tasks.datasets.inputs import TaskBatch
+from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
+from a2mae.tasks.evaluation.frozen import knn_predict
 
 SCALES = (0.125, 0.25, 0.5, 1.0)
 SIDE, CLASSES, TRAIN_SHARE, VAL_SHARE = 64, 10, 0.7, 0.1

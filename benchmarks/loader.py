@@ -5,7 +5,7 @@ area, one cloud-optimised GeoTIFF per band as providers do, pixels of 1/f textur
 the same pixels, cut at footprints of 1,920 m. Every side reads the same draws: 3 images of a set, 3 bands each, whole
 footprints, and every side's pixels are checked to be the same.
 
-    store       this project's loader (`a2mae.training.reading.samples`), what training runs
+    store       this project's loader (`a2mae.training.data.loader`), what training runs
     memory      the same code on arrays held in memory: what is left when reading costs nothing
     rasterio    windows of the GeoTIFFs, every file kept open
     torchgeo    the same windows through torchgeo's RasterDataset, one per sensor
@@ -42,12 +42,13 @@ from torchgeo.datasets import RasterDataset
 from tqdm import tqdm
 
 from a2mae.sensors import get_sensor
-from a2mae.stssd.image_sets.store import ImageSetStore
-from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.stssd.store.writer import SensorPlan, StoreWriter
+from a2mae.training.data.index import INDEX_FILE, build_index
+from a2mae.training.data.loader import BatchDataset, SampleReader
 from a2mae.training.engine import make_fabric
+from a2mae.training.launch import StopRequest
 from a2mae.training.loop import Trainer
-from a2mae.training.reading.index import INDEX_FILE, build_index
-from a2mae.training.reading.samples import BatchDataset, SampleReader
 from a2mae.training.spec import (
     DataSpec,
     HardwareSpec,
@@ -59,7 +60,6 @@ from a2mae.training.spec import (
     SensorSpec,
     relative_url,
 )
-from a2mae.training.stopping import StopRequest
 
 SENSORS = ("landsat-oli-c2-l2", "sentinel-2-l2a")
 FOOTPRINT_M, DATES, BATCH = 1920, 2, 16

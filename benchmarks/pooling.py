@@ -17,13 +17,11 @@ import torch
 
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
-from a2mae.tasks.judging.features import POOLS, pooled
-from a2mae.tasks.judging.frozen import standardised
-from a2mae.tasks.judging.knn import knn_predict
-from a2mae.tasks.judging.probe import linear_probe
-from a2mae.tasks.learning.checkpoint import plan_for_model, random_twin
-from a2mae.tasks.samples.inputs import TaskInputs
-from a2mae.tasks.samples.task_data import TaskData
+from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.evaluation.features import POOLS, pooled
+from a2mae.tasks.evaluation.frozen import knn_predict, linear_probe, standardised
+from a2mae.tasks.finetune.checkpoint import plan_for_model, random_twin
 
 Key = tuple[int, str]
 

@@ -23,15 +23,15 @@ import rasterio
 import torch
 from affine import Affine
 
-from a2mae.models.methods.registry import create_model
+from a2mae.models.registry import create_model
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.learning.checkpoint import Finetuned
-from a2mae.tasks.learning.model import HeadConfig, TaskModel
-from a2mae.tasks.maps.class_map import map_raster
-from a2mae.tasks.maps.embed import Windows, embed_raster, write_block_vectors
-from a2mae.tasks.maps.rasters import raster_from_file
-from a2mae.tasks.samples.inputs import plan_bands
-from a2mae.tasks.samples.task_data import Task, TaskSpec
+from a2mae.tasks.datasets.inputs import plan_bands
+from a2mae.tasks.datasets.task_data import Task, TaskSpec
+from a2mae.tasks.finetune.checkpoint import Finetuned
+from a2mae.tasks.finetune.model import HeadConfig, TaskModel
+from a2mae.tasks.inference.class_map import map_raster
+from a2mae.tasks.inference.embed import Windows, embed_raster, write_block_vectors
+from a2mae.tasks.inference.rasters import raster_from_file
 
 SENSOR = BUILTIN_SENSORS["sentinel-2-l2a"]
 BANDS = ("red", "green", "blue")

@@ -27,21 +27,21 @@ from numpy.typing import NDArray
 from skimage.registration import phase_cross_correlation
 from skimage.transform import downscale_local_mean, resize
 
+from a2mae.config import RegistrationParameters
+from a2mae.raster.read import RasterReader
+from a2mae.raster.warp import read_image
+from a2mae.registration.correlate import Match
+from a2mae.registration.pairs import Picture, compare
+from a2mae.scenes import Scene, scenes_from_table, sensors_from_json
 from a2mae.sensors import Sensor
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
-from a2mae.stssd.building.build import find_places
-from a2mae.stssd.building.parameters import CoregisterParameters
-from a2mae.stssd.building.pooling import pool, positions
-from a2mae.stssd.building.survey import Place, compared_bands, survey
-from a2mae.stssd.ingesting.ingest import Ingested, ingest
-from a2mae.stssd.ingesting.parameters import IngestParameters
-from a2mae.stssd.pixels.rasters import RasterReader
-from a2mae.stssd.pixels.warp import read_image
-from a2mae.stssd.registering.matching import Picture, compare
-from a2mae.stssd.registering.parameters import RegistrationParameters
-from a2mae.stssd.registering.registration import Match
-from a2mae.stssd.scenes import Scene, scenes_from_table, sensors_from_json
+from a2mae.stssd.coregister.build import find_places
+from a2mae.stssd.coregister.network import pool, positions
+from a2mae.stssd.coregister.survey import Place, compared_bands, survey
+from a2mae.stssd.ingest.ingest import Ingested, ingest
+from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 
 SHORT = {"sentinel-2-l2a": "S2", "landsat-oli-c2-l2": "Landsat", "gaofen-1": "GF1", "gaofen-2": "GF2", "naip": "NAIP"}
 RECIPES = {

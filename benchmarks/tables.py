@@ -30,23 +30,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2mae.pipelines.pretrain.nodes import build_run_index
+from a2mae.pipelines.pretrain import build_run_index
+from a2mae.raster.footprints import ring_lonlat
+from a2mae.scenes import BandAsset, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
-from a2mae.stssd.building.build import Place, find_places
-from a2mae.stssd.building.recipes import Recipe
-from a2mae.stssd.building.sets import PlannedSet, group
-from a2mae.stssd.footprints import ring_lonlat
-from a2mae.stssd.ingesting.locations import find_locations
-from a2mae.stssd.ingesting.parameters import LocationParameters
-from a2mae.stssd.scenes import BandAsset, Scene
-from a2mae.stssd.tables import IMAGE_COLUMNS
-from a2mae.stssd.tagging import tag as tagging
-from a2mae.stssd.tagging.parameters import TagParameters
-from a2mae.stssd.tagging.properties import four_properties
-from a2mae.stssd.tagging.prune import prune
-from a2mae.stssd.tagging.prune_parameters import PruneParameters
-from a2mae.stssd.tagging.split import split_by_place
-from a2mae.stssd.tagging.statistics import Moments, heterogeneity
+from a2mae.stssd.coregister.build import Place, find_places
+from a2mae.stssd.coregister.sets import PlannedSet, group
+from a2mae.stssd.ingest.locations import find_locations
+from a2mae.stssd.ingest.parameters import LocationParameters
+from a2mae.stssd.parameters import PruneParameters, Recipe, TagParameters
+from a2mae.stssd.prune import prune
+from a2mae.stssd.tag import tag as tagging
+from a2mae.stssd.tag.properties import four_properties
+from a2mae.stssd.tag.statistics import Moments, heterogeneity
+from a2mae.stssd.tag.tag import split_by_place
+from a2mae.tables import IMAGE_COLUMNS
 
 SIDE_M = 1920.0
 TILE = 40  # squares per side of a scene

@@ -38,9 +38,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model
+from a2mae.models.laplacian import GroupSums, Pointwise, Upsample
 from a2mae.models.layers import encodings
-from a2mae.models.layers.convolutions import GroupSums, Pointwise, Upsample
-from a2mae.training.watching.throughput import peak_flops
+from a2mae.training.engine import peak_flops
 
 NAMES = {"a2mae": "a2mae_vit_large_patch16", "scale_mae": "scale_mae_vit_large_patch16", "mae": "mae_vit_base_patch16"}
 SMALL = {"embed_dim": 192, "depth": 4, "decoder_dim": 128, "decoder_depth": 2}

@@ -1,6 +1,6 @@
 """For every test: threads that wait give up their core, or two test processes keep each other waiting."""
 
-from a2mae.processes import share_cores
+from a2mae.parallel import share_cores
 
 share_cores()  # before a test module imports torch
 

@@ -15,10 +15,10 @@ import yaml
 from pydantic import ValidationError
 
 import a2mae
-from a2mae.parameters import Parameters
+from a2mae.config import Parameters
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.stssd.building.parameters import CoregisterParameters
-from a2mae.stssd.ingesting.parameters import IngestParameters
+from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import TaskParameters
 from helpers.checkout import ROOT
 from helpers.configuration import laid_over

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from a2mae import dvc_lock
-from a2mae.lineage.environment import environment
+from a2mae.provenance.record import environment
 from helpers.checkout import ROOT, changes, run
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]

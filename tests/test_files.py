@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from a2mae.files import file_digest, whole_file, whole_folder, write_bytes
-from a2mae.io.html_page import HtmlPageDataset, MarkdownDataset
-from a2mae.io.json_file import JSONFileDataset
-from a2mae.io.one_file import OneFileDataset
-from a2mae.io.picture import PictureDataset
-from a2mae.io.table import TableDataset
 from a2mae.models.checkpoint import save_weights
+from a2mae.pipelines.datasets import (
+    HtmlPageDataset,
+    JSONFileDataset,
+    MarkdownDataset,
+    OneFileDataset,
+    PictureDataset,
+    TableDataset,
+)
 from a2mae.training.checkpoints import Checkpoint, Checkpoints
 
 DATASETS = (

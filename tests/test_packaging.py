@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 import a2mae
-from a2mae.code_deps import files_of
 from a2mae.models import create_model, save_pretrained
+from a2mae.provenance.code import files_of
 from helpers.checkout import ROOT, checkout, run
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 import yaml
 from kedro.io import DataCatalog
 
-from a2mae.code_deps import code_of
-from a2mae.io.tracked import tracked
-from a2mae.lineage.record import SOURCES_FILE, record_path
+from a2mae.pipeline_registry import module_of
+from a2mae.pipelines.datasets import tracked
+from a2mae.provenance.code import code_of
+from a2mae.provenance.record import SOURCES_FILE, record_path
 
 if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
@@ -79,7 +80,7 @@ def _stage(name: str, pipeline: Pipeline, catalog: DataCatalog, root: Path, data
         records.append(records[0].with_name(SOURCES_FILE))
     outs += sorted(path.as_posix() for path in records)
     stage: dict[str, object] = {"cmd": f"kedro run --env={ENV} --pipelines={name}"}
-    stage["deps"] = [*_unique(deps), *code_of(f"a2mae.pipelines.{name}", root / "src")]
+    stage["deps"] = [*_unique(deps), *code_of(module_of(name), root / "src")]
     stage["params"] = _params(pipeline, root)
     stage["outs"] = _unique(outs)
     stage |= {kind: _unique(found) for kind, found in special.items()}

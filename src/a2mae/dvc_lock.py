@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from a2mae.files import write_bytes
-from a2mae.lineage.environment import environment
+from a2mae.provenance.record import environment
 
 LOCK_FILE = "dvc.lock"
 HEADER = (

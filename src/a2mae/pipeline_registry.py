@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 
 from kedro.framework.project import pipelines as project_pipelines
 from kedro.pipeline import Pipeline
@@ -24,15 +23,15 @@ STAGES = (
     "evaluate",
     "report",
 )
-"""Every stage in the order in which data flows; each is `a2mae.pipelines.<stage>.pipeline.create_pipeline`."""
+"""Every stage in the order in which data flows; each is `create_pipeline` of its module in `a2mae.pipelines`."""
 
 EXTRAS = {"compare": "create_pipeline", "compare_folder": "create_folder_pipeline"}
-"""Experiments beside the stages, made by functions of `a2mae.pipelines.compare.pipeline`; a chain may name them."""
+"""Experiments beside the stages, made by functions of `a2mae.pipelines.compare`; a chain may name them."""
 
-PACKAGES = (*STAGES, "compare")
-"""Packages of `a2mae.pipelines`: each node belongs to one."""
+TASKS = ("classify", "segment", "detect_change")
+"""Stages that are one pipeline under different namespaces: `a2mae.pipelines.tasks`."""
 
-_OF_CHAIN = ("classify", "segment", "detect_change", "embed", "evaluate", "report")
+_OF_CHAIN = ("embed", "evaluate", "report")
 """Stages that read what the others of the chain make."""
 
 _chain: tuple[str, ...] = STAGES
@@ -58,8 +57,20 @@ def use_chain(chain: Sequence[str]) -> None:
         project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
 
 
-def _module(stage: str) -> ModuleType:
-    return importlib.import_module(f"a2mae.pipelines.{stage}.pipeline")
+def module_of(stage: str) -> str:
+    """Name the module that holds a stage's nodes and its `create_pipeline`.
+
+    Args:
+        stage: A stage, or an extra.
+    """
+    return f"a2mae.pipelines.{'tasks' if stage in TASKS else 'compare' if stage in EXTRAS else stage}"
+
+
+def _create(stage: str) -> Pipeline:
+    create: Callable[..., Pipeline] = importlib.import_module(module_of(stage)).create_pipeline
+    if stage in TASKS:
+        return create(stage, _chain)
+    return create(_chain) if stage in _OF_CHAIN else create()
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -71,8 +82,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     with warnings.catch_warnings():
         # `evaluate` and `report` read what the tasks write in their namespaces; Kedro warns of the dot in such names.
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        pipelines = {stage: _module(stage).create_pipeline() for stage in STAGES if stage not in _OF_CHAIN}
-        pipelines |= {name: getattr(_module("compare"), function)() for name, function in EXTRAS.items()}
-        pipelines |= {stage: _module(stage).create_pipeline(_chain) for stage in _OF_CHAIN}
+        pipelines = {stage: _create(stage) for stage in STAGES}
+        for name, function in EXTRAS.items():
+            pipelines[name] = getattr(importlib.import_module(module_of(name)), function)()
     pipelines["__default__"] = sum((pipelines[stage] for stage in _chain), Pipeline([]))
     return pipelines

@@ -1,6 +1,7 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
-from a2mae.hooks import (
+from a2mae.parallel import share_cores
+from a2mae.pipelines.hooks import (
     DefaultChain,
     KnownEnvironment,
     KnownGroups,
@@ -10,8 +11,7 @@ from a2mae.hooks import (
     Watch,
     WritableOutputs,
 )
-from a2mae.processes import share_cores
-from a2mae.uncaught import show_sentences
+from a2mae.pipelines.uncaught import show_sentences
 
 share_cores()  # before any node imports torch; the processes it starts inherit it
 show_sentences()

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from a2mae.lineage.digests import digest_of
-from a2mae.privacy import without_places
+from a2mae.errors import without_places
+from a2mae.provenance.record import digest_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
+from a2mae.raster.read import RasterReader
+from a2mae.scenes import scenes_from_table
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.simulate.delivery.manifest import read_manifest
-from a2mae.stssd.image_sets.store import ImageSetStore
-from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
-from a2mae.stssd.ingesting.ingest import ingest
-from a2mae.stssd.ingesting.parameters import IngestParameters
-from a2mae.stssd.pixels.rasters import RasterReader
-from a2mae.stssd.scenes import scenes_from_table
-from a2mae.tasks.samples.cuts import Tables
+from a2mae.stssd.ingest.ingest import ingest
+from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.stssd.store.writer import SensorPlan, StoreWriter
+from a2mae.tasks.datasets.cuts import Tables
 
 
 def build_world(folder, out, *, sensors=("sentinel-2-l2a",), move=True, splits=("train", "test")):

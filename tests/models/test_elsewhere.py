@@ -8,7 +8,7 @@ import torch
 
 import a2mae
 from a2mae.models import create_model, save_pretrained
-from a2mae.models.backbone import Backbone
+from a2mae.models.export import Backbone
 
 
 @pytest.fixture

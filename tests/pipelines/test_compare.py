@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from a2mae.pipelines.compare import trainer as trainer_module
-from a2mae.pipelines.compare.nodes import compare_on_folder
-from a2mae.pipelines.compare.trainer import Source, Trainer
-from a2mae.pipelines.pretrain.parameters import PretrainParameters
-from a2mae.tasks.comparing.parameters import CompareParameters
-from a2mae.tasks.comparing.table import BEGIN, END
+from a2mae.pipelines import compare_trainer as trainer_module
+from a2mae.pipelines.compare import compare_on_folder
+from a2mae.pipelines.compare_trainer import Source, Trainer
+from a2mae.tasks.compare_parameters import CompareParameters
+from a2mae.tasks.datasets.image_store import image_sets_of
+from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.writer import write_task_data
+from a2mae.tasks.evaluation.comparison import BEGIN, END
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
-from a2mae.tasks.samples.image_store import image_sets_of
-from a2mae.tasks.samples.task_data import Task, TaskData, TaskDataError
-from a2mae.tasks.samples.writer import write_task_data
+from a2mae.training.parameters import PretrainParameters
 from a2mae.training.spec import read_spec
 from helpers.class_pictures import two_classes
 from helpers.task_samples import make_samples, make_spec

@@ -13,12 +13,11 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.runner import SequentialRunner
 from kedro.validation import ParameterValidationError, ParameterValidator
 
-from a2mae.io.folder import FolderDataset
-from a2mae.io.table import TableDataset
-from a2mae.pipelines.ingest.pipeline import create_pipeline
+from a2mae.pipelines.datasets import FolderDataset, TableDataset
+from a2mae.pipelines.ingest import create_pipeline
+from a2mae.scenes import scenes_from_table, sensors_from_json
 from a2mae.settings import CONFIG_LOADER_ARGS
-from a2mae.simulate.testing import write_tiny_world
-from a2mae.stssd.scenes import scenes_from_table, sensors_from_json
+from a2mae.simulate.run import write_tiny_world
 from helpers.rasters import write_tif
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -14,20 +14,20 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from a2mae.io.model_directory import ModelDirectory, RunDirectory
-from a2mae.pipelines.pretrain.nodes import (
+from a2mae.pipelines.model_datasets import ModelDirectory, RunDirectory
+from a2mae.pipelines.pretrain import (
     NothingToTrainOnError,
     _held_out,
     _loss_on_fixed_sets,
     _warn_of_untrained,
     build_run_index,
+    create_pipeline,
     needed_bands,
 )
-from a2mae.pipelines.pretrain.parameters import OptimizerParameters, PretrainParameters, resolve_optimizer
-from a2mae.pipelines.pretrain.pipeline import create_pipeline
 from a2mae.sensors import get_sensor
+from a2mae.training.data.index import HELD_OUT, TRAIN
 from a2mae.training.launch import TrainingFailedError
-from a2mae.training.reading.index import HELD_OUT, TRAIN
+from a2mae.training.parameters import OptimizerParameters, PretrainParameters, resolve_optimizer
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("training_runs", ROOT / "tests" / "training" / "training_runs.py")

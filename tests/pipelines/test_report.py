@@ -8,10 +8,9 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from a2mae.io.html_page import HtmlPageDataset
-from a2mae.pipelines.report.nodes import build_report
-from a2mae.pipelines.report.parameters import ReportParameters
-from a2mae.pipelines.report.pipeline import create_pipeline
+from a2mae.pipelines.datasets import HtmlPageDataset
+from a2mae.pipelines.report import build_report, create_pipeline
+from a2mae.report.parameters import ReportParameters
 
 CARD = {"model_name": "m", "dataset_name": "d", "licence": "other"}
 OPTIONS = {"title": "Mine", "sets": 1, "reconstructions": 1, "examples": 1, "picture_px": 32, "card": CARD}

@@ -6,14 +6,13 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from a2mae.pipelines.simulate.pipeline import create_pipeline
+from a2mae.pipelines.simulate import create_pipeline
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.simulate.delivery.manifest import read_manifest
 from a2mae.simulate.parameters import SimulateParameters
 from a2mae.simulate.region import Region, utm_zone
-from a2mae.simulate.run import simulate
+from a2mae.simulate.run import simulate, tiny_parameters
 from a2mae.simulate.scenes import plan_scenes
-from a2mae.simulate.testing import tiny_parameters
 
 CONF = Path(__file__).parents[2] / "conf" / "base"
 

@@ -14,15 +14,15 @@ from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from kedro.validation import ParameterValidationError, ParameterValidator
 
-from a2mae.io.image_set_store import ImageSetStoreDataset, StoreUrlDataset
-from a2mae.pipelines.coregister.pipeline import create_pipeline as coregister
-from a2mae.pipelines.ingest.pipeline import create_pipeline as ingest
-from a2mae.pipelines.prune.pipeline import create_pipeline as prune
-from a2mae.pipelines.tag.pipeline import create_pipeline as tag
+from a2mae.pipelines.coregister import create_pipeline as coregister
+from a2mae.pipelines.ingest import create_pipeline as ingest
+from a2mae.pipelines.model_datasets import ImageSetStoreDataset, StoreUrlDataset
+from a2mae.pipelines.prune import create_pipeline as prune
+from a2mae.pipelines.tag import create_pipeline as tag
 from a2mae.settings import CONFIG_LOADER_ARGS
-from a2mae.simulate.testing import write_tiny_world
-from a2mae.stssd.building.parameters import CoregisterParameters
-from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.simulate.run import write_tiny_world
+from a2mae.stssd.parameters import CoregisterParameters
+from a2mae.stssd.store.store import ImageSetStore
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from a2mae.simulate.delivery.manifest import Manifest
-from a2mae.simulate.testing import write_tiny_world
+from a2mae.simulate.run import write_tiny_world
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pyproj import Transformer
 
-from a2mae.simulate.ground.biomes import BIOMES
+from a2mae.simulate.ground.land_use import BIOMES
 from a2mae.simulate.ground.landscape import make_landscape
 from a2mae.simulate.parameters import RegionParameters
 from a2mae.simulate.region import Grid, Region, utm_epsg, utm_zone

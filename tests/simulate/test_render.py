@@ -5,7 +5,7 @@ import pytest
 from rasterio.warp import Resampling, reproject
 from skimage.registration import phase_cross_correlation
 
-from a2mae.simulate.ground.biomes import BIOMES
+from a2mae.simulate.ground.land_use import BIOMES
 from a2mae.simulate.ground.landscape import make_landscape, with_changes
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.region import Region

@@ -10,7 +10,7 @@ import rasterio
 from a2mae.files import file_digest
 from a2mae.simulate import run
 from a2mae.simulate.delivery.manifest import Manifest, read_manifest
-from a2mae.simulate.testing import tiny_parameters, write_tiny_world
+from a2mae.simulate.run import tiny_parameters, write_tiny_world
 
 
 def _files(folder: Path) -> dict[str, str]:

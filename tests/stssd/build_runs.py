@@ -26,11 +26,11 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def main(world: Path, out: Path, workers: int, dask: str) -> None:
-    from a2mae.stssd.building.build import build
-    from a2mae.stssd.building.parameters import CoregisterParameters
-    from a2mae.stssd.ingesting.ingest import ingest
-    from a2mae.stssd.ingesting.parameters import IngestParameters
-    from a2mae.stssd.scenes import sensors_from_json
+    from a2mae.scenes import sensors_from_json
+    from a2mae.stssd.coregister.build import build
+    from a2mae.stssd.ingest.ingest import ingest
+    from a2mae.stssd.ingest.parameters import IngestParameters
+    from a2mae.stssd.parameters import CoregisterParameters
 
     found = ingest(IngestParameters(locations={"footprint_m": 1920.0}), simulated_catalog=world / "catalog.json")
     parameters = CoregisterParameters(

@@ -9,14 +9,14 @@ import geopandas as gpd
 import pandas as pd
 import pytest
 
+from a2mae.scenes import sensors_from_json
 from a2mae.sensors import Sensor
-from a2mae.simulate.testing import write_tiny_world
-from a2mae.stssd.building.build import build
-from a2mae.stssd.building.image_rows import BuiltTables
-from a2mae.stssd.building.parameters import CoregisterParameters
-from a2mae.stssd.ingesting.ingest import ingest
-from a2mae.stssd.ingesting.parameters import IngestParameters
-from a2mae.stssd.scenes import sensors_from_json
+from a2mae.simulate.run import write_tiny_world
+from a2mae.stssd.coregister.build import build
+from a2mae.stssd.coregister.tables import BuiltTables
+from a2mae.stssd.ingest.ingest import ingest
+from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 
 RECIPES = {
     "grid": {"sources": [{"sensors": ["sentinel-2-*"]}, {"sensors": ["landsat-*"]}]},

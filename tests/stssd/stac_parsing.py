@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from a2mae.stssd.access.hrefs import HrefPolicy
-from a2mae.stssd.ingesting.sources.found import SensorTable
-from a2mae.stssd.ingesting.sources.stac_item import parse_item
-from a2mae.stssd.ingesting.sources.stac_profiles import Recogniser
+from a2mae.remote.policy import HrefPolicy
+from a2mae.stssd.ingest.checks import SensorTable
+from a2mae.stssd.ingest.stac_item import parse_item
+from a2mae.stssd.ingest.stac_profiles import Recogniser
 
 ITEMS = Path(__file__).parents[2] / ".." / "shared" / "data" / "stac_items"
 POLICY = HrefPolicy(frozenset({"file", "https", "http", "s3"}), (ITEMS,))

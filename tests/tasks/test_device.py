@@ -10,10 +10,10 @@ from threadpoolctl import threadpool_info
 
 from a2mae.models import create_model
 from a2mae.models.checkpoint import save_pretrained
-from a2mae.processes import cores
+from a2mae.parallel import cores
+from a2mae.tasks.datasets.task_data import Task
+from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.device import computing
-from a2mae.tasks.samples.task_data import Task
-from a2mae.tasks.samples.writer import write_task_data
 from helpers.checkout import ROOT
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
@@ -23,10 +23,10 @@ FINETUNE = """
 import sys
 from pathlib import Path
 from a2mae.files import file_digest
-from a2mae.tasks.learning.checkpoint import save_task_model
-from a2mae.tasks.learning.starts import finetune_start
+from a2mae.tasks.finetune.checkpoint import save_task_model
+from a2mae.tasks.finetune.checkpoint import finetune_start
 from a2mae.tasks.parameters import TaskParameters
-from a2mae.tasks.samples.task_data import TaskData
+from a2mae.tasks.datasets.task_data import TaskData
 
 folder = Path(sys.argv[1])
 for threads in (1, 2):

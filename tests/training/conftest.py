@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file, whatever the import mode
 from training_runs import write_store
 
-from a2mae.stssd.image_sets.store import ImageSetStore
+from a2mae.stssd.store.store import ImageSetStore
 
 
 @pytest.fixture(scope="session")

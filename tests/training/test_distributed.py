@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from training_runs import make_spec
 
+from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
-from a2mae.training.stopping import StopRequest
-from a2mae.training.watching.progress import read_record
+from a2mae.training.monitor import read_record
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
 

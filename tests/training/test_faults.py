@@ -18,9 +18,9 @@ import pytest
 from training_runs import make_spec
 
 from a2mae.training.checkpoints import CheckpointError, Checkpoints
+from a2mae.training.data.loader import LoaderDiedError
+from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
-from a2mae.training.reading.samples import LoaderDiedError
-from a2mae.training.stopping import StopRequest
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
 
@@ -88,7 +88,7 @@ def test_a_port_in_use_is_named(tmp_path: Path, store, child_environment) -> Non
 
 ONE_FAILS = """
 import os, sys
-from a2mae.training.reading import samples
+from a2mae.training.data import samples
 from a2mae.training.__main__ import main
 read = samples.BatchDataset.__getitem__
 def fail(self, step):

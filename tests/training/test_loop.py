@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from training_runs import make_spec
 
 from a2mae.models import from_pretrained, load_encoder
+from a2mae.training.launch import StopRequest
 from a2mae.training.loop import NonFiniteLossError, train
-from a2mae.training.stopping import StopRequest
-from a2mae.training.watching.progress import read_record
+from a2mae.training.monitor import read_record
 
 
 class StopAfter(StopRequest):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2mae.models import create_model
-from a2mae.training.optim import MovingAverage, learning_rate, make_optimizer, set_learning_rate
 from a2mae.training.spec import OptimizerSpec
+from a2mae.training.step import MovingAverage, learning_rate, make_optimizer, set_learning_rate
 
 
 @given(steps=st.integers(2, 500), warmup=st.integers(0, 499), end=st.floats(0, 1e-4))

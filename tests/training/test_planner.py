@@ -8,8 +8,8 @@ import torch
 from training_runs import make_spec
 
 from a2mae.models import create_model
+from a2mae.training.engine import model_options, peak_flops, step_flops
 from a2mae.training.planner import plan
-from a2mae.training.watching.throughput import model_options, peak_flops, step_flops
 
 
 def test_the_plan_names_cost_and_leaves_the_run_alone(tmp_path: Path, store) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from a2mae.sensors import get_sensor
-from a2mae.stssd.image_sets.store import ImageSetStore
-from a2mae.stssd.image_sets.writer import SensorPlan, StoreWriter
-from a2mae.training.reading.index import INDEX_FILE, SetIndex, build_index
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.stssd.store.writer import SensorPlan, StoreWriter
+from a2mae.training.data.index import INDEX_FILE, SetIndex, build_index
 from a2mae.training.spec import (
     DataSpec,
     HardwareSpec,

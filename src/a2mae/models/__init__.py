@@ -6,11 +6,9 @@ One page per model: `a2mae.py`, `scale_mae.py`, `mae.py`. `docs/models.md` holds
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.checkpoint import from_pretrained, load_encoder, save_pretrained
 from a2mae.models.encoder import Encoder, EncoderConfig
-from a2mae.models.errors import CheckpointError
-from a2mae.models.methods.pretrainer import Pretrainer
-from a2mae.models.methods.registry import create_model, list_models
-from a2mae.models.output import MASK_GROUPS, PretrainOutput, loss_by_group
-from a2mae.models.released import read_published
+from a2mae.models.pretrainer import MASK_GROUPS, Pretrainer, PretrainOutput, loss_by_group
+from a2mae.models.registry import create_model, list_models
+from a2mae.models.released import CheckpointError, read_published
 
 __all__ = [
     "MASK_GROUPS",

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from a2mae.files import whole_file, write_json
 from a2mae.models.encoder import Encoder, EncoderConfig
-from a2mae.models.errors import CheckpointError, describe_difference
-from a2mae.models.methods.pretrainer import Pretrainer
-from a2mae.models.methods.registry import create_model, resolve
+from a2mae.models.pretrainer import Pretrainer
+from a2mae.models.registry import create_model, resolve
+from a2mae.models.released import CheckpointError, describe_difference
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"

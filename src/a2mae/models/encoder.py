@@ -16,7 +16,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from a2mae.models.checks import check_gsd, check_images, check_lonlat
+from a2mae.models.batch import check_gsd, check_images, check_lonlat
 from a2mae.models.layers import encodings
 from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, WavelengthPatchEmbed
 from a2mae.models.layers.encodings import Place

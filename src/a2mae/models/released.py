@@ -1,5 +1,9 @@
 """The authors' checkpoints: their names to ours and back, every key accounted for.
 
+What can be wrong with the tensors of a file.
+
+The authors' checkpoints: their names to ours and back, every key accounted for.
+
 A²-MAE (`ZhaoYi1222/AAMAE`), Scale-MAE (`bair-climate-initiative/scale-mae`) and MAE (`facebookresearch/mae`) share one
 naming; Scale-MAE adds its pyramid. No weights and no code of theirs are here.
 """
@@ -14,8 +18,29 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from a2mae.models.errors import CheckpointError, describe_difference
 from a2mae.models.layers.encodings import sincos_2d
+
+
+class CheckpointError(ValueError):
+    """A model file or directory that cannot be read, and why."""
+
+
+def describe_difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> str:
+    """What differs between the tensors a model has and those it is given; empty if nothing does."""
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name} is {tuple(found[name].shape)} instead of {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if tuple(found[name].shape) != expected[name]
+    ]
+    parts = [
+        f"{title} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        for title, names in (("missing", missing), ("not known", extra), ("other shape", shapes))
+        if names
+    ]
+    return "; ".join(parts)
+
 
 PARTS = ("all", "encoder")
 TABLES = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")

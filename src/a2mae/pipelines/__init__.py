@@ -1,1 +1,1 @@
-"""The thin Kedro shell: one folder per stage with `nodes.py` and `pipeline.py`."""
+"""The thin Kedro shell: one module per stage, with its nodes and its pipeline."""

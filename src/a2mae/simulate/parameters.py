@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from a2mae.parameters import Parameters
+from a2mae.config import Parameters
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.simulate.ground.biomes import BIOMES
+from a2mae.simulate.ground.land_use import BIOMES
 
 SENSORS = ("sentinel-2-l2a", "landsat-oli-c2-l2", "gaofen-1", "gaofen-2", "naip")
 """Sensors that can be simulated."""

@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2mae.sensors import Band
-from a2mae.simulate.delivery.deliver import Asset, Layer, deliver
-from a2mae.simulate.ground.covers import COVER_SHIFT, HEIGHT_OF_COVER, reflectance_table
+from a2mae.simulate.delivery.files import Asset, Layer, deliver
+from a2mae.simulate.ground.covers import COVER_SHIFT, HEIGHT_OF_COVER, band_response, reflectance_table
 from a2mae.simulate.ground.landscape import FINE_GSD_M, LATTICE_M, Landscape
-from a2mae.simulate.ground.spectra import band_response
 from a2mae.simulate.noise import Floats, Lattice, generator
 from a2mae.simulate.region import Grid, Region
 from a2mae.simulate.scenes import HABITS, Scene, northern_day
-from a2mae.simulate.view.optics import halo, reduce
+from a2mae.simulate.view.sensor import halo, reduce
 from a2mae.simulate.view.sky import Sky, illumination, make_sky, nodata_edge
 
 _STRIP_PIXELS = 200_000  # fine pixels reduced at a time: they stay in the processor's cache

@@ -1,4 +1,9 @@
-"""The whole simulation: plan, render in worker processes, describe, and close with the manifest."""
+"""The whole simulation: plan, render in worker processes, describe, and close with the manifest.
+
+The whole simulation: plan, render in worker processes, describe, and close with the manifest.
+
+A world small enough for a test's fixture.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from a2mae.files import PART, file_digest, whole_file
-from a2mae.processes import SpawnWithoutMain, end_with_parent
+from a2mae.parallel import SpawnWithoutMain, end_with_parent
 from a2mae.simulate.delivery.catalog import make_item, write_catalog
-from a2mae.simulate.delivery.geotiff import write_asset, write_land_cover, write_mask
-from a2mae.simulate.delivery.ledger import WORK, FileFacts, SceneFacts, finished, record
+from a2mae.simulate.delivery.files import write_asset, write_land_cover, write_mask
 from a2mae.simulate.delivery.manifest import (
     MANIFEST,
     Manifest,
@@ -30,15 +34,16 @@ from a2mae.simulate.delivery.manifest import (
     read_manifest,
     write_manifest,
 )
-from a2mae.simulate.delivery.truth import region_truth
-from a2mae.simulate.ground.biomes import BIOMES
+from a2mae.simulate.delivery.truth import WORK, FileFacts, SceneFacts, finished, record, region_truth
+from a2mae.simulate.ground.land_use import BIOMES
 from a2mae.simulate.ground.landscape import Landscape, make_landscape, with_changes
-from a2mae.simulate.parameters import SENSORS, SimulateParameters
+from a2mae.simulate.parameters import SENSORS, AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.region import Region
 from a2mae.simulate.render import render
 from a2mae.simulate.scenes import Scene, plan_scenes
 
 _LOG = logging.getLogger(__name__)
+
 _SKY_NAMES = {0: "clear", 1: "cloud", 2: "cloud_shadow"}
 _CHANGE_NAMES = {0: "unchanged", 1: "changed"}
 
@@ -314,3 +319,33 @@ def _write_scene_truth(folder: Path, plans: Iterable[tuple[Region, Scene]], fact
     with whole_file(folder / path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCENE_TRUTH), temporary)
     return path
+
+
+def tiny_parameters(seed: int = 0) -> SimulateParameters:
+    """One temperate region of 2 x 2 footprints: Sentinel-2 and Landsat before and after, Gaofen-1 once."""
+    before, after = AcquisitionParameters(period="before"), AcquisitionParameters(period="after")
+    return SimulateParameters(
+        seed=seed,
+        workers=1,
+        change_share=0.08,
+        regions=(
+            RegionParameters(
+                name="tiny", lon=12.3, lat=51.9, biome="temperate_plain", footprints=2, gaofen1_footprints=2
+            ),
+        ),
+        acquisitions={
+            "sentinel-2-l2a": (before, after.model_copy(update={"cloud": 0.12})),
+            "landsat-oli-c2-l2": (before, after),
+            "gaofen-1": (after,),
+        },
+    )
+
+
+def write_tiny_world(path: Path, seed: int = 0) -> Manifest:
+    """Write the tiny world (about 2 s, 10 MB) and return its manifest.
+
+    Args:
+        path: Folder; `path / "catalog.json"` is the STAC catalog.
+        seed: Another seed is another landscape.
+    """
+    return simulate(tiny_parameters(seed), path)

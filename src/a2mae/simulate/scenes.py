@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor
-from a2mae.simulate.ground.biomes import BIOMES
+from a2mae.simulate.ground.land_use import BIOMES
 from a2mae.simulate.noise import generator
 from a2mae.simulate.parameters import AcquisitionParameters, SimulateParameters
 from a2mae.simulate.region import Grid, Region, utm_epsg

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from threadpoolctl import threadpool_limits
 
-from a2mae.processes import cores
+from a2mae.parallel import cores
 
 
 @contextmanager

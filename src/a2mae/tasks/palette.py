@@ -1,4 +1,4 @@
-"""Colours of classes that bring none of their own, in maps and in the report."""
+"""Colours of classes, and where and with how many threads tasks compute."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from a2mae.parameters import OnDiskPath, Parameters
-from a2mae.stssd.registering.parameters import RegistrationParameters
+from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
 
 HEADS = {
     "classify": ("linear", "mean", "attentive"),

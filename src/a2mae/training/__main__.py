@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from a2mae.files import write_json
-from a2mae.processes import share_cores
+from a2mae.parallel import share_cores
+from a2mae.training.launch import StopRequest
 from a2mae.training.spec import read_spec
-from a2mae.training.stopping import StopRequest
 
 ERROR_FILE = "error.json"
 _OPEN_FILES = 65_536

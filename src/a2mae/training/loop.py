@@ -14,23 +14,36 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
-from a2mae.training.checkpoints import Checkpoint, Checkpoints
-from a2mae.training.engine import make_fabric, recompute_activations
-from a2mae.training.optim import MovingAverage, learning_rate, make_optimizer, set_learning_rate
-from a2mae.training.reading.prepare import prepare
-from a2mae.training.reading.raw import RawBatch
-from a2mae.training.reading.samples import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
+from a2mae.training.checkpoints import Checkpoint, Checkpoints, capture, full, restore
+from a2mae.training.data.loader import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
+from a2mae.training.data.prepare import RawBatch, prepare
+from a2mae.training.engine import make_fabric, model_options, peak_flops, recompute_activations, step_flops
+from a2mae.training.launch import StopRequest
+from a2mae.training.monitor import (
+    HELD_OUT_LOSS,
+    METRICS_FILE,
+    TIMING_FILE,
+    HeldOut,
+    Progress,
+    Record,
+    feature_statistics,
+)
 from a2mae.training.results import finished_identity, write_reconstructions, write_results
 from a2mae.training.spec import RunSpec
-from a2mae.training.state import capture, full, restore
-from a2mae.training.step import StepTotals, TrainStep, batch_tensors, step_generator
-from a2mae.training.stopping import StopRequest
-from a2mae.training.watching.held_out import HELD_OUT_LOSS, HeldOut, feature_statistics
-from a2mae.training.watching.progress import METRICS_FILE, TIMING_FILE, Progress, Record
-from a2mae.training.watching.throughput import model_options, peak_flops, step_flops
-from a2mae.training.watching.tracking import NoTracker, Tracker, make_tracker
+from a2mae.training.step import (
+    MovingAverage,
+    StepTotals,
+    TrainStep,
+    batch_tensors,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    step_generator,
+)
+from a2mae.training.tracking import NoTracker, Tracker, make_tracker
 
 _LOG = logging.getLogger(__name__)
+
 _HELD_OUT_SETS, _HELD_OUT_IMAGES = 32, 48
 Row = dict[str, float | int | None]
 

@@ -1,4 +1,9 @@
-"""What a run will cost, before anything is spent: `python -m a2mae.training RUN_DIR --dry-run`."""
+"""What a run will cost, and how much of the machine it uses.
+
+How much work a step is and how much the machine can do: FLOPs, peak rates, and their ratio (MFU).
+
+What a run will cost, before anything is spent: `python -m a2mae.training RUN_DIR --dry-run`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,11 @@ from pathlib import Path
 
 import torch
 
-from a2mae.training.engine import make_fabric, process_counts
+from a2mae.training.data.loader import make_loader
+from a2mae.training.engine import make_fabric, peak_flops, process_counts, step_flops
+from a2mae.training.launch import StopRequest
 from a2mae.training.loop import Trainer
-from a2mae.training.reading.samples import make_loader
 from a2mae.training.spec import RunSpec
-from a2mae.training.stopping import StopRequest
-from a2mae.training.watching.throughput import peak_flops, step_flops
 
 _MEASURED_STEPS = 3
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from a2mae.files import whole_file, whole_folder, write_json
 from a2mae.models import Pretrainer, save_pretrained
-from a2mae.training.reading.samples import SampleReader
+from a2mae.training.data.loader import SampleReader
+from a2mae.training.monitor import METRICS_FILE, HeldOut
 from a2mae.training.spec import SPEC_FILE, RunSpec
-from a2mae.training.watching.held_out import HeldOut
-from a2mae.training.watching.progress import METRICS_FILE
 
 MODEL_DIR = "model"
 RECONSTRUCTIONS_FILE = "reconstructions.npz"

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from a2mae.models import create_model
-from a2mae.models.layers.losses import masked_patch_loss, patchify, token_validity, unpatchify
+from a2mae.models.layers.masking import masked_patch_loss, patchify, token_validity, unpatchify
 
 
 def test_patches_are_ordered_as_maes():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from a2mae.simulate.ground.biomes import BIOMES
 from a2mae.simulate.ground.changes import ChangeKind
 from a2mae.simulate.ground.covers import CLASS_OF_COVER, CLASSES, CODE
+from a2mae.simulate.ground.land_use import BIOMES
 from a2mae.simulate.ground.landscape import make_landscape, with_changes
 from a2mae.simulate.noise import Points
 

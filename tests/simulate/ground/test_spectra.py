@@ -4,8 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2mae.sensors import BUILTIN_SENSORS, Band
-from a2mae.simulate.ground.covers import CLASSES, COVERS, Character, reflectance_table
-from a2mae.simulate.ground.spectra import KNOTS_NM, MATERIALS, band_response, response_matrix
+from a2mae.simulate.ground.covers import (
+    CLASSES,
+    COVERS,
+    KNOTS_NM,
+    MATERIALS,
+    Character,
+    band_response,
+    reflectance_table,
+    response_matrix,
+)
 
 S2 = {band.name: band for band in BUILTIN_SENSORS["sentinel-2-l2a"].bands}
 

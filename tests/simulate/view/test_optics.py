@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2mae.simulate.view.optics import halo, kernel, reduce
+from a2mae.simulate.view.sensor import halo, kernel, reduce
 
 FACTORS = st.integers(2, 9)
 

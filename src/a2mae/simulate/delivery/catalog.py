@@ -13,7 +13,7 @@ from pystac.stac_io import DefaultStacIO
 
 from a2mae.files import whole_file
 from a2mae.sensors import BUILTIN_SENSORS, Band
-from a2mae.simulate.delivery.ledger import FileFacts, SceneFacts
+from a2mae.simulate.delivery.truth import FileFacts, SceneFacts
 from a2mae.simulate.region import Grid, Region
 from a2mae.simulate.scenes import Scene
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2mae.simulate.ground.covers import CLASS_OF_COVER, CODE
-from a2mae.simulate.ground.town import block_centers
+from a2mae.simulate.ground.land_use import block_centers
 from a2mae.simulate.noise import Floats, Points
 
 

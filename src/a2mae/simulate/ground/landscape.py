@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from a2mae.simulate.ground.biomes import Biome
 from a2mae.simulate.ground.changes import Change, draw_changes, paint_changes
 from a2mae.simulate.ground.covers import BRIGHTNESS_BITS, BRIGHTNESS_LEVELS, CODE, COVER_SHIFT, GREEN_LEVELS, Character
-from a2mae.simulate.ground.parcels import Parcels, crop_cover
-from a2mae.simulate.ground.town import paint_town
+from a2mae.simulate.ground.land_use import Biome, Parcels, crop_cover, paint_town
 from a2mae.simulate.noise import Floats, Lattice, Points, Texture, generator, smooth_field, texture
 
 LATTICE_M = 30.0

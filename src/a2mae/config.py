@@ -1,0 +1,145 @@
+"""Parameter groups: the closed pydantic base, groups that several stages share, and functions named by the user.
+
+The base of every parameter group: closed, frozen, and helpful when a key is mistyped.
+
+Functions of the user's own, named in the configuration as `package.module:function`.
+
+Parameters of clouds and shadows: apart from the code they steer, so that listing pipelines stays light.
+
+Parameters of registration: apart from the code they steer, so that listing pipelines stays light.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Marks a field whose value names a file or folder of the user's."""
+
+
+OnDiskPath = Annotated[str | None, OnDisk()]
+"""A file or folder of the user's that must be there when a run starts; None: not used."""
+
+
+class Parameters(BaseModel):
+    """A validated group of parameters.
+
+    Subclasses declare their fields; a key that no field has is refused with the nearest real keys, before any node
+    runs (Kedro validates the annotated arguments of all nodes when the run starts).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_neighbours(cls, values: Any) -> Any:  # noqa: ANN401 (pydantic hands in whatever the YAML held)
+        if isinstance(values, dict):
+            fields = list(cls.model_fields)
+            for key in values:
+                if key not in fields:
+                    near = difflib.get_close_matches(str(key), fields, n=1)
+                    hint = f"did you mean '{near[0]}'? " if near else ""
+                    raise ValueError(f"unknown parameter '{key}': {hint}{cls.__name__} has {', '.join(fields)}")
+        return values
+
+    def named_paths(self) -> Iterator[tuple[str, str]]:
+        """Every `OnDiskPath` that is set, here and in groups within: its key with dots, and its value."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Parameters):
+                yield from ((f"{name}.{key}", path) for key, path in value.named_paths())
+            elif isinstance(value, tuple):
+                for index, item in enumerate(value):
+                    if isinstance(item, Parameters):
+                        yield from ((f"{name}.{index}.{key}", path) for key, path in item.named_paths())
+            elif value is not None and any(isinstance(mark, OnDisk) for mark in field.metadata):
+                yield name, value
+
+
+@lru_cache(maxsize=64)
+def load_function(spec: str, where: str) -> Callable[..., Any]:
+    """Import a function.
+
+    Args:
+        spec: `package.module:function`.
+        where: Parameter that names it, for messages.
+
+    Raises:
+        ValueError: If it cannot be imported or is no function.
+    """
+    module, _, name = spec.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: {spec!r} cannot be imported as package.module:function ({error}); install its package, or"
+            " put its folder on PYTHONPATH"
+        ) from error
+    if not callable(function):
+        raise ValueError(f"{where}: {spec!r} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+class MaskFunctionParameters(Parameters):
+    """A function of the user's own that tells clouds (`a2mae.raster.masks.MaskInput` says what it is given)."""
+
+    sensors: tuple[str, ...] = Field(min_length=1, description="Sensor ids or patterns such as `sentinel-2-*`.")
+    function: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function, MaskInput -> (H, W) array."
+    )
+    bands: tuple[str, ...] = Field(
+        default=(), description="Bands that it is given, by name or common name; empty: all of the sensor's."
+    )
+
+    @field_validator("function")
+    @classmethod
+    def _importable(cls, function: str) -> str:
+        load_function(function, "coregister.clouds.functions")
+        return function
+
+
+class CloudParameters(Parameters):
+    """How clouds and shadows are told."""
+
+    probability_threshold: float = Field(default=0.4, ge=0, le=1, description="Cloud probability that counts as cloud.")
+    brightness_threshold: float = Field(
+        default=0.35, gt=0, description="Brightness test: least reflectance of the darkest visible band of a cloud."
+    )
+    whiteness_threshold: float = Field(
+        default=0.3, gt=0, description="Brightness test: largest spread of the visible bands relative to their mean."
+    )
+    buffer_m: float = Field(default=30.0, ge=0, description="Clouds and shadows are widened by this many metres.")
+    functions: tuple[MaskFunctionParameters, ...] = Field(
+        default=(),
+        description="Functions of your own instead of masks and tests; the first that fits a sensor is used.",
+    )
+
+
+class RegistrationParameters(Parameters):
+    """When images are moved, and how far at most. Pixels are those of the coarser sensor of a pair."""
+
+    enabled: bool = Field(default=True, description="False keeps every provider's position (flagged nominal).")
+    max_shift_px: float = Field(
+        default=3.5, gt=0, le=16, description="Search range; a peak at its edge is not believed."
+    )
+    max_error_px: float = Field(
+        default=0.2, gt=0, description="Largest jackknife standard error that counts as registered."
+    )
+    min_significance: float = Field(
+        default=5.5, ge=0, description="Height of the peak above the other lags, in their standard deviations."
+    )
+    min_known_fraction: float = Field(
+        default=0.15, gt=0, le=1, description="Share of the footprint that both must show clearly."
+    )
+    pool_locations: int = Field(
+        default=3, ge=1, description="A scene's shift is the median over its locations where at least so many agree."
+    )

@@ -1,1 +1,0 @@
-"""Kedro datasets for what kedro-datasets lacks."""

@@ -1,0 +1,273 @@
+"""What all pretraining models share: an encoder that tasks can use, a pixel decoder, the output.
+
+What a pretraining model returns, and how to read the loss by source without waiting for the device.
+
+What all pretraining models share: an encoder that tasks can use as it is.
+
+The plain decoder of MAE and A²-MAE: mask tokens, encodings, a few blocks, one linear head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from a2mae.models.batch import ImageSetBatch
+from a2mae.models.encoder import Encoder, EncoderConfig, build_blocks, init_weights
+from a2mae.models.layers.bands import GroupPrediction, WavelengthPrediction
+from a2mae.models.layers.masking import Mask, kept_count
+from a2mae.models.released import ReleasedTables, load_released_state_dict, released_state_dict
+
+MASK_GROUPS = ("anchor", "same_source", "other_source")
+
+
+@dataclass(frozen=True)
+class PretrainOutput:
+    """Result of one training forward.
+
+    The leading dimensions `...` are `B, K` for an `ImageSetBatch` and `B` for plain images.
+
+    Attributes:
+        loss: Scalar float32, over masked and valid pixels only.
+        prediction: Named tensors; `pixels` `(..., C, H, W)` is the reconstruction on the input's scale.
+        hidden: `(..., N)` bool, True = masked.
+        token_loss: `(..., N)` float32, detached: mean error of each token; 0 where the token is not scored.
+        token_weight: `(..., N)` float32: pixels times bands behind `token_loss`; 0 where the token is not scored.
+    """
+
+    loss: Tensor
+    prediction: dict[str, Tensor]
+    hidden: Tensor
+    token_loss: Tensor
+    token_weight: Tensor
+
+
+def loss_by_group(
+    output: PretrainOutput, sensor_id: Tensor, same_source_as_anchor: Tensor, sensors: int
+) -> tuple[Tensor, Tensor]:
+    """Loss per source and mask group, as tensors on the device: add them up and read them when you log.
+
+    Args:
+        output: Of a forward on an `ImageSetBatch`.
+        sensor_id: `(B, K)`.
+        same_source_as_anchor: `(B, K)`.
+        sensors: How many sensors the run has.
+
+    Returns:
+        `total` and `weight`, both `(sensors, 3)` float32, columns as `MASK_GROUPS`; `total / weight` is the mean loss,
+        and a weight of 0 says that no such token was scored.
+    """
+    images = torch.arange(sensor_id.shape[1], device=sensor_id.device)
+    group = torch.where(images == 0, 0, torch.where(same_source_as_anchor, 1, 2))  # (B, K)
+    cell = (sensor_id * len(MASK_GROUPS) + group).flatten()  # (B*K,)
+    weight = output.token_weight.sum(-1).flatten()
+    total = (output.token_loss * output.token_weight).sum(-1).flatten()
+    size = (sensors * len(MASK_GROUPS),)
+    return (
+        total.new_zeros(size).index_add(0, cell, total).view(sensors, -1),
+        weight.new_zeros(size).index_add(0, cell, weight).view(sensors, -1),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(EncoderConfig):
+    """What all methods have beside an encoder.
+
+    Attributes:
+        keep_ratio: Share of the patches that stays visible.
+        decoder_dim: Width of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_num_heads: Heads of the decoder.
+        prediction_init: Scale of the prediction head's initial weights: 1 as published; a small one starts from the
+            mean instead of from noise, which training would first have to silence [ours]. Not read by Scale-MAE.
+        released_tables: Carry the published files' unread tensors (`released.ReleasedTables`); on for ViT-L/16.
+    """
+
+    keep_ratio: float = 0.25
+    decoder_dim: int = 512
+    decoder_depth: int = 8
+    decoder_num_heads: int = 16
+    prediction_init: float = 1.0
+    released_tables: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        super().__post_init__()
+        kept_count(4, self.keep_ratio)
+        for name in ("decoder_dim", "decoder_depth", "decoder_num_heads", "prediction_init"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        if self.decoder_dim % self.decoder_num_heads or self.decoder_dim % 4:
+            raise ValueError(
+                f"decoder_dim ({self.decoder_dim}) must be a multiple of 4 and of decoder_num_heads"
+                f" ({self.decoder_num_heads})"
+            )
+
+
+class Pretrainer(nn.Module):
+    """An encoder plus whatever a method needs to train it.
+
+    Attributes:
+        name: As given to `create_model`.
+        config: Everything that `create_model` needs to build it again.
+        encoder: What tasks keep.
+    """
+
+    name: str = ""
+    config: PretrainConfig
+    _second_mask_token = False  # only Scale-MAE's file has one
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.num_features = self.encoder.num_features
+        self.patch_size = self.encoder.patch_size
+        if config.released_tables:
+            self.released = ReleasedTables(
+                self._released_width(), config.decoder_dim, config.patch_size, second_mask_token=self._second_mask_token
+            )
+
+    def load_released_state_dict(
+        self, state_dict: Mapping[str, object], *, parts: str = "all", same_method: bool = True
+    ) -> None:
+        """Fill the model from the authors' checkpoint, strictly; see `released.load_released_state_dict`."""
+        load_released_state_dict(self, state_dict, parts=parts, same_method=same_method)
+
+    def released_state_dict(self) -> dict[str, Tensor]:
+        """All tensors under the authors' names."""
+        return released_state_dict(self)
+
+    def _released_width(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Side, in pixels of the training image, of what one entry of `PretrainOutput.hidden` covers."""
+        return self.patch_size
+
+    def forward_features(
+        self,
+        images: Tensor,
+        *,
+        gsd_m: Tensor | float | None = None,
+        lonlat_deg: Tensor | None = None,
+        day: Tensor | None = None,
+        sensor_id: Tensor | None = None,
+        wavelength_nm: Tensor | None = None,
+    ) -> Tensor:
+        """See `Encoder.forward_features`."""
+        return self.encoder.forward_features(
+            images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, sensor_id=sensor_id, wavelength_nm=wavelength_nm
+        )
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: Sequence[int] | int | None = None,
+        *,
+        norm: bool = False,
+        gsd_m: Tensor | float | None = None,
+        lonlat_deg: Tensor | None = None,
+        day: Tensor | None = None,
+        sensor_id: Tensor | None = None,
+        wavelength_nm: Tensor | None = None,
+    ) -> list[Tensor]:
+        """See `Encoder.forward_intermediates`."""
+        return self.encoder.forward_intermediates(
+            images,
+            indices,
+            norm=norm,
+            gsd_m=gsd_m,
+            lonlat_deg=lonlat_deg,
+            day=day,
+            sensor_id=sensor_id,
+            wavelength_nm=wavelength_nm,
+        )
+
+
+@dataclass(frozen=True)
+class Singles:
+    """The images of a batch of sets as independent samples, for methods that know no sets.
+
+    Attributes:
+        images: `(M, C, H, W)` with M = B * K.
+        gsd_m: `(M,)`.
+        valid: `(M, H, W)` bool.
+        wavelength_nm: `(M, C)`; None for plain images.
+        shape: `(B, K)`, to put results back; None for plain images.
+    """
+
+    images: Tensor
+    gsd_m: Tensor
+    valid: Tensor
+    wavelength_nm: Tensor | None
+    shape: tuple[int, int] | None
+
+    def back(self, values: Tensor) -> Tensor:
+        """`(M, ...)` to `(B, K, ...)`, or unchanged for plain images."""
+        return values if self.shape is None else torch.unflatten(values, 0, self.shape)
+
+
+def singles_of_batch(batch: ImageSetBatch) -> Singles:
+    """Flatten sets to single images."""
+    return Singles(
+        images=batch.pixels.flatten(0, 1),
+        gsd_m=batch.gsd_m.flatten(),
+        valid=batch.valid.flatten(0, 1),
+        wavelength_nm=batch.wavelength_nm.flatten(0, 1),
+        shape=(batch.pixels.shape[0], batch.pixels.shape[1]),
+    )
+
+
+class PixelDecoder(nn.Module):
+    """Predicts the pixels of every patch from the visible tokens (MAE §3; A²-MAE: 512 wide, 8 blocks, 16 heads)."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.width = width = config.decoder_dim
+        self.embed = nn.Linear(config.embed_dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = build_blocks(width, config.decoder_depth, config.decoder_num_heads)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pred = _head(config, width)
+        init_weights(self, config.attention_init)
+        for parameter in self.pred.parameters():
+            parameter.detach().mul_(config.prediction_init)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, encoded: Tensor, mask: Mask, encoding: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
+        """Predict all patches.
+
+        Args:
+            encoded: `(B, 1 + V, D)` of the encoder.
+            mask: What the V slots are.
+            encoding: `(B, K, N, Dd)` of every patch; for A²-MAE each image's own GSD encoding, no location.
+            wavelength_nm: `(B, K, C)`, only read by the wavelength head.
+
+        Returns:
+            `(B, K, N, patch * patch * C)`; of all groups together, `(B, 1, N, ...)`, where bands are grouped.
+        """
+        x = self.embed(encoded)
+        cls, x = x[:, :1], mask.restore(x[:, 1:], self.mask_token)  # (B, 1, Dd), (B, K, N, Dd)
+        x = x + encoding.to(x.dtype)  # CLS gets zeros
+        images, patches = x.shape[1:3]
+        x = torch.cat([cls, x.flatten(1, 2)], dim=1)  # one sequence: attention across images
+        for block in self.blocks:
+            x = block(x)
+        x = torch.unflatten(self.norm(x)[:, 1:], 1, (images, patches))
+        prediction: Tensor = (
+            self.pred(x, wavelength_nm) if isinstance(self.pred, WavelengthPrediction) else self.pred(x)
+        )
+        return prediction
+
+
+def _head(encoder: EncoderConfig, width: int) -> nn.Module:
+    if encoder.bands == "groups":
+        return GroupPrediction(encoder.groups, width, encoder.patch_size)
+    if encoder.bands == "wavelength":
+        return WavelengthPrediction(encoder.spectral_rank, width, encoder.patch_size)
+    return nn.Linear(width, encoder.patch_size**2 * encoder.in_chans)

@@ -1,0 +1,273 @@
+"""Run many independent pieces of work: in this process, in local processes, or on a Dask cluster.
+
+How this package's processes live with others: workers end with their parent, threads share the cores.
+
+Many independent pieces of work: in this process, in a pool of local processes, or on a Dask cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import multiprocessing
+import os
+import sys
+import threading
+import types
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from typing import Any, Self, TypeVar
+
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+SPIN_VARIABLE = "GOMP_SPINCOUNT"
+SPIN = "5000"
+
+
+def share_cores() -> None:
+    """Let threads that wait for one another give up their core soon; call it before torch is imported.
+
+    GNU OpenMP, which torch computes with, spins for milliseconds. Where another program wants one of the cores, a
+    thread that works is then kept waiting by one that only waits, step after step: ten times slower and more
+    (benchmarks/threads.py). Whoever has set `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` knows better.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(SPIN_VARIABLE, SPIN)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def end_with_parent() -> None:
+    """End this worker when its parent is killed: an orphan would write beside the run that goes on.
+
+    Raises:
+        RuntimeError: If this process was not started by `multiprocessing`.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("end_with_parent is for worker processes: this one has no parent that it could watch")
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """While a worker is started: it does not import the program that starts it.
+
+    `kedro`, or a script, would be imported again by every worker, which takes half a second. The server of forked ones
+    does not preload it, although asked to (mended in Python 3.14).
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class _Spawned(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
+        with _hidden_main():
+            return SpawnProcess._Popen(process_obj)
+
+
+class _ForkServed(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
+        with _hidden_main():
+            return ForkServerProcess._Popen(process_obj)
+
+
+class SpawnWithoutMain(SpawnContext):
+    """Spawned workers that import the modules of their work alone: it must be named by such, not by the program."""
+
+    Process = _Spawned
+
+
+class ForkServerWithoutMain(ForkServerContext):
+    """Workers forked from a clean server, which import no program either."""
+
+    Process = _ForkServed
+
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+LOCAL_CLUSTER = "local"
+"""Name that stands for a Dask cluster of this machine's own processes."""
+_PATIENCE_S = 0.1  # a worker is there by then if its server has imported everything
+_PRELOADED = ["a2mae.stssd.coregister.work", "a2mae.stssd.tag.statistics"]
+
+
+class WorkerLostError(RuntimeError):
+    """A worker process died; what was finished is kept."""
+
+
+class Crew:
+    """Workers that stay from one kind of work to the next, with the files that they have open; a context manager."""
+
+    def __init__(self, workers: int, dask_scheduler: str | None = None) -> None:
+        """Begin; processes are started when there is work for them.
+
+        Args:
+            workers: Local processes; 1 works here. Until the first of more has started, work is done here, too.
+            dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"), or "local" for one of
+                `workers` processes of this machine. Dask runs the work of a lost worker again by itself.
+        """
+        self._workers, self._address = workers, dask_scheduler
+        self._stack = contextlib.ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
+        self._client: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
+        """Run a function over pieces of work; results come as they are ready, in any order.
+
+        Args:
+            function: A function at module level; it must give the same result when run twice.
+            work: Picklable pieces; the costly ones first, so that workers end together.
+
+        Raises:
+            WorkerLostError: If a local worker was killed, for example for memory, or the cluster lost workers on the
+                same piece again and again.
+        """
+        if not work:
+            return
+        if self._address is not None:
+            yield from self._on_cluster(functools.partial(_on_one_thread, function), work)
+        elif self._workers == 1 or len(work) == 1:
+            yield from _here(function, work)
+        else:
+            yield from self._in_pool(function, work)
+
+    def _in_pool(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
+        left = deque(work)
+        futures: list[Future[Result]] = []
+        try:
+            if self._pool is None:
+                pool = ProcessPoolExecutor(self._workers, mp_context=_context(), initializer=_begin_worker)
+                self._pool = self._stack.enter_context(pool)
+                yield from _here(function, _while_starting(pool, left))
+            futures = [self._pool.submit(function, piece) for piece in left]
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            self._pool = None  # of no more use: further work gets new workers
+            raise WorkerLostError(
+                "a worker process died (killed, or out of memory); what it had finished is kept:"
+                " run the same command again to go on, with fewer coregister.workers if memory was short"
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _on_cluster(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
+        distributed: Any = importlib.import_module("distributed")  # half a second, only where a cluster is used
+        if self._client is None:
+            address = self._address
+            if address == LOCAL_CLUSTER:
+                cluster = distributed.LocalCluster(self._workers, threads_per_worker=1, dashboard_address=None)
+                address = self._stack.enter_context(cluster).scheduler_address
+            self._client = self._stack.enter_context(distributed.Client(address, set_as_default=False))
+        client = self._client
+        try:
+            for future in distributed.as_completed(client.map(function, work, pure=False), loop=client.loop):
+                yield future.result()
+        except distributed.KilledWorker as error:
+            raise WorkerLostError(
+                f"the cluster lost its workers over the same piece of work again and again ({error}); what was"
+                " finished is kept: give them more memory and run the same command again"
+            ) from error
+
+
+def run_all(
+    function: Callable[[Work], Result],
+    work: Sequence[Work],
+    *,
+    workers: int,
+    dask_scheduler: str | None = None,
+) -> Iterator[Result]:
+    """`Crew.run` by a crew of its own."""
+    with Crew(workers, dask_scheduler) as crew:
+        yield from crew.run(function, work)
+
+
+def _here(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
+    one_thread = ThreadpoolController()
+    for piece in work:
+        with one_thread.limit(limits=1, user_api="blas"):
+            result = function(piece)
+        yield result
+
+
+def _while_starting(pool: ProcessPoolExecutor, left: deque[Work]) -> Iterator[Work]:
+    """Pieces from the end, for this process to do while the workers' server is importing for a second or two."""
+    started = threading.Event()
+
+    def begin() -> None:
+        with contextlib.suppress(BrokenProcessPool):  # raised again where the work is handed in
+            pool.submit(_nothing).result()
+        started.set()
+
+    starter = threading.Thread(target=begin, daemon=True)
+    starter.start()
+    try:
+        started.wait(_PATIENCE_S)
+        while left and not started.is_set():
+            yield left.pop()
+    finally:
+        starter.join()  # the pool must not be shut down while work is handed in
+
+
+def _nothing() -> None:
+    """A piece of work that shows that a worker is there."""
+
+
+def _on_one_thread(function: Callable[[Work], Result], piece: Work) -> Result:
+    """Matrix products of several threads round otherwise: the same bytes in any worker need one thread each."""
+    with threadpool_limits(1, user_api="blas"):
+        return function(piece)
+
+
+def _context() -> BaseContext:
+    """How processes are started: forked from a clean server that has the imports, where the system has one.
+
+    A plain fork would inherit locks of GDAL and of the codecs' threads; a spawned process imports for seconds.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return SpawnWithoutMain()
+    context = ForkServerWithoutMain()
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def warm_up() -> None:
+    """Let the server that workers are forked from import what they need, while this process does something else."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        _context()
+        forkserver.ensure_running()
+
+
+def _begin_worker() -> None:
+    threadpool_limits(1, user_api="blas")
+    end_with_parent()

@@ -1,1 +1,0 @@
-"""Classification: the task template under its namespace."""

@@ -1,1 +1,0 @@
-"""Change detection: the task template under its namespace."""

@@ -1,1 +1,0 @@
-"""Embed: any raster → one vector per patch."""

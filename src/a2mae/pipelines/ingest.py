@@ -1,0 +1,53 @@
+"""The `ingest` stage: a source of scenes to the scene, location and rejection tables.
+
+Nodes of the `ingest` stage.
+
+Annotations here must resolve when Kedro reads them: a name imported only for type checking would switch the validation
+of parameters off, with no more than a warning.
+
+The `ingest` stage: a source of scenes → scene table and location table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kedro.pipeline import Pipeline, node
+
+from a2mae.stssd.ingest.parameters import IngestParameters
+
+
+def ingest(
+    parameters: IngestParameters, simulation: dict[str, object], simulation_folder: Path
+) -> tuple[object, object, object, dict[str, object], dict[str, object]]:
+    """Find the scenes of the source and lay out the locations.
+
+    Args:
+        parameters: The `ingest` group.
+        simulation: Manifest of the simulated Earth, empty in environments that do not simulate.
+        simulation_folder: Where the manifest lies; its paths start there.
+
+    Returns:
+        Scene table (GeoDataFrame), location table (GeoDataFrame), refused scenes (DataFrame), sensors in use by id,
+        STAC items that an API gave.
+    """
+    from a2mae.stssd.ingest.ingest import ingest as run
+
+    catalog = simulation_folder / str(simulation["catalog"]) if simulation else None
+    done = run(parameters, simulated_catalog=catalog)
+    return done.scenes, done.locations, done.refused, done.sensors, done.stac_items
+
+
+def create_pipeline() -> Pipeline:
+    """The stage as a pipeline."""
+    return Pipeline(
+        [
+            node(
+                ingest,
+                inputs=["params:ingest", "simulation", "simulation_folder"],
+                outputs=["scenes", "locations", "refused_scenes", "sensors", "stac_items"],
+                name="ingest",
+                tags="ingest",
+            )
+        ]
+    )

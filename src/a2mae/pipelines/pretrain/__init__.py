@@ -1,1 +1,0 @@
-"""The `pretrain` stage: the image sets → a pretrained model."""

@@ -1,1 +1,0 @@
-"""Report: the chain's outputs as one HTML page."""

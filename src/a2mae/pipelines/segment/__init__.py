@@ -1,1 +1,0 @@
-"""Segmentation: the task template under its namespace."""

@@ -1,0 +1,359 @@
+"""Reading windows of scenes onto a footprint's grid: one resampling from the source, shift included."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import random
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import Resampling, reproject
+from rasterio.windows import Window
+
+from a2mae.errors import ReadError, RefusedError
+from a2mae.raster.files import OpenFile, crs_of, mapped_window, source_window, warn_once
+from a2mae.raster.header import check_size, driver_for, first_line
+from a2mae.raster.resample import can_resample, find_map, resample
+from a2mae.remote.fetch import RemoteAccess, ask, wait_s
+from a2mae.remote.policy import check_redirects, is_remote, redact
+from a2mae.remote.storage import Folder
+from a2mae.remote.verify import Verifier
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+    from a2mae.remote.verify import Verifier
+    from a2mae.scenes import BandAsset
+
+logger = logging.getLogger(__name__)
+
+GDAL_OPTIONS = {
+    # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
+    # of 5 % of the machine is not bounded in a pool.
+    "GDAL_CACHEMAX": 128 * 2**20,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
+    "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
+    "GDAL_HTTP_TIMEOUT": 60,
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
+}
+
+_MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
+_MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
+
+
+class RasterReader:
+    """Keeps the most recently used files open; use as a context manager, one per process or thread.
+
+    Attributes:
+        capacity: Number of open files.
+        access: How files of a catalog are reached.
+        sign: Its signer; asked before every use, so that a token may expire while files are open.
+        any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
+        verifier: Compares files with their checksums before their pixels are read, and knows the copies that it has
+            made of remote ones; None compares none.
+    """
+
+    def __init__(
+        self,
+        capacity: int = 128,
+        *,
+        access: RemoteAccess | None = None,
+        any_driver: bool = False,
+        verifier: Verifier | None = None,
+    ) -> None:
+        self.capacity = capacity
+        self.access = access or RemoteAccess()
+        self.sign = self.access.signer()
+        self.any_driver = any_driver
+        self.verifier = verifier
+        warn_once()
+        self._open: OrderedDict[str, OpenFile] = OrderedDict()
+        self._given_up: dict[str, ReadError] = {}
+        self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.access.reading.timeout_s))})
+
+    def __enter__(self) -> Self:
+        self._env.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._env.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[Self]:
+        """As the reader's own `with`, but its files stay open; what was given up before is tried again."""
+        self._given_up.clear()
+        with self._env:
+            yield self
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._open.popitem()[1].dataset.close()
+
+    def _close_removed(self) -> None:
+        """Close copies that have made room for others: until then they take it."""
+        for address in [a for a in self._open if not is_remote(a) and not os.path.exists(a)]:
+            self._open.pop(address).dataset.close()
+
+    def _copy(self, href: str) -> str | None:
+        return None if self.verifier is None else self.verifier.copy_of(href)
+
+    def _is_far(self, href: str) -> bool:
+        """Whether a file is read over a network, so that trying again may help."""
+        return is_remote(href) and self._copy(href) is None
+
+    def _address(self, href: str) -> str:
+        copy = self._copy(href)
+        if copy is not None:
+            return copy
+        try:
+            return self.sign(href)
+        except RefusedError as refusal:
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+
+    def dataset(self, href: str) -> DatasetReader:
+        """The open file.
+
+        Raises:
+            ReadError: If it cannot be opened, or claims a size beyond bounds.
+        """
+        return self._file(href).dataset
+
+    def _file(self, href: str) -> OpenFile:
+        address = self._address(href)
+        if address in self._open:
+            self._open.move_to_end(address)
+            return self._open[address]
+        shown = redact(href)
+        if self.access.policy is not None and self._is_far(href):
+            try:
+                check_redirects(address, self.access.policy, self.access.reading.timeout_s)
+            except RefusedError as refusal:
+                raise ReadError(refusal.detail, refusal.reason) from refusal
+        try:
+            # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
+            dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
+        except (RasterioError, OSError) as error:
+            reason = "unreachable" if self._is_far(href) else "corrupt"
+            raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
+        try:
+            check_size(dataset, shown)
+        except RefusedError as refusal:
+            dataset.close()
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+        self._open[address] = OpenFile(dataset, shown)
+        if len(self._open) > self.capacity:
+            self._open.popitem(last=False)[1].dataset.close()
+        return self._open[address]
+
+    def read(
+        self,
+        assets: Sequence[BandAsset],
+        grid: GeoBox,
+        *,
+        shift_m: tuple[float, float] = (0.0, 0.0),
+        categorical: bool = False,
+    ) -> NDArray[np.float32]:
+        """Bring bands of one scene onto a grid, resampled once.
+
+        Bands that share a source grid are warped together. Continuous bands are resampled by cubic convolution, whose
+        kernel is widened when the grid is coarser than the source; masks by nearest neighbour.
+
+        Args:
+            assets: The bands.
+            grid: Target grid.
+            shift_m: (east, north): how far the content is moved in the grid's coordinates, metres.
+            categorical: Values are classes: nearest neighbour, and the stored numbers are returned as they are.
+
+        Returns:
+            `(len(assets), H, W)` float32: physical values (stored numbers if categorical), NaN where nothing was seen.
+
+        Raises:
+            ReadError: If a file cannot be opened or its pixels not decoded; a remote one has then been tried as often
+                as `reading` says, and its reason is "unreachable" where the server is to blame; "checksum" if it is
+                not the file that its item describes.
+        """
+        for asset in assets:
+            if asset.href in self._given_up:
+                raise self._given_up[asset.href]
+            self._verify(asset)
+        if any(self._copy(asset.href) for asset in assets):
+            self._close_removed()
+        for tries in itertools.count(1):
+            try:
+                return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
+            except ReadError as error:
+                if error.href is None or not self._is_far(error.href):
+                    raise
+                self._wait(error, error.href, tries)
+        raise AssertionError("the loop above ends by itself")
+
+    def _verify(self, asset: BandAsset) -> None:
+        if self.verifier is None:
+            return
+        try:
+            self.verifier.check(asset)
+        except RefusedError as refusal:
+            raise ReadError(refusal.detail, refusal.reason) from refusal
+
+    def _wait(self, error: ReadError, href: str, tries: int) -> None:
+        """Wait before a remote file is tried again, or give it up."""
+        address, shown = self._address(href), redact(href)
+        if address in self._open:  # with it goes what GDAL remembers of the file
+            self._open.pop(address).dataset.close()
+        answer = ask(address, self.access.reading.timeout_s, self.access.policy)
+        pause = wait_s(tries, answer, self.access.reading, random.random())  # noqa: S311 (jitter)
+        if pause is None:
+            logger.warning("%s: %s; given up after %d tries", shown, answer.detail, tries)
+            message = f"{error} ({answer.detail}; given up after {tries} tries)"
+            reason = "corrupt" if answer.there else "unreachable"
+            self._given_up[href] = ReadError(message, reason)
+            raise self._given_up[href] from error
+        logger.warning("%s: %s; try %d in %.1f s", shown, answer.detail, tries + 1, pause)
+        time.sleep(pause)
+
+    def _read(
+        self, assets: Sequence[BandAsset], grid: GeoBox, *, shift_m: tuple[float, float], categorical: bool
+    ) -> NDArray[np.float32]:
+        height, width = grid.shape
+        crs = str(grid.crs)
+        target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for k, asset in enumerate(assets):
+            groups.setdefault(self._file(asset.href).place(), []).append(k)
+        parts = [
+            (members, self._warped([assets[k] for k in members], grid, crs, target, categorical=categorical))
+            for members in groups.values()
+        ]
+        if len(parts) == 1 and parts[0][1] is not None:
+            return parts[0][1]
+        result = np.empty((len(assets), height, width), dtype=np.float32)
+        for members, warped in parts:
+            result[members] = np.float32(np.nan) if warped is None else warped
+        return result
+
+    def _warped(
+        self, assets: Sequence[BandAsset], grid: GeoBox, crs: str, target: Affine, *, categorical: bool
+    ) -> NDArray[np.float32] | None:
+        """Bands of one source grid on the target's; None where they do not meet it."""
+        height, width = grid.shape
+        file = self._file(assets[0].href)
+        first, name = file.dataset, file.shown
+        way = find_map(file.transform, file.crs_as(crs), target, crs, (height, width))
+        window = source_window(first, grid, target, name) if way is None else mapped_window(first, way)
+        if window is None:
+            return None
+        pixels = window.width * window.height
+        if pixels > _MAX_READ_PIXELS or pixels * len(assets) > _MAX_READ_VALUES:
+            raise ReadError(
+                f"{name}: a footprint of {height} x {width} pixels takes {window.height:.0f} x {window.width:.0f} of"
+                f" its pixels, in {len(assets)} bands more than are read at once: is its georeference right?",
+                "too_large",
+            )
+        source = np.empty((len(assets), int(window.height), int(window.width)), dtype=np.float32)
+        for values, asset in zip(source, assets, strict=True):
+            self._window(asset, window, values, categorical=categorical)
+        if way is not None and can_resample(way, categorical=categorical):
+            origin = (int(window.col_off), int(window.row_off))
+            return resample(source, way, origin, categorical=categorical)
+        warped = np.full((len(assets), height, width), np.nan, dtype=np.float32)
+        try:
+            reproject(
+                source,
+                warped,
+                src_transform=first.window_transform(window),
+                src_crs=first.crs,
+                src_nodata=np.nan,
+                dst_transform=target,
+                dst_crs=crs_of(crs),
+                dst_nodata=np.nan,
+                resampling=Resampling.nearest if categorical else Resampling.cubic,
+                tolerance=0.01,  # of a pixel: GDAL's default of 1/8 is as large as the shifts we correct
+            )
+        except RasterioError as error:
+            raise ReadError(f"{name} cannot be warped: {first_line(error)}") from error
+        return warped
+
+    def _window(self, asset: BandAsset, window: Window, values: NDArray[np.float32], *, categorical: bool) -> None:
+        """Read a window of a band into `values`, NaN where nothing was seen."""
+        file = self._file(asset.href)
+        dataset, shown, index = file.dataset, file.shown, asset.band_index
+        if not 1 <= index <= dataset.count:
+            raise ReadError(f"{shown} has {dataset.count} bands, band {index} was expected", "missing_band")
+        unseen: NDArray[np.bool_] | None = None
+        try:
+            stored = dataset.read(index, window=window)
+            if file.has_mask(index):
+                unseen = dataset.read_masks(index, window=window) == 0
+        except (RasterioError, OSError) as error:
+            message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"
+            raise ReadError(message, href=asset.href) from error
+        if stored.dtype.kind == "c":
+            raise ReadError(f"{shown}, band {index}: complex pixels are not supported", "complex")
+        if stored.dtype.kind == "f":
+            infinite = ~np.isfinite(stored)
+            unseen = infinite if unseen is None else unseen | infinite
+        if asset.nodata is not None and math.isfinite(asset.nodata):
+            # As an integer where it is one: the pixels need not become floats to be compared.
+            whole = stored.dtype.kind in "iu" and float(asset.nodata).is_integer()
+            empty = stored == (int(asset.nodata) if whole else asset.nodata)
+            unseen = empty if unseen is None else unseen | empty
+        with np.errstate(invalid="ignore", over="ignore"):
+            if categorical:
+                values[...] = stored
+            else:
+                np.multiply(stored, np.float32(asset.scale), out=values, dtype=np.float32, casting="unsafe")
+                values += np.float32(asset.offset)
+        if unseen is not None and unseen.any():
+            values[unseen] = np.nan
+
+
+class _Kept(threading.local):
+    """One reader per thread: GDAL's handles belong to the thread that uses them."""
+
+    build: str = ""
+    reader: RasterReader | None = None
+
+
+_kept = _Kept()
+
+
+@contextlib.contextmanager
+def kept_reader(build: str, *, work: str, access: RemoteAccess) -> Iterator[RasterReader]:
+    """The reader that earlier pieces of the same build in this thread have used, or a new one.
+
+    Args:
+        build: Names one run of one build; files of any other run are closed, so that a rerun sees them as they are now.
+        work: The build's work folder, which remembers what files were verified.
+        access: How files are reached; what an earlier piece has given up is tried again.
+    """
+    if _kept.build != build or _kept.reader is None:
+        close_kept()
+        _kept.build = build
+        _kept.reader = RasterReader(access=access, verifier=Verifier(Folder(work), access))
+    with _kept.reader.in_use() as reader:
+        yield reader
+
+
+def close_kept() -> None:
+    """Close this thread's files: at the end of a build in the process that ran it."""
+    if _kept.reader is not None:
+        _kept.reader.close()
+    _kept.build, _kept.reader = "", None

@@ -1,0 +1,174 @@
+"""Comparisons of two images of one square, and what several of them agree on.
+
+Comparing two pictures of one square: the right work grid, and a second look where that grid is coarse.
+
+Comparisons of one pair of scenes at several places measure the same number: what they agree on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from a2mae.config import RegistrationParameters
+from a2mae.registration.correlate import Match, Structure, match, structure, work_gsd_m
+
+_WINDOW_PX = 256  # side of the windows of the second look, in pixels of the pair's coarser sensor
+_WINDOW_PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The compared bands of an image of a square place.
+
+    Attributes:
+        bands: `(B, H, W)` float32.
+        valid: `(H, W)` bool.
+        gsd_m: Pixel, metres.
+        size_m: Side of the square, metres.
+        datetime: When it was taken.
+    """
+
+    bands: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    gsd_m: float
+    size_m: float
+    datetime: dt.datetime
+    _structures: dict[tuple[float, float], Structure] = field(default_factory=dict, repr=False)
+
+    def structure(self, work_gsd: float, blur_gsd_m: float) -> Structure:
+        """The orientation field on a work grid, computed once."""
+        key = (work_gsd, blur_gsd_m)
+        if key not in self._structures:
+            self._structures[key] = structure(
+                self.bands, self.valid, gsd_m=self.gsd_m, work_gsd=work_gsd, blur_gsd_m=blur_gsd_m
+            )
+        return self._structures[key]
+
+    def days_of_year_from(self, other: Picture) -> int:
+        """How far apart in the season two pictures are, 0 to 183 days."""
+        days = abs(self.datetime.timetuple().tm_yday - other.datetime.timetuple().tm_yday)
+        return min(days, 366 - days)
+
+    def window(self, x_m: float, y_m: float, size_m: float) -> Picture:
+        """A square part; offsets from the upper left corner and size must be whole pixels."""
+        column, row, side = (round(value / self.gsd_m) for value in (x_m, y_m, size_m))
+        part = np.s_[row : row + side, column : column + side]
+        return Picture(self.bands[:, part[0], part[1]], self.valid[part], self.gsd_m, size_m, self.datetime)
+
+
+def compare(fixed: Picture, moving: Picture, settings: RegistrationParameters) -> Match | None:
+    """How far `moving` has to be moved to lie on `fixed`.
+
+    Returns:
+        The match in metres; None where there is nothing to compare.
+    """
+    coarser = max(fixed.gsd_m, moving.gsd_m)
+    work = work_gsd_m(coarser, fixed.size_m)
+    found = match(
+        fixed.structure(work, coarser), moving.structure(work, coarser), max_shift_m=settings.max_shift_px * coarser
+    )
+    if found is None or work <= 1.01 * coarser or found.at_edge or found.significance < settings.min_significance:
+        return found
+    return _second_look(fixed, moving, found, coarser) or found
+
+
+def _second_look(fixed: Picture, moving: Picture, first: Match, coarser: float) -> Match | None:
+    """Refine a match of large images in windows at the coarser sensor's own resolution."""
+    step = math.lcm(*(round(1000 * g) for g in (fixed.gsd_m, moving.gsd_m))) / 1000
+    if step > 4 * coarser:
+        return None  # pixels of the two grids never meet: windows cannot be cut
+    move_x, move_y = (round(value / step) * step for value in (first.shift_x_m, -first.shift_y_m))
+    size = _WINDOW_PX * coarser // step * step
+    room_x, room_y = (fixed.size_m - size - abs(move) for move in (move_x, move_y))
+    if min(room_x, room_y) < 0:
+        return None
+    found: list[Match] = []
+    for part_x, part_y in _WINDOW_PLACES:
+        x = part_x * room_x // step * step + max(0.0, -move_x)
+        y = part_y * room_y // step * step + max(0.0, -move_y)
+        work = work_gsd_m(2 * coarser, size)
+        # Content at x of `fixed` lies at x - move of `moving`.
+        one = fixed.window(x + move_x, y + move_y, size).structure(work, coarser)
+        other = moving.window(x, y, size).structure(work, coarser)
+        result = match(one, other, max_shift_m=max(3 * coarser, 4 * first.error_m))
+        if result is not None and not result.at_edge and result.significance >= 5:
+            found.append(result)
+    if len(found) < 2:
+        return None
+    shifts = np.array([(m.shift_x_m, m.shift_y_m) for m in found])
+    middle = np.median(shifts, axis=0)
+    distance = np.hypot(*(shifts - middle).T)
+    error = float(np.median(distance)) * 1.4826 * 1.25 / math.sqrt(len(found))
+    return dataclasses.replace(
+        first,
+        shift_x_m=float(middle[0]) + move_x,
+        shift_y_m=float(middle[1]) - move_y,
+        error_m=max(error, min(m.error_m for m in found) / math.sqrt(len(found))),
+    )
+
+
+_AGREE_PX = 0.35  # of the coarser sensor
+_ERROR_FLOOR_PX = 0.02
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Where a scene lies relative to another.
+
+    Attributes:
+        move_m: (east, north): how far it has to be moved, metres.
+        weight: Of the move, 1 / m².
+        places: How many agree on it.
+    """
+
+    move_m: tuple[float, float]
+    weight: float
+    places: int
+
+
+def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters) -> bool:
+    """Whether a comparison tells anything.
+
+    Args:
+        found: The comparison.
+        coarser_gsd_m: Of the pair's coarser sensor.
+        settings: What is asked of it.
+    """
+    return (
+        not found.at_edge
+        and found.error_m <= settings.max_error_px * coarser_gsd_m
+        and found.significance >= settings.min_significance
+        and found.known_fraction >= settings.min_known_fraction
+    )
+
+
+def agreement(
+    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_places: int
+) -> Agreement | None:
+    """The move that trusted comparisons agree on, weighted by their errors.
+
+    Args:
+        moves_m: (east, north) of each comparison.
+        errors_m: Their standard errors.
+        coarser_gsd_m: Of the pair's coarser sensor.
+        min_places: At least so many must agree, and half of all.
+
+    Returns:
+        None where they do not agree.
+    """
+    if not moves_m:
+        return None
+    moves = np.array(moves_m)
+    agree = np.hypot(*(moves - np.median(moves, axis=0)).T) <= _AGREE_PX * coarser_gsd_m
+    if agree.sum() < max(min_places, math.ceil(len(moves) / 2)):
+        return None
+    weights = 1 / np.maximum(np.array(errors_m)[agree], _ERROR_FLOOR_PX * coarser_gsd_m) ** 2
+    east, north = np.average(moves[agree], axis=0, weights=weights).tolist()
+    return Agreement((east, north), float(weights.sum()), int(agree.sum()))

@@ -1,0 +1,224 @@
+"""Arrays to pictures: display stretch, class colours, hidden patches, features as colours, scenes on a grid.
+
+Arrays to pictures: display stretch, class colours, hidden patches, and WebP as data URIs.
+
+Features as colours: what varies most in them, as red, green and blue.
+
+A scene of the table as a picture on a grid that is given, so that it lies beside what was made of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+from a2mae.remote.fetch import RemoteAccess
+from a2mae.report.blocks import Picture
+from a2mae.report.inputs import ReportInputs
+from a2mae.scenes import Scene, scenes_from_table
+from a2mae.sensors import Sensor
+from a2mae.tasks.inference.rasters import RasterWindows, raster_from_scene
+from a2mae.tasks.palette import class_colour
+
+BytesImage = NDArray[np.uint8]
+
+INVALID_RGB = (120, 120, 128)
+"""Grey of pixels where nothing usable was seen."""
+HIDDEN_RGB = (214, 39, 112)
+"""Tint of patches that the model did not see."""
+
+
+def hex_colour(rgb: tuple[int, int, int]) -> str:
+    """`#rrggbb`."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
+def display_bands(sensor: Sensor) -> tuple[int, int, int]:
+    """Which bands to show as red, green and blue.
+
+    True colour where the sensor has it; otherwise its first bands, repeated if there are fewer than three.
+    """
+    by_name = {band.common_name: index for index, band in enumerate(sensor.bands)}
+    if {"red", "green", "blue"} <= by_name.keys():
+        return (by_name["red"], by_name["green"], by_name["blue"])
+    indices = [min(i, len(sensor.bands) - 1) for i in range(3)]
+    return (indices[0], indices[1], indices[2])
+
+
+def stretch(
+    pixels: NDArray[np.float32], valid: NDArray[np.bool_], low_high_pct: tuple[float, float] = (2, 98)
+) -> BytesImage:
+    """Physical values to 8 bits between two percentiles of the usable pixels, all bands together.
+
+    One stretch for all bands keeps the colours of the ground; invalid pixels become grey.
+
+    Args:
+        pixels: `(3, H, W)`.
+        valid: `(H, W)`.
+        low_high_pct: Percentiles shown as black and white.
+
+    Returns:
+        `(H, W, 3)`.
+    """
+    shown = np.full((*valid.shape, 3), INVALID_RGB, np.uint8)
+    if not valid.any():
+        return shown
+    usable = pixels[:, valid]
+    low, high = np.percentile(usable, low_high_pct)
+    scaled = (pixels - low) / max(high - low, 1e-6)
+    rgb = np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    shown[valid] = rgb[valid]
+    return shown
+
+
+def unit_to_bytes(pixels: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> BytesImage:
+    """`(3, H, W)` in 0..1 to `(H, W, 3)` bytes; invalid pixels become grey."""
+    rgb = np.round(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    if valid is not None:
+        rgb = rgb.copy()
+        rgb[~valid] = INVALID_RGB
+    return rgb
+
+
+def classes_to_bytes(
+    classes: NDArray[np.integer], ignore: int = 255, colours: NDArray[np.uint8] | None = None
+) -> BytesImage:
+    """Class indices to colours.
+
+    Args:
+        classes: `(H, W)`.
+        ignore: Becomes grey.
+        colours: `(K, 3)` of the classes; None: the palette's.
+
+    Returns:
+        `(H, W, 3)`.
+    """
+    table = np.array([class_colour(i) for i in range(256)], np.uint8)
+    if colours is not None:
+        table[: len(colours)] = colours
+    if 0 <= ignore < 256:
+        table[ignore] = INVALID_RGB
+    return np.asarray(table[classes])
+
+
+def upsample_patches(hidden: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """A patch grid `(h, w)` as a pixel mask `(H, W)`; H and W are multiples of h and w."""
+    factor_y, factor_x = shape[0] // hidden.shape[0], shape[1] // hidden.shape[1]
+    if (hidden.shape[0] * factor_y, hidden.shape[1] * factor_x) != shape:
+        raise ValueError(f"patch grid {hidden.shape} does not tile an image of {shape}")
+    return np.kron(hidden, np.ones((factor_y, factor_x), bool)).astype(bool)
+
+
+def draw_hidden(image: BytesImage, hidden: NDArray[np.bool_], opacity: float = 0.55) -> BytesImage:
+    """Tint the patches that the model did not see, so that the ground below stays readable.
+
+    Args:
+        image: `(H, W, 3)`.
+        hidden: `(h, w)`, True where hidden.
+        opacity: Of the tint.
+    """
+    mask = upsample_patches(hidden, (image.shape[0], image.shape[1]))
+    tinted = image.astype(np.float32)
+    tinted[mask] = (1 - opacity) * tinted[mask] + opacity * np.array(HIDDEN_RGB, np.float32)
+    return np.round(tinted).astype(np.uint8)
+
+
+def blank_hidden(image: BytesImage, hidden: NDArray[np.bool_]) -> BytesImage:
+    """What the model saw: hidden patches are grey."""
+    seen = image.copy()
+    seen[upsample_patches(hidden, (image.shape[0], image.shape[1]))] = INVALID_RGB
+    return seen
+
+
+def fill_hidden(image: BytesImage, predicted: BytesImage, hidden: NDArray[np.bool_]) -> BytesImage:
+    """The visible patches as seen, the hidden ones as predicted."""
+    mask = upsample_patches(hidden, (image.shape[0], image.shape[1]))
+    return np.where(mask[..., None], predicted, image)
+
+
+def to_data_uri(image: BytesImage, *, max_px: int = 256, exact: bool = False) -> str:
+    """Encode as WebP in a data URI.
+
+    Args:
+        image: `(H, W, 3)`.
+        max_px: Larger pictures are reduced to this side: by area, or to the nearest pixel where `exact`.
+        exact: Lossless, for maps whose colours are classes.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    side = max(picture.size)
+    if side > max_px:
+        size = (max(1, round(picture.width * max_px / side)), max(1, round(picture.height * max_px / side)))
+        picture = picture.resize(size, Image.Resampling.NEAREST if exact else Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", lossless=exact, quality=82, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+_SHOWN_PCT = (2.0, 98.0)
+
+
+def components_as_colours(features: NDArray[np.float32], valid: NDArray[np.bool_]) -> BytesImage:
+    """The first three principal components of features, each stretched for itself.
+
+    Args:
+        features: `(D, H, W)`.
+        valid: `(H, W)`; grey where not.
+
+    Returns:
+        `(H, W, 3)`.
+    """
+    shown = np.zeros((3, *valid.shape), np.float32)
+    vectors = features[:, valid].astype(np.float64)
+    if vectors.shape[1] > 1:
+        vectors -= vectors.mean(axis=1, keepdims=True)
+        with threadpool_limits(1):  # the same bytes, however many threads BLAS has
+            axes = np.linalg.eigh(vectors @ vectors.T)[1][:, :-4:-1]
+            axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])  # either sign is an axis
+            components = axes.T @ vectors
+        low, high = np.percentile(components, _SHOWN_PCT, axis=1)[:, :, None]
+        shown[: len(components), valid] = (components - low) / np.maximum(high - low, 1e-9)
+    return unit_to_bytes(shown, valid)
+
+
+LARGEST_PX = 512
+_STRETCH_PCT = (2.0, 92.0)
+"""Clouds are in the scenes: they must not make the ground dark."""
+
+
+def scene_picture(
+    inputs: ReportInputs, scene_id: str, grid: GeoBox, shift_m: tuple[float, float] = (0.0, 0.0)
+) -> Picture | None:
+    """The picture; None where there is no such scene, or its files lie elsewhere.
+
+    Args:
+        inputs: Scene table and sensors.
+        scene_id: As the table has it.
+        grid: Of the picture.
+        shift_m: (east, north): how far the scene is moved.
+    """
+    if inputs.scenes is None or inputs.store is None:
+        return None
+    (scene,) = scenes_from_table(inputs.scenes[inputs.scenes["scene_id"] == scene_id]) or (None,)
+    if scene is None or scene.sensor not in inputs.store.sensors or not _is_here(scene):
+        return None
+    sensor = inputs.store.sensor(scene.sensor)
+    bands: Sequence[str] = [sensor.bands[index].name for index in display_bands(sensor)]
+    raster = raster_from_scene(scene, sensor, bands, access=RemoteAccess())  # it lies here
+    with RasterWindows(replace(raster, grid=grid, shift_m=shift_m)) as windows:
+        pixels, valid = windows.on(grid)
+    words = f"{scene.datetime:%Y-%m-%d}"
+    uri = to_data_uri(stretch(pixels, valid, _STRETCH_PCT), max_px=LARGEST_PX)
+    return Picture(uri, f"Scene {scene.scene_id} of {words}", (words,))
+
+
+def _is_here(scene: Scene) -> bool:
+    return all(Path(asset.href).is_file() for asset in scene.bands)

@@ -1,0 +1,170 @@
+"""Maps and embeddings of whole scenes, beside the scenes that they were made from.
+
+A task's map of a whole scene, beside the scenes that it was drawn from.
+
+What `embed` wrote: which raster, by how many dimensions, and what varies most in them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from a2mae.report import text
+from a2mae.report.blocks import Block, Gallery, Picture, Section, Strip, Swatch, Table
+from a2mae.report.inputs import ReportInputs
+from a2mae.report.pictures import INVALID_RGB, LARGEST_PX, hex_colour, scene_picture, to_data_uri
+from a2mae.report.previews import raster_picture
+from a2mae.tasks.datasets.task_data import IGNORE
+
+
+@dataclass(frozen=True)
+class _Map:
+    """What a map file says of itself.
+
+    Attributes:
+        classes: `(H, W)` uint8, reduced.
+        names: Of the classes.
+        colours: Red, green, blue of every class.
+        dates: Scenes or files that it was drawn from, the earlier first.
+        moved_m: (east, north): how far the later one was moved.
+        grid: Of the reduced picture.
+        pixel_km2: Ground of one pixel of it.
+    """
+
+    classes: NDArray[np.uint8]
+    names: dict[int, str]
+    colours: dict[int, tuple[int, int, int]]
+    dates: tuple[str, ...]
+    moved_m: tuple[float, float]
+    grid: GeoBox
+    pixel_km2: float
+
+
+def scene_map(inputs: ReportInputs, name: str) -> Section | None:
+    """The map of a segmenter or change detector; None where it drew none."""
+    task = next((task for task in inputs.tasks if task.name == name), None)
+    if task is None or task.map is None or not task.map.is_file():
+        return None
+    found = _read(task.map)
+    seen = found.classes != IGNORE
+    counts = {value: int((found.classes == value).sum()) for value in found.names}
+    total = max(int(seen.sum()), 1)
+    order = sorted((value for value in counts if counts[value]), key=lambda value: -counts[value])
+    said = ", ".join(f"{found.names[value]} {text.percent(counts[value] / total, 0)}" for value in order[:4])
+    table = np.array([found.colours.get(value, INVALID_RGB) for value in range(256)], np.uint8)
+    table[IGNORE] = INVALID_RGB
+    answer = Picture(
+        to_data_uri(table[found.classes], max_px=LARGEST_PX, exact=True),
+        f"Map of {' and '.join(found.dates) or 'a raster'}: {said or 'nothing was seen'}",
+        ("map",),
+    )
+    legend = [Swatch(hex_colour(found.colours[value]), found.names[value]) for value in order]
+    if not seen.all():
+        legend.append(Swatch(hex_colour(INVALID_RGB), "not seen"))
+    rows = tuple(
+        (found.names[value], f"{counts[value] * found.pixel_km2:.2f}", text.percent(counts[value] / total))
+        for value in order
+    )
+    blocks: tuple[Block, ...] = (
+        Gallery(_caption(found, seen), (Strip("", (*_scenes(inputs, found), answer)),), tuple(legend), large=True),
+        Table("Ground by class", ("class", "km²", "of what was seen"), rows, numeric=(1, 2)),
+    )
+    return Section(
+        f"map-{name.replace('_', '-')}",
+        "A map of a whole scene",
+        f"Every pixel of {' and '.join(found.dates) or 'a raster'}. {task.map.name} opens in any GIS in these colours.",
+        blocks,
+    )
+
+
+def _read(path: Path) -> _Map:
+    with rasterio.open(path) as source:
+        share = min(1.0, LARGEST_PX / max(source.shape))
+        shape = (max(1, round(source.height * share)), max(1, round(source.width * share)))
+        tags = source.tags()
+        grid = GeoBox(source.shape, source.transform, source.crs.to_wkt()).zoom_to(shape)
+        return _Map(
+            source.read(1, out_shape=shape),
+            {int(value): name for value, name in json.loads(tags["CLASS_NAMES"]).items()},
+            {value: colour[:3] for value, colour in source.colormap(1).items()},
+            tuple(json.loads(tags.get("DATES", "[]"))),
+            tuple(json.loads(tags.get("LATER_DATE_MOVED_M", "[0, 0]"))),
+            grid,
+            abs(grid.resolution.x * grid.resolution.y) / 1e6,
+        )
+
+
+def _caption(found: _Map, seen: NDArray[np.bool_]) -> str:
+    parts = []
+    if len(found.dates) > 1:
+        east, north = found.moved_m
+        moved = f"was moved by {east:+.1f} m east and {north:+.1f} m north to lie on the earlier one"
+        parts.append(f"The later date {moved if (east, north) != (0, 0) else 'stays where its provider put it'}.")
+    if not seen.all():
+        parts.append(f"{text.percent(float(1 - seen.mean()))} was not seen, or is cloud or shadow: no class is given.")
+    return " ".join(parts)
+
+
+def _scenes(inputs: ReportInputs, found: _Map) -> list[Picture]:
+    """The dates as pictures, where they are scenes of the table that lie on this machine."""
+    moved = [(0.0, 0.0), found.moved_m]
+    pictures = [
+        scene_picture(inputs, name, found.grid, shift_m) for name, shift_m in zip(found.dates, moved, strict=False)
+    ]
+    return [picture for picture in pictures if picture is not None]
+
+
+RASTER, ABOUT = "embeddings.tif", "embeddings.json"
+
+
+def embeddings(inputs: ReportInputs) -> Section | None:
+    """The embedded raster: what varies most in it as colours, its scene, and what the file says of itself."""
+    if inputs.embeddings is None or not (inputs.embeddings / ABOUT).exists():
+        return None
+    about = json.loads((inputs.embeddings / ABOUT).read_text("utf-8"))
+    blocks: list[Block] = []
+    if (inputs.embeddings / RASTER).exists():
+        blocks.append(_pictures(inputs, inputs.embeddings / RASTER, str(about["raster"]), int(about["dimensions"])))
+    rows = tuple((key.replace("_", " "), _words(value)) for key, value in about.items())
+    blocks.append(Table("What was embedded", ("what", "value"), rows))
+    return Section(
+        "embeddings",
+        "A raster as the encoder sees it",
+        f"Each patch of {about['patch_px']} × {about['patch_px']} pixels is described by {about['dimensions']} numbers:"
+        " embeddings.tif has one band per number, embeddings.parquet one row per block of patches.",
+        tuple(blocks),
+    )
+
+
+def _pictures(inputs: ReportInputs, path: Path, name: str, dimensions: int) -> Gallery:
+    colours = raster_picture(path, max_px=LARGEST_PX)
+    scene = None
+    with rasterio.open(path) as source:
+        if source.crs is not None:
+            grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
+            share = LARGEST_PX / max(source.shape)
+            scene = scene_picture(
+                inputs, name, grid.zoom_to((round(source.height * share), round(source.width * share)))
+            )
+    answer = Picture(
+        to_data_uri(colours, max_px=LARGEST_PX, exact=True),
+        f"Embeddings of {name}: three directions of {dimensions} dimensions as colours",
+        ("embeddings",),
+    )
+    return Gallery(
+        "Ground that the model finds alike has like colours: red, green and blue are the three directions in which the"
+        " embeddings vary most (their principal components); grey was not seen.",
+        (Strip("", (*([scene] if scene is not None else []), answer)),),
+        large=True,
+    )
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,105 @@
+"""What pruning changed: before and after, cluster by cluster, and why sets stayed or went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import plotly.graph_objects as go
+
+from a2mae.errors import plural
+from a2mae.report import text
+from a2mae.report.blocks import Block, Chart, Section, Table, chart
+from a2mae.report.figures import Measure, as_it_is, number, told
+from a2mae.report.inputs import ReportInputs
+
+
+def pruning(inputs: ReportInputs) -> Section | None:
+    """Before and after, as the prune stage reported it."""
+    report = inputs.prune_report
+    if report is None:
+        return None
+    lead = "Pruning keeps a balanced choice of the training sets by clusters of what they show."
+    if inputs.sets is not None:
+        kept = int(inputs.sets["kept"].astype(bool).sum())
+        lead += f" {text.count(kept)} of {plural(len(inputs.sets), 'set')} stayed."
+    blocks: list[Block] = [_before_and_after(_part(report, "before"), _part(report, "after"))]
+    clusters = cast("Mapping[str, Mapping[str, object]]", _part(report, "clusters"))
+    if clusters:
+        blocks.append(_clusters(clusters))
+    blocks.append(
+        Table(
+            "Why sets stayed or went",
+            ("reason", "sets"),
+            tuple((reason, as_it_is(count)) for reason, count in _part(report, "reasons").items()),
+            numeric=(1,),
+        )
+    )
+    settings = told(_SETTINGS, _part(report, "settings"))
+    blocks.append(Table("Settings", ("parameter", "value"), tuple(settings), numeric=(1,)))
+    return Section("pruning", "Pruning, before and after", lead, tuple(blocks))
+
+
+def _part(report: Mapping[str, object], name: str) -> Mapping[str, object]:
+    part = report[name]
+    assert isinstance(part, Mapping)
+    return part
+
+
+def _before_and_after(before: Mapping[str, object], after: Mapping[str, object]) -> Table:
+    left, right = dict(told(_SIDE, before)), dict(told(_SIDE, after))
+    names = dict.fromkeys([*left, *right])
+    return Table(
+        "The training sets",
+        ("measure", "before", "after"),
+        tuple((name, left.get(name, text.ABSENT), right.get(name, text.ABSENT)) for name in names),
+        numeric=(1, 2),
+    )
+
+
+def _clusters(clusters: Mapping[str, Mapping[str, object]]) -> Chart:
+    """The largest first, so that the cap is seen."""
+    ordered = sorted(clusters.items(), key=lambda item: (-cast("int", item[1]["before"]), item[0]))
+    names = [name for name, _ in ordered]
+    figure = go.Figure()
+    for side in ("before", "after"):
+        figure.add_bar(x=names, y=[entry[side] for _, entry in ordered], name=side)
+    figure.update_layout(
+        barmode="group", xaxis={"title": "cluster", "type": "category"}, yaxis={"title": "training sets"}
+    )
+    largest = ordered[0][1]
+    table = Table(
+        "The clusters",
+        ("cluster", "sets before", "sets after", "heterogeneity, median", "homogeneous"),
+        tuple(
+            (name, *(as_it_is(entry[key]) for key in ("before", "after", "heterogeneity_median", "homogeneous")))
+            for name, entry in ordered
+        ),
+        numeric=(1, 2, 3),
+        folded=True,
+    )
+    return chart(
+        "clusters",
+        figure,
+        caption="Training sets by cluster, the largest first.",
+        alt=f"Training sets in {plural(len(ordered), 'cluster')} before and after pruning: the largest had"
+        f" {largest['before']} and keeps {largest['after']}.",
+        table=table,
+    )
+
+
+_SIDE = {
+    "training_sets": Measure("image sets"),
+    "images": Measure("images"),
+    "places": Measure("places"),
+    "clusters": Measure("clusters"),
+    "largest_cluster": Measure("sets in the largest cluster"),
+    "balance_of_clusters": Measure("how evenly sets lie over the clusters (entropy; 1 is even)", number(3)),
+    "heterogeneity_mean": Measure("heterogeneity, mean", number(3)),
+    "sets_per_kind": Measure("sets of the kind {}"),
+}
+_SETTINGS = {
+    "enabled": Measure("pruning"),
+    "cap_per_cluster": Measure("sets that a cluster may keep"),
+    "seed": Measure("seed", str),
+}

@@ -1,0 +1,267 @@
+"""The score table: pretrained against its random-initialised twin, and kNN over the ground sampling distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from a2mae.report import text
+from a2mae.report.blocks import Section, Table, chart
+from a2mae.report.inputs import ReportInputs, records
+from a2mae.report.sections.tasks import title_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAIN_METRICS = {"classify": ("top1", "micro_f1"), "segment": ("miou",), "detect_change": ("f1",)}
+"""The metric that a task is judged by: the first that the data has; `micro_f1` is for several classes per image."""
+_SPELLED = {
+    "top1": "top-1",
+    "miou": "mIoU",
+    "f1": "F1",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "iou": "IoU",
+    "map": "mAP",
+    "pixel_accuracy": "pixel accuracy",
+}
+IN_WORDS = {
+    "top1": "share of test images named rightly",
+    "micro_f1": "classes found in test images, weighed against false ones",
+    "miou": "overlap of predicted and true areas, mean of the classes",
+    "f1": "changed ground found, weighed against false alarms",
+}
+"""The main metrics for somebody who does not know them; all are best at 1."""
+PRETRAINED, RANDOM = "pretrained", "random"
+FINETUNED, GAIN = "finetuned", "gain"
+_MANY = 30
+_READINGS = {"knn_query_coarse": "test images coarsened", "knn_both_coarse": "both sides coarsened"}
+_MODES = {
+    "finetuned": "finetuned",
+    "gain": "above its random twin",
+    "knn": "kNN, frozen",
+    "knn_standardised": "kNN, frozen, standardised",
+    "linear_probe": "linear probe",
+    "few_shot": "few-shot probe",
+}
+
+
+def spelled(metric: str) -> str:
+    """A metric as the field writes it: `miou` is mIoU."""
+    return _SPELLED.get(metric, _READINGS.get(metric, metric))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A task's main metric for both twins, and their difference paired over places: (value, low, high) each."""
+
+    task: str
+    data: str
+    metric: str
+    pretrained: tuple[float, float, float]
+    random: tuple[float, float, float]
+    difference: tuple[float, float, float]
+
+    @property
+    def label(self) -> str:
+        """Task, data set and metric."""
+        return f"{title_of(self.task)} ({self.data}), {spelled(self.metric)}"
+
+    @property
+    def gain(self) -> float:
+        """How much higher the pretrained one scores."""
+        return self.difference[0]
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval of the difference leaves out 0."""
+        return self.difference[1] > 0 or self.difference[2] < 0
+
+    @property
+    def words(self) -> str:
+        """The finding as a sentence's end."""
+        if abs(self.gain) < 0.0005:
+            return "no difference to its random-initialised twin"
+        direction = "above" if self.gain > 0 else "below"
+        return f"{abs(self.gain):.3f} {direction} its random-initialised twin (difference {self.interval})"
+
+    @property
+    def interval(self) -> str:
+        """Of the difference, in words."""
+        return f"{self.difference[1]:+.3f} to {self.difference[2]:+.3f}"
+
+
+def verdict(item: Comparison) -> str:
+    """Whether pretraining paid for a task, in words that claim no more than the intervals allow."""
+    if abs(item.gain) < 0.0005:
+        return "no difference"
+    direction = "better" if item.gain > 0 else "worse"
+    return f"{direction}, clearly" if item.clear else f"{direction}, but within what chance allows"
+
+
+def does_it_pay(found: list[Comparison]) -> Table:
+    """One row per task: both starts and the verdict, in plain words."""
+    return Table(
+        "Scores on test splits, which the task's training did not see; 1 is the best",
+        ("task", "with pretraining", "pretrained", "random start", "difference", "what is scored"),
+        tuple(
+            (
+                f"{title_of(item.task)} ({item.data})",
+                verdict(item),
+                f"{item.pretrained[0]:.3f} ({item.pretrained[1]:.3f} – {item.pretrained[2]:.3f})",
+                f"{item.random[0]:.3f} ({item.random[1]:.3f} – {item.random[2]:.3f})",
+                f"{item.gain:+.3f} ({item.interval})",
+                IN_WORDS[item.metric],
+            )
+            for item in found
+        ),
+        numeric=(2, 3, 4),
+    )
+
+
+def comparisons(table: pd.DataFrame) -> list[Comparison]:
+    """The main metric of every task and data set that has both finetuned twins."""
+    found = []
+    twins = table[table["mode"].isin((FINETUNED, GAIN))]
+    for task, metrics in MAIN_METRICS.items():
+        for data, of_data in twins[twins["task"] == task].groupby("data", sort=True):
+            metric = next((name for name in metrics if (of_data["metric"] == name).any()), metrics[0])
+            rows = of_data[of_data["metric"] == metric]
+            sides = {(row["mode"], row["model"]): (row["value"], row["low"], row["high"]) for row in records(rows)}
+            wanted = [(FINETUNED, PRETRAINED), (FINETUNED, RANDOM), (GAIN, PRETRAINED)]
+            if sides.keys() >= set(wanted):
+                found.append(Comparison(task, str(data), metric, *(sides[one] for one in wanted)))
+    return found
+
+
+def scores(inputs: ReportInputs) -> Section | None:
+    """Every score with its interval."""
+    table = inputs.scores
+    if table is None or not len(table):
+        return None
+    main = comparisons(table)
+    figure = go.Figure()
+    for model in (RANDOM, PRETRAINED):
+        sides = [getattr(item, model) for item in main]
+        figure.add_scatter(
+            x=[value for value, _, _ in sides],
+            y=[item.label for item in main],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [high - value for value, _, high in sides],
+                "arrayminus": [value - low for value, low, _ in sides],
+            },
+            orientation="h",
+            offsetgroup=model,
+            mode="markers",
+            marker={"size": 11, "symbol": "circle" if model == PRETRAINED else "diamond-open"},
+            name=f"{model}",
+        )
+    figure.update_layout(
+        xaxis={"title": "score", "range": [0, 1]},
+        yaxis={"autorange": "reversed"},
+        scattermode="group",  # side by side: one interval would hide the other
+        scattergap=0.6,
+    )
+    lines = [f"{item.label}: {item.words}." for item in main]
+    everything = _table(table, "All scores, with 95 % intervals from resampling places")
+    compared = chart(
+        "scores",
+        figure,
+        caption="The main metric of each task with its 95 % interval. Both models were trained the same way on the same"
+        " images; only their start differs. Their difference has an interval of its own, from the same draws of"
+        " places for both: narrower than these two side by side suggest.",
+        alt=" ".join(lines),
+        height_px=90 * max(len(main), 1) + 130,
+    )
+    return Section(
+        "scores",
+        "Did pretraining help?",
+        " ".join(lines) or "No task has both a pretrained and a random-initialised score.",
+        (compared, everything) if main else (everything,),
+    )
+
+
+def task_scores(inputs: ReportInputs, task: str) -> Section | None:
+    """The scores of one task."""
+    if inputs.scores is None or not (inputs.scores["task"] == task).any():
+        return None
+    table = inputs.scores[inputs.scores["task"] == task]
+    lines = [f"{item.label}: {item.words}." for item in comparisons(table)]
+    return Section(
+        f"scores-{task.replace('_', '-')}",
+        "Scores",
+        " ".join(lines) or "No pretrained and random-initialised score to compare.",
+        (_table(table, f"Scores of {title_of(task).lower()}, with 95 % intervals from resampling places"),),
+    )
+
+
+def _table(scores_table: pd.DataFrame, caption: str) -> Table:
+    rows = tuple(
+        (
+            f"{title_of(str(row['task']))} ({row['data']})",
+            _MODES.get(str(row["mode"]), str(row["mode"])),
+            spelled(str(row["metric"])),
+            str(row["model"]),
+            f"{row['gsd_m']:g}",
+            text.number(row["value"], 3),
+            f"{text.number(row['low'], 3)} – {text.number(row['high'], 3)}",
+            f"{text.count(row['n'])} / {text.count(row['groups'])}",
+        )
+        for row in records(scores_table)
+    )
+    columns = ("task", "how", "metric", "model", "GSD, m", "score", "95 % interval", "images / places")
+    return Table(caption, columns, rows, numeric=(4, 5, 6, 7), folded=len(rows) > _MANY)
+
+
+def knn_over_gsd(inputs: ReportInputs) -> Section | None:
+    """Accuracy of the nearest neighbours as the images become coarser."""
+    table = inputs.scores
+    if table is None:
+        return None
+    knn = table[table["mode"] == "knn"]
+    if not len(knn):
+        return None
+    several = knn["data"].nunique() > 1
+    figure = go.Figure()
+    for (data, model, metric), rows in knn.groupby(["data", "model", "metric"], sort=True):
+        ordered = rows.sort_values("gsd_m")
+        figure.add_scatter(
+            x=ordered["gsd_m"],
+            y=ordered["value"],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": ordered["high"] - ordered["value"],
+                "arrayminus": ordered["value"] - ordered["low"],
+                "thickness": 1,
+                "visible": metric == "knn_query_coarse",  # the other reading's intervals stand in the table
+            },
+            mode="lines+markers",
+            legendgroup=str(model),
+            name=f"{model}, {_READINGS.get(str(metric), metric)}" + (f", {data}" if several else ""),
+            line={"dash": "solid" if metric == "knn_query_coarse" else "dot"},
+        )
+    figure.update_layout(
+        xaxis={"title": "ground sampling distance, m", "type": "log"}, yaxis={"title": "accuracy", "range": [0, 1]}
+    )
+    finest, coarsest = knn["gsd_m"].min(), knn["gsd_m"].max()
+    return Section(
+        "knn",
+        "Frozen features over scale",
+        "Encoders with no weight changed: each test image is named by its nearest training images. A model that knows"
+        " its scale loses little as the images become coarser. Two readings of the protocol: only the test images are"
+        " coarsened (solid), or the training images too (dotted).",
+        (
+            chart(
+                "knn",
+                figure,
+                caption="k nearest neighbours over the ground sampling distance, with 95 % intervals. Simple"
+                " statistics of the pixels stand beside the encoders, where they were scored.",
+                alt=f"kNN accuracy from {finest:g} m to {coarsest:g} m per pixel; the score table has the numbers.",
+            ),
+        ),
+    )

@@ -1,0 +1,163 @@
+"""The first page: what was built, whether pretraining pays, and the way to every stage.
+
+The first page: what was built, whether pretraining pays, what to look at, and the way to every stage.
+
+What it was made from: hashes and the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from a2mae.errors import plural, without_places
+from a2mae.report import text
+from a2mae.report.blocks import Block, Code, Fact, Facts, Page, Section, Table, Way, Ways
+from a2mae.report.inputs import ReportInputs
+from a2mae.report.sections.attention import attention
+from a2mae.report.sections.ingest import kept_out_scenes, taken_scenes
+from a2mae.report.sections.pretraining import first_and_last, steps_taken
+from a2mae.report.sections.scores import comparisons, does_it_pay
+
+
+def summary(inputs: ReportInputs, stages: Sequence[Page]) -> Page:
+    """The page that a reader sees first.
+
+    Args:
+        inputs: The chain's outputs.
+        stages: The pages of the stages, to be linked.
+    """
+    sections = [_built(inputs), _pays(inputs), _look_at(inputs), _stages(stages)]
+    return Page(
+        "summary",
+        "Summary",
+        "What was built, whether pretraining pays, and what to look at. Each stage has a page of its own.",
+        _verdict(inputs),
+        tuple(section for section in sections if section is not None),
+    )
+
+
+def _built(inputs: ReportInputs) -> Section | None:
+    facts = [*_data_facts(inputs), *_training_facts(inputs)]
+    return Section("built", "What was built", "", (Facts(tuple(facts)),)) if facts else None
+
+
+def _pays(inputs: ReportInputs) -> Section | None:
+    if inputs.scores is None:
+        return None
+    found = comparisons(inputs.scores)
+    if not found:
+        return None
+    lead = (
+        "Each task was trained twice, the same way on the same images: once from the pretrained model, once from random"
+        " weights. In brackets, the interval that holds the score with 95 % confidence."
+    )
+    return Section("pays", "Does pretraining pay?", lead, (does_it_pay(found),))
+
+
+def _look_at(inputs: ReportInputs) -> Section:
+    notices = attention(inputs)
+    blocks: tuple[Block, ...] = (Ways("Before you trust the figures", notices, "notices"),) if notices else ()
+    return Section("look-at", "What to look at", "" if notices else "Nothing stands out.", blocks)
+
+
+def _stages(stages: Sequence[Page]) -> Section | None:
+    ways = tuple(Way(page.name, page.title, page.finding) for page in stages)
+    return Section("stages", "Stage by stage", "", (Ways("The stages of this chain", ways),)) if ways else None
+
+
+def _data_facts(inputs: ReportInputs) -> list[Fact]:
+    facts = []
+    taken, kept_out = taken_scenes(inputs), kept_out_scenes(inputs)
+    if taken is not None:
+        refused = 0 if kept_out is None else len(kept_out)
+        note = f"{text.count(refused)} refused at the door" if refused else "none refused"
+        facts.append(Fact("scenes", text.count(len(taken)), note))
+    if inputs.locations is not None:
+        facts.append(Fact("locations", text.count(len(inputs.locations))))
+    if inputs.images is not None:
+        rejected = 0 if inputs.rejected_images is None else len(inputs.rejected_images)
+        sensors = plural(inputs.images["sensor"].nunique(), "sensor")
+        facts.append(
+            Fact("co-registered images", text.count(len(inputs.images)), f"{sensors}; {text.count(rejected)} kept out")
+        )
+    if inputs.sets is not None:
+        kept = int(inputs.sets["kept"].astype(bool).sum())
+        pruned = "not pruned" if inputs.prune_report is None else f"{text.count(kept)} kept by pruning"
+        facts.append(Fact("image sets", text.count(len(inputs.sets)), pruned))
+    return facts
+
+
+def _training_facts(inputs: ReportInputs) -> list[Fact]:
+    loss, steps = first_and_last(inputs, "loss"), steps_taken(inputs)
+    if loss is None or steps is None:
+        return []
+    return [Fact("pretraining loss", f"{loss[0]:.3f} → {loss[1]:.3f}", f"{text.count(steps)} steps")]
+
+
+def _verdict(inputs: ReportInputs) -> str:
+    sentences = []
+    if inputs.sets is not None and inputs.images is not None:
+        images, sensors = len(inputs.images), inputs.images["sensor"].nunique()
+        places = inputs.sets["location_id"].nunique()
+        sentences.append(
+            f"{plural(images, 'image')} from {plural(sensors, 'sensor')} lie on each other at"
+            f" {plural(places, 'place')}, as {plural(len(inputs.sets), 'image set')}."
+        )
+    if inputs.scores is not None:
+        compared = comparisons(inputs.scores)
+        higher = [item.clear for item in compared if item.gain > 0]
+        lower = [item.clear for item in compared if item.gain < 0]
+        if compared:
+            sentences.append(
+                f"Of {plural(len(compared), 'task')}, pretraining scored higher than a random start on"
+                f" {_with_clear(higher)} and lower on {_with_clear(lower)}."
+            )
+    elif inputs.model_dir is not None:
+        sentences.append("This chain ends with the pretrained model; no task was scored.")
+    return " ".join(sentences) or "The stages of this chain and what they wrote."
+
+
+def _with_clear(clear: list[bool]) -> str:
+    """How many, and on how many of them the interval of the difference leaves out 0."""
+    return f"{len(clear)} ({sum(clear)} beyond what chance allows)" if clear else "none"
+
+
+_SHOWN = ("format_version", "model", "model_name", "method", "data_manifest_hash", "data_manifest", "code_commit")
+
+
+def provenance(inputs: ReportInputs) -> Section:
+    """Identity of the data and the model, and every parameter of the run."""
+    rows: list[tuple[str, str]] = [("stages", ", ".join(inputs.stages))]
+    if inputs.simulation is not None:
+        rows += [
+            (f"simulation, {key.replace('_', ' ')}", str(inputs.simulation[key]))
+            for key in ("seed", "content_hash")
+            if key in inputs.simulation
+        ]
+    if inputs.store is not None:
+        rows.append(("image-set store, sha256 of its content", inputs.store.manifest_hash))
+        rows.append(("sensors", text.listed(inputs.store.sensors)))
+    if inputs.model_dir is not None and (inputs.model_dir / "config.json").exists():
+        config = json.loads((inputs.model_dir / "config.json").read_text("utf-8"))
+        rows += [(f"model, {key.replace('_', ' ')}", _short(config[key])) for key in _SHOWN if key in config]
+    blocks: list[Block] = [Table("Identity of what went in and came out", ("what", "value"), tuple(rows))]
+    if inputs.configuration:
+        shown = without_places(inputs.configuration)
+        blocks.append(
+            Code(
+                "The configuration of this run",
+                json.dumps(shown, indent=2, sort_keys=True, default=str, ensure_ascii=False),
+            )
+        )
+    return Section(
+        "provenance",
+        "Provenance",
+        "The same scenes, configuration and code give the same bytes: these hashes say whether two reports are about"
+        " the same data.",
+        tuple(blocks),
+    )
+
+
+def _short(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

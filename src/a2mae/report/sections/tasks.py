@@ -1,0 +1,273 @@
+"""A task's predictions beside their truth, and what its model takes for what.
+
+What a task's model takes for what: the confusion counts as shares of what is there, and each class's figures.
+
+A task's predictions beside their truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from a2mae.errors import plural
+from a2mae.report import text
+from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table, chart
+from a2mae.report.inputs import ReportInputs, TaskInputs
+from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
+from a2mae.tasks.palette import class_colours
+
+_READABLE = 16
+"""Classes whose shares can still be read as numbers in the cells."""
+_NAMED = 3
+"""Mistakes told in words."""
+_SHADES = ((0.0, "rgba(11, 92, 173, 0)"), (1.0, "rgba(60, 130, 205, 0.6)"))
+"""From the page's own ground to a blue that text stands out from, in light and dark."""
+
+Counts = NDArray[np.int64]
+
+
+def mistakes(inputs: ReportInputs, name: str) -> Section | None:
+    """The pretrained model's confusion matrix on the test split.
+
+    None where nothing was counted, and where an image has several labels: a label found beside another is no mistake.
+    """
+    task = next((task for task in inputs.tasks if task.name == name), None)
+    if task is None or task.confusion is None or task.confusion.get("multi_label"):
+        return None
+    names = [str(one) for one in cast("Sequence[str]", task.confusion["class_names"])]
+    counts: Counts = np.asarray(task.confusion["pretrained"], np.int64).reshape(len(names), len(names))
+    if not counts.sum():
+        return None
+    told = _told(names, counts, "images" if name == "classify" else "pixels")
+    figure = chart(
+        f"mistakes-{name.replace('_', '-')}",
+        _heatmap(names, counts),
+        caption="Rows: what is there. Columns: what the model says. Each row adds up to 100 %.",
+        alt=told,
+        table=_by_class(names, counts),
+        height_px=150 + 34 * min(len(names), 30),
+    )
+    return Section(f"mistakes-{name.replace('_', '-')}", "What is taken for what", told, (figure,))
+
+
+def _shares_of_truth(counts: Counts) -> NDArray[np.float64]:
+    """Of each class, by rows; rows of classes that the split does not have are NaN."""
+    total = counts.sum(axis=1, keepdims=True).astype(np.float64)
+    shares: NDArray[np.float64] = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    return shares
+
+
+def _told(names: Sequence[str], counts: Counts, things: str) -> str:
+    """The most frequent mistakes in a sentence."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    shares = _shares_of_truth(counts)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_NAMED]
+    found = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
+    if not found:
+        return "Nothing was mistaken."
+    parts = [f"{names[i]} taken for {names[j]} ({text.percent(shares[i, j])} of its {things})" for i, j in found]
+    return f"Most often: {'; '.join(parts)}."
+
+
+def _heatmap(names: Sequence[str], counts: Counts) -> go.Figure:
+    shares = 100 * _shares_of_truth(counts)
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=list(names),
+            y=list(names),
+            customdata=counts,
+            zmin=0,
+            zmax=100,
+            colorscale=[list(shade) for shade in _SHADES],
+            texttemplate="%{z:.0f}" if len(names) <= _READABLE else None,
+            hovertemplate="%{y} taken for %{x}: %{z:.1f} % (%{customdata:,})<extra></extra>",
+            xgap=1,
+            ygap=1,
+            showscale=False,
+        )
+    )
+    figure.update_xaxes(title={"text": "what the model says", "standoff": 12}, showgrid=False, type="category")
+    figure.update_yaxes(
+        title={"text": "what is there", "standoff": 12}, showgrid=False, autorange="reversed", type="category"
+    )
+    return figure
+
+
+def _by_class(names: Sequence[str], counts: Counts) -> Table:
+    rows = []
+    for i, name in enumerate(names):
+        right, there, said = int(counts[i, i]), int(counts[i].sum()), int(counts[:, i].sum())
+        others = counts[i].copy()
+        others[i] = 0
+        rows.append(
+            (
+                name,
+                text.count(there),
+                _percent(right, there),
+                _percent(right, said),
+                _percent(right, there + said - right),
+                names[int(others.argmax())] if others.any() else "–",
+            )
+        )
+    columns = ("class", "there", "of it found", "of what is called so right", "overlap (IoU)", "most often taken for")
+    return Table("Each class in figures", columns, tuple(rows), numeric=(1, 2, 3, 4), folded=True)
+
+
+def _percent(part: int, whole: int) -> str:
+    return text.percent(part / whole) if whole else "–"
+
+
+IGNORE = 255
+"""Label of pixels that are in neither truth nor score."""
+
+_TITLES = {"classify": "Classification", "segment": "Segmentation", "detect_change": "Change detection"}
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
+    """Examples of one task's test split; None where it has no pictures."""
+    task = next((task for task in inputs.tasks if task.name == name), None)
+    if task is None or task.pictures is None or not task.pictures.exists():
+        return None
+    with np.load(task.pictures, allow_pickle=False) as file:
+        arrays: Arrays = {name: file[name] for name in file.files}
+    number = min(len(arrays["truth"]), inputs.limits.examples)
+    if not number:
+        return None
+    draw = {1: _labels, 2: _several_labels}.get(arrays["truth"].ndim, _maps)
+    return draw(task, arrays, number, inputs.limits.picture_px)
+
+
+def title_of(task: str) -> str:
+    """A task's name for people; an unknown task keeps its own."""
+    return _TITLES.get(task, task)
+
+
+def _names(arrays: Arrays) -> list[str]:
+    return [str(name) for name in arrays["class_names"]]
+
+
+def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+    names = _names(arrays)
+    pictures = []
+    right = 0
+    for i in range(number):
+        truth, prediction = names[int(arrays["truth"][i])], names[int(arrays["prediction"][i])]
+        right += truth == prediction
+        verdict = "right" if truth == prediction else f"took it for {prediction}"
+        pictures.append(
+            Picture(
+                to_data_uri(np.asarray(arrays["image"][i], np.uint8), max_px=px),
+                f"A test image of {truth}; the model {'was right' if truth == prediction else verdict}",
+                (truth, verdict),
+                badge="✓" if truth == prediction else "✗",
+            )
+        )
+    return Section(
+        f"task-{task.name.replace('_', '-')}",
+        "Examples of the test split",
+        f"{plural(number, 'test image')} with the true class and the pretrained model's answer: {right} right.",
+        (Gallery(_whence(task), (Strip("", tuple(pictures)),)),),
+    )
+
+
+def _several_labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+    """Images with any number of classes: all that are there, and all that the model found."""
+    names = _names(arrays)
+    pictures = []
+    right = 0
+    for i in range(number):
+        truth, prediction = (np.asarray(arrays[key][i], bool) for key in ("truth", "prediction"))
+        same = bool((truth == prediction).all())
+        right += same
+        there, found = _listed(truth, names), _listed(prediction, names)
+        pictures.append(
+            Picture(
+                to_data_uri(np.asarray(arrays["image"][i], np.uint8), max_px=px),
+                f"A test image of {there}; the model {'was right' if same else f'found {found}'}",
+                (f"true: {there}", f"found: {found}"),
+                badge="✓" if same else "✗",
+            )
+        )
+    return Section(
+        f"task-{task.name.replace('_', '-')}",
+        "Examples of the test split",
+        f"{plural(number, 'test image')} with every true class and every class that the pretrained model found:"
+        f" {right} right in every class.",
+        (Gallery(_whence(task), (Strip("", tuple(pictures)),)),),
+    )
+
+
+def _listed(there: NDArray[np.bool_], names: list[str]) -> str:
+    return ", ".join(names[int(i)] for i in np.flatnonzero(there)) or "none"
+
+
+def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+    names = _names(arrays)
+    own = arrays.get("class_colours", np.empty((0, 3), np.uint8))  # absent: an earlier version's
+    colours = np.array(class_colours([(int(r), int(g), int(b)) for r, g, b in own], len(names)), np.uint8)
+    strips = []
+    seen: set[int] = set()
+    for i in range(number):
+        truth = np.asarray(arrays["truth"][i], np.uint8)
+        prediction = np.asarray(arrays["prediction"][i], np.uint8)
+        seen.update(int(value) for value in np.union1d(truth, prediction))
+        scored = truth != IGNORE
+        agreement = float((truth == prediction)[scored].mean()) if scored.any() else float("nan")
+        pictures = [
+            Picture(
+                to_data_uri(np.asarray(arrays[key][i], np.uint8), max_px=px), f"Test image {i + 1}, {words}", (words,)
+            )
+            for key, words in (("image", "image"), ("image_before", "before"), ("image_after", "after"))
+            if key in arrays
+        ]
+        pictures.append(
+            Picture(
+                to_data_uri(classes_to_bytes(truth, IGNORE, colours), max_px=px, exact=True),
+                f"Test image {i + 1}, truth: {_shares(truth, names)}",
+                ("truth",),
+            )
+        )
+        pictures.append(
+            Picture(
+                to_data_uri(classes_to_bytes(prediction, IGNORE, colours), max_px=px, exact=True),
+                f"Test image {i + 1}, prediction: {_shares(prediction, names)}",
+                ("prediction",),
+            )
+        )
+        strips.append(Strip(f"Test image {i + 1}", tuple(pictures), f"{text.percent(agreement)} of the pixels agree"))
+    legend = [
+        Swatch(hex_colour((int(red), int(green), int(blue))), names[i])
+        for i, (red, green, blue) in enumerate(colours)
+        if i in seen or len(names) <= 3
+    ]
+    if IGNORE in seen:
+        legend.append(Swatch(hex_colour(INVALID_RGB), "not scored"))
+    return Section(
+        f"task-{task.name.replace('_', '-')}",
+        "Examples of the test split",
+        f"{plural(number, 'test image')} beside the truth and the pretrained model's map.",
+        (Gallery(_whence(task), tuple(strips), tuple(legend)),),
+    )
+
+
+def _whence(task: TaskInputs) -> str:
+    if task.metrics.get("data") == "simulated":
+        return "From the test split; places of the test split were seen in no training."
+    return "From the test split: the task did not learn from these. Whether pretraining saw their places is not known."
+
+
+def _shares(classes: NDArray[np.uint8], names: list[str]) -> str:
+    values, counts = np.unique(classes[classes != IGNORE], return_counts=True)
+    order = np.argsort(-counts)[:4]
+    total = max(int(counts.sum()), 1)
+    parts = [f"{names[int(values[i])]} {text.percent(counts[i] / total, 0)}" for i in order]
+    return ", ".join(parts) or "nothing scored"

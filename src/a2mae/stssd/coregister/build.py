@@ -1,0 +1,339 @@
+"""From scene and location tables to the image-set store and its tables: survey, pool, warp, write.
+
+Every step leaves what it finished beside the store, so a build that was stopped anywhere goes on where it was and ends
+with the same bytes, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from tqdm import tqdm
+
+from a2mae.parallel import Crew, warm_up
+from a2mae.raster.mosaics import prefer_single
+from a2mae.raster.read import close_kept
+from a2mae.raster.warp import Footprint
+from a2mae.remote.fetch import TRANSIENT, RemoteAccess
+from a2mae.remote.storage import Folder
+from a2mae.remote.verify import LEDGER, tell_unverified, verifying
+from a2mae.scenes import Scene, scenes_from_table
+from a2mae.sensors import Sensor
+from a2mae.stssd.coregister.network import Offsets, pool, positions
+from a2mae.stssd.coregister.survey import Place, Refusal, Surveyed
+from a2mae.stssd.coregister.tables import (
+    BuiltTables,
+    PlacedImage,
+    image_table,
+    log_result,
+    rejected_table,
+    tell_missing,
+)
+from a2mae.stssd.coregister.work import SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
+from a2mae.stssd.parameters import CoregisterParameters, check_recipes
+from a2mae.stssd.store.ledger import Shard
+from a2mae.stssd.store.writer import SensorPlan, StoreWriter
+from a2mae.tables import LOCATION_COLUMNS, SCENE_COLUMNS, check_columns
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a build starts from.
+
+    Attributes:
+        scenes: Accepted scenes by id.
+        sensors: Their sensors by id.
+        parameters: The `coregister` group.
+        url: Where the store goes.
+        places: Locations that scenes cover.
+        access: How their files are reached.
+        run: Names this run: files stay open in a worker until another run comes.
+    """
+
+    scenes: Mapping[str, Scene]
+    sensors: Mapping[str, Sensor]
+    parameters: CoregisterParameters
+    url: str
+    places: Sequence[Place]
+    access: RemoteAccess
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+def build(
+    scenes_table: pd.DataFrame,
+    locations: gpd.GeoDataFrame,
+    sensors: Mapping[str, Sensor],
+    parameters: CoregisterParameters,
+    url: str,
+    *,
+    access: RemoteAccess | None = None,
+) -> BuiltTables:
+    """Build the store and its tables, or go on with a build that was stopped.
+
+    Args:
+        scenes_table: `SCENE_COLUMNS` and geometry.
+        locations: `LOCATION_COLUMNS` and geometry.
+        sensors: Descriptions of the sensors in the scene table.
+        parameters: The `coregister` group.
+        url: Where the store goes; work in progress is kept beside it in `<url>.work`.
+        access: How remote files are reached, but for its patience, which is `parameters.reading`; None: unsigned, and
+            redirects are followed wherever they lead.
+
+    Returns:
+        Registered images, rejections and the store's manifest hash.
+
+    Raises:
+        ValueError: If no scene covers any location, a footprint does not fit a sensor's grid, or a table was written
+            by an earlier version.
+        StoreError: If the place holds something else.
+        WorkerLostError: If a local worker was killed.
+        BuildIncompleteError: If images could not be reached and `fail_if_unreachable` is set.
+    """
+    check_columns(scenes_table, SCENE_COLUMNS, "scenes", "ingest")
+    check_columns(locations, LOCATION_COLUMNS, "locations", "ingest")
+    if parameters.workers > 1 and parameters.dask_scheduler is None:
+        warm_up()
+    scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
+    places = find_places(list(scenes.values()), locations, parameters.quality.min_valid_fraction)
+    if not places:
+        raise ValueError(
+            f"none of {len(scenes)} accepted scenes covers any of {len(locations)} locations:"
+            " look at the scenes and locations tables of the ingest pipeline"
+        )
+    sizes = {place.footprint.size_m for place in places}
+    if len(sizes) > 1:
+        raise ValueError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
+    for sensor_id in sorted({scene.sensor for place in places for scene in place.scenes}):
+        places[0].footprint.grid(sensors[sensor_id].gsd_m)  # refuse a footprint that does not fit before any work
+    check_recipes(parameters.recipes, sensors)
+    access = replace(access or RemoteAccess(), reading=parameters.reading)
+    inputs = Inputs(scenes, sensors, parameters, url, places, access)
+    used = {scene.scene_id: scene for place in places for scene in place.scenes}
+    tell_unverified((a for scene in used.values() for a in scene.assets), parameters.reading.verify_checksums)
+    fingerprints = Fingerprints(used, sensors, parameters)
+    fingerprint = fingerprints.of_build((place.footprint, (s.scene_id for s in place.scenes)) for place in places)
+    verified = verifying(Folder(f"{url}.work"), parameters.reading.verify_checksums)
+    with verified, Crew(parameters.workers, parameters.dask_scheduler) as crew:
+        try:
+            surveyed = _survey(inputs, fingerprint, crew)
+            offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
+            images, refusals = _place_images(inputs, surveyed, offsets)
+            failed, manifest = _write(inputs, images, fingerprint, fingerprints, crew)
+        finally:
+            close_kept()
+    tables = BuiltTables(
+        image_table(
+            images, failed, surveyed, parameters=parameters, scenes=scenes, sensors=sensors, locations=locations
+        ),
+        rejected_table(images, refusals, failed, surveyed, parameters=parameters, scenes=scenes),
+        manifest,
+    )
+    log_result(tables, sensors.values(), places=len(places), pooled=len(offsets.part))
+    tell_missing(tables.rejected, parameters)
+    return tables
+
+
+def find_places(scenes: Sequence[Scene], locations: gpd.GeoDataFrame, min_covered: float) -> list[Place]:
+    """The locations that scenes cover, with those scenes, in the order of the location table."""
+    squares = np.asarray(locations.geometry.values)
+    outlines = np.array([scene.geometry for scene in scenes], dtype=object)
+    tree = shapely.STRtree(squares)
+    # Most squares lie inside their scenes, which a prepared outline tells at once; only the others are cut.
+    of_scene, of_location = tree.query(outlines, predicate="intersects")
+    shapely.prepare(outlines)
+    whole = shapely.covers(outlines[of_scene], squares[of_location])
+    covered = whole.astype(np.float64)
+    cut, cut_scene = of_location[~whole], of_scene[~whole]
+    covered[~whole] = shapely.area(shapely.intersection(squares[cut], outlines[cut_scene])) / shapely.area(squares[cut])
+    keep = covered >= min_covered
+    keep[keep] = prefer_single(of_location[keep], of_scene[keep], covered[keep], scenes)
+    # By place, then by scene id; neighbours share one tuple of scenes: of a million places, that is most of the memory.
+    by_id = np.argsort(np.argsort(np.array([scene.scene_id for scene in scenes], dtype=str), kind="stable"))
+    pairs = np.lexsort((by_id[of_scene[keep]], of_location[keep]))
+    of_location, of_scene = of_location[keep][pairs], of_scene[keep][pairs]
+    found, starts = np.unique(of_location, return_index=True)
+    ends = np.append(starts, len(of_location))[1:]
+    shared: dict[tuple[int, ...], tuple[Scene, ...]] = {}
+
+    def scenes_of(start: int, stop: int) -> tuple[Scene, ...]:
+        key = tuple(of_scene[start:stop].tolist())
+        return shared.setdefault(key, tuple(scenes[k] for k in key))
+
+    columns = {name: locations[name].to_numpy() for name in ("location_id", "crs", "x_m", "y_m", "footprint_m", "lat")}
+    return [
+        Place(
+            Footprint(
+                str(columns["location_id"][k]),
+                str(columns["crs"][k]),
+                float(columns["x_m"][k]),
+                float(columns["y_m"][k]),
+                float(columns["footprint_m"][k]),
+            ),
+            float(columns["lat"][k]),
+            scenes_of(start, stop),
+        )
+        for k, start, stop in zip(found.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    ]
+
+
+def _survey(inputs: Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
+    places, sensors, parameters = inputs.places, inputs.sensors, inputs.parameters
+    work = Folder(f"{inputs.url}.work")
+    folder = f"survey-{fingerprint[:16]}"
+    for name in {key.split("/")[0] for key in work.sizes()} - {folder, LEDGER}:
+        work.remove(name)  # of another fingerprint
+    size = parameters.locations_per_task
+    used = {sensor_id: sensors[sensor_id] for sensor_id in {s.sensor for place in places for s in place.scenes}}
+    names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(places), size)]
+    done = {name for name in work.sizes() if name.startswith(f"{folder}/") and not _lacks_something(work, name)}
+    tasks = [
+        SurveyTask(
+            inputs.run,
+            work.url,
+            name,
+            tuple(places[k * size : (k + 1) * size]),
+            used,
+            parameters,
+            inputs.access,
+        )
+        for k, name in enumerate(names)
+        if name not in done
+    ]
+    if len(tasks) < len(names):
+        logger.info("Going on with a survey: %d of %d parts are done", len(names) - len(tasks), len(names))
+    for _ in tqdm(crew.run(survey_task, tasks), total=len(tasks), desc="survey", unit="part", disable=not tasks):
+        pass
+    surveyed: list[Surveyed] = []
+    for name in names:
+        data = work.read(name)
+        if data is None:
+            raise RuntimeError(f"{work.url}/{name} vanished while the survey was running: run the build again")
+        surveyed += SURVEYED.validate_json(data)
+    return surveyed
+
+
+def _lacks_something(work: Folder, name: str) -> bool:
+    """Whether a part of the survey could not reach an image that may be there by now."""
+    data = work.read(name)
+    return data is None or any(
+        refusal.reason in TRANSIENT for place in SURVEYED.validate_json(data) for refusal in place.refused
+    )
+
+
+def _place_images(
+    inputs: Inputs, surveyed: Sequence[Surveyed], offsets: Offsets
+) -> tuple[list[PlacedImage], list[tuple[str, Refusal]]]:
+    """Every image with its position and its row: rows of a sensor follow the places."""
+    scenes, sensors = inputs.scenes, inputs.sensors
+    gsd_m = {scene_id: sensors[scene.sensor].gsd_m for scene_id, scene in scenes.items()}
+    rows: Counter[str] = Counter()
+    images: list[PlacedImage] = []
+    refusals: list[tuple[str, Refusal]] = []
+    footprints = {place.footprint.location_id: place.footprint for place in inputs.places}
+    for seen in surveyed:
+        refusals += [(seen.location_id, refusal) for refusal in seen.refused]
+        put = positions(seen, offsets, gsd_m)
+        facts = {image.scene_id: image for image in seen.images}
+        for scene_id in sorted(put, key=lambda scene_id: (scenes[scene_id].datetime, scene_id)):
+            if put[scene_id].registration == "nominal" and not inputs.parameters.keep_nominal:
+                detail = "its position could not be told and coregister.keep_nominal is false"
+                refusals.append((seen.location_id, Refusal(scene_id, "unregistered", detail)))
+                continue
+            sensor = scenes[scene_id].sensor
+            images.append(
+                PlacedImage(
+                    footprints[seen.location_id],
+                    seen.reference,
+                    scene_id,
+                    sensor,
+                    rows[sensor],
+                    facts[scene_id],
+                    put[scene_id],
+                )
+            )
+            rows[sensor] += 1
+    return images, refusals
+
+
+def _write(
+    inputs: Inputs, images: Sequence[PlacedImage], fingerprint: str, fingerprints: Fingerprints, crew: Crew
+) -> tuple[dict[tuple[str, int], Refusal], str]:
+    scenes, sensors, parameters, url = inputs.scenes, inputs.sensors, inputs.parameters, inputs.url
+    by_sensor: dict[str, list[PlacedImage]] = {}
+    for image in images:
+        by_sensor.setdefault(image.sensor, []).append(image)
+    plans = []
+    for sensor_id, members in sorted(by_sensor.items()):
+        height, width = members[0].footprint.grid(sensors[sensor_id].gsd_m).shape
+        plans.append(SensorPlan(sensors[sensor_id], len(members), height, width))
+    # Of the same survey only: images that a build could not reach and this one could move the rows after them.
+    rows = [[image.sensor, image.scene_id, image.footprint.location_id, *astuple(image.position)] for image in images]
+    content = hashlib.sha256(json.dumps([fingerprint, rows]).encode()).hexdigest()
+
+    def images_of(shard: Shard) -> list[tuple[str, Footprint, tuple[float, float]]]:
+        return [
+            (image.scene_id, image.footprint, (image.position.shift_x_m, image.position.shift_y_m))
+            for image in by_sensor[shard.sensor][shard.start : shard.stop]
+        ]
+
+    def made_of(shard: Shard) -> str:
+        return fingerprints.of_images(shard.sensor, images_of(shard))
+
+    writer = StoreWriter.create(url, plans, fingerprint=content, made_of=made_of, again=_unreached)
+    shards = writer.pending()
+    if len(shards) < len(writer.shards()):
+        logger.info(
+            "Going on with a store: %d of %d shards are there",
+            len(writer.shards()) - len(shards),
+            len(writer.shards()),
+        )
+    tasks = [
+        ShardTask(
+            inputs.run,
+            url,
+            shard,
+            sensors[shard.sensor],
+            tuple((scenes[scene_id], footprint, shift_m) for scene_id, footprint, shift_m in images_of(shard)),
+            parameters.clouds,
+            inputs.access,
+            made_of(shard),
+        )
+        # Large ones first, so that workers end together.
+        for shard in sorted(shards, key=lambda shard: -_pixels(shard, sensors, by_sensor))
+    ]
+    for _ in tqdm(crew.run(shard_task, tasks), total=len(tasks), desc="write", unit="shard", disable=not tasks):
+        pass
+    manifest = writer.finish()
+    failed: dict[tuple[str, int], Refusal] = {}
+    for shard, note in writer.notes():
+        entries = note["failed"]
+        assert isinstance(entries, list)
+        for entry in entries:
+            row = int(entry["row"])
+            scene_id = by_sensor[shard.sensor][row].scene_id
+            failed[shard.sensor, row] = Refusal(scene_id, str(entry["reason"]), str(entry["detail"]))
+    return failed, manifest
+
+
+def _unreached(note: Mapping[str, object]) -> bool:
+    """Whether a shard lacks an image that may be reached by now."""
+    entries = note.get("failed", [])
+    assert isinstance(entries, list)
+    return any(entry["reason"] in TRANSIENT for entry in entries)
+
+
+def _pixels(shard: Shard, sensors: Mapping[str, Sensor], images: Mapping[str, Sequence[PlacedImage]]) -> int:
+    height, width = images[shard.sensor][0].footprint.grid(sensors[shard.sensor].gsd_m).shape
+    return (shard.stop - shard.start) * len(sensors[shard.sensor].bands) * int(height * width)

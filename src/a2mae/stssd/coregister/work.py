@@ -1,0 +1,164 @@
+"""What a worker of a build does, and what decides the content of a store and of each of its shards.
+
+What decides the content of a store and of each of its shards, as hashes.
+
+What a worker of a build does: look at some places, or fill one shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from a2mae.config import CloudParameters
+from a2mae.errors import ReadError
+from a2mae.raster.read import kept_reader
+from a2mae.raster.warp import Footprint, encode, read_image
+from a2mae.remote.fetch import RemoteAccess, VerifyChecksums
+from a2mae.remote.storage import Folder
+from a2mae.remote.verify import source_digest, verified_checksum
+from a2mae.scenes import BandAsset, Scene, assets_to_json
+from a2mae.sensors import Sensor
+from a2mae.stssd.coregister.survey import Place, Surveyed, survey
+from a2mae.stssd.parameters import CoregisterParameters
+from a2mae.stssd.store.ledger import Shard
+from a2mae.stssd.store.writer import StoreWriter
+
+BUILD_VERSION = 6  # raise when the same input would give other pixels or tables
+_MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_if_unreachable"}  # not what is built
+
+
+class Fingerprints:
+    """Hashes of one build: every scene's files are looked at once."""
+
+    def __init__(
+        self, scenes: Mapping[str, Scene], sensors: Mapping[str, Sensor], parameters: CoregisterParameters
+    ) -> None:
+        """Begin.
+
+        Args:
+            scenes: Those that reach a place, by id.
+            sensors: Their descriptions by id.
+            parameters: The `coregister` group.
+        """
+        self._settings = json.dumps(parameters.model_dump(mode="json", exclude=_MANNER), sort_keys=True)
+        self._sensors = {k: json.dumps(v.to_dict(), sort_keys=True) for k, v in sorted(sensors.items())}
+        mode = parameters.reading.verify_checksums
+        self._scenes = {
+            scene_id: _hash(
+                scene_id,
+                scene.sensor,
+                scene.datetime.isoformat(),
+                scene.cloud_test.value,
+                assets_to_json(scene.assets),
+                # A file that is compared with its checksum before it is used is known by that, mended or not yet.
+                *(_file_digest(asset, mode) for asset in scene.assets),
+            )
+            for scene_id, scene in sorted(scenes.items())
+        }
+
+    def of_build(self, places: Iterable[tuple[Footprint, Iterable[str]]]) -> str:
+        """Of everything that decides the content.
+
+        Args:
+            places: Squares, each with the ids of the scenes that cover it.
+        """
+        squares = ([*_square(square), *scenes] for square, scenes in places)
+        return _hash(
+            f"build {BUILD_VERSION}", self._settings, *self._sensors.values(), *self._scenes.values(), *squares
+        )
+
+    def of_images(self, sensor: str, images: Iterable[tuple[str, Footprint, tuple[float, float]]]) -> str:
+        """Of what decides the pixels of a shard.
+
+        Args:
+            sensor: Sensor id.
+            images: Scene, square and shift (east, north), metres, of every row.
+        """
+        rows = ([self._scenes[scene], *_square(square)[1:], *shift_m] for scene, square, shift_m in images)
+        return _hash(f"build {BUILD_VERSION}", self._settings, self._sensors[sensor], *rows)
+
+
+def _file_digest(asset: BandAsset, mode: VerifyChecksums) -> str:
+    checksum = verified_checksum(asset, mode)
+    return source_digest(asset.href) if checksum is None else checksum.text
+
+
+def _square(footprint: Footprint) -> list[object]:
+    return [footprint.location_id, footprint.crs, footprint.x_m, footprint.y_m, footprint.size_m]
+
+
+def _hash(*parts: object) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps(part).encode() + b"\n")
+    return digest.hexdigest()
+
+
+SURVEYED = TypeAdapter(list[Surveyed])
+"""What a part of the survey is kept as."""
+
+
+@dataclass(frozen=True)
+class SurveyTask:
+    """Places for one worker; `name` is the ledger entry that the result is kept in."""
+
+    run: str
+    url: str
+    name: str
+    places: tuple[Place, ...]
+    sensors: Mapping[str, Sensor]
+    parameters: CoregisterParameters
+    access: RemoteAccess
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard for one worker; an image per row of the shard."""
+
+    run: str
+    url: str
+    shard: Shard
+    sensor: Sensor
+    images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
+    clouds: CloudParameters
+    access: RemoteAccess
+    made_of: str
+
+
+def survey_task(task: SurveyTask) -> str:
+    """Survey the places of a task and keep the result in the ledger."""
+    with kept_reader(task.run, work=task.url, access=task.access) as reader:
+        result = survey(reader, task.places, task.sensors, task.parameters)
+    Folder(task.url).write(task.name, SURVEYED.dump_json(result))
+    return task.name
+
+
+def shard_task(task: ShardTask) -> int:
+    """Warp the images of a shard and write it.
+
+    Returns:
+        How many of its images could not be read; those rows stay empty and are noted in the store.
+    """
+    shape = tuple(task.images[0][1].grid(task.sensor.gsd_m).shape)
+    encoding = task.sensor.encoding
+    pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
+    valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
+    failed: list[dict[str, object]] = []
+    with kept_reader(task.run, work=f"{task.url}.work", access=task.access) as reader:
+        for k, (scene, footprint, shift_m) in enumerate(task.images):
+            try:
+                image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)
+            except ReadError as error:
+                failed.append({"row": task.shard.start + k, "reason": error.reason, "detail": str(error)})
+                continue
+            pixels[k] = encode(image.physical, image.seen, encoding)
+            valid[k] = image.valid
+    note = {"failed": failed} if failed else None
+    StoreWriter(task.url).write(task.shard, pixels, valid, note=note, made_of=task.made_of)
+    return len(failed)

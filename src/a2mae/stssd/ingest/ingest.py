@@ -1,0 +1,205 @@
+"""From a source to the scene table, the location table and the list of what was refused."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import shapely
+from shapely.geometry import box
+
+from a2mae.errors import plural
+from a2mae.raster.mosaics import mosaics
+from a2mae.remote.policy import load_signer
+from a2mae.scenes import RefusedScene, Scene, refused_to_table, scenes_to_table, sensors_to_json
+from a2mae.sensors import Sensor, UnknownSensorError, get_sensor
+from a2mae.stssd.ingest.checks import Found, SensorTable
+from a2mae.stssd.ingest.folder import read_folder
+from a2mae.stssd.ingest.locations import find_locations
+from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.ingest.stac import StacFound, read_stac_api, read_stac_catalog
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What `ingest` makes.
+
+    Attributes:
+        scenes: Scene table, accepted and refused.
+        locations: Location table.
+        refused: Refused scenes and files with their reasons (`REJECTED_COLUMNS`).
+        sensors: Full description of the sensors in use, by id.
+        stac_items: Items that an API gave, for replay; no features for other sources.
+    """
+
+    scenes: gpd.GeoDataFrame
+    locations: gpd.GeoDataFrame
+    refused: pd.DataFrame
+    sensors: dict[str, object]
+    stac_items: dict[str, object]
+
+
+def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = None) -> Ingested:
+    """Read the source, sort out what cannot be used, and lay out the locations.
+
+    Args:
+        parameters: The `ingest` group.
+        simulated_catalog: Catalog of this run's simulation, used when no other source is named.
+
+    Raises:
+        ValueError: If nothing usable is found; the message counts the reasons and says what to change.
+    """
+    own = parameters.own_sensors()
+    table = SensorTable(own, parameters.bands, parameters.use_sensors)
+    table.check()
+    _check_named(parameters, own)
+    load_signer(parameters.source.signing)  # a hook that cannot be imported is told before anything is read
+    found = _read(parameters, table, simulated_catalog)
+    scenes, refused = _select(found, parameters)
+    if not scenes:
+        raise ValueError(_nothing(refused, parameters))
+    joined = mosaics(scenes) if parameters.mosaics else []
+    sensors = [table.get(sensor_id) for sensor_id in sorted({scene.sensor for scene in scenes})]
+    places = find_locations([*scenes, *joined], sensors, parameters.locations)
+    side = parameters.locations.footprint_m
+    unused = set(places.unused)
+    joined = [scene for scene in joined if scene.scene_id not in unused]
+    in_mosaic = {part[0].href for scene in joined for part in scene.parts}
+    off = [
+        RefusedScene(
+            scene.scene_id,
+            "no_location",
+            f"usable, but no square of {side:g} m that enough scenes share lies in it (ingest.locations)",
+            scene.sensor,
+            scene.datetime,
+            scene.geometry,
+        )
+        for scene in scenes
+        if scene.scene_id in unused and scene.assets[0].href not in in_mosaic
+    ]
+    _log([*scenes, *joined], refused, off, places.table)
+    return Ingested(
+        scenes=scenes_to_table([*scenes, *joined], refused),
+        locations=places.table,
+        refused=refused_to_table([*refused, *off]),
+        sensors=sensors_to_json(sensors),
+        stac_items=found.recorded if isinstance(found, StacFound) else StacFound().recorded,
+    )
+
+
+def _check_named(parameters: IngestParameters, own: Mapping[str, Sensor]) -> None:
+    """Refuse a rule or profile of a sensor that does not exist: each of its scenes would be refused for it."""
+    for group, named in (("rules", parameters.rules), ("stac_profiles", parameters.stac_profiles)):
+        for entry in named:
+            try:
+                get_sensor(entry.sensor, own)
+            except UnknownSensorError as error:
+                raise ValueError(f"ingest.{group}, {entry.name!r}: {error}") from error
+
+
+def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | None) -> Found:
+    kind = parameters.source_kind
+    if kind == "folder":
+        return read_folder(parameters, table)
+    if kind == "stac_api":
+        return read_stac_api(parameters, table)
+    return read_stac_catalog(parameters, table, default=simulated)
+
+
+def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], list[RefusedScene]]:
+    """Apply the limits of time, cloud and area, and keep ids unique."""
+    refused = list(found.refused)
+    area = (
+        box(*parameters.source.api.bbox) if parameters.source.api.bbox and parameters.source_kind != "folder" else None
+    )
+    kept: dict[str, Scene] = {}
+    for scene in sorted(found.scenes, key=lambda scene: scene.scene_id):
+        reason = _outside(scene, parameters, area)
+        if reason is None and scene.scene_id in kept:
+            reason = ("duplicate", "another scene has the same id; the first one is used")
+        if reason is None:
+            kept[scene.scene_id] = scene
+        else:
+            refused.append(RefusedScene(scene.scene_id, *reason, scene.sensor, scene.datetime, scene.geometry))
+    return _newest(list(kept.values()), refused), refused
+
+
+def _newest(scenes: Sequence[Scene], refused: list[RefusedScene]) -> list[Scene]:
+    """Of an acquisition that its provider processed again, the latest baseline; the others go to `refused`.
+
+    The same acquisition is the same sensor, platform and instant on the same grid.
+    """
+    latest: dict[object, Scene] = {}
+    for scene in scenes:
+        if scene.processing_baseline:
+            other = latest.setdefault(_acquisition(scene), scene)
+            if scene.processing_baseline > (other.processing_baseline or ""):
+                latest[_acquisition(scene)] = scene
+    kept = []
+    for scene in scenes:
+        best = latest.get(_acquisition(scene), scene)
+        if scene.processing_baseline == best.processing_baseline:
+            kept.append(scene)
+            continue
+        detail = f"processed again with baseline {best.processing_baseline}: {best.scene_id}"
+        refused.append(RefusedScene(scene.scene_id, "superseded", detail, scene.sensor, scene.datetime, scene.geometry))
+    return kept
+
+
+def _acquisition(scene: Scene) -> object:
+    first = scene.bands[0]
+    return scene.sensor, scene.platform, scene.datetime, first.crs, first.transform, first.shape
+
+
+def _outside(
+    scene: Scene, parameters: IngestParameters, area: shapely.geometry.base.BaseGeometry | None
+) -> tuple[str, str] | None:
+    start, end = parameters.datetime_start, parameters.datetime_end
+    if (start and scene.datetime < start) or (end and scene.datetime > end):
+        return "outside_time", f"taken {scene.datetime:%Y-%m-%d}, outside ingest.datetime_start/datetime_end"
+    cloud = scene.cloud_cover_pct
+    if cloud is not None and cloud > parameters.max_cloud_cover_pct:
+        return "cloud_cover", f"{cloud:g} % cloud by its provider, ingest.max_cloud_cover_pct allows less"
+    if area is not None and not shapely.intersects(scene.geometry, area):
+        return "outside_area", "lies outside ingest.source.api.bbox"
+    return None
+
+
+def _reasons(refused: Iterable[RefusedScene]) -> str:
+    counts = Counter(r.reason for r in refused)
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+
+
+def _nothing(refused: Sequence[RefusedScene], parameters: IngestParameters) -> str:
+    if not refused:
+        where = {
+            "folder": "the folder's names need rules under ingest.rules",
+            "stac_api": "widen bbox, datetime or filter under ingest.source.api",
+            "stac_catalog": "point ingest.source.catalog at another catalog",
+        }
+        return f"no scene found: {where[parameters.source_kind]}"
+    different = list({r.detail: r for r in reversed(refused)}.values())[::-1]
+    examples = "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
+    return f"no usable scene among {len(refused)} refused ({_reasons(refused)}). For example {examples}."
+
+
+def _log(
+    scenes: Sequence[Scene], refused: Sequence[RefusedScene], off: Sequence[RefusedScene], table: gpd.GeoDataFrame
+) -> None:
+    sensors = Counter(scene.sensor for scene in scenes)
+    logger.info(
+        "Ingested %s (%s) and %s; refused %d%s; %s no location.",
+        plural(len(scenes), "scene"),
+        ", ".join(f"{sensor} {count}" for sensor, count in sorted(sensors.items())),
+        plural(len(table), "location"),
+        len(refused),
+        f" ({_reasons(refused)})" if refused else "",
+        plural(len(off), "usable scene reaches", "usable scenes reach"),
+    )

@@ -1,0 +1,163 @@
+"""Single fields of STAC items, whose JSON is not trusted: numbers, times, grids and outlines."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import shapely
+from affine import Affine
+from shapely.geometry import shape as shapely_shape
+from shapely.geometry.base import BaseGeometry
+
+from a2mae.errors import RefusedError
+from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
+from a2mae.scenes import BandAsset
+
+_MAX_SIDE = 1_000_000
+_LARGEST = 1e300  # whole numbers of JSON have no bound
+_MAX_CHECKSUM = 256
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of an asset lie, as its item says; attributes as in `BandAsset`."""
+
+    crs: str
+    shape: tuple[int, int]
+    transform: tuple[float, float, float, float, float, float]
+    gsd_m: float
+
+
+def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: str | None) -> Grid | None:
+    """The asset's grid where the projection extension gives all of it (asset first, then item).
+
+    Raises:
+        RefusedError: "bad_metadata" where the fields describe no raster.
+    """
+    code = crs_of(asset) or crs
+    shape, numbers = (sequence(asset.get(k)) or sequence(properties.get(k)) for k in ("proj:shape", "proj:transform"))
+    if code is None or len(shape) != 2 or len(numbers) not in (6, 9):
+        return None
+    try:
+        rows, cols = (int(str(n)) for n in shape)
+        a, b, c, d, e, f = (float(str(n)) for n in numbers[:6])
+        if not all(map(math.isfinite, (a, b, c, d, e, f))):
+            raise ValueError("a number is not finite")
+        width, height = pixel_size_m(Affine(a, b, c, d, e, f), (rows, cols), code)
+    except ValueError as error:
+        raise RefusedError("bad_metadata", f"projection fields cannot be read: {error}") from error
+    if not (0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width < math.inf and 0 < height < math.inf):
+        raise RefusedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
+    return Grid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
+
+
+def crs_of(fields: Mapping[str, object]) -> str | None:
+    """The reference system that the projection extension gives, old or new."""
+    code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
+    if isinstance(code, str) and code:
+        return code
+    if isinstance(epsg, int):
+        return f"EPSG:{epsg}"
+    wkt = fields.get("proj:wkt2")
+    return wkt if isinstance(wkt, str) and wkt else None
+
+
+def datetime_of(properties: Mapping[str, object]) -> dt.datetime:
+    """When the scene was taken, UTC where no zone is said.
+
+    Raises:
+        RefusedError: "no_date".
+    """
+    text = properties.get("datetime") or properties.get("start_datetime")
+    try:
+        when = dt.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError as error:
+        raise RefusedError("no_date", f"the item's datetime {text!r} is not a date") from error
+    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
+
+
+def geometry_of(item: Mapping[str, object], bands: Sequence[BandAsset]) -> BaseGeometry:
+    """Where the item says its pixels are, inside the grid of its finest band.
+
+    Raises:
+        RefusedError: "no_footprint" or "bad_metadata".
+    """
+    said = _stated_geometry(item)
+    grids = [a for a in bands if a.crs and a.shape and a.transform]
+    if not grids:
+        if said is None:
+            raise RefusedError("no_footprint", "the item has neither a geometry on Earth nor projection fields")
+        return said
+    finest = min(grids, key=lambda a: a.gsd_m)
+    try:
+        ground = footprint_lonlat(Affine(*(finest.transform or ())), finest.shape or (0, 0), str(finest.crs))
+    except ValueError as error:
+        raise RefusedError("bad_metadata", f"projection fields describe no place: {error}") from error
+    if said is None:
+        return ground
+    inside = shapely.intersection(said, ground)
+    if inside.is_empty or inside.area == 0:
+        raise RefusedError("no_footprint", "the item's geometry lies outside its own grid")
+    return inside
+
+
+def _stated_geometry(item: Mapping[str, object]) -> BaseGeometry | None:
+    try:
+        geometry = shapely_shape(item["geometry"])
+        west, south, east, north = geometry.bounds
+        on_earth = -180.01 <= west <= east <= 180.01 and -90.01 <= south <= north <= 90.01
+        if geometry.geom_type not in ("Polygon", "MultiPolygon") or not on_earth:
+            return None
+        valid = geometry if geometry.is_valid else shapely.make_valid(geometry)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError):
+        return None
+    return valid if valid.area > 0 else None
+
+
+def count_numbers(coordinates: object, *, enough: int) -> int:
+    """How many numbers nested lists hold, counted up to `enough`."""
+    count, waiting = 0, [iter(sequence(coordinates))]
+    while waiting and count < enough:
+        for part in waiting[-1]:
+            if isinstance(part, (list, tuple)):
+                waiting.append(iter(part))
+                break
+            count += 1
+            if count >= enough:
+                break
+        else:
+            waiting.pop()
+    return count
+
+
+def nodata_of(value: object) -> float | None:
+    """A nodata value: a number, or the text that JSON has instead of NaN and the infinities."""
+    if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
+        return float(value)
+    return number(value)
+
+
+def number(value: object) -> float | None:
+    """A finite number that is not a truth value, or None."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > _LARGEST:
+        return None
+    return float(value)
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """A mapping; empty where it is something else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(value: object) -> Sequence[object]:
+    """A list; empty where it is something else."""
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def checksum_of(asset: Mapping[str, object]) -> str | None:
+    """The multihash of an asset's file, as the item has it (`checksums.parse_multihash` reads it)."""
+    text = asset.get("file:checksum") or asset.get("checksum:multihash")  # the latter until STAC 1.0.0-beta.2
+    return text[:_MAX_CHECKSUM] if isinstance(text, str) and text else None

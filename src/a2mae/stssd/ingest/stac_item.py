@@ -1,0 +1,328 @@
+"""One STAC item → one scene, whichever version of STAC and its extensions it is written in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import shapely
+
+from a2mae.errors import RefusedError
+from a2mae.raster.header import RasterHeader
+from a2mae.remote.policy import HrefPolicy
+from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
+from a2mae.sensors import Units
+from a2mae.stssd.ingest.checks import check_bands, check_gsd, check_id, check_units, common_footprint
+from a2mae.stssd.ingest.parameters import nodata_value
+from a2mae.stssd.ingest.stac_fields import (
+    checksum_of,
+    count_numbers,
+    crs_of,
+    datetime_of,
+    geometry_of,
+    grid_of,
+    mapping,
+    nodata_of,
+    number,
+    sequence,
+)
+from a2mae.stssd.ingest.stac_profiles import MASK_KINDS, Profile, Recogniser
+
+_MAX_ASSETS = 1_000
+_MAX_BANDS = 10_000  # of all assets of an item
+_MAX_VERTICES = 100_000
+_RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
+_PICTURES = ("overview", "thumbnail", "visual", "metadata")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A band inside an item: the asset's key and JSON, the band's 1-based index and its own metadata."""
+
+    key: str
+    asset: Mapping[str, object]
+    index: int
+
+    @property
+    def raster(self) -> Mapping[str, object]:
+        """`raster:bands` (before STAC 1.1) or `bands` (since) of this band, over the asset's own fields."""
+        fields = {k.removeprefix("raster:"): v for k, v in self.asset.items()}
+        for name in ("raster:bands", "bands"):
+            entries = sequence(self.asset.get(name))
+            if len(entries) >= self.index:
+                fields |= {k.removeprefix("raster:"): v for k, v in mapping(entries[self.index - 1]).items()}
+        return fields
+
+
+@dataclass(frozen=True)
+class _Item:
+    """What the readers of an item's parts need.
+
+    Attributes:
+        properties: The item's.
+        assets: By key.
+        profile: What it was recognised as.
+        crs: Of the item, where it gives one.
+        policy: What hrefs may point at.
+        base: Href of the item.
+    """
+
+    properties: Mapping[str, object]
+    assets: Mapping[str, Mapping[str, object]]
+    profile: Profile
+    crs: str | None
+    policy: HrefPolicy
+    base: str
+
+    def href(self, asset: Mapping[str, object]) -> str:
+        return self.policy.check(str(asset.get("href", "")), base=self.base)
+
+
+@dataclass(frozen=True)
+class ItemScene:
+    """An item parsed as far as its JSON goes; `finish` adds what headers say.
+
+    Attributes:
+        scene: As described by the item; assets may lack crs, shape and transform, and unknown factors are 1 and 0.
+        profile: What it was recognised as.
+        open_factors: Bands whose scale the item does not give: the header must.
+    """
+
+    scene: Scene
+    profile: Profile
+    open_factors: frozenset[str]
+
+
+def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: HrefPolicy, base: str) -> ItemScene:
+    """Read an item.
+
+    Args:
+        item: The item's JSON, of STAC 1.0.0-beta.1 or later.
+        recogniser: Finds the sensor.
+        policy: What its hrefs may point at.
+        base: Checked href of the item itself; relative hrefs start there.
+
+    Raises:
+        RefusedError: With the reason, if it cannot be used.
+    """
+    _check_size(item)
+    properties = mapping(item.get("properties"))
+    scene_id = check_id(str(item.get("id", "")))
+    profile = recogniser.profile(item)
+    check_units(profile.sensor, profile.units, f"item {scene_id}")
+    when = datetime_of(properties)
+    assets = {str(k): mapping(v) for k, v in mapping(item.get("assets")).items()}
+    parts = _Item(properties, assets, profile, crs_of(properties), policy, base)
+    places = _places(parts)
+    check_bands(profile.sensor, list(places), f"item {scene_id}")
+    open_factors = set()
+    bands = []
+    for name in profile.sensor.band_names:
+        asset, complete = _band(name, places[name], parts)
+        bands.append(asset)
+        if not complete:
+            open_factors.add(name)
+    mask = _mask(parts)
+    if all(a.transform is not None and a.crs is not None for a in bands):
+        check_gsd(profile.sensor, bands)
+    geometry = geometry_of(item, bands)
+    scene = Scene(
+        scene_id=scene_id,
+        sensor=profile.sensor.id,
+        datetime=when,
+        platform=profile.platform,
+        crs=str(min(bands, key=lambda a: a.gsd_m).crs or ""),
+        gsd_m=min(a.gsd_m for a in bands),
+        geometry=geometry,
+        assets=(*bands, mask) if mask else tuple(bands),
+        cloud_test=CloudTest.MASK if mask else profile.cloud_test,
+        cloud_cover_pct=number(properties.get("eo:cloud_cover")),
+        processing_baseline=profile.baseline,
+    )
+    return ItemScene(scene, profile, frozenset(open_factors))
+
+
+def _check_size(item: Mapping[str, object]) -> None:
+    """Refuse what no provider writes before anything is made of it."""
+    assets = mapping(item.get("assets"))
+    lists = ("eo:bands", "bands", "raster:bands")
+    bands = sum(len(sequence(mapping(asset).get(name))) for asset in assets.values() for name in lists)
+    vertices = count_numbers(mapping(item.get("geometry")).get("coordinates"), enough=2 * _MAX_VERTICES + 1) // 2
+    for found, most, what in ((len(assets), _MAX_ASSETS, "assets"), (bands, _MAX_BANDS, "bands")):
+        if found > most:
+            raise RefusedError("too_large", f"the item has {found} {what}, more than {most} are not looked at")
+    if vertices >= _MAX_VERTICES:
+        raise RefusedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
+
+
+def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RefusedError]) -> Scene:
+    """Complete a scene with the headers of its files, where they were read, and check it.
+
+    Raises:
+        RefusedError: If a file is refused or does not agree with the item.
+    """
+    assets = []
+    footprints = []
+    for asset in found.scene.assets:
+        header = headers.get(asset.href)
+        if isinstance(header, RefusedError):
+            raise header
+        if header is None:
+            if asset.crs is None or asset.transform is None:
+                raise RefusedError(
+                    "no_crs",
+                    f"asset {asset.band!r} gives no projection and its header was not read; set ingest.probe: all",
+                )
+            if asset.band in found.open_factors:
+                raise RefusedError(
+                    "no_scale", f"asset {asset.band!r} gives no scale; set ingest.probe: all or add a stac profile"
+                )
+            assets.append(asset)
+            continue
+        if asset.band_index > header.count:
+            raise RefusedError(
+                "missing_band", f"asset {asset.band!r}: no band {asset.band_index} in a file of {header.count}"
+            )
+        index = asset.band_index - 1
+        nodata = asset.nodata if asset.nodata is not None or asset.role is not Role.DATA else header.nodata[index]
+        if found.profile.nodata == "none":
+            nodata = None
+        asset = replace(  # noqa: PLW2901 (the same asset, completed)
+            asset, crs=header.crs, shape=header.shape, transform=header.transform[:6], gsd_m=header.gsd_m, nodata=nodata
+        )
+        if asset.band in found.open_factors:
+            scale, offset = header.scales[index], header.offsets[index]
+            if (scale, offset) == (1.0, 0.0) and header.dtype.startswith(("int", "uint")):
+                raise RefusedError(
+                    "no_scale",
+                    f"asset {asset.band!r}: {header.dtype} counts without a scale in item or file; add a profile with"
+                    " scale and offset under ingest.stac_profiles",
+                )
+            asset = replace(asset, scale=scale, offset=offset)  # noqa: PLW2901
+        assets.append(asset)
+        if asset.role is Role.DATA:
+            footprints.append(header.footprint)
+    bands = [a for a in assets if a.role is Role.DATA]
+    gsd_m = check_gsd(found.profile.sensor, bands)
+    geometry = found.scene.geometry
+    if footprints:
+        ground = common_footprint(footprints)
+        inside = shapely.intersection(geometry, ground) if geometry.is_valid else ground
+        if inside.is_empty or inside.area == 0:
+            raise RefusedError("no_footprint", "the item's geometry lies outside its files")
+        geometry = inside
+    finest = min(bands, key=lambda a: a.gsd_m)
+    return replace(found.scene, assets=tuple(assets), gsd_m=gsd_m, crs=str(finest.crs), geometry=geometry)
+
+
+def _places(parts: _Item) -> dict[str, _Place]:
+    """Where each band of the sensor lies: by asset key first, then by the band names inside data assets."""
+    assets, properties, profile = parts.assets, parts.properties, parts.profile
+    keys = {key.rsplit(".", 1)[0].lower() if _is_extension(key) else key.lower(): key for key in assets}
+    rasters = {key for key, asset in assets.items() if _is_raster(asset)}
+    found: dict[str, _Place] = {}
+    for band in profile.sensor.bands:
+        names = [*profile.keys.get(band.name, ()), band.name, *([band.common_name] if band.common_name else [])]
+        key = next((keys[n.lower()] for n in names if keys.get(n.lower()) in rasters), None)
+        if key is not None:
+            found[band.name] = _Place(key, assets[key], 1)
+            continue
+        inside = [
+            (number(asset.get("gsd")) or math.inf, key, index)
+            for key, asset in assets.items()
+            if key in rasters and not _is_picture(key, asset)
+            for index, entry in enumerate(_band_entries(asset, properties), start=1)
+            if _names(entry) & {n.lower() for n in names}
+        ]
+        if inside:
+            _, key, index = min(inside)
+            found[band.name] = _Place(key, assets[key], index)
+    return found
+
+
+def _is_extension(key: str) -> bool:
+    return key.lower().endswith((".tif", ".tiff", ".jp2"))
+
+
+def _is_raster(asset: Mapping[str, object]) -> bool:
+    text = f"{asset.get('type') or ''} {str(asset.get('href', '')).partition('?')[0][-8:]}".lower()
+    return any(kind in text for kind in _RASTER_TYPES)
+
+
+def _is_picture(key: str, asset: Mapping[str, object]) -> bool:
+    roles = {str(role) for role in sequence(asset.get("roles"))}
+    return bool(roles & set(_PICTURES)) or key.lower().startswith(("visual", "overview", "preview", "tci"))
+
+
+def _band_entries(asset: Mapping[str, object], properties: Mapping[str, object]) -> list[Mapping[str, object]]:
+    entries = sequence(asset.get("eo:bands")) or sequence(asset.get("bands"))
+    # Before STAC 1.0 an asset lists positions in the item's own bands.
+    table = sequence(properties.get("eo:bands"))
+    return [
+        mapping(table[entry]) if isinstance(entry, int) and 0 <= entry < len(table) else mapping(entry)
+        for entry in entries
+    ]
+
+
+def _names(entry: Mapping[str, object]) -> set[str]:
+    keys = ("name", "common_name", "eo:common_name")
+    return {str(entry[key]).lower() for key in keys if entry.get(key)}
+
+
+def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
+    profile, crs = parts.profile, parts.crs
+    raster = place.raster
+    said = (number(raster.get("scale")), number(raster.get("offset")))
+    scale = profile.scale if profile.scale is not None else said[0]
+    offset = profile.offset if profile.offset is not None else said[1]
+    complete = scale is not None
+    declared = nodata_of(raster.get("nodata"))
+    grid = grid_of(place.asset, parts.properties, crs)
+    sensor_band = profile.sensor.bands[profile.sensor.band_index(name)]
+    gsd_m = grid.gsd_m if grid else number(place.asset.get("gsd")) or sensor_band.gsd_m
+    asset = BandAsset(
+        band=name,
+        href=parts.href(place.asset),
+        band_index=place.index,
+        scale=1.0 if scale is None else scale,
+        offset=0.0 if offset is None else offset,
+        nodata=nodata_value(profile.nodata, declared),
+        units=profile.units,
+        gsd_m=gsd_m,
+        crs=grid.crs if grid else crs,
+        shape=grid.shape if grid else None,
+        transform=grid.transform if grid else None,
+        checksum=checksum_of(place.asset),
+    )
+    return asset, complete
+
+
+def _mask(parts: _Item) -> BandAsset | None:
+    assets, profile, crs = parts.assets, parts.profile, parts.crs
+    stems = {key.rsplit(".", 1)[0].lower() if _is_extension(key) else key.lower(): key for key in assets}
+    key = next((stems[k.lower()] for k in profile.mask_keys if k.lower() in stems), None)
+    if key is None or not _is_raster(assets[key]):
+        return None
+    kind = profile.mask_kind
+    if kind is MaskKind.NONE:
+        kind = MASK_KINDS.get(key.rsplit(".", 1)[0].lower(), MaskKind.NONE)
+    if kind is MaskKind.NONE:
+        return None
+    grid = grid_of(assets[key], parts.properties, crs)
+    return BandAsset(
+        band=key,
+        href=parts.href(assets[key]),
+        band_index=1,
+        scale=profile.mask_scale,
+        offset=0.0,
+        nodata=None,
+        units=Units.DN,
+        gsd_m=grid.gsd_m if grid else number(assets[key].get("gsd")) or profile.sensor.gsd_m,
+        role=Role.CLOUD_MASK,
+        mask=kind,
+        crs=grid.crs if grid else crs,
+        shape=grid.shape if grid else None,
+        transform=grid.transform if grid else None,
+        checksum=checksum_of(assets[key]),
+    )

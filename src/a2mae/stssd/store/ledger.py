@@ -1,0 +1,140 @@
+"""What of a store is written while it is being built: an entry per shard, made into the manifest at the end.
+
+An entry has the shard's digests, a note, and the fingerprint of what the shard was made of. A store that is built again
+of something else keeps the shards whose fingerprints are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from a2mae.remote.storage import Folder, StoreTornError
+from a2mae.stssd.store.store import FORMAT_VERSION, MANIFEST
+
+_LEDGER = "ledger"
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """Rows `start` to `stop` (exclusive) of one sensor.
+
+    Attributes:
+        sensor: Sensor id.
+        index: Number of the shard along the image axis.
+        start: First row.
+        stop: One past the last row.
+    """
+
+    sensor: str
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """Its files below the store: pixels and mask."""
+        return f"{self.sensor}/pixels/c/{self.index}/0/0/0", f"{self.sensor}/valid/c/{self.index}/0/0"
+
+    @property
+    def name(self) -> str:
+        """Its entry in the ledger."""
+        return f"{_LEDGER}/{self.sensor}/{self.index:06d}.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a written shard.
+
+    Attributes:
+        files: Its files by key, each with `sha256` and `bytes`; none where every row is empty.
+        note: Facts about its rows.
+        fingerprint: Of what it was made of; empty where nobody said.
+    """
+
+    files: Mapping[str, Mapping[str, object]]
+    note: Mapping[str, Any]
+    fingerprint: str
+
+
+class Ledger:
+    """The entries of one store."""
+
+    def __init__(self, folder: Folder) -> None:
+        """Of the store in a folder."""
+        self._folder = folder
+
+    def names(self) -> set[str]:
+        """Of all entries (`Shard.name`)."""
+        return {name for name in self._folder.sizes() if self.has(name)}
+
+    @staticmethod
+    def has(name: str) -> bool:
+        """Whether a file of the store belongs to its ledger."""
+        return name.startswith(f"{_LEDGER}/")
+
+    def write(self, shard: Shard, entry: Entry) -> None:
+        """Enter a shard."""
+        self._folder.write_json(shard.name, asdict(entry))
+
+    def entry(self, shard: Shard) -> Entry:
+        """The entry of a shard.
+
+        Raises:
+            StoreTornError: If there is none.
+        """
+        data = self._folder.read(shard.name)
+        if data is None:
+            raise StoreTornError(
+                f"{self._folder.url}: the ledger entry of {shard} vanished while the store was being built"
+            )
+        found = json.loads(data)  # an entry of an earlier version knows no fingerprint: its shard is written anew
+        return Entry(found.get("files", {}), found.get("note", {}), found.get("fingerprint", ""))
+
+    def remove(self, name: str) -> None:
+        """Forget a shard."""
+        self._folder.remove(name)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._folder.remove(_LEDGER)
+
+
+def manifest_of(entries: Mapping[Shard, Entry], sensors: Mapping[str, object]) -> dict[str, object]:
+    """The manifest of a whole store.
+
+    Args:
+        entries: Of all shards.
+        sensors: Description and shape by sensor id.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "sensors": sensors,
+        "shards": {key: value for entry in entries.values() for key, value in entry.files.items()},
+        "notes": [{**asdict(shard), "note": entry.note} for shard, entry in entries.items() if entry.note],
+        "made_of": {shard.name.removeprefix(f"{_LEDGER}/"): e.fingerprint for shard, e in entries.items()},
+    }
+
+
+def entries_of(manifest: Mapping[str, Any], shards: Iterable[Shard]) -> dict[Shard, Entry]:
+    """The entries that a manifest was made of."""
+    notes = {(n["sensor"], n["index"]): n["note"] for n in manifest["notes"]}
+    made_of = manifest.get("made_of", {})
+    return {
+        shard: Entry(
+            {key: manifest["shards"][key] for key in shard.keys if key in manifest["shards"]},
+            notes.get((shard.sensor, shard.index), {}),
+            made_of.get(shard.name.removeprefix(f"{_LEDGER}/"), ""),
+        )
+        for shard in shards
+    }
+
+
+def reopen(folder: Folder, kept: Mapping[Shard, Entry]) -> None:
+    """Make the ledger of a finished store again, with these shards; until the last step it is the finished store."""
+    ledger = Ledger(folder)
+    for shard, entry in kept.items():
+        ledger.write(shard, entry)
+    folder.remove(MANIFEST)

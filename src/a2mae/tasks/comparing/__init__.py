@@ -1,1 +1,0 @@
-"""Pretraining methods on the same data, size, tokens and steps, within a budget of hours."""

@@ -1,0 +1,323 @@
+"""Which windows of which images become samples: by place and date, with their truth, within a label budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
+from a2mae.simulate.delivery.manifest import Manifest, read_manifest
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.tasks.datasets.task_data import IGNORE, SPLITS, TaskDataError
+from a2mae.tasks.parameters import SimulatedDataParameters
+
+Layer = Literal["before", "after", "change"]
+
+
+class Truth:
+    """Reads the truth of a simulation.
+
+    Attributes:
+        class_names: Land-cover classes; class index i is entry i.
+        colors: RGB of each class.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the simulation in a folder.
+
+        Raises:
+            FileNotFoundError: If there is no finished simulation.
+        """
+        self._folder = folder
+        self._manifest: Manifest = read_manifest(folder)
+        self._regions = {region.name: region for region in self._manifest.regions}
+        self._scenes = pd.read_parquet(folder / self._manifest.truth_scenes).set_index("scene_id")
+        self.class_names = tuple(entry.name for entry in self._manifest.classes)
+        self.colors = tuple(entry.color for entry in self._manifest.classes)
+        self._index = np.full(256, IGNORE, np.uint8)
+        for index, entry in enumerate(self._manifest.classes):
+            self._index[entry.value] = index
+
+    def period(self, scene_id: str) -> Literal["before", "after"]:
+        """Whether a scene shows the world before or after the changes."""
+        return "before" if self._scene(scene_id, "period") == "before" else "after"
+
+    def region(self, scene_id: str) -> str:
+        """The region that a scene lies in."""
+        return str(self._scene(scene_id, "region"))
+
+    def shift_m(self, scene_id: str) -> tuple[float, float]:
+        """How far a scene's content lies east and north of where its georeference says, metres."""
+        return float(str(self._scene(scene_id, "true_shift_x_m"))), float(str(self._scene(scene_id, "true_shift_y_m")))
+
+    def on_grid(
+        self,
+        region: str,
+        layer: Layer,
+        *,
+        crs: str,
+        transform: Affine,
+        shape: tuple[int, int],
+        shift_m: tuple[float, float],
+    ) -> npt.NDArray[np.uint8]:
+        """The truth as an image shows it: moved by the image's displacement, nearest pixel of the grid.
+
+        Args:
+            region: Name of the region.
+            layer: Land cover of a period, or the change mask.
+            crs: Of the grid.
+            transform: Of the grid, pixel to CRS.
+            shape: `(H, W)` of the grid.
+            shift_m: Displacement of the content, metres east and north.
+
+        Returns:
+            `(H, W)` class indices (or 0 and 1 for change), `IGNORE` outside and where nothing is labelled.
+        """
+        stored, source_transform, source_crs = self._layer(region, layer)
+        out = np.full(shape, IGNORE, np.uint8)
+        reproject(
+            stored,
+            out,
+            src_transform=Affine.translation(*shift_m) @ source_transform,
+            src_crs=source_crs,
+            dst_transform=transform,
+            dst_crs=crs,
+            src_nodata=IGNORE,
+            dst_nodata=IGNORE,
+            resampling=Resampling.nearest,
+        )
+        return out
+
+    def _scene(self, scene_id: str, column: str) -> object:
+        if scene_id not in self._scenes.index:
+            raise TaskDataError(
+                f"scene {scene_id!r} is not of the simulation in {self._folder}: its truth belongs to its own scenes."
+                " Run simulate, ingest, coregister and tag again in this order"
+            )
+        return self._scenes.at[scene_id, column]
+
+    @lru_cache(maxsize=32)  # noqa: B019 (a few small rasters; a Truth lives as long as one node)
+    def _layer(self, region: str, layer: Layer) -> tuple[npt.NDArray[np.uint8], Affine, CRS]:
+        entry = self._regions[region]
+        path = self._folder / (entry.change if layer == "change" else entry.land_cover[layer])
+        with rasterio.open(path) as source:
+            stored = source.read(1)
+            return (stored if layer == "change" else self._index[stored]), source.transform, source.crs
+
+
+MIN_PER_CLASS = 4
+"""A class with fewer training samples, or without test samples, is left out and named."""
+Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the builder wrote.
+
+    Attributes:
+        store: The image-set store.
+        images: Image table.
+        sets: Set table; gives the splits.
+        locations: Location table; gives the grids.
+    """
+
+    store: ImageSetStore
+    images: pd.DataFrame
+    sets: pd.DataFrame
+    locations: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One sample before its pixels are read.
+
+    Attributes:
+        images: Rows of the image table, first date first.
+        window: `(y0, y1, x0, x1)` on the task's grid.
+        target: Classes of the window, or a class per image.
+        split: Of its place.
+    """
+
+    images: tuple[pd.Series, ...]
+    window: Window
+    target: npt.NDArray[np.uint8]
+    split: str
+
+
+class Cutter:
+    """Walks over places and dates."""
+
+    def __init__(
+        self, tables: Tables, truth: Truth, parameters: SimulatedDataParameters, grid_px: int, gsd_m: float
+    ) -> None:
+        """Prepare.
+
+        Args:
+            tables: What the builder wrote.
+            truth: Of the simulation that the scenes came from.
+            parameters: Sensors, size and stride of the windows.
+            grid_px: Side of a footprint on the task's grid.
+            gsd_m: Of that grid, metres per pixel.
+        """
+        self._tables = tables
+        self._truth = truth
+        self._parameters = parameters
+        self._grid_px = grid_px
+        self._gsd_m = gsd_m
+        split = tables.sets.set_index("set_id")["split"]
+        images = tables.images[tables.images["sensor"].isin(parameters.sensors)]
+        images = images.assign(split=images["set_id"].map(split)).dropna(subset=["split"])
+        self._images = images.sort_values(["location_id", "set_id", "datetime", "sensor"])
+        reference = tables.images[tables.images["is_reference"]]
+        self._reference = reference.drop_duplicates("set_id").set_index("set_id")["scene_id"]
+        self._locations = tables.locations.set_index("location_id")
+
+    def single(self, *, by_image: bool) -> Iterator[Cut]:
+        """Windows of single images; by image: those with one dominant class, which is the target."""
+        # One scene of one place may serve several sets; as a sample it counts once.
+        for _, image in self._images.drop_duplicates(["location_id", "sensor", "scene_id"]).iterrows():
+            cover = self._truth_of(image, self._truth.period(str(image["scene_id"])))
+            for window in self._usable(image):
+                y0, y1, x0, x1 = window
+                target = cover[y0:y1, x0:x1]
+                if by_image:
+                    counts = np.bincount(target[target != IGNORE], minlength=1)
+                    if counts.max() < self._parameters.min_purity * target.size:
+                        continue
+                    target = np.array(counts.argmax(), np.uint8)
+                yield Cut((image,), window, target, str(image["split"]))
+
+    def pairs(self) -> Iterator[Cut]:
+        """Windows of date pairs of one place, before and after the changes; both dates on one reference."""
+        allowed = self._parameters.cross_sensor
+        registered = self._images[self._images["registration"] != "nominal"]
+        for _, images in registered.groupby("location_id", sort=True):
+            period = images["scene_id"].map(lambda scene: self._truth.period(str(scene)))
+            before = [image for _, image in images[period == "before"].iterrows()]
+            after = [image for _, image in images[period == "after"].iterrows()]
+            together = {
+                (str(first["scene_id"]), str(second["scene_id"])): (first, second)
+                for first, second in product(before, after)
+                if (allowed or first["sensor"] == second["sensor"])
+                and self._reference[first["set_id"]] == self._reference[second["set_id"]]
+            }
+            # The same season first: then what differs is change; other seasons follow as the budget allows.
+            ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))
+            for first, second in (together[scenes] for scenes in ordered[: self._parameters.pairs_per_place]):
+                change = self._truth_of(second, "change")
+                windows = [window for window in self._usable(first) if window in set(self._usable(second))]
+                for y0, y1, x0, x1 in windows:
+                    yield Cut((first, second), (y0, y1, x0, x1), change[y0:y1, x0:x1], str(second["split"]))
+
+    def _truth_of(self, image: pd.Series, layer: str) -> npt.NDArray[np.uint8]:
+        place = self._locations.loc[image["location_id"]]
+        transform = Affine.translation(place["x_m"], place["y_m"]) @ Affine.scale(self._gsd_m, -self._gsd_m)
+        return self._truth.on_grid(
+            self._truth.region(str(image["scene_id"])),
+            layer,  # type: ignore[arg-type]  # "before", "after" or "change", by the callers
+            crs=str(place["crs"]),
+            transform=transform,
+            shape=(self._grid_px, self._grid_px),
+            shift_m=displacement_m(image, self._reference, self._truth),
+        )
+
+    def _usable(self, image: pd.Series) -> list[Window]:
+        """Windows with enough usable pixels."""
+        sensor = str(image["sensor"])
+        _, valid = self._tables.store.read(sensor, [int(image["row"])], [0])
+        side = valid.shape[-1]
+        size, stride = self._parameters.chip_px, self._parameters.stride_px or self._parameters.chip_px
+        starts = range(0, self._grid_px - size + 1, stride)
+        windows = []
+        for y, x in product(starts, starts):
+            low_y, high_y, low_x, high_x = (round(v * side / self._grid_px) for v in (y, y + size, x, x + size))
+            if valid[0, low_y:high_y, low_x:high_x].mean() >= self._parameters.min_valid:
+                windows.append((y, y + size, x, x + size))
+        return windows
+
+
+def displacement_m(image: pd.Series, reference: pd.Series, truth: Truth) -> tuple[float, float]:
+    """How far an image's content in the store lies east and north of the world's frame, metres.
+
+    Args:
+        image: A row of the image table.
+        reference: `set_id` → scene id of the set's reference.
+        truth: Knows every scene's own shift.
+    """
+    if image["registration"] == "registered":  # moved onto the reference: shares its displacement
+        return truth.shift_m(str(reference[image["set_id"]]))
+    return truth.shift_m(str(image["scene_id"]))  # the reference itself, or left where its provider put it
+
+
+def _season_gap(first: pd.Series, second: pd.Series) -> int:
+    gap = abs(int(first["datetime"].day_of_year) - int(second["datetime"].day_of_year))
+    return min(gap, 365 - gap)
+
+
+def known_classes(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[list[Cut], list[int]]:
+    """Leave out classes that cannot be learnt or scored, and renumber the rest.
+
+    Args:
+        cuts: With targets as the truth numbers them.
+        names: Of all classes of the truth.
+
+    Returns:
+        The cuts that are left, and the truth's numbers of the classes that were kept, in their new order.
+
+    Raises:
+        TaskDataError: If fewer than two classes are left.
+    """
+    counts = {split: np.zeros(len(names), np.int64) for split in SPLITS}
+    for cut in cuts:
+        present = np.unique(cut.target)
+        counts[cut.split][present[present != IGNORE]] += 1
+    kept = [i for i in range(len(names)) if counts["train"][i] >= MIN_PER_CLASS and counts["test"][i] > 0]
+    if len(kept) < 2:
+        raise TaskDataError(
+            f"fewer than two land-cover classes have {MIN_PER_CLASS} training samples and one test sample"
+            f" (training: {dict(zip(names, counts['train'].tolist(), strict=True))}); simulate more places"
+        )
+    renumber = np.full(256, IGNORE, np.uint8)
+    renumber[kept] = np.arange(len(kept), dtype=np.uint8)
+    renamed = [replace(cut, target=np.asarray(renumber[cut.target])) for cut in cuts]
+    return [cut for cut in renamed if cut.target.ndim or cut.target != IGNORE], kept
+
+
+def budgeted(cuts: list[Cut], parameters: SimulatedDataParameters, rng: np.random.Generator) -> list[Cut]:
+    """At most `max_train` training samples and `max_test` of each other split, drawn evenly."""
+    chosen: list[int] = []
+    for split in SPLITS:
+        rows = np.array([i for i, cut in enumerate(cuts) if cut.split == split], np.int64)
+        limit = parameters.max_train if split == "train" else parameters.max_test
+        chosen += rng.permutation(rows)[:limit].tolist()
+    return [cuts[i] for i in sorted(chosen)]
+
+
+def balanced(cuts: list[Cut], parameters: SimulatedDataParameters, rng: np.random.Generator) -> list[Cut]:
+    """As `budgeted`, with an equal share of the budget for each class."""
+    classes = sorted({int(cut.target) for cut in cuts})
+    share = {
+        name: None if limit is None else max(limit // len(classes), 1)
+        for name, limit in (
+            ("train", parameters.max_train),
+            ("val", parameters.max_test),
+            ("test", parameters.max_test),
+        )
+    }
+    chosen: list[int] = []
+    for split, label in product(SPLITS, classes):
+        rows = np.array([i for i, c in enumerate(cuts) if c.split == split and int(c.target) == label], np.int64)
+        chosen += rng.permutation(rows)[: share[split]].tolist()
+    return [cuts[i] for i in sorted(chosen)]

@@ -1,0 +1,324 @@
+"""From task data to what the encoder takes: chosen bands, normalised as it was taught, with their metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from a2mae.sensors import BUILTIN_SENSORS, Band, Sensor, UnknownBandError
+from a2mae.tasks.datasets.task_data import StoredArrays, TaskData, TaskDataError
+
+logger = logging.getLogger(__name__)
+
+Normalisation = Mapping[str, Mapping[str, Sequence[float]]]
+"""`{sensor: {band: [mean, std]}}` in physical units, as a model directory's `config.json` has it."""
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """Which bands an encoder sees and how they are normalised; saved with every finetuned model.
+
+    Attributes:
+        bands: Names in the data, view after view.
+        bands_per_view: The patch embedding's width: more bands go in as several views whose features are joined.
+        center_wavelength_nm: Of each band.
+        sensors: Sensor ids that `mean` and `std` are given for.
+        mean: Per sensor and band, physical units.
+        std: Per sensor and band.
+        normalised_by: Per sensor: "model" (statistics of pretraining) or "data" (statistics of the training split).
+        location: Tell the encoder where an image lies; a held-out place's code is one that no training has seen.
+    """
+
+    bands: tuple[str, ...]
+    bands_per_view: int
+    center_wavelength_nm: tuple[float, ...]
+    sensors: tuple[str, ...]
+    mean: tuple[tuple[float, ...], ...]
+    std: tuple[tuple[float, ...], ...]
+    normalised_by: tuple[str, ...]
+    location: bool = False
+
+    @property
+    def views(self) -> int:
+        """How many times the encoder runs per image."""
+        return len(self.bands) // self.bands_per_view
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready; `input_plan_from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+
+def input_plan_from_dict(data: Mapping[str, Any]) -> InputPlan:
+    """Read `InputPlan.to_dict` back."""
+    return InputPlan(
+        bands=tuple(data["bands"]),
+        bands_per_view=int(data["bands_per_view"]),
+        center_wavelength_nm=tuple(data["center_wavelength_nm"]),
+        sensors=tuple(data["sensors"]),
+        mean=tuple(tuple(row) for row in data["mean"]),
+        std=tuple(tuple(row) for row in data["std"]),
+        normalised_by=tuple(data["normalised_by"]),
+        location=bool(data["location"]),
+    )
+
+
+def plan_inputs(
+    data: TaskData,
+    bands: Sequence[str],
+    normalisation: Normalisation,
+    *,
+    bands_per_view: int | None,
+    location: bool = False,
+    group: str = "",
+) -> InputPlan:
+    """Decide how task data enters an encoder.
+
+    The encoder's own statistics are used for a sensor that it was pretrained on; for any other (EuroSAT's 8-bit
+    pictures, say) those of the data's training split, which cannot mix units up. Which was used is recorded.
+
+    Args:
+        data: The task data.
+        bands: Names or common names.
+        normalisation: The encoder's statistics.
+        bands_per_view: How many bands the encoder takes at once; None for any number.
+        location: Tell the encoder where an image lies.
+        group: Parameters whose `bands` these are, for messages; empty: the task's.
+
+    Raises:
+        TaskDataError: If the number of bands is not a multiple of `bands_per_view`, a band is absent, or the encoder
+            knows the sensor but not the band.
+    """
+    width = bands_per_view or len(bands)
+    if not bands or len(bands) % width:
+        raise TaskDataError(
+            f"{data.spec.task}: the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)})."
+            f" Name a multiple of {width} in parameter '{group or data.spec.task}.bands'"
+        )
+    positions = [data.spec.band_index(name, group) for name in bands]
+    chosen = [data.spec.bands[position] for position in positions]
+    sensors = sorted({*data.samples["sensor"], *data.samples["sensor_before"]} - {""})
+    means, stds, sources = [], [], []
+    for sensor in sensors:
+        if sensor in normalisation:
+            pairs = [_taught(normalisation[sensor], sensor, band, group or data.spec.task) for band in chosen]
+            sources.append("model")
+        else:
+            pairs = training_statistics(data, positions, sensor)
+            sources.append("data")
+            logger.info(
+                "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
+                group or data.spec.task,
+                sensor,
+                data.spec.source,
+                ", ".join(normalisation) or "none",
+            )
+        means.append(tuple(mean for mean, _ in pairs))
+        stds.append(tuple(std for _, std in pairs))
+    return InputPlan(
+        bands=tuple(band.name for band in chosen),
+        bands_per_view=width,
+        center_wavelength_nm=tuple(band.center_wavelength_nm for band in chosen),
+        sensors=tuple(sensors),
+        mean=tuple(means),
+        std=tuple(stds),
+        normalised_by=tuple(sources),
+        location=location,
+    )
+
+
+def plan_bands(
+    sensor: Sensor,
+    bands: Sequence[str],
+    normalisation: Normalisation,
+    *,
+    bands_per_view: int | None,
+    location: bool = False,
+) -> InputPlan:
+    """Decide how a raster of a sensor enters an encoder that was pretrained on that sensor.
+
+    Args:
+        sensor: Whose raster it is.
+        bands: Names or common names.
+        normalisation: The encoder's statistics.
+        bands_per_view: How many bands the encoder takes at once; None for any number.
+        location: Tell the encoder where an image lies.
+
+    Raises:
+        TaskDataError: If the encoder was not pretrained on the sensor or band, or the number of bands does not fit.
+    """
+    if sensor.id not in normalisation:
+        raise TaskDataError(
+            f"the encoder was not pretrained on {sensor.id!r}, so it has no statistics to normalise it by; it knows"
+            f" {', '.join(normalisation)}: set embed.sensor to one of these, or pretrain with the sensor"
+        )
+    width = bands_per_view or len(bands)
+    if not bands or len(bands) % width:
+        raise TaskDataError(
+            f"the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)}): name a multiple of"
+            f" {width} in embed.bands"
+        )
+    chosen = [sensor.bands[sensor.band_index(name)] for name in bands]
+    pairs = [_taught(normalisation[sensor.id], sensor.id, band, "embed") for band in chosen]
+    return InputPlan(
+        bands=tuple(band.name for band in chosen),
+        bands_per_view=width,
+        center_wavelength_nm=tuple(band.center_wavelength_nm for band in chosen),
+        sensors=(sensor.id,),
+        mean=(tuple(mean for mean, _ in pairs),),
+        std=(tuple(std for _, std in pairs),),
+        normalised_by=("model",),
+        location=location,
+    )
+
+
+def _taught(statistics: Mapping[str, Sequence[float]], sensor: str, band: Band, group: str) -> tuple[float, float]:
+    """Mean and deviation of a band as pretraining had them; the band may have another name at another sensor."""
+    name = band.name
+    if sensor in BUILTIN_SENSORS:
+        known = BUILTIN_SENSORS[sensor]
+        for wanted in (band.common_name, band.name):
+            try:
+                name = known.bands[known.band_index(wanted)].name
+                break
+            except UnknownBandError:
+                continue
+    if name not in statistics:
+        raise TaskDataError(
+            f"the encoder was pretrained on {sensor!r} without band {name!r}; it knows {', '.join(statistics)}."
+            f" Choose other bands in {group}.bands, or pretrain with it"
+        )
+    mean, std = statistics[name]
+    return float(mean), float(std)
+
+
+def training_statistics(data: TaskData, positions: Sequence[int], sensor: str) -> list[tuple[float, float]]:
+    """Mean and deviation per band over valid training pixels of one sensor, at most 2,000 samples evenly chosen.
+
+    Args:
+        data: The task data.
+        positions: Of the bands.
+        sensor: Sensor id.
+
+    Raises:
+        TaskDataError: If no training sample is of the sensor.
+    """
+    table = data.samples
+    uses = (table["sensor"] == sensor) | (table["sensor_before"] == sensor)
+    rows = np.flatnonzero(((table["split"] == "train") & uses).to_numpy())
+    if not rows.size:
+        raise TaskDataError(f"{data.spec.task}: no training samples of sensor {sensor!r} to normalise it by")
+    rows = rows[np.unique(np.linspace(0, rows.size - 1, min(rows.size, 2000)).astype(np.int64))]
+    total, squares, count = np.zeros(len(positions)), np.zeros(len(positions)), 0.0
+    for block in np.array_split(rows, -(-rows.size // 256)):
+        read = data.read(block, positions)
+        is_sensor = np.stack(
+            [(table[column].to_numpy()[block] == sensor) for column in _sensor_columns(data)], axis=1
+        )  # (N, T)
+        weight = read.valid & is_sensor[:, :, None, None]
+        pixels = read.images.astype(np.float64) * weight[:, :, None]
+        total += pixels.sum((0, 1, 3, 4))
+        squares += (pixels**2).sum((0, 1, 3, 4))
+        count += float(weight.sum())
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 1e-12))
+    return [(float(m), float(s)) for m, s in zip(mean, std, strict=True)]
+
+
+def _sensor_columns(data: TaskData) -> list[str]:
+    return ["sensor_before", "sensor"] if data.image_shape[0] == 2 else ["sensor"]
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """What a task model takes.
+
+    Attributes:
+        images: `(B, T, C, H, W)` float32, normalised per sensor and band, 0 where not valid.
+        gsd_m: `(B,)` metres per pixel.
+        lonlat_deg: `(B, 2)` centre in degrees; None where any sample's is not known or the plan leaves it out.
+        day: `(B, T)` days since 1970-01-01; None where any is not known.
+        wavelength_nm: `(C,)` centre wavelengths.
+        targets: `(B,)` or `(B, H, W)` int64.
+    """
+
+    images: Tensor
+    gsd_m: Tensor
+    lonlat_deg: Tensor | None
+    day: Tensor | None
+    wavelength_nm: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device) -> TaskBatch:
+        """The same batch on another device."""
+        return TaskBatch(
+            images=self.images.to(device),
+            gsd_m=self.gsd_m.to(device),
+            lonlat_deg=None if self.lonlat_deg is None else self.lonlat_deg.to(device),
+            day=None if self.day is None else self.day.to(device),
+            wavelength_nm=self.wavelength_nm.to(device),
+            targets=self.targets.to(device),
+        )
+
+
+class TaskInputs:
+    """Reads batches of one data set for one encoder; keeps what fits in memory, reads the rest as it goes."""
+
+    def __init__(self, data: TaskData, plan: InputPlan, *, cache_mb: float = 512) -> None:
+        """Prepare.
+
+        Args:
+            data: The task data.
+            plan: Bands and normalisation.
+            cache_mb: Data sets whose chosen bands are smaller than this are kept in memory.
+        """
+        self.data = data
+        self.plan = plan
+        self._bands = [data.spec.band_index(name) for name in plan.bands]
+        times, _, height, width = data.image_shape
+        item = np.dtype(data.spec.encoding.dtype).itemsize
+        size_mb = len(data.samples) * times * len(self._bands) * height * width * item / 1e6
+        self._cached: StoredArrays | None = None
+        if size_mb <= cache_mb:
+            self._cached = data.read_stored(np.arange(len(data.samples)), self._bands)
+        table = data.samples
+        position = {sensor: index for index, sensor in enumerate(plan.sensors)}
+        self._sensor = np.stack([table[column].map(position).to_numpy() for column in _sensor_columns(data)], axis=1)
+        days = ["day_before", "day"] if times == 2 else ["day"]
+        self._day = _known(table[days])
+        self._lonlat = _known(table[["lon", "lat"]]) if plan.location else None
+        self._gsd_m = table["gsd_m"].to_numpy(np.float32)
+        self._mean = np.asarray(plan.mean, np.float32)
+        self._std = np.asarray(plan.std, np.float32)
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> TaskBatch:
+        """Samples by row number."""
+        if self._cached is None:
+            read = self.data.read(rows, self._bands)
+        else:
+            held = self._cached
+            read = self.data.decode(StoredArrays(held.images[rows], held.valid[rows], held.targets[rows]))
+        sensor = self._sensor[rows]  # (N, T)
+        images = (read.images - self._mean[sensor][..., None, None]) / self._std[sensor][..., None, None]
+        images *= read.valid[:, :, None]
+        return TaskBatch(
+            images=torch.from_numpy(images),
+            gsd_m=torch.from_numpy(self._gsd_m[rows]),
+            lonlat_deg=None if self._lonlat is None else torch.from_numpy(self._lonlat[rows]),
+            day=None if self._day is None else torch.from_numpy(self._day[rows]).float(),
+            wavelength_nm=torch.tensor(self.plan.center_wavelength_nm, dtype=torch.float32),
+            targets=torch.from_numpy(read.targets.astype(np.int64)),
+        )
+
+
+def _known(columns: pd.DataFrame) -> npt.NDArray[np.float64] | None:
+    values = columns.to_numpy(np.float64)
+    return values if np.isfinite(values).all() else None

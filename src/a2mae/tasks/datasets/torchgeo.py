@@ -1,0 +1,308 @@
+"""Benchmark data sets by name, read through torchgeo from where the user has them; nothing is downloaded.
+
+What torchgeo does not say of benchmark data sets: which bands, in which order, stored how, how many metres apart.
+
+Benchmark data sets by name, read through torchgeo from where the user has them; nothing is downloaded.
+
+torchgeo hands out tensors without units: what their numbers stand for is known for some (`torchgeo_known.py`) and
+stated by the user for any other, and checked against the values like everything else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
+from a2mae.tasks.datasets.folders import FORMATS, FolderFormat, split_of
+from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
+from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskDataError, TaskSpec
+from a2mae.tasks.parameters import TorchgeoParameters
+
+CHANGE = ("unchanged", "changed")
+Numbers = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """How a torchgeo data set becomes task data.
+
+    Attributes:
+        task: What its labels are good for.
+        layout: Bands in torchgeo's order, encoding, GSD.
+        splits: torchgeo's split name → ours; None: the class takes no `split`, scenes are split by name.
+        classes: Class names; empty: the data set's own attribute `classes`.
+        arguments: Further ones of the class.
+        val_from_train: Some training scenes become validation: torchgeo has no validation split.
+        multi_label: Labels are `(K,)` of 0 and 1.
+        target: From a mask to classes, where they differ.
+        resized: torchgeo resizes what it reads, so numbers have fractions and are rounded.
+        reference: Where the facts stand.
+    """
+
+    task: Task
+    layout: FolderFormat
+    splits: Mapping[str, str] | None
+    classes: tuple[str, ...] = ()
+    arguments: Mapping[str, object] | None = None
+    val_from_train: bool = False
+    multi_label: bool = False
+    target: Callable[[Numbers], Numbers] | None = None
+    resized: bool = False
+    reference: str = ""
+
+
+def _rgb(gsd_m: float, title: str) -> FolderFormat:
+    """8-bit pictures of an aerial or satellite camera: digital numbers, whatever made them."""
+    sensor = FORMATS["rgb_bytes"].sensor
+    bands = tuple(replace(band, gsd_m=gsd_m) for band in sensor.bands)
+    return FolderFormat(replace(sensor, title=title, gsd_m=gsd_m, bands=bands), gsd_m)
+
+
+def _sentinel2(base: str, order: tuple[str, ...], name: str) -> FolderFormat:
+    """Sentinel-2 before processing baseline 04.00: reflectance x 10,000 without an offset."""
+    bands = BUILTIN_SENSORS[base].subset(order).bands
+    return FolderFormat(Sensor(name, name, 10, bands, Encoding("uint16", 1e-4, 0.0, 0, Units.REFLECTANCE)), 10.0)
+
+
+def _worldview2() -> FolderFormat:
+    centers = (("coastal", 427), ("blue", 478), ("green", 546), ("yellow", 608), ("red", 659), ("rededge", 724))
+    nir = (("nir", 833), ("nir09", 949))
+    bands = tuple(Band(f"B{i}", name, nm, 60, 1.0) for i, (name, nm) in enumerate((*centers, *nir), start=1))
+    return FolderFormat(
+        Sensor("worldview-2-8bit", "WorldView-2, 8 bands", 1, bands, Encoding("uint8", 1 / 255, 0.0, 0, Units.DN)), 1.0
+    )
+
+
+_L1C = tuple(f"B{i:02d}" for i in range(1, 9))
+THREE = {"train": "train", "val": "val", "test": "test"}
+TWO = {"train": "train", "test": "test"}
+DATA_SETS: Mapping[str, Mapped] = {
+    "EuroSAT": Mapped(Task.CLASSIFY, FORMATS["eurosat_ms"], THREE, reference="arXiv 1709.00029"),
+    "RESISC45": Mapped(Task.CLASSIFY, _rgb(1.0, "Google Earth, 0.2 to 30 m"), THREE, reference="arXiv 1703.00121"),
+    "UCMerced": Mapped(
+        Task.CLASSIFY, _rgb(0.3, "USGS aerial, one foot"), THREE, resized=True, reference="10.1145/1869790.1869829"
+    ),
+    "BigEarthNet": Mapped(
+        Task.CLASSIFY,
+        _sentinel2("sentinel-2-l2a", (*_L1C, "B8A", "B09", "B11", "B12"), "sentinel-2-l2a-bigearthnet"),
+        THREE,
+        arguments={"bands": "s2", "num_classes": 19},
+        multi_label=True,
+        reference="arXiv 1902.06148",
+    ),
+    "OSCD": Mapped(
+        Task.DETECT_CHANGE,
+        _sentinel2("sentinel-2-l1c", (*_L1C, "B8A", "B09", "B10", "B11", "B12"), "sentinel-2-l1c-oscd"),
+        TWO,
+        CHANGE,
+        val_from_train=True,
+        reference="10.1109/IGARSS.2018.8518015",
+    ),
+    "LEVIRCD": Mapped(Task.DETECT_CHANGE, _rgb(0.5, "Google Earth"), THREE, CHANGE, reference="10.3390/rs12101662"),
+    "LEVIRCDPlus": Mapped(
+        Task.DETECT_CHANGE, _rgb(0.5, "Google Earth"), TWO, CHANGE, val_from_train=True, reference="arXiv 2107.09244"
+    ),
+    "XView2": Mapped(
+        Task.DETECT_CHANGE,
+        _rgb(0.5, "Maxar"),
+        TWO,
+        CHANGE,
+        val_from_train=True,
+        target=lambda damage: (damage >= 1).astype(np.uint8),  # minor damage or worse
+        reference="arXiv 1911.09296",
+    ),
+    "SpaceNet1": Mapped(
+        Task.SEGMENT,
+        _worldview2(),
+        None,
+        ("background", "building"),
+        arguments={"split": "train", "image": "8band"},
+        reference="arXiv 1807.01232",
+    ),
+    "LoveDA": Mapped(
+        Task.SEGMENT,
+        _rgb(0.3, "Google Earth"),
+        {"train": "train", "val": "test"},  # its test split has no labels
+        ("background", "building", "road", "water", "barren", "forest", "agriculture"),
+        val_from_train=True,
+        target=lambda stored: np.where(stored == 0, IGNORE, stored - 1),
+        reference="arXiv 2110.08733",
+    ),
+}
+"""Known data sets by torchgeo's class names."""
+
+
+def torchgeo_data(
+    name: str,
+    root: Path,
+    task: Task,
+    *,
+    chip_px: int | None,
+    stated: TorchgeoParameters | None = None,
+    layout: FolderFormat | None = None,
+    class_names: Sequence[str] = (),
+) -> LabelledScenes:
+    """A data set of torchgeo as a source of task data.
+
+    Args:
+        name: torchgeo's class name.
+        root: Where the user has it, laid out as torchgeo expects.
+        task: What is asked for.
+        chip_px: Side of a sample.
+        stated: How to read one that is not known here.
+        layout: With `stated`: bands in torchgeo's order, units, GSD.
+        class_names: With `stated`: what labels stand for, where the data set does not say.
+
+    Raises:
+        TaskDataError: If the name is unknown, the task another, or the data not there.
+    """
+    if stated is not None:
+        assert layout is not None
+        mapped = _as_stated(task, stated, layout, tuple(class_names))
+    elif name in DATA_SETS:
+        mapped = DATA_SETS[name]
+    else:
+        raise TaskDataError(
+            f"{task}.data.dataset: {name!r} is not mapped; known are {', '.join(DATA_SETS)}. For another of torchgeo's,"
+            f" state {task}.data.torchgeo and what its numbers stand for (docs/tasks.md)"
+        )
+    if mapped.task is not task:
+        raise TaskDataError(f"{name} is for {mapped.task}, not for {task}")
+    first = _open(name, root, mapped, next(iter(mapped.splits or {"": ""})))
+    spec = TaskSpec(
+        task=task,
+        source=name,
+        class_names=mapped.classes or _classes(first, task),
+        colors=(),
+        bands=mapped.layout.sensor.bands,
+        encoding=mapped.layout.sensor.encoding,
+        gsd_m=mapped.layout.gsd_m,
+        notes=(f"through torchgeo, {mapped.reference}: {_split_rule(mapped)}",),
+        multi_label=mapped.multi_label,
+    )
+
+    def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        for theirs, ours in (mapped.splits or {"": ""}).items():
+            found = _open(name, root, mapped, theirs)
+            for label, index in sorted((f"{theirs or name}-{stem}", i) for i, stem in enumerate(_names(found))):
+                reading.of += 1
+                try:
+                    sample = found[index]
+                except (OSError, ValueError) as error:  # what PIL and rasterio raise for a file they cannot decode
+                    reading.skipped.append(f"{label}: {error}")
+                    continue
+                yield _scene(label, _split(ours, label, mapped), sample, mapped)
+
+    return LabelledScenes(spec, mapped.layout, scenes, chip_px=chip_px)
+
+
+def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, class_names: tuple[str, ...]) -> Mapped:
+    """The user's words as a mapping."""
+    unlabelled, first = list(stated.unlabelled), stated.first_class
+
+    def target(labels: Numbers) -> Numbers:
+        return np.where(np.isin(labels, unlabelled), IGNORE, labels.astype(np.int64) - first)
+
+    return Mapped(
+        task=task,
+        layout=layout,
+        splits=dict(stated.splits) or None,
+        classes=class_names or (CHANGE if task is Task.DETECT_CHANGE else ()),
+        arguments=stated.arguments,
+        val_from_train="val" not in stated.splits.values(),
+        multi_label=stated.multi_label,
+        target=None if stated.multi_label else target,
+        reference="as stated in the parameters",
+    )
+
+
+def _open(name: str, root: Path, mapped: Mapped, split: str) -> Any:  # noqa: ANN401 (known by what it hands out alone)
+    from torchgeo import datasets  # noqa: PLC0415 (seconds to import, and only read here)
+
+    made = getattr(datasets, name, None)
+    if not (inspect.isclass(made) and issubclass(made, datasets.NonGeoDataset)):
+        raise TaskDataError(
+            f"{mapped.task}.data.dataset: torchgeo has no data set of samples named {name!r}"
+            f"{'; it is a mosaic: cut it to images and masks, or map it' if made is not None else ''}"
+        )
+    accepted = inspect.signature(made).parameters
+    arguments = {**(mapped.arguments or {}), **({"split": split} if split else {})}
+    if strange := sorted(set(arguments) - set(accepted)):
+        offered = ", ".join(sorted(set(accepted) - {"root", "transforms", "download", "checksum"}))
+        raise TaskDataError(f"torchgeo's {name} takes no {', '.join(strange)}; it takes {offered or 'nothing'}")
+    if "download" in accepted:
+        arguments["download"] = False
+    try:
+        return made(root=str(root), **arguments)  # type: ignore[call-arg]  # every concrete one takes it
+    except (datasets.DatasetNotFoundError, FileNotFoundError) as error:
+        raise TaskDataError(f"{name} is not at {root} in the layout that torchgeo reads: {error}") from error
+
+
+def _classes(found: object, task: Task) -> tuple[str, ...]:
+    sets = getattr(found, "class_sets", None)  # BigEarthNet has one per number of classes
+    names = sets[found.num_classes] if sets else getattr(found, "classes", None)  # type: ignore[attr-defined]
+    if not names:
+        raise TaskDataError(
+            f"torchgeo's {type(found).__name__} names no classes: state {task}.data.class_names, in the labels' order"
+        )
+    return tuple(map(str, names))
+
+
+def _names(found: Any) -> list[str]:  # noqa: ANN401 (as `_open`)
+    """A name per scene that does not depend on the order in which a file system lists them; else its number."""
+    for attribute in ("files", "folders", "images", "image_fns", "imgs"):
+        entries = getattr(found, attribute, None)
+        if entries and len(entries) == len(found):
+            names = [_stem(entry) for entry in entries]
+            if len(set(names)) == len(names):
+                return names
+    return [f"{index:06d}" for index in range(len(found))]
+
+
+def _stem(entry: Any) -> str:  # noqa: ANN401 (a path, a tuple with one, or a mapping of several)
+    if isinstance(entry, Mapping):
+        entry = next((entry[key] for key in ("region", "s2", "image1", "image") if key in entry), "")
+    return Path(str(entry[0] if isinstance(entry, (tuple, list)) else entry)).stem
+
+
+def _split_rule(mapped: Mapped) -> str:
+    if mapped.splits is None:
+        return "split by a hash of the scene's name, 70 % train, 10 % val, 20 % test"
+    rule = ", ".join(f"its {theirs} is {ours}" for theirs, ours in mapped.splits.items())
+    return rule + ("; a tenth of train, by name, is val" if mapped.val_from_train else "")
+
+
+def _split(ours: str, label: str, mapped: Mapped) -> str | None:
+    if mapped.splits is None:
+        return None
+    if mapped.val_from_train and ours == "train":
+        return "val" if split_of(label, test_share=0.0) == "val" else "train"
+    return ours
+
+
+def _scene(label: str, split: str | None, sample: Mapping[str, Any], mapped: Mapped) -> LabelledScene:
+    """Torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`."""
+    images = np.asarray(sample["image"])
+    images = np.round(images) if mapped.resized else images
+    if images.ndim == 3:
+        images = images[None]
+    key = "label" if mapped.task is Task.CLASSIFY else "mask"
+    if key not in sample:
+        raise TaskDataError(f"{label}: torchgeo hands out {', '.join(sorted(sample))}, {mapped.task} needs a {key!r}")
+    target = np.asarray(sample[key])
+    if key == "mask":
+        target = target[0] if target.ndim == 3 else target
+    if mapped.target is not None:
+        target = mapped.target(target)
+    encoding = mapped.layout.sensor.encoding
+    valid = None
+    if encoding.units is not Units.DN:
+        valid = ~(images == encoding.nodata).all(axis=1)
+    return LabelledScene(name=label, place=label, images=images, target=target, valid=valid, split=split)

@@ -1,0 +1,260 @@
+"""Writing task data: whole or not at all, and refused where its splits would make a score mean nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from a2mae.files import whole_folder, write_json
+from a2mae.tasks.datasets.task_data import (
+    FORMAT_VERSION,
+    IGNORE,
+    SAMPLE_COLUMNS,
+    SPLITS,
+    Sample,
+    TaskDataError,
+    TaskSpec,
+)
+
+logger = logging.getLogger(__name__)
+
+SAMPLES_PER_SHARD = 256
+CHUNK_BYTES = 128 * 2**10
+FEW_TO_LEARN_FROM = 5
+"""Training samples of a class below which the user is warned: a handful tells little of how a class looks."""
+MAX_SHARED_SHARE = 0.01
+"""Equal images in different splits, as a share of the test split: more are refused, fewer are noted."""
+
+
+class TaskDataSource(Protocol):
+    """Task data that can be written."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What it holds."""
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Ids of the sensors of its samples, sorted."""
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample, read as it is asked for."""
+
+    def late_notes(self) -> tuple[str, ...]:
+        """Rules that were applied while reading, for the report; asked for when every sample was read."""
+
+
+def write_source(path: Path, source: TaskDataSource) -> int:
+    """`write_task_data` of a source, with what it only knows when it was read."""
+    return write_task_data(path, source.spec, source.samples(), late_notes=source.late_notes)
+
+
+def write_task_data(
+    path: Path, spec: TaskSpec, samples: Iterable[Sample], *, late_notes: Callable[[], tuple[str, ...]] = tuple
+) -> int:
+    """Write a task data set beside its place and move it in when it is whole.
+
+    Args:
+        path: The data set's folder; what was there is replaced.
+        spec: What the samples are.
+        samples: Drawn lazily; one shard of them is in memory at a time.
+        late_notes: Gives further notes once all samples were drawn.
+
+    Returns:
+        How many samples were written.
+
+    Raises:
+        TaskDataError: If there are none, shapes differ, a label is outside the classes, or splits leak.
+    """
+    census = Census(spec)
+    rows: list[dict[str, object]] = []
+    with whole_folder(path) as building:
+        building.mkdir()
+        writer = _ShardWriter(building / "arrays.zarr", spec)
+        for sample in samples:
+            rows.append(sample.row)
+            writer.add(sample)
+            census.add(sample)
+        notes = (*spec.notes, *late_notes())
+        if not rows:
+            raise TaskDataError(f"{spec.task}: {spec.source!r} gave no samples" + "".join(f"; {n}" for n in notes))
+        writer.close()
+        table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
+        check_splits(table, spec)
+        spec = dataclasses.replace(spec, notes=(*notes, *census.check()))
+        table.to_parquet(building / "samples.parquet", index=False)
+        write_json(building / "task.json", {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()})
+    return len(rows)
+
+
+class Census:
+    """Counts what must not be, or must be known: images in two splits, classes that a split has none or few of."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._spec = spec
+        self._first: dict[bytes, tuple[str, str]] = {}
+        self._shared: list[str] = []
+        self._size = dict.fromkeys(SPLITS, 0)
+        self._classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
+
+    def add(self, sample: Sample) -> None:
+        """Look at one sample."""
+        split, name = str(sample.row["split"]), str(sample.row["sample_id"])
+        if split not in self._size:
+            return  # `check_splits` names it
+        self._size[split] += 1
+        present = np.flatnonzero(sample.target) if self._spec.multi_label else np.unique(sample.target)
+        self._classes[split].update(present[present != IGNORE].tolist())
+        if not sample.valid.any() or np.ptp(sample.pixels) == 0:
+            return  # blank ones say nothing of their place
+        digest = hashlib.blake2b(sample.pixels.tobytes(), digest_size=12).digest()
+        other, where = self._first.setdefault(digest, (name, split))
+        if where != split:
+            self._shared.append(f"{other} ({where}) = {name} ({split})")
+
+    def check(self) -> tuple[str, ...]:
+        """Notes on what was found and is bearable.
+
+        Raises:
+            TaskDataError: For classes in test that training never saw, or equal images in different splits that are
+                more than 1 % of the test split; they are named.
+        """
+        spec, names = self._spec, self._spec.class_names
+        unseen = sorted(self._classes["test"].keys() - self._classes["train"].keys())
+        if unseen:
+            raise TaskDataError(
+                f"{spec.task}: classes in test that training never saw: {', '.join(names[index] for index in unseen)}."
+                " Give more samples of them, from more places, or say the splits yourself (train/, val/ and test/)"
+            )
+        notes = self._rare_classes()
+        if self._shared:
+            some = f"{'; '.join(self._shared[:3])}{' …' if len(self._shared) > 3 else ''}"
+            if len(self._shared) > MAX_SHARED_SHARE * self._size["test"]:
+                raise TaskDataError(
+                    f"{spec.task}: {len(self._shared)} images of {spec.source!r} are in two splits, so test would be"
+                    f" seen in training: {some}. Remove the copies, or give scenes of one place one name or folder"
+                )
+            notes.append(f"equal images in two splits: {len(self._shared)}: {some}")
+        return tuple(notes)
+
+    def _rare_classes(self) -> list[str]:
+        """Notes on classes with no or few training samples, which are also warned of, and with none in test."""
+        spec, notes = self._spec, []
+        taught = [(name, self._classes["train"][index]) for index, name in enumerate(spec.class_names)]
+        if absent := [name for name, count in taught if not count]:
+            notes.append(f"no training label of: {', '.join(absent)}")
+            logger.warning("%s: %s, so the model cannot learn it", spec.task, notes[-1])
+        if few := [f"{name} ({count})" for name, count in taught if 0 < count < FEW_TO_LEARN_FROM]:
+            notes.append(f"fewer than {FEW_TO_LEARN_FROM} training samples of: {', '.join(few)}")
+            logger.warning("%s: %s, so the model can hardly learn it", spec.task, notes[-1])
+        tested = self._classes["test"]
+        if untested := [name for index, name in enumerate(spec.class_names) if index not in tested]:
+            notes.append(f"no test sample of: {', '.join(untested)}: without a score, and in no mean over classes")
+        return notes
+
+
+class _ShardWriter:
+    """Appends samples to the arrays, one whole shard at a time."""
+
+    def __init__(self, url: Path, spec: TaskSpec) -> None:
+        self._group = zarr.open_group(url, mode="w", zarr_format=3)
+        self._spec = spec
+        self._pending: list[Sample] = []
+        self._written = 0
+
+    def add(self, sample: Sample) -> None:
+        first = self._pending[0] if self._pending else sample
+        if sample.pixels.shape != first.pixels.shape or sample.target.shape != first.target.shape:
+            raise TaskDataError(
+                f"sample {sample.row['sample_id']!r}: images {sample.pixels.shape} with target {sample.target.shape},"
+                f" but the ones before have {first.pixels.shape} and {first.target.shape}; one data set has one grid"
+            )
+        limit = 2 if self._spec.multi_label else len(self._spec.class_names)
+        out_of_range = np.setdiff1d(sample.target, [*range(limit), IGNORE])
+        if out_of_range.size:
+            raise TaskDataError(
+                f"sample {sample.row['sample_id']!r}: labels {out_of_range.tolist()} are outside the"
+                f" {limit} classes 0 to {limit - 1} ({IGNORE} is ignored)"
+            )
+        self._pending.append(sample)
+        if len(self._pending) == SAMPLES_PER_SHARD:
+            self._flush()
+
+    def close(self) -> None:
+        if self._pending:
+            self._flush()
+
+    def _flush(self) -> None:
+        blocks = {
+            "images": np.stack([sample.pixels for sample in self._pending]).astype(self._spec.encoding.dtype),
+            "valid": np.stack([sample.valid for sample in self._pending]),
+            "targets": np.stack([sample.target for sample in self._pending]),
+        }
+        for name, block in blocks.items():
+            if name not in self._group:
+                per_chunk = _samples_per_chunk(block[0].nbytes)
+                self._group.create_array(
+                    name,
+                    shape=(0, *block.shape[1:]),
+                    chunks=(per_chunk, *block.shape[1:]),
+                    shards=(SAMPLES_PER_SHARD, *block.shape[1:]),
+                    dtype=block.dtype,
+                )
+            array = self._group[name]
+            assert isinstance(array, zarr.Array)
+            if array.shape[1:] != block.shape[1:]:
+                raise TaskDataError(
+                    f"sample {self._pending[0].row['sample_id']!r}: {name} {block.shape[1:]},"
+                    f" but the ones before have {array.shape[1:]}; one data set has one grid"
+                )
+            array.resize((self._written + len(block), *block.shape[1:]))
+            array[self._written :] = block
+        self._written += len(self._pending)
+        self._pending = []
+
+
+def _samples_per_chunk(sample_bytes: int) -> int:
+    """A power of two that makes chunks of about 128 KiB: small samples are not worth a chunk each."""
+    wanted = max(CHUNK_BYTES // max(sample_bytes, 1), 1)
+    return int(min(2 ** (wanted.bit_length() - 1), SAMPLES_PER_SHARD))
+
+
+def check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:
+    """Refuse splits that would make a score mean nothing.
+
+    Args:
+        samples: Columns of `SAMPLE_COLUMNS`.
+        spec: What the samples are.
+
+    Raises:
+        TaskDataError: For an unknown split name, an empty train or test split, or a place in two splits; the message
+            names them.
+    """
+    unknown = sorted(set(samples["split"]) - set(SPLITS))
+    if unknown:
+        raise TaskDataError(
+            f"{spec.task}: unknown splits {', '.join(map(repr, unknown))}; expected {', '.join(SPLITS)}"
+        )
+    for split in ("train", "test"):
+        if not (samples["split"] == split).any():
+            counts = samples["split"].value_counts().to_dict()
+            raise TaskDataError(
+                f"{spec.task}: no samples in split {split!r} (found {counts}). Scenes are split by place: name more"
+                " places, or lay a folder of your own out as train/, val/ and test/"
+            )
+    leaks = samples.groupby("place")["split"].nunique()
+    leaking = leaks.index[leaks > 1].tolist()
+    if leaking:
+        raise TaskDataError(
+            f"{spec.task}: {len(leaking)} places are in more than one split, so test would be seen in training:"
+            f" {', '.join(map(str, leaking[:5]))}{' …' if len(leaking) > 5 else ''}"
+        )

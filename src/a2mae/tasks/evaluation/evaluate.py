@@ -1,0 +1,251 @@
+"""The evaluation as a whole: which encoders on which data, and the table and summary of all scores.
+
+Judgements that are kept: each a file of its own, written whole, and named after everything that decides it.
+
+So work that was stopped goes on where it stopped, and a changed model, option or data set is judged anew. Each says by
+which code it was made: an evaluation of minutes judges anew what other code has judged; a comparison of hours keeps it
+and says so.
+
+The evaluation as a whole: which encoders on which data, and the table and summary of all scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from a2mae.files import file_digest, write_json
+from a2mae.models.checkpoint import load_encoder
+from a2mae.parallel import cores
+from a2mae.tasks.datasets.class_folders import ClassFolder
+from a2mae.tasks.datasets.folders import layout_named
+from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
+from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.writer import write_source
+from a2mae.tasks.device import computing
+from a2mae.tasks.evaluation.features import EncoderFeatures, ForeignFeatures, stated_normalisation
+from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
+from a2mae.tasks.evaluation.judges import Contender, FrozenJudge
+from a2mae.tasks.finetune.checkpoint import model_digest, plan_for_model
+from a2mae.tasks.metrics.scores import finetuned_rows, score_table
+from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One judgement.
+
+    Attributes:
+        code: Digest of the code that made it.
+        rows: What it found.
+    """
+
+    code: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Units:
+    """The judgements in a folder.
+
+    Attributes:
+        folder: Made with the first of them.
+        code: Digest of the code that judges now.
+    """
+
+    folder: Path
+    code: str
+
+    def path(self, decided_by: Sequence[object]) -> Path:
+        """Where a judgement is kept.
+
+        Args:
+            decided_by: Plain values: all that its scores depend on, except code.
+        """
+        return self.folder / f"{hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:24]}.json"
+
+    def found(self, decided_by: Sequence[object]) -> Unit | None:
+        """A judgement that was made, by whatever code; None if it was not."""
+        path = self.path(decided_by)
+        if not path.is_file():
+            return None
+        document = json.loads(path.read_text("utf-8"))
+        return Unit(document.get("code", ""), document["rows"])  # older ones do not say
+
+    def keep(self, decided_by: Sequence[object], rows: Sequence[Row]) -> None:
+        """Write a judgement of today's code, whole or not at all."""
+        write_json(self.path(decided_by), {"code": self.code, "rows": [dict(row) for row in rows]})
+
+    def rows(self, name: str, decided_by: Sequence[object], judge: Callable[[], Sequence[Row]]) -> list[Row]:
+        """The judgement as this code made it before, or made now and kept.
+
+        Args:
+            name: For the log.
+            decided_by: All that its scores depend on, except code.
+            judge: Makes it.
+        """
+        before = self.found(decided_by)
+        if before is not None and before.code == self.code:
+            logger.info("%s: judged before", name)
+            return before.rows
+        rows = list(judge())
+        self.keep(decided_by, rows)
+        return rows
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores.
+
+    Attributes:
+        table: One tidy table.
+        summary: The main figures, for DVC and for people.
+    """
+
+    table: pd.DataFrame
+    summary: dict[str, object]
+
+
+def evaluate_all(
+    options: EvaluateParameters,
+    pretrained: Path,
+    prepared: TaskData | None,
+    task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
+    kept: Units,
+) -> Evaluation:
+    """Judge frozen encoders, and join the finetuned tasks' scores.
+
+    Args:
+        options: Protocols, encoders, data.
+        pretrained: Model directory.
+        prepared: The classification data of this run; None: it has none, and the folder is all there is.
+        task_metrics: Of the finetuned tasks.
+        kept: Judgements made before, and room for more: a stopped evaluation goes on.
+
+    Raises:
+        TaskDataError: If there is nothing to judge on, or data that cannot be judged.
+    """
+    if prepared is None and options.folder is None and not task_metrics:
+        raise TaskDataError(
+            "evaluate has nothing to judge encoders on: the environment's chain has no task, and evaluate.folder is"
+            " null. Set evaluate.folder to a folder per class, or put classify into 'chain' in"
+            " conf/<env>/parameters_chain.yml"
+        )
+    if prepared is not None and prepared.spec.multi_label and options.folder is not None:
+        logger.warning(
+            "evaluate: kNN and probes need one class per image, and %r (classify.data) has several: encoders are judged"
+            " on evaluate.folder alone",
+            prepared.spec.source,
+        )
+        prepared = None
+    elif prepared is None and options.folder is None:
+        logger.warning(
+            "evaluate: there is no classification data, so no frozen encoder is judged: set evaluate.folder, or put"
+            " classify into 'chain'"
+        )
+    rows: list[Row] = [row for found in task_metrics for row in finetuned_rows(found, seed=options.seed)]
+    if prepared is not None:
+        rows += _frozen(options, pretrained, prepared, kept)
+    if options.folder is not None:
+        taken = {str(found["data"]) for found in task_metrics if str(found["task"]) == Task.CLASSIFY}
+        taken |= {prepared.spec.source} if prepared is not None else set()
+        # Beside the project's data: the folder's samples are read once into a data set of their own.
+        with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
+            layout = layout_named(options.format, group="evaluate")
+            source = ClassFolder(Path(options.folder), layout, max_files=options.folder_samples)
+            if source.spec.source in taken:  # another folder of that name: one key of the table, one value
+                source.spec = replace(source.spec, source=f"{source.spec.source} (evaluate.folder)")
+            write_source(Path(scratch) / "data", source)
+            rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"), kept)
+    table = score_table(rows)
+    return Evaluation(table, summarise(table))
+
+
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Units) -> list[Row]:
+    """Every encoder and baseline on one data set; what was judged before is read."""
+    judge = FrozenJudge(data, options)
+    model = model_digest(pretrained)
+    place = [options.device, options.threads or cores()]  # of the same bytes, whatever was judged here before
+    rows: list[Row] = []
+    for name in options.encoders:
+        contender = Contender(name, "trained" if name == "pretrained" else name, options.seed, model)
+        decided = [judge.settings, name, options.seed, model, place]
+        rows += kept.rows(f"{name} on {data.spec.source}", decided, partial(judge.score, contender, pretrained))
+    for entry in options.others:
+        decided = [judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
+        rows += kept.rows(f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options))
+    return rows
+
+
+def _other_digest(entry: OtherEncoderParameters) -> str:
+    if entry.kind == "directory":
+        return model_digest(Path(entry.model))
+    weights = Path(str(entry.weights))
+    return file_digest(weights) if weights.is_file() else ""  # absent: reading it says so
+
+
+def _other_rows(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> list[Row]:
+    with computing(options.device, options.threads) as device:
+        candidate, plan = _other(entry, data, options, device)
+        return evaluate_frozen(candidate, TaskInputs(data, plan), options, device)
+
+
+def _other(
+    entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters, device: torch.device
+) -> tuple[Candidate, InputPlan]:
+    """An encoder from elsewhere with the inputs that it was taught."""
+    if entry.kind == "timm":
+        network = ForeignFeatures(entry, len(options.bands)).to(device)
+        taught = stated_normalisation(entry, data, options.bands)
+        return Candidate(entry.name, network, network.patch), plan_inputs(
+            data, options.bands, taught, bands_per_view=None, group="evaluate"
+        )
+    directory = Path(entry.model)
+    encoder = load_encoder(directory)
+    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location, group="evaluate")
+    features = EncoderFeatures(
+        encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
+    )
+    return Candidate(entry.name, features, encoder.patch_size), plan
+
+
+def summarise(table: pd.DataFrame) -> dict[str, object]:
+    """Main figures per task and data set, as nested numbers: `{task: {data: {mode: {metric: {model: value}}}}}`.
+
+    Few-shot scores are means over their draws; kNN is given at the native GSD and as the mean over scales.
+    """
+    summary: dict[str, dict[str, object]] = {}
+    for (task, data), part in table.groupby(["task", "data"], sort=True):
+        modes: dict[str, object] = {}
+        for mode, rows in part.groupby("mode", sort=True):
+            if mode == "knn":
+                native = rows[np.isclose(rows["gsd_m"], rows["native_gsd_m"])]
+                one = native[native["metric"] == native["metric"].iloc[0]]
+                modes["knn_native"] = {str(r.model): round(float(r.value), 6) for r in one.itertuples()}
+                modes["knn_mean_over_scales"] = _means(rows)
+            else:
+                modes[str(mode)] = _means(rows)
+        summary.setdefault(str(task), {})[str(data)] = modes
+    return dict(summary)
+
+
+def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    means = rows.groupby(["metric", "model"], sort=True)["value"].mean()
+    nested: dict[str, dict[str, float]] = {}
+    for keys, value in means.to_dict().items():
+        metric, model = cast("tuple[str, str]", keys)
+        nested.setdefault(metric, {})[model] = round(float(value), 6)
+    return nested

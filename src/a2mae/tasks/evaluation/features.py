@@ -1,0 +1,257 @@
+"""Frozen features of images: an encoder's, other encoders', and the plain baselines that it must beat.
+
+Frozen features of images: an encoder's, and the plain baselines that it must beat.
+
+Encoders that this project did not train, from a local file: timm's, and torchgeo's weights for timm's architectures.
+
+Nothing is downloaded. What such a network expects of its input (mean, deviation, size) is stated by the user; without
+it the data's own training statistics are used and the size stays as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from a2mae.models.encoder import Encoder
+from a2mae.tasks.datasets.inputs import Normalisation, TaskBatch, TaskInputs
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.parameters import OtherEncoderParameters
+
+HISTOGRAM_BINS = 32
+PIXELS_SIDE = 8
+
+
+class FeatureExtractor(Protocol):
+    """Images to vectors."""
+
+    def __call__(self, batch: TaskBatch) -> Tensor:
+        """A batch with one date → `(B, D)` float32."""
+
+
+Precision = Literal["32-true", "bf16-mixed"]
+POOLS = ("cls", "mean", "mean_std")
+
+
+def pooled(tokens: Tensor, pool: str) -> Tensor:
+    """One vector of an image's tokens.
+
+    Args:
+        tokens: `(B, 1 + N, D)`, CLS first.
+        pool: `cls`; `mean` of the patch tokens; `mean_std`: their mean and their deviation side by side, so also how
+            much an image varies within itself, as a histogram knows it.
+
+    Returns:
+        `(B, D)`, for `mean_std` `(B, 2 D)`.
+    """
+    patches = tokens[:, 1:]
+    if pool == "cls":
+        return tokens[:, 0]
+    if pool == "mean":
+        return patches.mean(dim=1)
+    return torch.cat([patches.mean(dim=1), patches.std(dim=1, correction=0)], dim=1)
+
+
+class EncoderFeatures:
+    """An encoder's tokens pooled to a vector, the views of an image side by side."""
+
+    def __init__(self, encoder: Encoder, *, pool: str, bands_per_view: int, precision: Precision = "32-true") -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: Put into evaluation mode.
+            pool: One of `POOLS`, see `pooled`.
+            bands_per_view: Bands that the encoder takes at once.
+            precision: `bf16-mixed` computes in bfloat16.
+
+        Raises:
+            ValueError: For another pooling.
+        """
+        if pool not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}, found {pool!r}")
+        self._encoder = encoder.eval()
+        self._pool = pool
+        self._width = bands_per_view
+        self._half = precision == "bf16-mixed"
+
+    @torch.no_grad()
+    def __call__(self, batch: TaskBatch) -> Tensor:
+        """See `FeatureExtractor`."""
+        parts = []
+        for number, view in enumerate(torch.split(batch.images[:, 0], self._width, dim=1)):
+            with torch.autocast(view.device.type, torch.bfloat16, enabled=self._half):
+                tokens = self._encoder.forward_features(
+                    view,
+                    gsd_m=batch.gsd_m,
+                    lonlat_deg=batch.lonlat_deg,
+                    day=None if batch.day is None else batch.day[:, 0],
+                    wavelength_nm=batch.wavelength_nm[number * self._width : (number + 1) * self._width],
+                )
+            parts.append(pooled(tokens.float(), self._pool))
+        return torch.cat(parts, dim=1)
+
+
+def pixel_features(batch: TaskBatch) -> Tensor:
+    """The image itself, averaged to 8 x 8 pixels."""
+    return F.interpolate(batch.images[:, 0], size=(PIXELS_SIDE, PIXELS_SIDE), mode="area").flatten(1)
+
+
+def histogram_features(batch: TaskBatch) -> Tensor:
+    """A histogram of 32 bins per band over −3 to 3 deviations; what lies outside counts in the last bins."""
+    images = batch.images[:, 0]
+    position = ((images + 3) / 6 * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1).flatten(2)
+    counts = torch.zeros(*position.shape[:2], HISTOGRAM_BINS)
+    counts.scatter_add_(2, position, torch.ones_like(position, dtype=torch.float32))
+    return (counts / position.shape[-1]).flatten(1)
+
+
+def extract(
+    extractor: FeatureExtractor,
+    inputs: TaskInputs,
+    rows: npt.NDArray[np.int64],
+    *,
+    relative_gsd: float,
+    multiple: int,
+    batch_size: int,
+    device: torch.device,
+) -> Tensor:
+    """Features of samples seen at a coarser GSD.
+
+    Args:
+        extractor: Images to vectors.
+        inputs: Where batches come from.
+        rows: `(N,)`.
+        relative_gsd: 1 is native, 0.25 keeps a quarter of the side.
+        multiple: The input's side must be a multiple of this (the patch).
+        batch_size: Images at a time.
+        device: Where to run; features return to the CPU.
+
+    Returns:
+        `(N, D)` float32 on the CPU.
+    """
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        batch = inputs.batch(rows[start : start + batch_size]).to(device)
+        parts.append(extractor(coarser(batch, relative_gsd, multiple)).cpu())
+    return torch.cat(parts)
+
+
+def coarser(batch: TaskBatch, relative_gsd: float, multiple: int) -> TaskBatch:
+    """The same images with fewer pixels, by area averaging, and the GSD that they then have.
+
+    Where the side would be no multiple of the patch it is enlarged to the next one, bilinearly: the detail is that of
+    the coarse image and the GSD that of the pixels fed.
+    """
+    if relative_gsd == 1:
+        return batch
+    images = batch.images[:, 0]
+    side = images.shape[-1]
+    sizes = [max(round(length * relative_gsd), 1) for length in images.shape[-2:]]
+    images = F.interpolate(images, size=sizes, mode="area")
+    fed = [-(-length // multiple) * multiple for length in sizes]
+    if fed != sizes:
+        images = F.interpolate(images, size=fed, mode="bilinear", align_corners=False)
+    return TaskBatch(
+        images=images[:, None],
+        gsd_m=batch.gsd_m * (side / fed[-1]),
+        lonlat_deg=batch.lonlat_deg,
+        day=batch.day,
+        wavelength_nm=batch.wavelength_nm,
+        targets=batch.targets,
+    )
+
+
+LISTED = 5
+
+
+class ForeignFeatures:
+    """A timm network's pooled features.
+
+    Attributes:
+        patch: Image sides must be a multiple of it.
+    """
+
+    def __init__(self, entry: OtherEncoderParameters, channels: int) -> None:
+        """Make the network and load its weights.
+
+        Args:
+            entry: Which one, and its file.
+            channels: Bands that it gets.
+
+        Raises:
+            TaskDataError: If timm has no such model, or the file's tensors are not the model's; they are named.
+        """
+        if not timm.is_model(entry.model):
+            near = ", ".join(timm.list_models(f"*{entry.model.split('_')[0]}*")[:LISTED])
+            raise TaskDataError(f"evaluate.others {entry.name!r}: timm has no model {entry.model!r}; near it: {near}")
+        options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "pretrained": False}
+        is_vit = "vit" in entry.model or "deit" in entry.model
+        if is_vit:
+            options["dynamic_img_size"] = True
+        model = timm.create_model(entry.model, **options)
+        _load(model, entry)
+        self._model = model.eval()
+        self._size = entry.size_px
+        self.patch = int(cast(Any, model.patch_embed).patch_size[0]) if is_vit else 1
+
+    def to(self, device: torch.device) -> ForeignFeatures:
+        """The same network on another device."""
+        self._model.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, batch: TaskBatch) -> Tensor:
+        """A batch with one date → `(B, D)` float32."""
+        images = batch.images[:, 0]
+        if self._size is not None:
+            images = F.interpolate(images, size=(self._size, self._size), mode="bilinear", align_corners=False)
+        return cast(Tensor, self._model(images)).float()
+
+
+def _load(model: nn.Module, entry: OtherEncoderParameters) -> None:
+    path = Path(str(entry.weights))
+    if not path.is_file():
+        raise TaskDataError(f"evaluate.others {entry.name!r}: no weights at {path}")
+    stored: dict[str, Any] = (
+        load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    )
+    state: dict[str, Tensor] = stored.get("state_dict", stored.get("model", stored))
+    expected = model.state_dict()
+    wrong = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    missing = [name for name in expected if name not in state]
+    if missing or wrong:
+        raise TaskDataError(
+            f"evaluate.others {entry.name!r}: {path.name} does not fit timm's {entry.model}: {len(missing)} tensors are"
+            f" missing ({', '.join(missing[:LISTED])}), {len(wrong)} differ in shape ({'; '.join(wrong[:LISTED])})"
+        )
+    model.load_state_dict({name: state[name] for name in expected})
+
+
+def stated_normalisation(entry: OtherEncoderParameters, data: TaskData, bands: tuple[str, ...]) -> Normalisation:
+    """The user's mean and deviation per band for every sensor of the data; empty where none are stated.
+
+    Raises:
+        TaskDataError: If there are not as many as bands.
+    """
+    if not entry.mean:
+        return {}
+    if not len(bands) == len(entry.mean) == len(entry.std):
+        raise TaskDataError(
+            f"evaluate.others {entry.name!r}: {len(bands)} bands need as many means and deviations, found"
+            f" {len(entry.mean)} and {len(entry.std)}"
+        )
+    names = [data.spec.bands[data.spec.band_index(name, "evaluate")].name for name in bands]
+    pairs = {name: (mean, std) for name, mean, std in zip(names, entry.mean, entry.std, strict=True)}
+    return {sensor: pairs for sensor in set(data.samples["sensor"])}

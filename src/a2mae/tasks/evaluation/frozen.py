@@ -1,0 +1,293 @@
+"""Frozen encoders: kNN over relative GSDs in both readings, linear probe, few-shot probes.
+
+The kNN protocol of Scale-MAE (arXiv 2212.14532): cosine, k = 20, weights exp(similarity / 0.07), top-1.
+
+Linear probe: logistic regression by L-BFGS on frozen features, its regularisation chosen on validation.
+
+Frozen encoders judged: kNN over relative GSDs in both readings, linear probe, few-shot probes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from tqdm import tqdm
+
+from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.evaluation.features import (
+    FeatureExtractor,
+    extract,
+)
+from a2mae.tasks.metrics.measures import ConfusionCounts, Score, accuracy
+from a2mae.tasks.metrics.scores import score_row
+from a2mae.tasks.parameters import EvaluateParameters
+
+logger = logging.getLogger(__name__)
+
+
+Row = Mapping[str, object]
+"""Of the score table."""
+
+
+TEMPERATURE = 0.07
+
+
+def knn_predict(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    classes: int,
+    *,
+    k: int = 20,
+    temperature: float = TEMPERATURE,
+    chunk: int = 1024,
+) -> Tensor:
+    """Vote of the k nearest training samples.
+
+    Args:
+        train_features: `(M, D)`, any scale; normalised here.
+        train_labels: `(M,)` int64.
+        features: `(N, D)`.
+        classes: K.
+        k: Neighbours; at most M are used.
+        temperature: Of the weights exp(similarity / temperature).
+        chunk: Queries at a time: bounds the memory at `chunk * M` similarities.
+
+    Returns:
+        `(N,)` int64 classes.
+    """
+    bank = torch.nn.functional.normalize(train_features.float(), dim=1).T.contiguous()
+    k = min(k, bank.shape[1])
+    votes = []
+    for query in torch.split(features, chunk):
+        similarity = torch.nn.functional.normalize(query.float(), dim=1) @ bank
+        top, index = similarity.topk(k, dim=1)
+        weight = ((top - top[:, :1]) / temperature).exp()  # relative to the nearest: same vote, no overflow
+        score = torch.zeros(len(query), classes, dtype=weight.dtype, device=weight.device)
+        score.scatter_add_(1, train_labels[index], weight)
+        votes.append(score.argmax(dim=1))
+    return torch.cat(votes)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What the probe said.
+
+    Attributes:
+        prediction: `(N,)` classes of the test features.
+        c: The inverse regularisation that won on validation.
+        validation_accuracy: With it.
+    """
+
+    prediction: npt.NDArray[np.int64]
+    c: float
+    validation_accuracy: float
+
+
+def linear_probe(
+    train: npt.NDArray[np.float32],
+    train_labels: npt.NDArray[np.int64],
+    validation: npt.NDArray[np.float32],
+    validation_labels: npt.NDArray[np.int64],
+    test: npt.NDArray[np.float32],
+    *,
+    c_grid: Sequence[float] = (0.01, 0.1, 1.0, 10.0),
+    max_iter: int = 200,
+) -> ProbeResult:
+    """Fit on train, choose C on validation, predict test.
+
+    Args:
+        train: `(M, D)` features; standardised by their own mean and deviation.
+        train_labels: `(M,)`.
+        validation: `(V, D)`; with none, the middle of `c_grid` is used.
+        validation_labels: `(V,)`.
+        test: `(N, D)`.
+        c_grid: Inverse strengths of the L2 penalty to try.
+        max_iter: Of L-BFGS, per value.
+    """
+    scaler = StandardScaler().fit(train)
+    candidates = list(c_grid) if len(validation) else [sorted(c_grid)[len(c_grid) // 2]]
+    best: tuple[float, float, LogisticRegression] | None = None
+    inputs = scaler.transform(train)
+    for c in candidates:
+        model = LogisticRegression(C=c, max_iter=max_iter)
+        with warnings.catch_warnings():
+            # A probe stopped by max_iter is still a probe: validation decides whether it is the best one.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(inputs, train_labels)
+        accuracy = float(model.score(scaler.transform(validation), validation_labels)) if len(validation) else 0.0
+        if best is None or accuracy > best[0]:
+            best = (accuracy, c, model)
+    assert best is not None
+    accuracy, c, model = best
+    return ProbeResult(model.predict(scaler.transform(test)).astype(np.int64), float(c), accuracy)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An encoder or baseline under evaluation.
+
+    Attributes:
+        name: Of the score table's column `model`.
+        extractor: Images to vectors.
+        patch: Image sides must be a multiple of it; 1 for baselines.
+    """
+
+    name: str
+    extractor: FeatureExtractor
+    patch: int = 1
+
+
+@dataclass(frozen=True)
+class _Features:
+    train: torch.Tensor
+    val: torch.Tensor
+    test: torch.Tensor
+
+
+def evaluate_frozen(
+    candidate: Candidate, inputs: TaskInputs, options: EvaluateParameters, device: torch.device
+) -> list[Row]:
+    """Judge one candidate on one classification data set.
+
+    Args:
+        candidate: What is judged.
+        inputs: The data, normalised for the candidate.
+        options: Protocols.
+        device: Where features are computed.
+
+    Returns:
+        Rows of the score table.
+
+    Raises:
+        TaskDataError: If the data is not for classification.
+    """
+    data = inputs.data
+    if data.spec.task is not Task.CLASSIFY:
+        raise TaskDataError(f"evaluate needs classification data, found {data.spec.task} ({data.spec.source})")
+    if data.spec.multi_label:
+        raise TaskDataError(
+            f"kNN and probes need one class per image; {data.spec.source!r} has several: finetune, or judge on a folder"
+            " per class (evaluate.folder)"
+        )
+    judge = _Judge(candidate, data, options)
+    splits = {split: data.rows(split) for split in ("train", "val", "test")}
+    native: _Features | None = None
+    for scale in tqdm(sorted(options.relative_gsd, reverse=True), desc=f"kNN {candidate.name}", leave=False):
+        parts = {
+            split: extract(
+                candidate.extractor,
+                inputs,
+                rows,
+                relative_gsd=scale,
+                multiple=candidate.patch,
+                batch_size=options.batch_size,
+                device=device,
+            )
+            if len(rows)
+            else torch.zeros(0, 1)
+            for split, rows in splits.items()
+        }
+        features = _Features(**parts)
+        native = native or features  # scales start at 1
+        judge.knn("knn_query_coarse", native.train, features.test, scale)
+        judge.knn("knn_both_coarse", features.train, features.test, scale)
+        if options.standardised:
+            judge.knn("knn_query_coarse", *standardised(native.train, features.test), scale, mode="knn_standardised")
+            judge.knn("knn_both_coarse", *standardised(features.train, features.test), scale, mode="knn_standardised")
+    assert native is not None
+    judge.probe(native)
+    judge.few_shot(native)
+    return judge.rows
+
+
+def standardised(bank: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both by the bank's mean and deviation per dimension.
+
+    The vectors of a ViT share a large constant part: then all cosines are near 1, and the vote hears little of what
+    differs.
+    """
+    deviation, mean = torch.std_mean(bank, dim=0)
+    scale = deviation.clamp(min=1e-6)
+    return (bank - mean) / scale, (query - mean) / scale
+
+
+class _Judge:
+    """Collects rows of one candidate on one data set."""
+
+    def __init__(self, candidate: Candidate, data: TaskData, options: EvaluateParameters) -> None:
+        self.rows: list[Row] = []
+        self._name = candidate.name
+        self._data = data
+        self._options = options
+        self._classes = len(data.spec.class_names)
+        self._labels = {split: data.read_targets(data.rows(split)).astype(np.int64) for split in _SPLITS}
+        self._places = data.samples["place"].to_numpy()[data.rows("test")]
+
+    def knn(self, metric: str, bank: torch.Tensor, query: torch.Tensor, scale: float, *, mode: str = "knn") -> None:
+        labels = torch.from_numpy(self._labels["train"])
+        prediction = knn_predict(bank, labels, query, self._classes, k=self._options.k)
+        self._add(mode, metric, self._score(prediction.numpy()), gsd_m=self._data.spec.gsd_m / scale)
+
+    def probe(self, features: _Features) -> None:
+        result = linear_probe(
+            features.train.numpy(),
+            self._labels["train"],
+            features.val.numpy(),
+            self._labels["val"],
+            features.test.numpy(),
+            c_grid=self._options.c_grid,
+        )
+        self._add("linear_probe", "top1", self._score(result.prediction))
+        logger.info(
+            "%s on %s: linear probe %.3f (C = %g)",
+            self._name,
+            self._data.spec.source,
+            float(np.mean(result.prediction == self._labels["test"])),
+            result.c,
+        )
+
+    def few_shot(self, features: _Features) -> None:
+        """Probes on a few labels per class; the same draws for every candidate."""
+        for shots in self._options.shots:
+            for seed in range(self._options.shot_seeds):
+                rows = np.concatenate(list(self._drawn(shots, self._options.seed + seed)))
+                result = linear_probe(
+                    features.train.numpy()[rows],
+                    self._labels["train"][rows],
+                    features.train.numpy()[:0],
+                    self._labels["train"][:0],
+                    features.test.numpy(),
+                    c_grid=(1.0,),
+                )
+                self._add("few_shot", f"top1_{shots}_shot", self._score(result.prediction), seed=seed)
+
+    def _drawn(self, shots: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+        rng = np.random.default_rng(seed)
+        for label in range(self._classes):
+            rows = np.flatnonzero(self._labels["train"] == label)
+            yield rng.permutation(rows)[:shots]
+
+    def _score(self, prediction: npt.NDArray[np.int64]) -> Score:
+        counts = ConfusionCounts(self._labels["test"], prediction, self._places, self._classes)
+        return counts.score(accuracy, self._options.bootstrap, self._options.seed)
+
+    def _add(
+        self, mode: str, metric: str, score: Score, *, gsd_m: float | None = None, seed: int | None = None
+    ) -> None:
+        seed = self._options.seed if seed is None else seed
+        self.rows.append(score_row(self._data.spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m))
+
+
+_SPLITS = ("train", "val", "test")

@@ -1,0 +1,251 @@
+"""A pretrained encoder with a task's head, and LoRA updates of it.
+
+LoRA (arXiv 2106.09685): low-rank updates of a frozen encoder's attention, merged into its weights when done.
+
+A pretrained encoder with a task's head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from a2mae.models.encoder import Encoder
+from a2mae.tasks.datasets.inputs import TaskBatch
+from a2mae.tasks.datasets.task_data import Task
+from a2mae.tasks.finetune.heads import (
+    AttentiveHead,
+    ChangeFusion,
+    ConvDecoder,
+    DetailDecoder,
+    LinearDecoder,
+    LinearHead,
+    UPerNetHead,
+)
+from a2mae.tasks.parameters import HEADS
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """Quarter turns, then a mirror.
+
+    Attributes:
+        turns: Quarter turns, counter-clockwise.
+        mirror: Left and right exchanged after the turns.
+    """
+
+    turns: int
+    mirror: bool
+
+    def move(self, images: Tensor) -> Tensor:
+        """`(..., H, W)` moved; its sides change places with an odd number of turns."""
+        moved = torch.rot90(images, self.turns, (-2, -1))
+        return (moved.flip(-1) if self.mirror else moved).contiguous()
+
+    def undo(self, images: Tensor) -> Tensor:
+        """`(..., H, W)` moved back: the inverse of `move`."""
+        moved = images.flip(-1) if self.mirror else images
+        return torch.rot90(moved, -self.turns, (-2, -1)).contiguous()
+
+
+def symmetries(height: int, width: int) -> tuple[Symmetry, ...]:
+    """Those that keep an image's shape: eight of a square, else four; the first changes nothing."""
+    turns = range(4) if height == width else (0, 2)
+    return tuple(Symmetry(turn, mirror) for mirror, turn in itertools.product((False, True), turns))
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer plus a trainable update of low rank, which starts at zero."""
+
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.linear = linear.requires_grad_(False)
+        self.down = nn.Parameter(torch.empty(rank, linear.in_features))
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., in)` → `(..., out)`."""
+        out: Tensor = self.linear(x)
+        return out + F.linear(F.linear(x, self.down), self.up)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain layer with the update folded in."""
+        self.linear.weight += self.up @ self.down
+        return self.linear.requires_grad_(True)
+
+
+def add_lora(encoder: nn.Module, rank: int) -> None:
+    """Freeze an encoder and put a low-rank update on every attention's `qkv` and `proj`."""
+    encoder.requires_grad_(False)
+    for name, module in list(encoder.named_modules()):
+        if name.endswith("attn"):
+            for layer in ("qkv", "proj"):
+                setattr(module, layer, LoRALinear(getattr(module, layer), rank))
+
+
+def merge_lora(encoder: nn.Module) -> None:
+    """Fold all updates into their layers: the encoder has its plain architecture again."""
+    for module in list(encoder.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, LoRALinear):
+                setattr(module, name, child.merged())
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Everything but the encoder that a task model is made of; saved beside its weights.
+
+    Attributes:
+        task: What is predicted.
+        head: One of `HEADS[task]`.
+        classes: K.
+        views: How many views (groups of bands) an image has.
+        bands_per_view: Bands of a view.
+        fusion: How two dates are joined (change only): see `ChangeFusion`.
+        multi_label: Classification with any number of classes per image.
+        symmetric: Answer with the mean over the image's symmetries; in evaluation, eight times the work.
+    """
+
+    task: Task
+    head: str
+    classes: int
+    views: int = 1
+    bands_per_view: int = 3
+    fusion: str = "difference_concat"
+    multi_label: bool = False
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a head that the task does not have."""
+        if self.head not in HEADS[self.task]:
+            raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found {self.head!r}")
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        return dataclasses.asdict(self)
+
+
+def head_config_from_dict(data: Mapping[str, Any]) -> HeadConfig:
+    """Read `HeadConfig.to_dict` back."""
+    return HeadConfig(**{**data, "task": Task(data["task"])})
+
+
+class _Metadata(TypedDict):
+    gsd_m: Tensor
+    lonlat_deg: Tensor | None
+    day: Tensor | None
+    wavelength_nm: Tensor
+
+
+class TaskModel(nn.Module):
+    """Encoder and head. Views of three bands run through one shared encoder; so do the two dates of a pair."""
+
+    def __init__(self, encoder: Encoder, config: HeadConfig) -> None:
+        """Join an encoder and a new head.
+
+        Args:
+            encoder: Pretrained or not.
+            config: What to build.
+        """
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        features = encoder.num_features * config.views
+        patch = encoder.patch_size
+        self.head: nn.Module
+        self.levels = _levels(len(encoder.blocks))
+        if config.task is Task.CLASSIFY:
+            self.head = (
+                AttentiveHead(features, config.classes)
+                if config.head == "attentive"
+                else LinearHead(features, config.classes, pool="cls" if config.head == "linear" else "mean")
+            )
+            return
+        fused = config.task is Task.DETECT_CHANGE
+        if config.head == "linear":
+            self.levels = self.levels[-1:]
+            self.head = LinearDecoder(features, 1, config.classes, patch, fused=fused)
+        elif config.head == "conv":
+            self.head = ConvDecoder(features, len(self.levels), config.classes, patch, fused=fused)
+        elif config.head == "detail":
+            bands = config.views * config.bands_per_view * (3 if fused else 1)
+            self.head = DetailDecoder(features, len(self.levels), config.classes, patch, bands, fused=fused)
+        else:
+            self.head = UPerNetHead(features, config.classes, patch)
+        if fused:
+            self.fusion = ChangeFusion(features, len(self.levels), config.fusion)
+
+    def forward(self, batch: TaskBatch) -> Tensor:
+        """A batch → `(B, K)` or `(B, K, H, W)` logits."""
+        if self.training or not self.config.symmetric:
+            return self._logits(batch)
+        answers = []
+        for symmetry in symmetries(*batch.images.shape[-2:]):
+            logits = self._logits(dataclasses.replace(batch, images=symmetry.move(batch.images)))
+            answers.append(logits if self.config.task is Task.CLASSIFY else symmetry.undo(logits))
+        return torch.stack(answers).mean(dim=0)
+
+    def _logits(self, batch: TaskBatch) -> Tensor:
+        logits: Tensor
+        if self.config.task is Task.CLASSIFY:
+            logits = self.head(self._tokens(batch))
+        else:
+            maps = self._maps(batch, 0)
+            if self.config.task is Task.DETECT_CHANGE:
+                maps = self.fusion(maps, self._maps(batch, 1))
+            logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
+        return logits
+
+    def _pixels(self, batch: TaskBatch) -> Tensor:
+        """All bands of the date; of two dates both and their difference."""
+        if self.config.task is not Task.DETECT_CHANGE:
+            return batch.images[:, 0]
+        before, after = batch.images.unbind(1)
+        return torch.cat([before, after, (after - before).abs()], dim=1)
+
+    def _tokens(self, batch: TaskBatch) -> Tensor:
+        """Tokens of the only date, views side by side: `(B, 1 + N, D * views)`."""
+        views = torch.split(batch.images[:, 0], self.config.bands_per_view, dim=1)
+        tokens = [self.encoder.forward_features(v, **self._metadata(batch, 0, i)) for i, v in enumerate(views)]
+        return torch.cat(tokens, dim=-1)
+
+    def _maps(self, batch: TaskBatch, time: int) -> list[Tensor]:
+        """Levels of one date, views side by side: `(B, D * views, h, w)` each."""
+        views = torch.split(batch.images[:, time], self.config.bands_per_view, dim=1)
+        per_view = [
+            self.encoder.forward_intermediates(v, self.levels, **self._metadata(batch, time, i))
+            for i, v in enumerate(views)
+        ]
+        return [torch.cat(level, dim=1) for level in zip(*per_view, strict=True)]
+
+    def _metadata(self, batch: TaskBatch, time: int, view: int) -> _Metadata:
+        width = self.config.bands_per_view
+        return {
+            "gsd_m": batch.gsd_m,
+            "lonlat_deg": batch.lonlat_deg,
+            "day": None if batch.day is None else batch.day[:, time],
+            "wavelength_nm": batch.wavelength_nm[view * width : (view + 1) * width],
+        }
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers by depth, for timm's layer-wise learning rate decay: embedding, blocks, then everything else."""
+        return {
+            "stem": r"^encoder\.(?:cls_token|patch_embed)",
+            # 99999 is timm's sign for "with the group before"; what matches nothing (the head) is the last group.
+            "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))],
+        }
+
+
+def _levels(depth: int) -> list[int]:
+    """Four blocks, evenly through the depth, the last included."""
+    return [max(round(depth * quarter / 4) - 1, 0) for quarter in (1, 2, 3, 4)]

@@ -1,0 +1,285 @@
+"""Finetuning: losses, augmentation, and one plain loop for the three tasks.
+
+Losses for imbalanced classes; `IGNORE` never counts.
+
+The square's eight symmetries: what a satellite image may be turned and flipped by without losing its meaning.
+
+Finetuning: one plain loop for the three tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from timm.optim._param_groups import param_groups_layer_decay
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
+from a2mae.tasks.datasets.task_data import IGNORE, Task
+from a2mae.tasks.finetune.course import Course, KeptCourse, Progress
+from a2mae.tasks.finetune.model import Symmetry, TaskModel, add_lora, merge_lora
+from a2mae.tasks.parameters import FinetuneParameters
+
+logger = logging.getLogger(__name__)
+
+LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy_dice")
+
+
+class TaskLoss(nn.Module):
+    """Cross-entropy, focal (arXiv 1708.02002), Dice, or cross-entropy plus Dice, with class weights by option."""
+
+    def __init__(
+        self, kind: str, weight: Tensor | None = None, *, focal_gamma: float = 2.0, multi_label: bool = False
+    ) -> None:
+        """Make the loss.
+
+        Args:
+            kind: One of `LOSSES`.
+            weight: `(K,)` weight of each class in the cross-entropy and focal terms.
+            focal_gamma: Exponent of the focal loss.
+            multi_label: Targets are `(B, K)` of 0 and 1: every class is a yes or no of its own, and `weight` is that
+                of a yes. For cross-entropy only.
+
+        Raises:
+            ValueError: For another kind.
+        """
+        super().__init__()
+        if kind not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, found {kind!r}")
+        if multi_label and kind != "cross_entropy":
+            raise ValueError(f"several labels per image are learnt by cross_entropy, found {kind!r}")
+        self.multi_label = multi_label
+        self.kind = kind
+        self.focal_gamma = focal_gamma
+        self.weight: Tensor | None
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """`(B, K, ...)` logits and `(B, ...)` classes → scalar, float32; 0 where every label is ignored."""
+        logits = logits.float()
+        if self.multi_label:
+            return F.binary_cross_entropy_with_logits(logits, target.float(), pos_weight=self.weight)
+        target = target.long()
+        if not bool((target != IGNORE).any()):
+            return logits.sum() * 0.0
+        if self.kind == "dice":
+            return dice_loss(logits, target)
+        if self.kind == "focal":
+            return self._focal(logits, target)
+        loss = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE)
+        return loss + dice_loss(logits, target) if self.kind == "cross_entropy_dice" else loss
+
+    def _focal(self, logits: Tensor, target: Tensor) -> Tensor:
+        plain = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+        weighted = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE, reduction="none")
+        focused = weighted * (1 - (-plain).exp()) ** self.focal_gamma
+        return focused.sum() / (target != IGNORE).sum()
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 − the mean soft Dice of the classes that are in the batch's truth.
+
+    Args:
+        logits: `(B, K, ...)`.
+        target: `(B, ...)` int64 with `IGNORE`.
+    """
+    classes = logits.shape[1]
+    scored = target != IGNORE
+    probability = logits.softmax(dim=1) * scored.unsqueeze(1)
+    truth = F.one_hot(torch.where(scored, target, 0), classes).movedim(-1, 1) * scored.unsqueeze(1)
+    axes = [0, *range(2, logits.ndim)]
+    overlap = (probability * truth).sum(axes)
+    total = probability.sum(axes) + truth.sum(axes)
+    present = truth.sum(axes) > 0
+    dice: Tensor = (2 * overlap / total.clamp_min(1e-6))[present].mean()
+    return 1 - dice
+
+
+def label_weights(targets: npt.NDArray[np.uint8], *, power: float = 0.5) -> Tensor:
+    """Weights of a yes for rare labels: (no / yes) ** power.
+
+    Args:
+        targets: `(N, K)` of 0 and 1.
+        power: 0 leaves all equal, 1 balances fully.
+    """
+    yes = targets.sum(axis=0).astype(np.float64)
+    weights = np.where(yes > 0, ((len(targets) - yes) / np.maximum(yes, 1)) ** power, 1.0)
+    return torch.from_numpy(np.maximum(weights, 1e-3).astype(np.float32))
+
+
+def class_weights(targets: npt.NDArray[np.uint8], classes: int, *, power: float = 0.5) -> Tensor:
+    """Weights that lift rare classes: (1 / frequency) ** power, with a mean of 1 over the labels.
+
+    Args:
+        targets: Training labels, any shape, with `IGNORE`.
+        classes: K; a class without labels gets weight 1.
+        power: 0 leaves all equal, 1 balances fully.
+    """
+    counts = np.bincount(targets[targets != IGNORE].ravel(), minlength=classes).astype(np.float64)
+    frequency = counts / counts.sum()
+    weights = np.where(counts > 0, np.maximum(frequency, 1e-12) ** -power, 0.0)
+    weights = np.where(counts > 0, weights / (weights * frequency).sum(), 1.0)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+class NotFiniteError(RuntimeError):
+    """The loss left the finite numbers; the message names the step and the samples."""
+
+
+def finetune(
+    model: TaskModel,
+    inputs: TaskInputs,
+    rows: npt.NDArray[np.int64],
+    recipe: FinetuneParameters,
+    *,
+    seed: int,
+    device: torch.device,
+    name: str = "finetune",
+    validate: Callable[[TaskModel], float] | None = None,
+    kept: KeptCourse | None = None,
+) -> list[Progress]:
+    """Train a task model in place for a fixed number of steps.
+
+    Args:
+        model: Its encoder is trained, or frozen by the recipe.
+        inputs: Where batches come from.
+        rows: Training rows.
+        recipe: Optimiser, schedule, loss, augmentation.
+        seed: Decides order and augmentation; the same for a model and its random-initialised twin.
+        device: Where to train.
+        name: For the progress bar.
+        validate: Scores the model on the validation split, higher is better; asked `recipe.val_checks` times, and the
+            best state is what the model is left with.
+        kept: Where the state is kept from time to time; what a stopped finetuning left there is gone on with.
+
+    Returns:
+        The loss over the steps.
+
+    Raises:
+        NotFiniteError: If the loss is not a finite number.
+        CheckpointError: If the state cannot be kept.
+    """
+    torch.manual_seed(seed)  # LoRA's initial weights, stochastic depth
+    if recipe.mode == "lora":
+        add_lora(model.encoder, recipe.lora_rank)
+    else:
+        model.encoder.requires_grad_(recipe.mode == "full")
+    model.to(device).train()
+    groups = param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+    optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
+    weight = None
+    if recipe.class_weight_power > 0:
+        targets = inputs.data.read_targets(rows)
+        power = recipe.class_weight_power
+        weight = (
+            label_weights(targets, power=power)
+            if model.config.multi_label
+            else class_weights(targets, model.config.classes, power=power)
+        )
+    loss_of = TaskLoss(recipe.loss, weight, multi_label=model.config.multi_label).to(device)
+    course = kept.resume(model, optimiser) if kept is not None else Course()
+    if course.step:
+        logger.info("%s: going on from step %d of %d", name, course.step, recipe.steps)
+    look_every = -(-recipe.steps // recipe.val_checks) if recipe.val_checks and validate is not None else 0
+    log_every = max(recipe.steps // 50, 1)
+    running: list[Tensor] = []
+    drawn = islice(_drawn(rows, recipe.batch_size, np.random.default_rng(seed), recipe.augment), course.step, None)
+    for step in tqdm(range(course.step, recipe.steps), desc=name, unit="step", leave=False):
+        scale = _schedule(step, recipe.steps, recipe.warmup_steps)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.lr * scale * group["lr_scale"]
+        chosen, symmetry = next(drawn)
+        batch = inputs.batch(chosen).to(device)
+        if symmetry is not None:
+            batch = flipped(batch, symmetry, pixels=model.config.task is not Task.CLASSIFY)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            logits = model(batch)
+        loss = loss_of(logits.float(), batch.targets)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)
+        running.append(loss.detach())
+        course.step, last = step + 1, step + 1 == recipe.steps
+        logged = last or course.step % log_every == 0
+        if logged:
+            mean = float(torch.stack(running).mean())  # the only synchronisation with the device
+            if not math.isfinite(mean):
+                names = inputs.data.samples["sample_id"].iloc[chosen].tolist()
+                raise NotFiniteError(f"{name}: loss is {mean} at step {step + 1}, samples {', '.join(names[:8])} …")
+            course.history.append(Progress(course.step, mean, recipe.lr * scale))
+            running.clear()
+        optimiser.step()
+        if look_every and validate is not None and (last or course.step % look_every == 0):
+            course.look(model, validate(model))
+            model.train()
+        if kept is not None and logged and kept.due(last=last):
+            kept.keep(course, model, optimiser)
+    course.leave_best(model)
+    merge_lora(model.encoder)
+    history = course.history
+    logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
+    return history
+
+
+@torch.no_grad()
+def predict(
+    model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
+) -> npt.NDArray[np.uint8]:
+    """Classes of samples, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
+    model.to(device).eval()
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        logits = model(inputs.batch(rows[start : start + batch_size]).to(device))
+        chosen = logits > 0 if model.config.multi_label else logits.argmax(dim=1)
+        parts.append(chosen.to(torch.uint8).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
+    """The batch flipped and turned; targets with it where they are pixels.
+
+    One symmetry for the whole batch keeps it one cheap view; over the steps every image meets all eight.
+
+    Args:
+        batch: Square, or quarter turns become none and halves.
+        symmetry: As drawn for squares.
+        pixels: Targets are pixels.
+    """
+    height, width = batch.images.shape[-2:]
+    chosen = symmetry if height == width else replace(symmetry, turns=2 * (symmetry.turns // 2))
+    targets = chosen.move(batch.targets) if pixels else batch.targets
+    return replace(batch, images=chosen.move(batch.images), targets=targets)
+
+
+def _drawn(
+    rows: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator, augment: bool
+) -> Iterator[tuple[npt.NDArray[np.int64], Symmetry | None]]:
+    """What chance decides of each step: its samples, and how they are flipped and turned."""
+    for chosen in _endless(rows, batch_size, rng):
+        yield chosen, Symmetry(int(rng.integers(4)), bool(rng.integers(2))) if augment else None
+
+
+def _schedule(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def _endless(rows: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+    """Batches of exactly `batch_size`, epoch after epoch, each epoch in a new order."""
+    left = np.empty(0, np.int64)
+    while True:
+        while len(left) < batch_size:
+            left = np.concatenate([left, rng.permutation(rows)])
+        yield left[:batch_size]
+        left = left[batch_size:]

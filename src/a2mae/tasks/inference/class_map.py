@@ -1,0 +1,257 @@
+"""Class and change maps of whole rasters by finetuned models, two dates aligned first.
+
+Two dates brought onto each other before they are compared: providers put them up to some pixels apart.
+
+A displaced edge looks like change. The training pairs are cut from registered image sets, so a pair of scenes has to be
+registered, too, by the same comparison, at windows spread over the ground that both show.
+
+Class and change maps of whole rasters by finetuned models, window by window with blending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from odc.geo.geobox import GeoBox
+from tqdm import tqdm
+
+from a2mae.config import RegistrationParameters
+from a2mae.registration.pairs import Picture, agreement, compare, trusted
+from a2mae.tasks.datasets.inputs import TaskBatch
+from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
+from a2mae.tasks.finetune.checkpoint import Finetuned
+from a2mae.tasks.inference.embed import Windows, normalised
+from a2mae.tasks.inference.rasters import Raster, RasterWindows, on_grid_of
+from a2mae.tasks.palette import class_colours
+from a2mae.tasks.tiling import StripWriter, Tile, blended_strips, starts
+
+logger = logging.getLogger(__name__)
+
+_WINDOW_PX = 256  # of the coarser raster
+_PER_SIDE = 5
+_LEAST_PX = 0.05  # of the coarser raster: what is nearer lies on the other, and is not resampled
+
+
+def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> Raster:
+    """The second raster moved onto the first, where the two tell how far.
+
+    Args:
+        fixed: Stays where it is; its CRS is in metres.
+        moving: Of the same ground, on whatever grid and with the same bands.
+        settings: How far at most, and what is asked of a comparison.
+
+    Returns:
+        `moving` with its `shift_m`; as it was where too few windows agree, which is warned of, or if not `enabled`.
+    """
+    if not settings.enabled:
+        return moving
+    coarser = max(fixed.gsd_m, moving.gsd_m)
+    moves, errors, looked = [], [], 0
+    with RasterWindows(fixed) as fixed_windows, RasterWindows(moving) as moving_windows:
+        for window, side_m in _windows(fixed, coarser):
+            first = _picture(fixed_windows, fixed, window, side_m)
+            second = _picture(moving_windows, moving, window, side_m)
+            found = compare(first, second, settings)
+            looked += found is not None
+            if found is not None and trusted(found, coarser, settings):
+                moves.append((found.shift_x_m, found.shift_y_m))
+                errors.append(found.error_m)
+    agreed = agreement(moves, errors, coarser, min_places=min(settings.pool_locations, looked))
+    if agreed is None:
+        logger.warning(
+            "the later date stays where its provider put it: of %d windows %d tell how far it lies from the earlier"
+            " one, and too few of them agree; edges may look like change",
+            looked,
+            len(moves),
+        )
+        return moving
+    east, north = agreed.move_m
+    moved = math.hypot(east, north) >= _LEAST_PX * coarser
+    logger.info(
+        "the later date lies %.1f m east and %.1f m north of the earlier one by %d of %d windows: %s",
+        -east, -north, agreed.places, looked, "moved" if moved else "left there",
+    )  # fmt: skip
+    return replace(moving, shift_m=(east, north)) if moved else moving
+
+
+def _windows(raster: Raster, coarser_gsd_m: float) -> Iterator[tuple[GeoBox, float]]:
+    """Squares spread over a raster, each with its side in metres; the whole raster's middle where it is smaller."""
+    rows, columns = raster.shape
+    side = min(math.ceil(_WINDOW_PX * coarser_gsd_m / raster.gsd_m), rows, columns)
+    for top in _spread(rows, side):
+        for left in _spread(columns, side):
+            yield raster.grid[top : top + side, left : left + side], side * raster.gsd_m
+
+
+def _spread(length: int, side: int) -> list[int]:
+    """First pixels of as many windows as fit, at most `_PER_SIDE`, from edge to edge."""
+    count = min(_PER_SIDE, length // side)
+    return [round(k * (length - side) / max(count - 1, 1)) for k in range(count)]
+
+
+def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: float) -> Picture:
+    """A square at the raster's own pixels."""
+    side = round(side_m / raster.gsd_m)
+    pixels, valid = windows.on(window.zoom_to((side, side)))
+    day = dt.datetime.fromtimestamp((raster.day or 0.0) * 86400, dt.UTC)
+    return Picture(pixels, valid, side_m / side, side_m, day)
+
+
+Floats = npt.NDArray[np.float32]
+FULL_PROBABILITY = 250
+"""Stored value of probability 1; 255 is nodata."""
+
+
+class _Common(TypedDict):
+    dtype: str
+    grid: GeoBox
+    nodata: float
+    fingerprint: str
+    tags: dict[str, str]
+
+
+def map_raster(
+    finetuned: Finetuned,
+    rasters: Sequence[Raster],
+    path: Path,
+    windows: Windows,
+    *,
+    device: torch.device,
+    model_hash: str = "",
+    scores: Mapping[str, object] | None = None,
+    probabilities: Path | None = None,
+) -> Path:
+    """Classes of every pixel, as a uint8 COG with a colour table.
+
+    Args:
+        finetuned: A segmenter, with one raster, or a change detector, with two (before, after).
+        rasters: The dates; later ones are read on the first one's grid.
+        path: Of the COG.
+        windows: How the raster is cut.
+        device: Where to run.
+        model_hash: Goes into the fingerprint: another model starts anew.
+        scores: Of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
+        probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
+
+    Returns:
+        The path. Grid and CRS are the first raster's; what was not seen at every date is nodata (255).
+
+    Raises:
+        TaskDataError: If the number of rasters is not the task's, or a sensor is new to the model.
+    """
+    spec, plan, model = finetuned.spec, finetuned.plan, finetuned.model
+    dates = 2 if hasattr(model, "fusion") else 1
+    if len(rasters) != dates:
+        raise TaskDataError(f"{spec.task} maps need {dates} raster(s), found {len(rasters)}")
+    strangers = sorted({raster.sensor for raster in rasters} - set(plan.sensors))
+    if strangers:
+        raise TaskDataError(
+            f"the {spec.task} model knows {', '.join(plan.sensors)}, not {', '.join(strangers)}: set"
+            f" {spec.task}.map.sensor"
+        )
+    first = rasters[0]
+    rasters = [first, *(on_grid_of(raster, first) for raster in rasters[1:])]
+    rows, columns = first.shape
+    patch = model.encoder.patch_size
+    patches, overlap = windows.in_patches(patch)
+    size, overlap = patches * patch, overlap * patch
+    classes_of = len(spec.class_names)
+    tags = {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})}
+    tags["DATES"] = json.dumps([raster.name for raster in rasters])
+    if scores:
+        tags["TEST_SCORES"] = json.dumps(dict(scores))
+    if dates == 2:
+        tags["LATER_DATE_MOVED_M"] = json.dumps(rasters[1].shift_m)
+    model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]
+    settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px]
+    common: _Common = {
+        "dtype": "uint8",
+        "grid": first.grid,
+        "nodata": IGNORE,
+        "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
+        "tags": tags,
+    }
+    colors = dict(enumerate(class_colours(spec.colors, classes_of)))
+    writer = StripWriter(path, bands=1, names=[str(spec.task)], colors=colors, **common)
+    chances = None
+    if probabilities is not None:
+        scales = [1 / FULL_PROBABILITY] * classes_of
+        chances = StripWriter(probabilities, bands=classes_of, names=spec.class_names, scales=scales, **common)
+    # Two files may have stopped at different rows: go on where both are whole; rows written twice are the same.
+    first_row = writer.first_row if chances is None else min(writer.first_row, chances.first_row)
+    model.to(device).eval()
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(RasterWindows(raster)) for raster in rasters]
+
+        def predict(tiles: list[Tile]) -> Floats:
+            images = np.stack(
+                [
+                    np.stack(
+                        [
+                            normalised(*reader.read(tile.row, tile.col, size, size), plan, raster.sensor)
+                            for reader, raster in zip(readers, rasters, strict=True)
+                        ]
+                    )
+                    for tile in tiles
+                ]
+            )
+            lonlat = [first.lonlat_deg(tile.row, tile.col, size) for tile in tiles]
+            return _probabilities(finetuned, rasters, torch.from_numpy(images).to(device), lonlat)
+
+        strips = blended_strips(
+            rows,
+            columns,
+            classes_of,
+            size=size,
+            overlap=overlap,
+            predict=predict,
+            batch=windows.batch_size,
+            first_row=first_row,
+        )
+        total = len(starts(rows, size, overlap))
+        for row, strip in tqdm(strips, total=total, desc=f"map {spec.task}", unit="strip", leave=False):
+            seen = np.ones(strip.shape[1:], bool)
+            for reader in readers:
+                seen &= reader.read(row, 0, strip.shape[1], columns)[1]
+            classes = strip.argmax(axis=0).astype(np.uint8)
+            writer.write(row, np.where(seen, classes, np.uint8(IGNORE))[None])
+            if chances is not None:
+                counts = np.round(strip * FULL_PROBABILITY).astype(np.uint8)
+                chances.write(row, np.where(seen, counts, np.uint8(IGNORE)))
+    logger.info("%s map: %d x %d pixels -> %s", spec.task, rows, columns, path.name)
+    if chances is not None:
+        chances.finish()
+    return writer.finish()
+
+
+@torch.no_grad()
+def _probabilities(
+    finetuned: Finetuned, rasters: Sequence[Raster], images: torch.Tensor, lonlat_deg: list[tuple[float, float]]
+) -> Floats:
+    """`(B, T, C, H, W)` → `(B, K, H, W)` class probabilities."""
+    count, device = len(images), images.device
+    days = [raster.day for raster in rasters]
+    day = None
+    if all(value is not None for value in days):
+        day = torch.tensor([days], dtype=torch.float32, device=device).expand(count, -1)
+    batch = TaskBatch(
+        images=images,
+        gsd_m=torch.full((count,), rasters[0].gsd_m, device=device),
+        lonlat_deg=(torch.tensor(lonlat_deg, dtype=torch.float64, device=device) if finetuned.plan.location else None),
+        day=day,
+        wavelength_nm=torch.tensor(finetuned.plan.center_wavelength_nm, device=device),
+        targets=torch.zeros(count, dtype=torch.int64, device=device),
+    )
+    return finetuned.model(batch).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,252 @@
+"""Embeddings of whole rasters: one vector per patch as a COG, one per block as GeoParquet, with constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import rasterio
+import shapely
+import torch
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from rasterio.windows import Window
+from tqdm import tqdm
+
+from a2mae.models.encoder import Encoder
+from a2mae.raster.read import GDAL_OPTIONS
+from a2mae.tasks.datasets.inputs import InputPlan
+from a2mae.tasks.inference.rasters import Raster, RasterWindows, coarser_grid
+from a2mae.tasks.tiling import StripWriter, Tile, blended_strips, starts
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+INT8_LIMIT = 127
+INT8_NODATA = -128
+ROW_GROUP_BYTES = 32 * 2**20
+"""Vectors held before a row group of the table is written."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a raster is cut.
+
+    Attributes:
+        tile_px: Side of a window.
+        overlap_px: Shared by neighbours and blended.
+        batch_size: Windows per forward pass.
+    """
+
+    tile_px: int
+    overlap_px: int
+    batch_size: int
+
+    def in_patches(self, patch: int) -> tuple[int, int]:
+        """Window and overlap in whole patches."""
+        size = max(self.tile_px // patch, 1)
+        return size, min(self.overlap_px // patch, size - 1)
+
+
+def normalised(pixels: Floats, valid: npt.NDArray[np.bool_], plan: InputPlan, sensor: str) -> Floats:
+    """Physical pixels `(C, H, W)` as the encoder was taught; 0 where not valid."""
+    index = plan.sensors.index(sensor)
+    mean = np.asarray(plan.mean[index], np.float32)[:, None, None]
+    std = np.asarray(plan.std[index], np.float32)[:, None, None]
+    return np.where(valid, (pixels - mean) / std, np.float32(0)).astype(np.float32)
+
+
+def embed_raster(
+    encoder: Encoder,
+    plan: InputPlan,
+    raster: Raster,
+    path: Path,
+    windows: Windows,
+    *,
+    device: torch.device,
+    quantise: bool = False,
+    model_hash: str = "",
+) -> Path:
+    """One vector per patch, as a GeoTIFF with a band per dimension.
+
+    Args:
+        encoder: Pretrained or finetuned.
+        plan: Bands and normalisation.
+        raster: What is embedded.
+        path: Of the COG.
+        windows: How the raster is cut.
+        device: Where to run.
+        quantise: Store int8 with one scale per dimension (written as the band's scale).
+        model_hash: Goes into the fingerprint: another model starts anew.
+
+    Returns:
+        The path. Same CRS as the raster, pixels of one patch; patches less than half seen are nodata.
+    """
+    patch = encoder.patch_size
+    size, overlap = windows.in_patches(patch)
+    grid = coarser_grid(raster.grid, patch)
+    rows, columns = grid.shape
+    features = encoder.num_features * plan.views
+    settings = [str(raster), plan.to_dict(), windows.tile_px, windows.overlap_px, quantise, model_hash]
+    # Embeddings have passed the final norm: a dimension beyond ±8 deviations of it is clipped when quantised.
+    step = 8.0 / INT8_LIMIT
+    writer = StripWriter(
+        path,
+        bands=features,
+        dtype="int8" if quantise else "float32",
+        grid=grid,
+        nodata=INT8_NODATA if quantise else float("nan"),
+        fingerprint=hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
+        names=[f"feature {number}" for number in range(features)],
+        tags={"PATCH_PX": str(patch), "SENSOR": raster.sensor, "BANDS": ",".join(plan.bands)},
+        scales=[step] * features if quantise else (),
+    )
+    encoder.to(device).eval()
+    with RasterWindows(raster) as reader:
+
+        def predict(tiles: list[Tile]) -> Floats:
+            read = [reader.read(t.row * patch, t.col * patch, size * patch, size * patch) for t in tiles]
+            images = np.stack([normalised(pixels, valid, plan, raster.sensor) for pixels, valid in read])
+            lonlat = [raster.lonlat_deg(t.row * patch, t.col * patch, size * patch) for t in tiles]
+            tokens = _tokens(encoder, plan, raster, torch.from_numpy(images).to(device), lonlat)
+            count, _, width = tokens.shape
+            maps: Floats = tokens.transpose(1, 2).reshape(count, width, size, size).float().cpu().numpy()
+            return maps
+
+        strips = blended_strips(
+            rows,
+            columns,
+            features,
+            size=size,
+            overlap=overlap,
+            predict=predict,
+            batch=windows.batch_size,
+            first_row=writer.first_row,
+        )
+        for row, strip in tqdm(strips, total=len(starts(rows, size, overlap)), desc="embed", unit="strip", leave=False):
+            seen = _seen(reader, row, strip.shape[1], columns, patch)
+            if quantise:
+                counts = np.clip(np.round(strip / step), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+                writer.write(row, np.where(seen, counts, np.int8(INT8_NODATA)))
+            else:
+                writer.write(row, np.where(seen, strip, np.float32(np.nan)))
+    logger.info("embeddings: %d x %d patches of %d px, %d dimensions", rows, columns, patch, features)
+    return writer.finish()
+
+
+@torch.no_grad()
+def _tokens(
+    encoder: Encoder, plan: InputPlan, raster: Raster, images: torch.Tensor, lonlat_deg: list[tuple[float, float]]
+) -> torch.Tensor:
+    """Patch tokens `(B, N, D * views)` of windows, final norm applied."""
+    count = len(images)
+    lonlat = torch.tensor(lonlat_deg, dtype=torch.float64, device=images.device) if plan.location else None
+    day = None if raster.day is None else torch.full((count,), raster.day, device=images.device)
+    wavelength = torch.tensor(plan.center_wavelength_nm, device=images.device)
+    parts = []
+    for number, view in enumerate(torch.split(images, plan.bands_per_view, dim=1)):
+        tokens = encoder.forward_features(
+            view,
+            gsd_m=torch.full((count,), raster.gsd_m, device=images.device),
+            lonlat_deg=lonlat,
+            day=day,
+            wavelength_nm=wavelength[number * plan.bands_per_view : (number + 1) * plan.bands_per_view],
+        )
+        parts.append(tokens[:, 1:])
+    return torch.cat(parts, dim=-1)
+
+
+def _seen(reader: RasterWindows, row: int, rows: int, columns: int, patch: int) -> npt.NDArray[np.bool_]:
+    """`(rows, columns)`: patches of which at least half was seen."""
+    _, valid = reader.read(row * patch, 0, rows * patch, columns * patch)
+    share = valid.reshape(rows, patch, columns, patch).mean(axis=(1, 3))
+    return np.asarray(share >= 0.5)
+
+
+def write_block_vectors(path: Path, block: int, table: Path) -> int:
+    """Mean vector of each block of patches as GeoParquet, for search in a table; row groups are written as they come.
+
+    Columns: `row`, `column`, `seen` (share of its patches), `vector` and the block's square in the raster's CRS. A
+    block of which nothing was seen has no row.
+
+    Args:
+        path: Written by `embed_raster`.
+        block: Side of a block in patches.
+        table: The file; replaced when the new one is whole.
+
+    Returns:
+        How many blocks were written.
+    """
+    partial = table.with_name(f".{table.name}.partial")
+    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
+        coarse = coarser_grid(GeoBox(source.shape, source.transform, str(source.crs)), block)
+        schema = _block_schema(source.count, str(source.crs))
+        with pq.ParquetWriter(partial, schema) as writer:
+            written, pending, waiting = 0, list[pa.Table](), 0
+            for row, vectors, seen in _blocks(source, block):
+                pending.append(_block_rows(schema, coarse.affine, row, vectors, seen))
+                waiting += len(pending[-1])
+                if waiting * source.count * 4 >= ROW_GROUP_BYTES:
+                    writer.write_table(pa.concat_tables(pending))
+                    written, pending, waiting = written + waiting, [], 0
+            if waiting or not written:
+                writer.write_table(pa.concat_tables(pending))
+    partial.replace(table)
+    return written + waiting
+
+
+def _block_schema(features: int, crs: str) -> pa.Schema:
+    """Columns, and what GeoParquet 1.0 says about the geometry."""
+    geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": CRS.from_user_input(crs).to_json_dict()}
+    about = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    return pa.schema(
+        [
+            ("row", pa.int64()),
+            ("column", pa.int64()),
+            ("seen", pa.float64()),
+            ("vector", pa.list_(pa.float32(), features)),
+            ("geometry", pa.binary()),
+        ],
+        metadata={"geo": json.dumps(about)},
+    )
+
+
+def _block_rows(
+    schema: pa.Schema, affine: Affine, row: int, vectors: Floats, seen: npt.NDArray[np.float64]
+) -> pa.Table:
+    """One row of blocks, without those of which nothing was seen."""
+    columns = np.flatnonzero(seen > 0)
+    left, right = (affine.c + affine.a * (columns + side) for side in (0, 1))  # north up, as every grid here
+    top, bottom = (np.full(len(columns), affine.f + affine.e * (row + side)) for side in (0, 1))
+    values = pa.array(np.ascontiguousarray(vectors[:, columns].T).ravel())
+    arrays = [
+        pa.array(np.full(len(columns), row, np.int64)),
+        pa.array(columns.astype(np.int64)),
+        pa.array(seen[columns]),
+        pa.FixedSizeListArray.from_arrays(values, len(vectors)),
+        pa.array(shapely.to_wkb(shapely.box(left, bottom, right, top)), pa.binary()),
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _blocks(source: rasterio.io.DatasetReader, block: int) -> Iterator[tuple[int, Floats, npt.NDArray[np.float64]]]:
+    """Row of blocks, `(D, columns)` mean vectors and `(columns,)` share of patches seen, top to bottom."""
+    scales = np.asarray(source.scales, np.float32)[:, None, None]
+    for number, top in enumerate(range(0, source.height, block)):
+        height = min(block, source.height - top)
+        stored = source.read(window=Window(0, top, source.width, height))
+        seen = stored[0] != source.nodata if stored.dtype == np.int8 else np.isfinite(stored[0])
+        values = np.where(seen, stored.astype(np.float32) * scales, np.float32(0))
+        edges = np.arange(0, source.width, block)
+        count = np.add.reduceat(seen.sum(axis=0), edges)
+        total = np.add.reduceat(values.sum(axis=1), edges, axis=1)
+        yield number, (total / np.maximum(count, 1)).astype(np.float32), count / (block * block)

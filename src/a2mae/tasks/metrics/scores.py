@@ -1,0 +1,215 @@
+"""What a task's predictions are worth, with intervals over places; and the one tidy table of all scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from a2mae.tasks.datasets.task_data import Task, TaskData, TaskSpec
+from a2mae.tasks.metrics import measures as metrics
+from a2mae.tasks.metrics.measures import ConfusionCounts, Floats, GroupedCounts, LabelCounts, Score, score_of
+
+Metric = Callable[[Floats], Floats]
+
+METRICS: Mapping[Task, Mapping[str, Metric]] = {
+    Task.CLASSIFY: {"top1": metrics.accuracy, "mean_class_accuracy": metrics.mean_class_accuracy},
+    Task.SEGMENT: {"miou": metrics.mean_iou, "pixel_accuracy": metrics.accuracy},
+    Task.DETECT_CHANGE: {
+        "f1": metrics.change_f1,
+        "iou": metrics.change_iou,
+        "precision": metrics.change_precision,
+        "recall": metrics.change_recall,
+    },
+}
+"""Standard metrics per task, the main one first."""
+
+LABEL_METRICS: Mapping[str, Metric] = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
+"""Of classification with several labels per image."""
+
+READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_both_coarse": "both sides coarse"}
+"""Of Scale-MAE's kNN protocol over scales: metric of the score table, and what it stands for."""
+
+SCORE_COLUMNS: Mapping[str, str] = {
+    "task": "str",  # "classify", "segment", "detect_change"
+    "data": "str",  # source of the data set
+    "model": "str",  # "pretrained", "random", "pixels", "histogram"
+    "mode": "str",  # how it was judged: "finetuned", "knn", "linear_probe", "few_shot"; "gain": above its random twin
+    "metric": "str",
+    "value": "float64",
+    "low": "float64",  # 95 % interval
+    "high": "float64",
+    "n": "int64",  # samples scored
+    "groups": "int64",  # independent places that were resampled
+    "gsd_m": "float64",  # of the scored images; coarser than native in kNN over scales
+    "native_gsd_m": "float64",
+    "seed": "int64",
+}
+"""Columns of `scores.parquet`."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """One model's scores on one data set.
+
+    Attributes:
+        scores: By metric.
+        per_class: Recall of each class (classification), F1 (several labels) or IoU (others); classes without truth are
+            absent.
+        confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true.
+        drawn: `(R,)` by metric: its values on the bootstrap's draws of places, the same draws for every model.
+    """
+
+    scores: Mapping[str, Score]
+    per_class: Mapping[str, float]
+    confusion: npt.NDArray[np.int64]
+    drawn: Mapping[str, Floats] = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, object]:
+        """`flat_scores`, and `per_class`."""
+        return {**flat_scores(self.scores), "per_class": dict(self.per_class)}
+
+
+def flat_scores(scores: Mapping[str, Score]) -> dict[str, object]:
+    """Scores of the same samples, flat and JSON-ready: `top1`, `top1_low`, `top1_high`, …; then `n` and `groups`."""
+    flat: dict[str, object] = {}
+    for name, score in scores.items():
+        flat |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+    any_score = next(iter(scores.values()))
+    return {**flat, "n": any_score.n, "groups": any_score.groups}
+
+
+def gain(found: TaskScores, twin: TaskScores) -> dict[str, Score]:
+    """How much higher a model scores than its twin on the same samples, by metric.
+
+    Both are resampled by the same draws of places, so what makes a place hard for both does not widen the interval: it
+    tells a difference that two intervals side by side cannot.
+
+    Args:
+        found: The model's scores.
+        twin: Those of what it is held against.
+    """
+    gains = {}
+    for name, score in found.scores.items():
+        other = twin.scores[name]
+        drawn = found.drawn[name] - twin.drawn[name]
+        gains[name] = score_of(score.value - other.value, drawn, score.n, score.groups, least=-1.0)
+    return gains
+
+
+def score_task(
+    data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8], *, resamples: int, seed: int
+) -> TaskScores:
+    """Score predictions of some rows.
+
+    Args:
+        data: The task data.
+        rows: `(N,)`.
+        prediction: `(N,)` or `(N, H, W)` classes.
+        resamples: Of the bootstrap over places.
+        seed: Of the bootstrap.
+    """
+    spec, truth = data.spec, data.read_targets(rows)
+    places = data.samples["place"].to_numpy()[rows]
+    counts: GroupedCounts
+    if spec.multi_label:
+        counts, known, of_class = LabelCounts(truth, prediction, places), LABEL_METRICS, metrics.label_f1
+        confusion = truth.astype(np.int64).T @ prediction.astype(np.int64)
+    else:
+        counts, known = ConfusionCounts(truth, prediction, places, len(spec.class_names)), METRICS[spec.task]
+        of_class = metrics.per_class_accuracy if spec.task is Task.CLASSIFY else metrics.per_class_iou
+        confusion = counts.matrix.astype(np.int64)
+    resampled = counts.resampled(resamples, seed)
+    drawn = {name: metric(resampled) for name, metric in known.items()}
+    per_class = dict(zip(spec.class_names, of_class(counts.matrix).tolist(), strict=True))
+    return TaskScores(
+        scores={
+            name: score_of(float(metric(counts.matrix)), drawn[name], counts.n, counts.groups)
+            for name, metric in known.items()
+        },
+        per_class={name: value for name, value in per_class.items() if np.isfinite(value)},
+        confusion=confusion,
+        drawn=drawn,
+    )
+
+
+def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8]) -> float:
+    """The task's main metric of predictions of some rows, without an interval: to choose by on validation."""
+    spec, truth = data.spec, data.read_targets(rows)
+    if spec.multi_label:
+        return float(metrics.micro_f1(LabelCounts(truth, prediction, rows.tolist()).matrix))
+    counts = ConfusionCounts(truth, prediction, [0] * len(rows), len(spec.class_names))
+    found = float(next(iter(METRICS[spec.task].values()))(counts.matrix))
+    return found if np.isfinite(found) else 0.0  # F1 of change that nobody saw
+
+
+def score_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """The tidy table, in a fixed order of rows and columns."""
+    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(dict(SCORE_COLUMNS))
+    order = ["task", "data", "mode", "metric", "model", "gsd_m", "seed"]
+    return table.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: int) -> list[dict[str, object]]:
+    """Rows of the score table from a task's metrics JSON (see `a2mae.pipelines.tasks`).
+
+    Args:
+        task_metrics: `{"task": …, "data": …, "gsd_m": …, "pretrained": {...}, "random": {...}, "gain": {...}}`.
+        seed: Of the runs.
+    """
+    described = {key: task_metrics[key] for key in ("task", "data", "gsd_m")}
+    rows = []
+    for model, mode in (("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")):
+        found = task_metrics["gain" if mode == "gain" else model]
+        known = METRICS[Task(str(described["task"]))]
+        for metric in known if set(known) <= set(found) else LABEL_METRICS:
+            rows.append(
+                {
+                    **described,
+                    "native_gsd_m": described["gsd_m"],
+                    "model": model,
+                    "mode": mode,
+                    "metric": metric,
+                    "value": found[metric],
+                    "low": found[f"{metric}_low"],
+                    "high": found[f"{metric}_high"],
+                    "n": found["n"],
+                    "groups": found["groups"],
+                    "seed": seed,
+                }
+            )
+    return rows
+
+
+def score_row(
+    spec: TaskSpec, model: str, mode: str, metric: str, score: Score, *, seed: int, gsd_m: float | None = None
+) -> dict[str, object]:
+    """One row of the score table.
+
+    Args:
+        spec: Of the data set.
+        model: Whose score it is.
+        mode: How it was judged: finetuned, kNN, ...
+        metric: What was measured.
+        score: With its interval.
+        seed: Of the judgement.
+        gsd_m: That the images were seen at; the data set's own by default.
+    """
+    return {
+        "task": spec.task.value,
+        "data": spec.source,
+        "model": model,
+        "mode": mode,
+        "metric": metric,
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+        "groups": score.groups,
+        "gsd_m": spec.gsd_m if gsd_m is None else gsd_m,
+        "native_gsd_m": spec.gsd_m,
+        "seed": seed,
+    }

@@ -1,0 +1,288 @@
+"""From stored integers to the batch that a model sees: normalise, crop, resize, mirror; on any device.
+
+What the loader hands on: stored integers per sensor, and how they are normalised.
+
+Loader processes import this and not the models.
+
+From stored integers to the batch a model sees: normalise, crop, resize, mirror; batched, on any device.
+
+Crop and resize are one step: each output pixel is a weighted mean of the stored pixels under it, with the window's
+edges where its metres say, also between two stored pixels. So images of 4, 10 and 30 m show exactly the same ground.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from a2mae.models.batch import ImageSetBatch
+from a2mae.models.layers.bands import ABSENT_NM
+from a2mae.models.layers.masking import full_precision
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """Images of one sensor, as stored: whole, or the same part of each that was read.
+
+    Attributes:
+        sensor: Position in the run's list of sensors.
+        grid: Stored rows and columns of a whole image.
+        origin: Row and column of the whole image where `pixels` begin.
+        pixels: `(n, C, H, W)` stored integers of the drawn bands.
+        valid: `(n, H, W)` bool.
+        bands: `(n, C)` int64, which bands they are; -1 for one that only fills the tensor up.
+        slot: `(n,)` int64, where the image goes: `sample * K + image`.
+        fully_valid: True if every pixel is valid: known to the host, so that nobody has to ask the device.
+    """
+
+    sensor: int
+    grid: tuple[int, int]
+    origin: tuple[int, int]
+    pixels: Tensor
+    valid: Tensor
+    bands: Tensor
+    slot: Tensor
+    fully_valid: bool
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> RawImages:
+        """The same images with every tensor changed."""
+        return dataclasses.replace(
+            self,
+            pixels=change(self.pixels),
+            valid=change(self.valid),
+            bands=change(self.bands),
+            slot=change(self.slot),
+        )
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """A batch as the loader reads it: stored integers per sensor, and per image what the index knows.
+
+    Attributes:
+        images: The stored pixels, in groups of one sensor and one size.
+        window: `(B, 3)` float64, left, top and side as shares of the footprint.
+        flips: `(B, 3)` bool, mirror left-right, mirror up-down, transpose.
+        gsd_m: `(B, K)` float64, metres per stored pixel.
+        sensor_id: `(B, K)` int64.
+        day: `(B, K)` float32.
+        lonlat_deg: `(B, K, 2)` float64.
+        geosot: `(B, K, 8)` int64, the unsigned 32-bit codes.
+        index: `(B,)` int64, the set's position in the index.
+    """
+
+    images: tuple[RawImages, ...]
+    window: Tensor
+    flips: Tensor
+    gsd_m: Tensor
+    sensor_id: Tensor
+    day: Tensor
+    lonlat_deg: Tensor
+    geosot: Tensor
+    index: Tensor
+
+    @property
+    def fully_valid(self) -> bool:
+        """True if every pixel of the batch is valid."""
+        return all(group.fully_valid for group in self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RawBatch:
+        """The same batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> RawBatch:
+        """The same batch in page-locked memory (called by the DataLoader)."""
+        return self._map(Tensor.pin_memory)
+
+    def __getitem__(self, samples: slice) -> RawBatch:
+        """Some of the samples, for gradient accumulation."""
+        per_sample = self.sensor_id.shape[1]
+        start, stop, _ = samples.indices(len(self.index))
+        images = []
+        for group in self.images:
+            inside = (group.slot >= start * per_sample) & (group.slot < stop * per_sample)
+            rows = inside.nonzero().flatten()
+            if len(rows):
+                # Not `tensor[rows]`: before torch 2.9 that does not know uint16 on a CPU.
+                part = group.map(functools.partial(torch.index_select, dim=0, index=rows))
+                images.append(dataclasses.replace(part, slot=part.slot - start * per_sample))
+        rest: dict[str, Any] = {name: getattr(self, name)[samples] for name in _PER_SAMPLE}
+        return dataclasses.replace(self, images=tuple(images), **rest)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> RawBatch:
+        rest: dict[str, Any] = {name: change(getattr(self, name)) for name in _PER_SAMPLE}
+        return dataclasses.replace(self, images=tuple(group.map(change) for group in self.images), **rest)
+
+
+_PER_SAMPLE = ("window", "flips", "gsd_m", "sensor_id", "day", "lonlat_deg", "geosot", "index")
+
+
+@dataclass(frozen=True)
+class BandTables:
+    """Per sensor and band, how a stored integer becomes a normalised value: `stored * gain + bias`.
+
+    Attributes:
+        gain: One `(bands,)` float32 tensor per sensor.
+        bias: Likewise.
+        wavelength_nm: Likewise, centre wavelength; 0 for radar.
+    """
+
+    gain: tuple[Tensor, ...]
+    bias: tuple[Tensor, ...]
+    wavelength_nm: tuple[Tensor, ...]
+
+    def to(self, device: torch.device) -> BandTables:
+        """The same tables on another device."""
+        return BandTables(*(tuple(t.to(device) for t in getattr(self, f.name)) for f in dataclasses.fields(self)))
+
+
+def band_tables(
+    encodings: Sequence[tuple[float, float]],
+    mean: Sequence[Sequence[float]],
+    std: Sequence[Sequence[float]],
+    wavelength_nm: Sequence[Sequence[float]],
+) -> BandTables:
+    """Fold decoding and normalisation into one gain and one bias per band.
+
+    Args:
+        encodings: Per sensor `(scale, offset)`: physical = stored * scale + offset.
+        mean: Per sensor and band, physical units.
+        std: Likewise.
+        wavelength_nm: Likewise.
+    """
+    gains, biases = [], []
+    for (scale, offset), means, stds in zip(encodings, mean, std, strict=True):
+        spread = torch.tensor(stds, dtype=torch.float64)
+        gains.append((scale / spread).to(torch.float32))
+        biases.append(((offset - torch.tensor(means, dtype=torch.float64)) / spread).to(torch.float32))
+    waves = tuple(torch.tensor(list(waves), dtype=torch.float32) for waves in wavelength_nm)
+    return BandTables(tuple(gains), tuple(biases), waves)
+
+
+def prepare(raw: RawBatch, tables: BandTables, size: int) -> ImageSetBatch:
+    """Make the batch that the models take.
+
+    Args:
+        raw: B samples of K images, on the device where the work is to be done.
+        tables: Normalisation, on the same device.
+        size: Side of the images that come out, pixels.
+
+    Returns:
+        The batch; `gsd_m` is the distance between its pixels, so the window's metres over `size`.
+    """
+    samples, per_sample = raw.sensor_id.shape
+    channels = raw.images[0].bands.shape[1]
+    device = raw.window.device
+    pixels = torch.zeros(samples * per_sample, channels, size, size, device=device)
+    valid = torch.zeros(samples * per_sample, size, size, dtype=torch.bool, device=device)
+    wavelength = torch.zeros(samples * per_sample, channels, device=device)
+    footprint_m = torch.zeros(samples * per_sample, dtype=torch.float64, device=device)
+    native_gsd_m = raw.gsd_m.flatten()
+    for group in raw.images:
+        present = group.bands >= 0
+        bands = group.bands.clamp(min=0)
+        gain, bias = (table[group.sensor][bands] * present for table in (tables.gain, tables.bias))
+        window = raw.window[group.slot // per_sample]
+        with full_precision(pixels):
+            resized, seen = crop_resize(
+                group.pixels.to(torch.float32),
+                None if group.fully_valid else group.valid,
+                window,
+                size,
+                grid=group.grid,
+                origin=group.origin,
+            )
+            # Decoding and normalising are linear, so they may follow the resize, where there are fewer pixels.
+            normalised = resized * gain[..., None, None] + bias[..., None, None]
+        pixels[group.slot] = normalised if seen is None else normalised * seen[:, None]
+        valid[group.slot] = True if seen is None else seen
+        wavelength[group.slot] = torch.where(present, tables.wavelength_nm[group.sensor][bands], ABSENT_NM)
+        footprint_m[group.slot] = native_gsd_m[group.slot] * group.grid[1]
+    pixels = pixels.view(samples, per_sample, channels, size, size)
+    valid = valid.view(samples, per_sample, size, size)
+    side_m = footprint_m.view(samples, per_sample) * raw.window[:, 2:3]
+    bits = torch.arange(31, -1, -1, device=device)
+    return ImageSetBatch(
+        pixels=_flip(pixels, raw.flips),
+        gsd_m=(side_m / size).to(torch.float32),
+        geosot_bits=((raw.geosot[..., None] >> bits) & 1).flatten(-2).to(torch.float32),
+        sensor_id=raw.sensor_id,
+        day=raw.day,
+        same_source_as_anchor=raw.sensor_id == raw.sensor_id[:, :1],
+        valid=_flip(valid, raw.flips),
+        wavelength_nm=wavelength.view(samples, per_sample, channels),
+        lonlat_deg=raw.lonlat_deg,
+        index=raw.index,
+    )
+
+
+def crop_resize(
+    values: Tensor,
+    valid: Tensor | None,
+    window: Tensor,
+    size: int,
+    *,
+    grid: tuple[int, int] | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> tuple[Tensor, Tensor | None]:
+    """Crop a window and resize it in one step, over valid pixels only.
+
+    Args:
+        values: `(n, C, H, W)` float32.
+        valid: `(n, H, W)` bool; None if all of them are.
+        window: `(n, 3)` left, top and side as shares of the whole image.
+        size: Side of the result, pixels.
+        grid: Rows and columns of the whole image, where `values` is a part of it.
+        origin: Row and column of the whole image where `values` begins.
+
+    Returns:
+        `(n, C, size, size)` float32, 0 where invalid; `(n, size, size)` bool, True where at least half of what lies
+        under the pixel is valid, None if all of it is.
+    """
+    height, width = values.shape[-2:]
+    all_rows, all_columns = grid or (height, width)
+    rows = resize_weights(height, window[:, 1] * all_rows - origin[0], window[:, 2] * all_rows, size)
+    columns = resize_weights(width, window[:, 0] * all_columns - origin[1], window[:, 2] * all_columns, size)
+    columns = columns.transpose(1, 2)
+    if valid is None:
+        return rows[:, None] @ values @ columns[:, None], None
+    weight = valid.to(values.dtype)[:, None]
+    share = rows[:, None] @ weight @ columns[:, None]
+    mean = rows[:, None] @ (values * weight) @ columns[:, None]
+    seen = share >= 0.5
+    return torch.where(seen, mean / share.clamp(min=1e-6), 0.0), seen[:, 0]
+
+
+def resize_weights(length: int, start: Tensor, extent: Tensor, size: int) -> Tensor:
+    """Weights of an antialiased bilinear resize of a stretch of one axis.
+
+    Args:
+        length: Stored pixels along the axis.
+        start: `(n,)` where the stretch begins, in stored pixels from the edge.
+        extent: `(n,)` its length in stored pixels.
+        size: Pixels that come out.
+
+    Returns:
+        `(n, size, length)` float32; every row sums to 1. Output pixel i is a triangle around its centre, as wide as
+        the coarser of the two grids: torch's `interpolate(..., mode="bilinear", antialias=True)`, at any offset.
+    """
+    step = (extent / size)[:, None, None]
+    centres = start[:, None, None] + (torch.arange(size, device=start.device)[None, :, None] + 0.5) * step
+    cells = torch.arange(length, device=start.device)[None, None, :] + 0.5
+    weights = (1 - (cells - centres).abs() / step.clamp(min=1.0)).clamp(min=0.0)
+    return (weights / weights.sum(dim=-1, keepdim=True)).to(torch.float32)
+
+
+def _flip(images: Tensor, flips: Tensor) -> Tensor:
+    """Mirror and transpose `(B, K, ..., H, W)` as each sample's flags say."""
+    shape = (-1,) + (1,) * (images.dim() - 1)
+    # The flags stay on the device: asking whether any is set would make the host wait for it.
+    images = torch.where(flips[:, 0].view(shape), images.flip(-1), images)
+    images = torch.where(flips[:, 1].view(shape), images.flip(-2), images)
+    return torch.where(flips[:, 2].view(shape), images.transpose(-1, -2), images)

@@ -1,1 +1,0 @@
-"""What is seen of a run: curves, held-out measures, speed, W&B."""

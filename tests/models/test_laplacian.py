@@ -1,0 +1,36 @@
+"""Matrix products that stand for convolutions: the values and gradients of the torch layers they derive from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from a2mae.models.laplacian import GroupSums, Pointwise, Upsample
+
+LAYERS = {
+    "pointwise": Pointwise(6, 4),
+    "pointwise-no-bias": Pointwise(6, 4, bias=False),
+    "upsample-4": Upsample(6, 3, 4),
+    "upsample-no-bias": Upsample(6, 5, 2, bias=False),
+    "groups-of-2": GroupSums(6, 3),
+    "groups-of-3": GroupSums(6, 2, bias=False),
+}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_equal_to_the_layer_it_derives_from(name: str, memory_format: torch.memory_format) -> None:
+    layer = LAYERS[name].double()
+    base = type(layer).__base__
+    assert base in (nn.Conv2d, nn.ConvTranspose2d)
+    x = torch.randn(2, 6, 5, 7, dtype=torch.float64).to(memory_format=memory_format)
+    found, expected = [], []
+    for forward, results in ((type(layer).forward, found), (base.forward, expected)):
+        source = x.clone().requires_grad_()
+        layer.zero_grad()
+        out = forward(layer, source)
+        (out * torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape)).sum().backward()
+        results += [out, source.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
+    assert_close(found, expected)

@@ -1,0 +1,236 @@
+"""From a score back to the source scenes: each hash is verified, one changed byte of any kind is found and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from a2mae import lineage as command
+from a2mae.models.checkpoint import load_encoder, save_pretrained
+from a2mae.models.registry import create_model
+from a2mae.provenance import check as checking
+from a2mae.provenance.check import check
+from a2mae.provenance.record import LineageError, read_record, read_sealed
+from a2mae.provenance.recorder import Work, record
+from helpers.built_world import write_store
+from helpers.task_samples import SENTINEL2
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A chain on disk as the stages leave it: scenes, tables, store, model, scores, and the record of each node."""
+    root = tmp_path_factory.mktemp("project") / "data"
+    scene = root.parent / "scenes" / "one.tif"
+    scene.parent.mkdir(parents=True)
+    scene.write_bytes(b"a scene's pixels")
+    (root / "02").mkdir(parents=True)
+    scenes = pd.DataFrame({"scene_id": ["one"], "assets": [json.dumps([{"href": str(scene)}, {"href": str(scene)}])]})
+    paths = {name: str(root / place) for name, place in PLACES.items()}
+
+    def ran(node: str, stage: str, inputs: list[str], outputs: list[str], **more) -> None:
+        chosen = [{name: paths[name] for name in names} for names in (inputs, outputs)]
+        record(
+            Work(
+                node,
+                stage,
+                f"a2mae.pipelines.{stage}",
+                chosen[0],
+                chosen[1],
+                {stage: {"folder": "/home/somebody/x", "seed": 3}},
+                **more,
+            ),
+            root,
+        )
+
+    scenes.to_parquet(paths["scenes"])
+    ran("ingest", "ingest", [], ["scenes"], scenes=scenes)
+    image = (np.full((len(SENTINEL2.bands), 16, 16), 7, np.uint16), np.ones((16, 16), bool))
+    store = write_store(root / "stssd.zarr", {SENTINEL2.id: [image, image]})
+    ran("coregister", "coregister", ["scenes"], ["image_sets"])
+    model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1)
+    save_pretrained(model, root / "models/pretrain", config={"data_manifest_hash": store.manifest_hash})
+    (root / "models/pretrain/metrics.json").write_text('{"loss": 0.5}\n')
+    ran("pretrain", "pretrain", ["image_sets"], ["pretrained_model"])
+    Path(paths["scores"]).write_text('{"top1": 0.75}\n')
+    ran("evaluate", "evaluate", ["pretrained_model"], ["scores"])
+    return root
+
+
+PLACES = {
+    "scenes": "02/scenes.parquet",
+    "image_sets": "stssd.zarr",
+    "pretrained_model": "models/pretrain",
+    "scores": "scores.json",
+}
+
+
+@pytest.fixture
+def project(finished, tmp_path) -> Path:
+    shutil.copytree(finished.parent, tmp_path / "project")
+    return tmp_path / "project/data"
+
+
+def flip(path: Path) -> None:
+    """Change one bit of the last byte but one."""
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def said(target: Path, capsys) -> tuple[int, str]:
+    code = command.main([str(target)])
+    return code, capsys.readouterr().out
+
+
+def test_the_chain_leads_from_the_score_to_the_source_scenes(project, capsys):
+    code, text = said(project / "models/pretrain", capsys)
+    assert code == 0, text
+    made = [line.split(" (")[0].split()[-1] for line in text.splitlines() if "made by" in line]
+    assert made == ["evaluate", "pretrain", "coregister", "ingest"]
+    assert "source scenes: 1 files ok" in text and "CHANGED" not in text
+    assert said(project / "scores.json", capsys)[0] == 0
+
+
+SHARD = "stssd.zarr/sentinel-2-l2a"
+KINDS = {
+    "source scene": ("../scenes/one.tif", "scenes/one.tif"),
+    "table": ("02/scenes.parquet", "02/scenes.parquet"),
+    "store's description": ("stssd.zarr/zarr.json", "zarr.json is changed"),
+    "store's manifest": ("stssd.zarr/manifest.json", "manifest.json is changed"),
+    "weights": ("models/pretrain/model.safetensors", "model.safetensors"),
+    "configuration": ("models/pretrain/config.json", "config.json"),
+    "metrics": ("models/pretrain/metrics.json", "metrics.json"),
+    "what the model says of itself": ("models/pretrain/lineage.json", "lineage.json"),
+    "score": ("scores.json", "scores.json"),
+    "record": ("lineage/pretrain.json", "lineage/pretrain.json"),
+    "first record": ("lineage/ingest.json", "lineage/ingest.json"),
+    "list of sources": ("lineage/sources.json", "lineage/sources.json"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_changed_byte_is_found_and_named(project, capsys, kind):
+    path, name = KINDS[kind]
+    flip(project / path)
+    code, text = said(project / "models/pretrain", capsys)
+    assert code == 1
+    assert any(("CHANGED" in line) and name in line for line in text.splitlines()), text
+
+
+def test_every_shard_of_the_store_is_read(project, capsys):
+    shards = [path for path in (project / SHARD).rglob("*") if path.is_file() and path.name != "zarr.json"]
+    assert shards
+    flip(shards[0])
+    code, text = said(project / "models/pretrain", capsys)
+    assert code == 1 and f"{shards[0].relative_to(project / 'stssd.zarr')} is changed" in text
+
+
+def test_changed_code_is_named(project, capsys, tmp_path, monkeypatch):
+    source = tmp_path / "src"
+    shutil.copytree(checking.SOURCE / "a2mae", source / "a2mae", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(checking, "SOURCE", source)
+    assert said(project / "models/pretrain", capsys)[0] == 0
+    flip(source / "a2mae/models/layers/masking.py")
+    code, text = said(project / "models/pretrain", capsys)
+    assert code == 1 and "CHANGED   code a2mae/models/layers/masking.py" in text
+
+
+def test_a_model_made_from_another_store_is_named(project, capsys):
+    """All files are whole, but the store was built again after the training."""
+    (project / "stssd.zarr/manifest.json").write_text("{}")
+    paths = {name: str(project / place) for name, place in PLACES.items()}
+    record(
+        Work("coregister", "coregister", {"scenes": paths["scenes"]}, {"image_sets": paths["image_sets"]}, {}), project
+    )
+    code, text = said(project / "models/pretrain", capsys)
+    assert code == 1 and "pretrain read" in text and "coregister has since written" in text
+
+
+def test_a_lost_file_and_an_added_one_are_named(project, capsys):
+    (project / "models/pretrain/metrics.json").unlink()
+    (project / "models/pretrain/extra.bin").write_bytes(b"x")
+    shutil.rmtree(project.parent / "scenes")
+    code, text = said(project / "models/pretrain", capsys)
+    assert code == 1
+    assert (
+        "MISSING   pretrain/metrics.json" in text
+        and "extra.bin: was not saved" in text
+        and "MISSING   ../scenes" in text
+    )
+
+
+def test_a_model_alone_is_checked_by_what_it_carries(project, tmp_path, capsys):
+    sent = tmp_path / "sent/model"
+    shutil.copytree(project / "models/pretrain", sent)
+    code, text = said(sent, capsys)
+    assert code == 0 and "only the model itself could be checked" in text
+    load_encoder(sent)
+    flip(sent / "model.safetensors")
+    code, text = said(sent, capsys)
+    assert code == 1 and "CHANGED   model/model.safetensors" in text
+
+
+def test_a_model_directory_carries_code_configuration_data_and_environment(project):
+    found = read_sealed(project / "models/pretrain/lineage.json")
+    config = json.loads((project / "models/pretrain/config.json").read_text())
+    assert found["data_manifest_hash"] == config["data_manifest_hash"] is not None
+    assert {"commit", "files"} <= found["code"].keys() and "a2mae/models/layers/masking.py" in found["code"]["files"]
+    assert found["parameters"]["pretrain"]["seed"] == 3
+    assert {"python", "torch", "numpy", "cpu_capability"} <= found["environment"].keys()
+    assert found["inputs"]["image_sets"]["sha256"]
+    assert "somebody" not in json.dumps(found) and str(project) not in json.dumps(found)
+
+
+def test_the_same_work_leaves_the_same_bytes(finished, tmp_path):
+    shutil.copytree(finished.parent, tmp_path / "elsewhere")
+    again = tmp_path / "elsewhere/data"
+    before = (again / "lineage/pretrain.json").read_bytes()
+    made = read_record(again / "lineage/pretrain.json")
+    record(
+        Work(
+            "pretrain",
+            "pretrain",
+            {"image_sets": str(again / "stssd.zarr")},
+            {"pretrained_model": str(again / "models/pretrain")},
+            made.parameters,
+        ),
+        again,
+    )
+    assert (again / "lineage/pretrain.json").read_bytes() == before
+
+
+def test_an_input_that_is_handed_on_by_name_alone_need_not_be_there(tmp_path):
+    """Where nothing is simulated, ingest is given the simulation's folder all the same."""
+    made = tmp_path / "scenes.parquet"
+    made.write_bytes(b"x")
+    work = Work("ingest", "ingest", {"simulation_folder": str(tmp_path / "none")}, {"scenes": str(made)}, {})
+    assert record(work, tmp_path).inputs == {}
+
+
+def test_a_changed_byte_of_the_users_own_labels_is_named(project, capsys):
+    labels = project.parent / "labels"
+    for name in ("forest/1.tif", "water/1.tif"):
+        (labels / name).parent.mkdir(parents=True)
+        (labels / name).write_bytes(b"some pixels")
+    named = {"classify.data.folder": str(labels), "classify.map.raster": "s3://bucket/scene.tif"}
+    inputs, outputs = {"scores": str(project / "scores.json")}, {"data": str(project / "task.json")}
+    (project / "task.json").write_text("{}")
+    made = record(Work("classify.prepare_data", "classify", inputs, outputs, {}, named=named), project)
+    assert made.inputs["classify.map.raster"].sha256 is None
+    assert said(project / "task.json", capsys)[0] == 0
+    flip(labels / "water/1.tif")
+    code, text = said(project / "task.json", capsys)
+    assert code == 1 and "../labels" in text and "water/1.tif is changed" in text
+
+
+def test_what_nobody_recorded_is_an_error_that_lists_what_is(project, capsys):
+    (project / "note.txt").write_text("x")
+    assert command.main([str(project / "note.txt")]) == 2
+    assert "no record says what made note.txt; there are records of 02/scenes.parquet" in capsys.readouterr().err
+    with pytest.raises(LineageError, match="no folder 'lineage'"):
+        check(project.parents[2] / "nowhere.txt")

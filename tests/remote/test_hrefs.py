@@ -1,0 +1,133 @@
+"""What a catalog may make us open, and what it may not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2mae.errors import RefusedError
+from a2mae.remote.policy import HrefPolicy, load_signer, local_href, redact
+
+ALL = frozenset({"file", "https", "http", "s3"})
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.tif").touch()
+    (tmp_path / "secret.tif").touch()
+    return tmp_path / "cat"
+
+
+def policy(root, **changes):
+    return HrefPolicy(**{"schemes": ALL, "roots": (root,), **changes})
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "../secret.tif", "/etc/passwd", "file:///etc/passwd", "file:/etc/passwd", "file://host/share/a.tif",
+        "/vsizip/a.zip/a.tif", "/vsicurl/http://10.0.0.1/a.tif", "vsistdin/x", "//vsimem/a", "VSIZIP/a.zip",
+        "sub/vsizip/../../a", "NETCDF:a.nc", "GTIFF_DIR:1:/etc/passwd", "WMS:http://x", "zip://a.zip!b.tif", "gs://b/a.tif",
+        "ftp://host/a.tif", "data:text/plain,x", "javascript:x", "a\x00.tif", "a\n.tif", "", "x" * 5000,
+        "http://127.0.0.1/a.tif", "http://localhost:80/a.tif", "http://[::1]/a.tif", "http://169.254.169.254/latest/meta-data",
+        "http://10.1.2.3/", "http://192.168.0.1/", "http://172.16.5.5/", "http://2130706433/", "http://0x7f000001/",
+        "http://127.1/", "http://0/", "http://[::ffff:10.0.0.1]/", "http://fileserver.local/", "http://metadata.internal/",
+        "https://user:pass@example.com/a.tif", "https:///a.tif", "https://exa mple.com/a", "https://example.com:port/a",
+        "https://example.com/%2Fvsizip/a.tif",
+    ],
+)  # fmt: skip
+def test_refused(root, href):
+    with pytest.raises(RefusedError) as caught:
+        policy(root).check(href, base=str(root / "item.json"))
+    assert caught.value.reason == "bad_href"
+    assert "pass" not in caught.value.detail.partition("refused:")[0].replace("passwd", "")
+
+
+def test_allowed(root):
+    base = str(root / "sub" / "item.json")
+    check = policy(root).check
+    expected = local_href(root / "a.tif")
+    assert check("../a.tif", base=base) == local_href(root / "sub" / ".." / "a.tif") == expected
+    assert check(f"file://{root}/a.tif") == expected
+    assert check(str(root / "a.tif")) == expected
+    assert check("HTTPS://Example.com/x.tif?sig=1") == "https://Example.com/x.tif?sig=1"
+    assert check("b.tif", base="https://example.com/x/item.json") == "https://example.com/x/b.tif"
+    assert check("s3://bucket/key.tif") == "s3://bucket/key.tif"
+
+
+def test_settings_narrow_and_widen(root):
+    assert policy(root, allow_private=True).check("http://127.0.0.1:8/a.tif") == "http://127.0.0.1:8/a.tif"
+    hosts = policy(root, hosts=("example.com",))
+    assert hosts.check("https://eu.example.com/a")
+    for href in ("https://example.com.evil.org/a", "https://notexample.com/a"):
+        with pytest.raises(RefusedError, match=r"ingest\.hrefs\.hosts"):
+            hosts.check(href)
+    with pytest.raises(RefusedError, match=r"ingest\.hrefs\.schemes"):
+        policy(root, schemes=frozenset({"https"})).check("http://example.com/a")
+    with pytest.raises(RefusedError, match="add 'file'"):
+        policy(root, schemes=frozenset({"https"})).check("a.tif", base=str(root / "x.json"))
+
+
+def test_links_do_not_lead_out(root):
+    os.symlink(root.parent / "secret.tif", root / "link.tif")
+    with pytest.raises(RefusedError, match="outside the allowed folders"):
+        policy(root).check("link.tif", base=str(root / "item.json"))
+    assert policy(root, roots=(root, root.parent)).check("link.tif", base=str(root / "item.json"))
+
+
+def test_names_that_lead_to_private_addresses(root, monkeypatch):
+    def answer(host, *_, **__):
+        addresses = {"public.example": ["93.184.216.34"], "rebound.example": ["93.184.216.34", "10.0.0.7"]}
+        if host not in addresses:
+            raise socket.gaierror("unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in addresses[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)  # no test asks a name server
+    policy(root).check_resolved("https://public.example/a.tif")
+    policy(root).check_resolved("a.tif")
+    for href, reason in (
+        ("https://rebound.example/a.tif", "bad_href"),
+        ("https://unknown.example/a.tif", "unreachable"),
+    ):
+        with pytest.raises(RefusedError) as caught:
+            policy(root).check_resolved(href)
+        assert caught.value.reason == reason
+        policy(root, allow_private=True).check_resolved(href)
+    policy(root).check_resolved("https://unknown.example/a.tif", unknown_host=False)
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_law_a_local_result_lies_below_a_root(text):
+    root = Path("tests").resolve()
+    try:
+        href = HrefPolicy(frozenset({"file"}), (root,)).check(text, base=str(root / "item.json"))
+    except RefusedError:
+        return
+    assert os.path.realpath(href).startswith(str(root))
+
+
+def test_local_hrefs_are_relative_inside_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert local_href(tmp_path / "data" / "a.tif") == os.path.join("data", "a.tif")
+    assert local_href("/elsewhere/a.tif") == "/elsewhere/a.tif"
+
+
+def test_redact():
+    assert redact("https://u:p@host/a.tif?sig=secret#x") == "https://host/a.tif"
+    assert redact("data/a?b.tif") == "data/a?b.tif"
+
+
+def test_signers():
+    assert load_signer("none")("https://x/a") == "https://x/a"
+    signer = load_signer("a2mae.remote.policy:redact")
+    assert signer("https://x/a?b") == "https://x/a" and signer("a?b") == "a?b"
+    for spec in ("nothing.here:f", "a2mae.remote.policy:absent", "json", "a2mae.remote.policy:_MAX_LENGTH"):
+        with pytest.raises(ValueError, match=r"ingest\.source\.signing"):
+            load_signer(spec)

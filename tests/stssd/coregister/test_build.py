@@ -1,0 +1,310 @@
+"""The build on a simulated world: shifts against the truth, faults, continuation, any number of workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2mae.config import RegistrationParameters
+from a2mae.plausibility import ADVICE, FLAT_ADVICE, implausible_ranges, suspicious_offsets
+from a2mae.remote.fetch import ReadingParameters
+from a2mae.scenes import Role, assets_from_json, assets_to_json, scenes_from_table, scenes_to_table
+from a2mae.sensors import BUILTIN_SENSORS
+from a2mae.stssd.coregister import build as build_module
+from a2mae.stssd.coregister.build import build
+from a2mae.stssd.parameters import CoregisterParameters
+from a2mae.stssd.store import writer as store_writer
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.tables import IMAGE_COLUMNS, REJECTED_COLUMNS
+
+from ..conftest import RECIPES, Built, World
+
+
+def tree(path: str) -> dict[str, str]:
+    return {
+        str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in Path(path).rglob("*")
+        if p.is_file()
+    }
+
+
+def test_shifts_are_those_of_the_truth(world: World, built: Built) -> None:
+    images, truth = built.tables.images, world.truth
+    reference = images[images["is_reference"]].set_index("set_id")["scene_id"]
+    reference = images["set_id"].map(reference)  # one in every set
+    coarser = np.maximum(images["gsd_m"], reference.map(truth["sensor"]).map(lambda s: world.sensors[s].gsd_m))
+    expected = {
+        axis: reference.map(truth[f"true_shift_{axis}_m"]) - images["scene_id"].map(truth[f"true_shift_{axis}_m"])
+        for axis in "xy"
+    }
+    away = np.hypot(images["shift_x_m"] - expected["x"], images["shift_y_m"] - expected["y"]) / coarser
+    assert set(images["registration"]) == {"reference", "registered"}
+    assert away.median() <= 0.1
+    assert away.max() <= 0.3
+    assert np.hypot(expected["x"], expected["y"]).max() > 5  # there was something to find
+    assert images["residual_px"].max() <= 0.2
+
+
+def test_tables_address_the_store(world: World, built: Built) -> None:
+    images, rejected = built.tables.images, built.tables.rejected
+    assert list(images.columns) == IMAGE_COLUMNS.names
+    assert list(rejected.columns) == REJECTED_COLUMNS.names
+    assert images["image_id"].is_unique
+    store = ImageSetStore.open(built.url)
+    assert store.manifest_hash == built.tables.manifest_hash
+    store.verify()
+    for sensor, rows in images.groupby("sensor"):
+        assert rows["row"].max() < store.count(sensor)
+        unique = rows.drop_duplicates("row")
+        pixels, valid = store.read(sensor, unique["row"].to_numpy())
+        np.testing.assert_allclose(valid.mean(axis=(1, 2)), unique["valid_fraction"], atol=0.05)
+        assert (pixels[:, 0] != store.sensor(sensor).encoding.nodata)[valid].all()
+        assert store.shape(sensor)[1:] == (1920 // store.sensor(sensor).gsd_m,) * 2
+    # Baselines before and after 04.00 give the same reflectance: counts are harmonised.
+    s2 = images[images["sensor"] == "sentinel-2-l2a"].drop_duplicates("row")
+    physical, valid = store.read_physical("sentinel-2-l2a", s2["row"].to_numpy(), bands=["B02"])
+    means = pd.Series([p[0][v].mean() for p, v in zip(physical, valid, strict=True)])
+    by_baseline = means.groupby(s2["processing_baseline"].to_numpy()).mean()
+    assert len(by_baseline) == 2 and by_baseline.max() - by_baseline.min() < 0.03
+    offsets = s2.groupby("processing_baseline")["source_offset"].first().map(lambda o: o[0])
+    assert sorted(offsets.round(3)) == [-0.1, 0.0]
+    assert set(rejected["reason"]) <= {"cloud", "nodata", "incomplete_set"}
+
+
+def test_two_workers_write_the_same_bytes(world: World, built: Built, tmp_path: Path) -> None:
+    url = str(tmp_path / "stssd.zarr")
+    parameters = CoregisterParameters(recipes=RECIPES, workers=2, locations_per_task=1)
+    tables = build(world.scenes, world.locations, world.sensors, parameters, url)
+    pd.testing.assert_frame_equal(tables.images, built.tables.images)
+    assert tree(url) == tree(built.url)
+
+
+def test_a_stopped_build_goes_on(world: World, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = str(tmp_path / "stssd.zarr")
+    original, calls = build_module.shard_task, []
+
+    def stops(task: build_module.ShardTask) -> int:
+        calls.append(task.shard)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(task)
+
+    monkeypatch.setattr(build_module, "shard_task", stops)
+    with pytest.raises(KeyboardInterrupt):
+        build(world.scenes, world.locations, world.sensors, built.parameters, url)
+    build(world.scenes, world.locations, world.sensors, built.parameters, url)
+    assert len(calls) == len(set(calls)) + 1  # the one that was stopped was written again, the first was not
+    assert tree(url) == tree(built.url)
+    calls.clear()
+    again = build(world.scenes, world.locations, world.sensors, built.parameters, url)
+    assert not calls
+    pd.testing.assert_frame_equal(again.images, built.tables.images)
+
+
+def test_another_place_adds_its_shards_only(
+    world: World, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = build_module.shard_task, []
+
+    def counts(task: build_module.ShardTask) -> int:
+        calls.append(task.shard)
+        return original(task)
+
+    monkeypatch.setattr(build_module, "shard_task", counts)
+    monkeypatch.setattr(store_writer, "MAX_ROWS_PER_SHARD", 1)
+    few, more = (world.locations.sort_values("location_id").iloc[:n] for n in (1, 2))
+    registration = RegistrationParameters(pool_locations=1000)  # shifts of the first place do not change by the second
+    parameters = CoregisterParameters(recipes=RECIPES, workers=1, registration=registration)
+    build(world.scenes, few, world.sensors, parameters, str(tmp_path / "a.zarr"))
+    first = set(calls)
+    calls.clear()
+    grown = build(world.scenes, more, world.sensors, parameters, str(tmp_path / "a.zarr"))
+    added = set(calls)
+    assert first and added and not first & added
+    fresh = build(world.scenes, more, world.sensors, parameters, str(tmp_path / "b.zarr"))
+    assert grown.manifest_hash == fresh.manifest_hash
+    assert tree(str(tmp_path / "a.zarr")) == tree(str(tmp_path / "b.zarr"))
+
+
+def test_without_its_work_folder_a_finished_build_is_the_same(world: World, built: Built, tmp_path: Path) -> None:
+    url = str(tmp_path / "stssd.zarr")
+    shutil.copytree(built.url, url)  # and not the folder beside it
+    again = build(world.scenes, world.locations, world.sensors, built.parameters, url)
+    pd.testing.assert_frame_equal(again.images, built.tables.images)
+    assert tree(url) == tree(built.url)
+
+
+def test_files_that_break_cost_their_images_only(world: World, built: Built, tmp_path: Path) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(world.folder, copy)
+    scenes = scenes_from_table(world.scenes)
+    moved = [json.loads(json.dumps(scene.scene_id)) for scene in scenes]
+    assert moved
+    table = world.scenes.copy()
+    table["assets"] = table["assets"].str.replace(str(world.folder), str(copy), regex=False)
+    scenes = scenes_from_table(table)
+    # A band that registration reads: found in the survey. One that only the store needs: found while writing.
+    landsat = next(s for s in scenes if s.scene_id.startswith("lc_2020"))
+    compared = next(a for a in landsat.bands if a.band == "SR_B4")
+    s2 = next(s for s in scenes if s.scene_id.startswith("s2_2020"))
+    late = next(a for a in s2.bands if a.band == "B09")
+    for asset in (compared, late):
+        path = Path(asset.href)
+        assert path.is_relative_to(copy)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    url = str(tmp_path / "stssd.zarr")
+    told = built.parameters.model_copy(update={"reading": ReadingParameters(verify_checksums="none")})
+    tables = build(table, world.locations, world.sensors, told, url)
+    assert landsat.scene_id not in set(tables.images["scene_id"])
+    broken = tables.rejected[tables.rejected["reason"] == "corrupt"]
+    assert {landsat.scene_id, s2.scene_id} <= set(broken["scene_id"])
+    assert broken["detail"].str.contains("cannot be").all()
+    assert len(tables.images) and s2.scene_id not in set(tables.images["scene_id"])
+    complete = tables.images.groupby("set_id")["sensor"].nunique()
+    assert (complete == 2).all()
+    ImageSetStore.open(url)
+
+
+def test_gates_and_switches(world: World, tmp_path: Path) -> None:
+    strict = CoregisterParameters(
+        recipes=RECIPES, workers=1, quality={"max_cloud_fraction": 0.05}, registration={"enabled": False}
+    )
+    tables = build(world.scenes, world.locations, world.sensors, strict, str(tmp_path / "a.zarr"))
+    assert (tables.images["cloud_fraction"] <= 0.05).all()
+    assert set(tables.images["registration"]) == {"reference", "nominal"}
+    assert (tables.images["shift_x_m"] == 0).all()
+    assert (tables.rejected["reason"] == "cloud").any()
+    assert tables.rejected["detail"].str.contains("max_cloud_fraction").any()
+
+
+def test_places_that_fill_no_recipe_say_what_they_have_and_what_is_wanted(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dates = world.scenes[world.scenes["sensor"] == "sentinel-2-l2a"]
+    two_sources = CoregisterParameters(recipes={**dict.fromkeys(RECIPES), "any": {"min_sources": 2}}, workers=1)
+    tables = build(dates, world.locations, world.sensors, two_sources, str(tmp_path / "a.zarr"))
+    assert tables.images.empty
+    assert set(tables.rejected["reason"]) == {"no_recipe"}
+    assert set(tables.rejected["location_id"]) == set(world.locations["location_id"])
+    (detail,) = set(tables.rejected["detail"].str.replace(r"sentinel-2-l2a \d+", "sentinel-2-l2a N", regex=True))
+    assert detail == (
+        "not read: the scenes here (sentinel-2-l2a N) fill none of coregister.recipes: any (2 sources, 2 images)"
+    )
+    assert "no set was made; for example" in caplog.text
+
+
+def test_no_overlap_and_wrong_footprint_are_named(world: World, tmp_path: Path, built: Built) -> None:
+    away = world.locations.copy()
+    away["geometry"] = away.geometry.translate(20)
+    with pytest.raises(ValueError, match="covers any of 4 locations"):
+        build(world.scenes, away, world.sensors, built.parameters, str(tmp_path / "a.zarr"))
+    odd = world.locations.copy()
+    odd["footprint_m"] = 1900.0
+    with pytest.raises(ValueError, match=r"not a whole number of pixels of (8|30) m.*footprint_m"):
+        build(world.scenes, odd, world.sensors, built.parameters, str(tmp_path / "b.zarr"))
+
+
+def dark(*values: tuple[str, str, float], sensor: str = "sentinel-2-l2a") -> pd.DataFrame:
+    rows = [{"location_id": place, "scene_id": scene, "dark_value": value} for place, scene, value in values]
+    return pd.DataFrame(rows).assign(sensor=sensor, processing_baseline="05.09")
+
+
+def away(images: pd.DataFrame) -> dict[str, float]:
+    found = suspicious_offsets(images)
+    return dict(zip(found["scene_id"], found["away"].round(6), strict=True))
+
+
+def test_offset_applied_twice_is_noticed() -> None:
+    assert away(dark(("a", "s", 0.02), ("a", "t", -0.08))) == {"s": 0.1, "t": -0.1}
+    assert away(dark(("a", "s", 0.02), ("a", "t", 0.03))) == {}
+    assert away(dark(("a", "s", 0.02), ("b", "t", 0.12))) == {}, "other places are not compared"
+    # All scenes wrong alike: no surface is that dark.
+    alike = dark(("a", "s", -0.08), ("a", "t", -0.08))
+    assert away(alike) == {"s": -0.08, "t": -0.08}
+    assert away(alike.assign(sensor="landsat-oli-c2-l2")) == {}
+    assert away(dark(("a", "s", -0.08))) == {"s": -0.08}
+    assert away(alike.iloc[:0]) == {}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("stuvwxyz"), st.floats(-0.2, 0.3)), max_size=20))
+def test_dark_values_are_compared_with_the_median_of_the_others(values: list[tuple[str, str, float]]) -> None:
+    table = dark(*values, ("a", "s", 0.0)).drop_duplicates(["location_id", "scene_id"], ignore_index=True)
+    expected: dict[str, float] = {}
+    for scene, of_scene in table.groupby("scene_id"):
+        differences = []
+        for place, value in zip(of_scene["location_id"], of_scene["dark_value"], strict=True):
+            others = table[(table["location_id"] == place) & (table["scene_id"] != scene)]["dark_value"]
+            differences += [value - np.median(others)] if len(others) else []
+        if differences and 0.08 <= abs(np.median(differences)) <= 0.12:
+            expected[str(scene)] = float(np.median(differences))
+        elif of_scene["dark_value"].median() < -0.05:
+            expected[str(scene)] = float(of_scene["dark_value"].median())
+    found = suspicious_offsets(pd.concat([table, table], ignore_index=True))  # an image of two sets has two rows
+    assert dict(zip(found["scene_id"], found["away"], strict=True)) == pytest.approx(expected)
+
+
+def test_scenes_that_are_no_reflectance_are_told_by_their_range() -> None:
+    ranges = {"fine": (0.01, 0.4), "snow": (0.3, 0.98), "bytes": (0.001, 0.0255), "percent": (2.0, 61.0)}
+    ranges |= {"counts": (310.0, 5200.0), "cloud": (0.4, 1.3)}
+    rows = [(scene, "sentinel-2-l2a", low, high) for scene, (low, high) in ranges.items()]
+    rows += [("fine", "sentinel-2-l2a", 0.002, 0.03)]  # another place of it, a lake
+    rows += [("radar", "sentinel-1-rtc", -22.0, -3.0), ("picture", "naip", 12.0, 240.0)]
+    rows += [("rounded", "naip", 0.0002, 0.01), ("lake", "sentinel-2-l2a", 0.0, 210.0)]
+    images = pd.DataFrame(rows, columns=["scene_id", "sensor", "dark_value", "bright_value"])
+    sensors = [BUILTIN_SENSORS[name] for name in ("sentinel-2-l2a", "sentinel-1-rtc", "naip")]
+    found = implausible_ranges(images, sensors).set_index("scene_id")
+    assert list(found.index) == ["bytes", "counts", "lake", "percent", "rounded"]
+    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255, ADVICE]
+    assert list(found.index[found["advice"] == FLAT_ADVICE]) == ["rounded"]  # one count of the store in all
+    assert implausible_ranges(images.iloc[:0], sensors).empty
+
+
+def test_bytes_taken_for_reflectance_are_warned_of(
+    world: World, built: Built, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert implausible_ranges(built.tables.images, world.sensors.values()).empty
+    scenes = world.scenes.copy()
+    landsat = scenes["sensor"].str.startswith("landsat")
+
+    def a_hundredth(text: str) -> str:
+        assets = assets_from_json(text)
+        scaled = (dataclasses.replace(a, scale=a.scale / 100, offset=0.0) if a.role is Role.DATA else a for a in assets)
+        return assets_to_json(scaled)
+
+    scenes.loc[landsat, "assets"] = scenes.loc[landsat, "assets"].map(a_hundredth)
+    with caplog.at_level(logging.WARNING):
+        build(scenes, world.locations, world.sensors, built.parameters, str(tmp_path / "s.zarr"))
+    (warning,) = [r.getMessage() for r in caplog.records if "with values from" in r.getMessage()]
+    assert "scenes of landsat-oli-c2-l2, the first " in warning and "check scale, offset and units" in warning
+
+
+def test_a_wrong_offset_reaches_the_image_table(
+    world: World, built: Built, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert built.tables.images["dark_value"].notna().all() and suspicious_offsets(built.tables.images).empty
+    scenes = scenes_from_table(world.scenes)
+    wrong = next(
+        s for s in scenes if s.sensor == "sentinel-2-l2a" and s.scene_id in set(built.tables.images["scene_id"])
+    )
+    assets = [dataclasses.replace(a, offset=a.offset - 0.1) for a in wrong.assets]
+    table = world.scenes.copy()
+    table.loc[table["scene_id"] == wrong.scene_id, "assets"] = assets_to_json(assets)
+    tables = build(table, world.locations.iloc[:2], world.sensors, built.parameters, str(tmp_path / "a.zarr"))
+    assert wrong.scene_id in set(suspicious_offsets(tables.images)["scene_id"])
+    assert f"Scene {wrong.scene_id} (sentinel-2-l2a, baseline {wrong.processing_baseline})" in caplog.text
+
+
+def test_scene_table_of_refused_scenes_only(world: World, tmp_path: Path, built: Built) -> None:
+    with pytest.raises(ValueError, match="none of 0 accepted scenes"):
+        build(scenes_to_table([]), world.locations, world.sensors, built.parameters, str(tmp_path / "a.zarr"))

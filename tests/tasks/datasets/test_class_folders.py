@@ -1,0 +1,242 @@
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from a2mae.sensors import Units
+from a2mae.tasks.datasets.class_folders import ClassFolder
+from a2mae.tasks.datasets.folders import FORMATS, layout_named, split_of
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.datasets.writer import write_source, write_task_data
+from helpers.class_pictures import two_classes
+from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
+
+needs_rgb = pytest.mark.skipif(not EUROSAT_RGB.is_dir(), reason="../shared/data/eurosat_rgb is absent")
+needs_ms = pytest.mark.skipif(not EUROSAT_MS.is_dir(), reason="../shared/data/eurosat_ms is absent")
+RGB, MS = FORMATS["rgb_bytes"], FORMATS["eurosat_ms"]
+
+
+def with_encoding(layout, **changes):
+    encoding = dataclasses.replace(layout.sensor.encoding, **changes)
+    return dataclasses.replace(layout, sensor=dataclasses.replace(layout.sensor, encoding=encoding))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of 20 real JPEGs."""
+    return two_classes(tmp_path / "set", 20, ".jpg")
+
+
+def test_folder_per_class_becomes_task_data(pictures, tmp_path):
+    folder = ClassFolder(pictures, RGB)
+    assert len(folder) == 40
+    write_task_data(tmp_path / "data", folder.spec, folder.samples())
+    data = TaskData(tmp_path / "data")
+    assert data.spec.class_names == ("dark", "light")
+    assert data.spec.encoding.units is Units.DN
+    read = data.read(np.arange(40))
+    brightness = read.images.mean((1, 2, 3, 4))
+    assert np.abs(brightness[read.targets == 0] - 40 / 255).max() < 0.03
+    assert np.abs(brightness[read.targets == 1] - 200 / 255).max() < 0.03
+    assert data.samples["lon"].isna().all()
+
+
+def test_one_corrupt_file_among_many_is_skipped_and_named(pictures):
+    (pictures / "dark" / "dark_3.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    folder = ClassFolder(pictures, RGB, max_skipped_share=0.05)
+    assert len(list(folder.samples())) == 39
+    assert len(folder.skipped) == 1
+    assert folder.skipped[0].startswith("dark/dark_3.jpg")
+
+
+def test_too_many_corrupt_files_are_an_error(pictures):
+    for number in range(5):
+        (pictures / "dark" / f"dark_{number}.jpg").write_bytes(b"")
+    with pytest.raises(TaskDataError, match=r"5 of 40 files .* cannot be read.*Remove them or fetch them"):
+        list(ClassFolder(pictures, RGB).samples())
+
+
+def test_absent_folder_no_classes_empty_class(pictures, tmp_path):
+    with pytest.raises(TaskDataError, match=r"classify\.data\.folder: no folder at"):
+        ClassFolder(tmp_path / "nothing", RGB)
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(TaskDataError, match="one folder per class"):
+        ClassFolder(tmp_path / "flat", RGB)
+    (pictures / "medium").mkdir()
+    with pytest.raises(TaskDataError, match=r"no images .* in class medium"):
+        ClassFolder(pictures, RGB)
+
+
+def test_wrong_band_count_and_wrong_type_say_what_was_seen(pictures):
+    with pytest.raises(TaskDataError, match="3 bands, but the stated format has 13"):
+        list(ClassFolder(pictures, MS).samples())
+    as_counts = with_encoding(RGB, dtype="uint16")
+    with pytest.raises(TaskDataError, match=r"uint8 with values \d+ to \d+, but the stated format is uint16"):
+        list(ClassFolder(pictures, as_counts).samples())
+
+
+def chips(folder: Path, *, count: int = 20, each: int = 3, first: int = 0, step_m: int = 9_000) -> Path:
+    """Georeferenced RGB chips of two classes at places a step apart, `each` of them side by side."""
+    rng = np.random.default_rng(first)
+    for number in range(first, first + count):
+        name = ("field", "water")[number % 2]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for beside in range(each):
+            place = Affine(10, 0, 420_000 + step_m * number + 170 * beside, 0, -10, 5_203_000)
+            with rasterio.open(
+                folder / name / f"{number:02d}-{beside}.tif", "w", driver="GTiff", dtype="uint8", count=3, height=16,
+                width=16, crs="EPSG:32633", transform=place,
+            ) as target:  # fmt: skip
+                target.write(rng.integers(0, 255, (3, 16, 16)).astype(np.uint8))
+    return folder
+
+
+def written(folder: Path, path: Path) -> TaskData:
+    write_source(path / "data", ClassFolder(folder, RGB))
+    return TaskData(path / "data")
+
+
+def test_georeferenced_neighbours_share_a_split_and_a_place(tmp_path: Path) -> None:
+    data = written(chips(tmp_path / "set", count=40), tmp_path)
+    table = data.samples.assign(number=data.samples["sample_id"].str.split("/").str[1].str[:2])
+    centres = zip(table["lon"], table["lat"], strict=True)
+    squares = [f"{math.floor(lon / 0.05)}:{math.floor(lat / 0.05)}" for lon, lat in centres]
+    assert table["place"].tolist() == squares
+    assert table["split"].tolist() == [split_of(square) for square in squares]
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert table.groupby("place")["split"].nunique().max() == 1
+    assert table["place"].nunique() < len(table) / 2
+    assert any(note.startswith("split by place (0.05 degrees) where georeferenced") for note in data.spec.notes)
+
+
+def test_chips_of_one_square_have_no_test_split_and_the_error_says_what_to_do(tmp_path: Path) -> None:
+    folder = chips(tmp_path / "near", each=1, step_m=10)
+    with pytest.raises(TaskDataError, match=r"no samples in split 't.*out as train/, val/ and test/"):
+        written(folder, tmp_path)
+
+
+def test_a_benchmark_is_split_by_name_wherever_its_files_lie(tmp_path: Path) -> None:
+    assert FORMATS["eurosat_ms"].benchmark and layout_named("eurosat_ms", gsd_m=20).benchmark
+    folder = ClassFolder(chips(tmp_path / "set"), dataclasses.replace(RGB, benchmark=True))
+    rows = [sample.row for sample in folder.samples()]
+    assert [row["split"] for row in rows] == [split_of(str(row["sample_id"])) for row in rows]
+    assert all(row["place"] == row["sample_id"] and math.isfinite(float(str(row["lon"]))) for row in rows)
+    assert folder.spec.notes == ("split by a hash of the file name: 70 % train, 10 % val, 20 % test",)
+
+
+def test_files_without_a_place_are_split_by_name(pictures: Path) -> None:
+    rows = [sample.row for sample in ClassFolder(pictures, RGB).samples()]
+    assert [row["split"] for row in rows] == [split_of(str(row["sample_id"])) for row in rows]
+    assert all(row["place"] == row["sample_id"] for row in rows)
+
+
+def test_splits_above_the_classes_are_taken_as_they_are(tmp_path: Path) -> None:
+    for first, split in ((0, "train"), (20, "val"), (30, "test")):
+        chips(tmp_path / "own" / split, count=10, first=first, each=1)
+    shutil.copy(tmp_path / "own/test/field/30-0.tif", tmp_path / "own/test/field/again.tif")
+    with rasterio.open(tmp_path / "own/train/field/00-0.tif") as source:
+        profile, other = source.profile, 255 - source.read()
+    with rasterio.open(tmp_path / "own/test/field/leak.tif", "w", **profile) as target:
+        target.write(other)  # another day of a ground of the training
+    data = written(tmp_path / "own", tmp_path)
+    assert data.spec.class_names == ("field", "water")
+    assert data.samples["split"].value_counts().to_dict() == {"train": 10, "val": 10, "test": 12}
+    assert all(data.samples["sample_id"].str.split("/").str[0] == data.samples["split"])
+    places = data.samples.set_index("sample_id")["place"]
+    assert places["test/field/30-0"] == places["test/field/again"], "two files of one ground are two places"
+    assert places.nunique() == 31
+    assert "split as the folders train/, val/ and test/ say" in data.spec.notes
+    (note,) = [note for note in data.spec.notes if "another split" in note]
+    assert note.startswith("1 of 32 scenes lie on the ground") and note.endswith("test/field/leak")
+
+
+def test_splits_that_are_not_whole_are_refused(tmp_path: Path, pictures: Path) -> None:
+    chips(tmp_path / "own" / "train")
+    with pytest.raises(TaskDataError, match=r"holds train/, but no test/: splits of your own need"):
+        ClassFolder(tmp_path / "own", RGB)
+    shutil.copytree(tmp_path / "own" / "train", tmp_path / "own" / "test")
+    shutil.copytree(pictures / "dark", tmp_path / "own" / "test" / "dark")
+    with pytest.raises(TaskDataError, match=r"own/train: no images .* in class dark"):
+        ClassFolder(tmp_path / "own", RGB)
+    shutil.rmtree(tmp_path / "own" / "test" / "dark")
+    shutil.copytree(tmp_path / "own" / "test", tmp_path / "own" / "validation")
+    with pytest.raises(TaskDataError, match=r"in class test, train, validation.*no other folder beside them"):
+        ClassFolder(tmp_path / "own", RGB)
+
+
+def test_classes_may_be_called_train_and_test(pictures: Path) -> None:
+    (pictures / "dark").rename(pictures / "train")
+    (pictures / "light").rename(pictures / "test")
+    assert ClassFolder(pictures, RGB).spec.class_names == ("test", "train")
+
+
+@pytest.fixture
+def few_ms(tmp_path):
+    for name in ("Forest", "SeaLake"):
+        (tmp_path / "ms" / name).mkdir(parents=True)
+        for path in sorted((EUROSAT_MS / name).glob("*.tif"))[:8]:
+            shutil.copy(path, tmp_path / "ms" / name)
+    return tmp_path / "ms"
+
+
+@pytest.mark.real_data
+@needs_ms
+def test_eurosat_multispectral_is_reflectance_with_places(few_ms):
+    samples = list(ClassFolder(few_ms, MS).samples())
+    assert len(samples) == 16
+    bands = {band.name: i for i, band in enumerate(MS.sensor.bands)}
+    forest = np.median([s.pixels[0].mean((1, 2)) * 1e-4 for s in samples if s.row["label"] == 0], axis=0)
+    assert 0.1 < forest[bands["B8A"]] < 0.6  # vegetation is bright in the near infrared ...
+    assert forest[bands["B04"]] < 0.1  # ... and dark in red: the band order is right
+    assert forest[bands["B10"]] < 0.02  # cirrus is dark
+    assert all(-12 < s.row["lon"] < 45 and 33 < s.row["lat"] < 72 for s in samples)  # Europe
+
+
+@pytest.mark.real_data
+@needs_ms
+def test_wrong_scale_is_refused_with_the_values_seen(few_ms):
+    wrong = with_encoding(MS, scale=1.0)
+    with pytest.raises(TaskDataError, match=r"values are .* with median .*reflectance is 0 to 1"):
+        list(ClassFolder(few_ms, wrong).samples())
+    already_scaled = with_encoding(MS, scale=1e-8)
+    with pytest.raises(TaskDataError, match="reflectance is 0 to 1"):
+        list(ClassFolder(few_ms, already_scaled).samples())
+
+
+@pytest.mark.real_data
+@needs_rgb
+def test_eurosat_rgb_layout():
+    folder = ClassFolder(EUROSAT_RGB, RGB)
+    assert len(folder) == 27_000
+    assert len(folder.spec.class_names) == 10
+    first = next(folder.samples())
+    with rasterio.open(EUROSAT_RGB / f"{first.row['sample_id']}.jpg") as source:
+        np.testing.assert_array_equal(first.pixels[0], source.read())
+
+
+def test_messages_name_the_parameters_that_state_the_format(pictures):
+    """Of the stage that reads: the same folder is read by a task and by an evaluation."""
+    for group, keys in (
+        ("evaluate", r"set evaluate\.format$"),
+        (
+            "classify.data",
+            r"set classify\.data\.format, .*file_bands, classify\.data\.scale or classify\.data\.offset$",
+        ),
+    ):
+        wrong = (
+            layout_named("eurosat_ms"),  # too many bands
+            with_encoding(RGB, dtype="uint16"),
+            with_encoding(RGB, units=Units.REFLECTANCE, scale=1.0),
+        )
+        for layout in wrong:
+            with pytest.raises(TaskDataError, match=keys):
+                list(ClassFolder(pictures, dataclasses.replace(layout, group=group)).samples())
+        with pytest.raises(TaskDataError, match=rf"^{group}\.folder: no folder at"):
+            ClassFolder(pictures / "nothing", layout_named("rgb_bytes", group=group))
+        with pytest.raises(TaskDataError, match=rf"^{group}\.format: unknown format 'rgb'"):
+            layout_named("rgb", group=group)
