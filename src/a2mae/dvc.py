@@ -23,13 +23,14 @@ from kedro.io import DataCatalog
 
 from a2mae.pipeline_registry import module_of
 from a2mae.pipelines.datasets import tracked
-from a2mae.provenance.code import code_of
+from a2mae.provenance.code import PACKAGE, files_of
 from a2mae.provenance.record import SOURCES_FILE, record_path
 
 if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 ENV = "base"
+_MOST = 2 / 3  # of a folder's files
 HEADER = """\
 # Written by `make dvc` (python -m a2mae.dvc) from the pipeline registry, the catalog and the nodes' imports: do not
 # edit, a test holds it against them. `make repro` runs it.
@@ -116,6 +117,23 @@ def _unique(items: list[object]) -> list[object]:
         if item not in kept:
             kept.append(item)
     return kept
+
+
+def code_of(module: str, source: Path) -> list[str]:
+    """List the files that a module needs, as sorted paths such as `src/a2mae/sensors.py`.
+
+    A folder stands for its files where most of them are needed, so that not every new file changes the list.
+
+    Args:
+        module: For example `a2mae.pipelines.pretrain`.
+        source: The folder that holds the package `a2mae`.
+    """
+    files = files_of(module, source)
+    folders = {file.parent for file in files if file.parent.name not in (PACKAGE, "pipelines")}
+    inside = {folder: set(folder.rglob("*.py")) for folder in folders}
+    whole = {folder for folder in folders if len(inside[folder] & files) >= _MOST * len(inside[folder])}
+    kept = [path for path in files | whole if not whole & set(path.parents)]
+    return sorted(path.relative_to(source.parent).as_posix() for path in kept)
 
 
 def check(root: Path) -> None:
