@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from a2mae.files import PART, file_digest, whole_file
-from a2mae.parallel import SpawnWithoutMain, end_with_parent
+from a2mae.parallel import run_all
 from a2mae.simulate.delivery.catalog import make_item, write_catalog
 from a2mae.simulate.delivery.files import write_asset, write_land_cover, write_mask
 from a2mae.simulate.delivery.manifest import (
@@ -86,7 +85,10 @@ def simulate(parameters: SimulateParameters, folder: Path) -> Manifest:
     for region in regions.values():
         jobs.append((parameters, str(folder), region.name, ""))
         jobs += [(parameters, str(folder), region.name, scene.id) for owner, scene in plans if owner is region]
-    facts = {made.name: made for made in tqdm(_work(jobs, parameters.workers), total=len(jobs), desc="simulate")}
+    facts = {
+        made.name: made
+        for made in tqdm(run_all(_make, jobs, workers=parameters.workers), total=len(jobs), desc="simulate")
+    }
 
     items = [(scene.sensor_id, make_item(region, scene, facts[scene.id])) for region, scene in plans]
     items.sort(key=lambda entry: (SENSORS.index(entry[0]), entry[1].id))
@@ -145,15 +147,6 @@ def _prepare(folder: Path, fingerprint: str) -> None:
     for name in (*SENSORS, "truth", WORK):
         for torn in (folder / name).rglob(f".*{PART}"):  # never given its name: a run was killed
             torn.unlink()
-
-
-def _work(jobs: Sequence[tuple[SimulateParameters, str, str, str]], workers: int) -> Iterator[SceneFacts]:
-    if workers == 1 or len(jobs) < 4:
-        yield from map(_make, jobs)
-        return
-    # Spawned, not forked: safe beside threads and W&B.
-    with ProcessPoolExecutor(workers, mp_context=SpawnWithoutMain(), initializer=end_with_parent) as pool:
-        yield from pool.map(_make, jobs)
 
 
 @lru_cache(maxsize=1)
