@@ -37,12 +37,12 @@ class RegionTruth:
 
     @property
     def change(self) -> NDArray[np.uint8]:
-        """`(H, W)` 1 where the class has changed, else 0."""
+        """1 where the class has changed, else 0, `(H, W)`."""
         return np.asarray(self.before != self.after, dtype=np.uint8)
 
 
 def _majority(fine: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The most frequent class of each `factor x factor` block; the smaller value wins a tie."""
+    """Find the most frequent class of each `factor x factor` block; the smaller value wins a tie."""
     height, width = fine.shape[0] // factor, fine.shape[1] // factor
     blocks = fine.reshape(height, factor, width, factor)
     best = np.zeros((height, width), dtype=np.uint8)
