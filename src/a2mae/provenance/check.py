@@ -121,9 +121,9 @@ def _check_node(node: Record, root: Path, makers: _Makers, look: _Look, found: F
         state, detail = _compare(entry, look)
         found.add(state, f"{entry.path}  sha256 {_short(entry.sha256)}", detail, indent="", listed=True)
     commit, plus, changes = node.code["commit"].partition("+")
-    groups, inputs = (", ".join(sorted(names)) or "none" for names in (node.parameters, node.inputs))
-    code = f"{_short(commit)}{plus}{changes}"
-    found.lines.append(f"          made by {node.node} (code {code}, parameters {groups}) from {inputs}")
+    groups, inputs = (", ".join(sorted(names)) for names in (node.parameters, node.inputs))
+    code = f"code {_short(commit)}{plus}{changes}, parameters {groups or 'none'}"
+    found.lines.append(f"          made by {node.node} ({code}) from {inputs or 'parameters alone'}")
     for name, entry in node.inputs.items():
         maker, made = makers.get(entry.path, (None, None))
         if maker is None:
