@@ -1,4 +1,4 @@
-"""`dvc.yaml` from the registry and the catalog: `python -m a2mae.dvc`, or `--check` to see whether it is current.
+"""Write `dvc.yaml` from the registry and the catalog: `python -m a2mae.dvc`, or `--check` whether it is current.
 
 Nothing is declared twice: a stage's inputs, outputs and parameters are those of its Kedro pipeline, the paths are the
 catalog's, and the code it depends on is what its nodes import. What the catalog cannot say by itself stands in an
@@ -42,7 +42,7 @@ class StaleDvcError(RuntimeError):
 
 
 def dvc_yaml(root: Path) -> str:
-    """The text of `dvc.yaml`.
+    """Generate the text of `dvc.yaml`.
 
     Args:
         root: The project's folder.
@@ -89,7 +89,7 @@ def _stage(name: str, pipeline: Pipeline, catalog: DataCatalog, root: Path, data
 
 
 def _tracked(dataset: str, catalog: DataCatalog, root: Path) -> tuple[str, Mapping[str, object]] | None:
-    """Path below the project and DVC notes of a dataset; None for what is not tracked."""
+    """Find the path below the project and the DVC notes of a dataset; None for what is not tracked."""
     found = tracked(catalog, dataset)
     if found is None:
         return None
@@ -98,7 +98,7 @@ def _tracked(dataset: str, catalog: DataCatalog, root: Path) -> tuple[str, Mappi
 
 
 def _params(pipeline: Pipeline, root: Path) -> list[object]:
-    """Parameter groups with the file that holds them; a node that takes all of them depends on whole files."""
+    """List parameter groups with the file that holds them; a node that takes all of them depends on whole files."""
     files = sorted((root / "conf" / ENV).glob("parameters_*.yml"))
     owner = {group: file for file in files for group in (yaml.safe_load(file.read_text("utf-8")) or {})}
     if "parameters" in pipeline.inputs():
@@ -111,7 +111,7 @@ def _params(pipeline: Pipeline, root: Path) -> list[object]:
 
 
 def _unique(items: list[object]) -> list[object]:
-    """The items without repetition, in order: two datasets may lie in one tracked folder."""
+    """Return the items without repetition, in order: two datasets may lie in one tracked folder."""
     kept: list[object] = []
     for item in items:
         if item not in kept:

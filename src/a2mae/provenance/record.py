@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from a2mae.errors import without_places
 from a2mae.files import digest_of, file_digest, write_bytes
@@ -135,10 +135,7 @@ def read_record(path: Path) -> Record:
     Raises:
         LineageError: If it is missing or not what was written.
     """
-    try:
-        return TypeAdapter(Record).validate_python(read_sealed(path))
-    except ValidationError as error:
-        raise LineageError(f"{path} is no lineage record: {error}") from error
+    return TypeAdapter(Record).validate_python(read_sealed(path))
 
 
 def write_sealed(path: Path, content: Mapping[str, object]) -> None:
@@ -160,7 +157,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.pop("identity", None) != digest_of(content):
         raise LineageError(f"{path} is changed: its content does not have the hash that was written with it")
     if content.get("format") != _FORMAT:
-        raise LineageError(f"{path} has not format {_FORMAT}, which this code reads: run the stage again")
+        raise LineageError(f"{path} has not the format {_FORMAT} that this code reads: run the stage again")
     return content
 
 
@@ -170,8 +167,8 @@ def content_of(path: Path, name: str, *, trust_manifest: bool = False) -> Artifa
     Args:
         path: A file or a folder.
         name: Path of the artifact.
-        trust_manifest: Take an image-set store's digests from the manifest that its builder has just written, instead
-            of reading terabytes again. A check reads every byte and comes to the same hash.
+        trust_manifest: Take a store's digests from the manifest that its builder has just written: a check reads the
+            terabytes and comes to the same hash.
     """
     if not path.is_dir():
         return Artifact(name, file_digest(path)) if path.is_file() else None
