@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from a2mae.errors import without_places
-from a2mae.provenance.record import digest_of
+from a2mae.files import digest_of
 
 logger = logging.getLogger(__name__)
 

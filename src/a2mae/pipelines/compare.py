@@ -155,7 +155,7 @@ def _run(
             if options.finetune_folder:
                 judges.append(FinetuneJudge(data, groups.classification, keeping_courses(folder / "classify")))
         trainer = Trainer(options, groups.pretrain, sources, folder)
-    kept = Units(folder / "units", code_digest("a2mae.pipelines.compare", Path(__file__).parents[2]))
+    kept = Units(folder / "units", code_digest("a2mae.pipelines.compare"))
     names = [name for name, _, _ in trainer.entries]
     contenders = []
     for number, seed in enumerate(options.seeds):  # all of them at one seed before the next: a stop leaves whole rows

@@ -41,7 +41,7 @@ def evaluate(
     from a2mae.tasks.datasets.task_data import TaskData
     from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
 
-    kept = Units(run, code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[2]))
+    kept = Units(run, code_digest("a2mae.pipelines.evaluate"))
     found = evaluate_all(options, pretrained_model, cast("TaskData | None", data), list(task_metrics.values()), kept)
     return found.table, found.summary
 

@@ -40,7 +40,7 @@ from a2mae.errors import did_you_mean
 from a2mae.pipeline_registry import EXTRAS, STAGES
 from a2mae.pipelines.chain import plain_groups
 from a2mae.pipelines.datasets import tracked
-from a2mae.provenance.record import LineageError, Record, read_record, record_path
+from a2mae.provenance.record import LineageError, Record, read_record, record, record_path
 from a2mae.tracking import GROUP_VARIABLE
 
 if TYPE_CHECKING:
@@ -275,9 +275,7 @@ class Lineage:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._data_root: Path | None = None
-        self._catalog: DataCatalog | None = None
-        self._parameters: dict[str, dict[str, object]] = {}
-        self._named: dict[str, dict[str, str]] = {}
+        self._given: dict[str, dict[str, Any]] = {}
         self._saved: dict[str, dict[str, Any]] = {}
 
     @hook_impl
@@ -286,51 +284,35 @@ class Lineage:
         self._data_root = local_data_root(context)
 
     @hook_impl
-    def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Remember the catalog: it says which dataset lies where."""
-        self._catalog = catalog
-        self._parameters, self._named, self._saved = {}, {}, {}
-
-    @hook_impl
-    def after_dataset_loaded(self, dataset_name: str, data: Any, node: Node) -> None:  # noqa: ANN401 (any dataset's)
-        """Remember the parameters that a node was given."""
-        if dataset_name.startswith("params:"):
-            group = dataset_name.removeprefix("params:")
-            self._parameters.setdefault(node.name, {})[group] = plain(data)
-            if isinstance(data, Parameters):
-                found = {f"{group}.{key}": path for key, path in data.named_paths() if reads(node.name, group, key)}
-                self._named.setdefault(node.name, {}).update(found)
-        elif dataset_name == "parameters":
-            self._parameters.setdefault(node.name, {}).update(plain_groups(data, data["chain"]))
+    def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> None:
+        """Remember the parameters that a node is given, and where its datasets lie."""
+        parameters: dict[str, object] = {}
+        named: dict[str, str] = {}
+        for name, value in inputs.items():
+            group = name.removeprefix("params:")
+            if name == "parameters":
+                parameters |= plain_groups(value, value["chain"])
+            elif name != group:
+                parameters[group] = plain(value)
+                paths = value.named_paths() if isinstance(value, Parameters) else ()
+                named |= {f"{group}.{key}": path for key, path in paths if reads(node.name, group, key)}
+        inputs, outputs = (
+            {name: entry.path for name in names if (entry := tracked(catalog, name)) is not None}
+            for names in (node.inputs, node.outputs)
+        )
+        self._given[node.name] = {"parameters": parameters, "named": named, "inputs": inputs, "outputs": outputs}
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:  # noqa: ANN401 (any dataset's)
         """Write the record when the last of a node's outputs is on disk."""
-        if self._data_root is None or self._catalog is None:
-            return
         saved = self._saved.setdefault(node.name, {})
         saved[dataset_name] = data
-        if set(saved) == set(node.outputs):
-            from a2mae.provenance.recorder import Work, record
-
-            work = Work(
-                node.name,
-                stage_of(node),
-                node.func.__module__,
-                inputs=self._paths(node.inputs),
-                outputs=self._paths(node.outputs),
-                parameters=self._parameters.get(node.name, {}),
-                scenes=saved.get("scenes"),
-                named=self._named.get(node.name, {}),
-            )
-            made = record(work, self._data_root)
+        if self._data_root is not None and saved.keys() == set(node.outputs):
+            given, module = self._given[node.name], node.func.__module__
+            scenes = saved.get("scenes")
+            made = record(self._data_root, node.name, module, stage=stage_of(node), scenes=scenes, **given)
             self._watch.made(made, self._data_root, saved)
             del self._saved[node.name]
-
-    def _paths(self, datasets: list[str]) -> dict[str, str]:
-        assert self._catalog is not None
-        found = {name: tracked(self._catalog, name) for name in datasets}
-        return {name: entry.path for name, entry in found.items() if entry is not None}
 
 
 class Watch:

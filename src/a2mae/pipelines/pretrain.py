@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import pandas as pd
 from kedro.pipeline import Pipeline, node
 
-from a2mae.provenance.code import commit_of, files_of
+from a2mae.provenance.code import commit_of
 from a2mae.training.parameters import PretrainParameters, resolve_optimizer
 
 if TYPE_CHECKING:
@@ -297,8 +297,7 @@ def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> Sen
 
 def _code_commit() -> str:
     """The commit that last changed this stage's code, for the model's description."""
-    package = Path(__file__).parents[1]
-    return commit_of(files_of("a2mae.pipelines.pretrain", package.parent))
+    return commit_of("a2mae.pipelines.pretrain")
 
 
 def create_pipeline() -> Pipeline:

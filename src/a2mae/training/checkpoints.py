@@ -144,7 +144,7 @@ class Checkpoints:
         """
         target = self._folder / f"step-{checkpoint.step:09d}"
         try:
-            with whole_folder(target, flush=True) as partial:
+            with whole_folder(target) as partial:
                 for group, tensors in checkpoint.tensors.items():
                     with whole_file(partial / f"{group}.safetensors") as part:
                         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)

@@ -33,9 +33,8 @@ def test_labels_are_recorded_where_they_are_read(tmp_path: Path) -> None:
     )
     hook = Lineage(SimpleNamespace(made=lambda *_: None))
     hook.after_context_created(SimpleNamespace(config_loader={"globals": {"data_root": "data"}}, project_path=tmp_path))
-    hook.after_catalog_created(catalog)
     for step in nodes:
-        hook.after_dataset_loaded("params:segment", options, step)
+        hook.before_node_run(step, catalog, {"params:segment": options})
         (output,) = step.outputs
         catalog.save(output, {})
         hook.after_dataset_saved(output, {}, step)

@@ -104,7 +104,7 @@ def build(
     check_columns(scenes_table, SCENE_COLUMNS, "scenes", "ingest")
     check_columns(locations, LOCATION_COLUMNS, "locations", "ingest")
     if parameters.workers > 1 and parameters.dask_scheduler is None:
-        warm_up()
+        warm_up(survey_task, shard_task)
     scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
     places = find_places(list(scenes.values()), locations, parameters.quality.min_valid_fraction)
     if not places:

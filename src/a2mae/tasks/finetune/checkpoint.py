@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 
-from a2mae.files import file_digest, whole_folder, write_json
+from a2mae.files import digest_of, file_digest, whole_folder, write_json
 from a2mae.models.checkpoint import (
     CheckpointError,
     load_encoder,
@@ -28,7 +28,6 @@ from a2mae.models.checkpoint import (
     save_weights as save_module,
 )
 from a2mae.models.encoder import Encoder
-from a2mae.provenance.record import digest_of
 from a2mae.tasks.datasets.inputs import InputPlan, Normalisation, TaskInputs, input_plan_from_dict, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
 from a2mae.tasks.device import computing

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from a2mae.files import digest_of
 from a2mae.provenance.code import code_digest
-from a2mae.provenance.record import digest_of
 from a2mae.tasks.finetune.model import TaskModel
 from a2mae.training.checkpoints import Checkpoint, Checkpoints, capture, restore
 from a2mae.training.strict_json import Scalar
@@ -124,7 +124,7 @@ def keeping_courses(run: Path) -> Keeping:
 @cache
 def _code() -> str:
     """Of what this process has imported, or will: once for all of its finetunings."""
-    return code_digest(__package__, Path(__file__).parents[3])
+    return code_digest(__package__)
 
 
 class KeptCourse:
