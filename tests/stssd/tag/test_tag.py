@@ -195,6 +195,7 @@ def test_tables_are_complete(world: World, built: Built, tagged: Tagged) -> None
     _, valid = store.read(image["sensor"], [image["row"]])
     assert image["valid_fraction"] == pytest.approx(valid.mean())
     assert set(sets["kind"]) == {"grid", "gf1"}
+    assert sets.set_index("set_id")["kind"].equals(images.groupby("set_id")["kind"].first())
     assert isinstance(sets, gpd.GeoDataFrame) and sets.crs.to_epsg() == 4326
     assert sets.groupby("location_id")["split"].nunique().eq(1).all()
     assert set(sets["split"]) == set(SPLITS)
