@@ -36,7 +36,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("resampling", rasters, "resample"),
     ("cloud masks, dark pixels", warp, "_classes"),
     ("cloud masks, dark pixels", warp, "grow"),
-    ("cloud masks, dark pixels", survey, "_dark_value"),
+    ("cloud masks, dark pixels", survey, "_range_of"),
     ("registration: orientation fields", matching, "structure"),
     ("registration: correlation", matching, "match"),
     ("encoding", build_tasks, "encode"),
