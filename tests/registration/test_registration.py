@@ -25,7 +25,7 @@ from a2mae.sensors import Units
 
 SETTINGS = RegistrationParameters()
 NOW = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
-REAL = Path(__file__).parents[3].parent / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def trusted(found: Match | None, coarser: float) -> bool:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2mae.config import RegistrationParameters
-from a2mae.plausibility import ADVICE, FLAT_ADVICE, implausible_ranges, suspicious_offsets
+from a2mae.plausibility import FLAT_ADVICE, RANGE_ADVICE, implausible_ranges, suspicious_offsets
 from a2mae.remote.fetch import ReadingParameters
 from a2mae.scenes import Role, assets_from_json, assets_to_json, scenes_from_table, scenes_to_table
 from a2mae.sensors import BUILTIN_SENSORS
@@ -265,7 +265,7 @@ def test_scenes_that_are_no_reflectance_are_told_by_their_range() -> None:
     sensors = [BUILTIN_SENSORS[name] for name in ("sentinel-2-l2a", "sentinel-1-rtc", "naip")]
     found = implausible_ranges(images, sensors).set_index("scene_id")
     assert list(found.index) == ["bytes", "counts", "lake", "percent", "rounded"]
-    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255, ADVICE]
+    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255, RANGE_ADVICE]
     assert list(found.index[found["advice"] == FLAT_ADVICE]) == ["rounded"]  # one count of the store in all
     assert implausible_ranges(images.iloc[:0], sensors).empty
 
