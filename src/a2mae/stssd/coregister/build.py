@@ -24,12 +24,12 @@ from a2mae.parallel import Crew, warm_up
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
 from a2mae.raster.warp import Footprint
+from a2mae.registration.network import Offsets, pool, positions
 from a2mae.remote.fetch import TRANSIENT, RemoteAccess
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import LEDGER, tell_unverified, verifying
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
-from a2mae.stssd.coregister.network import Offsets, pool, positions
 from a2mae.stssd.coregister.survey import Place, Refusal, Surveyed
 from a2mae.stssd.coregister.tables import (
     BuiltTables,
@@ -128,7 +128,9 @@ def build(
     with verified, Crew(parameters.workers, parameters.dask_scheduler) as crew:
         try:
             surveyed = _survey(inputs, fingerprint, crew)
-            offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
+            # Sets of a place that have another reference share its comparisons.
+            matches = {seen.location_id: seen.matches for seen in surveyed}
+            offsets = pool(matches.values(), min_places=parameters.registration.pool_locations)
             images, refusals = _place_images(inputs, surveyed, offsets)
             failed, manifest = _write(inputs, images, fingerprint, fingerprints, crew)
         finally:
@@ -244,8 +246,8 @@ def _place_images(
     footprints = {place.footprint.location_id: place.footprint for place in inputs.places}
     for seen in surveyed:
         refusals += [(seen.location_id, refusal) for refusal in seen.refused]
-        put = positions(seen, offsets, gsd_m)
         facts = {image.scene_id: image for image in seen.images}
+        put = positions(facts, seen.matches, offsets, gsd_m, reference=seen.reference, hub=seen.hub)
         for scene_id in sorted(put, key=lambda scene_id: (scenes[scene_id].datetime, scene_id)):
             if put[scene_id].registration == "nominal" and not inputs.parameters.keep_nominal:
                 detail = "its position could not be told and coregister.keep_nominal is false"

@@ -18,8 +18,7 @@ from a2mae.errors import ReadError
 from a2mae.raster.footprints import transformer
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import Footprint, Image, read_image
-from a2mae.registration.correlate import Match
-from a2mae.registration.pairs import Picture, compare, trusted
+from a2mae.registration.pairs import PairMatch, Picture, compare, trusted
 from a2mae.scenes import Scene
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister.sets import PlannedSet, group
@@ -78,25 +77,6 @@ class Refusal:
     scene_id: str
     reason: str
     detail: str
-
-
-@dataclass(frozen=True)
-class PairMatch:
-    """A trusted comparison of two images of a place.
-
-    Attributes:
-        moving: Scene id of the image to be moved.
-        fixed: Scene id it was compared with.
-        coarser_gsd_m: GSD of the coarser of the two.
-        match: What was found.
-        trusted: Whether it says enough to act on.
-    """
-
-    moving: str
-    fixed: str
-    coarser_gsd_m: float
-    match: Match
-    trusted: bool
 
 
 @dataclass(frozen=True)
