@@ -139,9 +139,8 @@ def measure(found: Ingested, truth: pd.DataFrame) -> None:
             pictures: dict[str, Picture] = {}
             for scene in place.scenes:
                 sensor = sensors[scene.sensor]
-                image = read_image(
-                    reader, scene, sensor, place.footprint, parameters.clouds, bands=compared_bands(sensor)
-                )
+                grid = place.footprint.grid(sensor.gsd_m)
+                image = read_image(reader, scene, sensor, grid, parameters.clouds, bands=compared_bands(sensor))
                 if image.cloud_fraction <= 0.5 and image.valid_fraction >= 0.5:
                     pictures[scene.scene_id] = Picture(
                         image.physical, image.valid, sensor.gsd_m, 1920.0, scene.datetime

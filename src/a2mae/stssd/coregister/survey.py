@@ -199,7 +199,8 @@ def _look(
 ) -> tuple[SurveyedImage, Picture] | Refusal:
     quality = parameters.quality
     try:
-        image = read_image(reader, scene, sensor, footprint, parameters.clouds, bands=compared_bands(sensor))
+        grid = footprint.grid(sensor.gsd_m)
+        image = read_image(reader, scene, sensor, grid, parameters.clouds, bands=compared_bands(sensor))
     except ReadError as error:
         return Refusal(scene.scene_id, error.reason, str(error))
     if image.seen_fraction < quality.min_valid_fraction:
