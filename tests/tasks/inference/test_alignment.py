@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from a2mae.config import RegistrationParameters
 from a2mae.tasks.inference.class_map import aligned
-from a2mae.tasks.inference.rasters import RasterWindows, raster_from_file
+from a2mae.tasks.inference.files import raster_from_file
+from a2mae.tasks.inference.rasters import RasterWindows
 from helpers.task_samples import SENTINEL2
 
 RGB = ("red", "green", "blue")

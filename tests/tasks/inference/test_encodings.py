@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -18,9 +17,10 @@ from a2mae.remote.fetch import RemoteAccess
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import Task, TaskDataError
-from a2mae.tasks.inference.plausible import warn_of_values
-from a2mae.tasks.inference.rasters import EMBED, RasterWindows, keys_of_map, raster_from_file, sample_of
-from a2mae.tasks.inference.survey import EmbeddingSource
+from a2mae.tasks.inference.files import EMBED, keys_of_map, raster_from_file
+from a2mae.tasks.inference.rasters import RasterWindows, sample_of
+from a2mae.tasks.inference.scenes import SceneRasters
+from a2mae.tasks.inference.sources import EmbeddingSource, warn_of_values
 from a2mae.tasks.parameters import EmbedParameters
 
 L1C = BUILTIN_SENSORS["sentinel-2-l1c"]
@@ -63,7 +63,7 @@ def model(tmp_path_factory):
 def embedded(model, path, out, **options):
     """Embeddings of a raster by the parameters of the stage, and what is written about them."""
     asked = EmbedParameters(raster=str(path), sensor=L1C.id, device="cpu", threads=1, **options)
-    EmbeddingSource(asked, model, gpd.GeoDataFrame(), {}, RemoteAccess()).write(out)
+    EmbeddingSource(asked, model, SceneRasters(None, {}, RemoteAccess(), None)).write(out)
     with rasterio.open(out / "embeddings.tif") as source:
         return source.read(), json.loads((out / "embeddings.json").read_text())
 
@@ -147,7 +147,7 @@ def test_messages_name_the_keys_of_the_stage_that_reads(tmp_path):
     dark = write(tmp_path / "bytes.tif", (counts() // 64).astype(np.uint8), scale=1e-4, offset=0.0)
     with pytest.MonkeyPatch.context() as patch:
         said = []
-        patch.setattr("a2mae.tasks.inference.rasters.logger.warning", lambda text, *values: said.append(text % values))
+        patch.setattr("a2mae.tasks.inference.files.logger.warning", lambda text, *values: said.append(text % values))
         raster_from_file(dark, L1C, RGB, keys=keys_of_map(Task.SEGMENT))
     assert "land reaches 0.1" in said[0] and said[0].endswith("or set segment.map.sensor")
     assert "rule or item" not in said[0]

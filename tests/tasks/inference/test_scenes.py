@@ -7,7 +7,6 @@ import datetime as dt
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
@@ -41,7 +40,7 @@ def scene_at(href: str, **known: object) -> Scene:
 
 
 def pixels(scene: Scene, access: RemoteAccess) -> np.ndarray:
-    raster = SceneRasters(pd.DataFrame(), access).one(scene, SENTINEL2, ["red"])
+    raster = SceneRasters(None, {}, access, None).one(scene, SENTINEL2, ["red"])
     with RasterWindows(raster) as windows:
         return windows.read(0, 0, *raster.shape)[0][0]
 
@@ -71,14 +70,14 @@ def test_redirects_lead_nowhere_else(served: Served) -> None:
 def test_the_grid_is_the_tables_where_it_knows_it(served: Served) -> None:
     grid = {"crs": "EPSG:32633", "shape": (200, 200), "transform": (10.0, 0.0, 500_160.0, 0.0, -10.0, 4_649_280.0)}
     scene = scene_at(f"{served.url}/red.tif", **grid)
-    raster = SceneRasters(pd.DataFrame(), RemoteAccess(reading=QUICK)).one(scene, SENTINEL2, ["red"])
+    raster = SceneRasters(None, {}, RemoteAccess(reading=QUICK), None).one(scene, SENTINEL2, ["red"])
     assert not served.requests, "a file was opened for what the table says"
     assert (raster.shape, raster.grid.affine, str(raster.grid.crs)) == (
         (200, 200),
         Affine(*grid["transform"]),
         grid["crs"],
     )
-    opened = SceneRasters(pd.DataFrame(), RemoteAccess(reading=QUICK)).one(
+    opened = SceneRasters(None, {}, RemoteAccess(reading=QUICK), None).one(
         scene_at(f"{served.url}/red.tif"), SENTINEL2, ["red"]
     )
     assert served.requests and opened.grid == raster.grid
@@ -109,6 +108,6 @@ def test_a_catalogs_file_is_a_raster_or_nothing(tmp_path: Path) -> None:
 
 def test_an_access_says_nothing_of_itself_in_a_maps_fingerprint(served: Served) -> None:
     scene = scene_at(f"{served.url}/red.tif")
-    raster = SceneRasters(pd.DataFrame(), RemoteAccess(reading=QUICK)).one(scene, SENTINEL2, ["red"])
+    raster = SceneRasters(None, {}, RemoteAccess(reading=QUICK), None).one(scene, SENTINEL2, ["red"])
     other = dataclasses.replace(raster, access=RemoteAccess(policy=HrefPolicy(frozenset({"http", "https"}), ())))
     assert str(raster) == str(other)

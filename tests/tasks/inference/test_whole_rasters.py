@@ -1,22 +1,25 @@
 import contextlib
 import dataclasses
+import datetime as dt
 import json
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import rasterio
 import torch
 from affine import Affine
 from scipy import ndimage
+from shapely import box
 
+from a2mae.config import CloudParameters
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.remote.fetch import RemoteAccess
-from a2mae.scenes import MaskKind, Role
+from a2mae.scenes import CloudTest, MaskKind, Role, Scene
+from a2mae.sensors import get_sensor
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs
 from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
@@ -24,12 +27,14 @@ from a2mae.tasks.finetune.checkpoint import Finetuned
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune
 from a2mae.tasks.inference.class_map import map_raster
-from a2mae.tasks.inference.embed import Windows, embed_raster, write_block_vectors
-from a2mae.tasks.inference.rasters import RasterWindows, mosaic, raster_from_file
-from a2mae.tasks.inference.survey import MapSource
+from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
+from a2mae.tasks.inference.files import raster_from_file
+from a2mae.tasks.inference.rasters import RasterWindows, mosaic
+from a2mae.tasks.inference.scenes import SceneRasters
+from a2mae.tasks.inference.sources import EmbeddingSource, MapSource
 from a2mae.tasks.palette import class_colour
 from a2mae.tasks.parameters import FinetuneParameters, MapParameters
-from a2mae.tasks.tiling import StripWriter
+from a2mae.tasks.tiling import StripWriter, Windows
 from helpers.task_samples import REFLECTANCE, SENTINEL2, make_samples, seen, spec_for
 
 CPU = torch.device("cpu")
@@ -272,7 +277,7 @@ def test_scenes_become_one_mosaic_the_first_on_top(scene, cover, tmp_path):
     assert not valid[:40, :80].any()  # neither scene lies there
     assert not valid[60:85, 30:60].any()  # the first scene's hole, beside the second
     with pytest.raises(TaskDataError, match="a mosaic needs scenes of one sensor, found naip, sentinel-2-l2a"):
-        mosaic([rasters[0], dataclasses.replace(rasters[1], sensor="naip")])
+        mosaic([rasters[0], dataclasses.replace(rasters[1], sensor=get_sensor("naip"))])
 
 
 def test_what_a_mask_hides_is_not_seen_and_windows_agree_with_the_whole(scene, tmp_path):
@@ -285,12 +290,16 @@ def test_what_a_mask_hides_is_not_seen_and_windows_agree_with_the_whole(scene, t
     ) as target:  # fmt: skip
         target.write(classes, 1)
     plain = raster_from_file(scene, SENTINEL2, RGB)
-    asset = dataclasses.replace(
-        plain.layers[0].assets[0], href=str(tmp_path / "scl.tif"), band_index=1, scale=1.0, offset=0.0, nodata=None,
+    mask = dataclasses.replace(
+        plain.files[0][0], href=str(tmp_path / "scl.tif"), band_index=1, scale=1.0, offset=0.0, nodata=None,
         gsd_m=20.0, role=Role.CLOUD_MASK, mask=MaskKind.SCL,
     )  # fmt: skip
-    layer = dataclasses.replace(plain.layers[0], mask=asset, cloud_buffer_m=25.0)
-    masked = dataclasses.replace(plain, layers=(layer,))
+    taken = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
+    cloudy = Scene(
+        "s", SENTINEL2.id, taken, "", UTM, 10.0, box(14, 46, 15, 47), (*plain.files[0], mask), CloudTest.MASK
+    )
+    buffered = SceneRasters(None, {}, RemoteAccess(), CloudParameters(buffer_m=25.0))
+    masked = buffered.one(cloudy, SENTINEL2, RGB)
     rows, columns = plain.shape
     with RasterWindows(plain) as before, RasterWindows(masked) as after:
         pixels, clear = before.read(0, 0, rows, columns)
@@ -303,7 +312,7 @@ def test_what_a_mask_hides_is_not_seen_and_windows_agree_with_the_whole(scene, t
                 np.testing.assert_array_equal(seen_part[:height, :width], valid[inside])
                 np.testing.assert_array_equal(part[:, :height, :width], kept[:, *inside])
     fine = np.kron(classes, np.ones((2, 2), int))[:rows, :columns]
-    hidden = np.isin(fine, (3, 8, 9))
+    hidden = np.isin(fine, (3, 8, 9)) & clear  # as in the store: what was not seen is no cloud
     near = ndimage.distance_transform_edt(~hidden) <= 2.5
     np.testing.assert_array_equal(valid, clear & ~near & (fine != 0))
     np.testing.assert_array_equal(kept, np.where(valid, pixels, 0))
@@ -343,7 +352,7 @@ def test_maps_need_their_dates_and_known_sensors(finetuned, scene, tmp_path):
     raster = raster_from_file(scene, SENTINEL2, RGB)
     with pytest.raises(TaskDataError, match=r"detect_change maps need 2 raster\(s\), found 1"):
         map_raster(finetuned[Task.DETECT_CHANGE], [raster], tmp_path / "x.tif", Windows(32, 8, 4), device=CPU)
-    strange = dataclasses.replace(raster, sensor="gaofen-2")
+    strange = dataclasses.replace(raster, sensor=get_sensor("gaofen-2"))
     with pytest.raises(TaskDataError, match="knows sentinel-2-l2a, not gaofen-2"):
         map_raster(finetuned[Task.SEGMENT], [strange], tmp_path / "x.tif", Windows(32, 8, 4), device=CPU)
 
@@ -363,7 +372,7 @@ def test_a_raster_like_the_files_of_the_training_is_read_as_they_were(encoder, p
     harmonised = np.where(counts > 0, counts - 1000 * (counts > 1000), 0)[[2, 0, 1]].astype(np.uint16)
     path = write_raster(tmp_path / "own.tif", harmonised, names=())
     options = MapParameters.model_validate({"raster": str(path), "tile_px": 32, "overlap_px": 8})
-    MapSource(options, "cpu", 1, own, pd.DataFrame(), {}, RemoteAccess()).write(tmp_path / "own_map.tif")
+    MapSource(options, "cpu", 1, own, SceneRasters(None, {}, RemoteAccess(), None)).write(tmp_path / "own_map.tif")
     raster = raster_from_file(scene, SENTINEL2, RGB)
     map_raster(named, [raster], tmp_path / "map.tif", Windows(32, 8, 8), device=CPU)
     with rasterio.open(tmp_path / "own_map.tif") as found, rasterio.open(tmp_path / "map.tif") as expected:
@@ -468,13 +477,12 @@ def test_a_strip_of_a_wide_raster_is_read_in_pieces(tmp_path):
 
 def test_saved_encoder_feeds_the_default_stage(encoder, tmp_path, scene):
     """`EmbeddingSource` on a named raster, as the stage runs it."""
-    from a2mae.tasks.inference.survey import EmbeddingSource
     from a2mae.tasks.parameters import EmbedParameters
 
     model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=3, decoder_dim=32)
     save_pretrained(model, tmp_path / "model", config={"normalization": STATISTICS})
     options = EmbedParameters(raster=str(scene), device="cpu", tile_px=64, overlap_px=16)
-    EmbeddingSource(options, tmp_path / "model", gpd.GeoDataFrame(), {}, RemoteAccess()).write(tmp_path / "out")
+    EmbeddingSource(options, tmp_path / "model", SceneRasters(None, {}, RemoteAccess(), None)).write(tmp_path / "out")
     about = json.loads((tmp_path / "out" / "embeddings.json").read_text())
     assert (about["raster"], about["dimensions"], about["blocks"]) == (Path(scene).name, 64, 12)
     assert len(gpd.read_parquet(tmp_path / "out" / "embeddings.parquet")) == 12
