@@ -11,16 +11,16 @@ from typing import cast
 
 from kedro.pipeline import Pipeline, node
 
-from a2mae.config import CloudParameters
 from a2mae.pipelines.chain import SURVEYED, of_chain
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import EmbedParameters
 
 
 def embed(
     options: EmbedParameters,
     ingest: IngestParameters,
-    clouds: CloudParameters,
+    coregister: CoregisterParameters,
     pretrained_model: Path,
     *,
     scenes: object = None,
@@ -31,7 +31,7 @@ def embed(
     Args:
         options: The `embed` group.
         ingest: The `ingest` group: how the scenes' files are reached.
-        clouds: How their clouds are told.
+        coregister: The `coregister` group: how their clouds are told.
         pretrained_model: Model directory.
         scenes: Scene table: the default raster is one of its scenes; None where no stage has made one.
         sensors: Sensors in use, likewise.
@@ -44,7 +44,7 @@ def embed(
     from a2mae.tasks.inference.scenes import SceneRasters
     from a2mae.tasks.inference.sources import EmbeddingSource
 
-    rasters = SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), clouds)
+    rasters = SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds)
     return EmbeddingSource(options, pretrained_model, rasters)
 
 
@@ -57,7 +57,7 @@ def create_pipeline(chain: Sequence[str] | None = None) -> Pipeline:
     inputs = {
         "options": "params:embed",
         "ingest": "params:ingest",
-        "clouds": "params:coregister.clouds",
+        "coregister": "params:coregister",
         "pretrained_model": "pretrained_model",
     }
     inputs |= {name: name for name in of_chain(SURVEYED, chain)}

@@ -12,9 +12,9 @@ from typing import cast
 
 from kedro.pipeline import Pipeline, node
 
-from a2mae.config import CloudParameters
 from a2mae.pipelines.chain import BUILT, SURVEYED, of_chain
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import TaskParameters
 
 MAPPED = ("segment", "detect_change")
@@ -36,7 +36,7 @@ def create_pipeline(stage: str, chain: Sequence[str] | None = None, *, maps: boo
         inputs={
             "options": "params:options",
             "ingest": "params:ingest",
-            "clouds": "params:clouds",
+            "coregister": "params:coregister",
             "model": "model",
             "metrics": "metrics",
             **{name: name for name in surveyed},
@@ -82,7 +82,7 @@ def create_pipeline(stage: str, chain: Sequence[str] | None = None, *, maps: boo
         inputs={*built, *surveyed, "pretrained_model"},
         parameters={
             "params:options": f"params:{stage}",
-            **({"params:ingest": "params:ingest", "params:clouds": "params:coregister.clouds"} if maps else {}),
+            **({name: name for name in ("params:ingest", "params:coregister")} if maps else {}),
         },
         tags=stage,
     )
@@ -204,7 +204,7 @@ def draw_map(
     options: TaskParameters,
     *,
     ingest: IngestParameters,
-    clouds: CloudParameters,
+    coregister: CoregisterParameters,
     model: object,
     metrics: dict[str, object],
     scenes: object = None,
@@ -218,7 +218,7 @@ def draw_map(
     Args:
         options: The task's parameters.
         ingest: The `ingest` group: how the scenes' files are reached.
-        clouds: How their clouds are told.
+        coregister: The `coregister` group: how their clouds are told.
         model: Finetuned from the pretrained encoder.
         metrics: Its scores and its twin's.
         scenes: Scene table: the default rasters are its scenes; None where no stage has made one.
@@ -239,6 +239,6 @@ def draw_map(
         options.device,
         options.threads,
         cast(Finetuned, model),
-        SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), clouds),
+        SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds),
         {name: value for name, value in scores.items() if name != "per_class"},
     )
