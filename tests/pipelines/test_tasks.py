@@ -30,6 +30,7 @@ from a2mae.report.inputs import ReportInputs, TaskInputs
 from a2mae.report.sections.maps import embeddings, scene_map
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.inference.scenes import choose_scenes
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
@@ -89,6 +90,7 @@ def catalog_of(world, out: Path) -> DataCatalog:
         "scenes": found.scenes,
         "sensors": found.sensors,
         "params:ingest": IngestParameters(**group("ingest")),
+        "params:coregister": CoregisterParameters(**group("coregister")),
         **{f"params:{name}": small(name) for name in MODELS},
     }
     for name, value in inputs.items():

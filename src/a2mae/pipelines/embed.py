@@ -1,10 +1,6 @@
 """The `embed` stage: a model directory and any raster to embeddings as GeoTIFF and GeoParquet.
 
-The node of the `embed` stage.
-
 Annotations here must resolve when Kedro reads them, or the parameters would not be validated.
-
-The `embed` stage: model directory and any raster → embeddings as GeoTIFF and GeoParquet.
 """
 
 from __future__ import annotations
@@ -17,13 +13,16 @@ from kedro.pipeline import Pipeline, node
 
 from a2mae.pipelines.chain import SURVEYED, of_chain
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import EmbedParameters
 
 
 def embed(
     options: EmbedParameters,
     ingest: IngestParameters,
+    coregister: CoregisterParameters,
     pretrained_model: Path,
+    *,
     scenes: object = None,
     sensors: dict[str, object] | None = None,
 ) -> object:
@@ -32,6 +31,7 @@ def embed(
     Args:
         options: The `embed` group.
         ingest: The `ingest` group: how the scenes' files are reached.
+        coregister: The `coregister` group: how their clouds are told.
         pretrained_model: Model directory.
         scenes: Scene table: the default raster is one of its scenes; None where no stage has made one.
         sensors: Sensors in use, likewise.
@@ -41,11 +41,11 @@ def embed(
     """
     import pandas as pd
 
-    from a2mae.tasks.inference.survey import EmbeddingSource
+    from a2mae.tasks.inference.scenes import SceneRasters
+    from a2mae.tasks.inference.sources import EmbeddingSource
 
-    return EmbeddingSource(
-        options, pretrained_model, cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access()
-    )
+    rasters = SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds)
+    return EmbeddingSource(options, pretrained_model, rasters)
 
 
 def create_pipeline(chain: Sequence[str] | None = None) -> Pipeline:
@@ -54,6 +54,11 @@ def create_pipeline(chain: Sequence[str] | None = None) -> Pipeline:
     Args:
         chain: Stages of the environment; None: all.
     """
-    inputs = {"options": "params:embed", "ingest": "params:ingest", "pretrained_model": "pretrained_model"}
+    inputs = {
+        "options": "params:embed",
+        "ingest": "params:ingest",
+        "coregister": "params:coregister",
+        "pretrained_model": "pretrained_model",
+    }
     inputs |= {name: name for name in of_chain(SURVEYED, chain)}
     return Pipeline([node(embed, inputs=inputs, outputs="embeddings", name="embed", tags="embed")])

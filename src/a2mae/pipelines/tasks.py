@@ -14,6 +14,7 @@ from kedro.pipeline import Pipeline, node
 
 from a2mae.pipelines.chain import BUILT, SURVEYED, of_chain
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import TaskParameters
 
 MAPPED = ("segment", "detect_change")
@@ -35,6 +36,7 @@ def create_pipeline(stage: str, chain: Sequence[str] | None = None, *, maps: boo
         inputs={
             "options": "params:options",
             "ingest": "params:ingest",
+            "coregister": "params:coregister",
             "model": "model",
             "metrics": "metrics",
             **{name: name for name in surveyed},
@@ -80,7 +82,7 @@ def create_pipeline(stage: str, chain: Sequence[str] | None = None, *, maps: boo
         inputs={*built, *surveyed, "pretrained_model"},
         parameters={
             "params:options": f"params:{stage}",
-            **({"params:ingest": "params:ingest"} if maps else {}),
+            **({name: name for name in ("params:ingest", "params:coregister")} if maps else {}),
         },
         tags=stage,
     )
@@ -130,7 +132,7 @@ def prepare_data(
         )
     source = prepare(options, tables, simulation_folder)
     if options.task != "classify":
-        from a2mae.tasks.inference.scenes import check_named
+        from a2mae.tasks.inference.files import check_named
 
         check_named(options, source, sensors)
     return source
@@ -202,6 +204,7 @@ def draw_map(
     options: TaskParameters,
     *,
     ingest: IngestParameters,
+    coregister: CoregisterParameters,
     model: object,
     metrics: dict[str, object],
     scenes: object = None,
@@ -215,6 +218,7 @@ def draw_map(
     Args:
         options: The task's parameters.
         ingest: The `ingest` group: how the scenes' files are reached.
+        coregister: The `coregister` group: how their clouds are told.
         model: Finetuned from the pretrained encoder.
         metrics: Its scores and its twin's.
         scenes: Scene table: the default rasters are its scenes; None where no stage has made one.
@@ -226,7 +230,8 @@ def draw_map(
     import pandas as pd
 
     from a2mae.tasks.finetune.checkpoint import Finetuned
-    from a2mae.tasks.inference.survey import MapSource
+    from a2mae.tasks.inference.scenes import SceneRasters
+    from a2mae.tasks.inference.sources import MapSource
 
     scores = cast("dict[str, object]", metrics["pretrained"])
     return MapSource(
@@ -234,8 +239,6 @@ def draw_map(
         options.device,
         options.threads,
         cast(Finetuned, model),
-        cast("pd.DataFrame | None", scenes),
-        sensors or {},
-        ingest.access(),
+        SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds),
         {name: value for name, value in scores.items() if name != "per_class"},
     )

@@ -25,7 +25,7 @@ from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
 from a2mae.errors import ReadError, RefusedError
-from a2mae.raster.files import OpenFile, crs_of, mapped_window, source_window, warn_once
+from a2mae.raster.files import OpenFile, crs_of, same_text, source_window, warn_once
 from a2mae.raster.header import check_size, driver_for, first_line
 from a2mae.raster.resample import can_resample, find_map, resample
 from a2mae.remote.fetch import RemoteAccess, ask, wait_s
@@ -237,7 +237,7 @@ class RasterReader:
         target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
         groups: dict[tuple[object, ...], list[int]] = {}
         for k, asset in enumerate(assets):
-            groups.setdefault(self._file(asset.href).place(), []).append(k)
+            groups.setdefault(self._file(asset.href).grid, []).append(k)
         parts = [
             (members, self._warped([assets[k] for k in members], grid, crs, target, categorical=categorical))
             for members in groups.values()
@@ -256,8 +256,8 @@ class RasterReader:
         height, width = grid.shape
         file = self._file(assets[0].href)
         first, name = file.dataset, file.shown
-        way = find_map(file.transform, file.crs_as(crs), target, crs, (height, width))
-        window = source_window(first, grid, target, name) if way is None else mapped_window(first, way)
+        way = find_map(file.transform, same_text(file.crs_wkt, crs), target, crs, (height, width))
+        window = source_window(file, grid, target, way)
         if window is None:
             return None
         pixels = window.width * window.height
@@ -300,7 +300,7 @@ class RasterReader:
         unseen: NDArray[np.bool_] | None = None
         try:
             stored = dataset.read(index, window=window)
-            if file.has_mask(index):
+            if file.has_mask[index - 1]:
                 unseen = dataset.read_masks(index, window=window) == 0
         except (RasterioError, OSError) as error:
             message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"

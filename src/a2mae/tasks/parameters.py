@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -141,6 +142,8 @@ class FinetuneParameters(Parameters):
 class MapParameters(Parameters):
     """A map of a whole raster by a finetuned model."""
 
+    moved: ClassVar[Mapping[str, str]] = {"cloud_buffer_m": "coregister.clouds.buffer_m, for store and maps"}
+
     raster: OnDiskPath = Field(
         None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
     )
@@ -156,9 +159,8 @@ class MapParameters(Parameters):
         description="change: how the later date is moved onto the earlier one",
     )
     mask_clouds: bool = Field(
-        True, description="what the mask of a scene of the scene table calls cloud or shadow is nodata in the map"
+        True, description="clouds of a scene of the scene table are nodata, told as `coregister.clouds` says"
     )
-    cloud_buffer_m: float = Field(30.0, ge=0, description="clouds and shadows are widened by this many metres")
     probabilities: bool = Field(
         False, description="also write map_probabilities.tif: a band per class, uint8 with a scale of 1/250"
     )
@@ -304,6 +306,9 @@ class EmbedParameters(Parameters):
     )
     scene_ids: tuple[str, ...] = Field(
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
+    )
+    mask_clouds: bool = Field(
+        True, description="clouds of a scene of the scene table are nodata, told as `coregister.clouds` says"
     )
     sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
     scale: float | None = Field(

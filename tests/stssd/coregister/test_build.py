@@ -13,11 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from a2mae.config import RegistrationParameters
-from a2mae.plausibility import FLAT_ADVICE, RANGE_ADVICE, implausible_ranges, suspicious_offsets
+from a2mae.plausibility import implausible_ranges, suspicious_offsets
 from a2mae.remote.fetch import ReadingParameters
 from a2mae.scenes import (
     Role,
@@ -27,7 +25,6 @@ from a2mae.scenes import (
     scenes_to_table,
     sensors_from_json,
 )
-from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
 from a2mae.stssd.coregister import build as build_module
@@ -286,62 +283,6 @@ def test_no_overlap_and_wrong_footprint_are_named(world: World, tmp_path: Path, 
     odd["footprint_m"] = 1900.0
     with pytest.raises(ValueError, match=r"not a whole number of pixels of (8|30) m.*footprint_m"):
         build(world.scenes, odd, world.sensors, built.parameters, str(tmp_path / "b.zarr"))
-
-
-def dark(*values: tuple[str, str, float], sensor: str = "sentinel-2-l2a") -> pd.DataFrame:
-    rows = [{"location_id": place, "scene_id": scene, "dark_value": value} for place, scene, value in values]
-    return pd.DataFrame(rows).assign(sensor=sensor, processing_baseline="05.09")
-
-
-def away(images: pd.DataFrame) -> dict[str, float]:
-    found = suspicious_offsets(images)
-    return dict(zip(found["scene_id"], found["away"].round(6), strict=True))
-
-
-def test_offset_applied_twice_is_noticed() -> None:
-    assert away(dark(("a", "s", 0.02), ("a", "t", -0.08))) == {"s": 0.1, "t": -0.1}
-    assert away(dark(("a", "s", 0.02), ("a", "t", 0.03))) == {}
-    assert away(dark(("a", "s", 0.02), ("b", "t", 0.12))) == {}, "other places are not compared"
-    # All scenes wrong alike: no surface is that dark.
-    alike = dark(("a", "s", -0.08), ("a", "t", -0.08))
-    assert away(alike) == {"s": -0.08, "t": -0.08}
-    assert away(alike.assign(sensor="landsat-oli-c2-l2")) == {}
-    assert away(dark(("a", "s", -0.08))) == {"s": -0.08}
-    assert away(alike.iloc[:0]) == {}
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("stuvwxyz"), st.floats(-0.2, 0.3)), max_size=20))
-def test_dark_values_are_compared_with_the_median_of_the_others(values: list[tuple[str, str, float]]) -> None:
-    table = dark(*values, ("a", "s", 0.0)).drop_duplicates(["location_id", "scene_id"], ignore_index=True)
-    expected: dict[str, float] = {}
-    for scene, of_scene in table.groupby("scene_id"):
-        differences = []
-        for place, value in zip(of_scene["location_id"], of_scene["dark_value"], strict=True):
-            others = table[(table["location_id"] == place) & (table["scene_id"] != scene)]["dark_value"]
-            differences += [value - np.median(others)] if len(others) else []
-        if differences and 0.08 <= abs(np.median(differences)) <= 0.12:
-            expected[str(scene)] = float(np.median(differences))
-        elif of_scene["dark_value"].median() < -0.05:
-            expected[str(scene)] = float(of_scene["dark_value"].median())
-    found = suspicious_offsets(pd.concat([table, table], ignore_index=True))  # an image of two sets has two rows
-    assert dict(zip(found["scene_id"], found["away"], strict=True)) == pytest.approx(expected)
-
-
-def test_scenes_that_are_no_reflectance_are_told_by_their_range() -> None:
-    ranges = {"fine": (0.01, 0.4), "snow": (0.3, 0.98), "bytes": (0.001, 0.0255), "percent": (2.0, 61.0)}
-    ranges |= {"counts": (310.0, 5200.0), "cloud": (0.4, 1.3)}
-    rows = [(scene, "sentinel-2-l2a", low, high) for scene, (low, high) in ranges.items()]
-    rows += [("fine", "sentinel-2-l2a", 0.002, 0.03)]  # another place of it, a lake
-    rows += [("radar", "sentinel-1-rtc", -22.0, -3.0), ("picture", "naip", 12.0, 240.0)]
-    rows += [("rounded", "naip", 0.0002, 0.01), ("lake", "sentinel-2-l2a", 0.0, 210.0)]
-    images = pd.DataFrame(rows, columns=["scene_id", "sensor", "dark_value", "bright_value"])
-    sensors = [BUILTIN_SENSORS[name] for name in ("sentinel-2-l2a", "sentinel-1-rtc", "naip")]
-    found = implausible_ranges(images, sensors).set_index("scene_id")
-    assert list(found.index) == ["bytes", "counts", "lake", "percent", "rounded"]
-    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255, RANGE_ADVICE]
-    assert list(found.index[found["advice"] == FLAT_ADVICE]) == ["rounded"]  # one count of the store in all
-    assert implausible_ranges(images.iloc[:0], sensors).empty
 
 
 def test_bytes_taken_for_reflectance_are_warned_of(

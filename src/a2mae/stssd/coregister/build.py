@@ -24,12 +24,12 @@ from a2mae.parallel import Crew, warm_up
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
 from a2mae.raster.warp import Footprint
+from a2mae.registration.network import Offsets, pool, positions
 from a2mae.remote.fetch import TRANSIENT, RemoteAccess
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import LEDGER, tell_unverified, verifying
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
-from a2mae.stssd.coregister.network import Offsets, pool, positions
 from a2mae.stssd.coregister.survey import Location, Rejection, Surveyed
 from a2mae.stssd.coregister.tables import (
     BuiltTables,
@@ -129,7 +129,9 @@ def build(
     with verified, Crew(parameters.workers, parameters.dask_scheduler) as crew:
         try:
             surveyed = _survey(inputs, fingerprint, crew)
-            offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
+            # Sets of a place that have another reference share its comparisons.
+            matches = {seen.location_id: seen.matches for seen in surveyed}
+            offsets = pool(matches.values(), min_locations=parameters.registration.pool_locations)
             images, rejections = _place_images(inputs, surveyed, offsets)
             failed, manifest = _write(inputs, images, fingerprint, fingerprints, crew)
         finally:
@@ -253,8 +255,8 @@ def _place_images(
     locations = {location.footprint.location_id: location for location in inputs.locations}
     for seen in surveyed:
         rejections += [(seen.location_id, rejection) for rejection in seen.rejected]
-        put = positions(seen, offsets, gsd_m)
         facts = {image.scene_id: image for image in seen.images}
+        put = positions(facts, seen.matches, offsets, gsd_m, reference=seen.reference, hub=seen.hub)
         for scene in sorted((scenes[scene_id] for scene_id in put), key=lambda scene: (scene.datetime, scene.scene_id)):
             position = put[scene.scene_id]
             if position.registration == "nominal" and not inputs.parameters.keep_nominal:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from a2mae.errors import ReadError
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import Footprint, Image, read_image
-from a2mae.registration.correlate import Match
-from a2mae.registration.pairs import Picture, compare, trusted
+from a2mae.registration.pairs import PairMatch, Picture, compare, trusted
 from a2mae.scenes import Scene
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister.sets import PlannedSet, group
@@ -79,25 +78,6 @@ class Rejection:
     scene_id: str
     reason: str
     detail: str
-
-
-@dataclass(frozen=True)
-class PairMatch:
-    """A trusted comparison of two images of a place.
-
-    Attributes:
-        moving: Scene id of the image to be moved.
-        fixed: Scene id it was compared with.
-        coarser_gsd_m: GSD of the coarser of the two.
-        match: What was found.
-        trusted: Whether it says enough to act on.
-    """
-
-    moving: str
-    fixed: str
-    coarser_gsd_m: float
-    match: Match
-    trusted: bool
 
 
 @dataclass(frozen=True)
@@ -218,7 +198,8 @@ def _look(
     """Read an image's masks and compared bands and hold them against the quality gate."""
     quality = parameters.quality
     try:
-        image = read_image(reader, scene, sensor, footprint, parameters.clouds, bands=compared_bands(sensor))
+        grid = footprint.grid(sensor.gsd_m)
+        image = read_image(reader, scene, sensor, grid, parameters.clouds, bands=compared_bands(sensor))
     except ReadError as error:
         return Rejection(scene.scene_id, error.reason, str(error))
     if image.seen_fraction < quality.min_valid_fraction:

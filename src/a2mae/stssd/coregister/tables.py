@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from a2mae.errors import plural
 from a2mae.plausibility import warn_of_offsets, warn_of_ranges
 from a2mae.raster.warp import stored_encoding_note
+from a2mae.registration.network import Position
 from a2mae.remote.fetch import DAMAGED, TRANSIENT
 from a2mae.scenes import CloudTest, Scene
 from a2mae.sensors import Sensor
-from a2mae.stssd.coregister.network import Position
 from a2mae.stssd.coregister.sets import PlannedSet, is_complete
 from a2mae.stssd.coregister.survey import Location, Rejection, Surveyed, SurveyedImage
 from a2mae.stssd.parameters import CoregisterParameters, Recipe

@@ -87,7 +87,8 @@ def shard_task(task: ShardTask) -> int:
     with kept_reader(task.run, work=f"{task.url}.work", access=task.access) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
             try:
-                image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)
+                grid = footprint.grid(task.sensor.gsd_m)
+                image = read_image(reader, scene, task.sensor, grid, task.clouds, shift_m=shift_m)
             except ReadError as error:
                 failed.append({"row": task.shard.start + k, "reason": error.reason, "detail": str(error)})
                 continue

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from a2mae.plausibility import DATA_SET_TOO_DARK, impossible_reflectance
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
 from a2mae.tasks.datasets.task_data import TaskDataError
 
@@ -81,8 +82,6 @@ def _shared(boxes: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> npt
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 BYTE = 255
-UNIT_REFLECTANCE_LIMIT = 2.0
-"""Reflectance above this (snow and specular glint stay below) means that the scale is not what was stated."""
 
 
 @dataclass(frozen=True)
@@ -241,11 +240,11 @@ class ValueRange:
         if self._layout.sensor.encoding.units is not Units.REFLECTANCE or not self._medians:
             return
         encoding, median = self._layout.sensor.encoding, float(np.median(self._medians))
-        if not 0.005 < median < UNIT_REFLECTANCE_LIMIT:
+        found = impossible_reflectance(self._low, self._high, median, darkest_median=DATA_SET_TOO_DARK)
+        if found:
             raise TaskDataError(
-                f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset} the"
-                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1:"
-                f" {self._layout.advice}"
+                f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset}"
+                f" {found}: {self._layout.advice}"
             )
 
 

@@ -1,9 +1,8 @@
-"""Registration: known shifts are recovered within their error, what cannot be told is not invented."""
+"""Known shifts are recovered within their error; what cannot be told is not invented."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,20 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
-from scipy.spatial import cKDTree
-from skimage.registration import phase_cross_correlation
 
 from a2mae.config import RegistrationParameters
 from a2mae.raster.footprints import transformer
 from a2mae.raster.read import RasterReader
-from a2mae.registration.correlate import Match, match, structure, work_gsd_m
+from a2mae.registration.correlate import Match, work_gsd_m
 from a2mae.registration.pairs import Picture, compare
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
 
+from .conftest import cut, scene
+
 SETTINGS = RegistrationParameters()
 NOW = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
-REAL = Path(__file__).parents[3].parent / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def trusted(found: Match | None, coarser: float) -> bool:
@@ -35,21 +34,6 @@ def trusted(found: Match | None, coarser: float) -> bool:
         and found.error_m <= SETTINGS.max_error_px * coarser
         and found.significance >= SETTINGS.min_significance
     )
-
-
-def scene(seed: int, side: int = 720) -> np.ndarray:
-    """Fields of 5 m pixels: patches with sharp borders and some texture, three bands."""
-    rng = np.random.default_rng(seed)
-    points = rng.random((160, 2)) * side
-    _, label = cKDTree(points).query(np.stack(np.mgrid[:side, :side], axis=-1))
-    values = rng.random((3, 160))
-    return values[:, label] + 0.05 * ndimage.gaussian_filter(rng.normal(size=(3, side, side)), (0, 2, 2))
-
-
-def cut(image: np.ndarray, factor: int, down: int = 0, right: int = 0, side: int = 384) -> np.ndarray:
-    """A square of `side` pixels at a coarser GSD whose content is displaced by whole fine pixels."""
-    part = image[:, 60 - down : 60 - down + side, 60 - right : 60 - right + side]
-    return part.reshape(len(part), side // factor, factor, side // factor, factor).mean(axis=(2, 4)).astype(np.float32)
 
 
 def picture(bands: np.ndarray, factor: int, valid: np.ndarray | None = None) -> Picture:
@@ -104,20 +88,6 @@ def test_stripes_are_ambiguous_and_said_to_be() -> None:
     assert not trusted(found, 10)
 
 
-def test_whole_lags_agree_with_scikit_image() -> None:
-    image = scene(3)
-    one, other = (
-        structure(cut(image, 2, d, r), np.ones((192, 192), bool), gsd_m=10, work_gsd=10, blur_gsd_m=10)
-        for d, r in ((0, 0), (6, -4))
-    )
-    expected, _, _ = phase_cross_correlation(
-        np.abs(one.field), np.abs(other.field), reference_mask=one.known, moving_mask=other.known
-    )
-    found = match(one, other, max_shift_m=60)
-    assert found is not None
-    np.testing.assert_allclose([-found.shift_y_m / 10, found.shift_x_m / 10], expected, atol=0.1)
-
-
 def test_large_images_get_a_second_look_at_full_resolution() -> None:
     image = scene(4, side=1100)
     one, other = cut(image, 1, side=960), cut(image, 1, 3, -2, side=960)
@@ -130,14 +100,6 @@ def test_large_images_get_a_second_look_at_full_resolution() -> None:
     assert work_gsd_m(1.0, 960.0) > 3
     assert found is not None and trusted(found, 1)
     assert np.hypot(found.shift_x_m - 2, found.shift_y_m - 3) <= 0.1
-
-
-def test_grids_must_agree() -> None:
-    make: Callable[[float], object] = lambda g: structure(  # noqa: E731
-        cut(scene(5), 2), np.ones((192, 192), bool), gsd_m=10, work_gsd=g, blur_gsd_m=10
-    )
-    with pytest.raises(ValueError, match="different grids"):
-        match(make(10.0), make(20.0), max_shift_m=30)
 
 
 def told_shift(fixed: Picture, moving: Picture, coarser: float) -> np.ndarray:
