@@ -1,7 +1,7 @@
 """Scenes and their assets: what `ingest` finds out and everything after it relies on.
 
 A `Scene` is one acquisition of one sensor that can be used; its `BandAsset`s say where each band lies, on which grid,
-and how its stored numbers become physical values. What cannot be used becomes a `RefusedScene` with its reason. Both
+and how its stored numbers become physical values. What cannot be used becomes a `RejectedScene` with its reason. Both
 are rows of the scene table (`SCENE_COLUMNS`).
 """
 
@@ -180,7 +180,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedScene:
+class RejectedScene:
     """A scene, item or file that cannot be used.
 
     Attributes:
@@ -259,7 +259,7 @@ def assets_from_json(text: str) -> tuple[BandAsset, ...]:
         ) from error
 
 
-def scenes_to_table(scenes: Iterable[Scene], refused: Iterable[RefusedScene] = ()) -> gpd.GeoDataFrame:
+def scenes_to_table(scenes: Iterable[Scene], refused: Iterable[RejectedScene] = ()) -> gpd.GeoDataFrame:
     """The scene table: accepted scenes, then refused ones, each sorted by id.
 
     Returns:
@@ -329,7 +329,7 @@ def scenes_from_table(table: pd.DataFrame) -> list[Scene]:
     ]
 
 
-def refused_to_table(refused: Iterable[RefusedScene], *, stage: str = "ingest") -> pd.DataFrame:
+def rejected_to_table(refused: Iterable[RejectedScene], *, stage: str = "ingest") -> pd.DataFrame:
     """Refused scenes as rows of `REJECTED_COLUMNS`, sorted by id."""
     from a2mae.tables import REJECTED_COLUMNS  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.read import RasterReader
 from a2mae.remote import verify as checksums
 from a2mae.remote.fetch import Copies, ReadingParameters, RemoteAccess, VerifyChecksums
@@ -308,7 +308,7 @@ def test_connection_cut_while_verifying_is_tried_again(copy: Path, served: Serve
     assert not served.requests  # another worker reads the ledger
     served.fail = lambda _: (503, {})
     other = dataclasses.replace(asset, href=href + "?part=2")
-    with pytest.raises(RefusedError, match=r"answers 503.*given up after 3 tries") as error:
+    with pytest.raises(RejectedError, match=r"answers 503.*given up after 3 tries") as error:
         verifier().check(other)
     assert error.value.reason == "unreachable" and "part=2" not in str(error.value)
 
@@ -329,6 +329,6 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     check()
     assert len(reads) == 1
     path.write_bytes(b"b" + b"a" * 4_999_999)
-    with pytest.raises(RefusedError, match="is not the file that its item describes"):
+    with pytest.raises(RejectedError, match="is not the file that its item describes"):
         check()
     assert len(reads) == 2

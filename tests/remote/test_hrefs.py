@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.remote.policy import HrefPolicy, load_signer, local_href, redact
 
 ALL = frozenset({"file", "https", "http", "s3"})
@@ -43,7 +43,7 @@ def policy(root, **changes):
     ],
 )  # fmt: skip
 def test_refused(root, href):
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         policy(root).check(href, base=str(root / "item.json"))
     assert caught.value.reason == "bad_href"
     assert "pass" not in caught.value.detail.partition("refused:")[0].replace("passwd", "")
@@ -66,17 +66,17 @@ def test_settings_narrow_and_widen(root):
     hosts = policy(root, hosts=("example.com",))
     assert hosts.check("https://eu.example.com/a")
     for href in ("https://example.com.evil.org/a", "https://notexample.com/a"):
-        with pytest.raises(RefusedError, match=r"ingest\.hrefs\.hosts"):
+        with pytest.raises(RejectedError, match=r"ingest\.hrefs\.hosts"):
             hosts.check(href)
-    with pytest.raises(RefusedError, match=r"ingest\.hrefs\.schemes"):
+    with pytest.raises(RejectedError, match=r"ingest\.hrefs\.schemes"):
         policy(root, schemes=frozenset({"https"})).check("http://example.com/a")
-    with pytest.raises(RefusedError, match="add 'file'"):
+    with pytest.raises(RejectedError, match="add 'file'"):
         policy(root, schemes=frozenset({"https"})).check("a.tif", base=str(root / "x.json"))
 
 
 def test_links_do_not_lead_out(root):
     os.symlink(root.parent / "secret.tif", root / "link.tif")
-    with pytest.raises(RefusedError, match="outside the allowed folders"):
+    with pytest.raises(RejectedError, match="outside the allowed folders"):
         policy(root).check("link.tif", base=str(root / "item.json"))
     assert policy(root, roots=(root, root.parent)).check("link.tif", base=str(root / "item.json"))
 
@@ -95,7 +95,7 @@ def test_names_that_lead_to_private_addresses(root, monkeypatch):
         ("https://rebound.example/a.tif", "bad_href"),
         ("https://unknown.example/a.tif", "unreachable"),
     ):
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RejectedError) as caught:
             policy(root).check_resolved(href)
         assert caught.value.reason == reason
         policy(root, allow_private=True).check_resolved(href)
@@ -108,7 +108,7 @@ def test_law_a_local_result_lies_below_a_root(text):
     root = Path("tests").resolve()
     try:
         href = HrefPolicy(frozenset({"file"}), (root,)).check(text, base=str(root / "item.json"))
-    except RefusedError:
+    except RejectedError:
         return
     assert os.path.realpath(href).startswith(str(root))
 

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
 from a2mae.remote.policy import HrefPolicy, Signer, check_redirects, is_remote, redact
 
@@ -88,7 +88,7 @@ def read_header(href: str, sign: Signer = str, policy: HrefPolicy | None = None)
         policy: Where given, its host is looked up and its redirects are followed, and private ones are refused.
 
     Raises:
-        RefusedError: "missing_file", "unreachable", "bad_href", "corrupt", "no_crs", "too_large".
+        RejectedError: "missing_file", "unreachable", "bad_href", "corrupt", "no_crs", "too_large".
     """
     shown = redact(href)
     address = sign(href)
@@ -96,16 +96,16 @@ def read_header(href: str, sign: Signer = str, policy: HrefPolicy | None = None)
         policy.check_resolved(href)
         check_redirects(address, policy, float(_GDAL["GDAL_HTTP_TIMEOUT"]))
     if not is_remote(href) and not os.path.isfile(href):
-        raise RefusedError("missing_file", f"{shown} is not a file")
+        raise RejectedError("missing_file", f"{shown} is not a file")
     try:
         with rasterio.Env(**_GDAL), rasterio.open(address, driver=driver_for(href), sharing=False) as source:
             check_size(source, shown)
             if source.crs is None:
-                raise RefusedError(
+                raise RejectedError(
                     "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
                 )
             if source.transform == Affine.identity() or source.transform.determinant == 0:
-                raise RefusedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
+                raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
             if not is_remote(href):
                 _check_whole(source, href)
             crs = crs_text(source.crs)
@@ -123,12 +123,12 @@ def read_header(href: str, sign: Signer = str, policy: HrefPolicy | None = None)
                 gsd_m=round(math.sqrt(width * height), 4),
                 footprint=footprint_lonlat(source.transform, source.shape, crs),
             )
-    except RefusedError:
+    except RejectedError:
         raise
     except (RasterioError, ValueError) as error:
         line = first_line(error)
         reason = "unreachable" if is_remote(href) and _UNREACHABLE.search(line) else "corrupt"
-        raise RefusedError(reason, f"{shown} cannot be read: {line}") from error
+        raise RejectedError(reason, f"{shown} cannot be read: {line}") from error
 
 
 def check_size(source: rasterio.DatasetReader, shown: str) -> None:
@@ -139,7 +139,7 @@ def check_size(source: rasterio.DatasetReader, shown: str) -> None:
         shown: Its name for messages.
 
     Raises:
-        RefusedError: "too_large".
+        RejectedError: "too_large".
     """
     rows, columns = max(source.block_shapes, key=math.prod, default=(1, 1))
     blocks = -(-source.height // rows) * -(-source.width // columns)
@@ -153,7 +153,7 @@ def check_size(source: rasterio.DatasetReader, shown: str) -> None:
         what = f"{blocks} blocks of {rows} x {columns} px exceed what is opened; write it with larger tiles"
     else:
         return
-    raise RefusedError("too_large", f"{shown}: {what}")
+    raise RejectedError("too_large", f"{shown}: {what}")
 
 
 def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
@@ -171,7 +171,7 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
         offset = source.get_tag_item(f"BLOCK_OFFSET_{name}", "TIFF", bidx=band)
         length = source.get_tag_item(f"BLOCK_SIZE_{name}", "TIFF", bidx=band)
         if offset is not None and length is not None and int(offset) + int(length) > size:
-            raise RefusedError(
+            raise RejectedError(
                 "corrupt",
                 f"{href} is cut short: its pixels reach to byte {int(offset) + int(length)}, the file has {size};"
                 " fetch it again",
@@ -186,7 +186,7 @@ def first_line(error: BaseException) -> str:
 
 def read_headers(
     hrefs: Iterable[str], *, policy: HrefPolicy | None = None, sign: Signer = str, workers: int = 8
-) -> dict[str, RasterHeader | RefusedError]:
+) -> dict[str, RasterHeader | RejectedError]:
     """Read many headers at once.
 
     Args:
@@ -199,10 +199,10 @@ def read_headers(
         Header or refusal per href.
     """
 
-    def read(href: str) -> RasterHeader | RefusedError:
+    def read(href: str) -> RasterHeader | RejectedError:
         try:
             return read_header(href, sign, policy)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             return refusal
 
     unique = list(dict.fromkeys(hrefs))

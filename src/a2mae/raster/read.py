@@ -24,7 +24,7 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
-from a2mae.errors import ReadError, RefusedError
+from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.files import OpenFile, crs_of, mapped_window, source_window, warn_once
 from a2mae.raster.header import check_size, driver_for, first_line
 from a2mae.raster.resample import can_resample, find_map, resample
@@ -125,7 +125,7 @@ class RasterReader:
             return copy
         try:
             return self.sign(href)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             raise ReadError(refusal.detail, refusal.reason) from refusal
 
     def dataset(self, href: str) -> DatasetReader:
@@ -145,7 +145,7 @@ class RasterReader:
         if self.access.policy is not None and self._is_far(href):
             try:
                 check_redirects(address, self.access.policy, self.access.reading.timeout_s)
-            except RefusedError as refusal:
+            except RejectedError as refusal:
                 raise ReadError(refusal.detail, refusal.reason) from refusal
         try:
             # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
@@ -155,7 +155,7 @@ class RasterReader:
             raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
         try:
             check_size(dataset, shown)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             dataset.close()
             raise ReadError(refusal.detail, refusal.reason) from refusal
         self._open[address] = OpenFile(dataset, shown)
@@ -210,7 +210,7 @@ class RasterReader:
             return
         try:
             self.verifier.check(asset)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             raise ReadError(refusal.detail, refusal.reason) from refusal
 
     def _wait(self, error: ReadError, href: str, tries: int) -> None:

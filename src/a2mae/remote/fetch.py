@@ -27,7 +27,7 @@ from pathlib import Path
 from pydantic import Field
 
 from a2mae.config import Parameters
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.files import PART
 from a2mae.remote.policy import HrefPolicy, Signer, load_signer, opened
 from a2mae.remote.storage import Folder
@@ -109,7 +109,7 @@ def ask(address: str, timeout_s: float, policy: HrefPolicy | None = None) -> Ans
     except urllib.error.HTTPError as error:
         wait = _retry_after_s(error.headers.get("Retry-After", ""))
         return Answer(there=False, again=error.code in _BUSY, wait_s=wait, detail=f"the server answers {error.code}")
-    except RefusedError as refusal:
+    except RejectedError as refusal:
         return Answer(there=False, again=False, wait_s=0.0, detail=refusal.detail)
     except (OSError, ValueError) as error:
         name = type(getattr(error, "reason", error)).__name__

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import IO
 
 from a2mae.config import load_function
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):(.*)$", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -89,7 +89,7 @@ class HrefPolicy:
             A local path or an address.
 
         Raises:
-            RefusedError: "bad_href", with what is wrong and which parameter would allow it.
+            RejectedError: "bad_href", with what is wrong and which parameter would allow it.
         """
         if not href or len(href) > _MAX_LENGTH or _CONTROL.search(href):
             raise _bad(href, "it is empty, too long or holds control characters")
@@ -166,7 +166,7 @@ class HrefPolicy:
         """Refuse an address that a server sends readers on to, its host looked up.
 
         Raises:
-            RefusedError: As `check` and `check_resolved`.
+            RejectedError: As `check` and `check_resolved`.
         """
         self.check_resolved(self._remote(address, address))
 
@@ -178,7 +178,7 @@ class HrefPolicy:
             unknown_host: Also refuse names that are not known: not before they are needed.
 
         Raises:
-            RefusedError: "bad_href" for a private address, "unreachable" where the name is not known.
+            RejectedError: "bad_href" for a private address, "unreachable" where the name is not known.
         """
         if self.allow_private or not is_remote(href):
             return
@@ -187,7 +187,7 @@ class HrefPolicy:
             return
         private = _resolves_to_private(parts.hostname)
         if private is None and unknown_host:
-            raise RefusedError(
+            raise RejectedError(
                 "unreachable", f"host {parts.hostname!r} cannot be found; check the network or the catalog"
             )
         if private:
@@ -222,10 +222,10 @@ def redact(href: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _bad(href: str, why: str) -> RefusedError:
+def _bad(href: str, why: str) -> RejectedError:
     shown = redact(href)
     shown = shown if len(shown) <= 200 else shown[:197] + "…"
-    return RefusedError("bad_href", f"href {shown!r} is refused: {why}")
+    return RejectedError("bad_href", f"href {shown!r} is refused: {why}")
 
 
 def _is_private(host: str) -> bool:
@@ -266,8 +266,8 @@ class _Checked(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         try:
             self._policy.check_redirect(newurl)
-        except RefusedError as refusal:
-            raise RefusedError(refusal.reason, f"{redact(req.full_url)} redirects: {refusal.detail}") from refusal
+        except RejectedError as refusal:
+            raise RejectedError(refusal.reason, f"{redact(req.full_url)} redirects: {refusal.detail}") from refusal
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -282,7 +282,7 @@ def opened(
         policy: What the address and its redirects may lead to; None asks them all.
 
     Raises:
-        RefusedError: If they lead where the policy does not.
+        RejectedError: If they lead where the policy does not.
         OSError: If there is no answer.
     """
     if policy is not None:
@@ -298,7 +298,7 @@ def check_redirects(address: str, policy: HrefPolicy, timeout_s: float) -> None:
     A server that gives no answer is not refused: whoever opens the file will find that, too, and can wait.
 
     Raises:
-        RefusedError: If a redirect leads where the policy does not, or they do not end.
+        RejectedError: If a redirect leads where the policy does not, or they do not end.
     """
     if policy.is_open or not address.startswith(("https://", "http://")):
         return
@@ -307,7 +307,7 @@ def check_redirects(address: str, policy: HrefPolicy, timeout_s: float) -> None:
         opened(request, timeout_s, policy).close()
     except urllib.error.HTTPError as error:
         if 300 <= error.code < 400:
-            raise RefusedError("bad_href", f"{redact(address)} is refused: its redirects do not end") from error
+            raise RejectedError("bad_href", f"{redact(address)} is refused: its redirects do not end") from error
     except (OSError, http.client.HTTPException):
         return
 
@@ -337,7 +337,7 @@ class SasSigner:
         """Sign one address.
 
         Raises:
-            RefusedError: "unsigned" if the provider gives no token.
+            RejectedError: "unsigned" if the provider gives no token.
         """
         parts = urllib.parse.urlsplit(href)
         name = parts.hostname or ""
@@ -357,7 +357,7 @@ class SasSigner:
                 data = json.loads(answer.read(_MAX_BYTES))
             return str(data["token"]), dt.datetime.fromisoformat(str(data["msft:expiry"]).replace("Z", "+00:00"))
         except (urllib.error.URLError, TimeoutError, KeyError, ValueError) as error:
-            raise RefusedError(
+            raise RejectedError(
                 "unsigned", f"no access token for {key}: {type(error).__name__}; try again later"
             ) from error
 

@@ -29,7 +29,7 @@ from typing import Protocol
 
 import fsspec
 
-from a2mae.errors import RefusedError, plural
+from a2mae.errors import RejectedError, plural
 from a2mae.remote.fetch import COPIES, TRANSIENT, Answer, Copies, RemoteAccess, VerifyChecksums, ask, wait_s
 from a2mae.remote.policy import HrefPolicy, is_remote, opened, redact
 from a2mae.remote.storage import Folder
@@ -199,14 +199,14 @@ class Verifier:
         """
         self._work, self._access, self._sign = work, access, access.signer()
         self._copies = Copies(work, round(access.reading.copies_gb * 1e9))
-        self._verdicts: dict[tuple[str, str], RefusedError | None] = {}
+        self._verdicts: dict[tuple[str, str], RejectedError | None] = {}
         self._copied: dict[str, str] = {}
 
     def check(self, asset: BandAsset) -> None:
         """Read the asset's file as a whole and compare it, unless that is done.
 
         Raises:
-            RefusedError: "checksum" where it is another file, "unreachable" where it cannot be read.
+            RejectedError: "checksum" where it is another file, "unreachable" where it cannot be read.
         """
         if asset.checksum is None:
             return
@@ -215,7 +215,7 @@ class Verifier:
             try:
                 self._check(asset)
                 self._verdicts[key] = None
-            except RefusedError as refusal:
+            except RejectedError as refusal:
                 self._verdicts[key] = refusal
         refused = self._verdicts[key]
         if refused is not None:
@@ -257,7 +257,7 @@ class Verifier:
             try:
                 blocks = _remote_blocks(address, reading.timeout_s, policy)
                 size = _compare(href, expected, self._copies.written(name, blocks))
-            except RefusedError as refusal:
+            except RejectedError as refusal:
                 if refusal.reason not in TRANSIENT:
                     self._copies.drop(name)
                     raise
@@ -266,7 +266,7 @@ class Verifier:
             except (OSError, http.client.HTTPException) as error:
                 answer = ask(address, reading.timeout_s, policy)
                 detail = f"{shown} cannot be read to be verified ({type(error).__name__}; {answer.detail})"
-                failure = RefusedError("unreachable", detail)
+                failure = RejectedError("unreachable", detail)
             else:
                 self._copies.keep(name)
                 return size
@@ -274,7 +274,7 @@ class Verifier:
             pause = wait_s(tries, answer, reading, random.random())  # noqa: S311 (jitter)
             if pause is None:
                 logger.warning("%s; given up after %d tries", failure.detail, tries)
-                raise RefusedError(failure.reason, f"{failure.detail}; given up after {tries} tries")
+                raise RejectedError(failure.reason, f"{failure.detail}; given up after {tries} tries")
             logger.warning("%s; try %d in %.1f s", failure.detail, tries + 1, pause)
             time.sleep(pause)
         raise AssertionError("the loop above ends by itself")
@@ -285,7 +285,7 @@ def _state(href: str) -> dict[str, int]:
     try:
         status = os.stat(href)
     except OSError as error:
-        raise RefusedError("corrupt", f"{href} cannot be opened: {error.strerror}") from error
+        raise RejectedError("corrupt", f"{href} cannot be opened: {error.strerror}") from error
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
@@ -304,7 +304,7 @@ def _compare(href: str, expected: Multihash, blocks: Iterable[bytes]) -> int:
     )
     if not is_remote(href):
         logger.warning("%s", detail)
-    raise RefusedError("checksum", detail)
+    raise RejectedError("checksum", detail)
 
 
 def _local_blocks(path: str) -> Iterator[bytes]:
@@ -313,7 +313,7 @@ def _local_blocks(path: str) -> Iterator[bytes]:
             while block := file.read(_BLOCK):
                 yield block
     except OSError as error:
-        raise RefusedError("corrupt", f"{path} cannot be read: {error.strerror}") from error
+        raise RejectedError("corrupt", f"{path} cannot be read: {error.strerror}") from error
 
 
 def _remote_blocks(address: str, timeout_s: float, policy: HrefPolicy | None) -> Iterator[bytes]:
@@ -337,7 +337,7 @@ def _bounded(file: _Readable, size: int | None) -> Iterator[bytes]:
     while block := file.read(_BLOCK):
         seen += len(block)
         if seen > _MAX_REMOTE_BYTES:
-            raise RefusedError("too_large", f"a file of more than {_MAX_REMOTE_BYTES >> 30} GiB is not verified")
+            raise RejectedError("too_large", f"a file of more than {_MAX_REMOTE_BYTES >> 30} GiB is not verified")
         yield block
     if size is not None and seen != size:  # Python takes a cut connection for the end
         raise ConnectionError(f"the connection was cut after {seen} of {size} bytes")

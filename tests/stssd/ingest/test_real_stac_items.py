@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.remote.documents import walk
 from a2mae.scenes import MaskKind
 from a2mae.sensors import Units, get_sensor
@@ -52,7 +52,7 @@ def test_every_field_of_real_items_is_what_they_say():
     for _, document in all_items():
         try:
             scene = parse(document.item, base=document.base).scene
-        except RefusedError:
+        except RejectedError:
             continue  # the next test names them
         key = next(key for key in REAL_FIELDS if scene.scene_id.startswith(key))
         seen.add(key)
@@ -78,7 +78,7 @@ def test_every_real_item_parses_or_is_refused_with_a_reason():
     for name, document in all_items():
         try:
             good.setdefault(name, []).append(parse(document.item, base=document.base).scene)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             bad.setdefault(name, []).append(refusal.reason)
     assert bad == {
         "LC08_L2SR_081119_20200101_20200823_02_T2.json": ["gsd_mismatch"],  # its transforms say 1157 m

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import box, mapping
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.scenes import CloudTest
 from a2mae.sensors import Units, get_sensor
 from a2mae.simulate.run import write_tiny_world
@@ -99,7 +99,7 @@ def test_items_that_cannot_be_used(change, reason):
     item = changed(change)
     if reason == "unknown_sensor":
         item["collection"] = "ikonos"
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         parse(item)
     assert caught.value.reason == reason and caught.value.detail
 
@@ -131,7 +131,7 @@ def test_law_whatever_an_item_holds_it_is_a_scene_or_a_refusal(changes):
             inner[path[-1]] = value
     try:
         scene = parse(item).scene
-    except RefusedError as refusal:
+    except RejectedError as refusal:
         assert refusal.reason and len(refusal.detail) < 2000
     else:
         assert scene.geometry.area > 0 and -180.1 <= scene.geometry.bounds[0] <= scene.geometry.bounds[2] <= 180.1
@@ -169,7 +169,7 @@ def test_radar_says_its_units():
     scene = parse(item).scene
     assert {a.units for a in scene.bands} == {Units.BACKSCATTER_LINEAR} and scene.sensor == "sentinel-1-rtc"
     item["collection"] = "sentinel-1-grd"
-    with pytest.raises(RefusedError, match=r"ingest\.stac_profiles: units: backscatter_db or backscatter_linear"):
+    with pytest.raises(RejectedError, match=r"ingest\.stac_profiles: units: backscatter_db or backscatter_linear"):
         parse(item)
     grd = {
         "name": "calibrated GRD",

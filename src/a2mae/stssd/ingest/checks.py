@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RefusedError
-from a2mae.scenes import BandAsset, RefusedScene, Scene
+from a2mae.errors import RejectedError
+from a2mae.scenes import BandAsset, RejectedScene, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, UnknownBandError, UnknownSensorError, get_sensor
 
 _SAFE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,199}$")
@@ -27,7 +27,7 @@ class Found:
     """Scenes of a source: usable ones and the others with their reasons."""
 
     scenes: list[Scene] = field(default_factory=list)
-    refused: list[RefusedScene] = field(default_factory=list)
+    refused: list[RejectedScene] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class SensorTable:
         """The sensor with the wanted bands.
 
         Raises:
-            RefusedError: "unknown_sensor" or "sensor_not_used".
+            RejectedError: "unknown_sensor" or "sensor_not_used".
         """
         try:
             sensor = get_sensor(sensor_id, self.own)
         except UnknownSensorError as error:
-            raise RefusedError("unknown_sensor", str(error)) from error
+            raise RejectedError("unknown_sensor", str(error)) from error
         if self.use and sensor_id not in self.use:
-            raise RefusedError("sensor_not_used", f"sensor {sensor_id!r} is not in ingest.use_sensors")
+            raise RejectedError("sensor_not_used", f"sensor {sensor_id!r} is not in ingest.use_sensors")
         return sensor.subset(self.bands[sensor_id]) if sensor_id in self.bands else sensor
 
     def check(self) -> None:
@@ -80,10 +80,10 @@ def check_id(scene_id: str) -> str:
     """Ids become parts of names in tables and logs: only plain ones are taken.
 
     Raises:
-        RefusedError: "bad_id".
+        RejectedError: "bad_id".
     """
     if not _SAFE_ID.match(scene_id):
-        raise RefusedError(
+        raise RejectedError(
             "bad_id", f"id {scene_id[:80]!r} has other signs than letters, digits and . _ : + @ = -, or is too long"
         )
     return scene_id
@@ -98,11 +98,11 @@ def check_units(sensor: Sensor, units: Units, what: str) -> None:
     Linear and decibel backscatter convert exactly into each other; everything else must agree.
 
     Raises:
-        RefusedError: "units_mismatch".
+        RejectedError: "units_mismatch".
     """
     radar = {Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR}
     if units is not sensor.encoding.units and not {units, sensor.encoding.units} <= radar:
-        raise RefusedError(
+        raise RejectedError(
             "units_mismatch",
             f"{what} gives {units.value}, but sensor {sensor.id!r} holds {sensor.encoding.units.value};"
             " define a sensor with these units under ingest.sensors",
@@ -113,11 +113,11 @@ def check_gsd(sensor: Sensor, assets: Sequence[BandAsset]) -> float:
     """The finest pixel size of a scene, if it is what the sensor is said to have.
 
     Raises:
-        RefusedError: "gsd_mismatch" if it is off by more than a factor of two.
+        RejectedError: "gsd_mismatch" if it is off by more than a factor of two.
     """
     finest = min(asset.gsd_m for asset in assets)
     if not sensor.gsd_m / _GSD_FACTOR <= finest <= sensor.gsd_m * _GSD_FACTOR:
-        raise RefusedError(
+        raise RejectedError(
             "gsd_mismatch",
             f"pixels of {finest:g} m, but sensor {sensor.id!r} has {sensor.gsd_m:g} m;"
             " define a sensor with this gsd_m under ingest.sensors",
@@ -129,11 +129,11 @@ def check_bands(sensor: Sensor, found: Sequence[str], what: str) -> None:
     """Refuse scenes that lack a band.
 
     Raises:
-        RefusedError: "missing_band", naming them.
+        RejectedError: "missing_band", naming them.
     """
     missing = [name for name in sensor.band_names if name not in found]
     if missing:
-        raise RefusedError(
+        raise RejectedError(
             "missing_band",
             f"{what} lacks {', '.join(missing)} of sensor {sensor.id!r} (found {', '.join(found) or 'none'}"
             f"{_meant(sensor, missing, found)}); keep fewer with ingest.bands.{sensor.id} or map them",
@@ -152,10 +152,10 @@ def common_footprint(footprints: Sequence[BaseGeometry]) -> BaseGeometry:
     """Where all bands are.
 
     Raises:
-        RefusedError: "no_footprint" if they have no place in common.
+        RejectedError: "no_footprint" if they have no place in common.
     """
     unique = list({footprint.wkb: footprint for footprint in footprints}.values())
     common = unique[0] if len(unique) == 1 else shapely.intersection_all(unique)
     if common.is_empty or common.area == 0:
-        raise RefusedError("no_footprint", "the bands of this scene do not overlap on the ground")
+        raise RejectedError("no_footprint", "the bands of this scene do not overlap on the ground")
     return common

@@ -16,7 +16,7 @@ from shapely.geometry import box
 from a2mae.errors import plural
 from a2mae.raster.mosaics import mosaics
 from a2mae.remote.policy import load_signer
-from a2mae.scenes import RefusedScene, Scene, refused_to_table, scenes_to_table, sensors_to_json
+from a2mae.scenes import RejectedScene, Scene, rejected_to_table, scenes_to_table, sensors_to_json
 from a2mae.sensors import Sensor, UnknownSensorError, get_sensor
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.folder import read_folder
@@ -73,7 +73,7 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     joined = [scene for scene in joined if scene.scene_id not in unused]
     in_mosaic = {part[0].href for scene in joined for part in scene.parts}
     off = [
-        RefusedScene(
+        RejectedScene(
             scene.scene_id,
             "no_location",
             f"usable, but no square of {side:g} m that enough scenes share lies in it (ingest.locations)",
@@ -88,7 +88,7 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     return Ingested(
         scenes=scenes_to_table([*scenes, *joined], refused),
         locations=places.table,
-        refused=refused_to_table([*refused, *off]),
+        refused=rejected_to_table([*refused, *off]),
         sensors=sensors_to_json(sensors),
         stac_items=found.recorded if isinstance(found, StacFound) else StacFound().recorded,
     )
@@ -113,7 +113,7 @@ def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | No
     return read_stac_catalog(parameters, table, default=simulated)
 
 
-def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], list[RefusedScene]]:
+def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], list[RejectedScene]]:
     """Apply the limits of time, cloud and area, and keep ids unique."""
     refused = list(found.refused)
     area = (
@@ -127,11 +127,11 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
         if reason is None:
             kept[scene.scene_id] = scene
         else:
-            refused.append(RefusedScene(scene.scene_id, *reason, scene.sensor, scene.datetime, scene.geometry))
+            refused.append(RejectedScene(scene.scene_id, *reason, scene.sensor, scene.datetime, scene.geometry))
     return _newest(list(kept.values()), refused), refused
 
 
-def _newest(scenes: Sequence[Scene], refused: list[RefusedScene]) -> list[Scene]:
+def _newest(scenes: Sequence[Scene], refused: list[RejectedScene]) -> list[Scene]:
     """Of an acquisition that its provider processed again, the latest baseline; the others go to `refused`.
 
     The same acquisition is the same sensor, platform and instant on the same grid.
@@ -149,7 +149,9 @@ def _newest(scenes: Sequence[Scene], refused: list[RefusedScene]) -> list[Scene]
             kept.append(scene)
             continue
         detail = f"processed again with baseline {best.processing_baseline}: {best.scene_id}"
-        refused.append(RefusedScene(scene.scene_id, "superseded", detail, scene.sensor, scene.datetime, scene.geometry))
+        refused.append(
+            RejectedScene(scene.scene_id, "superseded", detail, scene.sensor, scene.datetime, scene.geometry)
+        )
     return kept
 
 
@@ -172,12 +174,12 @@ def _outside(
     return None
 
 
-def _reasons(refused: Iterable[RefusedScene]) -> str:
+def _reasons(refused: Iterable[RejectedScene]) -> str:
     counts = Counter(r.reason for r in refused)
     return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
 
 
-def _nothing(refused: Sequence[RefusedScene], parameters: IngestParameters) -> str:
+def _nothing(refused: Sequence[RejectedScene], parameters: IngestParameters) -> str:
     if not refused:
         where = {
             "folder": "the folder's names need rules under ingest.rules",
@@ -191,7 +193,7 @@ def _nothing(refused: Sequence[RefusedScene], parameters: IngestParameters) -> s
 
 
 def _log(
-    scenes: Sequence[Scene], refused: Sequence[RefusedScene], off: Sequence[RefusedScene], table: gpd.GeoDataFrame
+    scenes: Sequence[Scene], refused: Sequence[RejectedScene], off: Sequence[RejectedScene], table: gpd.GeoDataFrame
 ) -> None:
     sensors = Counter(scene.sensor for scene in scenes)
     logger.info(

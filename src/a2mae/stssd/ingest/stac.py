@@ -25,11 +25,11 @@ from pystac_client.warnings import DoesNotConformTo
 from tqdm import tqdm
 from urllib3.util.retry import Retry
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.documents import Document, walk
 from a2mae.remote.policy import HrefPolicy, is_remote, load_signer, local_href, redact
-from a2mae.scenes import RefusedScene
+from a2mae.scenes import RejectedScene
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.parameters import ApiParameters, IngestParameters
 from a2mae.stssd.ingest.stac_item import ItemScene, finish, parse_item
@@ -71,7 +71,7 @@ class _CheckedIO(StacApiIO):
             data += block
             if len(data) > self._max_bytes:
                 answer.close()
-                raise RefusedError("too_large", "an answer is larger than ingest.source.max_document_mb allows")
+                raise RejectedError("too_large", "an answer is larger than ingest.source.max_document_mb allows")
         read = requests.Response()
         read.status_code, read.reason, read.url = answer.status_code, answer.reason, answer.url
         read.headers, read.encoding, read.request = answer.headers, answer.encoding, answer.request
@@ -123,7 +123,7 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
         )
         for item in tqdm(pages.items_as_dicts(), desc="searching", unit="item", delay=1):
             found.setdefault((str(item.get("collection")), str(item.get("id"))), item)
-    except (APIError, RefusedError, DoesNotConformTo, NotImplementedError) as error:
+    except (APIError, RejectedError, DoesNotConformTo, NotImplementedError) as error:
         raise ValueError(f"ingest.source.api: {redact(api.url)} does not answer the search: {error}") from error
     if len(found) >= api.max_items:
         logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
@@ -204,7 +204,7 @@ def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, def
                 refused=found.refused,
             )
         )
-    except RefusedError as refusal:
+    except RejectedError as refusal:
         raise ValueError(f"ingest.source.catalog: {refusal.detail}") from refusal
     return _scenes(documents, parameters, sensors, policy, found)
 
@@ -234,7 +234,9 @@ def _start(given: str, parameters: IngestParameters) -> tuple[str, HrefPolicy]:
         return policy.check(given), policy
     policy = parameters.hrefs.policy(Path(given).parent, local=True)
     if not Path(given).is_file():
-        raise RefusedError("missing_file", f"{given!r} is not a file; give a catalog.json, collection, item or GeoJSON")
+        raise RejectedError(
+            "missing_file", f"{given!r} is not a file; give a catalog.json, collection, item or GeoJSON"
+        )
     return policy.check_path(given), policy
 
 
@@ -269,17 +271,17 @@ def _scenes(
             for asset in item.scene.assets:
                 policy.check_resolved(asset.href, unknown_host=False)
             parsed.append(item)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             name = str(document.item.get("id") or document.base)[:200]
-            found.refused.append(RefusedScene(name, refusal.reason, refusal.detail))
+            found.refused.append(RejectedScene(name, refusal.reason, refusal.detail))
     headers = _headers(parsed, parameters, policy)
     for item in parsed:
         try:
             found.scenes.append(finish(item, headers))
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             scene = item.scene
             found.refused.append(
-                RefusedScene(
+                RejectedScene(
                     scene.scene_id, refusal.reason, refusal.detail, scene.sensor, scene.datetime, scene.geometry
                 )
             )
@@ -288,7 +290,7 @@ def _scenes(
 
 def _headers(
     parsed: Iterable[ItemScene], parameters: IngestParameters, policy: HrefPolicy
-) -> dict[str, RasterHeader | RefusedError]:
+) -> dict[str, RasterHeader | RejectedError]:
     if parameters.probe == "none":
         return {}
     hrefs = [

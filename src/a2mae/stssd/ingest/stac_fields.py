@@ -12,7 +12,7 @@ from affine import Affine
 from shapely.geometry import shape as shapely_shape
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
 from a2mae.scenes import BandAsset
 
@@ -35,7 +35,7 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
     """The asset's grid where the projection extension gives all of it (asset first, then item).
 
     Raises:
-        RefusedError: "bad_metadata" where the fields describe no raster.
+        RejectedError: "bad_metadata" where the fields describe no raster.
     """
     code = crs_of(asset) or crs
     shape, numbers = (sequence(asset.get(k)) or sequence(properties.get(k)) for k in ("proj:shape", "proj:transform"))
@@ -48,9 +48,9 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
             raise ValueError("a number is not finite")
         width, height = pixel_size_m(Affine(a, b, c, d, e, f), (rows, cols), code)
     except ValueError as error:
-        raise RefusedError("bad_metadata", f"projection fields cannot be read: {error}") from error
+        raise RejectedError("bad_metadata", f"projection fields cannot be read: {error}") from error
     if not (0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width < math.inf and 0 < height < math.inf):
-        raise RefusedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
+        raise RejectedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
     return Grid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
 
 
@@ -69,13 +69,13 @@ def datetime_of(properties: Mapping[str, object]) -> dt.datetime:
     """When the scene was taken, UTC where no zone is said.
 
     Raises:
-        RefusedError: "no_date".
+        RejectedError: "no_date".
     """
     text = properties.get("datetime") or properties.get("start_datetime")
     try:
         when = dt.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
     except ValueError as error:
-        raise RefusedError("no_date", f"the item's datetime {text!r} is not a date") from error
+        raise RejectedError("no_date", f"the item's datetime {text!r} is not a date") from error
     return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
 
 
@@ -83,24 +83,24 @@ def geometry_of(item: Mapping[str, object], bands: Sequence[BandAsset]) -> BaseG
     """Where the item says its pixels are, inside the grid of its finest band.
 
     Raises:
-        RefusedError: "no_footprint" or "bad_metadata".
+        RejectedError: "no_footprint" or "bad_metadata".
     """
     said = _stated_geometry(item)
     grids = [a for a in bands if a.crs and a.shape and a.transform]
     if not grids:
         if said is None:
-            raise RefusedError("no_footprint", "the item has neither a geometry on Earth nor projection fields")
+            raise RejectedError("no_footprint", "the item has neither a geometry on Earth nor projection fields")
         return said
     finest = min(grids, key=lambda a: a.gsd_m)
     try:
         ground = footprint_lonlat(Affine(*(finest.transform or ())), finest.shape or (0, 0), str(finest.crs))
     except ValueError as error:
-        raise RefusedError("bad_metadata", f"projection fields describe no place: {error}") from error
+        raise RejectedError("bad_metadata", f"projection fields describe no place: {error}") from error
     if said is None:
         return ground
     inside = shapely.intersection(said, ground)
     if inside.is_empty or inside.area == 0:
-        raise RefusedError("no_footprint", "the item's geometry lies outside its own grid")
+        raise RejectedError("no_footprint", "the item's geometry lies outside its own grid")
     return inside
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import shapely
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
@@ -104,7 +104,7 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         base: Checked href of the item itself; relative hrefs start there.
 
     Raises:
-        RefusedError: With the reason, if it cannot be used.
+        RejectedError: With the reason, if it cannot be used.
     """
     _check_size(item)
     properties = mapping(item.get("properties"))
@@ -151,37 +151,37 @@ def _check_size(item: Mapping[str, object]) -> None:
     vertices = count_numbers(mapping(item.get("geometry")).get("coordinates"), enough=2 * _MAX_VERTICES + 1) // 2
     for found, most, what in ((len(assets), _MAX_ASSETS, "assets"), (bands, _MAX_BANDS, "bands")):
         if found > most:
-            raise RefusedError("too_large", f"the item has {found} {what}, more than {most} are not looked at")
+            raise RejectedError("too_large", f"the item has {found} {what}, more than {most} are not looked at")
     if vertices >= _MAX_VERTICES:
-        raise RefusedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
+        raise RejectedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
 
 
-def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RefusedError]) -> Scene:
+def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]) -> Scene:
     """Complete a scene with the headers of its files, where they were read, and check it.
 
     Raises:
-        RefusedError: If a file is refused or does not agree with the item.
+        RejectedError: If a file is refused or does not agree with the item.
     """
     assets = []
     footprints = []
     for asset in found.scene.assets:
         header = headers.get(asset.href)
-        if isinstance(header, RefusedError):
+        if isinstance(header, RejectedError):
             raise header
         if header is None:
             if asset.crs is None or asset.transform is None:
-                raise RefusedError(
+                raise RejectedError(
                     "no_crs",
                     f"asset {asset.band!r} gives no projection and its header was not read; set ingest.probe: all",
                 )
             if asset.band in found.open_factors:
-                raise RefusedError(
+                raise RejectedError(
                     "no_scale", f"asset {asset.band!r} gives no scale; set ingest.probe: all or add a stac profile"
                 )
             assets.append(asset)
             continue
         if asset.band_index > header.count:
-            raise RefusedError(
+            raise RejectedError(
                 "missing_band", f"asset {asset.band!r}: no band {asset.band_index} in a file of {header.count}"
             )
         index = asset.band_index - 1
@@ -194,7 +194,7 @@ def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RefusedError])
         if asset.band in found.open_factors:
             scale, offset = header.scales[index], header.offsets[index]
             if (scale, offset) == (1.0, 0.0) and header.dtype.startswith(("int", "uint")):
-                raise RefusedError(
+                raise RejectedError(
                     "no_scale",
                     f"asset {asset.band!r}: {header.dtype} counts without a scale in item or file; add a profile with"
                     " scale and offset under ingest.stac_profiles",
@@ -210,7 +210,7 @@ def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RefusedError])
         ground = common_footprint(footprints)
         inside = shapely.intersection(geometry, ground) if geometry.is_valid else ground
         if inside.is_empty or inside.area == 0:
-            raise RefusedError("no_footprint", "the item's geometry lies outside its files")
+            raise RejectedError("no_footprint", "the item's geometry lies outside its files")
         geometry = inside
     finest = min(bands, key=lambda a: a.gsd_m)
     return replace(found.scene, assets=tuple(assets), gsd_m=gsd_m, crs=str(finest.crs), geometry=geometry)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.scenes import CloudTest, MaskKind
 from a2mae.sensors import Sensor, Units
 from a2mae.stssd.ingest.checks import SensorTable
@@ -82,11 +82,11 @@ class Recogniser:
         """The profile of an item.
 
         Raises:
-            RefusedError: "unknown_sensor", "labels", "no_baseline", "units_mismatch".
+            RejectedError: "unknown_sensor", "labels", "no_baseline", "units_mismatch".
         """
         properties = _mapping(item.get("properties"))
         if any(str(key).startswith("label:") for key in properties):
-            raise RefusedError("labels", "this item holds labels, not an image")
+            raise RejectedError("labels", "this item holds labels, not an image")
         facts = {**properties, "collection": item.get("collection"), "id": item.get("id")}
         platform = _platform(properties)
         for own in self.own:
@@ -102,7 +102,7 @@ class Recogniser:
             return Profile(sensor, {}, Units.BACKSCATTER_LINEAR, scale=1.0, offset=0.0, platform=platform)
         sensor = self.sensors.get(collection)  # a collection may be named as the sensor
         if sensor.encoding.units in (Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR):
-            raise RefusedError(
+            raise RejectedError(
                 "units_unknown",
                 f"items of {collection!r} do not say whether their backscatter is calibrated, in decibel or linear (the"
                 " public sentinel-1-grd collections hold raw amplitudes in radar geometry: use sentinel-1-rtc); say it"
@@ -145,11 +145,11 @@ class Recogniser:
     ) -> Profile:
         level = sentinel2_level(item, properties, collection)
         if level is None:
-            raise RefusedError("unknown_sensor", "a Sentinel-2 item that does not say whether it is L1C or L2A")
+            raise RejectedError("unknown_sensor", "a Sentinel-2 item that does not say whether it is L1C or L2A")
         sensor = self.sensors.get(f"sentinel-2-{level}")
         baseline = sentinel2_baseline(item, properties)
         if baseline is None:
-            raise RefusedError(
+            raise RejectedError(
                 "no_baseline",
                 "a Sentinel-2 item without a processing baseline: its offset cannot be told;"
                 " add a profile with scale and offset under ingest.stac_profiles",
@@ -181,7 +181,7 @@ class Recogniser:
             if collection and collection in self.sensors.own:
                 sensor = self.sensors.get(collection)
                 return Profile(sensor, {}, sensor.encoding.units, platform=platform)
-            raise RefusedError(
+            raise RejectedError(
                 "unknown_sensor",
                 f"{platform} collection {number or '?'} {properties.get('odc:product') or collection or ''} is not"
                 " USGS Collection 2 Level 2; define its sensor under ingest.sensors and a profile under"
