@@ -26,7 +26,7 @@ from a2mae.stssd.ingest.parameters import ApiParameters
 from a2mae.stssd.ingest.stac import search
 from helpers.http_server import listening
 
-from ..stac_parsing import parse
+from ..stssd.stac_parsing import parse
 
 MEMORY_MIB = 100  # beyond what an ordinary file takes
 TIFF_TYPES = {"H": 3, "I": 4, "Q": 16, "d": 12}

@@ -30,8 +30,8 @@ from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.stssd.store.store import ImageSetStore
 from helpers.http_server import Served, serve_files
 
-from ..build_runs import RECIPES
-from ..conftest import World
+from ..stssd.build_runs import RECIPES
+from ..stssd.conftest import World
 
 FAST = {"retries": 2, "retry_delay_s": 0.01, "timeout_s": 2.0}
 PREFIXES = {"sha256": "1220", "sha512": "1340", "md5": "d50110", "sha1": "1114", "sha3_256": "1620", "sha384": "2030"}
@@ -149,7 +149,7 @@ def test_flipped_byte_of_a_local_file_is_found_and_the_rest_goes_on(
         wrong["detail"].str.contains(r"B09\.tif is not the file that its item describes: file:checksum is sha256").all()
     )
     assert path.parent.name not in set(tables.images["scene_id"]) and len(tables.images)
-    lines = [r.getMessage() for r in caplog.records if "B09.tif" in r.getMessage() and r.name.endswith("checksums")]
+    lines = [r.getMessage() for r in caplog.records if "B09.tif" in r.getMessage() and r.name.endswith("verify")]
     assert len(lines) == 1
     assert "could not be read, the first" in caplog.text
     # In silence it would have been in the store, with other pixels.
