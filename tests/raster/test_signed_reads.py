@@ -10,7 +10,7 @@ import pytest
 from a2mae.errors import ReadError
 from a2mae.raster import header as headers
 from a2mae.raster.read import RasterReader
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import sensors_from_json
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.coregister.build import build

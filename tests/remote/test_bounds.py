@@ -18,12 +18,11 @@ from rasterio.transform import Affine
 
 from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.read import RasterReader
-from a2mae.remote.documents import read_json
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
 from a2mae.stssd.ingest.parameters import ApiParameters
-from a2mae.stssd.ingest.stac import search
+from a2mae.stssd.ingest.stac_documents import read_json, search
 from helpers.http_server import listening
 
 from ..stssd.stac_parsing import parse

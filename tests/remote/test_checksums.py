@@ -19,9 +19,9 @@ from rasterio.windows import Window
 from a2mae.errors import RejectedError
 from a2mae.raster.read import RasterReader
 from a2mae.remote import verify as checksums
-from a2mae.remote.fetch import Copies, ReadingParameters, RemoteAccess, VerifyChecksums
+from a2mae.remote.policy import ReadingParameters, RemoteAccess, VerifyChecksums
 from a2mae.remote.storage import Folder
-from a2mae.remote.verify import Multihash, UnknownChecksumError, Verifier, parse_multihash, tell_unverified
+from a2mae.remote.verify import Copies, Multihash, UnknownChecksumError, Verifier, parse_multihash, tell_unverified
 from a2mae.scenes import BandAsset, assets_from_json, assets_to_json, scenes_from_table
 from a2mae.sensors import Units
 from a2mae.stssd.coregister.build import build
@@ -190,8 +190,8 @@ def test_flipped_byte_behind_a_server_is_found_where_all_are_verified(
     silent = run(given, tmp_path / "silent")  # ranges cannot be verified
     assert silent.manifest_hash != expected.manifest_hash
     downloads: Counter[str] = Counter()
-    original = checksums._remote_blocks
-    monkeypatch.setattr(checksums, "_remote_blocks", lambda a, *more: (downloads.update([a]), original(a, *more))[1])
+    original = checksums.blocks
+    monkeypatch.setattr(checksums, "blocks", lambda a, **more: (downloads.update([a]), original(a, **more))[1])
     tables = run(given, out, verify_checksums="all")
     wrong = tables.rejected[tables.rejected["reason"] == "checksum"]
     assert set(wrong["scene_id"]) == {path.parent.name}
@@ -318,8 +318,8 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(b"a" * 5_000_000)
     checksum = "1220" + hashlib.sha256(path.read_bytes()).hexdigest()
     asset = BandAsset("B1", str(path), 1, 1.0, 0.0, None, Units.DN, 1.0, checksum=checksum)
-    original = checksums._local_blocks
-    monkeypatch.setattr(checksums, "_local_blocks", lambda p: (reads.append(p), original(p))[1])
+    original = checksums.blocks
+    monkeypatch.setattr(checksums, "blocks", lambda p: (reads.append(p), original(p))[1])
 
     def check() -> None:
         local = RemoteAccess(reading=ReadingParameters(verify_checksums=VerifyChecksums.LOCAL))

@@ -9,14 +9,14 @@ import pytest
 from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.raster.read import RasterReader
-from a2mae.remote.fetch import ReadingParameters, RemoteAccess, VerifyChecksums, ask
-from a2mae.remote.policy import HrefPolicy, check_redirects
+from a2mae.remote.fetch import ask, check_redirects
+from a2mae.remote.policy import HrefPolicy, ReadingParameters, RemoteAccess, VerifyChecksums
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import Verifier
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
 from a2mae.stssd.ingest.parameters import ApiParameters
-from a2mae.stssd.ingest.stac import search
+from a2mae.stssd.ingest.stac_documents import search
 from helpers.http_server import Served, serve_files
 from helpers.rasters import write_tif
 
@@ -36,7 +36,7 @@ def servers(tmp_path: Path):
 def test_the_other_server_is_never_asked(servers: tuple[Served, Served], tmp_path: Path) -> None:
     public, private = servers
     href = f"{public.url}/a.tif"
-    told = read_headers([href], policy=ONLY_NUMBERS)[href]
+    told = read_headers([href], RemoteAccess(policy=ONLY_NUMBERS))[href]
     assert isinstance(told, RejectedError) and told.reason == "bad_href"
     assert "a.tif redirects: " in told.detail and "ingest.hrefs.hosts" in told.detail
     with (
@@ -73,7 +73,7 @@ def test_redirects_within_the_policy_are_followed(servers: tuple[Served, Served]
     public, private = servers
     public.fail = lambda path: (301, {"Location": private.url + path})
     href = f"{public.url}/a.tif"
-    assert isinstance(read_headers([href], policy=ONLY_NUMBERS)[href], RasterHeader)
+    assert isinstance(read_headers([href], RemoteAccess(policy=ONLY_NUMBERS))[href], RasterHeader)
     assert private.sent["/a.tif"] > 1
     private.requests.clear()
     with RasterReader(access=RemoteAccess(policy=ONLY_NUMBERS)) as reader:

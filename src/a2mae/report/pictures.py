@@ -21,7 +21,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.report.blocks import Picture
 from a2mae.report.inputs import ReportInputs
 from a2mae.scenes import Scene, scenes_from_table

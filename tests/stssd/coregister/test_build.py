@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from a2mae.config import RegistrationParameters
 from a2mae.plausibility import ADVICE, FLAT_ADVICE, implausible_ranges, suspicious_offsets
-from a2mae.remote.fetch import ReadingParameters
+from a2mae.remote.policy import ReadingParameters
 from a2mae.scenes import Role, assets_from_json, assets_to_json, scenes_from_table, scenes_to_table
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.stssd.coregister import build as build_module

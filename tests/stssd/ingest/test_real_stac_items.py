@@ -8,11 +8,11 @@ import json
 import pytest
 
 from a2mae.errors import RejectedError
-from a2mae.remote.documents import walk
 from a2mae.scenes import MaskKind
 from a2mae.sensors import Units, get_sensor
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.ingest.stac_documents import walk
 from a2mae.stssd.ingest.stac_profiles import Recogniser
 
 from ..stac_parsing import ITEMS, POLICY, parse

@@ -13,7 +13,7 @@ from pathlib import Path
 import pystac
 import pytest
 
-from a2mae.remote.policy import SasSigner
+from a2mae.remote.fetch import SasSigner
 from a2mae.scenes import scenes_from_table
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.ingest import ingest

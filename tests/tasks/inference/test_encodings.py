@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import Task, TaskDataError

@@ -14,8 +14,7 @@ from affine import Affine
 from shapely.geometry import box
 
 from a2mae.errors import ReadError
-from a2mae.remote.fetch import ReadingParameters, RemoteAccess
-from a2mae.remote.policy import HrefPolicy
+from a2mae.remote.policy import HrefPolicy, ReadingParameters, RemoteAccess
 from a2mae.scenes import BandAsset, Scene
 from a2mae.sensors import Units, get_sensor
 from a2mae.tasks.inference.rasters import RasterWindows

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import MaskKind, Role
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_bands, plan_inputs
 from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError

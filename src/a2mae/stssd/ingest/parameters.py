@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import Parameters
-from a2mae.remote.fetch import RemoteAccess
-from a2mae.remote.policy import HrefPolicy
+from a2mae.remote.policy import HrefPolicy, RemoteAccess
 from a2mae.scenes import CloudTest, MaskKind
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 

@@ -22,7 +22,7 @@ from rasterio.warp import transform
 from a2mae.plausibility import BRIGHTEST_TOO_DARK, TOO_DARK
 from a2mae.raster.masks import PixelClass, decode_mask, grow
 from a2mae.raster.read import RasterReader
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import BandAsset, Role, Scene
 from a2mae.sensors import Sensor, Units
 from a2mae.tasks.datasets.task_data import Task, TaskDataError

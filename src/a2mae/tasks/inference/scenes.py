@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, get_sensor, sensor_from_dict
 from a2mae.tasks.datasets.task_data import Task, TaskDataError, TaskSpec

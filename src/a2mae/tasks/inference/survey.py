@@ -12,7 +12,7 @@ import torch
 
 from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import Task, TaskDataError
 from a2mae.tasks.device import computing
