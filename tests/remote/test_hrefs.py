@@ -140,6 +140,6 @@ def test_signers():
     for spec in ("nothing.here:f", "a2mae.remote.policy:absent", "json", "a2mae.remote.policy:_MAX_LENGTH"):
         with pytest.raises(ValueError, match=r"ingest\.source\.signing"):
             load_signer(spec)
-    with pytest.raises(ValueError, match="write a2mae.remote.fetch:planetary_computer"):
+    with pytest.raises(ValueError, match=r"write a2mae\.remote\.fetch:planetary_computer"):
         load_signer("a2mae.stssd.access.signing:planetary_computer")
     load_signer("a2mae.remote.fetch:planetary_computer")
