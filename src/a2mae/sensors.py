@@ -10,13 +10,14 @@ Imports the standard library and PyYAML only, because the training step runs on 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import yaml
+
+from a2mae.errors import did_you_mean
 
 
 class Units(StrEnum):
@@ -99,7 +100,7 @@ class Sensor:
     platforms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse sensors that cannot be meant."""
+        """Check that bands are unique and pixel sizes positive."""
         names = [band.name for band in self.bands]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"sensor {self.id!r}: band names must be present and unique, found {names}")
@@ -112,7 +113,7 @@ class Sensor:
         return tuple(band.name for band in self.bands)
 
     def band_index(self, name: str) -> int:
-        """Position of a band, found by its provider's name or else by its common name.
+        """Find the position of a band by its provider's name, or else by its common name.
 
         Args:
             name: `B04` or `red`.
@@ -132,11 +133,18 @@ class Sensor:
         )
 
     def subset(self, names: Iterable[str]) -> Sensor:
-        """The same sensor with only the named bands, in the order given."""
+        """The same sensor with only the named bands, in the order given.
+
+        Args:
+            names: Provider's or common names.
+
+        Raises:
+            UnknownBandError: If the sensor has no such band.
+        """
         return dataclasses.replace(self, bands=tuple(self.bands[self.band_index(name)] for name in names))
 
     def to_dict(self) -> dict[str, object]:
-        """A JSON-ready description; `sensor_from_dict` reads it back."""
+        """Describe the sensor for JSON; `sensor_from_dict` reads it back."""
         return dataclasses.asdict(self)
 
 
@@ -157,9 +165,9 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
         platforms = data.get("platforms", ())
         if not isinstance(platforms, (list, tuple)):
             raise ValueError("'platforms' must be a list")
-        _refuse_unknown(Encoding, encoding)
+        _check_keys(Encoding, encoding)
         for band in bands:
-            _refuse_unknown(Band, band)
+            _check_keys(Band, band)
         return Sensor(
             id=str(data["id"]),
             title=str(data.get("title", data["id"])),
@@ -173,13 +181,11 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
         raise ValueError(f"sensor description {data.get('id', '?')!r} cannot be read: {reason}") from error
 
 
-def _refuse_unknown(kind: type, found: Mapping[str, object]) -> None:
+def _check_keys(kind: type, found: Mapping[str, object]) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     for key in found:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown key {str(key)!r}; {hint}there are {', '.join(known)}")
+            raise ValueError(f"unknown key {str(key)!r}; {did_you_mean(str(key), known)}there are {', '.join(known)}")
 
 
 def _builtin() -> dict[str, Sensor]:
@@ -207,9 +213,8 @@ def get_sensor(sensor_id: str, extra: Mapping[str, Sensor] | None = None) -> Sen
     known = {**BUILTIN_SENSORS, **(extra or {})}
     if sensor_id in known:
         return known[sensor_id]
-    near = difflib.get_close_matches(sensor_id, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(sensor_id, list(known))
     raise UnknownSensorError(
-        f"unknown sensor {sensor_id!r}.{hint} Known: {', '.join(sorted(known))}."
+        f"unknown sensor {sensor_id!r}. {hint[:1].upper()}{hint[1:]}Known: {', '.join(sorted(known))}."
         " Add your own under 'sensors:' in your environment's parameters_ingest.yml (id, gsd_m, bands, encoding)."
     )
