@@ -24,11 +24,11 @@ real_items = pytest.mark.skipif(not ITEMS.is_dir(), reason="../shared/data/stac_
 def all_items():
     """Every item below the folder with its file, by the same walk that catalogs use."""
     for path in sorted(ITEMS.rglob("*json")):
-        refused = []
+        rejected = []
         if json.loads(path.read_text()).get("type") in ("Feature", "FeatureCollection"):
-            for document in walk(str(path), POLICY, max_items=100, max_bytes=10**8, refused=refused):
+            for document in walk(str(path), POLICY, max_items=100, max_bytes=10**8, rejected=rejected):
                 yield path.relative_to(ITEMS).as_posix(), document
-        assert refused == []
+        assert rejected == []
 
 
 # (first letters of the id) → sensor, scale and offset of every band, mask, UTM zone; by hand from the items' own words.
@@ -73,7 +73,7 @@ def test_every_field_of_real_items_is_what_they_say():
 
 @pytest.mark.real_data
 @real_items
-def test_every_real_item_parses_or_is_refused_with_a_reason():
+def test_every_real_item_parses_or_is_rejected_with_a_reason():
     good, bad = {}, {}
     for name, document in all_items():
         try:

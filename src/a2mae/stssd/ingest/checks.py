@@ -1,13 +1,7 @@
-"""What every source hands back, and the checks that it makes before a scene counts as usable.
-
-What every source hands back, and what every source needs to know.
-
-Checks that every source makes before a scene counts as usable.
-"""
+"""What every source of scenes returns, and the checks that a scene must pass before it counts as usable."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +9,27 @@ from dataclasses import dataclass, field
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RejectedError
+from a2mae.errors import RejectedError, did_you_mean
 from a2mae.scenes import BandAsset, RejectedScene, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, UnknownBandError, UnknownSensorError, get_sensor
 
 _SAFE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,199}$")
+_GSD_FACTOR = 2.0
 
 
 @dataclass
 class Found:
-    """Scenes of a source: usable ones and the others with their reasons."""
+    """Scenes of a source.
+
+    Attributes:
+        scenes: Usable ones.
+        rejected: The others, with their reasons.
+        items: STAC items that an API gave: with them the stage runs again without it.
+    """
 
     scenes: list[Scene] = field(default_factory=list)
-    refused: list[RejectedScene] = field(default_factory=list)
+    rejected: list[RejectedScene] = field(default_factory=list)
+    items: list[Mapping[str, object]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class SensorTable:
     use: tuple[str, ...] = ()
 
     def get(self, sensor_id: str) -> Sensor:
-        """The sensor with the wanted bands.
+        """Look up a sensor, with the wanted bands only.
 
         Raises:
             RejectedError: "unknown_sensor" or "sensor_not_used".
@@ -59,7 +61,7 @@ class SensorTable:
         return sensor.subset(self.bands[sensor_id]) if sensor_id in self.bands else sensor
 
     def check(self) -> None:
-        """Refuse settings that name sensors or bands that do not exist.
+        """Check that the settings name sensors and bands that exist.
 
         Raises:
             ValueError: With the parameter to change.
@@ -77,7 +79,7 @@ class SensorTable:
 
 
 def check_id(scene_id: str) -> str:
-    """Ids become parts of names in tables and logs: only plain ones are taken.
+    """Reject ids that are not plain: they become parts of names in tables and logs.
 
     Raises:
         RejectedError: "bad_id".
@@ -89,13 +91,15 @@ def check_id(scene_id: str) -> str:
     return scene_id
 
 
-_GSD_FACTOR = 2.0
-
-
 def check_units(sensor: Sensor, units: Units, what: str) -> None:
-    """Refuse values that the sensor's store would hold under another meaning.
+    """Reject values that the sensor's store would hold under another meaning.
 
     Linear and decibel backscatter convert exactly into each other; everything else must agree.
+
+    Args:
+        sensor: The scene's sensor.
+        units: Of the scene's decoded values.
+        what: The rule or item that gives them, for the message.
 
     Raises:
         RejectedError: "units_mismatch".
@@ -110,7 +114,11 @@ def check_units(sensor: Sensor, units: Units, what: str) -> None:
 
 
 def check_gsd(sensor: Sensor, assets: Sequence[BandAsset]) -> float:
-    """The finest pixel size of a scene, if it is what the sensor is said to have.
+    """Find the finest pixel size of a scene, metres, and reject what the sensor cannot have.
+
+    Args:
+        sensor: The scene's sensor.
+        assets: Its bands.
 
     Raises:
         RejectedError: "gsd_mismatch" if it is off by more than a factor of two.
@@ -126,7 +134,12 @@ def check_gsd(sensor: Sensor, assets: Sequence[BandAsset]) -> float:
 
 
 def check_bands(sensor: Sensor, found: Sequence[str], what: str) -> None:
-    """Refuse scenes that lack a band.
+    """Reject scenes that lack a band.
+
+    Args:
+        sensor: The scene's sensor, with the wanted bands.
+        found: Names of the bands that the scene has.
+        what: The rule or item, for the message.
 
     Raises:
         RejectedError: "missing_band", naming them.
@@ -141,15 +154,15 @@ def check_bands(sensor: Sensor, found: Sequence[str], what: str) -> None:
 
 
 def _meant(sensor: Sensor, missing: Sequence[str], found: Sequence[str]) -> str:
-    """Which band a name that the sensor does not have may stand for."""
+    """Guess which missing band is meant by a name that the sensor does not have."""
     whole = BUILTIN_SENSORS.get(sensor.id, sensor)  # `sensor` may be a subset: its other bands are no mistakes
     strange = [name for name in found if name not in (*whole.band_names, *sensor.band_names)]
-    hints = [(name, near[0]) for name in strange if (near := difflib.get_close_matches(name, missing, 1))]
-    return "".join(f"; {name!r}: did you mean {band!r}?" for name, band in hints)
+    hints = [(name, hint.strip()) for name in strange if (hint := did_you_mean(name, missing))]
+    return "".join(f"; {name!r}: {hint}" for name, hint in hints)
 
 
 def common_footprint(footprints: Sequence[BaseGeometry]) -> BaseGeometry:
-    """Where all bands are.
+    """Intersect the footprints of a scene's bands.
 
     Raises:
         RejectedError: "no_footprint" if they have no place in common.

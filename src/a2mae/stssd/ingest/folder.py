@@ -1,8 +1,7 @@
-"""A folder of GeoTIFFs: rules in the configuration say which names make which scenes.
+"""Find the scenes of a folder of GeoTIFFs: rules in the configuration say which names make which scenes.
 
-Landsat's MTL.txt: when a scene was taken and how its counts become top-of-atmosphere reflectance.
-
-A folder of GeoTIFFs: rules in the configuration say which names make which scenes.
+Landsat files may have an MTL.txt beside them, which says when the scene was taken and how its counts become
+top-of-atmosphere reflectance.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class LandsatMetadata:
 
 
 def read_mtl(path: Path) -> LandsatMetadata:
-    """Read an MTL file.
+    """Read a Landsat MTL file.
 
     Top-of-atmosphere reflectance is (MULT x DN + ADD) / sin(sun elevation), Landsat 8 Data Users Handbook, section 5.
 
@@ -92,7 +91,14 @@ _MTL_BAND = re.compile(r"(\d+)$")
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Files that a rule takes for one scene: token -> path below the folder ("" for several bands in a file)."""
+    """Files that a rule takes for one scene.
+
+    Attributes:
+        scene_id: Made of the path.
+        rule: The rule.
+        fields: Values of the fields of its pattern, without `band`.
+        files: Value of the `band` field ("" where a file holds all bands) -> path below the folder.
+    """
 
     scene_id: str
     rule: FolderRule
@@ -141,14 +147,14 @@ def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
         try:
             hrefs |= {name: policy.check_path(root / name) for name in candidate.files.values()}
             usable.append(candidate)
-        except RejectedError as refusal:
-            found.refused.append(_refused(candidate, refusal))
+        except RejectedError as rejection:
+            found.rejected.append(_rejected(candidate, rejection))
     headers = read_headers(hrefs.values(), workers=parameters.workers)
     for candidate in usable:
         try:
             found.scenes.append(_scene(candidate, root, hrefs, headers, sensors))
-        except RejectedError as refusal:
-            found.refused.append(_refused(candidate, refusal))
+        except RejectedError as rejection:
+            found.rejected.append(_rejected(candidate, rejection))
     return found
 
 
@@ -172,7 +178,7 @@ def _exclude(names: Sequence[str], rules: Sequence[ExcludeRule], found: Found) -
     for index, count in sorted(counts.items()):
         rule = rules[index]
         name = str(rule.files or rule.regex)
-        found.refused.append(RejectedScene(name, "excluded", f"{count} files match {name!r}: {rule.why}"))
+        found.rejected.append(RejectedScene(name, "excluded", f"{count} files match {name!r}: {rule.why}"))
     return kept
 
 
@@ -186,7 +192,7 @@ def _candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found)
         hit = next(((rule, m) for pattern, rule in patterns if (m := pattern.fullmatch(name))), None)
         if hit is None:
             detail = "no rule under ingest.rules matches this file and none under ingest.exclude leaves it out"
-            found.refused.append(RejectedScene(name, "no_rule", detail))
+            found.rejected.append(RejectedScene(name, "no_rule", detail))
             continue
         rule, match = hit
         taken[rule.name] += 1
@@ -197,7 +203,7 @@ def _candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found)
         token = fields.pop("band")
         if token not in rule.bands and (rule.mask is None or token != rule.mask.token):
             detail = f"rule {rule.name!r} matches, but its bands have no {token!r}: this file is not used"
-            found.refused.append(RejectedScene(name, "band_not_used", detail, rule.sensor))
+            found.rejected.append(RejectedScene(name, "band_not_used", detail, rule.sensor))
             continue
         groups[rule.name, os.path.dirname(name), tuple(sorted(fields.items()))][token] = name
     for rule in rules:
@@ -223,8 +229,8 @@ def _safe_id(path: str) -> str:
     return safe
 
 
-def _refused(candidate: _Candidate, refusal: RejectedError) -> RejectedScene:
-    return RejectedScene(candidate.scene_id, refusal.reason, refusal.detail, candidate.rule.sensor)
+def _rejected(candidate: _Candidate, rejection: RejectedError) -> RejectedScene:
+    return RejectedScene(candidate.scene_id, rejection.reason, rejection.detail, candidate.rule.sensor)
 
 
 def _scene(

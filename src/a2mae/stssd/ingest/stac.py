@@ -1,11 +1,10 @@
-"""Scenes of a STAC source: a static catalog, a live API or a recording of it."""
+"""Find the scenes of a STAC source: a static catalog, a live API or a recording of it."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from a2mae.errors import RejectedError
@@ -21,71 +20,58 @@ from a2mae.stssd.ingest.stac_profiles import Recogniser
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class StacFound(Found):
-    """Scenes of a STAC source.
-
-    Attributes:
-        recorded: The items that an API gave, as a FeatureCollection that replays the build without it.
-    """
-
-    recorded: dict[str, object] = field(default_factory=lambda: {"type": "FeatureCollection", "features": []})
-
-
-def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, default: Path | None) -> StacFound:
-    """Scenes of a static catalog.
+def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, default: Path | None) -> Found:
+    """Find the scenes of a static catalog.
 
     Args:
-        parameters: `source` and `hrefs` are used.
+        parameters: `source`, `hrefs`, `stac_profiles`, `sentinel2_offset`, `probe` and `workers` are used.
         sensors: The sensors of the run.
         default: The simulated catalog, used when `source.catalog` is not given.
 
     Raises:
         ValueError: If there is no catalog or it cannot be read.
     """
-    source = parameters.source
+    source, found = parameters.source, Found()
     given = source.catalog or (None if default is None else str(default))
     if given is None:
         raise ValueError(
             "no STAC catalog: run the simulate pipeline first, or pass --params=ingest.source.catalog=PATH"
         )
-    found = StacFound()
     try:
         href, policy = _start(given, parameters)
-        documents = list(
-            walk(
-                href,
-                policy,
-                max_items=source.max_items,
-                max_bytes=int(source.max_document_mb * 2**20),
-                refused=found.refused,
-            )
-        )
-    except RejectedError as refusal:
-        raise ValueError(f"ingest.source.catalog: {refusal.detail}") from refusal
-    return _scenes(documents, parameters, sensors, policy, found)
+        max_bytes = int(source.max_document_mb * 2**20)
+        documents = list(walk(href, policy, max_items=source.max_items, max_bytes=max_bytes, rejected=found.rejected))
+    except RejectedError as rejection:
+        raise ValueError(f"ingest.source.catalog: {rejection.detail}") from rejection
+    _read_items(documents, parameters, sensors, policy, found)
+    return found
 
 
-def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> StacFound:
-    """Scenes that a search on an API gives, or its recording.
+def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> Found:
+    """Find the scenes that a search on an API gives, or its recording.
+
+    Args:
+        parameters: As for `read_stac_catalog`.
+        sensors: The sensors of the run.
 
     Raises:
         ValueError: If the search cannot be made; the message names the parameter.
     """
-    api = parameters.source.api
-    found = StacFound()
-    policy = parameters.hrefs.policy()
+    api, policy = parameters.source.api, parameters.hrefs.policy()
     if api.replay is not None:
         items = _recorded(Path(api.replay))
         logger.info("Replaying %d recorded STAC items from %s.", len(items), local_href(api.replay))
     else:
         items = search(api, policy, max_bytes=int(parameters.source.max_document_mb * 2**20))
-    found.recorded = {"type": "FeatureCollection", "features": items}
+    found = Found(items=items)
     base = api.url or "https://localhost.invalid/"
-    return _scenes([Document(item, _self_href(item) or base) for item in items], parameters, sensors, policy, found)
+    documents = [Document(item, _self_href(item) or base) for item in items]
+    _read_items(documents, parameters, sensors, policy, found)
+    return found
 
 
 def _start(given: str, parameters: IngestParameters) -> tuple[str, HrefPolicy]:
+    """Checked href of the first document, and what its links may point at."""
     if is_remote(given):
         policy = parameters.hrefs.policy()
         return policy.check(given), policy
@@ -113,13 +99,10 @@ def _self_href(item: Mapping[str, object]) -> str | None:
     return None
 
 
-def _scenes(
-    documents: Iterable[Document],
-    parameters: IngestParameters,
-    sensors: SensorTable,
-    policy: HrefPolicy,
-    found: StacFound,
-) -> StacFound:
+def _read_items(
+    documents: Iterable[Document], parameters: IngestParameters, sensors: SensorTable, policy: HrefPolicy, found: Found
+) -> None:
+    """Make scenes of items, with the headers of their files where those are read; both kinds go to `found`."""
     recogniser = Recogniser(sensors, parameters.stac_profiles, honour_flag=parameters.sentinel2_offset == "flag")
     parsed: list[ItemScene] = []
     for document in documents:
@@ -128,21 +111,15 @@ def _scenes(
             for asset in item.scene.assets:
                 policy.check_resolved(asset.href, unknown_host=False)
             parsed.append(item)
-        except RejectedError as refusal:
+        except RejectedError as rejection:
             name = str(document.item.get("id") or document.base)[:200]
-            found.refused.append(RejectedScene(name, refusal.reason, refusal.detail))
+            found.rejected.append(RejectedScene(name, rejection.reason, rejection.detail))
     headers = _headers(parsed, parameters, policy)
     for item in parsed:
         try:
             found.scenes.append(finish(item, headers))
-        except RejectedError as refusal:
-            scene = item.scene
-            found.refused.append(
-                RejectedScene(
-                    scene.scene_id, refusal.reason, refusal.detail, scene.sensor, scene.datetime, scene.geometry
-                )
-            )
-    return found
+        except RejectedError as rejection:
+            found.rejected.append(item.scene.rejected(rejection.reason, rejection.detail))
 
 
 def _headers(

@@ -1,4 +1,4 @@
-"""STAC items from a static catalog or a live API: bounded in size and number, one broken document stops no other."""
+"""Read STAC items from a static catalog or a live API, bounded in size and number."""
 
 from __future__ import annotations
 
@@ -74,16 +74,18 @@ def read_json(href: str, policy: HrefPolicy, max_bytes: int) -> Mapping[str, obj
 
 
 def walk(
-    href: str, policy: HrefPolicy, *, max_items: int, max_bytes: int, refused: list[RejectedScene]
+    href: str, policy: HrefPolicy, *, max_items: int, max_bytes: int, rejected: list[RejectedScene]
 ) -> Iterator[Document]:
-    """Items below a catalog, a collection, an item or a feature collection, each once, in a fixed order.
+    """Find the items below a catalog, a collection, an item or a feature collection, each once, in a fixed order.
+
+    A document that cannot be read stops no other.
 
     Args:
         href: Checked href of the document to start at.
         policy: What links may point at.
         max_items: Bound on documents read.
         max_bytes: Bound on the size of each.
-        refused: Documents that cannot be read are added here.
+        rejected: Documents that cannot be read are added here.
 
     Raises:
         RejectedError: If the first document cannot be read, or the catalog is larger than allowed.
@@ -96,10 +98,10 @@ def walk(
         try:
             document = read_json(here, policy, max_bytes)
             yield_now, links = _open(document, here)
-        except RejectedError as refusal:
+        except RejectedError as rejection:
             if here == href:
                 raise
-            refused.append(RejectedScene(redact(here), refusal.reason, refusal.detail))
+            rejected.append(RejectedScene(redact(here), rejection.reason, rejection.detail))
             continue
         for found in yield_now:
             yielded += 1
@@ -107,13 +109,13 @@ def walk(
                 raise RejectedError("too_large", f"more than {max_items} items; raise ingest.source.max_items")
             yield found
         if links and depth >= _MAX_DEPTH:
-            refused.append(RejectedScene(redact(here), "too_deep", f"catalogs nested deeper than {_MAX_DEPTH}"))
+            rejected.append(RejectedScene(redact(here), "too_deep", f"catalogs nested deeper than {_MAX_DEPTH}"))
             continue
         for target in links:
             try:
                 checked = policy.check(target, base=here)
-            except RejectedError as refusal:
-                refused.append(RejectedScene(redact(here), refusal.reason, refusal.detail))
+            except RejectedError as rejection:
+                rejected.append(RejectedScene(redact(here), rejection.reason, rejection.detail))
                 continue
             if checked not in seen:
                 seen.add(checked)
@@ -123,7 +125,7 @@ def walk(
 
 
 def _open(document: Mapping[str, object], here: str) -> tuple[list[Document], list[str]]:
-    """Items that a document holds, and links to follow."""
+    """The items that a document holds, and the links to follow."""
     kind = document.get("type")
     if kind == "Feature":
         return [Document(document, here)], []
@@ -140,7 +142,7 @@ def _open(document: Mapping[str, object], here: str) -> tuple[list[Document], li
 
 
 class _ApiIO(StacApiIO):
-    """Makes pystac-client's requests as all others are made: bounded, checked, tried again."""
+    """Makes pystac-client's requests as all others are made: checked, bounded, tried again."""
 
     def __init__(self, policy: HrefPolicy, reading: ReadingParameters, max_bytes: int) -> None:
         super().__init__()
@@ -168,11 +170,11 @@ class _ApiIO(StacApiIO):
 
 
 def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:
-    """Items of a search, sorted by collection and id, each once.
+    """Search a STAC API; gives items sorted by collection and id, each once.
 
     Args:
         api: What to ask for.
-        policy: What pages on other hosts are checked against.
+        policy: What redirects, and pages on other hosts than the API's, are checked against.
         max_bytes: Of one page.
 
     Raises:
@@ -211,7 +213,7 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
 
 
 def _check_support(client: Client, api: ApiParameters) -> None:
-    """A server that does not know a filter ignores it: that would build from scenes nobody asked for.
+    """Check that the API knows the filters: a server that does not ignores them and gives scenes nobody asked for.
 
     Raises:
         ValueError: If the search has a part that the API does not declare.

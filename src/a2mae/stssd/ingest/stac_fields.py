@@ -1,4 +1,4 @@
-"""Single fields of STAC items, whose JSON is not trusted: numbers, times, grids and outlines."""
+"""Read single fields of STAC items, whose JSON is not trusted: numbers, times, grids and outlines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ class Grid:
 
 
 def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: str | None) -> Grid | None:
-    """The asset's grid where the projection extension gives all of it (asset first, then item).
+    """Read an asset's grid; None where the projection extension does not give all of it.
+
+    Args:
+        asset: The asset's JSON; its fields win.
+        properties: The item's properties.
+        crs: The item's reference system.
 
     Raises:
         RejectedError: "bad_metadata" where the fields describe no raster.
@@ -55,7 +60,7 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
 
 
 def crs_of(fields: Mapping[str, object]) -> str | None:
-    """The reference system that the projection extension gives, old or new."""
+    """Read the reference system from the projection extension, old or new: "EPSG:…" or WKT."""
     code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
     if isinstance(code, str) and code:
         return code
@@ -66,7 +71,7 @@ def crs_of(fields: Mapping[str, object]) -> str | None:
 
 
 def datetime_of(properties: Mapping[str, object]) -> dt.datetime:
-    """When the scene was taken, UTC where no zone is said.
+    """Read the time of acquisition; it is UTC where no zone is given.
 
     Raises:
         RejectedError: "no_date".
@@ -80,7 +85,7 @@ def datetime_of(properties: Mapping[str, object]) -> dt.datetime:
 
 
 def geometry_of(item: Mapping[str, object], bands: Sequence[BandAsset]) -> BaseGeometry:
-    """Where the item says its pixels are, inside the grid of its finest band.
+    """Read the item's footprint, EPSG:4326, cut to the grid of its finest band.
 
     Raises:
         RejectedError: "no_footprint" or "bad_metadata".
@@ -118,7 +123,7 @@ def _stated_geometry(item: Mapping[str, object]) -> BaseGeometry | None:
 
 
 def count_numbers(coordinates: object, *, enough: int) -> int:
-    """How many numbers nested lists hold, counted up to `enough`."""
+    """Count the numbers in nested lists, up to `enough`."""
     count, waiting = 0, [iter(sequence(coordinates))]
     while waiting and count < enough:
         for part in waiting[-1]:
@@ -134,30 +139,30 @@ def count_numbers(coordinates: object, *, enough: int) -> int:
 
 
 def nodata_of(value: object) -> float | None:
-    """A nodata value: a number, or the text that JSON has instead of NaN and the infinities."""
+    """Read a nodata value: a number, or the text that JSON has instead of NaN and the infinities."""
     if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
         return float(value)
     return number(value)
 
 
 def number(value: object) -> float | None:
-    """A finite number that is not a truth value, or None."""
+    """The value if it is a finite number, else None."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > _LARGEST:
         return None
     return float(value)
 
 
 def mapping(value: object) -> Mapping[str, object]:
-    """A mapping; empty where it is something else."""
+    """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def sequence(value: object) -> Sequence[object]:
-    """A list; empty where it is something else."""
+    """The value if it is a list, else an empty one."""
     return value if isinstance(value, (list, tuple)) else ()
 
 
 def checksum_of(asset: Mapping[str, object]) -> str | None:
-    """The multihash of an asset's file, as the item has it (`checksums.parse_multihash` reads it)."""
+    """Read the multihash of an asset's file, as the item gives it; `verify.parse_multihash` decodes it."""
     text = asset.get("file:checksum") or asset.get("checksum:multihash")  # the latter until STAC 1.0.0-beta.2
     return text[:_MAX_CHECKSUM] if isinstance(text, str) and text else None
