@@ -29,6 +29,46 @@ logger = logging.getLogger(__name__)
 
 _LINE = re.compile(r"^\s*([A-Z0-9_]+)\s*=\s*\"?([^\"\n]*?)\"?\s*$", re.MULTILINE)
 _MAX_BYTES = 1_000_000
+_MTL_BAND = re.compile(r"(\d+)$")
+
+
+def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
+    """Find the scenes of a folder.
+
+    Args:
+        parameters: `folder`, `rules` and `exclude` are used.
+        sensors: The sensors of the run.
+
+    Raises:
+        ValueError: If the folder is not given, not there or empty.
+    """
+    if not parameters.folder:
+        raise ValueError("source.kind is 'folder' but no folder is given: pass --params=ingest.folder=PATH")
+    root = Path(parameters.folder)
+    if not root.is_dir():
+        raise ValueError(f"ingest.folder: {parameters.folder!r} is not a folder; pass --params=ingest.folder=PATH")
+    names = sorted(_walk(root))
+    if not names:
+        raise ValueError(f"ingest.folder: {parameters.folder!r} holds no file; point it at a folder of GeoTIFFs")
+    policy = HrefPolicy(frozenset({"file"}), (root, *map(Path, parameters.hrefs.roots)))
+    found = Found()
+    names = _exclude(names, parameters.exclude, found)
+    candidates = _candidates(names, parameters.rules, found)
+    hrefs: dict[str, str] = {}
+    usable: list[_Candidate] = []
+    for candidate in candidates:
+        try:
+            hrefs |= {name: policy.check_path(root / name) for name in candidate.files.values()}
+            usable.append(candidate)
+        except RejectedError as rejection:
+            found.rejected.append(_rejected(candidate, rejection))
+    headers = read_headers(hrefs.values(), workers=parameters.workers)
+    for candidate in usable:
+        try:
+            found.scenes.append(_scene(candidate, root, hrefs, headers, sensors))
+        except RejectedError as rejection:
+            found.rejected.append(_rejected(candidate, rejection))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +126,6 @@ def read_mtl(path: Path) -> LandsatMetadata:
     )
 
 
-_MTL_BAND = re.compile(r"(\d+)$")
-
-
 @dataclass(frozen=True)
 class _Candidate:
     """Files that a rule takes for one scene.
@@ -117,45 +154,6 @@ class _Opened:
     token: str
     href: str
     header: RasterHeader
-
-
-def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
-    """Find the scenes of a folder.
-
-    Args:
-        parameters: `folder`, `rules` and `exclude` are used.
-        sensors: The sensors of the run.
-
-    Raises:
-        ValueError: If the folder is not given, not there or empty.
-    """
-    if not parameters.folder:
-        raise ValueError("source.kind is 'folder' but no folder is given: pass --params=ingest.folder=PATH")
-    root = Path(parameters.folder)
-    if not root.is_dir():
-        raise ValueError(f"ingest.folder: {parameters.folder!r} is not a folder; pass --params=ingest.folder=PATH")
-    names = sorted(_walk(root))
-    if not names:
-        raise ValueError(f"ingest.folder: {parameters.folder!r} holds no file; point it at a folder of GeoTIFFs")
-    policy = HrefPolicy(frozenset({"file"}), (root, *map(Path, parameters.hrefs.roots)))
-    found = Found()
-    names = _exclude(names, parameters.exclude, found)
-    candidates = _candidates(names, parameters.rules, found)
-    hrefs: dict[str, str] = {}
-    usable: list[_Candidate] = []
-    for candidate in candidates:
-        try:
-            hrefs |= {name: policy.check_path(root / name) for name in candidate.files.values()}
-            usable.append(candidate)
-        except RejectedError as rejection:
-            found.rejected.append(_rejected(candidate, rejection))
-    headers = read_headers(hrefs.values(), workers=parameters.workers)
-    for candidate in usable:
-        try:
-            found.scenes.append(_scene(candidate, root, hrefs, headers, sensors))
-        except RejectedError as rejection:
-            found.rejected.append(_rejected(candidate, rejection))
-    return found
 
 
 def _walk(root: Path) -> Iterator[str]:
