@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from shapely.geometry.base import BaseGeometry
-
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 
 if TYPE_CHECKING:
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from affine import Affine
+    from shapely.geometry.base import BaseGeometry
 
 
 class Role(StrEnum):

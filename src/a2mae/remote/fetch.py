@@ -2,7 +2,7 @@
 
 `blocks` is the one read of a local file, an http(s) address or an object store, `fetch` gives a small file as a whole,
 and `retried` tries again as `ReadingParameters` says. GDAL reads rasters by itself: `check_redirects` asks a file's
-server before GDAL opens it, `ask` finds out why GDAL could not read, and `pause` waits before the next try.
+server before GDAL opens it, and `ask` finds out why GDAL could not read.
 
 GDAL follows redirects and has no option against it. `check_redirects` is a check before use: a server that answers
 GDAL otherwise than it answered here is not found out.
@@ -40,9 +40,8 @@ TRANSIENT = DAMAGED | {"unreachable", "unsigned"}
 _HTTP = ("https://", "http://")
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BLOCK = 4 * 2**20
+_PACKED_BLOCK = 2**16  # unpacked it may be a thousand times as long
 _MAX_REDIRECTS = 10
-GZIP = {"Accept-Encoding": "gzip"}
-"""Headers of requests for documents: text is a tenth as long packed."""
 
 _T = TypeVar("_T")
 
@@ -84,6 +83,7 @@ def blocks(
     max_bytes: float = math.inf,
     bound: str = "",
     follow: bool = True,
+    packed: bool = False,
     **request: Any,  # noqa: ANN401 (handed on as it is)
 ) -> Iterator[bytes]:
     """Read a file piece by piece, once.
@@ -95,6 +95,7 @@ def blocks(
         max_bytes: Nothing is read beyond so many bytes, unpacked.
         bound: Who sets that limit, for the message.
         follow: False rejects redirects.
+        packed: The server may pack the file on its way (gzip): for documents.
         request: `method`, `params`, `json` and `headers` of an http(s) request, as `requests.request` takes them.
 
     Raises:
@@ -102,7 +103,7 @@ def blocks(
         NoAnswerError: If a remote file cannot be read.
         OSError: If a local file cannot be read.
     """
-    size = int(min(_BLOCK, max_bytes + 1))
+    size = int(min(_PACKED_BLOCK if packed else _BLOCK, max_bytes + 1))
 
     def bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:
         seen = 0
@@ -113,7 +114,9 @@ def blocks(
             yield piece
 
     if address.startswith(_HTTP):
-        with _opened(address, policy, timeout_s, follow=follow, **request) as answer:
+        with _opened(address, policy, timeout_s, follow=follow, packed=packed, **request) as answer:
+            if not packed:
+                answer.raw.headers.pop("Content-Encoding", None)  # the file as it lies there
             yield from bounded(answer.iter_content(size))
         return
     try:
@@ -142,7 +145,7 @@ def fetch(
         max_bytes: Nothing is read beyond so many bytes, unpacked.
         bound: Who sets that limit, for the message.
         reading: How often and how long a server is asked.
-        how: `follow` and parts of the request as `blocks` takes them.
+        how: `follow`, `packed` and parts of the request as `blocks` takes them.
 
     Raises:
         RejectedError: "missing_file", "unreachable", "too_large" or "bad_href".
@@ -181,8 +184,12 @@ def retried(attempt: Callable[[], _T], reading: ReadingParameters) -> _T:
             if rejection.reason not in DAMAGED:
                 raise
             failure, answer = rejection, Answer(there=True, again=True, wait_s=0.0, detail=rejection.detail)
-        if not pause(failure.detail, tries, answer, reading):
+        seconds = wait_s(tries, answer, reading, random.random())  # noqa: S311 (jitter)
+        if seconds is None:
+            logger.warning("%s; given up after %d tries", failure.detail, tries)
             raise RejectedError(failure.reason, f"{failure.detail}; given up after {tries} tries")
+        logger.warning("%s; try %d in %.1f s", failure.detail, tries + 1, seconds)
+        time.sleep(seconds)
     raise AssertionError("the loop above ends by itself")
 
 
@@ -206,24 +213,6 @@ def ask(address: str, timeout_s: float, policy: HrefPolicy | None = None) -> Ans
     if len(start) == 2:
         return Answer(there=True, again=True, wait_s=0.0, detail="the server gives the file's first bytes")
     return Answer(there=False, again=True, wait_s=0.0, detail="the server cuts the connection")
-
-
-def pause(told: str, tries: int, answer: Answer, reading: ReadingParameters) -> bool:
-    """Wait before the next try; False, at once, where there is no use or no more patience.
-
-    Args:
-        told: What failed and why, for the log.
-        tries: Made so far.
-        answer: Of the server.
-        reading: How often and how long to wait.
-    """
-    seconds = wait_s(tries, answer, reading, random.random())  # noqa: S311 (jitter)
-    if seconds is None:
-        logger.warning("%s; given up after %d tries", told, tries)
-        return False
-    logger.warning("%s; try %d in %.1f s", told, tries + 1, seconds)
-    time.sleep(seconds)
-    return True
 
 
 def wait_s(tries: int, answer: Answer, reading: ReadingParameters, draw: float) -> float | None:
@@ -269,6 +258,7 @@ def _opened(
     timeout_s: float,
     *,
     follow: bool = True,
+    packed: bool = False,
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     **request: Any,  # noqa: ANN401 (handed on as it is)
@@ -281,13 +271,12 @@ def _opened(
     """
     if policy is not None:
         policy.check_resolved(address, unknown_host=False)
+    request["headers"] = {**(headers or {}), "Accept-Encoding": "gzip" if packed else "identity"}
     here = address
     try:
         with _Session() as session:
             for _ in range(_MAX_REDIRECTS + 1):
-                with session.request(
-                    method, here, headers=headers, timeout=timeout_s, stream=True, **request
-                ) as answer:
+                with session.request(method, here, timeout=timeout_s, stream=True, **request) as answer:
                     if not (follow and answer.is_redirect):
                         code, later = answer.status_code, answer.headers.get("Retry-After", "")
                         if not 200 <= code < 300:

@@ -19,7 +19,7 @@ from pystac_client.warnings import DoesNotConformTo
 from tqdm import tqdm
 
 from a2mae.errors import RejectedError
-from a2mae.remote.fetch import GZIP, fetch
+from a2mae.remote.fetch import fetch
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, redact
 from a2mae.scenes import RejectedScene
 from a2mae.stssd.ingest.parameters import ApiParameters
@@ -63,7 +63,7 @@ def read_json(href: str, policy: HrefPolicy, max_bytes: int) -> Mapping[str, obj
     Raises:
         RejectedError: "missing_file", "unreachable", "too_large" or "bad_metadata".
     """
-    data = fetch(href, policy, max_bytes=max_bytes, bound=_BOUND, follow=False, headers=GZIP)
+    data = fetch(href, policy, max_bytes=max_bytes, bound=_BOUND, follow=False, packed=True)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -163,7 +163,8 @@ class _ApiIO(StacApiIO):
             max_bytes=self._max_bytes,
             bound=_BOUND,
             reading=self._reading,
-            headers={**GZIP, **(headers or {})},
+            packed=True,
+            headers=headers,
             **how,
         )
         return answer.decode("utf-8")
