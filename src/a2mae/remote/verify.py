@@ -189,7 +189,12 @@ class Verifier:
 
 
 def verified_checksum(asset: BandAsset, mode: VerifyChecksums) -> Multihash | None:
-    """What an asset's file is compared with before it is used; None where it is not compared."""
+    """Read the checksum that an asset's file is compared with; None where it is not compared.
+
+    Args:
+        asset: The asset.
+        mode: Which files are compared.
+    """
     if asset.checksum is None or not _is_wanted(asset.href, mode):
         return None
     try:
@@ -203,7 +208,12 @@ def _is_wanted(href: str, mode: VerifyChecksums) -> bool:
 
 
 def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
-    """Say once per kind how many files have a checksum that is not compared, and why."""
+    """Log once per kind how many files have a checksum that is not compared, and why.
+
+    Args:
+        assets: Of a build.
+        mode: Which files are compared.
+    """
     kinds: Counter[str] = Counter()
     skipped = remote = 0
     for href, text in sorted({(asset.href, asset.checksum) for asset in assets if asset.checksum is not None}):
@@ -235,7 +245,7 @@ def tell_unverified(assets: Iterable[BandAsset], mode: VerifyChecksums) -> None:
 
 @contextlib.contextmanager
 def verifying(work: Folder, mode: VerifyChecksums) -> Iterator[None]:
-    """Around a build: say at its end how much was downloaded to be verified, and remove the copies.
+    """Run a build inside: at its end, log how much was downloaded to be verified, and remove the copies.
 
     Args:
         work: The build's work folder.
@@ -258,7 +268,7 @@ def _downloads(work: Folder) -> dict[str, int]:
 
 
 def source_digest(href: str) -> str:
-    """A digest of a local file's size and content; empty for addresses and for files that are not there.
+    """Digest a local file's size and content; empty for addresses and for files that are not there.
 
     Files up to 1 MiB are read whole, of larger ones 64 blocks of 16 KiB spread from the first byte to the last. So
     a scene that was processed again is noticed even at the same size: of a compressed file all blocks behind the first
@@ -308,29 +318,29 @@ class Copies:
             return None
         return str(path)
 
-    def written(self, name: str, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    def written(self, name: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Pass a file's bytes on, and write them down as far as there is room; `keep` makes them a copy."""
         if self._folder is None:
-            yield from blocks
+            yield from pieces
             return
         part = self._part(name)
         part.unlink(missing_ok=True)
         fits = True
-        for block in blocks:
+        for piece in pieces:
             if fits:
-                fits = self._make_room(len(block)) and _append(part, block)
+                fits = self._make_room(len(piece)) and _append(part, piece)
                 if not fits:
                     part.unlink(missing_ok=True)
-            yield block
+            yield piece
 
     def keep(self, name: str) -> None:
-        """What was written last under this name is the whole file, and the right one."""
+        """Make a copy of what was written last under this name: it is the whole file, and the right one."""
         if self._folder is not None:
             with contextlib.suppress(FileNotFoundError):  # it did not fit
                 os.replace(self._part(name), self._folder / name)
 
     def drop(self, name: str) -> None:
-        """What was written last under this name is of no use."""
+        """Remove what was written last under this name, if it is no copy."""
         if self._folder is not None:
             self._part(name).unlink(missing_ok=True)
 
@@ -356,11 +366,11 @@ class Copies:
         return free >= 0
 
 
-def _append(part: Path, block: bytes) -> bool:
+def _append(part: Path, piece: bytes) -> bool:
     """Write on; False where the disk has no more room, which costs a copy and nothing else."""
     try:
         with part.open("ab") as file:
-            file.write(block)
+            file.write(piece)
     except OSError:
         return False
     return True
@@ -384,12 +394,12 @@ def _state(href: str) -> dict[str, int]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _compare(href: str, expected: Multihash, blocks: Iterable[bytes]) -> int:
-    """Number of bytes of a file that is the right one."""
+def _compare(href: str, expected: Multihash, pieces: Iterable[bytes]) -> int:
+    """Compare a file's bytes with its checksum; gives their number."""
     found, size = expected.new(), 0
-    for block in blocks:
-        found.update(block)
-        size += len(block)
+    for piece in pieces:
+        found.update(piece)
+        size += len(piece)
     if found.digest() == expected.digest:
         return size
     shown = redact(href)

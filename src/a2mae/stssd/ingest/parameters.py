@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,12 +46,15 @@ class HrefParameters(Parameters):
 class ApiParameters(Parameters):
     """A search on a STAC API."""
 
+    moved: ClassVar[Mapping[str, str]] = {
+        "intersects": "bbox, and ingest.locations.mode: polygons with ingest.locations.polygons"
+    }
+
     url: str = Field(default="", description="Root of the API.")
     collections: tuple[str, ...] = Field(default=(), description="Collections to search.")
     bbox: tuple[float, float, float, float] | None = Field(
         default=None, description="West, south, east, north in degrees."
     )
-    intersects: str | None = Field(default=None, description="GeoJSON file whose geometry the items must intersect.")
     datetime: str | None = Field(default=None, description="Instant or interval, for example 2020-05-01/2020-09-30.")
     query: dict[str, Any] | None = Field(
         default=None, description="STAC `query` extension, for example {eo:cloud_cover: {lt: 30}}."

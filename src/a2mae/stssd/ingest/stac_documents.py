@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pystac
@@ -183,8 +182,8 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
     """
     if not api.url.startswith(("https://", "http://")):
         raise ValueError(f"ingest.source.api.url: {api.url!r} is not the address of a STAC API")
-    if api.bbox is None and api.intersects is None:
-        raise ValueError("ingest.source.api: set bbox (west, south, east, north) or intersects (a GeoJSON file)")
+    if api.bbox is None:
+        raise ValueError("ingest.source.api: set bbox (west, south, east, north)")
     reading = ReadingParameters(retries=api.retries, timeout_s=api.timeout_s)
     stac_io = _ApiIO(policy.trusting(api.url), reading, max_bytes)
     found: dict[tuple[str, str], Mapping[str, object]] = {}
@@ -196,8 +195,7 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
             method="GET" if text else "POST",
             filter_lang=None if api.filter is None else "cql2-text" if text else "cql2-json",
             collections=list(api.collections) or None,
-            bbox=None if api.intersects else api.bbox,
-            intersects=_geometry(api.intersects),
+            bbox=api.bbox,
             datetime=api.datetime,
             query=api.query,
             filter=api.filter,
@@ -226,22 +224,3 @@ def _check_support(client: Client, api: ApiParameters) -> None:
                 f"ingest.source.api.{name}: {redact(api.url)} does not declare that it knows {name!r}; leave it out and"
                 " use ingest.max_cloud_cover_pct, or the other of query and filter"
             )
-
-
-def _geometry(path: str | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"ingest.source.api.intersects: {path!r} is not a GeoJSON file ({error})") from error
-    while isinstance(document, dict) and document.get("type") in ("FeatureCollection", "Feature"):
-        if document["type"] == "Feature":
-            document = document.get("geometry")
-        elif len(document.get("features") or []) == 1:
-            document = document["features"][0]
-        else:
-            raise ValueError(f"ingest.source.api.intersects: {path!r} must hold exactly one geometry")
-    if not isinstance(document, dict) or "coordinates" not in document:
-        raise ValueError(f"ingest.source.api.intersects: {path!r} holds no geometry")
-    return document
