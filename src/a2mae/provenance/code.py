@@ -33,6 +33,8 @@ def files_of(module: str, source: Path = SOURCE) -> set[Path]:
         if file is None or file in found or file == source / PACKAGE / "__init__.py":
             continue
         found.add(file)
+        if (data := file.with_suffix(".yml")).is_file():  # what a module reads lies beside it under its name
+            found.add(data)
         for name in _names(file, source):
             parts = name.split(".")
             todo += [_file(".".join(parts[:length]), source) for length in range(1, len(parts) + 1)]

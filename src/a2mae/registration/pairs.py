@@ -171,7 +171,7 @@ def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters
 
 
 def agreement(
-    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_places: int
+    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_locations: int
 ) -> Agreement | None:
     """Average the moves that trusted comparisons agree on, weighted by their errors.
 
@@ -179,7 +179,7 @@ def agreement(
         moves_m: (east, north) of each comparison, metres.
         errors_m: Their standard errors, metres.
         coarser_gsd_m: GSD of the pair's coarser sensor, metres.
-        min_places: At least this many must agree, and half of all.
+        min_locations: At least this many must agree, and half of all.
 
     Returns:
         The move; None if too few agree.
@@ -188,7 +188,7 @@ def agreement(
         return None
     moves = np.array(moves_m)
     agree = np.hypot(*(moves - np.median(moves, axis=0)).T) <= _AGREE_PX * coarser_gsd_m
-    if agree.sum() < max(min_places, math.ceil(len(moves) / 2)):
+    if agree.sum() < max(min_locations, math.ceil(len(moves) / 2)):
         return None
     weights = 1 / np.maximum(np.array(errors_m)[agree], _ERROR_FLOOR_PX * coarser_gsd_m) ** 2
     east, north = np.average(moves[agree], axis=0, weights=weights).tolist()

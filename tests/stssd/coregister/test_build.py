@@ -16,7 +16,7 @@ import yaml
 
 from a2mae.config import RegistrationParameters
 from a2mae.plausibility import implausible_ranges, suspicious_offsets
-from a2mae.remote.fetch import ReadingParameters
+from a2mae.remote.policy import ReadingParameters
 from a2mae.scenes import (
     Role,
     assets_from_json,

@@ -8,6 +8,7 @@ import torch
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.tasks.compare_parameters import CompareParameters
 from a2mae.tasks.datasets.image_store import image_sets_of
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
@@ -15,7 +16,6 @@ from a2mae.tasks.evaluation.comparison import (
     BEGIN,
     END,
     Budget,
-    CompareParameters,
     comparison_markdown,
     run_comparison,
     steps_within,

@@ -65,7 +65,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
             if found is not None and trusted(found, coarser, settings):
                 moves.append((found.shift_x_m, found.shift_y_m))
                 errors.append(found.error_m)
-    agreed = agreement(moves, errors, coarser, min_places=min(settings.pool_locations, looked))
+    agreed = agreement(moves, errors, coarser, min_locations=min(settings.pool_locations, looked))
     if agreed is None:
         logger.warning(
             "the later date stays where its provider put it: of %d windows %d tell how far it lies from the earlier"
