@@ -7,6 +7,7 @@ footprints, and every side's pixels are checked to be the same.
 
     store       this project's loader (`a2mae.training.data.loader`), what training runs
     memory      the same code on arrays held in memory: what is left when reading costs nothing
+    zarr        the same store read through Zarr instead of our own reader of shards
     rasterio    windows of the GeoTIFFs, every file kept open
     torchgeo    the same windows through torchgeo's RasterDataset, one per sensor
 
@@ -42,6 +43,7 @@ from torchgeo.datasets import RasterDataset
 from tqdm import tqdm
 
 from a2mae.sensors import get_sensor
+from a2mae.stssd.store.shards import ZarrReader
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
 from a2mae.training.data.index import INDEX_FILE, build_index
@@ -86,6 +88,7 @@ def main() -> None:
         sides: dict[str, Dataset] = {
             "store": BatchDataset(run_dir, spec),
             "memory": MemoryDataset(run_dir, spec),
+            "zarr": ZarrDataset(run_dir, spec),
             "rasterio": GeoTiffDataset(run_dir, spec, root / "scenes", RasterioScenes),
             "torchgeo": GeoTiffDataset(run_dir, spec, root / "scenes", TorchgeoScenes),
         }
@@ -94,10 +97,10 @@ def main() -> None:
         for name, (rate, cpu_ms) in in_turn(sides, rounds=3 if quick else 5).items():
             print(f"  {name:9s} one process {rate:8.0f}/s  {cpu_ms:7.2f} ms")
             results |= {f"{name}_per_s": rate, f"{name}_cpu_ms": cpu_ms}
-        results["times_rasterio"] = results["rasterio_cpu_ms"] / results["store_cpu_ms"]
-        results["times_torchgeo"] = results["torchgeo_cpu_ms"] / results["store_cpu_ms"]
-        over = ", ".join(f"{results[f'times_{name}']:.1f}x {name}" for name in ("rasterio", "torchgeo"))
-        print(f"  store over the GeoTIFFs, samples per CPU second: {over}")
+        others = ("zarr", "rasterio", "torchgeo")
+        results |= {f"times_{name}": results[f"{name}_cpu_ms"] / results["store_cpu_ms"] for name in others}
+        over = ", ".join(f"{results[f'times_{name}']:.1f}x {name}" for name in others)
+        print(f"  store over the others, samples per CPU second: {over}")
         if not quick:
             for name in ("store", "rasterio", "torchgeo"):
                 results[f"{name}_two_workers_per_s"] = rate = with_workers(
@@ -252,6 +255,17 @@ class MemoryDataset(BatchDataset):
         return super().__getitem__(step)
 
 
+class ZarrDataset(BatchDataset):
+    """The loader's own code on the same shards, read through Zarr."""
+
+    def __getitem__(self, step: int) -> object:
+        if self._reader is None:
+            self._reader = SampleReader(self._run_dir, self._spec)
+            store = self._reader.store
+            store._open_array = lambda name: ZarrReader(zarr.open_array(f"{store.url}/{name}", mode="r"))
+        return super().__getitem__(step)
+
+
 class RasterioScenes:
     """Windows of the COGs; every file stays open."""
 
@@ -334,7 +348,7 @@ def check_same_pixels(sides: dict[str, Dataset]) -> None:
     for group in sides["store"][0].images:
         for slot, pixels in zip(group.slot.tolist(), group.pixels.numpy(), strict=True):
             expected[slot] = pixels
-    for group in sides["memory"][0].images:
+    for group in (*sides["memory"][0].images, *sides["zarr"][0].images):
         for slot, pixels in zip(group.slot.tolist(), group.pixels.numpy(), strict=True):
             np.testing.assert_array_equal(pixels, expected[slot])
     for name in ("rasterio", "torchgeo"):
