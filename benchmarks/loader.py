@@ -51,17 +51,8 @@ from a2mae.training.data.loader import BatchDataset, SampleReader
 from a2mae.training.engine import make_fabric
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import Trainer
-from a2mae.training.spec import (
-    DataSpec,
-    HardwareSpec,
-    LoggingSpec,
-    ModelSpec,
-    OptimizerSpec,
-    RunSpec,
-    SamplingSpec,
-    SensorSpec,
-    relative_url,
-)
+from a2mae.training.parameters import HardwareParameters, SamplingParameters
+from a2mae.training.spec import DataSpec, ModelSpec, OptimizerSpec, RunSpec, SensorSpec, relative_url
 
 SENSORS = ("landsat-oli-c2-l2", "sentinel-2-l2a")
 FOOTPRINT_M, DATES, BATCH = 1920, 2, 16
@@ -192,15 +183,22 @@ def write_run(run_dir: Path, store: Path, sets: int, **changes: object) -> RunSp
         is_anchor=date == 0,
     ).write(run_dir / INDEX_FILE)
     opened = ImageSetStore.open(store)
-    described = tuple(SensorSpec(s.id, s.band_names, (0.2,) * len(s.bands), (0.07,) * len(s.bands)) for s in sensors)
+    described = tuple(
+        SensorSpec(id=s.id, bands=s.band_names, mean=(0.2,) * len(s.bands), std=(0.07,) * len(s.bands)) for s in sensors
+    )
     spec = RunSpec(
         method="a2mae",
-        model=ModelSpec("a2mae_vit_small_patch16", {"decoder_depth": 2}),
-        data=DataSpec(relative_url(run_dir, os.fspath(store)), opened.manifest_hash, INDEX_FILE, digest, described),
-        sampling=SamplingSpec(images=3, image_size=96, whole_probability=1.0, bands="draw", bands_drawn=3),
+        model=ModelSpec(name="a2mae_vit_small_patch16", options={"decoder_depth": 2}),
+        data=DataSpec(
+            store=relative_url(run_dir, os.fspath(store)),
+            store_hash=opened.manifest_hash,
+            index=INDEX_FILE,
+            index_hash=digest,
+            sensors=described,
+        ),
+        sampling=SamplingParameters(images=3, image_size=96, whole_probability=1.0, bands="draw", bands_drawn=3),
         optimizer=OptimizerSpec(learning_rate=1e-4, steps=10**6, warmup_steps=1, batch_size=BATCH),
-        hardware=HardwareSpec(accelerator="cpu"),
-        logging=LoggingSpec(),
+        hardware=HardwareParameters(accelerator="cpu"),
     )
     spec.write(run_dir)
     return spec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -107,7 +106,7 @@ def test_after_a_torn_checkpoint_the_one_before_leads_to_the_same_end(tmp_path: 
 def test_another_specification_or_a_finished_run_starts_afresh_and_says_so(tmp_path: Path, store, caplog) -> None:
     spec = make_spec(tmp_path, store)
     assert not train(tmp_path, spec, StopAfter(5))
-    other = dataclasses.replace(spec, seed=8)
+    other = spec.replace(seed=8)
     with caplog.at_level(logging.INFO):
         assert train(tmp_path, other, StopRequest())
     assert "are of another specification or other data: starting afresh" in caplog.text
@@ -196,7 +195,7 @@ def test_without_held_out_sets_training_sets_stand_in_and_it_is_said(tmp_path: P
 
     spec = make_spec(tmp_path, store)
     digest = make_index(train_places=8).write(tmp_path / "index.npz")
-    train(tmp_path, dataclasses.replace(spec, data=dataclasses.replace(spec.data, index_hash=digest)), StopRequest())
+    train(tmp_path, spec.replace(data=spec.data.replace(index_hash=digest)), StopRequest())
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert metrics["held_out_sets"] == 0 and metrics["train_sets"] == 8
     assert metrics["held_out_loss"] is None and metrics["training_sets_loss"] > 0

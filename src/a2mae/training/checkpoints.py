@@ -33,7 +33,6 @@ from torch.distributed.checkpoint.state_dict import (
 
 from a2mae.files import file_digest, json_text, whole_file, whole_folder, write_bytes
 from a2mae.training.step import MovingAverage
-from a2mae.training.strict_json import Scalar
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,6 +97,7 @@ def full(tensor: Tensor) -> Tensor:
     return whole.detach().to("cpu", copy=True)
 
 
+Fact = str | int | float | bool | None
 _NAME = re.compile(r"step-(\d{9})")
 _STATE = "state.json"
 
@@ -118,7 +118,7 @@ class Checkpoint:
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
-    facts: Mapping[str, Scalar]
+    facts: Mapping[str, Fact]
 
 
 class Checkpoints:

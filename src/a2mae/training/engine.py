@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model
 from a2mae.parallel import cores
-from a2mae.training.spec import HardwareSpec, RunSpec
+from a2mae.training.parameters import HardwareParameters
+from a2mae.training.spec import RunSpec, SpecificationError
 from a2mae.training.step import TrainStep
-from a2mae.training.strict_json import SpecificationError
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def make_fabric(spec: RunSpec) -> Fabric:
     return fabric
 
 
-def process_counts(hardware: HardwareSpec) -> tuple[int, int]:
+def process_counts(hardware: HardwareParameters) -> tuple[int, int]:
     """Processes per machine and machines: the launcher's where one started us, else the specification's."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
@@ -107,7 +107,7 @@ def recompute_activations(model: Pretrainer) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def _strategy(hardware: HardwareSpec, world_size: int) -> Strategy | str:
+def _strategy(hardware: HardwareParameters, world_size: int) -> Strategy | str:
     # Processes may start minutes apart, on a loaded machine or from a slow disk.
     timeout = datetime.timedelta(seconds=max(hardware.timeout_s, _START_TIMEOUT_S))
     if hardware.strategy == "fsdp":

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2mae.training.data.index import SetIndex
-from a2mae.training.spec import SamplingSpec
+from a2mae.training.parameters import SamplingParameters
 
 
 class Stream(IntEnum):
@@ -56,7 +56,7 @@ class Draw:
 
 def draw_sample(
     index: SetIndex,
-    sampling: SamplingSpec,
+    sampling: SamplingParameters,
     band_choices: Sequence[NDArray[np.int64]],
     *,
     seed: int,
@@ -88,7 +88,7 @@ def draw_sample(
 
 
 def band_choices_of(
-    sampling: SamplingSpec, sensor_bands: Sequence[int], rgb: Sequence[Sequence[int]]
+    sampling: SamplingParameters, sensor_bands: Sequence[int], rgb: Sequence[Sequence[int]]
 ) -> list[NDArray[np.int64]]:
     """The bands of each sensor that a sample may take.
 
@@ -129,7 +129,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 def _draw_images(
-    members: NDArray[np.int64], index: SetIndex, sampling: SamplingSpec, rng: np.random.Generator
+    members: NDArray[np.int64], index: SetIndex, sampling: SamplingParameters, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Anchor first; then image 2 from a source drawn at random, image 3 from the other source, and so on in turn."""
     tagged = members[index.is_anchor[members]]
@@ -152,7 +152,9 @@ def _draw_images(
     return np.asarray(chosen, np.int64)
 
 
-def _draw_bands(choices: NDArray[np.int64], sampling: SamplingSpec, rng: np.random.Generator) -> NDArray[np.int64]:
+def _draw_bands(
+    choices: NDArray[np.int64], sampling: SamplingParameters, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Without replacement and in random order; an image with fewer bands than asked for gives them again in turn."""
     if sampling.bands != "draw":
         return choices

@@ -22,8 +22,7 @@ from a2mae.stssd.store.store import ImageSetStore
 from a2mae.training.data.draw import Draw, band_choices_of, bands_of, draw_sample, epoch_order
 from a2mae.training.data.index import TRAIN, SetIndex
 from a2mae.training.data.prepare import BandTables, RawBatch, RawImages, band_tables
-from a2mae.training.spec import RunSpec, resolve_url
-from a2mae.training.strict_json import SpecificationError
+from a2mae.training.spec import RunSpec, SpecificationError, resolve_url
 
 _READ_WHOLE_UP_TO = 512  # pixels per side; of larger images only the part under the window is read
 
