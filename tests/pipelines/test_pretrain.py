@@ -93,7 +93,7 @@ def test_the_default_parameters_are_valid_for_every_method() -> None:
     group = yaml.safe_load((ROOT / "conf" / "base" / "parameters_pretrain.yml").read_text())["pretrain"]
     from a2mae.models import create_model
 
-    for method in ("a2mae", "scale_mae", "mae"):
+    for method in ("a2mae", "scale_mae", "mae", "satmae"):
         valid = PretrainParameters(**{**group, "method": method})
         options = {**valid.model.options, **valid.model.method_options[method]}
         assert create_model(f"{method}_vit_{valid.model.size}_patch{valid.model.patch_size}", **options)

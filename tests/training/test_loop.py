@@ -17,6 +17,7 @@ from a2mae.models import from_pretrained, load_encoder
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import NonFiniteLossError, train
 from a2mae.training.monitor import read_record
+from a2mae.training.spec import read_spec
 
 
 class StopAfter(StopRequest):
@@ -47,7 +48,7 @@ def reference(tmp_path_factory, store) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("method", ["a2mae", "scale_mae", "mae"])
+@pytest.mark.parametrize("method", ["a2mae", "scale_mae", "mae", "satmae"])
 def test_every_method_learns(tmp_path: Path, store, method: str) -> None:
     spec = make_spec(tmp_path, store, method, steps=40, interval=10, clip_norm=None)
     assert train(tmp_path, spec, StopRequest())
@@ -60,6 +61,19 @@ def test_every_method_learns(tmp_path: Path, store, method: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == metrics["parameters"]
     encoder = load_encoder(tmp_path / "model")
     assert encoder.forward_features(torch.zeros(1, 3, 32, 32), gsd_m=10.0).shape == (1, 17, 64)
+
+
+def test_satmae_learns_groups_of_bands_of_sensors_that_have_them_or_not(tmp_path: Path, store) -> None:
+    groups = (tuple(range(7)), tuple(range(7, 12)))  # Landsat has the seven bands of the first group alone
+    spec = make_spec(tmp_path, store, "satmae", bands="all", steps=20, clip_norm=None)
+    options = spec.model.options | {"encoding": "group", "bands": "groups", "groups": groups}
+    spec = spec.replace(model=spec.model.replace(options=options))
+    spec.write(tmp_path)
+    assert train(tmp_path, read_spec(tmp_path), StopRequest())
+    losses = [float(row["loss"]) for row in read_record(tmp_path / "metrics.csv")]
+    assert losses[-1] < 0.9 * losses[0]
+    tokens = load_encoder(tmp_path / "model").forward_features(torch.zeros(1, 12, 32, 32))
+    assert tokens.shape == (1, 17, 64)
 
 
 def test_the_model_directory_says_what_it_was_made_of(reference: Path, store) -> None:

@@ -117,8 +117,9 @@ class SatMAE(Pretrainer):
         # Loss: each group's patches normalised on their own, hidden tokens only.
         hidden_groups = mask.hidden.reshape(*shape, len(groups), -1)  # (B, K, G or 1, N)
         maps = unpatchify(prediction.float(), patch, grid)  # (B, K, C, H, W)
+        valid = batch.valid[:, :, None] & (batch.wavelength_nm >= 0)[..., None, None]  # (B, K, C, H, W)
         scored = [
-            self._scored(prediction, batch, list(group), hidden_groups[:, :, index])
+            self._scored(prediction, batch.pixels, valid, list(group), hidden_groups[:, :, index])
             for index, group in enumerate(groups)
         ]
         weight = torch.stack([part.token_weight for part in scored])
@@ -136,12 +137,12 @@ class SatMAE(Pretrainer):
             token_weight=weight.sum(0),
         )
 
-    def _scored(self, prediction: Tensor, batch: ImageSetBatch, bands: list[int], hidden: Tensor) -> PatchLoss:
-        values = torch.unflatten(prediction, -1, (-1, batch.pixels.shape[2]))[..., bands].flatten(-2)
+    def _scored(self, prediction: Tensor, pixels: Tensor, valid: Tensor, bands: list[int], hidden: Tensor) -> PatchLoss:
+        values = torch.unflatten(prediction, -1, (-1, pixels.shape[2]))[..., bands].flatten(-2)
         return masked_patch_loss(
             values,
-            batch.pixels[:, :, bands],
-            batch.valid[:, :, None],
+            pixels[:, :, bands],
+            valid[:, :, bands],
             hidden,
             self.patch_size,
             normalize=self.config.normalize_targets,

@@ -15,9 +15,6 @@ from a2mae.config import Parameters
 Method = Literal["a2mae", "scale_mae", "mae", "satmae"]
 """The pretraining methods: names of `a2mae.models.create_model` start with one of them."""
 
-Groups = tuple[tuple[int, ...], ...]
-"""Band numbers of each group of bands (SatMAE)."""
-
 
 def _option(value: object) -> object:
     if value is None or isinstance(value, str | int | float | bool):
@@ -29,8 +26,8 @@ def _option(value: object) -> object:
     raise ValueError("must be a string, a number, a flag, or groups of band numbers such as [[0, 1], [2]]")
 
 
-Option = Annotated[str | int | float | bool | Groups | None, PlainValidator(_option)]
-"""Value of one field of a model's configuration."""
+Option = Annotated[object, PlainValidator(_option)]
+"""One field of a model's configuration: a scalar, or the band numbers of each group of bands (SatMAE)."""
 
 
 class StrictParameters(Parameters):

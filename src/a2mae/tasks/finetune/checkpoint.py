@@ -60,7 +60,7 @@ def model_digest(directory: Path) -> str:
 
 def bands_per_view(encoder: Encoder) -> int | None:
     """How many bands an encoder takes at once; None for any number."""
-    return encoder.config.in_chans if encoder.config.bands == "draw3" else None
+    return None if encoder.config.bands == "wavelength" else encoder.config.in_chans
 
 
 def plan_for_model(
