@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.models.layers.masking import STRATEGIES, draw_mask, kept_count, mask_from_hidden
+from a2mae.models.layers.masking import STRATEGIES, draw_mask, mask_from_hidden, num_keep
 
 cases = st.fixed_dictionaries(
     {
@@ -32,7 +32,7 @@ def drawn(case, valid_share=1.0):
 @given(cases)
 def test_every_image_keeps_exactly_its_share(case):
     mask, _, _ = drawn(case)
-    kept = kept_count(case["patches"], case["keep"])
+    kept = num_keep(case["patches"], case["keep"])
     visible = (~mask.hidden).sum(-1)
     if case["strategy"] == "random":
         assert (visible.sum(-1) == kept * case["images"]).all()
@@ -48,7 +48,7 @@ def test_every_image_keeps_exactly_its_share(case):
 def test_visible_and_masked_are_everything_once(case, valid_share):
     mask, valid, _ = drawn(case, valid_share)
     for row in range(case["batch"]):
-        shown = mask.ids[row][mask.shown[row]]
+        shown = mask.ids_keep[row][~mask.key_padding_mask[row]]
         assert shown.unique().numel() == shown.numel()
         hidden = mask.hidden[row].flatten().nonzero().squeeze(1)
         together = torch.cat([shown, hidden]).sort().values

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.layers.bands import ABSENT_NM
+from a2mae.models.layers.geosot import codes_to_bits
 from a2mae.models.layers.masking import full_precision
 
 
@@ -207,11 +208,10 @@ def prepare(raw: RawBatch, tables: BandTables, size: int) -> ImageSetBatch:
     pixels = pixels.view(samples, per_sample, channels, size, size)
     valid = valid.view(samples, per_sample, size, size)
     side_m = footprint_m.view(samples, per_sample) * raw.window[:, 2:3]
-    bits = torch.arange(31, -1, -1, device=device)
     return ImageSetBatch(
         pixels=_flip(pixels, raw.flips),
         gsd_m=(side_m / size).to(torch.float32),
-        geosot_bits=((raw.geosot[..., None] >> bits) & 1).flatten(-2).to(torch.float32),
+        geosot_bits=codes_to_bits(raw.geosot),
         sensor_id=raw.sensor_id,
         day=raw.day,
         same_source_as_anchor=raw.sensor_id == raw.sensor_id[:, :1],
