@@ -30,7 +30,8 @@ from a2mae.training.parameters import (
 )
 
 FORMAT_VERSION = 1
-SPEC_FILE = "spec.json"
+SPEC_FILE, ERROR_FILE, MODEL_DIR = "spec.json", "error.json", "model"
+"""Of a run directory: what is run, why it failed, and the finished model."""
 
 
 class SpecificationError(ValueError):

@@ -1,4 +1,4 @@
-"""Weights & Biases as a sink: what is in our own files, under one run id. Training works without it."""
+"""Send metrics and pictures to Weights & Biases, under one run id; training works without it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from a2mae.files import file_digest
 from a2mae.tracking import Piece, link, open_run
-from a2mae.training.results import MODEL_DIR, finished_identity
-from a2mae.training.spec import RunSpec
+from a2mae.training.results import finished_identity
+from a2mae.training.spec import MODEL_DIR, RunSpec
 
 _LOG = logging.getLogger(__name__)
 

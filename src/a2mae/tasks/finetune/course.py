@@ -178,7 +178,7 @@ class KeptCourse:
         """Write the state; the one before goes.
 
         Raises:
-            CheckpointError: If it cannot be written, for example because the disk is full.
+            CheckpointWriteError: If it cannot be written, for example because the disk is full.
         """
         tensors = capture(model, optimiser, None)
         tensors["chance"] = {"cpu": torch.get_rng_state()}
