@@ -1,4 +1,4 @@
-"""`create_model`: names in timm's manner, every width free."""
+"""Build models by name, as timm does; every width can be chosen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAME = re.compile(r"(?P<method>[a-z0-9_]+)_vit_(?P<size>[a-z]+)_patch(?P<patch>
 
 
 def list_models() -> list[str]:
-    """The names with patch 16; any other patch may be written in its place."""
+    """List the names with patch 16; any other patch size may be written in its place."""
     return [f"{method}_vit_{size}_patch16" for method in _METHODS for size in SIZES]
 
 
@@ -40,8 +40,8 @@ def create_model(name: str, **kwargs: object) -> Pretrainer:
 
     Args:
         name: `{a2mae,scale_mae,mae,satmae}_vit_{tiny,small,base,large}_patch16`, or another patch size.
-        **kwargs: Fields of the method's configuration (`A2MAEConfig`, `ScaleMAEConfig`, `MAEConfig`): widths, depths,
-            `patch_size`, `in_chans`, `bands`, `encoding`, `masking`, `targets`, `keep_ratio`, ...
+        **kwargs: Fields of the method's configuration (`A2MAEConfig`, `ScaleMAEConfig`, `MAEConfig`, `SatMAEConfig`):
+            widths, depths, `patch_size`, `in_chans`, `bands`, `encoding`, `masking`, `targets`, `keep_ratio`, ...
 
     Raises:
         ValueError: If the name or a value is unknown.
@@ -54,7 +54,7 @@ def create_model(name: str, **kwargs: object) -> Pretrainer:
 
 
 def resolve(name: str, kwargs: dict[str, object]) -> tuple[Callable[..., Pretrainer], PretrainConfig]:
-    """The class and the full configuration behind a name."""
+    """Find the class and the full configuration that a name and keyword arguments stand for."""
     match = _NAME.fullmatch(name)
     if match is None or match["method"] not in _METHODS or match["size"] not in SIZES:
         near = difflib.get_close_matches(name, list_models(), n=1, cutoff=0)

@@ -106,7 +106,8 @@ class Trainer:
         )
 
     def _launch(self, run_dir: Path, entry: ContenderParameters, source: Source, *, seed: int, steps: int) -> Path:
-        from a2mae.training.results import MODEL_DIR, finished_identity
+        from a2mae.training.results import finished_identity
+        from a2mae.training.spec import MODEL_DIR
 
         parameters = self._parameters(entry, source, seed=seed, steps=steps)
         run_dir.mkdir(parents=True, exist_ok=True)

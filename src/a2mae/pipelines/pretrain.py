@@ -19,7 +19,7 @@ import pandas as pd
 from kedro.pipeline import Pipeline, node
 
 from a2mae.provenance.code import commit_of
-from a2mae.training.parameters import PretrainParameters, resolve_optimizer
+from a2mae.training.parameters import PretrainParameters
 
 if TYPE_CHECKING:
     from a2mae.stssd.store.store import ImageSetStore
@@ -249,31 +249,16 @@ def build_spec(
         parameters: The group `pretrain`.
     """
     from a2mae.training.data.index import INDEX_FILE, TRAIN
-    from a2mae.training.spec import DataSpec, ModelSpec, RunSpec, relative_url
+    from a2mae.training.spec import DataSpec, relative_url, resolve
 
-    digest = index.write(run_dir / INDEX_FILE)
-    method, model = parameters.method, parameters.model
-    return RunSpec(
-        method=method,
-        model=ModelSpec(
-            f"{method}_vit_{model.size}_patch{model.patch_size}",
-            {**model.options, **model.method_options.get(method, {})},
-        ),
-        data=DataSpec(
-            store=relative_url(run_dir, store.url),
-            store_hash=store.manifest_hash,
-            index=INDEX_FILE,
-            index_hash=digest,
-            sensors=tuple(_sensor_spec(name, store, band_statistics) for name in sensors),
-        ),
-        sampling=parameters.sampling,
-        optimizer=resolve_optimizer(parameters.optimizer, method, len(index.sets_of(TRAIN))),
-        numerics=parameters.numerics,
-        hardware=parameters.hardware,
-        logging=parameters.logging,
-        seed=parameters.seed,
-        code_commit=_code_commit(),
+    data = DataSpec(
+        store=relative_url(run_dir, store.url),
+        store_hash=store.manifest_hash,
+        index=INDEX_FILE,
+        index_hash=index.write(run_dir / INDEX_FILE),
+        sensors=tuple(_sensor_spec(name, store, band_statistics) for name in sensors),
     )
+    return resolve(parameters, data, sets=len(index.sets_of(TRAIN)), code_commit=_code_commit())
 
 
 def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> SensorSpec:
@@ -292,7 +277,8 @@ def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> Sen
             logger.warning("band %s of %s is constant: it is centred but not scaled", band, name)
             std = 1.0
         deviations.append(std)
-    return SensorSpec(name, bands, tuple(float(statistics[name][band]["mean"]) for band in bands), tuple(deviations))
+    mean = tuple(float(statistics[name][band]["mean"]) for band in bands)
+    return SensorSpec(id=name, bands=bands, mean=mean, std=tuple(deviations))
 
 
 def _code_commit() -> str:

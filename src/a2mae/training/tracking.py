@@ -1,4 +1,4 @@
-"""Weights & Biases as a sink: what is in our own files, under one run id. Training works without it."""
+"""Send metrics and pictures to Weights & Biases, under one run id; training works without it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from a2mae.files import file_digest
 from a2mae.tracking import Piece, link, open_run
-from a2mae.training.results import MODEL_DIR, finished_identity
-from a2mae.training.spec import RunSpec
-from a2mae.training.strict_json import to_json
+from a2mae.training.results import finished_identity
+from a2mae.training.spec import MODEL_DIR, RunSpec
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class WandbTracker:
         self._run_dir, self._identity = run_dir, spec.identity
         self._run = open_run(
             "pretrain",
-            to_json(spec) | {"identity": spec.identity},
+            spec.model_dump(mode="json") | {"identity": spec.identity},
             folder=run_dir,
             project=spec.logging.wandb_project,
             id=f"pretrain-{spec.identity[:12]}",

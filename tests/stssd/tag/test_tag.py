@@ -56,16 +56,25 @@ def test_tables_and_tensors_have_the_same_codes(degrees: list[float], layer: int
 
 @settings(deadline=None, max_examples=50)
 @given(st.floats(0.001, 5e7))
-def test_layers_agree(size_m: float) -> None:
-    assert layer_for_size(size_m) == tensor_geosot.layer_for_size(size_m)
+def test_the_layer_is_the_finest_whose_cell_holds_the_footprint(size_m: float) -> None:
+    sides_m = np.array([512, *(256 / 2**n for n in range(9)), *(32 / 2**n / 60 for n in range(6))]) * 111_319.49
+    layer = layer_for_size(size_m)
+    assert 1 <= layer <= 32
+    if sides_m[-1] <= size_m <= sides_m[1]:
+        assert sides_m[layer] >= size_m and (layer == 15 or sides_m[layer + 1] < size_m)
+
+
+def test_layers_of_known_footprints() -> None:
+    assert [layer_for_size(size_m) for size_m in (1920, 30, 111_000)] == [14, 21, 9]  # 2 minutes, 1 second, 1 degree
 
 
 def test_bad_coordinates_are_refused() -> None:
     for values, layer in (([np.nan], 32), ([181.0], 32), ([0.0], 0), ([0.0], 33)):
         with pytest.raises(ValueError, match="GeoSOT"):
             encode(np.array(values), layer)
-    with pytest.raises(ValueError, match="positive"):
-        layer_for_size(-1.0)
+    for size_m in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="positive"):
+            layer_for_size(size_m)
 
 
 def test_footprints_of_both_hemispheres_have_corners_in_order() -> None:

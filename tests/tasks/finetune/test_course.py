@@ -17,7 +17,7 @@ from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.scores import main_score
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
-from a2mae.training.checkpoints import CheckpointError
+from a2mae.training.checkpoints import CheckpointWriteError
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")
@@ -164,7 +164,7 @@ def test_other_code_begins_again(tmp_path):
 def test_a_full_disk_is_said(pretrained, data, tmp_path):
     (tmp_path / "file").write_text("no folder")
     recipe = FinetuneParameters(steps=2, batch_size=16)
-    with pytest.raises(CheckpointError, match=r"cannot write the checkpoint of step 2 .*Make room there"):
+    with pytest.raises(CheckpointWriteError, match=r"cannot write the checkpoint of step 2 .*Make room there"):
         run(pretrained, data, recipe, KeptCourse(tmp_path / "file", "one"))
 
 

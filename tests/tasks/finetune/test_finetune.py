@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from a2mae.models.checkpoint import CheckpointError, load_encoder, read_config, save_pretrained
+from a2mae.models.checkpoint import load_encoder, read_config, save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data

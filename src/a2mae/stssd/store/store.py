@@ -13,13 +13,10 @@ Only NumPy, Zarr and fsspec are needed here: the training step runs on machines 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
 import json
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,40 +38,9 @@ from a2mae.stssd.store.shards import DamagedShardError, ImageReader, ZarrReader,
 FORMAT = "a2mae-image-sets"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_PYTHON_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
-_RUST_PIPELINE = "zarrs.ZarrsCodecPipeline"
 
 Window = tuple[int, int, int, int]
 """`(y0, y1, x0, x1)` in pixels of the sensor's grid, upper bounds exclusive."""
-
-_rust_pipeline_process: int | None = None
-_pipeline_lock = threading.RLock()
-
-
-def _renew_lock() -> None:
-    global _pipeline_lock  # noqa: PLW0603 (a fork may have copied it held by a thread that the child lacks)
-    _pipeline_lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
-
-
-@contextlib.contextmanager
-def codec_pipeline(*, fast: bool) -> Iterator[None]:
-    """Choose the code that encodes and decodes the chunks of arrays opened inside.
-
-    Args:
-        fast: Use zarrs (Rust) where it is installed: twice as fast to read. Its threads do not survive a fork, so
-            a process forked from one that has read with it decodes with Zarr's own code instead of hanging.
-    """
-    global _rust_pipeline_process  # noqa: PLW0603 (one fact about the process)
-    process = os.getpid()
-    usable = fast and importlib.util.find_spec("zarrs") is not None and _rust_pipeline_process in (None, process)
-    if usable:
-        _rust_pipeline_process = process
-    # Zarr's configuration is one for the process: a second thread (a Dask worker may have several) waits.
-    with _pipeline_lock, zarr.config.set({"codec_pipeline.path": _RUST_PIPELINE if usable else _PYTHON_PIPELINE}):
-        yield
 
 
 class ImageSetStore:
@@ -277,9 +243,8 @@ class ImageSetStore:
         shards = open_shards(Path(folder.key(name))) if folder.is_local else None
         if shards is not None:
             return shards
-        with codec_pipeline(fast=folder.is_local):
-            group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
-            return ZarrReader(cast("zarr.Array[Any]", group[name]))
+        group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
+        return ZarrReader(cast("zarr.Array[Any]", group[name]))
 
 
 def read_attributes(folder: Folder) -> dict[str, object] | None:

@@ -17,17 +17,12 @@ from typing import Any, cast
 import torch
 
 from a2mae.files import digest_of, file_digest, whole_folder, write_json
-from a2mae.models.checkpoint import (
-    CheckpointError,
-    load_encoder,
-    load_strictly,
-    read_config,
-    read_safetensors,
-)
+from a2mae.models.checkpoint import load_encoder, load_strictly, read_config, read_safetensors
 from a2mae.models.checkpoint import (
     save_weights as save_module,
 )
 from a2mae.models.encoder import Encoder
+from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import InputPlan, Normalisation, TaskInputs, input_plan_from_dict, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
 from a2mae.tasks.device import computing
@@ -59,7 +54,7 @@ def model_digest(directory: Path) -> str:
 
 def bands_per_view(encoder: Encoder) -> int | None:
     """How many bands an encoder takes at once; None for any number."""
-    return encoder.config.in_chans if encoder.config.bands == "draw3" else None
+    return None if encoder.config.bands == "wavelength" else encoder.config.in_chans
 
 
 def plan_for_model(

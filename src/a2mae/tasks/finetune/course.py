@@ -20,8 +20,7 @@ from torch import Tensor
 from a2mae.files import digest_of
 from a2mae.provenance.code import code_digest
 from a2mae.tasks.finetune.model import TaskModel
-from a2mae.training.checkpoints import Checkpoint, Checkpoints, capture, restore
-from a2mae.training.strict_json import Scalar
+from a2mae.training.checkpoints import Checkpoint, Checkpoints, Fact, capture, restore
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ class KeptCourse:
         """Write the state; the one before goes.
 
         Raises:
-            CheckpointError: If it cannot be written, for example because the disk is full.
+            CheckpointWriteError: If it cannot be written, for example because the disk is full.
         """
         tensors = capture(model, optimiser, None)
         tensors["chance"] = {"cpu": torch.get_rng_state()}
@@ -189,7 +188,7 @@ class KeptCourse:
             name: torch.tensor([getattr(moment, name) for moment in course.history], dtype=torch.float64)
             for name in _MOMENT
         }
-        facts: dict[str, Scalar] = {"identity": self._identity}
+        facts: dict[str, Fact] = {"identity": self._identity}
         if course.best is not None:
             tensors["best"] = course.best.state
             facts |= {"best_score": course.best.score, "best_step": course.best.step}

@@ -17,7 +17,7 @@ from a2mae.training.data.index import INDEX_FILE
 from a2mae.training.data.loader import BatchDataset, DataMismatchError, SampleReader, make_loader
 from a2mae.training.data.prepare import RawBatch, prepare
 from a2mae.training.monitor import HeldOut
-from a2mae.training.strict_json import SpecificationError
+from a2mae.training.spec import SpecificationError
 
 
 def prepared(raw: RawBatch, reader: SampleReader) -> list[torch.Tensor]:
@@ -83,7 +83,7 @@ def test_bands_that_an_image_lacks_are_never_read(tmp_path: Path, store) -> None
     readers = {}
     for name, bands in {"given": None, "full": full, "poor": poor}.items():
         digest = dataclasses.replace(index, bands=bands).write(tmp_path / INDEX_FILE)
-        changed = dataclasses.replace(spec, data=dataclasses.replace(spec.data, index_hash=digest))
+        changed = spec.replace(data=spec.data.replace(index_hash=digest))
         readers[name] = SampleReader(tmp_path, changed)
     keys = readers["given"].keys(0, 30)
     one, other = (prepared(readers[name].read(keys), readers[name]) for name in ("given", "full"))
@@ -115,7 +115,7 @@ def test_the_dataset_is_pickled_as_paths(tmp_path: Path, store) -> None:
 
 def test_a_changed_store_or_index_is_refused(tmp_path: Path, store) -> None:
     spec = make_spec(tmp_path, store)
-    wrong = dataclasses.replace(spec, data=dataclasses.replace(spec.data, store_hash="0" * 64))
+    wrong = spec.replace(data=spec.data.replace(store_hash="0" * 64))
     with pytest.raises(DataMismatchError, match="has changed since this run was specified"):
         SampleReader(tmp_path, wrong)
     make_index(train_places=3).write(tmp_path / INDEX_FILE)
@@ -137,7 +137,7 @@ def test_a_missing_or_torn_store_is_an_error_that_says_so(tmp_path: Path) -> Non
 def test_nothing_to_train_on_is_an_error(tmp_path: Path, store) -> None:
     spec = make_spec(tmp_path, store)
     digest = make_index(train_places=0).write(tmp_path / INDEX_FILE)
-    empty = dataclasses.replace(spec, data=dataclasses.replace(spec.data, index_hash=digest))
+    empty = spec.replace(data=spec.data.replace(index_hash=digest))
     with pytest.raises(DataMismatchError, match="no image set is left to train on"):
         SampleReader(tmp_path, empty)
 

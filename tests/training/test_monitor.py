@@ -1,7 +1,8 @@
-"""What is measured on fixed sets: collapse is seen, and the kNN without labels is one."""
+"""Metrics grow by whole lines and go on where a run was stopped, the bar behaves in a pipe, and collapse is seen."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,49 @@ from training_runs import make_spec
 from a2mae.models import create_model
 from a2mae.training.data.loader import SampleReader
 from a2mae.training.engine import model_options
-from a2mae.training.monitor import HeldOut, feature_statistics
+from a2mae.training.monitor import HeldOut, MetricsFile, ProgressBar, feature_statistics, read_metrics
+
+COLUMNS = ("step", "loss", "rank")
+
+
+def test_a_resumed_record_is_that_of_an_uninterrupted_run(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+    rows = [{"step": step, "loss": 1 / step, "rank": None if step % 2 else 0.1 + 0.2} for step in range(1, 7)]
+    record = MetricsFile(whole, COLUMNS, resume_at=0)
+    for row in rows:
+        record.append(row)
+    record = MetricsFile(broken, COLUMNS, resume_at=0)
+    for row in rows[:5]:
+        record.append(row)
+    with broken.open("a") as file:
+        file.write("6,0.1")  # killed while it wrote
+    record = MetricsFile(broken, COLUMNS, resume_at=3)
+    for row in rows[3:]:
+        record.append(row)
+    assert broken.read_bytes() == whole.read_bytes()
+    assert float(read_metrics(whole)[1]["rank"]) == 0.1 + 0.2
+
+
+def test_a_fresh_start_drops_old_rows(tmp_path: Path) -> None:
+    MetricsFile(tmp_path / "a.csv", COLUMNS, resume_at=0).append({"step": 1, "loss": 1.0})
+    MetricsFile(tmp_path / "a.csv", COLUMNS, resume_at=0)
+    assert read_metrics(tmp_path / "a.csv") == []
+
+
+def test_an_unknown_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="no column lss"):
+        MetricsFile(tmp_path / "a.csv", COLUMNS, resume_at=0).append({"step": 1, "lss": 1.0})
+
+
+def test_in_a_pipe_there_are_ten_lines_not_a_thousand(caplog, capsys) -> None:
+    with caplog.at_level(logging.INFO):
+        progress = ProgressBar(1000, 0, shown=True)
+        for step in range(1, 1001):
+            progress.update(step, 0.5)
+        progress.close()
+    assert len(caplog.records) == 10
+    assert "step 1000 of 1000, loss 0.5000" in caplog.text
+    assert "\r" not in capsys.readouterr().err
 
 
 def test_effective_rank_counts_directions() -> None:
