@@ -182,7 +182,7 @@ def _run(
 def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     """The folder's samples as task data, written once."""
     from a2mae.tasks.datasets.class_folders import ClassFolder
-    from a2mae.tasks.datasets.folders import layout_named
+    from a2mae.tasks.datasets.formats import layout_named
     from a2mae.tasks.datasets.task_data import TaskData
     from a2mae.tasks.datasets.writer import write_source
 

@@ -10,7 +10,8 @@ from affine import Affine
 
 from a2mae.sensors import Units
 from a2mae.tasks.datasets.class_folders import ClassFolder
-from a2mae.tasks.datasets.folders import FORMATS, layout_named, split_of
+from a2mae.tasks.datasets.formats import FORMATS, layout_named
+from a2mae.tasks.datasets.splits import split_of
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source, write_task_data
 from helpers.class_pictures import two_classes

@@ -1,4 +1,4 @@
-from a2mae.tasks.datasets.folders import split_of
+from a2mae.tasks.datasets.splits import split_of
 
 
 def test_split_is_by_name_alone_and_in_proportion():

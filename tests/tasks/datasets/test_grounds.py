@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2mae.tasks.datasets.folders import SAME_GROUND, Grounds
+from a2mae.tasks.datasets.splits import SAME_GROUND, Grounds
 
 BOX = (8.0, 47.0, 8.02, 47.01)
 

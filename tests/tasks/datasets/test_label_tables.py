@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from a2mae.tasks.datasets.class_folders import label_table
-from a2mae.tasks.datasets.folders import layout_named
+from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source

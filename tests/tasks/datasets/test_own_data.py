@@ -11,7 +11,7 @@ from PIL import Image
 from rasterio.warp import transform_geom
 
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.datasets.folders import layout_named
+from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.scene_folders import FolderLabels, mask_folder, pair_folder
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError

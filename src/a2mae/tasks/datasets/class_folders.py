@@ -22,18 +22,10 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform, transform_bounds
 
-from a2mae.tasks.datasets.folders import (
-    BLOCK_DEG,
-    IMAGE_SUFFIXES,
-    FolderFormat,
-    ValueRange,
-    check_integers,
-    position_of,
-    split_of,
-    square_of,
-)
+from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, ValueRange, check_integers
 from a2mae.tasks.datasets.labelled import MAX_SKIPPED_SHARE, LabelledScene, LabelledScenes, Reading
 from a2mae.tasks.datasets.scene_folders import folder_spec, read_picture, scene_of
+from a2mae.tasks.datasets.splits import BLOCK_DEG, position_of, split_of, square_of
 from a2mae.tasks.datasets.task_data import SPLITS, Sample, Task, TaskDataError, TaskSpec
 
 LABELS_FILE = "labels.csv"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2mae.sensors import Encoding
-from a2mae.tasks.datasets.folders import FolderFormat, Grounds, ValueRange, split_of
+from a2mae.tasks.datasets.formats import FolderFormat, ValueRange, to_counts
+from a2mae.tasks.datasets.splits import Grounds, split_of
 from a2mae.tasks.datasets.task_data import IGNORE, Sample, Task, TaskDataError, TaskSpec
 from a2mae.tasks.tiling import starts
 
@@ -221,40 +221,6 @@ class LabelledScenes:
             "day_before": float("nan"),
             "label": int(scene.target) if scene.target.ndim == 0 else -1,
         }
-
-
-def to_counts(
-    images: npt.NDArray[Any], valid: npt.NDArray[np.bool_], encoding: Encoding, name: str
-) -> npt.NDArray[np.integer[Any]]:
-    """Numbers in the stored type, refused where they cannot be what was stated.
-
-    Args:
-        images: `(T, C, H, W)`; integers, or floats with whole values.
-        valid: `(T, H, W)`; what is not valid is not looked at and becomes 0.
-        encoding: As stated.
-        name: Of the scene, for the message.
-
-    Raises:
-        TaskDataError: For NaN in valid pixels, fractions, or values that the type does not hold; with the range seen.
-    """
-    limits = np.iinfo(encoding.dtype)
-    usable = np.broadcast_to(valid[:, None], images.shape)
-    inside = images[usable]
-    if inside.size:
-        low, high = inside.min(), inside.max()
-        wrong = None
-        if not np.isfinite(inside).all():
-            wrong = "holds NaN or infinity"
-        elif low < limits.min or high > limits.max:
-            wrong = f"has values {low:g} to {high:g}"
-        elif images.dtype.kind == "f" and not np.array_equal(inside, np.round(inside)):
-            wrong = f"has fractions between {low:g} and {high:g}"
-        if wrong:
-            raise TaskDataError(
-                f"{name} {wrong}, but the stated format is {encoding.dtype} ({encoding.units},"
-                f" scale {encoding.scale:g}, offset {encoding.offset:g})"
-            )
-    return np.where(usable, images, 0).astype(encoding.dtype)
 
 
 def _padded(values: npt.NDArray[Any], size: int, fill: float) -> npt.NDArray[Any]:

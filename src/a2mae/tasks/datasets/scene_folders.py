@@ -21,8 +21,9 @@ from rasterio.transform import array_bounds
 from rasterio.warp import transform, transform_bounds, transform_geom
 
 from a2mae.sensors import Units
-from a2mae.tasks.datasets.folders import BLOCK_DEG, IMAGE_SUFFIXES, FolderFormat, Grounds, check_integers, square_of
+from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, check_integers
 from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
+from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, square_of
 from a2mae.tasks.datasets.task_data import IGNORE, SPLITS, Task, TaskDataError, TaskSpec
 
 CHANGE_COLORS = ((235, 235, 235), (214, 39, 40))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from a2mae.tasks.datasets.class_folders import LABELS_FILE, ClassFolder, label_table
 from a2mae.tasks.datasets.cuts import Tables, Truth
-from a2mae.tasks.datasets.folders import FolderFormat, layout_named
+from a2mae.tasks.datasets.formats import FolderFormat, layout_named
 from a2mae.tasks.datasets.scene_folders import FolderLabels, mask_folder, pair_folder
 from a2mae.tasks.datasets.simulated import cut_simulated
 from a2mae.tasks.datasets.task_data import Sample, Task, TaskDataError, TaskSpec

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
-from a2mae.tasks.datasets.folders import FORMATS, FolderFormat, split_of
+from a2mae.tasks.datasets.formats import FORMATS, FolderFormat
 from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
+from a2mae.tasks.datasets.splits import split_of
 from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskDataError, TaskSpec
 from a2mae.tasks.parameters import TorchgeoParameters
 

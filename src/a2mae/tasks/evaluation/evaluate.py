@@ -29,7 +29,7 @@ from a2mae.files import file_digest, write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.parallel import cores
 from a2mae.tasks.datasets.class_folders import ClassFolder
-from a2mae.tasks.datasets.folders import layout_named
+from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source

@@ -11,7 +11,6 @@ a hash of the name is the same on every machine and stays when files are added.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,61 +22,6 @@ import numpy.typing as npt
 
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
 from a2mae.tasks.datasets.task_data import TaskDataError
-
-BLOCK_DEG = 0.05
-"""Georeferenced scenes whose centres lie in one square of this side are one place (about 5 km)."""
-SAME_GROUND = 0.5
-"""Scenes that share more than this of the smaller one's box show the same ground."""
-
-
-def square_of(lon: float, lat: float) -> str:
-    """The place of a scene whose split nobody has stated: its square of `BLOCK_DEG`.
-
-    Args:
-        lon: Degrees of the centre.
-        lat: Likewise.
-    """
-    return f"{math.floor(lon / BLOCK_DEG)}:{math.floor(lat / BLOCK_DEG)}"
-
-
-class Grounds:
-    """Remembers where the scenes lay that were read.
-
-    Attributes:
-        across: Scenes that lie on the ground of a scene of another split, in the order of reading.
-    """
-
-    def __init__(self) -> None:
-        """No scene was read yet."""
-        self.across: list[str] = []
-        self._boxes = np.empty((0, 4))
-        self._seen: list[tuple[str, str]] = []
-
-    def place(self, name: str, split: str, box: tuple[float, float, float, float]) -> str:
-        """The place of a scene: that of the first scene of its split on the same ground, else its own.
-
-        Args:
-            name: Of the scene.
-            split: That the folder or the table says.
-            box: West, south, east and north in degrees.
-        """
-        shared = np.flatnonzero(_shared(self._boxes, np.array(box)) > SAME_GROUND)
-        there = [self._seen[index] for index in shared]
-        if any(other != split for other, _ in there):
-            self.across.append(f"{split}/{name}")
-        place = next((place for other, place in there if other == split), f"{split}/{name}")
-        self._boxes = np.vstack([self._boxes, box])
-        self._seen.append((split, place))
-        return place
-
-
-def _shared(boxes: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Overlap of a box with others `(N, 4)`, as a share of the smaller of both."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    smaller = np.minimum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), (box[2:] - box[:2]).prod())
-    shares: npt.NDArray[np.float64] = sides.clip(min=0).prod(axis=1) / smaller
-    return shares
-
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 BYTE = 255
@@ -181,20 +125,6 @@ def layout_named(
     return replace(layout, sensor=sensor, gsd_m=layout.gsd_m if gsd_m is None else gsd_m, group=group)
 
 
-def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> str:
-    """Split of a file, from a hash of its name alone.
-
-    Args:
-        name: `Class/Class_12` without suffix, so that a JPEG and a GeoTIFF of one place fall into one split.
-        test_share: Of all files.
-        val_share: Of all files, taken from what is not test.
-    """
-    position = position_of(name)
-    if position < test_share:
-        return "test"
-    return "val" if position < test_share + val_share else "train"
-
-
 def check_integers(path: Path, pixels: npt.NDArray[Any], layout: FolderFormat) -> None:
     """Refuse integers that cannot be what was stated; `int16` where `uint16` was is fine if nothing is negative.
 
@@ -249,6 +179,35 @@ class ValueRange:
             )
 
 
-def position_of(name: str) -> float:
-    """0 to 1, evenly spread, from a hash of a name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+def to_counts(
+    images: npt.NDArray[Any], valid: npt.NDArray[np.bool_], encoding: Encoding, name: str
+) -> npt.NDArray[np.integer[Any]]:
+    """Numbers in the stored type, refused where they cannot be what was stated.
+
+    Args:
+        images: `(T, C, H, W)`; integers, or floats with whole values.
+        valid: `(T, H, W)`; what is not valid is not looked at and becomes 0.
+        encoding: As stated.
+        name: Of the scene, for the message.
+
+    Raises:
+        TaskDataError: For NaN in valid pixels, fractions, or values that the type does not hold; with the range seen.
+    """
+    limits = np.iinfo(encoding.dtype)
+    usable = np.broadcast_to(valid[:, None], images.shape)
+    inside = images[usable]
+    if inside.size:
+        low, high = inside.min(), inside.max()
+        wrong = None
+        if not np.isfinite(inside).all():
+            wrong = "holds NaN or infinity"
+        elif low < limits.min or high > limits.max:
+            wrong = f"has values {low:g} to {high:g}"
+        elif images.dtype.kind == "f" and not np.array_equal(inside, np.round(inside)):
+            wrong = f"has fractions between {low:g} and {high:g}"
+        if wrong:
+            raise TaskDataError(
+                f"{name} {wrong}, but the stated format is {encoding.dtype} ({encoding.units},"
+                f" scale {encoding.scale:g}, offset {encoding.offset:g})"
+            )
+    return np.where(usable, images, 0).astype(encoding.dtype)
