@@ -181,15 +181,15 @@ def _run(
 
 def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     """The folder's samples as task data, written once."""
-    from a2mae.tasks.datasets.class_folders import ClassFolder
+    from a2mae.tasks.datasets.class_folders import class_folder
     from a2mae.tasks.datasets.formats import layout_named
     from a2mae.tasks.datasets.task_data import TaskData
     from a2mae.tasks.datasets.writer import write_source
 
-    source = ClassFolder(
+    source = class_folder(
         Path(str(options.folder)), layout_named(options.format, group="compare"), max_files=options.folder_samples
     )
-    path = folder / "data" / f"{source.spec.source}-{len(source)}"
+    path = folder / "data" / f"{source.spec.source}-{options.folder_samples or 'all'}"
     if not (path / "task.json").is_file():
         write_source(path, source)
     return TaskData(path)

@@ -40,7 +40,6 @@ class SimulatedDataParameters(Parameters):
         description="common names of the bands that are stored; every sensor must have them",
     )
     chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
-    stride_px: int | None = Field(None, ge=8, description="step between samples; null: chip_px, so without overlap")
     min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
     min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
     cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
@@ -99,11 +98,24 @@ class DataParameters(Parameters):
     multi_label: bool | None = Field(
         None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"
     )
-    class_property: str = Field("class", description="segmentation: a GeoJSON feature's property with its class name")
+    class_property: str = Field("class", description="polygons: the attribute of a feature that holds its class name")
+    outside: str = Field(
+        "unknown", description="polygons: class of the ground in none of them; unknown: neither trained on nor scored"
+    )
+    buffer_m: float | None = Field(
+        None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
+    )
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
     simulated: SimulatedDataParameters = Field(
         default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
     )
+
+    @model_validator(mode="after")
+    def _outside_is_a_class(self) -> DataParameters:
+        if self.outside not in ("unknown", *self.class_names):
+            known = ", ".join(self.class_names) or "none"
+            raise ValueError(f"outside must be unknown or one of class_names ({known}), found '{self.outside}'")
+        return self
 
 
 class FinetuneParameters(Parameters):

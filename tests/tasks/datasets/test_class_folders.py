@@ -9,7 +9,7 @@ import rasterio
 from affine import Affine
 
 from a2mae.sensors import Units
-from a2mae.tasks.datasets.class_folders import ClassFolder
+from a2mae.tasks.datasets.class_folders import class_folder
 from a2mae.tasks.datasets.formats import FORMATS, layout_named
 from a2mae.tasks.datasets.splits import split_of
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
@@ -34,7 +34,7 @@ def pictures(tmp_path):
 
 
 def test_folder_per_class_becomes_task_data(pictures, tmp_path):
-    folder = ClassFolder(pictures, RGB)
+    folder = class_folder(pictures, RGB)
     assert len(folder) == 40
     write_task_data(tmp_path / "data", folder.spec, folder.samples())
     data = TaskData(tmp_path / "data")
@@ -49,7 +49,7 @@ def test_folder_per_class_becomes_task_data(pictures, tmp_path):
 
 def test_one_corrupt_file_among_many_is_skipped_and_named(pictures):
     (pictures / "dark" / "dark_3.jpg").write_bytes(b"\xff\xd8\xff not a picture")
-    folder = ClassFolder(pictures, RGB, max_skipped_share=0.05)
+    folder = class_folder(pictures, RGB, max_skipped_share=0.05)
     assert len(list(folder.samples())) == 39
     assert len(folder.skipped) == 1
     assert folder.skipped[0].startswith("dark/dark_3.jpg")
@@ -59,26 +59,26 @@ def test_too_many_corrupt_files_are_an_error(pictures):
     for number in range(5):
         (pictures / "dark" / f"dark_{number}.jpg").write_bytes(b"")
     with pytest.raises(TaskDataError, match=r"5 of 40 files .* cannot be read.*Remove them or fetch them"):
-        list(ClassFolder(pictures, RGB).samples())
+        list(class_folder(pictures, RGB).samples())
 
 
 def test_absent_folder_no_classes_empty_class(pictures, tmp_path):
     with pytest.raises(TaskDataError, match=r"classify\.data\.folder: no folder at"):
-        ClassFolder(tmp_path / "nothing", RGB)
+        class_folder(tmp_path / "nothing", RGB)
     (tmp_path / "flat").mkdir()
     with pytest.raises(TaskDataError, match="one folder per class"):
-        ClassFolder(tmp_path / "flat", RGB)
+        class_folder(tmp_path / "flat", RGB)
     (pictures / "medium").mkdir()
     with pytest.raises(TaskDataError, match=r"no images .* in class medium"):
-        ClassFolder(pictures, RGB)
+        class_folder(pictures, RGB)
 
 
 def test_wrong_band_count_and_wrong_type_say_what_was_seen(pictures):
     with pytest.raises(TaskDataError, match="3 bands, but the stated format has 13"):
-        list(ClassFolder(pictures, MS).samples())
+        list(class_folder(pictures, MS).samples())
     as_counts = with_encoding(RGB, dtype="uint16")
     with pytest.raises(TaskDataError, match=r"uint8 with values \d+ to \d+, but the stated format is uint16"):
-        list(ClassFolder(pictures, as_counts).samples())
+        list(class_folder(pictures, as_counts).samples())
 
 
 def chips(folder: Path, *, count: int = 20, each: int = 3, first: int = 0, step_m: int = 9_000) -> Path:
@@ -98,7 +98,7 @@ def chips(folder: Path, *, count: int = 20, each: int = 3, first: int = 0, step_
 
 
 def written(folder: Path, path: Path) -> TaskData:
-    write_source(path / "data", ClassFolder(folder, RGB))
+    write_source(path / "data", class_folder(folder, RGB))
     return TaskData(path / "data")
 
 
@@ -123,7 +123,7 @@ def test_chips_of_one_square_have_no_test_split_and_the_error_says_what_to_do(tm
 
 def test_a_benchmark_is_split_by_name_wherever_its_files_lie(tmp_path: Path) -> None:
     assert FORMATS["eurosat_ms"].benchmark and layout_named("eurosat_ms", gsd_m=20).benchmark
-    folder = ClassFolder(chips(tmp_path / "set"), dataclasses.replace(RGB, benchmark=True))
+    folder = class_folder(chips(tmp_path / "set"), dataclasses.replace(RGB, benchmark=True))
     rows = [sample.row for sample in folder.samples()]
     assert [row["split"] for row in rows] == [split_of(str(row["sample_id"])) for row in rows]
     assert all(row["place"] == row["sample_id"] and math.isfinite(float(str(row["lon"]))) for row in rows)
@@ -131,7 +131,7 @@ def test_a_benchmark_is_split_by_name_wherever_its_files_lie(tmp_path: Path) -> 
 
 
 def test_files_without_a_place_are_split_by_name(pictures: Path) -> None:
-    rows = [sample.row for sample in ClassFolder(pictures, RGB).samples()]
+    rows = [sample.row for sample in class_folder(pictures, RGB).samples()]
     assert [row["split"] for row in rows] == [split_of(str(row["sample_id"])) for row in rows]
     assert all(row["place"] == row["sample_id"] for row in rows)
 
@@ -159,21 +159,21 @@ def test_splits_above_the_classes_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_splits_that_are_not_whole_are_refused(tmp_path: Path, pictures: Path) -> None:
     chips(tmp_path / "own" / "train")
     with pytest.raises(TaskDataError, match=r"holds train/, but no test/: splits of your own need"):
-        ClassFolder(tmp_path / "own", RGB)
+        class_folder(tmp_path / "own", RGB)
     shutil.copytree(tmp_path / "own" / "train", tmp_path / "own" / "test")
     shutil.copytree(pictures / "dark", tmp_path / "own" / "test" / "dark")
     with pytest.raises(TaskDataError, match=r"own/train: no images .* in class dark"):
-        ClassFolder(tmp_path / "own", RGB)
+        class_folder(tmp_path / "own", RGB)
     shutil.rmtree(tmp_path / "own" / "test" / "dark")
     shutil.copytree(tmp_path / "own" / "test", tmp_path / "own" / "validation")
     with pytest.raises(TaskDataError, match=r"in class test, train, validation.*no other folder beside them"):
-        ClassFolder(tmp_path / "own", RGB)
+        class_folder(tmp_path / "own", RGB)
 
 
 def test_classes_may_be_called_train_and_test(pictures: Path) -> None:
     (pictures / "dark").rename(pictures / "train")
     (pictures / "light").rename(pictures / "test")
-    assert ClassFolder(pictures, RGB).spec.class_names == ("test", "train")
+    assert class_folder(pictures, RGB).spec.class_names == ("test", "train")
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def few_ms(tmp_path):
 @pytest.mark.real_data
 @needs_ms
 def test_eurosat_multispectral_is_reflectance_with_places(few_ms):
-    samples = list(ClassFolder(few_ms, MS).samples())
+    samples = list(class_folder(few_ms, MS).samples())
     assert len(samples) == 16
     bands = {band.name: i for i, band in enumerate(MS.sensor.bands)}
     forest = np.median([s.pixels[0].mean((1, 2)) * 1e-4 for s in samples if s.row["label"] == 0], axis=0)
@@ -203,16 +203,16 @@ def test_eurosat_multispectral_is_reflectance_with_places(few_ms):
 def test_wrong_scale_is_refused_with_the_values_seen(few_ms):
     wrong = with_encoding(MS, scale=1.0)
     with pytest.raises(TaskDataError, match=r"values are .* with median .*reflectance is 0 to 1"):
-        list(ClassFolder(few_ms, wrong).samples())
+        list(class_folder(few_ms, wrong).samples())
     already_scaled = with_encoding(MS, scale=1e-8)
     with pytest.raises(TaskDataError, match="reflectance is 0 to 1"):
-        list(ClassFolder(few_ms, already_scaled).samples())
+        list(class_folder(few_ms, already_scaled).samples())
 
 
 @pytest.mark.real_data
 @needs_rgb
 def test_eurosat_rgb_layout():
-    folder = ClassFolder(EUROSAT_RGB, RGB)
+    folder = class_folder(EUROSAT_RGB, RGB)
     assert len(folder) == 27_000
     assert len(folder.spec.class_names) == 10
     first = next(folder.samples())
@@ -236,8 +236,8 @@ def test_messages_name_the_parameters_that_state_the_format(pictures):
         )
         for layout in wrong:
             with pytest.raises(TaskDataError, match=keys):
-                list(ClassFolder(pictures, dataclasses.replace(layout, group=group)).samples())
+                list(class_folder(pictures, dataclasses.replace(layout, group=group)).samples())
         with pytest.raises(TaskDataError, match=rf"^{group}\.folder: no folder at"):
-            ClassFolder(pictures / "nothing", layout_named("rgb_bytes", group=group))
+            class_folder(pictures / "nothing", layout_named("rgb_bytes", group=group))
         with pytest.raises(TaskDataError, match=rf"^{group}\.format: unknown format 'rgb'"):
             layout_named("rgb", group=group)

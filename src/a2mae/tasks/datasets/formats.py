@@ -1,17 +1,14 @@
-"""What the files of a folder hold, as the user states it, and which of them show the same ground.
+"""What image files hold, as the user states it, and what is rejected because it cannot be that.
 
-Which scenes of a folder show the same ground: dates of one place are no places of their own.
-
-What the files of a folder hold, as the user states it, and what is refused because it cannot be that.
-
-Bands, units and GSD are stated by the caller and checked against what the files hold; nothing is guessed. A split by
-a hash of the name is the same on every machine and stays when files are added.
+Bands, units and GSD are stated (`<task>.data.format` and its neighbours) and held against the files; nothing is
+guessed.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +16,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.errors import NotGeoreferencedWarning
 
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
 from a2mae.tasks.datasets.task_data import TaskDataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-BYTE = 255
-UNIT_REFLECTANCE_LIMIT = 2.0
+BRIGHTEST_MEDIAN = 2.0
 """Reflectance above this (snow and specular glint stay below) means that the scale is not what was stated."""
+_DARKEST_MEDIAN = 0.005
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,14 @@ class FolderFormat:
         return f"set {self.group}.format"
 
 
-def _rgb_bytes_sensor() -> Sensor:
-    """8-bit pictures rendered from Sentinel-2: an id of their own, because their numbers are not reflectance."""
+def _rgb_bytes() -> Sensor:
+    """Describe 8-bit pictures rendered from Sentinel-2; their id is their own, because they hold no reflectance."""
     bands = BUILTIN_SENSORS["sentinel-2-l2a"].subset(("B04", "B03", "B02")).bands
-    encoding = Encoding("uint8", 1 / BYTE, 0.0, 0, Units.DN)
-    return Sensor("rgb-bytes", "8-bit RGB pictures", 10, bands, encoding)
+    return Sensor("rgb-bytes", "8-bit RGB pictures", 10, bands, Encoding("uint8", 1 / 255, 0.0, 0, Units.DN))
 
 
-def _eurosat_ms_sensor() -> Sensor:
-    """Sentinel-2 L1C in EuroSAT's published band order (B8A comes last) and scale (reflectance x 10,000)."""
+def _eurosat_ms() -> Sensor:
+    """Describe Sentinel-2 L1C in EuroSAT's published band order (B8A comes last) and scale (reflectance x 10,000)."""
     order = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
     bands = BUILTIN_SENSORS["sentinel-2-l1c"].subset(order).bands
     encoding = Encoding("uint16", 1e-4, 0.0, 0, Units.REFLECTANCE)
@@ -72,10 +71,10 @@ def _eurosat_ms_sensor() -> Sensor:
 
 
 FORMATS: dict[str, FolderFormat] = {
-    "rgb_bytes": FolderFormat(sensor=_rgb_bytes_sensor(), gsd_m=10.0),
-    "eurosat_ms": FolderFormat(sensor=_eurosat_ms_sensor(), gsd_m=10.0, benchmark=True),
+    "rgb_bytes": FolderFormat(_rgb_bytes(), gsd_m=10.0),
+    "eurosat_ms": FolderFormat(_eurosat_ms(), gsd_m=10.0, benchmark=True),
 }
-"""Known layouts: 8-bit RGB pictures (digital numbers, not reflectance), and EuroSAT's multispectral GeoTIFFs."""
+"""Formats beside those of the sensors: 8-bit RGB pictures (digital numbers), and EuroSAT's multispectral GeoTIFFs."""
 
 
 def layout_named(
@@ -88,13 +87,13 @@ def layout_named(
     own: Iterable[Sensor] = (),
     group: str = "",
 ) -> FolderFormat:
-    """A known layout, or that of a sensor.
+    """Return a known format, or that of a sensor.
 
     Args:
         name: Of `FORMATS`, or a sensor id.
-        gsd_m: Metres per pixel, where they are not the layout's own.
+        gsd_m: Metres per pixel, where they are not the format's own.
         bands: The bands that the files hold, in their order; all of the sensor's by default.
-        scale: Physical units per count of the files, where it is not the layout's own.
+        scale: Physical units per count of the files, where it is not the format's own.
         offset: Physical value of the files' zero, likewise.
         own: Sensors that are described beside the built-in ones; one of these keeps its name.
         group: Parameters that state all this, as `segment.data`, for messages.
@@ -113,28 +112,91 @@ def layout_named(
         )
     layout = known[name]
     sensor = layout.sensor.subset(bands) if bands else layout.sensor
-    encoding = sensor.encoding
-    sensor = replace(
-        sensor,
-        encoding=replace(
-            encoding,
-            scale=encoding.scale if scale is None else scale,
-            offset=encoding.offset if offset is None else offset,
-        ),
+    encoding = replace(
+        sensor.encoding,
+        scale=sensor.encoding.scale if scale is None else scale,
+        offset=sensor.encoding.offset if offset is None else offset,
     )
+    sensor = replace(sensor, encoding=encoding)
     return replace(layout, sensor=sensor, gsd_m=layout.gsd_m if gsd_m is None else gsd_m, group=group)
 
 
-def check_integers(path: Path, pixels: npt.NDArray[Any], layout: FolderFormat) -> None:
-    """Refuse integers that cannot be what was stated; `int16` where `uint16` was is fine if nothing is negative.
+@dataclass(frozen=True)
+class Picture:
+    """An image file as read.
+
+    Attributes:
+        pixels: `(C, H, W)` numbers as stored.
+        valid: `(H, W)` bool.
+        grid: Where the pixels lie; None where the file does not say.
+    """
+
+    pixels: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+    grid: GeoBox | None
+
+
+def read_picture(path: Path, layout: FolderFormat) -> Picture:
+    """Read the numbers of an image file; floats are taken as physical values and NaN as nodata.
 
     Args:
-        path: The file, for the message.
-        pixels: Its integers.
+        path: Any raster that GDAL reads; pictures without a place are welcome.
         layout: What was stated.
 
     Raises:
-        TaskDataError: If the type is narrower than stated (bytes are no reflectance), or a value does not fit.
+        TaskDataError: If bands are more or fewer than stated, or integers of another type; with the range seen.
+    """
+    encoding = layout.sensor.encoding
+    pixels, nodata, grid = read_raster(path)
+    check_bands(str(path), len(pixels), layout)
+    valid = np.isfinite(pixels).all(axis=0)
+    if nodata is None and encoding.units is not Units.DN:
+        nodata = encoding.nodata if pixels.dtype.kind != "f" else None
+    if nodata is not None and not math.isnan(nodata):
+        valid &= ~(pixels == nodata).all(axis=0)
+    if pixels.dtype.kind == "f":
+        pixels = np.round((np.where(valid, pixels, encoding.offset) - encoding.offset) / encoding.scale)
+    else:
+        usable = pixels[:, valid]
+        _check_integers(path, usable if usable.size else pixels, layout)
+    return Picture(pixels, valid, grid)
+
+
+def read_raster(path: Path) -> tuple[npt.NDArray[Any], float | None, GeoBox | None]:
+    """Read a whole raster: its numbers `(C, H, W)`, what it calls nodata, and where it lies.
+
+    Args:
+        path: Of a file; one without georeference has no grid.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            grid = source.crs and GeoBox(source.shape, source.transform, source.crs.to_string())
+            return source.read(), source.nodata, grid
+
+
+def check_bands(name: str, found: int, layout: FolderFormat) -> None:
+    """Reject an image that has not as many bands as were stated.
+
+    Args:
+        name: Of the image, for the message.
+        found: Its bands.
+        layout: What was stated.
+
+    Raises:
+        TaskDataError: With both counts.
+    """
+    stated = layout.sensor.band_names
+    if found != len(stated):
+        raise TaskDataError(
+            f"{name}: {found} bands, but the stated format has {len(stated)} ({', '.join(stated)}); {layout.advice}"
+        )
+
+
+def _check_integers(path: Path, pixels: npt.NDArray[Any], layout: FolderFormat) -> None:
+    """Reject integers of a narrower type than stated (bytes are no reflectance), and values that do not fit it.
+
+    `int16` where `uint16` was stated is fine if nothing is negative.
     """
     encoding = layout.sensor.encoding
     low, high = int(pixels.min()), int(pixels.max())
@@ -147,42 +209,10 @@ def check_integers(path: Path, pixels: npt.NDArray[Any], layout: FolderFormat) -
         )
 
 
-class ValueRange:
-    """Values seen, so that a wrong unit is refused instead of trained on."""
-
-    def __init__(self, layout: FolderFormat) -> None:
-        self._layout = layout
-        self._medians: list[float] = []
-        self._low, self._high = math.inf, -math.inf
-
-    def add(self, pixels: npt.NDArray[np.integer[Any]]) -> None:
-        """Look at one image's stored numbers."""
-        encoding = self._layout.sensor.encoding
-        self._low = min(self._low, float(pixels.min()) * encoding.scale + encoding.offset)
-        self._high = max(self._high, float(pixels.max()) * encoding.scale + encoding.offset)
-        self._medians.append(float(np.median(pixels)) * encoding.scale + encoding.offset)
-
-    def check(self, folder: str) -> None:
-        """Refuse reflectance that is not one: too bright, or all but black.
-
-        Raises:
-            TaskDataError: With the values seen.
-        """
-        if self._layout.sensor.encoding.units is not Units.REFLECTANCE or not self._medians:
-            return
-        encoding, median = self._layout.sensor.encoding, float(np.median(self._medians))
-        if not 0.005 < median < UNIT_REFLECTANCE_LIMIT:
-            raise TaskDataError(
-                f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset} the"
-                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1:"
-                f" {self._layout.advice}"
-            )
-
-
 def to_counts(
     images: npt.NDArray[Any], valid: npt.NDArray[np.bool_], encoding: Encoding, name: str
 ) -> npt.NDArray[np.integer[Any]]:
-    """Numbers in the stored type, refused where they cannot be what was stated.
+    """Bring numbers into the stored type.
 
     Args:
         images: `(T, C, H, W)`; integers, or floats with whole values.
@@ -211,3 +241,35 @@ def to_counts(
                 f" scale {encoding.scale:g}, offset {encoding.offset:g})"
             )
     return np.where(usable, images, 0).astype(encoding.dtype)
+
+
+class ValueRange:
+    """The values seen so far, so that a wrong unit is rejected instead of trained on."""
+
+    def __init__(self, layout: FolderFormat) -> None:
+        self._layout = layout
+        self._medians: list[float] = []
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, pixels: npt.NDArray[np.integer[Any]]) -> None:
+        """Look at one image's stored numbers."""
+        encoding = self._layout.sensor.encoding
+        self._low = min(self._low, float(pixels.min()) * encoding.scale + encoding.offset)
+        self._high = max(self._high, float(pixels.max()) * encoding.scale + encoding.offset)
+        self._medians.append(float(np.median(pixels)) * encoding.scale + encoding.offset)
+
+    def check(self, folder: str) -> None:
+        """Reject reflectance that is none: too bright, or all but black.
+
+        Raises:
+            TaskDataError: With the values seen.
+        """
+        if self._layout.sensor.encoding.units is not Units.REFLECTANCE or not self._medians:
+            return
+        encoding, median = self._layout.sensor.encoding, float(np.median(self._medians))
+        if not _DARKEST_MEDIAN < median < BRIGHTEST_MEDIAN:
+            raise TaskDataError(
+                f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset} the"
+                f" values are {self._low:.4g} to {self._high:.4g} with median {median:.4g}; reflectance is 0 to 1:"
+                f" {self._layout.advice}"
+            )

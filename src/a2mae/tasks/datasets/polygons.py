@@ -15,11 +15,10 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyogrio
 import shapely
-from affine import Affine
-from pyarrow import ArrowInvalid
-from rasterio.crs import CRS
+from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
@@ -34,10 +33,6 @@ _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing
 
 Note = Callable[[str, str], None]
 """Takes what was done to a feature, and which one it was."""
-
-
-class UnreadableError(Exception):
-    """A vector file that cannot be read; the message is the library's."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +52,7 @@ class FolderLabels:
     buffer_m: float | None = None
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The pixels of an image.
-
-    Attributes:
-        crs: Coordinate reference system.
-        transform: From pixels to the CRS.
-        shape: `(H, W)`.
-    """
-
-    crs: CRS
-    transform: Affine
-    shape: tuple[int, int]
-
-    def outline(self) -> gpd.GeoSeries:
-        """Return the ground that the pixels cover."""
-        height, width = self.shape
-        corners = [self.transform @ corner for corner in ((0, 0), (width, 0), (width, height), (0, height))]
-        return gpd.GeoSeries([shapely.Polygon(corners)], crs=self.crs.to_wkt())
-
-
-def draw_polygons(path: Path, grid: Grid, labels: FolderLabels, note: Note) -> npt.NDArray[np.uint8]:
+def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) -> npt.NDArray[np.uint8]:
     """Draw the polygons of a vector file as class numbers.
 
     Args:
@@ -93,7 +67,7 @@ def draw_polygons(path: Path, grid: Grid, labels: FolderLabels, note: Note) -> n
     Raises:
         TaskDataError: If the file has no CRS, several layers, a feature without a known class or an area, or if none
             of its polygons touches the image.
-        UnreadableError: If it is no vector file.
+        OSError: If it is no vector file.
     """
     features = _read(path)
     background = IGNORE if labels.outside == UNKNOWN else labels.class_names.index(labels.outside)
@@ -104,31 +78,32 @@ def draw_polygons(path: Path, grid: Grid, labels: FolderLabels, note: Note) -> n
     areas = _areas(path, features.geometry, grid, labels, note)
     if not len(areas):
         return target
-    drawn = areas.to_crs(grid.crs.to_wkt())
+    drawn = areas.to_crs(str(grid.crs))
     if not _touch(drawn, grid):
         raise TaskDataError(_misses(path, areas, grid))
-    rasterize(zip(drawn, classes[drawn.index], strict=True), out=target, transform=grid.transform)
+    rasterize(zip(drawn, classes[drawn.index], strict=True), out=target, transform=grid.affine)
     return target
 
 
 def _read(path: Path) -> gpd.GeoDataFrame:
-    """Read every feature of a file's only layer; geometries that cannot be decoded are None."""
-    try:
-        if path.suffix.lower() in (".parquet", ".geoparquet"):
+    """Read every feature of a file's only layer; a geometry that cannot be decoded is None."""
+    if path.suffix.lower() in (".parquet", ".geoparquet"):
+        try:
             features = gpd.read_parquet(path)
-        else:
+        except ValueError as error:  # no Parquet, or Parquet without a geometry
+            raise OSError(" ".join(str(error).split())) from error
+    else:
+        try:
             _check_layers(path)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore")
-            for warning in told:
-                logger.warning("%s: %s", path, warning.message)
-    except (pyogrio.errors.DataSourceError, ArrowInvalid) as error:
-        raise UnreadableError(str(error)) from error
-    except ValueError as error:  # of geopandas: Parquet without a geometry
-        raise UnreadableError(" ".join(str(error).split())) from error
+        except pyogrio.errors.DataSourceError as error:
+            raise OSError(str(error)) from error
+        for warning in told:
+            logger.warning("%s: %s", path, warning.message)
     if not isinstance(features, gpd.GeoDataFrame):
-        raise UnreadableError("it holds a table without geometries")
+        raise OSError("it holds a table without geometries")
     if features.crs is None:
         raise TaskDataError(f"{path} has no CRS: write it with the one that its coordinates are in")
     return features.reset_index(drop=True)
@@ -155,17 +130,17 @@ def _classes(path: Path, features: gpd.GeoDataFrame, labels: FolderLabels) -> np
     numbers = {name: number for number, name in enumerate(labels.class_names)}
     found = []
     for index, value in enumerate(features[key]):
-        # Whole numbers beside empty values come as floats.
-        name = f"{value:g}" if isinstance(value, float) else str(value)
-        if value is None or value != value:
+        if pd.isna(value):
             raise TaskDataError(f"{path}: feature {index} has no {key!r}: give every feature its class")
+        # Whole numbers beside empty values come as floats.
+        name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
         if name not in numbers:
             raise TaskDataError(f"{path}: feature {index} has {key} {name!r}; classes are {', '.join(numbers)}")
         found.append(numbers[name])
     return np.array(found, np.int64)
 
 
-def _areas(path: Path, geometry: gpd.GeoSeries, grid: Grid, labels: FolderLabels, note: Note) -> gpd.GeoSeries:
+def _areas(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, labels: FolderLabels, note: Note) -> gpd.GeoSeries:
     """Valid polygons in the file's CRS, under the index of their features."""
     absent = geometry.isna() | geometry.is_empty
     kinds = geometry.geom_type[~absent]
@@ -182,7 +157,7 @@ def _areas(path: Path, geometry: gpd.GeoSeries, grid: Grid, labels: FolderLabels
                 f"{path}: feature {kinds[thin].index[0]} is a {kinds[thin].iloc[0]}, which has no area: draw polygons,"
                 " or set segment.data.buffer_m to the distance up to which the ground around is of the class"
             )
-        metres = grid.outline().estimate_utm_crs()
+        metres = _outline(grid).estimate_utm_crs()
         geometry[thin] = geometry[thin].to_crs(metres).buffer(labels.buffer_m).to_crs(geometry.crs)
     for index in geometry.index[~geometry.is_valid]:
         geometry[index] = shapely.make_valid(geometry[index], method="structure", keep_collapsed=False)
@@ -194,25 +169,29 @@ def _areas(path: Path, geometry: gpd.GeoSeries, grid: Grid, labels: FolderLabels
     return geometry[~empty]
 
 
-def _check_degrees(path: Path, geometry: gpd.GeoSeries, grid: Grid) -> None:
+def _check_degrees(path: Path, geometry: gpd.GeoSeries, grid: GeoBox) -> None:
     bounds = geometry.bounds
     wrong = (bounds.minx < -180) | (bounds.maxx > 180) | (bounds.miny < -90) | (bounds.maxy > 90)
     if wrong.any():
         index = wrong.idxmax()
         raise TaskDataError(
             f"{path}: feature {index} lies at {bounds.minx[index]:g}, {bounds.miny[index]:g}, which are no degrees."
-            f"{_swapped(geometry, grid)} GeoJSON holds longitude and latitude (WGS 84): export it so, or state its 'crs'"
+            f"{_swapped(geometry, grid)} GeoJSON holds longitude and latitude (WGS 84): export it so, or state its CRS"
         )
 
 
-def _touch(drawn: gpd.GeoSeries, grid: Grid) -> bool:
+def _outline(grid: GeoBox) -> gpd.GeoSeries:
+    return gpd.GeoSeries([grid.extent.geom], crs=str(grid.crs))
+
+
+def _touch(drawn: gpd.GeoSeries, grid: GeoBox) -> bool:
     finite = np.isfinite(drawn.bounds).all(axis=1)  # what cannot be projected lies far away
-    return bool(drawn[finite].intersects(grid.outline().iloc[0]).any())
+    return bool(drawn[finite].intersects(grid.extent.geom).any())
 
 
-def _misses(path: Path, areas: gpd.GeoSeries, grid: Grid) -> str:
+def _misses(path: Path, areas: gpd.GeoSeries, grid: GeoBox) -> str:
     there = [f"{value:g}" for value in areas.total_bounds]
-    image = [f"{value:g}" for value in grid.outline().to_crs(areas.crs).total_bounds]
+    image = [f"{value:g}" for value in _outline(grid).to_crs(areas.crs).total_bounds]
     return (
         f"{path}: none of its {len(areas)} polygons touches its image. They lie within {', '.join(there)} (west, south,"
         f" east, north), the image within {', '.join(image)} of the same CRS.{_swapped(areas, grid)} Where an image"
@@ -220,9 +199,9 @@ def _misses(path: Path, areas: gpd.GeoSeries, grid: Grid) -> str:
     )
 
 
-def _swapped(geometry: gpd.GeoSeries, grid: Grid) -> str:
+def _swapped(geometry: gpd.GeoSeries, grid: GeoBox) -> str:
     """Say so if geometries lie on the image once x and y are exchanged."""
     exchanged = gpd.GeoSeries(shapely.transform(geometry.array, lambda xy: xy[:, ::-1]), crs=geometry.crs)
-    if not _touch(exchanged.to_crs(grid.crs.to_wkt()), grid):
+    if not _touch(exchanged.to_crs(str(grid.crs)), grid):
         return ""
     return " With x and y exchanged they would: their axes are swapped, latitude stands before longitude."

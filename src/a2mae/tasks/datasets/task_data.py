@@ -43,6 +43,8 @@ SAMPLE_COLUMNS: dict[str, str] = {
 """Columns of `samples.parquet`; row i describes row i of the arrays."""
 
 SPLITS = ("train", "val", "test")
+CHANGE_CLASSES = ("unchanged", "changed")
+CHANGE_COLORS = ((235, 235, 235), (214, 39, 40))
 
 
 class TaskDataError(ValueError):
