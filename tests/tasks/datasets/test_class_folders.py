@@ -1,3 +1,7 @@
+"""Folders of pictures by class, and tables that name each picture's classes: read, split, rejected where wrong."""
+
+from __future__ import annotations
+
 import dataclasses
 import math
 import shutil
@@ -7,13 +11,16 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 
 from a2mae.sensors import Units
-from a2mae.tasks.datasets.class_folders import class_folder
+from a2mae.tasks.datasets.class_folders import _images_by_class, class_folder, label_table
 from a2mae.tasks.datasets.formats import FORMATS, layout_named
+from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.splits import split_of
-from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source, write_task_data
+from a2mae.tasks.parameters import TaskParameters
 from helpers.class_pictures import two_classes
 from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
 
@@ -35,8 +42,7 @@ def pictures(tmp_path):
 
 def test_folder_per_class_becomes_task_data(pictures, tmp_path):
     folder = class_folder(pictures, RGB)
-    assert len(folder) == 40
-    write_task_data(tmp_path / "data", folder.spec, folder.samples())
+    assert write_task_data(tmp_path / "data", folder.spec, folder.samples()) == 40
     data = TaskData(tmp_path / "data")
     assert data.spec.class_names == ("dark", "light")
     assert data.spec.encoding.units is Units.DN
@@ -47,12 +53,25 @@ def test_folder_per_class_becomes_task_data(pictures, tmp_path):
     assert data.samples["lon"].isna().all()
 
 
-def test_one_corrupt_file_among_many_is_skipped_and_named(pictures):
+def test_one_corrupt_file_among_many_is_skipped_and_named(tmp_path):
+    pictures = two_classes(tmp_path / "many", 60, ".jpg")
     (pictures / "dark" / "dark_3.jpg").write_bytes(b"\xff\xd8\xff not a picture")
-    folder = class_folder(pictures, RGB, max_skipped_share=0.05)
-    assert len(list(folder.samples())) == 39
-    assert len(folder.skipped) == 1
-    assert folder.skipped[0].startswith("dark/dark_3.jpg")
+    folder = class_folder(pictures, RGB)
+    assert len(list(folder.samples())) == 119
+    (note,) = folder.late_notes()
+    assert note.startswith("skipped, unreadable: 1 of 120 files: dark/dark_3.jpg: ")
+
+
+def test_pictures_of_other_sizes_are_cut_or_padded_to_the_first_or_to_the_side_that_is_asked_for(tmp_path):
+    pictures = two_classes(tmp_path / "set", 3)
+    Image.fromarray(np.full((12, 30, 3), 90, np.uint8)).save(pictures / "light" / "light_2.png")
+    *others, wide = class_folder(pictures, RGB).samples()
+    assert {sample.pixels.shape for sample in (*others, wide)} == {(1, 3, 16, 16)}
+    assert wide.valid[0, :12].all() and not wide.valid[0, 12:].any()
+    assert (wide.pixels[0, :, :12] == 90).all()
+    asked = class_folder(pictures, RGB, chip_px=8)
+    assert {sample.pixels.shape for sample in asked.samples()} == {(1, 3, 8, 8)}
+    assert "scenes are cut to 8 px, smaller ones padded with nodata" in asked.spec.notes
 
 
 def test_too_many_corrupt_files_are_an_error(pictures):
@@ -212,10 +231,9 @@ def test_wrong_scale_is_refused_with_the_values_seen(few_ms):
 @pytest.mark.real_data
 @needs_rgb
 def test_eurosat_rgb_layout():
-    folder = class_folder(EUROSAT_RGB, RGB)
-    assert len(folder) == 27_000
-    assert len(folder.spec.class_names) == 10
-    first = next(folder.samples())
+    names, images = _images_by_class(EUROSAT_RGB, "classify.data")
+    assert (len(names), len(images)) == (10, 27_000)
+    first = next(class_folder(EUROSAT_RGB, RGB).samples())
     with rasterio.open(EUROSAT_RGB / f"{first.row['sample_id']}.jpg") as source:
         np.testing.assert_array_equal(first.pixels[0], source.read())
 
@@ -241,3 +259,98 @@ def test_messages_name_the_parameters_that_state_the_format(pictures):
             class_folder(pictures / "nothing", layout_named("rgb_bytes", group=group))
         with pytest.raises(TaskDataError, match=rf"^{group}\.format: unknown format 'rgb'"):
             layout_named("rgb", group=group)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Forty pictures: a bright top is "roof", a bright left side "road"; some have both and some nothing."""
+    rng = np.random.default_rng(0)
+    lines = ["file,classes,split"]
+    for number in range(40):
+        picture = rng.integers(0, 60, (24, 24, 3)).astype(np.uint8)
+        roof, road = number % 2 == 0, number % 4 < 2
+        picture[:12] += np.uint8(150 * roof)
+        picture[:, :6] += np.uint8(40 * road)
+        (tmp_path / "own" / "pictures").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "own" / "pictures" / f"{number}.png")
+        names = "; ".join(name for name, there in (("roof", roof), ("road", road)) if there)
+        lines.append(f"pictures/{number}.png,{names},{'train' if number < 24 else 'val' if number < 32 else 'test'}")
+    (tmp_path / "own" / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path / "own"
+
+
+def test_each_image_has_its_classes(table: Path, tmp_path: Path) -> None:
+    options = {"task": "classify", "data": {"folder": str(table), "gsd_m": 10}}
+    write_source(tmp_path / "data", prepare(TaskParameters.model_validate(options), None, tmp_path))
+    data = TaskData(tmp_path / "data")
+    assert data.spec.task is Task.CLASSIFY and data.spec.multi_label
+    assert data.spec.class_names == ("road", "roof")
+    assert data.samples["split"].value_counts().to_dict() == {"train": 24, "val": 8, "test": 8}
+    read = data.read(np.arange(40))
+    top = read.images[:, 0, :, :12, 12:].mean((1, 2, 3))
+    bright = top > (top.min() + top.max()) / 2
+    np.testing.assert_array_equal(read.targets[:, 1] == 1, bright)
+    assert {tuple(target) for target in read.targets.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_classes_can_be_named_in_an_order(table: Path) -> None:
+    assert label_table(table, RGB, ("roof", "road", "pool"), chip_px=None).spec.class_names == ("roof", "road", "pool")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("file,classes", "name,classes"), r"has the columns name, classes, split; needed are file, classes"),
+        (("pictures/3.png", "pictures/300.png"), r"labels\.csv, line 5: no file 'pictures/300\.png'"),
+        (("pictures/3.png", "../labels.csv"), r"line 5: no file '\.\./labels\.csv'"),
+        (("pictures/3.png", "pictures/2.png"), r"names 1 file\(s\) more than once: pictures/2\.png"),
+        ((",test", ",holdout"), r"line 34: split 'holdout'; there are train, val, test"),
+        ((",test", ","), r"some lines have a split and some have none"),
+        (("roof", "pool"), r"names the class\(es\) pool, not among classify\.data\.class_names: roof, road"),
+    ],
+)
+def test_a_wrong_table_is_refused(table: Path, change: tuple[str, str], message: str) -> None:
+    labels = table / "labels.csv"
+    labels.write_text(labels.read_text().replace(*change), encoding="utf-8")
+    with pytest.raises(TaskDataError, match=message):
+        label_table(table, RGB, ("roof", "road"), chip_px=None)
+
+
+def test_a_table_that_is_not_in_utf_8_is_rejected(table: Path) -> None:
+    (table / "labels.csv").write_bytes((table / "labels.csv").read_bytes().replace(b"roof", "höhe".encode("cp1252")))
+    with pytest.raises(TaskDataError, match=r"labels\.csv is not in UTF-8 .*save it as CSV UTF-8"):
+        label_table(table, RGB, (), chip_px=None)
+
+
+def one_class_each(table: Path) -> Path:
+    """The same pictures, each of one class: roof or none of it."""
+    lines = (table / "labels.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    changed = [f"{file},{'roof' if 'roof' in classes else 'ground'},{split}" for file, classes, split in rows]
+    (table / "labels.csv").write_text("\n".join([lines[0], *changed]) + "\n", encoding="utf-8")
+    return table
+
+
+def prepared(table: Path, path: Path, **data: object) -> TaskData:
+    options = {"task": "classify", "data": {"folder": str(table), "gsd_m": 10, **data}}
+    write_source(path / "data", prepare(TaskParameters.model_validate(options), None, path))
+    return TaskData(path / "data")
+
+
+def test_a_table_of_one_class_per_line_gives_one_class_per_image(table: Path, tmp_path: Path) -> None:
+    data = prepared(one_class_each(table), tmp_path)
+    assert not data.spec.multi_label and data.spec.class_names == ("ground", "roof")
+    numbers = data.samples["sample_id"].str.rsplit("/", n=1).str[-1].astype(int)
+    expected = (numbers % 2 == 0).astype(int).tolist()  # even numbers are roofs
+    assert data.read_targets(np.arange(40)).tolist() == expected == data.samples["label"].tolist()
+    assert "every line of labels.csv names one class" in data.spec.notes
+
+
+def test_the_user_may_say_how_many_classes_an_image_has(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(TaskDataError, match=r"20 of 40 lines do .* pictures/0\.png \(roof; road\), but .*false"):
+        prepared(table, tmp_path, multi_label=False)
+    data = prepared(one_class_each(table), tmp_path, multi_label=True)
+    assert data.spec.multi_label
+    targets = data.read_targets(np.arange(40))
+    assert targets.shape == (40, 2) and (targets.sum(axis=1) == 1).all()
+    assert "an image has any number of classes" in data.spec.notes
