@@ -27,7 +27,7 @@ from rasterio.warp import Resampling, reproject
 
 from a2mae.remote.fetch import RemoteAccess
 from a2mae.tasks.datasets.task_data import IGNORE
-from a2mae.tasks.finetune.checkpoint import Finetuned, load_task_model
+from a2mae.tasks.finetune.finetuned import Finetuned, load_task_model
 from a2mae.tasks.inference.scenes import choose_scenes
 from a2mae.tasks.inference.survey import MapSource
 from a2mae.tasks.parameters import MapParameters

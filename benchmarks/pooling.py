@@ -21,7 +21,7 @@ from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.evaluation.features import POOLS, pooled
 from a2mae.tasks.evaluation.frozen import knn_predict, linear_probe, standardised
-from a2mae.tasks.finetune.checkpoint import plan_for_model, random_twin
+from a2mae.tasks.finetune.finetuned import plan_for_model, random_init
 
 Key = tuple[int, str]
 
@@ -57,7 +57,7 @@ def main() -> None:
     data = TaskData(arguments.data)
     encoder = load_encoder(arguments.model).eval()
     if arguments.random:
-        encoder = random_twin(encoder, 0).eval()
+        encoder = random_init(encoder, 0).eval()
     plan = plan_for_model(data, ("red", "green", "blue"), arguments.model, encoder, location=False)
     inputs, rng = TaskInputs(data, plan), np.random.default_rng(0)
     rows = {

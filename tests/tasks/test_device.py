@@ -23,8 +23,8 @@ FINETUNE = """
 import sys
 from pathlib import Path
 from a2mae.files import file_digest
-from a2mae.tasks.finetune.checkpoint import save_task_model
-from a2mae.tasks.finetune.checkpoint import finetune_start
+from a2mae.tasks.finetune.finetuned import save_task_model
+from a2mae.tasks.finetune.finetuned import finetune_start
 from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.datasets.task_data import TaskData
 

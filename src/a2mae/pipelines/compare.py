@@ -77,7 +77,7 @@ def compare(
     from a2mae.pipelines.compare_trainer import Source
     from a2mae.pipelines.pretrain import bands_by_sensor, build_run_index
     from a2mae.tasks.evaluation.judges import FinetuneJudge, FrozenJudge
-    from a2mae.tasks.finetune.course import keeping_courses
+    from a2mae.tasks.finetune.checkpoints import keeping_courses
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(images, pruned_sets, bands_by_sensor(store))
@@ -139,7 +139,7 @@ def _run(
     from a2mae.tasks.evaluation.comparison import Budget, comparison_markdown, run_comparison, write_between_marks
     from a2mae.tasks.evaluation.evaluate import Units
     from a2mae.tasks.evaluation.judges import Contender, FinetuneJudge, FrozenJudge
-    from a2mae.tasks.finetune.course import keeping_courses
+    from a2mae.tasks.finetune.checkpoints import keeping_courses
 
     options = groups.options
     budget = Budget(folder / "budget.json", options.budget_h)

@@ -9,10 +9,9 @@ from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import Task, TaskData
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.finetune import checkpoint as starts
-from a2mae.tasks.finetune import course
-from a2mae.tasks.finetune.checkpoint import encoder_normalisation
-from a2mae.tasks.finetune.course import Keeping, KeptCourse, keeping_courses
+from a2mae.tasks.finetune import finetuned as starts
+from a2mae.tasks.finetune.checkpoints import Keeping, KeptCourse, keeping_courses
+from a2mae.tasks.finetune.finetuned import encoder_normalisation
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.scores import main_score

@@ -11,13 +11,13 @@ from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.finetune.checkpoint import (
+from a2mae.tasks.finetune.finetuned import (
     Finetuned,
     FinetuneRun,
     bands_per_view,
     encoder_normalisation,
     load_task_model,
-    random_twin,
+    random_init,
     save_task_model,
 )
 from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, head_config_from_dict
@@ -194,7 +194,7 @@ def test_learning_rate_falls_towards_the_input(pretrained, data):
 def test_random_twin_has_the_architecture_and_other_weights(pretrained):
     encoder = load_encoder(pretrained)
     state = torch.random.get_rng_state()
-    twin, again, other = random_twin(encoder, 3), random_twin(encoder, 3), random_twin(encoder, 4)
+    twin, again, other = random_init(encoder, 3), random_init(encoder, 3), random_init(encoder, 4)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert twin.config == encoder.config
     weight = "blocks.0.attn.qkv.weight"
@@ -327,7 +327,7 @@ def test_heads_of_another_task_are_refused():
 
 def test_the_rate_and_the_state_are_chosen_on_validation(tmp_path, monkeypatch):
     """A rate that destroys is tried first and not kept; of the kept one, the best state seen is what is left."""
-    from a2mae.tasks.finetune import checkpoint as starts
+    from a2mae.tasks.finetune import finetuned as starts
     from a2mae.tasks.metrics.scores import main_score
 
     write_task_data(tmp_path / "data", spec_for(Task.CLASSIFY), make_samples(Task.CLASSIFY, count=60, size=16))

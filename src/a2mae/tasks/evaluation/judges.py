@@ -16,8 +16,8 @@ from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.device import computing
 from a2mae.tasks.evaluation.features import EncoderFeatures, histogram_features, pixel_features
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
-from a2mae.tasks.finetune.checkpoint import finetune_start, plan_for_model, random_twin
-from a2mae.tasks.finetune.course import Keeping
+from a2mae.tasks.finetune.checkpoints import Keeping
+from a2mae.tasks.finetune.finetuned import finetune_start, plan_for_model, random_init
 from a2mae.tasks.finetune.train import predict
 from a2mae.tasks.metrics.scores import score_row, score_task
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
@@ -103,7 +103,7 @@ class FrozenJudge:
     ) -> Sequence[Row]:
         encoder = load_encoder(model)
         if contender.kind == "random":
-            encoder = random_twin(encoder, contender.seed)
+            encoder = random_init(encoder, contender.seed)
         plan = plan_for_model(self.data, options.bands, model, encoder, location=options.location, group="evaluate")
         candidate = {
             "pixels": Candidate(contender.name, pixel_features),

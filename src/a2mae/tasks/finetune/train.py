@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import IGNORE, Task
-from a2mae.tasks.finetune.course import Course, KeptCourse, Progress
+from a2mae.tasks.finetune.checkpoints import Course, KeptCourse, Progress
 from a2mae.tasks.finetune.model import Symmetry, TaskModel, add_lora, merge_lora
 from a2mae.tasks.parameters import FinetuneParameters
 

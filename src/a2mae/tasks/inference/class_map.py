@@ -31,7 +31,7 @@ from a2mae.config import RegistrationParameters
 from a2mae.registration.pairs import Picture, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
-from a2mae.tasks.finetune.checkpoint import Finetuned
+from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.embed import Windows, normalised
 from a2mae.tasks.inference.rasters import Raster, RasterWindows, on_grid_of
 from a2mae.tasks.palette import class_colours

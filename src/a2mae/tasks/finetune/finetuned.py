@@ -32,7 +32,7 @@ from a2mae.provenance.record import digest_of
 from a2mae.tasks.datasets.inputs import InputPlan, Normalisation, TaskInputs, input_plan_from_dict, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
 from a2mae.tasks.device import computing
-from a2mae.tasks.finetune.course import Keeping, Progress
+from a2mae.tasks.finetune.checkpoints import Keeping, Progress
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel, head_config_from_dict
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.scores import main_score
@@ -86,7 +86,7 @@ def plan_for_model(
     )
 
 
-def random_twin(encoder: Encoder, seed: int) -> Encoder:
+def random_init(encoder: Encoder, seed: int) -> Encoder:
     """An encoder of the same architecture with fresh weights.
 
     Args:
@@ -215,7 +215,7 @@ def _finetune_start(
     for number, lr in enumerate(rates):
         encoder = load_encoder(pretrained)
         if start == "random":
-            encoder = random_twin(encoder, options.seed)
+            encoder = random_init(encoder, options.seed)
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
         used = recipe.model_copy(update={"lr": lr})
