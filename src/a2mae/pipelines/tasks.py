@@ -149,10 +149,9 @@ def finetune(options: TaskParameters, data: object, pretrained_model: Path, run:
         The finetuned model with its record.
     """
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.finetune.checkpoints import keeping_courses
     from a2mae.tasks.finetune.finetuned import finetune_start
 
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained", keeping_courses(run))
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained", run)
 
 
 def finetune_random(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
@@ -168,10 +167,9 @@ def finetune_random(options: TaskParameters, data: object, pretrained_model: Pat
         The trained model with its record.
     """
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.finetune.checkpoints import keeping_courses
     from a2mae.tasks.finetune.finetuned import finetune_start
 
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "random", keeping_courses(run))
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "random", run)
 
 
 def score(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,7 +14,10 @@ HEADS = {
     "segment": ("linear", "conv", "upernet", "detail"),
     "detect_change": ("linear", "conv", "upernet", "detail"),
 }
-"""Heads per task, the plainest first. Classification: `linear` reads the CLS token, `mean` the patch tokens."""
+"""Heads per task, the plainest first: see `a2mae.tasks.finetune.heads`.
+
+Classification: `linear` reads the CLS token, `mean` the patch tokens, `attentive` attends to all of them.
+"""
 
 
 def _hex_colour(value: object) -> str:
@@ -25,7 +28,7 @@ def _hex_colour(value: object) -> str:
 
 
 HexColour = Annotated[str, BeforeValidator(_hex_colour)]
-"""A colour as `#rrggbb`; what is not one is refused with an example."""
+"""A colour as `#rrggbb`; anything else is rejected with an example."""
 
 
 class SimulatedDataParameters(Parameters):
@@ -118,8 +121,12 @@ class DataParameters(Parameters):
         return self
 
 
+Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
+LOSSES: tuple[str, ...] = get_args(Loss)
+
+
 class FinetuneParameters(Parameters):
-    """One training recipe, used for the pretrained encoder and its random-initialised twin alike."""
+    """One training recipe, used for the pretrained encoder and the random_init baseline alike."""
 
     mode: Literal["full", "frozen", "lora"] = Field(
         "full", description="train all; the head only; or the head and low-rank updates of the attention"
@@ -138,9 +145,7 @@ class FinetuneParameters(Parameters):
     weight_decay: float = Field(0.05, ge=0, description="AdamW")
     warmup_steps: int = Field(20, ge=0, description="linear, then half a cosine")
     clip_grad: float = Field(1.0, gt=0, description="largest gradient norm")
-    loss: Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"] = Field(
-        "cross_entropy", description="see tasks/losses.py"
-    )
+    loss: Loss = Field("cross_entropy", description="focal, dice and cross_entropy_dice: for rare classes")
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="lift rare classes: weight = (1 / frequency) ** power; 0 is off"
     )
@@ -184,7 +189,7 @@ class TaskParameters(Parameters):
     """A task: data, bands, head and recipe."""
 
     task: Literal["classify", "segment", "detect_change"] = Field(description="what is predicted")
-    seed: int = Field(0, ge=0, description="order, augmentation, head's and random twin's initial weights")
+    seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     bands: tuple[str, ...] = Field(
@@ -193,9 +198,7 @@ class TaskParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    head: Literal["linear", "mean", "attentive", "conv", "upernet", "detail"] = Field(
-        "linear", description="see tasks/model.py"
-    )
+    head: str = Field("linear", description="classify: linear, mean, attentive; else: linear, conv, upernet, detail")
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
         "difference_concat", description="change: how the two dates are joined"
     )
@@ -231,7 +234,7 @@ class TaskParameters(Parameters):
 
 
 class OtherEncoderParameters(Parameters):
-    """An encoder that another run or project trained, on this machine."""
+    """An encoder of another run or project, on this machine."""
 
     name: str = Field(min_length=1, description="of the score table's column 'model'")
     kind: Literal["directory", "timm"] = Field(
@@ -251,7 +254,7 @@ class OtherEncoderParameters(Parameters):
 
 
 class EvaluateParameters(Parameters):
-    """Frozen encoders judged by kNN and linear probe."""
+    """Frozen encoders scored by kNN and linear probe."""
 
     seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")

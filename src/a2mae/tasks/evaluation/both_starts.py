@@ -20,9 +20,8 @@ import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import Task, TaskData
-from a2mae.tasks.device import computing
 from a2mae.tasks.finetune.finetuned import STARTS, Finetuned
-from a2mae.tasks.finetune.train import predict
+from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, score_task
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.parameters import TaskParameters

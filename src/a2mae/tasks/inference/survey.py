@@ -15,8 +15,8 @@ from a2mae.models.checkpoint import load_encoder
 from a2mae.remote.fetch import RemoteAccess
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import Task, TaskDataError
-from a2mae.tasks.device import computing
 from a2mae.tasks.finetune.finetuned import Finetuned, bands_per_view, encoder_normalisation, model_digest
+from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.class_map import aligned, map_raster
 from a2mae.tasks.inference.embed import Windows, embed_raster, write_block_vectors
 from a2mae.tasks.inference.plausible import warn_of_values
