@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -38,6 +38,8 @@ class Parameters(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Former keys, and what has taken their place."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +47,8 @@ class Parameters(BaseModel):
         if isinstance(values, dict):
             fields = list(cls.model_fields)
             for key in values:
+                if key in cls.moved:
+                    raise ValueError(f"parameter '{key}' is gone; set {cls.moved[key]}")
                 if key not in fields:
                     near = difflib.get_close_matches(str(key), fields, n=1)
                     hint = f"did you mean '{near[0]}'? " if near else ""

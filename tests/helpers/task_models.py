@@ -13,7 +13,7 @@ from a2mae.tasks.datasets.task_data import Task, TaskData
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.finetuned import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
-from a2mae.tasks.metrics.measures import accuracy, change_f1, mean_iou
+from a2mae.tasks.metrics.confusion import accuracy, change_f1, mean_iou
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -33,6 +34,8 @@ HexColour = Annotated[str, BeforeValidator(_hex_colour)]
 
 class SimulatedDataParameters(Parameters):
     """How task data is cut from the image-set store and the simulated truth."""
+
+    moved: ClassVar[Mapping[str, str]] = {"stride_px": "chip_px alone: samples do not overlap"}
 
     sensors: tuple[str, ...] = Field(
         ("sentinel-2-l2a",), min_length=1, description="whose images are used; all are brought to the first one's grid"

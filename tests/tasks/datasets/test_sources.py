@@ -74,6 +74,12 @@ def test_what_lies_outside_polygons_is_one_of_the_classes():
     assert TaskParameters.model_validate({"task": "segment", "data": data}).data.outside == UNKNOWN
 
 
+def test_a_parameter_that_is_gone_is_told_with_its_successor():
+    data = {"simulated": {"stride_px": 16}}
+    with pytest.raises(ValueError, match=r"parameter 'stride_px' is gone; set chip_px alone"):
+        TaskParameters.model_validate({"task": "segment", "data": data})
+
+
 def test_a_change_map_of_one_date_is_refused_at_the_door():
     with pytest.raises(ValueError, match=r"two dates: set detect_change\.map\.raster_before, too"):
         TaskParameters.model_validate({"task": "detect_change", "map": {"raster": "b.tif"}})

@@ -17,7 +17,7 @@ from a2mae.tasks.finetune.finetuned import (
     save_task_model,
 )
 from a2mae.tasks.finetune.train import finetune, predict
-from a2mae.tasks.metrics.measures import ConfusionCounts
+from a2mae.tasks.metrics.confusion import ConfusionCounts
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from helpers.task_models import CPU, LEARNED, build
 from helpers.task_samples import SENTINEL2, make_samples, spec_for

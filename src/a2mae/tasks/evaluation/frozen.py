@@ -29,7 +29,7 @@ from a2mae.tasks.evaluation.features import (
     FeatureExtractor,
     extract,
 )
-from a2mae.tasks.metrics.measures import ConfusionCounts, Score, accuracy
+from a2mae.tasks.metrics.confusion import ConfusionCounts, Score, accuracy
 from a2mae.tasks.metrics.scores import score_row
 from a2mae.tasks.parameters import EvaluateParameters
 
