@@ -28,6 +28,12 @@ def _hex_colour(value: object) -> str:
     raise ValueError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
 
 
+Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+Pool = Literal["cls", "mean", "mean_std"]
+POOLS: tuple[Pool, ...] = get_args(Pool)
+Precision = Literal["32-true", "bf16-mixed"]
+
 HexColour = Annotated[str, BeforeValidator(_hex_colour)]
 """A colour as `#rrggbb`; anything else is rejected with an example."""
 
@@ -124,10 +130,6 @@ class DataParameters(Parameters):
         return self
 
 
-Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
-LOSSES: tuple[str, ...] = get_args(Loss)
-
-
 class FinetuneParameters(Parameters):
     """One training recipe, used for the pretrained encoder and the random_init baseline alike."""
 
@@ -153,7 +155,7 @@ class FinetuneParameters(Parameters):
         0.0, ge=0, le=1, description="lift rare classes: weight = (1 / frequency) ** power; 0 is off"
     )
     augment: bool = Field(True, description="flips and quarter turns")
-    precision: Literal["32-true", "bf16-mixed"] = Field(
+    precision: Precision = Field(
         "32-true", description="bf16-mixed is faster where the device has bfloat16; weights and loss stay fp32"
     )
 
@@ -269,10 +271,10 @@ class EvaluateParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    pool: Literal["cls", "mean", "mean_std"] = Field(
+    pool: Pool = Field(
         "cls", description="an encoder's vector: CLS token, mean of the patch tokens, or their mean and deviation"
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
+    precision: Precision = Field(
         "32-true", description="bf16-mixed computes features faster where the device has bfloat16"
     )
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
