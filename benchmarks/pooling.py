@@ -19,9 +19,10 @@ from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
-from a2mae.tasks.evaluation.features import POOLS, pooled
+from a2mae.tasks.evaluation.features import pooled
 from a2mae.tasks.evaluation.frozen import knn_predict, linear_probe, standardised
-from a2mae.tasks.finetune.checkpoint import plan_for_model, random_twin
+from a2mae.tasks.finetune.finetuned import plan_for_model, random_init
+from a2mae.tasks.parameters import POOLS
 
 Key = tuple[int, str]
 
@@ -52,12 +53,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--random", action="store_true", help="the random-initialised twin instead")
+    parser.add_argument("--random", action="store_true", help="the random_init baseline instead")
     arguments = parser.parse_args()
     data = TaskData(arguments.data)
     encoder = load_encoder(arguments.model).eval()
     if arguments.random:
-        encoder = random_twin(encoder, 0).eval()
+        encoder = random_init(encoder, 0).eval()
     plan = plan_for_model(data, ("red", "green", "blue"), arguments.model, encoder, location=False)
     inputs, rng = TaskInputs(data, plan), np.random.default_rng(0)
     rows = {

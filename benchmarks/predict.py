@@ -27,7 +27,7 @@ from a2mae.models.registry import create_model
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import Task, TaskSpec
-from a2mae.tasks.finetune.checkpoint import Finetuned
+from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.inference.class_map import map_raster
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors

@@ -77,7 +77,6 @@ def compare(
     from a2mae.pipelines.compare_trainer import Source
     from a2mae.pipelines.pretrain import bands_by_sensor, build_run_index
     from a2mae.tasks.evaluation.judges import FinetuneJudge, FrozenJudge
-    from a2mae.tasks.finetune.course import keeping_courses
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(images, pruned_sets, bands_by_sensor(store))
@@ -86,7 +85,7 @@ def compare(
     judges: list[Judge] = [FrozenJudge(cast("TaskData", classify_data), evaluation)]
     for task in options.tasks:
         recipe, data = recipes[task]
-        judges.append(FinetuneJudge(cast("TaskData", data), recipe, keeping_courses(folder / task)))
+        judges.append(FinetuneJudge(cast("TaskData", data), recipe, folder / task))
     return _run(_Groups(options, pretrain, evaluation, classification), folder, [stssd], judges)
 
 
@@ -139,7 +138,6 @@ def _run(
     from a2mae.tasks.evaluation.comparison import Budget, comparison_markdown, run_comparison, write_between_marks
     from a2mae.tasks.evaluation.evaluate import Units
     from a2mae.tasks.evaluation.judges import Contender, FinetuneJudge, FrozenJudge
-    from a2mae.tasks.finetune.course import keeping_courses
 
     options = groups.options
     budget = Budget(folder / "budget.json", options.budget_h)
@@ -153,7 +151,7 @@ def _run(
             sources = [*sources, single]
             judges = [*judges[:1], FrozenJudge(data, groups.evaluation), *judges[1:]]
             if options.finetune_folder:
-                judges.append(FinetuneJudge(data, groups.classification, keeping_courses(folder / "classify")))
+                judges.append(FinetuneJudge(data, groups.classification, folder / "classify"))
         trainer = Trainer(options, groups.pretrain, sources, folder)
     kept = Units(folder / "units", code_digest("a2mae.pipelines.compare"))
     names = [name for name, _, _ in trainer.entries]
@@ -181,15 +179,15 @@ def _run(
 
 def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     """The folder's samples as task data, written once."""
-    from a2mae.tasks.datasets.class_folders import ClassFolder
-    from a2mae.tasks.datasets.folders import layout_named
+    from a2mae.tasks.datasets.class_folders import class_folder
+    from a2mae.tasks.datasets.formats import layout_named
     from a2mae.tasks.datasets.task_data import TaskData
     from a2mae.tasks.datasets.writer import write_source
 
-    source = ClassFolder(
+    source = class_folder(
         Path(str(options.folder)), layout_named(options.format, group="compare"), max_files=options.folder_samples
     )
-    path = folder / "data" / f"{source.spec.source}-{len(source)}"
+    path = folder / "data" / f"{source.spec.source}-{options.folder_samples or 'all'}"
     if not (path / "task.json").is_file():
         write_source(path, source)
     return TaskData(path)

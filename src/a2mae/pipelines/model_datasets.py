@@ -26,8 +26,8 @@ from a2mae.stssd.store.store import ImageSetStore
 if TYPE_CHECKING:
     from a2mae.tasks.datasets.task_data import TaskData
     from a2mae.tasks.datasets.writer import TaskDataSource
-    from a2mae.tasks.evaluation.twins import PictureArrays
-    from a2mae.tasks.finetune.checkpoint import Finetuned, FinetuneRun
+    from a2mae.tasks.evaluation.both_starts import PictureArrays
+    from a2mae.tasks.finetune.finetuned import Finetuned, FinetuneRun
 
 
 class ImageSetStoreDataset(AbstractDataset[str, ImageSetStore]):
@@ -227,13 +227,13 @@ class TaskModelDataset(PathDataset["FinetuneRun", "Finetuned"]):
 
     def load(self) -> Finetuned:
         """Read the model back, in evaluation mode."""
-        from a2mae.tasks.finetune.checkpoint import load_task_model
+        from a2mae.tasks.finetune.finetuned import load_task_model
 
         return load_task_model(self._filepath)
 
     def save(self, data: FinetuneRun) -> None:
         """Write weights, configuration and the loss curve."""
-        from a2mae.tasks.finetune.checkpoint import save_task_model
+        from a2mae.tasks.finetune.finetuned import save_task_model
 
         save_task_model(self._filepath, data)
 

@@ -151,10 +151,9 @@ def finetune(options: TaskParameters, data: object, pretrained_model: Path, run:
         The finetuned model with its record.
     """
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.finetune.checkpoint import finetune_start
-    from a2mae.tasks.finetune.course import keeping_courses
+    from a2mae.tasks.finetune.finetuned import finetune_start
 
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained", keeping_courses(run))
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained", run)
 
 
 def finetune_random(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
@@ -170,10 +169,9 @@ def finetune_random(options: TaskParameters, data: object, pretrained_model: Pat
         The trained model with its record.
     """
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.finetune.checkpoint import finetune_start
-    from a2mae.tasks.finetune.course import keeping_courses
+    from a2mae.tasks.finetune.finetuned import finetune_start
 
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "random", keeping_courses(run))
+    return finetune_start(options, cast(TaskData, data), pretrained_model, "random", run)
 
 
 def score(
@@ -191,8 +189,8 @@ def score(
         Metrics, pictures and confusion counts.
     """
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.evaluation.twins import score_both, track
-    from a2mae.tasks.finetune.checkpoint import Finetuned
+    from a2mae.tasks.evaluation.both_starts import score_both, track
+    from a2mae.tasks.finetune.finetuned import Finetuned
 
     models = {"pretrained": cast(Finetuned, model), "random": cast(Finetuned, random_model)}
     result = score_both(options, cast(TaskData, data), models)
@@ -229,7 +227,7 @@ def draw_map(
     """
     import pandas as pd
 
-    from a2mae.tasks.finetune.checkpoint import Finetuned
+    from a2mae.tasks.finetune.finetuned import Finetuned
     from a2mae.tasks.inference.scenes import SceneRasters
     from a2mae.tasks.inference.sources import MapSource
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,7 +15,10 @@ HEADS = {
     "segment": ("linear", "conv", "upernet", "detail"),
     "detect_change": ("linear", "conv", "upernet", "detail"),
 }
-"""Heads per task, the plainest first. Classification: `linear` reads the CLS token, `mean` the patch tokens."""
+"""Heads per task, the plainest first: see `a2mae.tasks.finetune.heads`.
+
+Classification: `linear` reads the CLS token, `mean` the patch tokens, `attentive` attends to all of them.
+"""
 
 
 def _hex_colour(value: object) -> str:
@@ -25,12 +28,20 @@ def _hex_colour(value: object) -> str:
     raise ValueError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
 
 
+Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+Pool = Literal["cls", "mean", "mean_std"]
+POOLS: tuple[Pool, ...] = get_args(Pool)
+Precision = Literal["32-true", "bf16-mixed"]
+
 HexColour = Annotated[str, BeforeValidator(_hex_colour)]
-"""A colour as `#rrggbb`; what is not one is refused with an example."""
+"""A colour as `#rrggbb`; anything else is rejected with an example."""
 
 
 class SimulatedDataParameters(Parameters):
     """How task data is cut from the image-set store and the simulated truth."""
+
+    moved: ClassVar[Mapping[str, str]] = {"stride_px": "chip_px alone: samples do not overlap"}
 
     sensors: tuple[str, ...] = Field(
         ("sentinel-2-l2a",), min_length=1, description="whose images are used; all are brought to the first one's grid"
@@ -41,7 +52,6 @@ class SimulatedDataParameters(Parameters):
         description="common names of the bands that are stored; every sensor must have them",
     )
     chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
-    stride_px: int | None = Field(None, ge=8, description="step between samples; null: chip_px, so without overlap")
     min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
     min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
     cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
@@ -100,15 +110,28 @@ class DataParameters(Parameters):
     multi_label: bool | None = Field(
         None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"
     )
-    class_property: str = Field("class", description="segmentation: a GeoJSON feature's property with its class name")
+    class_property: str = Field("class", description="polygons: the attribute of a feature that holds its class name")
+    outside: str = Field(
+        "unknown", description="polygons: class of the ground in none of them; unknown: neither trained on nor scored"
+    )
+    buffer_m: float | None = Field(
+        None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
+    )
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
     simulated: SimulatedDataParameters = Field(
         default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
     )
 
+    @model_validator(mode="after")
+    def _outside_is_a_class(self) -> DataParameters:
+        if self.outside not in ("unknown", *self.class_names):
+            known = ", ".join(self.class_names) or "none"
+            raise ValueError(f"outside must be unknown or one of class_names ({known}), found '{self.outside}'")
+        return self
+
 
 class FinetuneParameters(Parameters):
-    """One training recipe, used for the pretrained encoder and its random-initialised twin alike."""
+    """One training recipe, used for the pretrained encoder and the random_init baseline alike."""
 
     mode: Literal["full", "frozen", "lora"] = Field(
         "full", description="train all; the head only; or the head and low-rank updates of the attention"
@@ -127,14 +150,12 @@ class FinetuneParameters(Parameters):
     weight_decay: float = Field(0.05, ge=0, description="AdamW")
     warmup_steps: int = Field(20, ge=0, description="linear, then half a cosine")
     clip_grad: float = Field(1.0, gt=0, description="largest gradient norm")
-    loss: Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"] = Field(
-        "cross_entropy", description="see tasks/losses.py"
-    )
+    loss: Loss = Field("cross_entropy", description="focal, dice and cross_entropy_dice: for rare classes")
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="lift rare classes: weight = (1 / frequency) ** power; 0 is off"
     )
     augment: bool = Field(True, description="flips and quarter turns")
-    precision: Literal["32-true", "bf16-mixed"] = Field(
+    precision: Precision = Field(
         "32-true", description="bf16-mixed is faster where the device has bfloat16; weights and loss stay fp32"
     )
 
@@ -174,7 +195,7 @@ class TaskParameters(Parameters):
     """A task: data, bands, head and recipe."""
 
     task: Literal["classify", "segment", "detect_change"] = Field(description="what is predicted")
-    seed: int = Field(0, ge=0, description="order, augmentation, head's and random twin's initial weights")
+    seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     bands: tuple[str, ...] = Field(
@@ -183,9 +204,7 @@ class TaskParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    head: Literal["linear", "mean", "attentive", "conv", "upernet", "detail"] = Field(
-        "linear", description="see tasks/model.py"
-    )
+    head: str = Field("linear", description="classify: linear, mean, attentive; else: linear, conv, upernet, detail")
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
         "difference_concat", description="change: how the two dates are joined"
     )
@@ -221,7 +240,7 @@ class TaskParameters(Parameters):
 
 
 class OtherEncoderParameters(Parameters):
-    """An encoder that another run or project trained, on this machine."""
+    """An encoder of another run or project, on this machine."""
 
     name: str = Field(min_length=1, description="of the score table's column 'model'")
     kind: Literal["directory", "timm"] = Field(
@@ -241,7 +260,7 @@ class OtherEncoderParameters(Parameters):
 
 
 class EvaluateParameters(Parameters):
-    """Frozen encoders judged by kNN and linear probe."""
+    """Frozen encoders scored by kNN and linear probe."""
 
     seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
@@ -253,10 +272,10 @@ class EvaluateParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    pool: Literal["cls", "mean", "mean_std"] = Field(
+    pool: Pool = Field(
         "cls", description="an encoder's vector: CLS token, mean of the patch tokens, or their mean and deviation"
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
+    precision: Precision = Field(
         "32-true", description="bf16-mixed computes features faster where the device has bfloat16"
     )
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(

@@ -115,11 +115,29 @@ def learning_rate(spec: OptimizerSpec, step: int) -> float:
         spec: Peak, end, warm-up and length.
         step: Steps already taken; the rate is that of the next one.
     """
-    if step < spec.warmup_steps:
-        return spec.learning_rate * (step + 1) / spec.warmup_steps
-    progress = (step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return spec.learning_rate_end + (spec.learning_rate - spec.learning_rate_end) * cosine
+    return warmup_cosine(step, spec.warmup_steps, spec.steps, peak=spec.learning_rate, end=spec.learning_rate_end)
+
+
+def warmup_cosine(
+    step: int, warmup_steps: int, steps: int, *, peak: float = 1.0, end: float = 0.0, divide_first: bool = True
+) -> float:
+    """Rise linearly to `peak` over the warm-up, then fall along half a cosine to `end`.
+
+    Args:
+        step: Steps already taken.
+        warmup_steps: Steps of the warm-up.
+        steps: Steps in all; after them it stays at `end`.
+        peak: Value at the end of the warm-up.
+        end: Value at the end.
+        divide_first: How the angle is rounded, which decides the last bit and so a model's bytes: pi (done / of) as in
+            pretraining, else (pi done) / of as in finetuning.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    of = max(1, steps - warmup_steps)
+    done = min(step - warmup_steps, of)
+    cosine = 0.5 * (1 + math.cos(math.pi * (done / of) if divide_first else math.pi * done / of))
+    return end + (peak - end) * cosine
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.AdamW:

@@ -20,7 +20,7 @@ from a2mae.sensors import get_sensor
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.finetune.checkpoint import Finetuned
+from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune
 from a2mae.tasks.inference.class_map import aligned, map_raster

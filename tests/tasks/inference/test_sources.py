@@ -20,7 +20,7 @@ from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import scenes_to_table
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import Task
-from a2mae.tasks.finetune.checkpoint import Finetuned
+from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.inference.class_map import map_raster
 from a2mae.tasks.inference.files import EMBED, keys_of_map, raster_from_file

@@ -9,7 +9,7 @@ import numpy as np
 
 from a2mae.tasks.datasets.task_data import Task, TaskData
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.twins import pictures
+from a2mae.tasks.evaluation.both_starts import pictures
 from helpers.task_samples import make_samples, make_spec
 
 

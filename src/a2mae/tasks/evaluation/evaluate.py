@@ -28,16 +28,16 @@ import torch
 from a2mae.files import file_digest, write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.parallel import cores
-from a2mae.tasks.datasets.class_folders import ClassFolder
-from a2mae.tasks.datasets.folders import layout_named
+from a2mae.tasks.datasets.class_folders import class_folder
+from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
-from a2mae.tasks.device import computing
 from a2mae.tasks.evaluation.features import EncoderFeatures, ForeignFeatures, stated_normalisation
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
 from a2mae.tasks.evaluation.judges import Contender, FrozenJudge
-from a2mae.tasks.finetune.checkpoint import model_digest, plan_for_model
+from a2mae.tasks.finetune.finetuned import model_digest, plan_for_model
+from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.metrics.scores import finetuned_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 
@@ -165,7 +165,7 @@ def evaluate_all(
         # Beside the project's data: the folder's samples are read once into a data set of their own.
         with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
             layout = layout_named(options.format, group="evaluate")
-            source = ClassFolder(Path(options.folder), layout, max_files=options.folder_samples)
+            source = class_folder(Path(options.folder), layout, max_files=options.folder_samples)
             if source.spec.source in taken:  # another folder of that name: one key of the table, one value
                 source.spec = replace(source.spec, source=f"{source.spec.source} (evaluate.folder)")
             write_source(Path(scratch) / "data", source)

@@ -13,12 +13,10 @@ import torch
 from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
-from a2mae.tasks.device import computing
 from a2mae.tasks.evaluation.features import EncoderFeatures, histogram_features, pixel_features
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
-from a2mae.tasks.finetune.checkpoint import finetune_start, plan_for_model, random_twin
-from a2mae.tasks.finetune.course import Keeping
-from a2mae.tasks.finetune.train import predict
+from a2mae.tasks.finetune.finetuned import finetune_start, plan_for_model, random_init
+from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import score_row, score_task
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 
@@ -103,7 +101,7 @@ class FrozenJudge:
     ) -> Sequence[Row]:
         encoder = load_encoder(model)
         if contender.kind == "random":
-            encoder = random_twin(encoder, contender.seed)
+            encoder = random_init(encoder, contender.seed)
         plan = plan_for_model(self.data, options.bands, model, encoder, location=options.location, group="evaluate")
         candidate = {
             "pixels": Candidate(contender.name, pixel_features),
@@ -124,12 +122,12 @@ class FinetuneJudge:
     Attributes:
         data: Of the task.
         options: Head and recipe.
-        keeping: Where a stopped finetuning goes on; None: it begins again.
+        run: Where a stopped finetuning goes on; None: it begins again.
     """
 
     data: TaskData
     options: TaskParameters
-    keeping: Keeping | None = None
+    run: Path | None = None
 
     @property
     def name(self) -> str:
@@ -150,7 +148,7 @@ class FinetuneJudge:
         """Rows of the score table."""
         options = self.options.model_copy(update={"seed": contender.seed})
         start = "random" if contender.kind == "random" else "pretrained"
-        found = finetune_start(options, self.data, model, start, self.keeping).finetuned
+        found = finetune_start(options, self.data, model, start, self.run).finetuned
         rows = self.data.rows("test")
         inputs = TaskInputs(self.data, found.plan)
         with computing(options.device, options.threads) as device:

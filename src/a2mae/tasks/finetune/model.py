@@ -1,8 +1,6 @@
-"""A pretrained encoder with a task's head, and LoRA updates of it.
+"""Task models: an encoder with a task's head, the symmetries of images, and LoRA updates.
 
-LoRA (arXiv 2106.09685): low-rank updates of a frozen encoder's attention, merged into its weights when done.
-
-A pretrained encoder with a task's head.
+LoRA (arXiv 2106.09685): low-rank updates of a frozen encoder's attention, merged into its weights at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from a2mae.tasks.parameters import HEADS
 
 @dataclass(frozen=True)
 class Symmetry:
-    """Quarter turns, then a mirror.
+    """One of the eight symmetries of a square, which leave a satellite image a satellite image.
 
     Attributes:
         turns: Quarter turns, counter-clockwise.
@@ -46,18 +44,18 @@ class Symmetry:
     mirror: bool
 
     def move(self, images: Tensor) -> Tensor:
-        """`(..., H, W)` moved; its sides change places with an odd number of turns."""
+        """Turn and mirror `(..., H, W)`; its sides change places with an odd number of turns."""
         moved = torch.rot90(images, self.turns, (-2, -1))
         return (moved.flip(-1) if self.mirror else moved).contiguous()
 
     def undo(self, images: Tensor) -> Tensor:
-        """`(..., H, W)` moved back: the inverse of `move`."""
+        """Move `(..., H, W)` back: the inverse of `move`."""
         moved = images.flip(-1) if self.mirror else images
         return torch.rot90(moved, -self.turns, (-2, -1)).contiguous()
 
 
 def symmetries(height: int, width: int) -> tuple[Symmetry, ...]:
-    """Those that keep an image's shape: eight of a square, else four; the first changes nothing."""
+    """Return those that keep an image's shape: eight of a square, else four; the first changes nothing."""
     turns = range(4) if height == width else (0, 2)
     return tuple(Symmetry(turn, mirror) for mirror, turn in itertools.product((False, True), turns))
 
@@ -73,13 +71,13 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., in)` → `(..., out)`."""
+        """Apply the layer and its update: `(..., in)` → `(..., out)`."""
         out: Tensor = self.linear(x)
         return out + F.linear(F.linear(x, self.down), self.up)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The plain layer with the update folded in."""
+        """Fold the update into the plain layer."""
         self.linear.weight += self.up @ self.down
         return self.linear.requires_grad_(True)
 
@@ -103,7 +101,7 @@ def merge_lora(encoder: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Everything but the encoder that a task model is made of; saved beside its weights.
+    """Everything that a task model is made of but the encoder; saved beside its weights.
 
     Attributes:
         task: What is predicted.
@@ -126,12 +124,12 @@ class HeadConfig:
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a head that the task does not have."""
+        """Reject a head that the task does not have."""
         if self.head not in HEADS[self.task]:
             raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found {self.head!r}")
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready."""
+        """Return it JSON-ready; `head_config_from_dict` reads it back."""
         return dataclasses.asdict(self)
 
 
@@ -186,7 +184,7 @@ class TaskModel(nn.Module):
             self.fusion = ChangeFusion(features, len(self.levels), config.fusion)
 
     def forward(self, batch: TaskBatch) -> Tensor:
-        """A batch → `(B, K)` or `(B, K, H, W)` logits."""
+        """Predict `(B, K)` or `(B, K, H, W)` logits of a batch."""
         if self.training or not self.config.symmetric:
             return self._logits(batch)
         answers = []
@@ -207,20 +205,20 @@ class TaskModel(nn.Module):
         return logits
 
     def _pixels(self, batch: TaskBatch) -> Tensor:
-        """All bands of the date; of two dates both and their difference."""
+        """Return all bands of the date; of two dates both and their difference."""
         if self.config.task is not Task.DETECT_CHANGE:
             return batch.images[:, 0]
         before, after = batch.images.unbind(1)
         return torch.cat([before, after, (after - before).abs()], dim=1)
 
     def _tokens(self, batch: TaskBatch) -> Tensor:
-        """Tokens of the only date, views side by side: `(B, 1 + N, D * views)`."""
+        """Encode the only date, views side by side: `(B, 1 + N, D * views)`."""
         views = torch.split(batch.images[:, 0], self.config.bands_per_view, dim=1)
         tokens = [self.encoder.forward_features(v, **self._metadata(batch, 0, i)) for i, v in enumerate(views)]
         return torch.cat(tokens, dim=-1)
 
     def _maps(self, batch: TaskBatch, time: int) -> list[Tensor]:
-        """Levels of one date, views side by side: `(B, D * views, h, w)` each."""
+        """Encode one date to levels, views side by side: `(B, D * views, h, w)` each."""
         views = torch.split(batch.images[:, time], self.config.bands_per_view, dim=1)
         per_view = [
             self.encoder.forward_intermediates(v, self.levels, **self._metadata(batch, time, i))
@@ -238,7 +236,7 @@ class TaskModel(nn.Module):
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers by depth, for timm's layer-wise learning rate decay: embedding, blocks, then everything else."""
+        """Group layers by depth for timm's layer-wise learning rate decay: embedding, blocks, then everything else."""
         return {
             "stem": r"^encoder\.(?:cls_token|patch_embed)",
             # 99999 is timm's sign for "with the group before"; what matches nothing (the head) is the last group.
@@ -247,5 +245,5 @@ class TaskModel(nn.Module):
 
 
 def _levels(depth: int) -> list[int]:
-    """Four blocks, evenly through the depth, the last included."""
+    """Choose four blocks, evenly through the depth, the last included."""
     return [max(round(depth * quarter / 4) - 1, 0) for quarter in (1, 2, 3, 4)]

@@ -27,7 +27,7 @@ from a2mae.config import RegistrationParameters
 from a2mae.registration.pairs import Picture, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
-from a2mae.tasks.finetune.checkpoint import Finetuned
+from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips, starts

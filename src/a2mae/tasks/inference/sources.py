@@ -15,8 +15,8 @@ from a2mae.models.checkpoint import load_encoder
 from a2mae.plausibility import strange_bands
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
 from a2mae.tasks.datasets.task_data import Task, TaskDataError
-from a2mae.tasks.device import computing
-from a2mae.tasks.finetune.checkpoint import Finetuned, bands_per_view, encoder_normalisation, model_digest
+from a2mae.tasks.finetune.finetuned import Finetuned, bands_per_view, encoder_normalisation, model_digest
+from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.class_map import aligned, map_raster
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
 from a2mae.tasks.inference.files import EMBED, Mapped, keys_of_map, raster_from_file, sensor_named

@@ -1,13 +1,21 @@
-"""Scenes share a ground where their boxes overlap by more than half of the smaller."""
+"""A split follows from the name alone; scenes share a ground where their boxes overlap by more than half."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2mae.tasks.datasets.folders import SAME_GROUND, Grounds
+from a2mae.tasks.datasets.splits import SAME_GROUND, Grounds, split_of
 
 BOX = (8.0, 47.0, 8.02, 47.01)
+
+
+def test_split_is_by_name_alone_and_in_proportion() -> None:
+    names = [f"Forest/Forest_{number}" for number in range(5000)]
+    splits = [split_of(name) for name in names]
+    assert splits == [split_of(name) for name in names]
+    assert 0.18 < splits.count("test") / 5000 < 0.22
+    assert 0.08 < splits.count("val") / 5000 < 0.12
 
 
 @given(east=st.floats(-2, 2), north=st.floats(-2, 2), size=st.floats(0.1, 1))

@@ -1,7 +1,7 @@
-"""Scores with intervals: everything is counted once per group of samples, then resampled.
+"""Confusion counts per place, the metrics that follow from them, and bootstrap intervals over places.
 
-A score's interval is a bootstrap over places (or over images where no places are known), because pixels of one place
-are not independent. Each group's confusion counts are kept sparse, so that one matrix product gives all resamples.
+The interval of a score is a bootstrap over places (over images where no places are known), because pixels of one place
+are not independent. Counts of each place are kept sparse, so that one matrix product gives all resamples.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Score:
 
 
 def score_of(value: float, drawn: Floats, n: int, groups: int, *, least: float = 0.0) -> Score:
-    """A value with the interval of its resamples.
+    """Give a value the interval of its resamples.
 
     Args:
         value: On all samples.
         drawn: `(R,)` the same on resamples; what is not finite there is left out.
         n: Samples behind it.
-        groups: Places that were resampled; one place says nothing of others: the interval is all that is possible.
+        groups: Places that were resampled; one place says nothing of others, so the interval is all that is possible.
         least: The lowest value possible; the highest is 1.
     """
     drawn = drawn[np.isfinite(drawn)]
@@ -62,7 +62,7 @@ class GroupedCounts:
     """
 
     def __init__(self, counts: sparse.csr_matrix, shape: tuple[int, ...], n: int) -> None:
-        """Keep counts.
+        """Wrap counts.
 
         Args:
             counts: A row per group, flat.
@@ -73,23 +73,37 @@ class GroupedCounts:
 
     @property
     def groups(self) -> int:
-        """How many groups there are."""
+        """Number of groups."""
         return int(self._counts.shape[0])
 
     @property
     def matrix(self) -> Floats:
-        """Counts over all groups."""
+        """Counts summed over all groups."""
         return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self._shape)
 
     def resampled(self, resamples: int, seed: int) -> Floats:
-        """`(R, ...)` counts of groups drawn with replacement."""
+        """Draw groups with replacement.
+
+        Args:
+            resamples: R.
+            seed: Of the draws.
+
+        Returns:
+            `(R, ...)` counts.
+        """
         rng = np.random.default_rng(seed)
         weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
         product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
         return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, *self._shape)
 
     def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
-        """A metric of counts with its interval."""
+        """Compute a metric with its interval.
+
+        Args:
+            metric: From counts `(..., K, K)` to values `(...)`.
+            resamples: Of the bootstrap.
+            seed: Of the bootstrap.
+        """
         return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
 
 
@@ -130,52 +144,52 @@ class ConfusionCounts(GroupedCounts):
 
 
 def accuracy(counts: Floats) -> Floats:
-    """Share that is right (top-1, or pixel accuracy), `(..., K, K)` → `(...)`."""
+    """Return the share that is right (top-1, or pixel accuracy): `(..., K, K)` → `(...)`."""
     return np.asarray(_ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum((-2, -1))))
 
 
 def per_class_accuracy(counts: Floats) -> Floats:
-    """Recall of each class, `(..., K)`; NaN for a class without truth."""
+    """Return the recall of each class, `(..., K)`; NaN for a class without truth."""
     return _ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
 
 
 def mean_class_accuracy(counts: Floats) -> Floats:
-    """Mean recall of the classes that have truth."""
+    """Return the mean recall of the classes that have truth."""
     return _mean_present(per_class_accuracy(counts))
 
 
 def per_class_iou(counts: Floats) -> Floats:
-    """Intersection over union of each class, `(..., K)`; NaN for a class without truth.
+    """Return the intersection over union of each class, `(..., K)`; NaN for a class without truth.
 
-    What is wrongly called such a class still counts against the classes that are there.
+    What is wrongly predicted as such a class still counts against the classes that are there.
     """
     hit, there = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
     return np.asarray(np.where(there > 0, _ratio(hit, there + counts.sum(-2) - hit), np.nan))
 
 
 def mean_iou(counts: Floats) -> Floats:
-    """Mean IoU of the classes that have truth."""
+    """Return the mean IoU of the classes that have truth."""
     return _mean_present(per_class_iou(counts))
 
 
 def change_precision(counts: Floats) -> Floats:
-    """Share of the pixels called changed (class 1) that did change."""
+    """Return the share of the pixels predicted as changed (class 1) that did change."""
     return _ratio(counts[..., 1, 1], counts[..., :, 1].sum(-1))
 
 
 def change_recall(counts: Floats) -> Floats:
-    """Share of the changed pixels (class 1) that were found."""
+    """Return the share of the changed pixels (class 1) that were found."""
     return _ratio(counts[..., 1, 1], counts[..., 1, :].sum(-1))
 
 
 def change_f1(counts: Floats) -> Floats:
-    """Harmonic mean of precision and recall of change."""
+    """Return the harmonic mean of precision and recall of change."""
     hit = counts[..., 1, 1]
     return _ratio(2 * hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1))
 
 
 def change_iou(counts: Floats) -> Floats:
-    """Intersection over union of change; NaN where none was, and none was found."""
+    """Return the intersection over union of change; NaN where none was, and none was found."""
     hit = counts[..., 1, 1]
     return _ratio(hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1) - hit)
 
@@ -191,7 +205,7 @@ def _mean_present(values: Floats) -> Floats:
 
 
 class LabelCounts(GroupedCounts):
-    """Counts of yes and no per label and group: `(K, 2, 2)`, truth before prediction."""
+    """Counts of yes and no per label and group, `(K, 2, 2)`: rows are truth, columns prediction."""
 
     def __init__(
         self,
@@ -221,15 +235,15 @@ class LabelCounts(GroupedCounts):
 
 
 def label_f1(counts: Floats) -> Floats:
-    """F1 of each label, `(..., K, 2, 2)` → `(..., K)`; NaN for a label without truth."""
+    """Return the F1 of each label: `(..., K, 2, 2)` → `(..., K)`; NaN for a label without truth."""
     return np.asarray(np.where(counts[..., 1, :].sum(-1) > 0, change_f1(counts), np.nan))
 
 
 def macro_f1(counts: Floats) -> Floats:
-    """Mean F1 of the labels that have truth."""
+    """Return the mean F1 of the labels that have truth."""
     return _mean_present(label_f1(counts))
 
 
 def micro_f1(counts: Floats) -> Floats:
-    """F1 over all labels together, those without truth among them: what is wrongly found counts."""
+    """Return the F1 over all labels together, also of those without truth: what is wrongly found counts."""
     return change_f1(counts.sum(axis=-3))

@@ -1,14 +1,14 @@
-"""Finetuned models on disk, and finetuning from either start: pretrained or random.
+"""Finetune from either start, and keep the result as a model directory whose encoder `a2mae.load_encoder` reads.
 
-Finetuned models on disk: a model directory whose encoder `a2mae.load_encoder` reads, with the head beside it.
-
-Finetuning from either start: the pretrained encoder, or its random-initialised twin; all else is the same.
+The starts are the pretrained encoder and the *random_init* baseline: the same architecture with random weights, all
+else the same.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,26 +17,31 @@ from typing import Any, cast
 import torch
 
 from a2mae.files import digest_of, file_digest, whole_folder, write_json
-from a2mae.models.checkpoint import load_encoder, load_strictly, read_config, read_safetensors
-from a2mae.models.checkpoint import (
-    save_weights as save_module,
-)
+from a2mae.models.checkpoint import load_encoder, load_strictly, read_config, read_safetensors, save_weights
 from a2mae.models.encoder import Encoder
 from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import InputPlan, Normalisation, TaskInputs, input_plan_from_dict, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
-from a2mae.tasks.device import computing
-from a2mae.tasks.finetune.course import Keeping, Progress
+from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, training_code
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel, head_config_from_dict
-from a2mae.tasks.finetune.train import finetune, predict
+from a2mae.tasks.finetune.train import computing, finetune, predict
 from a2mae.tasks.metrics.scores import main_score
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 
 logger = logging.getLogger(__name__)
 
+STARTS = ("pretrained", "random")
+"""The pretrained encoder and the random_init baseline, as files and the score table name them."""
+
 
 def encoder_normalisation(directory: Path) -> Normalisation:
-    """`{sensor: {band: [mean, std]}}` that an encoder was pretrained with.
+    """Read the statistics that an encoder was pretrained with.
+
+    Args:
+        directory: Model directory.
+
+    Returns:
+        `{sensor: {band: [mean, std]}}` in physical units.
 
     Raises:
         CheckpointError: If the model directory does not say.
@@ -48,19 +53,19 @@ def encoder_normalisation(directory: Path) -> Normalisation:
 
 
 def model_digest(directory: Path) -> str:
-    """Of what decides a model directory's answers: its weights, and the inputs that it was taught."""
+    """Return the digest of what decides a model directory's answers: its weights, and the inputs that it expects."""
     return digest_of([file_digest(directory / name) for name in ("config.json", "model.safetensors")])
 
 
 def bands_per_view(encoder: Encoder) -> int | None:
-    """How many bands an encoder takes at once; None for any number."""
+    """Return how many bands an encoder takes at once; None for any number."""
     return None if encoder.config.bands == "wavelength" else encoder.config.in_chans
 
 
 def plan_for_model(
     data: TaskData, bands: Sequence[str], directory: Path, encoder: Encoder, *, location: bool, group: str = ""
 ) -> InputPlan:
-    """How task data enters the encoder of a model directory: its bands at a time, its own normalisation.
+    """Decide how task data enters the encoder of a model directory: so many bands at a time, its own normalisation.
 
     Args:
         data: The task data.
@@ -80,12 +85,12 @@ def plan_for_model(
     )
 
 
-def random_twin(encoder: Encoder, seed: int) -> Encoder:
-    """An encoder of the same architecture with fresh weights.
+def random_init(encoder: Encoder, seed: int) -> Encoder:
+    """Make the baseline of an encoder: the same architecture with random weights.
 
     Args:
         encoder: Whose configuration is used; its weights are not.
-        seed: Of the fresh weights.
+        seed: Of the random weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -116,7 +121,7 @@ class FinetuneRun:
     Attributes:
         finetuned: The model with its inputs and data.
         pretrained_config: `config.json` of the model directory that the encoder came from.
-        start: "pretrained" or "random".
+        start: One of `STARTS`.
         recipe: How it was trained.
     """
 
@@ -136,7 +141,7 @@ def save_task_model(directory: Path, run: FinetuneRun) -> None:
         "recipe": dict(run.recipe),
     }
     with whole_folder(directory) as partial:
-        save_module(run.finetuned.model, partial / "model.safetensors")
+        save_weights(run.finetuned.model, partial / "model.safetensors")
         write_json(partial / "metrics.json", {"history": [asdict(moment) for moment in run.finetuned.history]})
         write_json(partial / "config.json", {**run.pretrained_config, "task": task})
 
@@ -157,26 +162,30 @@ def load_task_model(directory: Path) -> Finetuned:
     return Finetuned(model.eval(), input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"]), history)
 
 
-STARTS = ("pretrained", "random")
-
-
 def finetune_start(
-    options: TaskParameters, data: TaskData, pretrained: Path, start: str, keeping: Keeping | None = None
+    options: TaskParameters, data: TaskData, pretrained: Path, start: str, run: Path | None = None
 ) -> FinetuneRun:
-    """Finetune from the pretrained encoder, or from its random-initialised twin: all else is the same.
+    """Finetune from the pretrained encoder, or from its random_init baseline: all else is the same.
 
     Args:
         options: The task's parameters.
         data: Its samples.
         pretrained: Model directory.
-        start: "pretrained" or "random".
-        keeping: Where what was stopped goes on; None: it begins again.
+        start: One of `STARTS`.
+        run: Folder where a stopped finetuning goes on; emptied when it is finished. None: it begins again.
+
+    Returns:
+        The model of the learning rate that scored best on validation, with its record.
+
+    Raises:
+        TaskDataError: If the recipe needs a validation split and the data has none.
     """
+    checkpoints = None if run is None else run / "checkpoints"
     with computing(options.device, options.threads) as device:
-        run = _finetune_start(options, data, pretrained, start, device, keeping=keeping)
-    if keeping is not None:
-        keeping.clear()
-    return run
+        finetuned = _finetune_start(options, data, pretrained, start, device=device, checkpoints=checkpoints)
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return finetuned
 
 
 def _finetune_start(
@@ -184,9 +193,9 @@ def _finetune_start(
     data: TaskData,
     pretrained: Path,
     start: str,
-    device: torch.device,
     *,
-    keeping: Keeping | None,
+    device: torch.device,
+    checkpoints: Path | None,
 ) -> FinetuneRun:
     spec = data.spec
     encoder = load_encoder(pretrained)
@@ -209,18 +218,21 @@ def _finetune_start(
     for number, lr in enumerate(rates):
         encoder = load_encoder(pretrained)
         if start == "random":
-            encoder = random_twin(encoder, options.seed)
+            encoder = random_init(encoder, options.seed)
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
         used = recipe.model_copy(update={"lr": lr})
-        kept = None
-        if keeping is not None:
+        checkpoint = None
+        if checkpoints is not None:
             decided = [start, used.model_dump(mode="json"), head.to_dict(), plan.to_dict(), options.seed, data.digest]
-            decided += [model_digest(pretrained), str(device), torch.get_num_threads()]
-            kept = keeping.course(f"rate-{number}", decided, to_the_end=len(rates) > 1)
+            decided += [training_code(), model_digest(pretrained), str(device), torch.get_num_threads()]
+            checkpoint = FinetuneCheckpoint(
+                checkpoints / f"rate-{number}", digest_of(decided), keep_last=len(rates) > 1
+            )
         history = finetune(
             model, inputs, train, used,
-            seed=options.seed, device=device, name=f"{spec.task} from {start}", validate=validated, kept=kept,
+            seed=options.seed, device=device, name=f"{spec.task} from {start}", validate=validated,
+            checkpoint=checkpoint,
         )  # fmt: skip
         score = validated(model) if len(rates) > 1 else 0.0
         if len(rates) > 1:

@@ -1,11 +1,4 @@
-"""What a task's two models are worth, and its test samples as pictures.
-
-Test samples as pictures: image, truth and prediction, for the report.
-
-Weights & Biases as a sink: one run per task with configuration, loss curves, metrics and pictures.
-
-What a task's two models are worth: the pretrained one, and its random-initialised twin.
-"""
+"""Score a task's models from both starts, pretrained and random_init; its test samples as pictures for the report."""
 
 from __future__ import annotations
 
@@ -20,9 +13,8 @@ import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import Task, TaskData
-from a2mae.tasks.device import computing
-from a2mae.tasks.finetune.checkpoint import STARTS, Finetuned
-from a2mae.tasks.finetune.train import predict
+from a2mae.tasks.finetune.finetuned import STARTS, Finetuned
+from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, score_task
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.parameters import TaskParameters
@@ -34,7 +26,7 @@ PictureArrays = dict[str, npt.NDArray[np.generic]]
 
 
 def display_bands(data: TaskData) -> list[int]:
-    """Red, green and blue where the data has them, else its first three bands (or one, thrice)."""
+    """Choose red, green and blue where the data has them, else its first three bands (or one, thrice)."""
     common = [band.common_name for band in data.spec.bands]
     if {"red", "green", "blue"} <= set(common):
         return [common.index(name) for name in ("red", "green", "blue")]
@@ -44,7 +36,7 @@ def display_bands(data: TaskData) -> list[int]:
 def pictures(
     data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8], *, count: int, seed: int
 ) -> PictureArrays:
-    """Arrays of `pictures.npz`.
+    """Make the arrays of `pictures.npz`.
 
     Args:
         data: The task data.
@@ -83,7 +75,7 @@ def pictures(
 
 
 def _stretched(image: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """`(3, H, W)` physical → `(H, W, 3)` bytes, 2 to 98 % of the valid values, one stretch for the three bands."""
+    """Stretch `(3, H, W)` to `(H, W, 3)` bytes, 2 to 98 % of the valid values, one stretch for the three bands."""
     seen = image[:, valid]
     low, high = np.percentile(seen, (2, 98)) if seen.size else (0.0, 1.0)
     scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * valid
@@ -123,12 +115,12 @@ def track(options: TaskParameters, models: Mapping[str, Finetuned], result: Task
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task's two models are worth.
+    """Scores of a task's two models.
 
     Attributes:
         metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores, and the `gain` of the
             first over the second, paired over places.
-        pictures: Test samples with the pretrained model's answer.
+        pictures: Test samples with the pretrained model's prediction.
         confusion: JSON-ready counts of the pretrained model, truth by rows.
     """
 
@@ -163,12 +155,12 @@ def _score_both(
         if start == "pretrained":
             shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
     main = next(iter(scores["pretrained"].scores))
-    first, twin = scores["pretrained"].scores[main], scores["random"].scores[main]
+    first, baseline = scores["pretrained"].scores[main], scores["random"].scores[main]
     gains = gain(scores["pretrained"], scores["random"])
     logger.info(
         "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, difference %+.3f (%+.3f to %+.3f),"
         " %d test samples of %d places",
-        spec.task, main, first.value, first.low, first.high, twin.value, twin.low, twin.high,
+        spec.task, main, first.value, first.low, first.high, baseline.value, baseline.low, baseline.high,
         gains[main].value, gains[main].low, gains[main].high, first.n, first.groups,
     )  # fmt: skip
     metrics: dict[str, object] = {

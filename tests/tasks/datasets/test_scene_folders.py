@@ -1,57 +1,22 @@
-"""The user's own folders, and what can be wrong with them: named, refused, or skipped by a rule in the notes."""
-
-import dataclasses
-import json
+"""Folders of images with masks, and of pairs of dates; what can be wrong with them is named, rejected or left out."""
 
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
 from PIL import Image
-from rasterio.warp import transform_geom
 
-from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.datasets.folders import layout_named
-from a2mae.tasks.datasets.scene_folders import FolderLabels, mask_folder, pair_folder
-from a2mae.tasks.datasets.sources import prepare
+from a2mae.tasks.datasets.formats import layout_named
+from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
 from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
-from a2mae.tasks.parameters import TaskParameters
+from helpers.labelled_scenes import LABELS, S2, SPLITS, UTM, counts, save, write_scenes
 
 RGB = layout_named("rgb_bytes", gsd_m=0.5)
-S2 = layout_named("sentinel-2-l2a", bands=("red", "green", "blue"))
-LABELS = FolderLabels(("ground", "roof", "water"))
-UTM = "EPSG:32633"
-SPLITS = ("train", "train", "train", "val", "test")
-
-
-def save(path, array, *, crs=None, at=(500_000, 5_200_000), nodata=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = array if array.ndim == 3 else array[None]
-    place = {"crs": crs, "transform": Affine(10, 0, at[0], 0, -10, at[1])} if crs else {}
-    shape = dict(zip(("count", "height", "width"), array.shape, strict=True))
-    with rasterio.open(path, "w", driver="GTiff", dtype=array.dtype.name, nodata=nodata, **shape, **place) as target:
-        target.write(array)
-    return path
-
-
-def counts(rng, cover):
-    """Sentinel-2 counts of three covers."""
-    physical = np.array([[0.2, 0.2, 0.2], [0.5, 0.2, 0.2], [0.02, 0.03, 0.06]])[cover].transpose(2, 0, 1)
-    return np.round((physical + rng.normal(0, 0.003, physical.shape) + 0.1) * 1e4).astype(np.uint16)
 
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Five georeferenced scenes of 48 x 40 pixels with masks, 30 km apart, in folders per split."""
-    rng = np.random.default_rng(0)
-    for number, split in enumerate(SPLITS):
-        cover = np.kron(rng.integers(0, 3, (6, 5)), np.ones((8, 8), int)).astype(np.uint8)
-        cover[0, :3] = (0, 1, 2)  # every class in every scene
-        at = (500_000 + 30_000 * number, 5_200_000)
-        save(tmp_path / "own" / split / "images" / f"s{number}.tif", counts(rng, cover), crs=UTM, at=at)
-        save(tmp_path / "own" / split / "masks" / f"s{number}.tif", cover, crs=UTM, at=at)
-    return tmp_path / "own"
+    return write_scenes(tmp_path / "own")
 
 
 def written(source, path):
@@ -120,46 +85,6 @@ def test_without_split_folders_neighbours_share_a_split(scenes, tmp_path):
     assert set(table["split"]) == {"train", "val", "test"}
 
 
-def polygon(at, rows, columns):
-    left, top = at[0] + columns[0] * 10, at[1] - rows[0] * 10
-    right, bottom = at[0] + columns[1] * 10, at[1] - rows[1] * 10
-    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
-    return transform_geom(UTM, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
-
-
-def polygons(scenes, name="roof", rows=(8, 24)):
-    """Replace masks by GeoJSON: a roof in every scene."""
-    for number, split in enumerate(SPLITS):
-        (scenes / split / "masks" / f"s{number}.tif").unlink()
-        (scenes / split / "masks").rmdir() if not any((scenes / split / "masks").iterdir()) else None
-        (scenes / split / "labels").mkdir(exist_ok=True)
-        at = (500_000 + 30_000 * number, 5_200_000)
-        feature = {"type": "Feature", "properties": {"class": name}, "geometry": polygon(at, rows, (4, 12))}
-        document = {"type": "FeatureCollection", "features": [feature]}
-        (scenes / split / "labels" / f"s{number}.geojson").write_text(json.dumps(document))
-    return scenes
-
-
-def test_polygons_in_degrees_are_burnt_where_they_lie(scenes, tmp_path):
-    data = written(mask_folder(polygons(scenes), S2, LABELS, chip_px=40), tmp_path)
-    target = data.read_targets(data.rows("test"))[0]
-    expected = np.zeros((40, 40), bool)
-    expected[8:24, 4:12] = True
-    np.testing.assert_array_equal(target == 1, expected)
-    assert "no training label of: water" in data.spec.notes
-
-
-def test_polygons_of_an_unknown_class_and_images_without_a_place_are_refused(scenes):
-    with pytest.raises(TaskDataError, match=r"feature 0 has class 'rooof'; classes are ground, roof, water"):
-        list(mask_folder(polygons(scenes, "rooof"), S2, LABELS, chip_px=32).samples())
-    other = FolderLabels(LABELS.class_names, "kind")
-    with pytest.raises(TaskDataError, match=r"feature 0 has no property 'kind', but class; set segment"):
-        list(mask_folder(scenes, S2, other, chip_px=32).samples())
-    save(scenes / "train" / "images" / "s0.tif", np.full((3, 48, 40), 3000, np.uint16))
-    with pytest.raises(TaskDataError, match=r"s0\.geojson: its image has no CRS"):
-        list(mask_folder(scenes, S2, LABELS, chip_px=32).samples())
-
-
 @pytest.mark.parametrize(
     ("breakage", "message"),
     [
@@ -167,7 +92,7 @@ def test_polygons_of_an_unknown_class_and_images_without_a_place_are_refused(sce
         ("crs", r"s4\.tif is in EPSG:32634, .* in EPSG:32633: bring them onto one grid"),
         ("origin", r"starts at 620010, 5\.2e\+06 with pixels of 10"),
         ("range", r"s4: labels 3, 7 are outside the 3 values 0 to 2"),
-        ("bands", r"s4: 4 bands, but the stated format has 3 \(B04, B03, B02\)"),
+        ("bands", r"s4\.tif: 4 bands, but the stated format has 3 \(B04, B03, B02\)"),
         ("type", r"s4\.tif: uint8 with values 9 to 9, but the stated format is uint16 \(reflectance\)"),
         ("missing", r"1 of 1 names are not in every folder \(images, masks\); missing: s4 \(masks\)"),
         ("units", r"values are 2.9 to 2.9 with median 2.9; reflectance is 0 to 1"),
@@ -221,26 +146,37 @@ def test_nan_is_nodata_and_not_scored(scenes, tmp_path):
     np.testing.assert_allclose(read.images[0, 0, 0, :5, :7], physical[0, :5, :7], atol=1e-4)
 
 
+def test_masks_of_floats_with_nan_and_fractions(scenes, tmp_path):
+    path = scenes / "test" / "masks" / "s4.tif"
+    with rasterio.open(path) as source:
+        cover = source.read(1).astype(np.float32)
+    cover[5:9, 7:20] = np.nan
+    save(path, cover, crs=UTM, at=(620_000, 5_200_000), nodata=np.nan)
+    data = written(mask_folder(scenes, S2, LABELS, chip_px=40), tmp_path)
+    target = data.read_targets(data.rows("test"))[0]
+    np.testing.assert_array_equal(target, np.where(np.isnan(cover[:40]), IGNORE, cover[:40]))
+    cover[0, 0] = 0.5
+    save(path, cover, crs=UTM, at=(620_000, 5_200_000), nodata=np.nan)
+    with pytest.raises(TaskDataError, match=r"s4: labels 0\.5 are outside the 3 values 0 to 2"):
+        list(mask_folder(scenes, S2, LABELS, chip_px=40).samples())
+
+
+def test_masks_in_black_and_white_are_rejected(scenes, tmp_path):
+    for number, split in enumerate(SPLITS):
+        path = scenes / split / "masks" / f"s{number}.tif"
+        with rasterio.open(path) as source:
+            cover = source.read(1)
+        save(path, (cover == 1).astype(np.uint8) * 255, crs=UTM, at=(500_000 + 30_000 * number, 5_200_000))
+    with pytest.raises(TaskDataError, match=r"labels of 'own' are all 'ground', .*black and white is 0 and 1"):
+        written(mask_folder(scenes, S2, LABELS, chip_px=40), tmp_path)
+
+
 def test_a_mask_whose_nodata_is_a_class_is_refused(tmp_path):
     cover = np.zeros((32, 32), np.uint8)
     cover[:8] = 1
     save(tmp_path / "images" / "a.tif", np.ones((3, 32, 32), np.uint8))
     save(tmp_path / "masks" / "a.tif", cover, nodata=0)
     with pytest.raises(TaskDataError, match=r"a\.tif says nodata 0, which is class .*nodata 255 or none"):
-        list(mask_folder(tmp_path, RGB, LABELS, chip_px=16).samples())
-
-
-def test_polygons_in_metres_are_refused(tmp_path):
-    save(tmp_path / "images" / "a.tif", np.ones((3, 32, 32), np.uint8), crs=UTM)
-    ring = [[500_000, 5_199_990], [500_100, 5_199_990], [500_100, 5_199_900], [500_000, 5_199_990]]
-    feature = {
-        "type": "Feature",
-        "properties": {"class": LABELS.class_names[1]},
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-    }
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
-    with pytest.raises(TaskDataError, match=r"feature 0 lies at 500000, 5\.1999e\+06, which are no degrees"):
         list(mask_folder(tmp_path, RGB, LABELS, chip_px=16).samples())
 
 
@@ -290,7 +226,7 @@ def test_a_pair_with_one_date_or_two_kinds_of_bands_is_named(tmp_path):
     with pytest.raises(TaskDataError, match=r"1 of 6 names .*missing: 3 \(B\)"):
         pair_folder(folder, RGB, chip_px=16)
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "train" / "B" / "3.png")
-    with pytest.raises(TaskDataError, match=r"3: its dates have 1 and 3 bands"):
+    with pytest.raises(TaskDataError, match=r"B/3\.png: 1 bands, but the stated format has 3"):
         list(pair_folder(folder, RGB, chip_px=16).samples())
 
 
@@ -313,29 +249,6 @@ def test_a_class_in_test_that_training_never_saw_is_named(scenes, tmp_path):
         write_source(tmp_path / "data", mask_folder(scenes, S2, LABELS, chip_px=32))
 
 
-def test_parameters_lead_to_the_folder(scenes, tmp_path):
-    options = {"folder": str(scenes), "format": "sentinel-2-l2a", "file_bands": ("red", "green", "blue")}
-    task = {"task": "segment", "data": {**options, "class_names": LABELS.class_names, "chip_px": 32}}
-    source = prepare(TaskParameters.model_validate(task), None, tmp_path)
-    assert len(list(source.samples())) == 20
-    with pytest.raises(TaskDataError, match=r"segment\.data\.class_names: name the classes"):
-        prepare(TaskParameters.model_validate({"task": "segment", "data": options}), None, tmp_path)
-    with pytest.raises(
-        TaskDataError,
-        match=r"segment\.data\.format: unknown format 'sentinel2': did you mean 'sentinel-2-l2a'.*ingest\.sensors",
-    ):
-        prepare(
-            TaskParameters.model_validate({"task": "segment", "data": {"folder": "x", "format": "sentinel2"}}),
-            None,
-            tmp_path,
-        )
-    mine = dataclasses.replace(BUILTIN_SENSORS["sentinel-2-l2a"].subset(("red", "green", "nir")), id="mine")
-    found = layout_named("mine", bands=("nir", "red"), own=[mine])
-    assert (found.sensor.id, found.sensor.band_names) == ("mine", ("B08", "B04"))
-    with pytest.raises(TaskDataError, match="holds neither images/ nor train/images/"):
-        mask_folder(tmp_path, S2, LABELS, chip_px=32)
-
-
 def test_dates_of_one_ground_are_one_place_and_a_ground_in_two_splits_is_noted(scenes, tmp_path):
     rng = np.random.default_rng(1)
     cover = np.kron(rng.integers(0, 3, (6, 5)), np.ones((8, 8), int)).astype(np.uint8)
@@ -352,27 +265,3 @@ def test_dates_of_one_ground_are_one_place_and_a_ground_in_two_splits_is_noted(s
     assert places["test/beside"] == "test/beside" and places["test/leak"] == "test/leak"
     (note,) = [note for note in data.spec.notes if "another split" in note]
     assert note.startswith("1 of 8 scenes lie on the ground") and note.endswith("test/leak")
-
-
-def test_colours_of_the_users_go_with_the_classes(scenes, tmp_path):
-    def of(colours):
-        data = {"folder": str(scenes), "format": "sentinel-2-l2a", "class_names": LABELS.class_names}
-        data |= {"file_bands": ("red", "green", "blue"), "class_colors": colours}
-        return prepare(TaskParameters.model_validate({"task": "segment", "data": data}), None, tmp_path)
-
-    data = written(of({"water": "#0000ff"}), tmp_path)
-    assert data.spec.colors[2] == (0, 0, 255) and len(set(data.spec.colors)) == 3
-    assert data.spec.notes[1:] == written(of({}), tmp_path).spec.notes[1:], "late notes were lost"
-    with pytest.raises(TaskDataError, match=r"segment\.data\.class_colors: no class sea"):
-        of({"sea": "#0000ff"})
-    with pytest.raises(ValueError, match=r"class_colors\.water\n.*found 'blue', expected a colour .* as '#1f6fb4' "):
-        of({"water": "blue"})
-    with pytest.raises(ValueError, match=r"found None, expected a colour .*without them # begins a comment"):
-        of({"water": None})
-
-
-def test_a_change_map_of_one_date_is_refused_at_the_door():
-    with pytest.raises(ValueError, match=r"two dates: set detect_change\.map\.raster_before, too"):
-        TaskParameters.model_validate({"task": "detect_change", "map": {"raster": "b.tif"}})
-    with pytest.raises(ValueError, match=r"set detect_change\.map\.scene_ids, too"):
-        TaskParameters.model_validate({"task": "detect_change", "map": {"scene_ids_before": ("a",)}})

@@ -9,10 +9,10 @@ from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import Task, TaskData
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.finetune import checkpoint as starts
-from a2mae.tasks.finetune import course
-from a2mae.tasks.finetune.checkpoint import encoder_normalisation
-from a2mae.tasks.finetune.course import Keeping, KeptCourse, keeping_courses
+from a2mae.tasks.finetune import checkpoints
+from a2mae.tasks.finetune import finetuned as starts
+from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint
+from a2mae.tasks.finetune.finetuned import encoder_normalisation
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.scores import main_score
@@ -45,7 +45,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def always_due(monkeypatch):
-    monkeypatch.setattr(KeptCourse, "due", lambda self, *, last: True)
+    monkeypatch.setattr(FinetuneCheckpoint, "due", lambda self, *, last: True)
 
 
 class InputsThatStop(TaskInputs):
@@ -60,7 +60,7 @@ class InputsThatStop(TaskInputs):
         return super().batch(rows)
 
 
-def run(pretrained, data, recipe, kept=None, *, stop_after=None):
+def run(pretrained, data, recipe, checkpoint=None, *, stop_after=None):
     """The loss and the weights that a finetuning ends with."""
     encoder = load_encoder(pretrained)
     plan = plan_inputs(data, ("red", "green", "blue"), encoder_normalisation(pretrained), bands_per_view=3)
@@ -75,7 +75,7 @@ def run(pretrained, data, recipe, kept=None, *, stop_after=None):
     def validate(model):
         return main_score(data, val, predict(model, TaskInputs(data, plan), val, batch_size=8, device=CPU))
 
-    history = finetune(model, inputs, train, recipe, seed=3, device=CPU, validate=validate, kept=kept)
+    history = finetune(model, inputs, train, recipe, seed=3, device=CPU, validate=validate, checkpoint=checkpoint)
     return history, model.state_dict()
 
 
@@ -88,43 +88,43 @@ def test_a_stopped_finetuning_ends_with_the_bytes_it_would_have_had(pretrained, 
     recipe = FinetuneParameters(steps=STEPS, batch_size=16, lr=1e-2, warmup_steps=2, **options)
     history, state = run(pretrained, data, recipe)
     with pytest.raises(Stopped):
-        run(pretrained, data, recipe, KeptCourse(tmp_path, "one"), stop_after=stop_after)
+        run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "one"), stop_after=stop_after)
     torch.manual_seed(99)  # another process
-    again, same = run(pretrained, data, recipe, KeptCourse(tmp_path, "one"), stop_after=STEPS - stop_after)
+    again, same = run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "one"), stop_after=STEPS - stop_after)
     assert again == history
     assert same.keys() == state.keys()
     assert all(torch.equal(same[name], state[name]) for name in state)
     # A finished one does no step again.
-    once_more, same = run(pretrained, data, recipe, KeptCourse(tmp_path, "one"), stop_after=0)
+    once_more, same = run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "one"), stop_after=0)
     assert once_more == history
     assert all(torch.equal(same[name], state[name]) for name in state)
 
 
 @pytest.mark.usefixtures("always_due")
-def test_the_course_of_another_finetuning_is_not_gone_on_with(pretrained, data, tmp_path, caplog):
+def test_the_checkpoint_of_another_finetuning_is_not_gone_on_with(pretrained, data, tmp_path, caplog):
     recipe = FinetuneParameters(steps=STEPS, batch_size=16)
     with pytest.raises(Stopped):
-        run(pretrained, data, recipe, KeptCourse(tmp_path, "one"), stop_after=5)
+        run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "one"), stop_after=5)
     with pytest.raises(Stopped), caplog.at_level(logging.INFO):
-        run(pretrained, data, recipe, KeptCourse(tmp_path, "other"), stop_after=STEPS - 1)
+        run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "other"), stop_after=STEPS - 1)
     assert "going on" not in caplog.text
     with caplog.at_level(logging.INFO):
-        run(pretrained, data, recipe, KeptCourse(tmp_path, "other"), stop_after=1)
+        run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "other"), stop_after=1)
     assert f"going on from step {STEPS - 1} of {STEPS}" in caplog.text
 
 
-def test_states_are_kept_from_time_to_time(pretrained, data, tmp_path, monkeypatch):
+def test_checkpoints_are_written_from_time_to_time(pretrained, data, tmp_path, monkeypatch):
     """By the clock, so a short finetuning writes once, at its end."""
     written = []
-    monkeypatch.setattr(course.Checkpoints, "save", lambda self, checkpoint: written.append(checkpoint.step))
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", lambda self, checkpoint: written.append(checkpoint.step))
     recipe = FinetuneParameters(steps=STEPS, batch_size=16)
-    run(pretrained, data, recipe, KeptCourse(tmp_path, "one"))
+    run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "one"))
     assert written == [STEPS]
     written.clear()
-    run(pretrained, data, recipe, KeptCourse(tmp_path, "one", every_s=0))
+    run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "one", every_s=0))
     assert written == list(range(1, STEPS + 1))
     written.clear()
-    run(pretrained, data, recipe, KeptCourse(tmp_path, "one", to_the_end=False))
+    run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path, "one", keep_last=False))
     assert not written  # its result is saved at once
 
 
@@ -137,35 +137,44 @@ def test_a_start_goes_on_and_leaves_nothing_behind(pretrained, data, tmp_path, m
         {"task": "classify", "device": "cpu", "threads": 1, "head": "mean", "finetune": recipe}
     )
     whole = starts.finetune_start(options, data, pretrained, start)
-    keeping = keeping_courses(tmp_path / "run")
     monkeypatch.setattr(starts, "TaskInputs", InputsThatStop)
     monkeypatch.setattr(InputsThatStop, "left", 5 + 1)  # four steps, a validation, one step of the second rate
     with pytest.raises(Stopped):
-        starts.finetune_start(options, data, pretrained, start, keeping)
-    assert sorted(path.name for path in keeping.folder.iterdir()) == ["rate-0", "rate-1"]
+        starts.finetune_start(options, data, pretrained, start, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["rate-0", "rate-1"]
     monkeypatch.setattr(InputsThatStop, "left", 1 + 3 + 1)  # the validation again, three steps, a validation
-    found = starts.finetune_start(options, data, pretrained, start, keeping)
-    assert not keeping.folder.exists()
+    found = starts.finetune_start(options, data, pretrained, start, tmp_path / "run")
+    assert not any((tmp_path / "run").iterdir())
     assert found.recipe == whole.recipe
     assert found.finetuned.history == whole.finetuned.history
     state = whole.finetuned.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.finetuned.model.state_dict().items())
 
 
-def test_other_code_begins_again(tmp_path):
-    mine, other = keeping_courses(tmp_path), Keeping(tmp_path / "courses", "of another day")
-    assert mine.folder == other.folder
-    assert mine.code != other.code
-    identities = [keeping.course("rate-0", [1, "full"])._identity for keeping in (mine, other)]
-    assert identities[0] != identities[1]
-    assert mine.course("rate-0", [2, "full"])._identity not in identities
+@pytest.mark.usefixtures("always_due")
+def test_other_code_begins_again(pretrained, data, tmp_path, monkeypatch, caplog):
+    recipe = {"steps": 4, "batch_size": 16, "warmup_steps": 1}
+    options = TaskParameters.model_validate({"task": "classify", "device": "cpu", "head": "mean", "finetune": recipe})
+    monkeypatch.setattr(starts, "TaskInputs", InputsThatStop)
+
+    def stopped_after(steps):
+        caplog.clear()
+        monkeypatch.setattr(InputsThatStop, "left", steps)
+        with pytest.raises(Stopped), caplog.at_level(logging.INFO):
+            starts.finetune_start(options, data, pretrained, "pretrained", tmp_path)
+        return caplog.text
+
+    assert "going on" not in stopped_after(2)
+    assert "going on from step 2 of 4" in stopped_after(1)
+    monkeypatch.setattr(starts, "training_code", lambda: "of another day")
+    assert "going on" not in stopped_after(1)
 
 
 def test_a_full_disk_is_said(pretrained, data, tmp_path):
     (tmp_path / "file").write_text("no folder")
     recipe = FinetuneParameters(steps=2, batch_size=16)
     with pytest.raises(CheckpointWriteError, match=r"cannot write the checkpoint of step 2 .*Make room there"):
-        run(pretrained, data, recipe, KeptCourse(tmp_path / "file", "one"))
+        run(pretrained, data, recipe, FinetuneCheckpoint(tmp_path / "file", "one"))
 
 
 def test_batches_are_as_many_as_the_recipe_says(pretrained, data):
