@@ -21,8 +21,8 @@ folder = sys.argv[1]
 os.environ["WANDB_DIR"] = folder
 run = tracking.start_stage("tag", {"tag": {"folder": folder, "seed": 3}})
 other = tracking.start_stage("prune", {})
-tracking.link(run, used=[Piece("image_sets", "store", "1" * 64)], made=[Piece("sets", "data", "2" * 64)])
-tracking.link(other, used=[Piece("sets", "data", "2" * 64)], made=[])
+run.link(used=[Piece("image_sets", "store", "1" * 64)], made=[Piece("sets", "data", "2" * 64)])
+other.link(used=[Piece("sets", "data", "2" * 64)], made=[])
 run.log({"loss": 1.0})
 tracking.finish_stage("tag")
 tracking.finish_stage("prune")

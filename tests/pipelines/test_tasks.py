@@ -295,7 +295,7 @@ def test_a_folder_alone_is_evaluated_where_the_chain_has_no_task(world, tmp_path
     catalog = catalog_of(world, tmp_path / "data")
     asked = small("evaluate").model_dump() | {"encoders": ("pretrained", "pixels"), "relative_gsd": (1.0,)}
     catalog["params:evaluate"] = MemoryDataset(EvaluateParameters(**asked | {"folder": str(tmp_path / "set")}))
-    run(evaluate(("ingest", "pretrain", "evaluate")), catalog)
+    run(evaluate({"scenes", "pretrained_model"}), catalog)
     table = pd.read_parquet(tmp_path / "data" / "08_reporting" / "scores.parquet")
     assert set(table["data"]) == {"set"} and set(table["model"]) == {"pretrained", "pixels"}
 
