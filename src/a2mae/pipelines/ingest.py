@@ -1,11 +1,6 @@
 """The `ingest` stage: a source of scenes to the scene, location and rejection tables.
 
-Nodes of the `ingest` stage.
-
-Annotations here must resolve when Kedro reads them: a name imported only for type checking would switch the validation
-of parameters off, with no more than a warning.
-
-The `ingest` stage: a source of scenes → scene table and location table.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -39,7 +34,7 @@ def ingest(
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

@@ -134,7 +134,7 @@ def prepare_data(
             cast(pd.DataFrame, locations),
         )
     source = prepare(options, tables, simulation_folder)
-    if Task(options.task).kind.per_pixel:
+    if options.task.kind.per_pixel:
         from a2mae.tasks.inference.scenes import check_named
 
         check_named(options, source, sensors)

@@ -21,7 +21,7 @@ from a2mae.tasks.evaluation.features import (
     pixel_features,
 )
 from a2mae.tasks.evaluation.frozen import Candidate, evaluate_frozen, standardised
-from a2mae.tasks.metrics.scores import METRICS, SCORE_COLUMNS, finetuned_rows, flat_scores, gain, score_task
+from a2mae.tasks.metrics.scores import SCORE_COLUMNS, finetuned_rows, flat_scores, gain, score_task
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from helpers.task_samples import EUROSAT_RGB, SENTINEL2, make_samples, make_spec, spec_for
 
@@ -345,16 +345,16 @@ def test_scores_have_their_tasks_metrics(tmp_path, task):
     rows = data.rows("test")
     truth = data.read_targets(rows)
     perfect = score_task(data, rows, truth, resamples=100, seed=0)
-    assert list(perfect.scores) == list(METRICS[task])
+    assert list(perfect.scores) == list(task.kind.metrics)
     assert {score.value for score in perfect.scores.values()} == {1.0}
     assert perfect.confusion.sum() == truth.size
     flat = perfect.to_dict()
     both = {"pretrained": flat, "random": flat, "gain": flat_scores(gain(perfect, perfect))}
     table = finetuned_rows({"task": task.value, "data": "x", "gsd_m": 10.0, **both}, seed=0)
-    assert [(row["model"], row["mode"]) for row in table[:: len(METRICS[task])]] == [
+    assert [(row["model"], row["mode"]) for row in table[:: len(task.kind.metrics)]] == [
         ("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")
     ]  # fmt: skip
-    assert len(table) == 3 * len(METRICS[task])
+    assert len(table) == 3 * len(task.kind.metrics)
 
 
 def test_a_gain_is_paired_over_places(tmp_path):

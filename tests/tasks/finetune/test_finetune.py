@@ -23,7 +23,7 @@ from a2mae.tasks.finetune.checkpoint import (
 from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, head_config_from_dict
 from a2mae.tasks.finetune.train import NotFiniteError, finetune, flipped, predict
 from a2mae.tasks.metrics.measures import ConfusionCounts, accuracy, change_f1, mean_iou
-from a2mae.tasks.parameters import HEADS, FinetuneParameters, TaskParameters
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def build(pretrained, data, task, head, *, fusion="difference_concat", bands=("r
     return model, TaskInputs(data[task], plan), plan
 
 
-@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in HEADS[task]])
+@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in task.kind.heads])
 def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(pretrained, data, task, head):
     model, inputs, _ = build(pretrained, data, task, head)
     batch = inputs.batch(np.arange(4))
@@ -73,7 +73,7 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(p
     assert silent == []
 
 
-@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in HEADS[task]])
+@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in task.kind.heads])
 def test_every_head_can_be_asked_for(task, head):
     assert TaskParameters.model_validate({"task": str(task), "head": head}).head == head
 

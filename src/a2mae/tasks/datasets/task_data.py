@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ import pandas as pd
 import zarr
 
 from a2mae.sensors import Band, Encoding, Units
+from a2mae.tasks.registry import Task as Task
 
 FORMAT_VERSION = 1
 IGNORE = 255
@@ -47,17 +47,6 @@ SPLITS = ("train", "val", "test")
 
 class TaskDataError(ValueError):
     """Task data that cannot be what was asked for; the message says what was found, expected, and what to change."""
-
-
-class Task(StrEnum):
-    """What is predicted."""
-
-    CLASSIFY = "classify"
-    """One class per image."""
-    SEGMENT = "segment"
-    """One class per pixel."""
-    DETECT_CHANGE = "detect_change"
-    """Changed or not, per pixel, from two dates."""
 
 
 @dataclass(frozen=True)

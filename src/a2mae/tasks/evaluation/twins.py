@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs
-from a2mae.tasks.datasets.task_data import Task, TaskData
+from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.device import computing
 from a2mae.tasks.finetune.checkpoint import STARTS, Finetuned
 from a2mae.tasks.finetune.train import predict
@@ -51,7 +51,7 @@ def pictures(
     """
     truth = data.read_targets(rows)
     eligible = np.arange(len(rows))
-    if data.spec.task is Task.DETECT_CHANGE:
+    if data.spec.task.kind.dates == 2:
         changed = (truth == 1).reshape(len(rows), -1).mean(axis=1)
         eligible = np.flatnonzero(changed > 0.01) if (changed > 0.01).any() else eligible
     chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:count])
