@@ -9,11 +9,10 @@ Only the standard library is used here, because the models and the training step
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-
-from a2mae.errors import InputError, did_you_mean
 
 
 class Units(StrEnum):
@@ -174,7 +173,9 @@ def _refuse_unknown(kind: type, found: Mapping[str, object]) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     for key in found:
         if key not in known:
-            raise InputError(f"unknown key {str(key)!r}; {did_you_mean(key, known)}there are {', '.join(known)}")
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown key {str(key)!r}; {hint}there are {', '.join(known)}")
 
 
 _REFLECTANCE_1E4 = Encoding("uint16", scale=1e-4, offset=0.0, nodata=0, units=Units.REFLECTANCE)
@@ -329,7 +330,9 @@ def get_sensor(sensor_id: str, extra: Mapping[str, Sensor] | None = None) -> Sen
     known = {**BUILTIN_SENSORS, **(extra or {})}
     if sensor_id in known:
         return known[sensor_id]
+    near = difflib.get_close_matches(sensor_id, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownSensorError(
-        f"unknown sensor {sensor_id!r}: {did_you_mean(sensor_id, known)}Known are {', '.join(sorted(known))}."
+        f"unknown sensor {sensor_id!r}.{hint} Known: {', '.join(sorted(known))}."
         " Add your own under 'sensors:' in your environment's parameters_ingest.yml (id, gsd_m, bands, encoding)."
     )

@@ -7,6 +7,7 @@ Checks that every source makes before a scene counts as usable.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RefusedError, did_you_mean
+from a2mae.errors import RefusedError
 from a2mae.scenes import BandAsset, RefusedScene, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, UnknownBandError, UnknownSensorError, get_sensor
 
@@ -143,7 +144,8 @@ def _meant(sensor: Sensor, missing: Sequence[str], found: Sequence[str]) -> str:
     """Which band a name that the sensor does not have may stand for."""
     whole = BUILTIN_SENSORS.get(sensor.id, sensor)  # `sensor` may be a subset: its other bands are no mistakes
     strange = [name for name in found if name not in (*whole.band_names, *sensor.band_names)]
-    return "".join(f"; {name!r}: {hint.strip()}" for name in strange if (hint := did_you_mean(name, missing)))
+    hints = [(name, near[0]) for name in strange if (near := difflib.get_close_matches(name, missing, 1))]
+    return "".join(f"; {name!r}: did you mean {band!r}?" for name, band in hints)
 
 
 def common_footprint(footprints: Sequence[BaseGeometry]) -> BaseGeometry:
