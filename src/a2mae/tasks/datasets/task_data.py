@@ -21,7 +21,7 @@ import pandas as pd
 import zarr
 
 from a2mae.sensors import Band, Encoding, Units
-from a2mae.tasks.registry import Task as Task
+from a2mae.tasks.registry import Task as Task  # noqa: PLC0414 (until all import it from there)
 
 FORMAT_VERSION = 1
 IGNORE = 255
