@@ -22,7 +22,7 @@ import yaml
 from kedro.io import DataCatalog
 
 from a2mae.pipeline_registry import module_of
-from a2mae.pipelines.datasets import tracked
+from a2mae.pipelines.chain import tracked
 from a2mae.provenance.code import PACKAGE, files_of
 from a2mae.provenance.record import SOURCES_FILE, record_path
 

@@ -9,11 +9,12 @@ import torch
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import Task, TaskData
+from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.finetuned import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.metrics.confusion import accuracy, change_f1, mean_iou
+from a2mae.tasks.registry import Task
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")

@@ -12,10 +12,11 @@ from a2mae.pipelines.compare import compare_on_folder
 from a2mae.pipelines.compare_trainer import Source, Trainer
 from a2mae.tasks.compare_parameters import CompareParameters
 from a2mae.tasks.datasets.image_store import image_sets_of
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.comparison import BEGIN, END
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from a2mae.tasks.registry import Task
 from a2mae.training.parameters import PretrainParameters
 from a2mae.training.spec import read_spec
 from helpers.class_pictures import two_classes

@@ -14,7 +14,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from a2mae.pipelines.model_datasets import ModelDirectory, RunDirectory
+from a2mae.pipelines.datasets import ModelDirectory, RunDirectory
 from a2mae.pipelines.pretrain import (
     NothingToTrainOnError,
     _held_out,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable
 
+from a2mae.errors import InputError, did_you_mean
 from a2mae.models.a2mae import A2MAE, A2MAEConfig
 from a2mae.models.mae import MAE, MAEConfig
 from a2mae.models.pretrainer import PretrainConfig, Pretrainer
@@ -57,15 +57,13 @@ def resolve(name: str, kwargs: dict[str, object]) -> tuple[Callable[..., Pretrai
     """Find the class and the full configuration that a name and keyword arguments stand for."""
     match = _NAME.fullmatch(name)
     if match is None or match["method"] not in _METHODS or match["size"] not in SIZES:
-        near = difflib.get_close_matches(name, list_models(), n=1, cutoff=0)
-        raise ValueError(f"unknown model {name!r}: did you mean {near[0]!r}? Known: {', '.join(list_models())}")
+        near = did_you_mean(name, list_models(), always=True)
+        raise InputError(f"unknown model {name!r}: {near}Known are {', '.join(list_models())}")
     model_class, config_class = _METHODS[match["method"]]
     fields = [field.name for field in dataclasses.fields(config_class)]
     for key in kwargs:
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise TypeError(f"{name} has no argument {key!r}: {hint}It takes {', '.join(fields)}")
+            raise TypeError(f"{name} has no argument {key!r}: {did_you_mean(key, fields)}It takes {', '.join(fields)}")
     defaults: dict[str, object] = {**SIZES[match["size"]], "patch_size": int(match["patch"])}
     if (
         match["size"] == "large"

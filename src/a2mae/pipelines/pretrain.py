@@ -1,11 +1,6 @@
 """The `pretrain` stage: image sets to a pretrained model, trained in a process of its own.
 
-The `pretrain` node: cuts the index, writes the run specification, and trains in a process of its own.
-
-The node's annotations must resolve when Kedro reads them: a name imported only for type checking would switch the
-validation of its parameters off, with no more than a warning.
-
-The `pretrain` stage: image sets → a pretrained model.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -18,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import pandas as pd
 from kedro.pipeline import Pipeline, node
 
+from a2mae.errors import InputError
 from a2mae.provenance.code import commit_of
 from a2mae.training.parameters import PretrainParameters
 
@@ -32,7 +28,7 @@ Statistics = Mapping[str, Mapping[str, Mapping[str, float]]]
 _RGB = ("red", "green", "blue")
 
 
-class NothingToTrainOnError(ValueError):
+class NothingToTrainOnError(InputError):
     """No image set is both kept and in the training split."""
 
 
@@ -127,7 +123,7 @@ def _warn_of_untrained(
 
 
 def _held_out(index: SetIndex) -> str:
-    """How many sets are held out, in the words of the log."""
+    """Say how many sets are held out, in the words of the log."""
     from a2mae.training.data.index import HELD_OUT
 
     count = len(index.sets_of(HELD_OUT))
@@ -135,19 +131,19 @@ def _held_out(index: SetIndex) -> str:
 
 
 def _loss_on_fixed_sets(metrics: Mapping[str, float | None]) -> str:
-    """The loss on places held out, or what stands in for it, by its name."""
+    """Say the loss on places held out, or what stands in for it, by its name."""
     if metrics["held_out_loss"] is not None:
         return f"held-out loss {metrics['held_out_loss']:.4f}"
     return f"{metrics['training_sets_loss']:.4f} on fixed training sets (no places are held out)"
 
 
 def bands_by_sensor(store: ImageSetStore) -> dict[str, tuple[str, ...]]:
-    """The bands of each sensor of a store, in its order."""
+    """List the bands of each sensor of a store, in its order."""
     return {name: store.sensor(name).band_names for name in store.sensors}
 
 
 def needed_bands(store: ImageSetStore, parameters: PretrainParameters) -> dict[str, tuple[str, ...]]:
-    """The bands that an image must have to be trained on: red, green and blue where `sampling.bands` is `rgb`."""
+    """List the bands an image must have to be trained on: red, green and blue where `sampling.bands` is `rgb`."""
     if parameters.sampling.bands != "rgb":
         return {}
     needed = {}
@@ -267,7 +263,7 @@ def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> Sen
     bands = store.sensor(name).band_names
     missing = [band for band in bands if band not in statistics.get(name, {})]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"band_statistics.json has no {', '.join(missing)} of {name}: run the tag stage again on this store"
         )
     deviations = []
@@ -287,7 +283,7 @@ def _code_commit() -> str:
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

@@ -27,7 +27,8 @@ from a2mae.report.sections.pruning import pruning
 from a2mae.report.sections.registration import registration, registration_truth
 from a2mae.report.sections.scores import comparisons, knn_over_gsd, scores, spelled, task_scores
 from a2mae.report.sections.summary import provenance, summary
-from a2mae.report.sections.tasks import mistakes, task_pictures, title_of
+from a2mae.report.sections.tasks import mistakes, task_pictures
+from a2mae.tasks.registry import Task
 
 Draw = Callable[[ReportInputs], Section | None]
 
@@ -123,11 +124,11 @@ def _finetuned(task: str) -> Callable[[ReportInputs], str]:
     return finding
 
 
-def _task(name: str, purpose: str) -> Stage:
-    """The three tasks are shown alike."""
+def _task(name: Task) -> Stage:
+    """All tasks are shown alike."""
     return Stage(
-        title_of(name),
-        purpose,
+        name.kind.title,
+        name.kind.purpose,
         _finetuned(name),
         (
             lambda inputs: task_scores(inputs, name),
@@ -194,9 +195,7 @@ STAGES: Mapping[str, Stage] = {
         _pretrained,
         (curves, reconstructions),
     ),
-    "classify": _task("classify", "The pretrained model is taught to name what an image shows."),
-    "segment": _task("segment", "The pretrained model is taught to name every spot of an image."),
-    "detect_change": _task("detect_change", "The pretrained model is taught to mark what changed between two dates."),
+    **{task.value: _task(task) for task in Task},
     "embed": Stage(
         "Embeddings",
         "The pretrained model describes a whole scene by numbers, with no task in mind: for search, groups and maps.",

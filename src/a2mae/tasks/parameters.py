@@ -9,16 +9,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
-
-HEADS = {
-    "classify": ("linear", "mean", "attentive"),
-    "segment": ("linear", "conv", "upernet", "detail"),
-    "detect_change": ("linear", "conv", "upernet", "detail"),
-}
-"""Heads per task, the plainest first: see `a2mae.tasks.finetune.heads`.
-
-Classification: `linear` reads the CLS token, `mean` the patch tokens, `attentive` attends to all of them.
-"""
+from a2mae.tasks.registry import Task
 
 
 def _hex_colour(value: object) -> str:
@@ -194,7 +185,7 @@ class MapParameters(Parameters):
 class TaskParameters(Parameters):
     """A task: data, bands, head and recipe."""
 
-    task: Literal["classify", "segment", "detect_change"] = Field(description="what is predicted")
+    task: Task = Field(description="what is predicted")
     seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
@@ -204,7 +195,9 @@ class TaskParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    head: str = Field("linear", description="classify: linear, mean, attentive; else: linear, conv, upernet, detail")
+    head: Literal["linear", "mean", "attentive", "conv", "upernet", "detail"] = Field(
+        "linear", description="see tasks/finetune/heads.py"
+    )
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
         "difference_concat", description="change: how the two dates are joined"
     )
@@ -225,17 +218,18 @@ class TaskParameters(Parameters):
 
     @model_validator(mode="after")
     def _head_fits_task(self) -> TaskParameters:
-        if self.head not in HEADS[self.task]:
-            raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found '{self.head}'")
+        heads = self.task.kind.heads
+        if self.head not in heads:
+            raise ValueError(f"{self.task}: head must be one of {', '.join(heads)}, found '{self.head}'")
         return self
 
     @model_validator(mode="after")
     def _maps_of_change_have_two_dates(self) -> TaskParameters:
         for key in ("raster", "scene_ids"):
             later, earlier = getattr(self.map, key), getattr(self.map, f"{key}_before")
-            if self.task == "detect_change" and bool(later) != bool(earlier):
+            if self.task.kind.dates == 2 and bool(later) != bool(earlier):
                 missing = f"{key}_before" if later else key
-                raise ValueError(f"a change map needs two dates: set detect_change.map.{missing}, too")
+                raise ValueError(f"a change map needs two dates: set {self.task}.map.{missing}, too")
         return self
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
+from a2mae.tracking import Run
+from a2mae.training import results
 from a2mae.training.checkpoints import Checkpoint, Checkpoints, capture, full, restore
 from a2mae.training.data.loader import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
 from a2mae.training.data.prepare import RawBatch, prepare
@@ -28,7 +30,6 @@ from a2mae.training.monitor import (
     ProgressBar,
     feature_statistics,
 )
-from a2mae.training.results import FINISHED_FILE, finished_identity, write_reconstructions, write_results
 from a2mae.training.spec import RunSpec
 from a2mae.training.step import (
     MovingAverage,
@@ -40,7 +41,6 @@ from a2mae.training.step import (
     set_learning_rate,
     step_generator,
 )
-from a2mae.training.tracking import NoTracker, Tracker, make_tracker
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,9 +87,9 @@ def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
         with dead_loaders_told():
             finished = trainer.fit(stop)
     except BaseException:
-        trainer.tracker.finish({}, failed=True)
+        trainer.tracker.finish(failed=True)
         raise
-    trainer.tracker.finish(trainer.summary)
+    results.finish_tracking(trainer.tracker, run_dir, spec, trainer.summary)
     return finished
 
 
@@ -98,7 +98,7 @@ class Trainer:
 
     Attributes:
         summary: The numbers of `metrics.json`, once finished.
-        tracker: Where numbers and pictures go besides our own files.
+        tracker: W&B's run, which gets numbers and pictures besides our own files.
     """
 
     def __init__(self, fabric: Fabric, run_dir: Path, spec: RunSpec, *, resume: bool = True) -> None:
@@ -112,7 +112,7 @@ class Trainer:
         """
         self._fabric, self._run_dir, self._spec = fabric, run_dir, spec
         self.summary: Row = {}
-        self.tracker: Tracker = NoTracker()
+        self.tracker = Run()
         self._reader = SampleReader(run_dir, spec)
         self._tables = self._reader.tables().to(fabric.device)
         self.dataset = BatchDataset(run_dir, spec, rank=fabric.global_rank, world_size=fabric.world_size)
@@ -141,7 +141,7 @@ class Trainer:
         """Run to the end or until asked to stop; see `train`."""
         spec, first = self._spec, self._fabric.is_global_zero
         if first:
-            self.tracker = make_tracker(spec, self._run_dir)
+            self.tracker = results.open_tracking(spec, self._run_dir)
             self._metrics = MetricsFile(self._run_dir / METRICS_FILE, self._columns(), resume_at=self._step)
             self._timing = MetricsFile(self._run_dir / TIMING_FILE, _TIMING_COLUMNS, resume_at=self._step)
         loader = iter(
@@ -340,7 +340,7 @@ class Trainer:
             Steps already taken.
         """
         spec = self._spec
-        if finished_identity(self._run_dir) == spec.identity:
+        if results.finished_identity(self._run_dir) == spec.identity:
             _LOG.info("%s holds a finished run of this specification: training it afresh", self._run_dir)
             checkpoint = None
         else:
@@ -358,7 +358,7 @@ class Trainer:
             )
         if self._fabric.is_global_zero:
             self._checkpoints.clear()
-            (self._run_dir / FINISHED_FILE).unlink(missing_ok=True)
+            (self._run_dir / results.FINISHED_FILE).unlink(missing_ok=True)
         self._fabric.barrier()
         return 0
 
@@ -395,7 +395,9 @@ class Trainer:
                 model.load_state_dict(state["average"], strict=False)  # it has no buffers
             model.eval()
             if spec.logging.reconstructions:
-                panels, captions = write_reconstructions(self._run_dir, spec, model, self._reader, self._held_out)
-                self.tracker.pictures("reconstructions", panels, captions, self._step)
-            write_results(self._run_dir, spec, model, metrics)
+                panels, captions = results.write_reconstructions(
+                    self._run_dir, spec, model, self._reader, self._held_out
+                )
+                self.tracker.log_pictures("reconstructions", panels, captions, self._step)
+            results.write_results(self._run_dir, spec, model, metrics)
         self._fabric.barrier()

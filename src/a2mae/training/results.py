@@ -1,4 +1,4 @@
-"""Write what a finished run leaves: the model directory, its metrics, and reconstructions to look at."""
+"""Write what a finished run leaves: the model directory, its metrics, reconstructions to look at, and its W&B run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from a2mae.files import whole_file, whole_folder, write_json
+from a2mae.files import file_digest, whole_file, whole_folder, write_json
 from a2mae.models import Pretrainer, save_pretrained
+from a2mae.tracking import Piece, Run, open_run
 from a2mae.training.data.loader import SampleReader
 from a2mae.training.monitor import METRICS_FILE, HeldOut
 from a2mae.training.spec import MODEL_DIR, SPEC_FILE, RunSpec
@@ -72,6 +73,31 @@ def finished_identity(run_dir: Path) -> str | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     return str(content.get("identity")) if (run_dir / MODEL_DIR / "config.json").is_file() else None
+
+
+def open_tracking(spec: RunSpec, run_dir: Path) -> Run:
+    """Open the W&B run that the specification asks for, or go on with it: same specification, same run id."""
+    if spec.logging.wandb_project is None:
+        return Run()
+    return open_run(
+        "pretrain",
+        spec.model_dump(mode="json") | {"identity": spec.identity},
+        folder=run_dir,
+        project=spec.logging.wandb_project,
+        id=f"pretrain-{spec.identity[:12]}",
+        name=f"pretrain-{spec.method}",
+        resume="allow",
+    )
+
+
+def finish_tracking(run: Run, run_dir: Path, spec: RunSpec, summary: Mapping[str, float | int | None]) -> None:
+    """Add the summary, link the model to the store it was made from if the training is finished, and close the run."""
+    run.summarize(summary)
+    if finished_identity(run_dir) == spec.identity:
+        weights = file_digest(run_dir / MODEL_DIR / "model.safetensors")
+        used = [Piece("image_sets", "store", spec.data.store_hash)]
+        run.link(used=used, made=[Piece("pretrained_model", "model", weights)])
+    run.finish()
 
 
 @torch.no_grad()

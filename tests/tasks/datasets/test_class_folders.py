@@ -18,9 +18,10 @@ from a2mae.tasks.datasets.class_folders import _images_by_class, class_folder, l
 from a2mae.tasks.datasets.formats import FORMATS, layout_named
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.splits import split_of
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source, write_task_data
 from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.registry import Task
 from helpers.class_pictures import two_classes
 from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
 

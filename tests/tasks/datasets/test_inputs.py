@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import Task, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskDataError
+from a2mae.tasks.registry import Task
 from helpers.task_models import build, data_of_each_task, pretrained_directory
 from helpers.task_samples import SENTINEL2
 

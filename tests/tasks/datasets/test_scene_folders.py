@@ -7,8 +7,9 @@ from PIL import Image
 
 from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
-from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
+from a2mae.tasks.registry import Task
 from helpers.labelled_scenes import LABELS, S2, SPLITS, UTM, counts, save, write_scenes
 
 RGB = layout_named("rgb_bytes", gsd_m=0.5)

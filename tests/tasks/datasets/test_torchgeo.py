@@ -12,13 +12,14 @@ from PIL import Image
 from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.sources import prepare
-from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.torchgeo import DATA_SETS, torchgeo_data
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.scores import score_task
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+from a2mae.tasks.registry import Task
 
 RNG = np.random.default_rng(0)
 

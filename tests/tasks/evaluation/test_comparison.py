@@ -10,7 +10,7 @@ from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.compare_parameters import CompareParameters
 from a2mae.tasks.datasets.image_store import image_sets_of
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.comparison import (
     BEGIN,
@@ -24,6 +24,7 @@ from a2mae.tasks.evaluation.comparison import (
 from a2mae.tasks.evaluation.evaluate import Units
 from a2mae.tasks.evaluation.judges import Contender, FinetuneJudge, FrozenJudge
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from a2mae.tasks.registry import Task
 from helpers.task_samples import SENTINEL2, make_samples, make_spec, spec_for
 
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}

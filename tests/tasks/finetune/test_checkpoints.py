@@ -7,7 +7,7 @@ import torch
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import Task, TaskData
+from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune import checkpoints
 from a2mae.tasks.finetune import finetuned as starts
@@ -17,6 +17,7 @@ from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.scores import main_score
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+from a2mae.tasks.registry import Task
 from a2mae.training.checkpoints import CheckpointWriteError
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 

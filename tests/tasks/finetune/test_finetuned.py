@@ -8,7 +8,7 @@ from a2mae.models.checkpoint import load_encoder, read_config, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import TaskInputs
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.finetuned import (
     Finetuned,
@@ -20,6 +20,7 @@ from a2mae.tasks.finetune.finetuned import (
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.confusion import ConfusionCounts
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+from a2mae.tasks.registry import Task
 from helpers.task_models import CPU, LEARNED, build
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from a2mae.tasks.datasets.task_data import Task
 from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, head_config_from_dict, symmetries
-from a2mae.tasks.parameters import HEADS, TaskParameters
+from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.registry import Task
 from helpers.task_models import build
 
 
-@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in HEADS[task]])
+@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in task.kind.heads])
 def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(pretrained, data, task, head):
     model, inputs, _ = build(pretrained, data, task, head)
     batch = inputs.batch(np.arange(4))
@@ -24,7 +24,7 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(p
     assert silent == []
 
 
-@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in HEADS[task]])
+@pytest.mark.parametrize(("task", "head"), [(task, head) for task in Task for head in task.kind.heads])
 def test_every_head_can_be_asked_for(task, head):
     assert TaskParameters.model_validate({"task": str(task), "head": head}).head == head
 

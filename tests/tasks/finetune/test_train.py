@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from a2mae.models import create_model
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.parallel import cores
-from a2mae.tasks.datasets.task_data import IGNORE, Task
+from a2mae.tasks.datasets.task_data import IGNORE
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.model import Symmetry
 from a2mae.tasks.finetune.train import (
@@ -32,6 +32,7 @@ from a2mae.tasks.finetune.train import (
     label_weights,
 )
 from a2mae.tasks.parameters import LOSSES, FinetuneParameters
+from a2mae.tasks.registry import Task
 from a2mae.training.step import warmup_cosine
 from helpers.checkout import ROOT
 from helpers.task_models import CPU, LEARNED, STATISTICS, build

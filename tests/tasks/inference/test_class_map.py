@@ -18,7 +18,7 @@ from a2mae.config import RegistrationParameters
 from a2mae.models.registry import create_model
 from a2mae.sensors import get_sensor
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
@@ -28,6 +28,7 @@ from a2mae.tasks.inference.files import raster_from_file
 from a2mae.tasks.inference.rasters import RasterWindows
 from a2mae.tasks.palette import class_colour
 from a2mae.tasks.parameters import FinetuneParameters
+from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import Windows
 from helpers.task_samples import SENTINEL2, make_samples, seen, spec_for
 

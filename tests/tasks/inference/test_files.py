@@ -9,9 +9,10 @@ from rasterio.shutil import copy
 
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.datasets.inputs import plan_bands
-from a2mae.tasks.datasets.task_data import Task, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.inference.files import keys_of_map, raster_from_file
 from a2mae.tasks.inference.rasters import RasterWindows
+from a2mae.tasks.registry import Task
 from helpers.task_samples import REFLECTANCE, SENTINEL2, seen
 
 from .conftest import L1C, RGB, STATISTICS, TAUGHT, l1c_counts, l1c_landscape, write_raster

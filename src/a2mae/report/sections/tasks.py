@@ -20,6 +20,7 @@ from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table,
 from a2mae.report.inputs import ReportInputs, TaskInputs
 from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
 from a2mae.tasks.palette import class_colours
+from a2mae.tasks.registry import Task
 
 _READABLE = 16
 """Classes whose shares can still be read as numbers in the cells."""
@@ -43,7 +44,7 @@ def mistakes(inputs: ReportInputs, name: str) -> Section | None:
     counts: Counts = np.asarray(task.confusion["pretrained"], np.int64).reshape(len(names), len(names))
     if not counts.sum():
         return None
-    told = _told(names, counts, "images" if name == "classify" else "pixels")
+    told = _told(names, counts, "pixels" if Task(name).kind.per_pixel else "images")
     figure = chart(
         f"mistakes-{name.replace('_', '-')}",
         _heatmap(names, counts),
@@ -127,8 +128,6 @@ def _percent(part: int, whole: int) -> str:
 IGNORE = 255
 """Label of pixels that are in neither truth nor score."""
 
-_TITLES = {"classify": "Classification", "segment": "Segmentation", "detect_change": "Change detection"}
-
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -148,7 +147,7 @@ def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
 
 def title_of(task: str) -> str:
     """A task's name for people; an unknown task keeps its own."""
-    return _TITLES.get(task, task)
+    return Task(task).kind.title if task in tuple(Task) else task
 
 
 def _names(arrays: Arrays) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from a2mae.errors import InputError
 from a2mae.files import PART
 from a2mae.remote.storage import Folder, StorageOptions, StoreError, StoreMissingError, StoreTornError
 from a2mae.sensors import Sensor, sensor_from_dict
@@ -173,16 +174,16 @@ class StoreWriter:
             made_of: As `create` was told for this shard.
 
         Raises:
-            ValueError: If a shape or type is not the planned one.
+            InputError: If a shape or type is not the planned one.
         """
         plan = self._plans[shard.sensor]
         expected = (shard.stop - shard.start, *plan.shape[1:])
         if pixels.shape != expected or pixels.dtype != np.dtype(plan.sensor.encoding.dtype):
-            raise ValueError(
+            raise InputError(
                 f"{shard}: pixels {pixels.shape} {pixels.dtype} given, {expected} {plan.sensor.encoding.dtype} planned"
             )
         if valid.shape != (expected[0], *expected[2:]) or valid.dtype != np.bool_:
-            raise ValueError(
+            raise InputError(
                 f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
             )
         written: dict[str, Mapping[str, object]] = {}

@@ -22,7 +22,8 @@ from a2mae.tasks.datasets.labelled import (
     scene_of,
 )
 from a2mae.tasks.datasets.splits import position_of
-from a2mae.tasks.datasets.task_data import SPLITS, Task, TaskDataError
+from a2mae.tasks.datasets.task_data import SPLITS, TaskDataError
+from a2mae.tasks.registry import Task
 
 LABELS_FILE = "labels.csv"
 _COLUMNS = ("file", "classes")

@@ -6,7 +6,6 @@ guessed.
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning
 
+from a2mae.errors import did_you_mean
 from a2mae.plausibility import DATA_SET_TOO_DARK, impossible_reflectance
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
 from a2mae.tasks.datasets.task_data import TaskDataError
@@ -102,10 +102,9 @@ def layout_named(
     sensors = {**{sensor.id: sensor for sensor in own}, **BUILTIN_SENSORS}
     known = FORMATS | {sensor.id: FolderFormat(sensor, sensor.gsd_m) for sensor in sensors.values()}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
         raise TaskDataError(
             f"{group and group + '.format: '}unknown format {name!r}:"
-            f" {f'did you mean {near[0]!r}? ' if near else ''}Known are {', '.join(known)}; a"
+            f" {did_you_mean(name, known)}Known are {', '.join(known)}; a"
             " sensor that is described under ingest.sensors is known once image sets of it are built"
         )
     layout = known[name]

@@ -18,7 +18,8 @@ from rasterio.warp import transform, transform_bounds
 
 from a2mae.tasks.datasets.formats import FolderFormat, Picture, ValueRange, check_bands, to_counts
 from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, split_of, square_of
-from a2mae.tasks.datasets.task_data import IGNORE, Sample, Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.task_data import IGNORE, Sample, TaskDataError, TaskSpec
+from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import starts
 
 logger = logging.getLogger(__name__)

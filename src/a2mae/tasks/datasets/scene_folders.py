@@ -20,7 +20,8 @@ from a2mae.tasks.datasets.labelled import (
     scene_of,
 )
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, SPLITS, Task, TaskDataError
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, SPLITS, TaskDataError
+from a2mae.tasks.registry import Task
 
 
 def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chip_px: int | None) -> LabelledScenes:

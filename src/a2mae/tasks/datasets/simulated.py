@@ -22,8 +22,9 @@ from rasterio.warp import reproject
 from a2mae.sensors import Sensor
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.tasks.datasets.cuts import Cut, Cutter, Tables, Truth, balanced, budgeted, known_classes
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, Sample, Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, Sample, TaskDataError, TaskSpec
 from a2mae.tasks.parameters import SimulatedDataParameters
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ from a2mae.tasks.datasets.formats import FolderFormat, layout_named
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
 from a2mae.tasks.datasets.simulated import cut_simulated
-from a2mae.tasks.datasets.task_data import Task, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.datasets.torchgeo import torchgeo_data
 from a2mae.tasks.datasets.writer import TaskDataSource
 from a2mae.tasks.palette import named_colours
 from a2mae.tasks.parameters import DataParameters, TaskParameters
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ import pandas as pd
 import zarr
 
 from a2mae.sensors import Band, Encoding, Units
+from a2mae.tasks.registry import Task as Task  # noqa: PLC0414 (until all import it from there)
 
 FORMAT_VERSION = 1
 IGNORE = 255
@@ -49,17 +49,6 @@ CHANGE_COLORS = ((235, 235, 235), (214, 39, 40))
 
 class TaskDataError(ValueError):
     """Raised for task data that cannot be what was asked for."""
-
-
-class Task(StrEnum):
-    """What is predicted."""
-
-    CLASSIFY = "classify"
-    """One class per image."""
-    SEGMENT = "segment"
-    """One class per pixel."""
-    DETECT_CHANGE = "detect_change"
-    """Changed or not, per pixel, from two dates."""
 
 
 @dataclass(frozen=True)

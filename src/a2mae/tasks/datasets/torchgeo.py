@@ -20,8 +20,9 @@ from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 from a2mae.tasks.datasets.formats import FORMATS, FolderFormat
 from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
 from a2mae.tasks.datasets.splits import split_of
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.parameters import TorchgeoParameters
+from a2mae.tasks.registry import Task
 
 _Numbers = npt.NDArray[Any]
 

@@ -21,10 +21,10 @@ from a2mae.tasks.datasets.task_data import (
     SAMPLE_COLUMNS,
     SPLITS,
     Sample,
-    Task,
     TaskDataError,
     TaskSpec,
 )
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 

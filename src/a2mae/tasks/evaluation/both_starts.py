@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ import numpy.typing as npt
 import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs
-from a2mae.tasks.datasets.task_data import Task, TaskData
+from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.finetune.finetuned import STARTS, Finetuned
 from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, score_task
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.parameters import TaskParameters
-from a2mae.tracking import mode, open_run, running
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ def pictures(
     """
     truth = data.read_targets(rows)
     eligible = np.arange(len(rows))
-    if data.spec.task is Task.DETECT_CHANGE:
+    if data.spec.task.kind.dates == 2:
         changed = (truth == 1).reshape(len(rows), -1).mean(axis=1)
         eligible = np.flatnonzero(changed > 0.01) if (changed > 0.01).any() else eligible
     chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:count])
@@ -80,37 +78,6 @@ def _stretched(image: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> 
     low, high = np.percentile(seen, (2, 98)) if seen.size else (0.0, 1.0)
     scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * valid
     return np.ascontiguousarray((scaled * 255).round().astype(np.uint8).transpose(1, 2, 0))
-
-
-def track(options: TaskParameters, models: Mapping[str, Finetuned], result: TaskResult) -> None:
-    """Log a task's result. Offline unless `WANDB_MODE` says otherwise; nothing at all where that is `disabled`.
-
-    Args:
-        options: The task's parameters.
-        models: By start; their loss curves are logged.
-        result: Scores and pictures.
-    """
-    if mode() == "disabled":
-        return
-    if importlib.util.find_spec("wandb") is None:
-        logger.warning("wandb is not installed: the %s run is in its metrics file only", options.task)
-        return
-    import wandb  # noqa: PLC0415 (optional, and slow to import)
-
-    stage = running(options.task)
-    run = stage or open_run(options.task, options.model_dump(mode="json"))
-    for moments in zip(*(models[start].history for start in models), strict=True):
-        row = {f"{start}/loss": moment.loss for start, moment in zip(models, moments, strict=True)}
-        run.log({**row, "lr": moments[0].lr}, step=moments[0].step)
-    names = [name for name in result.pictures if name.startswith("image")]
-    if names and len(result.pictures["truth"]):
-        run.log({name: [wandb.Image(picture) for picture in result.pictures[name]] for name in names})
-    for start in models:
-        scores = result.metrics[start]
-        assert isinstance(scores, dict)
-        run.summary.update({f"{start}/{name}": value for name, value in scores.items() if isinstance(value, float)})
-    if stage is None:
-        run.finish()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from a2mae.parallel import cores
 from a2mae.tasks.datasets.class_folders import class_folder
 from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.evaluation.features import EncoderFeatures, ForeignFeatures, stated_normalisation
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
@@ -40,6 +40,7 @@ from a2mae.tasks.finetune.finetuned import model_digest, plan_for_model
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.metrics.scores import finetuned_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from a2mae.tasks.datasets.inputs import TaskInputs
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.evaluation.features import FeatureExtractor, extract
 from a2mae.tasks.metrics.confusion import ConfusionCounts, Score, accuracy
 from a2mae.tasks.metrics.scores import score_row
@@ -159,7 +159,7 @@ def evaluate_frozen(
         TaskDataError: If the data is not for classification.
     """
     data = inputs.data
-    if data.spec.task is not Task.CLASSIFY:
+    if data.spec.task.kind.per_pixel:
         raise TaskDataError(f"evaluate needs classification data, found {data.spec.task} ({data.spec.source})")
     if data.spec.multi_label:
         raise TaskDataError(

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskBatch
-from a2mae.tasks.datasets.task_data import Task
 from a2mae.tasks.finetune.heads import (
     AttentiveHead,
     ChangeFusion,
@@ -28,7 +27,7 @@ from a2mae.tasks.finetune.heads import (
     LinearHead,
     UPerNetHead,
 )
-from a2mae.tasks.parameters import HEADS
+from a2mae.tasks.registry import Task
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class HeadConfig:
 
     Attributes:
         task: What is predicted.
-        head: One of `HEADS[task]`.
+        head: One of `task.kind.heads`.
         classes: K.
         views: How many views (groups of bands) an image has.
         bands_per_view: Bands of a view.
@@ -125,8 +124,9 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         """Reject a head that the task does not have."""
-        if self.head not in HEADS[self.task]:
-            raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found {self.head!r}")
+        heads = self.task.kind.heads
+        if self.head not in heads:
+            raise ValueError(f"{self.task}: head must be one of {', '.join(heads)}, found {self.head!r}")
 
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `head_config_from_dict` reads it back."""
@@ -162,14 +162,14 @@ class TaskModel(nn.Module):
         patch = encoder.patch_size
         self.head: nn.Module
         self.levels = _levels(len(encoder.blocks))
-        if config.task is Task.CLASSIFY:
+        if not config.task.kind.per_pixel:
             self.head = (
                 AttentiveHead(features, config.classes)
                 if config.head == "attentive"
                 else LinearHead(features, config.classes, pool="cls" if config.head == "linear" else "mean")
             )
             return
-        fused = config.task is Task.DETECT_CHANGE
+        fused = config.task.kind.dates == 2
         if config.head == "linear":
             self.levels = self.levels[-1:]
             self.head = LinearDecoder(features, 1, config.classes, patch, fused=fused)
@@ -190,23 +190,23 @@ class TaskModel(nn.Module):
         answers = []
         for symmetry in symmetries(*batch.images.shape[-2:]):
             logits = self._logits(dataclasses.replace(batch, images=symmetry.move(batch.images)))
-            answers.append(logits if self.config.task is Task.CLASSIFY else symmetry.undo(logits))
+            answers.append(symmetry.undo(logits) if self.config.task.kind.per_pixel else logits)
         return torch.stack(answers).mean(dim=0)
 
     def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor
-        if self.config.task is Task.CLASSIFY:
+        if not self.config.task.kind.per_pixel:
             logits = self.head(self._tokens(batch))
         else:
             maps = self._maps(batch, 0)
-            if self.config.task is Task.DETECT_CHANGE:
+            if self.config.task.kind.dates == 2:
                 maps = self.fusion(maps, self._maps(batch, 1))
             logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
         return logits
 
     def _pixels(self, batch: TaskBatch) -> Tensor:
         """Return all bands of the date; of two dates both and their difference."""
-        if self.config.task is not Task.DETECT_CHANGE:
+        if self.config.task.kind.dates == 1:
             return batch.images[:, 0]
         before, after = batch.images.unbind(1)
         return torch.cat([before, after, (after - before).abs()], dim=1)

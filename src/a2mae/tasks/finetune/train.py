@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from a2mae.parallel import cores
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
-from a2mae.tasks.datasets.task_data import IGNORE, Task
+from a2mae.tasks.datasets.task_data import IGNORE
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, FinetuneState, Progress
 from a2mae.tasks.finetune.model import Symmetry, TaskModel, add_lora, merge_lora
 from a2mae.tasks.parameters import LOSSES, FinetuneParameters
@@ -217,7 +217,7 @@ def finetune(
         chosen, symmetry = next(drawn)
         batch = inputs.batch(chosen).to(device)
         if symmetry is not None:
-            batch = flipped(batch, symmetry, pixels=model.config.task is not Task.CLASSIFY)
+            batch = flipped(batch, symmetry, pixels=model.config.task.kind.per_pixel)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits = model(batch)
         loss = loss_of(logits.float(), batch.targets)

@@ -19,10 +19,11 @@ from rasterio.io import DatasetReader
 from a2mae.plausibility import TOO_DARK, impossible_reflectance, too_dark
 from a2mae.scenes import BandAsset
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, get_sensor, sensor_from_dict
-from a2mae.tasks.datasets.task_data import Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
 from a2mae.tasks.datasets.writer import TaskDataSource
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.parameters import MapParameters, TaskParameters
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.plausibility import strange_bands
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
-from a2mae.tasks.datasets.task_data import Task, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.finetune.finetuned import Finetuned, bands_per_view, encoder_normalisation, model_digest
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.class_map import aligned, map_raster
@@ -23,6 +23,7 @@ from a2mae.tasks.inference.files import EMBED, Mapped, keys_of_map, raster_from_
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.inference.scenes import SceneRasters
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
+from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import Windows
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from a2mae.errors import InputError
 from a2mae.tasks.datasets.task_data import IGNORE
 
 Floats = npt.NDArray[np.float64]
@@ -126,15 +127,15 @@ class ConfusionCounts(GroupedCounts):
             classes: K.
 
         Raises:
-            ValueError: If shapes differ or nothing is left to score.
+            InputError: If shapes differ or nothing is left to score.
         """
         if truth.shape != prediction.shape:
-            raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+            raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
         names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         group = np.broadcast_to(group.reshape(-1, *[1] * (truth.ndim - 1)), truth.shape)
         scored = truth != IGNORE
         if not scored.any():
-            raise ValueError("nothing to score: every label is ignored")
+            raise InputError("nothing to score: every label is ignored")
         cell = truth[scored].astype(np.int64) * classes + prediction[scored].astype(np.int64)
         counts = sparse.coo_matrix(
             (np.ones(cell.size), (group[scored], cell)), shape=(len(names), classes * classes)
@@ -221,10 +222,10 @@ class LabelCounts(GroupedCounts):
             groups: `(N,)` the place of each sample.
 
         Raises:
-            ValueError: If shapes differ.
+            InputError: If shapes differ.
         """
         if truth.shape != prediction.shape:
-            raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+            raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
         names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         labels = truth.shape[1]
         cell = np.arange(labels) * 4 + truth.astype(np.int64) * 2 + prediction.astype(np.int64)

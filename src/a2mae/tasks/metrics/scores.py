@@ -9,26 +9,36 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskSpec
+from a2mae.tasks.datasets.task_data import TaskData, TaskSpec
 from a2mae.tasks.metrics import confusion as metrics
 from a2mae.tasks.metrics.confusion import ConfusionCounts, Floats, GroupedCounts, LabelCounts, Score, score_of
+from a2mae.tasks.registry import Task
 
 Metric = Callable[[Floats], Floats]
 
-METRICS: Mapping[Task, Mapping[str, Metric]] = {
-    Task.CLASSIFY: {"top1": metrics.accuracy, "mean_class_accuracy": metrics.mean_class_accuracy},
-    Task.SEGMENT: {"miou": metrics.mean_iou, "pixel_accuracy": metrics.accuracy},
-    Task.DETECT_CHANGE: {
-        "f1": metrics.change_f1,
-        "iou": metrics.change_iou,
-        "precision": metrics.change_precision,
-        "recall": metrics.change_recall,
-    },
+_MEASURES: Mapping[str, Metric] = {
+    "top1": metrics.accuracy,
+    "mean_class_accuracy": metrics.mean_class_accuracy,
+    "micro_f1": metrics.micro_f1,
+    "macro_f1": metrics.macro_f1,
+    "miou": metrics.mean_iou,
+    "pixel_accuracy": metrics.accuracy,
+    "f1": metrics.change_f1,
+    "iou": metrics.change_iou,
+    "precision": metrics.change_precision,
+    "recall": metrics.change_recall,
 }
-"""Standard metrics per task, the main one first."""
 
-LABEL_METRICS: Mapping[str, Metric] = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
-"""Of classification with several labels per image."""
+
+def metrics_of(task: Task, *, multi_label: bool = False) -> Mapping[str, Metric]:
+    """Give a task's metrics by name, the main one first.
+
+    Args:
+        task: The task.
+        multi_label: Those of images with any number of classes.
+    """
+    return {name: _MEASURES[name] for name in (task.kind.label_metrics if multi_label else task.kind.metrics)}
+
 
 READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_both_coarse": "both sides coarse"}
 """kNN over scales (Scale-MAE's protocol): metric of the score table, and what it stands for."""
@@ -116,12 +126,13 @@ def score_task(
     places = data.samples["place"].to_numpy()[rows]
     counts: GroupedCounts
     if spec.multi_label:
-        counts, known, of_class = LabelCounts(truth, prediction, places), LABEL_METRICS, metrics.label_f1
+        counts, of_class = LabelCounts(truth, prediction, places), metrics.label_f1
         confusion = truth.astype(np.int64).T @ prediction.astype(np.int64)
     else:
-        counts, known = ConfusionCounts(truth, prediction, places, len(spec.class_names)), METRICS[spec.task]
-        of_class = metrics.per_class_accuracy if spec.task is Task.CLASSIFY else metrics.per_class_iou
+        counts = ConfusionCounts(truth, prediction, places, len(spec.class_names))
+        of_class = metrics.per_class_iou if spec.task.kind.per_pixel else metrics.per_class_accuracy
         confusion = counts.matrix.astype(np.int64)
+    known = metrics_of(spec.task, multi_label=spec.multi_label)
     resampled = counts.resampled(resamples, seed)
     drawn = {name: metric(resampled) for name, metric in known.items()}
     per_class = dict(zip(spec.class_names, of_class(counts.matrix).tolist(), strict=True))
@@ -148,7 +159,7 @@ def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDAr
     if spec.multi_label:
         return float(metrics.micro_f1(LabelCounts(truth, prediction, rows.tolist()).matrix))
     counts = ConfusionCounts(truth, prediction, [0] * len(rows), len(spec.class_names))
-    found = float(next(iter(METRICS[spec.task].values()))(counts.matrix))
+    found = float(next(iter(metrics_of(spec.task).values()))(counts.matrix))
     return found if np.isfinite(found) else 0.0  # F1 of change that nobody saw
 
 
@@ -170,8 +181,8 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
     rows = []
     for model, mode in (("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")):
         found = task_metrics["gain" if mode == "gain" else model]
-        known = METRICS[Task(str(described["task"]))]
-        for metric in known if set(known) <= set(found) else LABEL_METRICS:
+        kind = Task(str(described["task"])).kind
+        for metric in kind.metrics if set(kind.metrics) <= set(found) else kind.label_metrics:
             rows.append(
                 {
                     **described,

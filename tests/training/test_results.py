@@ -10,7 +10,7 @@ from training_runs import make_spec
 
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
-from a2mae.training.tracking import NoTracker, make_tracker
+from a2mae.training.results import open_tracking
 
 
 def test_an_offline_run_is_written_with_metrics_and_pictures(tmp_path: Path, store, monkeypatch) -> None:
@@ -44,8 +44,8 @@ def test_a_log_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
 def test_without_wandb_or_when_disabled_nothing_is_tracked(tmp_path: Path, store, monkeypatch, caplog) -> None:
     spec = make_spec(tmp_path, store, wandb_project="a2mae-test")
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert isinstance(make_tracker(spec, tmp_path), NoTracker)
+    assert open_tracking(spec, tmp_path)._run is None
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert isinstance(make_tracker(spec, tmp_path), NoTracker)
+    assert open_tracking(spec, tmp_path)._run is None
     assert "wandb is not installed" in caplog.text

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 from kedro.framework.project import configure_project
 from kedro.io import DataCatalog
-from kedro.pipeline import node
 
 from a2mae.pipelines.hooks import Lineage
+from a2mae.pipelines.tasks import create_pipeline
 from a2mae.provenance.record import read_record
 from a2mae.tasks.parameters import TaskParameters
 
@@ -21,8 +21,7 @@ def test_labels_are_recorded_where_they_are_read(tmp_path: Path) -> None:
     (labels / "one.tif").write_bytes(b"pixels")
     options = TaskParameters.model_validate({"task": "segment", "data": {"folder": str(labels)}})
     nodes = [
-        node(lambda options: options, "params:segment", output, name=name, namespace="segment")
-        for name, output in (("prepare_data", "segment.data"), ("draw_map", "segment.map"))
+        node for node in create_pipeline("segment").nodes if node.name in ("segment.prepare_data", "segment.draw_map")
     ]
     entries = {"segment.data": "task.json", "segment.map": "map.json"}
     catalog = DataCatalog.from_config(
