@@ -20,15 +20,14 @@ MAPPED = ("segment", "detect_change")
 """Tasks whose finetuned model also maps a whole raster."""
 
 
-def create_pipeline(stage: str, chain: Sequence[str] | None = None, *, maps: bool = True) -> Pipeline:
+def create_pipeline(stage: str, chain: Sequence[str] | None = None) -> Pipeline:
     """Create the pipeline of a task stage: the template under the stage's name.
 
     Args:
         stage: Also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
         chain: Stages of the environment; None: all.
-        maps: Whether a task that can also maps a whole raster.
     """
-    maps = maps and stage in MAPPED
+    maps = stage in MAPPED
     built, surveyed = of_chain(BUILT, chain), of_chain(SURVEYED, chain) if maps else ()
     map_node = node(
         draw_map,
