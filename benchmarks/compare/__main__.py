@@ -25,14 +25,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.compare.run import compare
-from benchmarks.compare.settings import Settings
-from benchmarks.compare.sources import Built
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io.core import CatalogProtocol
 from omegaconf import OmegaConf
 from PIL import Image
+
+from benchmarks.compare.run import compare
+from benchmarks.compare.settings import Settings
+from benchmarks.compare.sources import Built
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -82,7 +83,7 @@ def run(path: Path, changes: Sequence[str], folder: Path) -> None:
     print(f"RESULT judgements={found.done} planned={found.planned} spent_h={found.spent_h:.3f} rows={len(found.table)}")
 
 
-def made(session: KedroSession, catalog: CatalogProtocol[Any]) -> Built:
+def made(session: KedroSession, catalog: CatalogProtocol[Any, Any]) -> Built:
     """Run the stages whose outputs are missing, and read what a comparison needs of them.
 
     Args:

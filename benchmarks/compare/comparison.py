@@ -16,11 +16,11 @@ from itertools import chain
 from pathlib import Path
 
 import pandas as pd
-from benchmarks.compare.judges import Contender, Judge
 
 from a2mae.files import write_json
 from a2mae.tasks.evaluation.evaluate import Units
 from a2mae.tasks.metrics.scores import score_table
+from benchmarks.compare.judges import Contender, Judge
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from benchmarks.compare.comparison import Comparison
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from a2mae.files import write_bytes
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.metrics.scores import READINGS
+from benchmarks.compare.comparison import Comparison
 
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 COLUMNS = (

@@ -6,13 +6,6 @@ import hashlib
 import logging
 from pathlib import Path
 
-from benchmarks.compare.comparison import Budget, Comparison, run_comparison
-from benchmarks.compare.findings import comparison_markdown, draw_scale_curves, write_between_marks
-from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, Judge
-from benchmarks.compare.settings import CompareParameters, Settings
-from benchmarks.compare.sources import Built, Source, source_of_pictures, source_of_sets
-from benchmarks.compare.trainer import Trainer
-
 from a2mae.files import write_bytes, write_json
 from a2mae.provenance.code import code_digest
 from a2mae.tasks.datasets.class_folders import ClassFolder
@@ -21,6 +14,12 @@ from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.evaluation.evaluate import Units, summarise
 from a2mae.tasks.finetune.course import keeping_courses
+from benchmarks.compare.comparison import Budget, Comparison, run_comparison
+from benchmarks.compare.findings import comparison_markdown, draw_scale_curves, write_between_marks
+from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, Judge
+from benchmarks.compare.settings import CompareParameters, Settings
+from benchmarks.compare.sources import Built, Source, source_of_pictures, source_of_sets
+from benchmarks.compare.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from benchmarks.compare.comparison import steps_within
-from benchmarks.compare.judges import Contender
-from benchmarks.compare.settings import MIN_STEPS, CompareParameters, ContenderParameters
-from benchmarks.compare.sources import Source
 
 from a2mae.files import write_json
 from a2mae.pipelines.pretrain import build_spec
 from a2mae.training.launch import launch
 from a2mae.training.parameters import PretrainParameters
 from a2mae.training.results import MODEL_DIR, finished_identity
+from benchmarks.compare.comparison import steps_within
+from benchmarks.compare.judges import Contender
+from benchmarks.compare.settings import MIN_STEPS, CompareParameters, ContenderParameters
+from benchmarks.compare.sources import Source
 
 logger = logging.getLogger(__name__)
 

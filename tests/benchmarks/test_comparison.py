@@ -5,11 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks.compare.comparison import Budget, run_comparison, steps_within
-from benchmarks.compare.findings import BEGIN, END, comparison_markdown, write_between_marks
-from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge
-from benchmarks.compare.settings import CompareParameters
-from benchmarks.compare.sources import source_of_pictures
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
@@ -17,6 +12,11 @@ from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.evaluate import Units
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from benchmarks.compare.comparison import Budget, run_comparison, steps_within
+from benchmarks.compare.findings import BEGIN, END, comparison_markdown, write_between_marks
+from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge
+from benchmarks.compare.settings import CompareParameters
+from benchmarks.compare.sources import source_of_pictures
 from helpers.task_samples import SENTINEL2, make_samples, make_spec, spec_for
 
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}

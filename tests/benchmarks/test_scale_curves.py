@@ -2,6 +2,7 @@ import re
 from xml.etree import ElementTree
 
 import pandas as pd
+
 from benchmarks.compare import findings
 from benchmarks.compare.findings import draw_scale_curves
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from a2mae.tasks.datasets.task_data import Task, TaskData
+from a2mae.tasks.datasets.writer import write_task_data
+from a2mae.training.parameters import PretrainParameters
+from a2mae.training.spec import read_spec
 from benchmarks.compare import trainer as trainer_module
 from benchmarks.compare.findings import BEGIN, END
 from benchmarks.compare.run import compare
 from benchmarks.compare.settings import CompareParameters, Settings
 from benchmarks.compare.sources import source_of_pictures
 from benchmarks.compare.trainer import Trainer
-
-from a2mae.tasks.datasets.task_data import Task, TaskData
-from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.training.parameters import PretrainParameters
-from a2mae.training.spec import read_spec
 from helpers.class_pictures import two_classes
 from helpers.configuration import laid_over
 from helpers.task_samples import make_samples, make_spec
