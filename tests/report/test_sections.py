@@ -302,8 +302,8 @@ def test_the_regions_of_the_simulation_are_listed(inputs):
 def test_mistakes_are_told_drawn_and_tabled(inputs):
     section = mistakes(inputs, "segment")
     assert section.lead == (
-        "Most frequent mistakes: road predicted as <i>field</i> (40.0 % of its pixels); water predicted as <i>field</i> (10.0 % of its"
-        " pixels)."
+        "Most frequent mistakes: road predicted as <i>field</i> (40.0 % of its pixels); water predicted as"
+        " <i>field</i> (10.0 % of its pixels)."
     )
     (chart,) = section.blocks
     drawn = json.loads(chart.figure_json)["data"][0]["z"]

@@ -167,7 +167,7 @@ STAGES: Mapping[str, Stage] = {
     ),
     "ingest": Stage(
         "Scenes and locations",
-        "Reads the scenes, rejects those that cannot be used with a reason, and chooses the footprints to cut out.",
+        "Reads the scenes, rejects those that cannot be used and says why, and chooses the footprints to cut out.",
         _ingested,
         (locations, rejected_scenes),
     ),

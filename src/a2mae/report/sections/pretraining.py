@@ -34,8 +34,8 @@ _PANELS = (
     ("loss", "loss"),
     ("lr", "learning rate"),
     ("effective_rank", "effective rank"),
-    ("feature_std", "feature std"),
-    ("same_place_accuracy", "same place kNN"),
+    ("feature_std", "feature deviation"),
+    ("same_place_accuracy", "same-location kNN"),
 )
 
 
@@ -82,7 +82,7 @@ def _curves_chart(table: pd.DataFrame, alt: str) -> Chart:
     shown = [(column, title) for column, title in _PANELS if column in table.columns and table[column].notna().any()]
     figure = make_subplots(rows=len(shown), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for row, (column, title) in enumerate(shown, start=1):
-        for curve, words in {column: column.replace("_", " "), **_BESIDE.get(column, {})}.items():
+        for curve, words in {column: title, **_BESIDE.get(column, {})}.items():
             if curve in table.columns:
                 measured = table[table[curve].notna()]
                 figure.add_scatter(
