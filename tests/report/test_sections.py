@@ -171,7 +171,7 @@ def test_curves_show_the_collapse_watches(inputs):
         for key, axis in json.loads(section.blocks[0].figure_json)["layout"].items()
         if "yaxis" in key
     }
-    assert titles == {"loss", "learning rate", "effective rank", "feature std"}
+    assert titles == {"loss", "learning rate", "effective rank", "feature deviation"}
 
 
 def test_where_nothing_is_held_out_curves_and_samples_say_so(inputs, model_dir):
