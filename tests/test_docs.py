@@ -101,6 +101,16 @@ def test_links_lead_somewhere(page):
                 assert anchor in anchors((page.parent / path).read_text("utf-8")), f"{page.name} links to {target}"
 
 
+def test_every_file_that_the_architecture_names_is_there():
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    named = {name for name in re.findall(r"`([\w./-]+(?:\.py|/))`", text) if not name.startswith("06_")}
+    assert len(named) > 50
+    absent = {
+        name for name in named if not any((at / name).exists() for at in (ROOT, ROOT / "src", ROOT / "src/a2mae"))
+    }
+    assert not absent
+
+
 def test_the_table_of_sensors_is_that_of_the_code():
     """A swapped pair of bands in it would be a swapped pair in somebody's data."""
     rows = {}
