@@ -101,14 +101,14 @@ def test_links_lead_somewhere(page):
                 assert anchor in anchors((page.parent / path).read_text("utf-8")), f"{page.name} links to {target}"
 
 
-def test_every_file_that_the_architecture_names_is_there():
-    text = (ROOT / "docs/architecture.md").read_text("utf-8")
-    named = {name for name in re.findall(r"`([\w./-]+(?:\.py|/))`", text) if not name.startswith("06_")}
-    assert len(named) > 50
-    absent = {
-        name for name in named if not any((at / name).exists() for at in (ROOT, ROOT / "src", ROOT / "src/a2mae"))
-    }
-    assert not absent
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks/README.md"], ids=lambda page: page.name)
+def test_every_module_that_is_named_is_there(page):
+    """Of the architecture every folder, too: it is the way into the code."""
+    pattern = r"`([a-z][\w./-]*(?:\.py|/))`" if page.stem == "architecture" else r"`([a-z][\w./-]*/[\w-]+\.py)`"
+    named = set(re.findall(pattern, page.read_text("utf-8")))
+    bases = [ROOT / folder for folder in ("", "src", "src/a2mae", "benchmarks")]
+    assert not {name for name in named if not any((base / name).exists() for base in bases)}
+    assert page.stem != "architecture" or len(named) > 50
 
 
 def test_the_table_of_sensors_is_that_of_the_code():
