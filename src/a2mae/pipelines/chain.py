@@ -13,7 +13,7 @@ from kedro.io import DataCatalog
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel
 
-from a2mae.pipeline_registry import EXTRAS, STAGES
+from a2mae.pipeline_registry import STAGES
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -44,7 +44,7 @@ def optional_inputs(made: Collection[str] | None, *groups: Sequence[str]) -> dic
 def stage_of(node: Node) -> str:
     """Name the stage that a node belongs to: its namespace, or the module of its function."""
     stage = node.namespace or node.func.__module__.split(".")[2]
-    assert stage in STAGES or stage in EXTRAS, f"{node.name} belongs to no stage"
+    assert stage in STAGES, f"{node.name} belongs to no stage"
     return stage
 
 

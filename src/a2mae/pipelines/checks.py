@@ -16,7 +16,7 @@ from kedro.validation.exceptions import ParameterValidationError
 
 from a2mae.config import Parameters
 from a2mae.errors import A2maeError, did_you_mean
-from a2mae.pipeline_registry import EXTRAS, STAGES
+from a2mae.pipeline_registry import MOVED, STAGES
 from a2mae.pipelines.chain import tracked
 from a2mae.pipelines.tasks import opened_by
 
@@ -54,6 +54,8 @@ def check_environment(loader: AbstractConfigLoader) -> None:
     source = Path(loader.conf_source)
     if loader.env is None or not source.is_dir() or (source / loader.env).is_dir():
         return
+    if loader.env in MOVED:
+        raise UnknownEnvironmentError(f"no environment '{loader.env}': {MOVED[loader.env]}")
     known = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name != "base")
     raise UnknownEnvironmentError(
         f"no environment '{loader.env}': {did_you_mean(loader.env, known)}{source} has"
@@ -76,10 +78,10 @@ def check_groups(loader: AbstractConfigLoader) -> None:
     known = sorted(files_only["parameters"])
     for group in loader.runtime_params:
         if group not in known:
-            raise ParameterValidationError(
-                f"unknown parameter group '{group}' in --params: {did_you_mean(group, known)}"
-                f"conf/base/parameters_*.yml has {', '.join(known)}"
+            hint = MOVED.get(group) or (
+                f"{did_you_mean(group, known)}conf/base/parameters_*.yml has {', '.join(known)}"
             )
+            raise ParameterValidationError(f"unknown parameter group '{group}' in --params: {hint}")
 
 
 _RENAMED = {
@@ -119,9 +121,9 @@ def check_inputs(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> Non
         if entry is None or "://" in entry.filepath or (project / entry.filepath).exists():
             continue
         missing.append(f"'{dataset}' ({os.path.relpath(project / entry.filepath, project)})")
-        makers += [stage for stage in (*STAGES, *EXTRAS) if dataset in pipelines[stage].all_outputs()]
+        makers += [stage for stage in STAGES if dataset in pipelines[stage].all_outputs()]
     if missing:
-        first = ",".join(sorted(set(makers), key=(*STAGES, *EXTRAS).index))
+        first = ",".join(sorted(set(makers), key=STAGES.index))
         hint = f"first run what makes it, --pipelines={first}, or the whole chain" if first else "no stage makes it"
         raise MissingInputError(
             f"the run reads what is not there: {', '.join(missing)}; {hint}. If it lies elsewhere, set"

@@ -40,15 +40,14 @@ def opened_by(group: str, key: str) -> tuple[str, ...]:
     return tuple(f"{group}.{name}" for name in names)
 
 
-def create_pipeline(stage: str, made: Collection[str] | None = None, *, maps: bool = True) -> Pipeline:
+def create_pipeline(stage: str, made: Collection[str] | None = None) -> Pipeline:
     """Create the pipeline of a task.
 
     Args:
         stage: The task; also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
         made: Datasets that the stages of the environment's chain make; None: all.
-        maps: Whether a task that can also maps a whole raster.
     """
-    maps = maps and Task(stage).kind.per_pixel
+    maps = Task(stage).kind.per_pixel
     built, scenes = optional_inputs(made, IMAGE_SETS, SIMULATION), optional_inputs(made, SCENES) if maps else {}
     nodes = [
         node(
