@@ -27,13 +27,13 @@ SCENE_COLUMNS = pa.schema(
         ("gsd_m", pa.float64()),  # of the finest asset, metres
         ("cloud_cover_pct", pa.float64()),  # provider's figure for the whole scene, null if not given
         ("processing_baseline", pa.string()),  # Sentinel-2 "04.00"; null elsewhere
-        ("assets", pa.string()),  # JSON list of stssd.scenes.BandAsset
-        ("cloud_test", pa.string()),  # stssd.scenes.CloudTest: "mask", "brightness" or "none"
+        ("assets", pa.string()),  # JSON list of scenes.BandAsset
+        ("cloud_test", pa.string()),  # scenes.CloudTest: "mask", "brightness" or "none"
         ("status", pa.string()),  # "accepted" or "refused"
-        ("reason", pa.string()),  # why refused, empty if accepted
+        ("reason", pa.string()),  # why it was rejected, empty if accepted
     ]
 )
-"""Scene table (plus `geometry`, the scene's footprint): one row per acquisition found, accepted or refused."""
+"""Scene table (plus `geometry`, the scene's footprint): one row per acquisition found, accepted or rejected."""
 
 LOCATION_COLUMNS = pa.schema(
     [
@@ -90,7 +90,7 @@ IMAGE_COLUMNS = pa.schema(
 REJECTED_COLUMNS = pa.schema(
     [
         ("scene_id", pa.string()),
-        ("location_id", pa.string()),  # empty where the whole scene was refused
+        ("location_id", pa.string()),  # empty where the whole scene was rejected
         ("sensor", pa.string()),
         ("datetime", _UTC),
         ("stage", pa.string()),  # "ingest", "coregister", ...
@@ -135,7 +135,7 @@ SET_COLUMNS = pa.schema(
 
 
 def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str) -> None:
-    """Refuse a table that an earlier version has written.
+    """Check that a table has the columns of this version.
 
     Args:
         table: As the stage before left it.
