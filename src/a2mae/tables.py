@@ -129,7 +129,7 @@ SET_COLUMNS = pa.schema(
 
 
 def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str) -> None:
-    """Check that a table has its columns; one that an earlier version has written may lack some.
+    """Check that a table has the columns of this version.
 
     Args:
         table: As the stage before left it.
