@@ -6,7 +6,7 @@ It is built of timm's blocks and speaks timm's words (`forward_features`, `forwa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -22,12 +22,17 @@ from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, WavelengthPat
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.geosot import footprint_bits
 
-ENCODINGS = ("sincos", "gsd", "paper", "own", "temporal", "group")
-"""`sincos`: patch index (MAE). `gsd`: patch index times the GSD (Scale-MAE). `paper`, `own`: A²-MAE's, and each image's
-own place, GSD and date. `temporal`, `group`: SatMAE's, by date or by group of bands."""
+ENCODINGS: Mapping[str, tuple[str, ...]] = {
+    "sincos": (),  # patch index (MAE)
+    "gsd": ("gsd_m",),  # patch index times the GSD (Scale-MAE)
+    "paper": ("gsd_m", "lonlat_deg"),  # A²-MAE
+    "own": ("gsd_m", "lonlat_deg", "day"),  # each image's own place, GSD and date [ours]
+    "temporal": ("day",),  # SatMAE, by date
+    "group": (),  # SatMAE, by group of bands
+}
+"""The encodings, and what each reads besides the images."""
 BANDS = ("draw3", "wavelength", "groups")
 ATTENTION_INITS = ("xavier", "similar")
-_WITHOUT_GSD = ("sincos", "temporal", "group")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,7 @@ class EncoderConfig:
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})")
         multiple = {"sincos": 4, "gsd": 4, "group": 16}.get(self.encoding, 32)
-        limited = self.encoding in ("paper", "own")
+        limited = "lonlat_deg" in ENCODINGS[self.encoding]  # the 256 bits of a location are a quarter of the width
         if self.embed_dim % multiple or (limited and self.embed_dim > 1024):
             limit = " and at most 1024" if limited else ""
             raise ValueError(
@@ -291,8 +296,9 @@ class Encoder(nn.Module):
     ) -> Tensor:
         check_images(images, self.patch_size)
         batch, _, height, width = images.shape
+        reads = ENCODINGS[self.config.encoding]
         if gsd_m is None:
-            if self.config.encoding not in _WITHOUT_GSD:
+            if "gsd_m" in reads:
                 raise ValueError(
                     f"encoding {self.config.encoding!r} needs gsd_m: metres per pixel of each image as it is fed,"
                     " shape (B,) or one number"
@@ -304,7 +310,7 @@ class Encoder(nn.Module):
         bits = None
         if lonlat_deg is not None:
             check_lonlat(lonlat_deg, (batch,))
-            if self.config.encoding in ("paper", "own"):
+            if "lonlat_deg" in reads:
                 size_m = torch.stack([gsd * width, gsd * height], dim=-1)
                 bits = footprint_bits(lonlat_deg, size_m, self.config.geosot_layer)[:, None]
         if day is not None and tuple(day.shape) != (batch,):

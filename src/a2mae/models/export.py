@@ -11,21 +11,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
-from a2mae.models.encoder import Encoder
-
-INPUTS: dict[str, tuple[str, ...]] = {
-    "sincos": (),
-    "gsd": ("gsd_m",),
-    "paper": ("gsd_m", "lonlat_deg"),
-    "own": ("gsd_m", "lonlat_deg", "day"),
-    "temporal": ("day",),
-    "group": (),
-}
-"""What each encoding reads besides the images."""
+from a2mae.models.encoder import ENCODINGS, Encoder
 
 
 class ExportableEncoder(nn.Module):
-    """`forward_features` with positional inputs: images, then those of `INPUTS`, then wavelengths if bands are free.
+    """`forward_features` with positional inputs: images, what `ENCODINGS` names, and wavelengths if bands are free.
 
     The graph holds no checks of values: feed it what `Encoder.forward_features` would accept.
     """
@@ -34,7 +24,7 @@ class ExportableEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         wavelength = ("wavelength_nm",) if encoder.config.bands == "wavelength" else ()
-        self.input_names = ("images", *INPUTS[encoder.config.encoding], *wavelength)
+        self.input_names = ("images", *ENCODINGS[encoder.config.encoding], *wavelength)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Encode tensors given in the order of `input_names`: `(B, 1 + N, D)`."""

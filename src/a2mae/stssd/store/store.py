@@ -1,4 +1,4 @@
-"""The image-set store: one sharded Zarr v3 array per sensor, read by training and tasks.
+"""Read the image-set store: one sharded Zarr v3 array per sensor.
 
 Layout below the store's URL (a local folder or `s3://…`):
 
@@ -8,7 +8,7 @@ Layout below the store's URL (a local folder or `s3://…`):
     <sensor id>/valid             (image, y, x) bool: seen, and neither cloud nor shadow
     manifest.json                 sha256 of every shard; written last, so its presence says "complete"
 
-Only NumPy, Zarr and fsspec are needed here: the training step runs on machines that have little else.
+It needs NumPy, Zarr and fsspec alone, since training runs on machines that have little else.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ Window = tuple[int, int, int, int]
 
 
 class ImageSetStore:
-    """Read access to a finished image-set store. Picklable; safe in forked and spawned workers.
+    """A finished image-set store, for reading; picklable, and safe in forked and spawned workers.
 
     Attributes:
         url: Where the store is.
-        manifest_hash: sha256 over format, sensors and shard digests: same bytes, same hash.
+        manifest_hash: SHA-256 over format, sensors and shard digests: the same for the same bytes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ImageSetStore:
         manifest: Mapping[str, object],
         storage_options: StorageOptions | None,
     ) -> None:
-        """Use `ImageSetStore.open`."""
+        """Use `ImageSetStore.open` instead."""
         self.url = url
         self.manifest_hash = manifest_hash(manifest)
         self._manifest = manifest
@@ -73,7 +73,7 @@ class ImageSetStore:
 
         Args:
             url: Local folder or fsspec URL.
-            storage_options: For fsspec, for example an S3 endpoint. Never logged.
+            storage_options: For fsspec, for example an S3 endpoint; never logged.
 
         Raises:
             StoreMissingError: If nothing is there.
@@ -111,7 +111,7 @@ class ImageSetStore:
         return tuple(sorted(self._sensors))
 
     def sensor(self, sensor: str) -> Sensor:
-        """The full description of a sensor.
+        """Give the full description of a sensor.
 
         Raises:
             KeyError: If the store has no such sensor; the message lists those it has.
@@ -122,11 +122,11 @@ class ImageSetStore:
             raise KeyError(f"{self.url} has no sensor {sensor!r}; it has {', '.join(self.sensors)}") from None
 
     def count(self, sensor: str) -> int:
-        """Rows of a sensor's array. A row that no image row names is empty."""
+        """Count the rows of a sensor's array; rows that the image table does not name are empty."""
         return int(self._entry(sensor)["shape"][0])
 
     def shape(self, sensor: str) -> tuple[int, int, int]:
-        """`(C, H, W)` of one image of a sensor."""
+        """Give the shape `(C, H, W)` of one image of a sensor."""
         _, bands, height, width = self._entry(sensor)["shape"]
         return bands, height, width
 
@@ -142,7 +142,7 @@ class ImageSetStore:
         Args:
             sensor: Sensor id.
             rows: `(N,)` row numbers, any order, repeats allowed.
-            bands: Band indices or names in the order wanted; all if None.
+            bands: Band numbers or names, in the order wanted; all if None.
             window: Part of the grid; all if None.
 
         Returns:
@@ -164,12 +164,12 @@ class ImageSetStore:
     def read_each(
         self, sensor: str, rows: NDArray[np.int64], bands: NDArray[np.int64], window: Window | None = None
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read images as stored, each with bands of its own; arguments, result and errors as `read`.
+        """Read images as stored, each with bands of its own; result and errors as of `read`.
 
         Args:
             sensor: Sensor id.
-            rows: `(N,)`.
-            bands: `(N, C)` band numbers of each image; a negative one leaves zeros.
+            rows: `(N,)` row numbers.
+            bands: `(N, C)` band numbers of each image; a negative one gives zeros.
             window: Part of the grid; all if None.
         """
         count, (all_bands, height, width) = self.count(sensor), self.shape(sensor)
@@ -201,7 +201,7 @@ class ImageSetStore:
         bands: Sequence[int | str] | None = None,
         window: Window | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read images in the sensor's units (reflectance, dB, …); arguments and errors as `read`.
+        """Read images in the sensor's units (reflectance, dB, …); arguments and errors as of `read`.
 
         Returns:
             `(N, C, H, W)` float32 without NaN, 0 where invalid, and `(N, H, W)` bool.
@@ -213,7 +213,7 @@ class ImageSetStore:
         return physical, valid
 
     def verify(self) -> None:
-        """Read every shard and compare its digest with the manifest.
+        """Compare the digest of every shard with the manifest.
 
         Raises:
             StoreTornError: Naming the first shard whose bytes are not those that were written.
@@ -231,7 +231,7 @@ class ImageSetStore:
         return cast(dict[str, dict[str, dict[str, list[int]]]], self._manifest)["sensors"][sensor]
 
     def _open_arrays(self, sensor: str) -> tuple[ImageReader, ImageReader]:
-        if self._process != os.getpid():  # forked: what the parent opened is not ours
+        if self._process != os.getpid():  # forked: a child opens its own files
             self._arrays, self._process = {}, os.getpid()
         if sensor not in self._arrays:
             pixels, valid = (self._open_array(f"{sensor}/{name}") for name in ("pixels", "valid"))
@@ -248,7 +248,7 @@ class ImageSetStore:
 
 
 def read_attributes(folder: Folder) -> dict[str, object] | None:
-    """The store's own attributes, or None where there is no store.
+    """Read the store's own attributes; None if there is no store.
 
     Raises:
         StoreError: If something else is there.
@@ -268,10 +268,10 @@ def read_attributes(folder: Folder) -> dict[str, object] | None:
 
 
 def check_version(attributes: Mapping[str, object], url: str) -> None:
-    """Refuse a store of another format version.
+    """Check that a store has the format version that this code reads.
 
     Raises:
-        StoreVersionError: Saying which was found and which is read.
+        StoreVersionError: If it has another one.
     """
     found = attributes.get("format_version")
     if found != FORMAT_VERSION:
@@ -282,7 +282,7 @@ def check_version(attributes: Mapping[str, object], url: str) -> None:
 
 
 def manifest_hash(manifest: Mapping[str, object]) -> str:
-    """sha256 over what a reader can see: format version, sensors, shapes and shard digests."""
+    """Hash what a reader can see: format version, sensors, shapes and shard digests."""
     content = {
         "format_version": manifest["format_version"],
         "sensors": manifest["sensors"],
@@ -292,7 +292,7 @@ def manifest_hash(manifest: Mapping[str, object]) -> str:
 
 
 def shard_entries(manifest: Mapping[str, object]) -> dict[str, dict[str, str]]:
-    """Shard files by their key below the store, each with `sha256` and `bytes`."""
+    """Give the shard files by their key below the store, each with `sha256` and `bytes`."""
     return cast(dict[str, dict[str, str]], manifest["shards"])
 
 
