@@ -26,7 +26,7 @@ from affine import Affine
 from rasterio.warp import Resampling, reproject
 
 from a2mae.config import CloudParameters
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.tasks.datasets.task_data import IGNORE
 from a2mae.tasks.finetune.checkpoint import Finetuned, load_task_model
 from a2mae.tasks.inference.scenes import SceneRasters, choose_scenes

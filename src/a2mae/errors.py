@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
 
-class RefusedError(ValueError):
+class RejectedError(ValueError):
     """A scene, item or file cannot be used.
 
     Attributes:

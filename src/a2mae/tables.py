@@ -1,4 +1,4 @@
-"""The tables that pass between the rooms: column names, types and units, in one place.
+"""Schemas of the tables that pass between the stages: column names, types and units.
 
 Every table is Parquet; those with a `geometry` column are GeoParquet in EPSG:4326. Times are UTC.
 """
@@ -24,13 +24,13 @@ SCENE_COLUMNS = pa.schema(
         ("gsd_m", pa.float64()),  # of the finest asset, metres
         ("cloud_cover_pct", pa.float64()),  # provider's figure for the whole scene, null if not given
         ("processing_baseline", pa.string()),  # Sentinel-2 "04.00"; null elsewhere
-        ("assets", pa.string()),  # JSON list of stssd.scenes.BandAsset
-        ("cloud_test", pa.string()),  # stssd.scenes.CloudTest: "mask", "brightness" or "none"
-        ("status", pa.string()),  # "accepted" or "refused"
-        ("reason", pa.string()),  # why refused, empty if accepted
+        ("assets", pa.string()),  # JSON list of scenes.BandAsset
+        ("cloud_test", pa.string()),  # scenes.CloudTest: "mask", "brightness" or "none"
+        ("status", pa.string()),  # "accepted" or "refused" (rejected)
+        ("reason", pa.string()),  # why it was rejected, empty if accepted
     ]
 )
-"""Scene table (plus `geometry`, the scene's footprint): one row per acquisition found, accepted or refused."""
+"""Scene table (plus `geometry`, the scene's footprint): one row per acquisition found, accepted or rejected."""
 
 LOCATION_COLUMNS = pa.schema(
     [
@@ -57,19 +57,13 @@ IMAGE_COLUMNS = pa.schema(
         ("lon", pa.float64()),  # of the footprint's centre, degrees
         ("lat", pa.float64()),
         ("geosot", pa.list_(pa.uint32(), 8)),  # four corners x (lon, lat): UL, UR, LR, LL
-        (
-            "cloud_fraction",
-            pa.float64(),
-        ),  # cloud and shadow, share of what was seen; null where nothing looked
+        ("cloud_fraction", pa.float64()),  # cloud and shadow, share of what was seen; null where nothing was seen
         ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
         ("dark_value", pa.float64()),  # 1st percentile of the usable pixels, darkest compared band, sensor's units
         ("bright_value", pa.float64()),  # 99th percentile of them, brightest compared band
         ("is_reference", pa.bool_()),  # the image that the others of its set are registered to
         ("is_anchor", pa.bool_()),
-        (
-            "registration",
-            pa.string(),
-        ),  # "reference", "registered" or "nominal" (could not tell: provider's position kept)
+        ("registration", pa.string()),  # "reference", "registered" or "nominal" (unknown: provider's position kept)
         ("shift_x_m", pa.float64()),  # how far the image was moved east, metres
         ("shift_y_m", pa.float64()),  # how far the image was moved north, metres
         ("residual_px", pa.float64()),  # left over after the move, pixels of the coarser sensor; null if not measured
@@ -86,7 +80,7 @@ IMAGE_COLUMNS = pa.schema(
 REJECTED_COLUMNS = pa.schema(
     [
         ("scene_id", pa.string()),
-        ("location_id", pa.string()),  # empty where the whole scene was refused
+        ("location_id", pa.string()),  # empty where the whole scene was rejected
         ("sensor", pa.string()),
         ("datetime", _UTC),
         ("stage", pa.string()),  # "ingest", "coregister", ...
@@ -94,7 +88,7 @@ REJECTED_COLUMNS = pa.schema(
         ("detail", pa.string()),  # the sentence a person reads
     ]
 )
-"""Rejections: one row per image or scene kept out, with its reason."""
+"""Rejection table: one row per rejected image or scene, with its reason."""
 
 SET_COLUMNS = pa.schema(
     [
@@ -118,7 +112,7 @@ SET_COLUMNS = pa.schema(
 
 
 def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str) -> None:
-    """Refuse a table that an earlier version has written.
+    """Check that a table has its columns; one that an earlier version has written may lack some.
 
     Args:
         table: As the stage before left it.
@@ -127,7 +121,7 @@ def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str)
         stage: The stage that writes it.
 
     Raises:
-        ValueError: If columns are missing.
+        ValueError: If columns are missing; the message says which stage to run again.
     """
     missing = [column for column in schema.names if column not in table]
     if missing:

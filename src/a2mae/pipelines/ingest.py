@@ -1,11 +1,7 @@
-"""The `ingest` stage: a source of scenes to the scene, location and rejection tables.
-
-Nodes of the `ingest` stage.
+"""The `ingest` stage: find the scenes of a source and lay out the locations.
 
 Annotations here must resolve when Kedro reads them: a name imported only for type checking would switch the validation
 of parameters off, with no more than a warning.
-
-The `ingest` stage: a source of scenes → scene table and location table.
 """
 
 from __future__ import annotations
@@ -28,14 +24,14 @@ def ingest(
         simulation_folder: Where the manifest lies; its paths start there.
 
     Returns:
-        Scene table (GeoDataFrame), location table (GeoDataFrame), refused scenes (DataFrame), sensors in use by id,
+        Scene table (GeoDataFrame), location table (GeoDataFrame), rejected scenes (DataFrame), sensors in use by id,
         STAC items that an API gave.
     """
     from a2mae.stssd.ingest.ingest import ingest as run
 
     catalog = simulation_folder / str(simulation["catalog"]) if simulation else None
     done = run(parameters, simulated_catalog=catalog)
-    return done.scenes, done.locations, done.refused, done.sensors, done.stac_items
+    return done.scenes, done.locations, done.rejected, done.sensors, done.stac_items
 
 
 def create_pipeline() -> Pipeline:

@@ -46,6 +46,8 @@ def files_of(package: str, source: Path) -> set[Path]:
         if file is None or file in found or file == root:
             continue
         found.add(file)
+        if (data := file.with_suffix(".yml")).is_file():  # what a module reads lies beside it under its name
+            found.add(data)
         for name in _names(file, source):
             todo.append(_file(name, source))
             todo += [_file(parent, source) for parent in _parents(name)]

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import math
 import os
-import random
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
@@ -24,12 +19,12 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
-from a2mae.errors import ReadError, RefusedError
+from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.files import OpenFile, crs_of, same_text, source_window, warn_once
-from a2mae.raster.header import check_size, driver_for, first_line
+from a2mae.raster.header import first_line, gdal_env, open_raster
 from a2mae.raster.resample import can_resample, find_map, resample
-from a2mae.remote.fetch import RemoteAccess, ask, wait_s
-from a2mae.remote.policy import check_redirects, is_remote, redact
+from a2mae.remote.fetch import TRANSIENT, Answer, NoAnswerError, ask, retried
+from a2mae.remote.policy import RemoteAccess, is_remote, redact
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import Verifier
 
@@ -38,18 +33,6 @@ if TYPE_CHECKING:
 
     from a2mae.remote.verify import Verifier
     from a2mae.scenes import BandAsset
-
-logger = logging.getLogger(__name__)
-
-GDAL_OPTIONS = {
-    # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
-    # of 5 % of the machine is not bounded in a pool.
-    "GDAL_CACHEMAX": 128 * 2**20,
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
-    "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
-    "GDAL_HTTP_TIMEOUT": 60,
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
-}
 
 _MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
@@ -83,7 +66,7 @@ class RasterReader:
         warn_once()
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._given_up: dict[str, ReadError] = {}
-        self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.access.reading.timeout_s))})
+        self._env = gdal_env(self.access.reading)
 
     def __enter__(self) -> Self:
         self._env.__enter__()
@@ -125,7 +108,7 @@ class RasterReader:
             return copy
         try:
             return self.sign(href)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             raise ReadError(refusal.detail, refusal.reason) from refusal
 
     def dataset(self, href: str) -> DatasetReader:
@@ -141,24 +124,12 @@ class RasterReader:
         if address in self._open:
             self._open.move_to_end(address)
             return self._open[address]
-        shown = redact(href)
-        if self.access.policy is not None and self._is_far(href):
-            try:
-                check_redirects(address, self.access.policy, self.access.reading.timeout_s)
-            except RefusedError as refusal:
-                raise ReadError(refusal.detail, refusal.reason) from refusal
         try:
-            # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
-            dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
-        except (RasterioError, OSError) as error:
-            reason = "unreachable" if self._is_far(href) else "corrupt"
-            raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
-        try:
-            check_size(dataset, shown)
-        except RefusedError as refusal:
-            dataset.close()
-            raise ReadError(refusal.detail, refusal.reason) from refusal
-        self._open[address] = OpenFile(dataset, shown)
+            dataset = open_raster(href, address, self.access, any_driver=self.any_driver)
+        except RejectedError as rejection:
+            again = href if rejection.reason in TRANSIENT else None
+            raise ReadError(rejection.detail, rejection.reason, href=again) from rejection
+        self._open[address] = OpenFile(dataset, redact(href))
         if len(self._open) > self.capacity:
             self._open.popitem(last=False)[1].dataset.close()
         return self._open[address]
@@ -196,38 +167,38 @@ class RasterReader:
             self._verify(asset)
         if any(self._copy(asset.href) for asset in assets):
             self._close_removed()
-        for tries in itertools.count(1):
+
+        def attempt() -> NDArray[np.float32]:
             try:
                 return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
             except ReadError as error:
                 if error.href is None or not self._is_far(error.href):
                     raise
-                self._wait(error, error.href, tries)
-        raise AssertionError("the loop above ends by itself")
+                failed.append(error.href)
+                raise NoAnswerError(str(error), self._ask(error.href)) from error
+
+        failed: list[str] = []
+        try:
+            return retried(attempt, self.access.reading)
+        except RejectedError as rejection:
+            error = ReadError(rejection.detail, rejection.reason)
+            self._given_up[failed[-1]] = error
+            raise error from rejection
 
     def _verify(self, asset: BandAsset) -> None:
         if self.verifier is None:
             return
         try:
             self.verifier.check(asset)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             raise ReadError(refusal.detail, refusal.reason) from refusal
 
-    def _wait(self, error: ReadError, href: str, tries: int) -> None:
-        """Wait before a remote file is tried again, or give it up."""
-        address, shown = self._address(href), redact(href)
-        if address in self._open:  # with it goes what GDAL remembers of the file
+    def _ask(self, href: str) -> Answer:
+        """Ask the server of a file that could not be read what is the matter, and forget what GDAL knows of it."""
+        address = self._address(href)
+        if address in self._open:
             self._open.pop(address).dataset.close()
-        answer = ask(address, self.access.reading.timeout_s, self.access.policy)
-        pause = wait_s(tries, answer, self.access.reading, random.random())  # noqa: S311 (jitter)
-        if pause is None:
-            logger.warning("%s: %s; given up after %d tries", shown, answer.detail, tries)
-            message = f"{error} ({answer.detail}; given up after {tries} tries)"
-            reason = "corrupt" if answer.there else "unreachable"
-            self._given_up[href] = ReadError(message, reason)
-            raise self._given_up[href] from error
-        logger.warning("%s: %s; try %d in %.1f s", shown, answer.detail, tries + 1, pause)
-        time.sleep(pause)
+        return ask(address, self.access.reading.timeout_s, self.access.policy)
 
     def _read(
         self, assets: Sequence[BandAsset], grid: GeoBox, *, shift_m: tuple[float, float], categorical: bool

@@ -1,4 +1,4 @@
-"""Where stores lie: whole files at a local path or a remote URL, and what may be wrong with them.
+"""Read and write whole files of a store at a local path or a remote URL, and name what may be wrong with it.
 
 Needs fsspec and Zarr's storage classes only: the training step runs on machines that have little else.
 """
@@ -61,7 +61,7 @@ class Folder:
         return f"{self.path}/{name}"
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file, or None where there is none."""
+        """Read a file; None where there is none."""
         try:
             return cast(bytes, self.fs.cat_file(self.key(name)))
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class Folder:
         self.write(name, json_text(data).encode())
 
     def sizes(self) -> dict[str, int]:
-        """Every file below the folder, relative to it, with its size in bytes."""
+        """List every file below the folder, relative to it, with its size in bytes."""
         self.fs.invalidate_cache()
         found = self.fs.find(self.path, detail=True)
         return {str(key)[len(self.path) + 1 :]: int(info["size"]) for key, info in found.items()}

@@ -114,7 +114,8 @@ def _fingerprint(parameters: SimulateParameters) -> str:
     """sha256 of what decides the bytes: parameters (but not the number of workers) and this package's code."""
     hasher = hashlib.sha256(parameters.model_dump_json(exclude={"workers"}).encode())
     package = Path(__file__).parent
-    for source in (*sorted(package.rglob("*.py")), package.parent / "sensors.py"):
+    sensors = package.parent / "sensors.py"
+    for source in (*sorted(package.rglob("*.py")), sensors, sensors.with_suffix(".yml")):
         hasher.update(source.name.encode() + source.read_bytes())
     return hasher.hexdigest()
 

@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import CloudParameters, Parameters, RegistrationParameters
-from a2mae.remote.fetch import ReadingParameters
+from a2mae.remote.policy import ReadingParameters
 from a2mae.sensors import Sensor
 
 

@@ -18,7 +18,7 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from a2mae.files import write_json
-from a2mae.raster.read import GDAL_OPTIONS
+from a2mae.raster.header import GDAL_OPTIONS
 
 Floats = npt.NDArray[np.float32]
 BLOCK = 256

@@ -15,7 +15,7 @@ import pytest
 
 from a2mae.config import RegistrationParameters
 from a2mae.plausibility import implausible_ranges, suspicious_offsets
-from a2mae.remote.fetch import ReadingParameters
+from a2mae.remote.policy import ReadingParameters
 from a2mae.scenes import Role, assets_from_json, assets_to_json, scenes_from_table, scenes_to_table
 from a2mae.stssd.coregister import build as build_module
 from a2mae.stssd.coregister.build import build

@@ -11,7 +11,7 @@ import rasterio
 from scipy import ndimage
 
 from a2mae.config import CloudParameters
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.sensors import get_sensor
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError

@@ -17,8 +17,7 @@ from shapely.geometry import box
 
 from a2mae.errors import ReadError
 from a2mae.raster.warp import Footprint
-from a2mae.remote.fetch import ReadingParameters, RemoteAccess
-from a2mae.remote.policy import HrefPolicy
+from a2mae.remote.policy import HrefPolicy, ReadingParameters, RemoteAccess
 from a2mae.scenes import BandAsset, Scene, sensors_from_json
 from a2mae.sensors import Units, get_sensor
 from a2mae.stssd.coregister.build import build

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from a2mae.config import CloudParameters
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import scenes_to_table
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import Task

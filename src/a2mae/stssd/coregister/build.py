@@ -25,7 +25,8 @@ from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
 from a2mae.raster.warp import Footprint
 from a2mae.registration.network import Offsets, pool, positions
-from a2mae.remote.fetch import TRANSIENT, RemoteAccess
+from a2mae.remote.fetch import TRANSIENT
+from a2mae.remote.policy import RemoteAccess
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import LEDGER, tell_unverified, verifying
 from a2mae.scenes import Scene, scenes_from_table

@@ -19,7 +19,7 @@ from a2mae.config import CloudParameters
 from a2mae.errors import ReadError
 from a2mae.raster.read import kept_reader
 from a2mae.raster.warp import Footprint, encode, read_image
-from a2mae.remote.fetch import RemoteAccess, VerifyChecksums
+from a2mae.remote.policy import RemoteAccess, VerifyChecksums
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import source_digest, verified_checksum
 from a2mae.scenes import BandAsset, Scene, assets_to_json

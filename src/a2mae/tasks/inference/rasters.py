@@ -18,7 +18,7 @@ from rasterio.warp import transform
 from a2mae.config import CloudParameters
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import BandAsset, Role, Scene
 from a2mae.sensors import Sensor
 from a2mae.tasks.datasets.inputs import InputPlan

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from a2mae.config import CloudParameters
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
 from a2mae.tasks.datasets.task_data import TaskDataError
