@@ -37,8 +37,8 @@ from a2mae.scenes import Scene, scenes_from_table, sensors_from_json
 from a2mae.sensors import Sensor
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
-from a2mae.stssd.coregister.build import find_places
-from a2mae.stssd.coregister.survey import Place, compared_bands, survey
+from a2mae.stssd.coregister.build import covered_locations
+from a2mae.stssd.coregister.survey import Location, compared_bands, survey
 from a2mae.stssd.ingest.ingest import Ingested, ingest
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
@@ -124,7 +124,7 @@ def measure(found: Ingested, truth: pd.DataFrame) -> None:
     scenes = {scene.scene_id: scene for scene in scenes_from_table(found.scenes)}
     parameters = CoregisterParameters(recipes=RECIPES, workers=1, quality={"max_cloud_fraction": 0.5})
     settings = parameters.registration
-    places = find_places(list(scenes.values()), found.locations, parameters.quality.min_valid_fraction)
+    places = covered_locations(list(scenes.values()), found.locations, parameters.quality.min_valid_fraction)
 
     def needed(moving: str, fixed: str) -> NDArray[np.float64]:
         axes = ["true_shift_x_m", "true_shift_y_m"]
@@ -186,7 +186,7 @@ def trusted(result: Match | None, coarser: float, settings: RegistrationParamete
 
 
 def applied(
-    places: list[Place],
+    places: list[Location],
     sensors: dict[str, Sensor],
     parameters: CoregisterParameters,
     scenes: dict[str, Scene],

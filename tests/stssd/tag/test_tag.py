@@ -18,7 +18,7 @@ from a2mae.stssd.parameters import TagParameters
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.tag.properties import encode, footprint_codes, four_properties, layer_for_size
 from a2mae.stssd.tag.statistics import heterogeneity, measure, merged, moments_of
-from a2mae.stssd.tag.tag import SPLITS, Tagged, split_by_place, tag
+from a2mae.stssd.tag.tag import SPLITS, Tagged, split_by_location, tag
 from a2mae.tables import IMAGE_COLUMNS, SET_COLUMNS
 
 from ..conftest import Built, World
@@ -122,8 +122,8 @@ def test_splits_keep_blocks_together_and_their_shares(seed: int, block: int, cou
         }
     )
     fractions = {"train": 0.7, "val": 0.1, "test": 0.2}
-    splits = split_by_place(places, block_m=block * 1920.0, fractions=fractions, seed=seed)
-    again = split_by_place(
+    splits = split_by_location(places, block_m=block * 1920.0, fractions=fractions, seed=seed)
+    again = split_by_location(
         places.sample(frac=1, random_state=0), block_m=block * 1920.0, fractions=fractions, seed=seed
     )
     assert splits.sort_index().equals(again.sort_index())
@@ -195,6 +195,7 @@ def test_tables_are_complete(world: World, built: Built, tagged: Tagged) -> None
     _, valid = store.read(image["sensor"], [image["row"]])
     assert image["valid_fraction"] == pytest.approx(valid.mean())
     assert set(sets["kind"]) == {"grid", "gf1"}
+    assert sets.set_index("set_id")["kind"].equals(images.groupby("set_id")["kind"].first())
     assert isinstance(sets, gpd.GeoDataFrame) and sets.crs.to_epsg() == 4326
     assert sets.groupby("location_id")["split"].nunique().eq(1).all()
     assert set(sets["split"]) == set(SPLITS)
