@@ -130,7 +130,7 @@ def build(
     with verified, Crew(parameters.workers, parameters.dask_scheduler) as crew:
         try:
             surveyed = _survey(inputs, fingerprint, crew)
-            # Sets of a place that have another reference share its comparisons.
+            # Sets of a location that have another reference share its comparisons.
             matches = {seen.location_id: seen.matches for seen in surveyed}
             offsets = pool(matches.values(), min_locations=parameters.registration.pool_locations)
             images, rejections = _place_images(inputs, surveyed, offsets)
