@@ -25,8 +25,16 @@ STAGES = (
 )
 """Every stage in the order in which data flows; each is `create_pipeline` of its module in `a2mae.pipelines`."""
 
-EXTRAS = {"compare": "create_pipeline", "compare_folder": "create_folder_pipeline"}
-"""Experiments beside the stages, made by functions of `a2mae.pipelines.compare`; a chain may name them."""
+_COMPARISON = (
+    "the comparison of pretraining methods is no pipeline of this project any more: run `python -m benchmarks.compare"
+    " benchmarks/compare/{}.yml` in a checkout (benchmarks/README.md)"
+)
+MOVED = {
+    "compare": _COMPARISON.format("simulated"),
+    "compare_folder": _COMPARISON.format("eurosat"),
+    "eurosat": _COMPARISON.format("eurosat"),
+}
+"""Pipelines, environments and parameter groups of earlier versions: what to do instead, as a sentence."""
 
 TASKS = ("classify", "segment", "detect_change")
 """Stages that are one pipeline under different namespaces: `a2mae.pipelines.tasks`."""
@@ -47,23 +55,31 @@ def use_chain(chain: Sequence[str]) -> None:
         ValueError: If a name is not a stage; the message lists those that are.
     """
     global _chain  # noqa: PLW0603 (Kedro calls register_pipelines() without arguments)
-    unknown = [name for name in chain if name not in STAGES and name not in EXTRAS]
+    unknown = [name for name in chain if name not in STAGES]
     if unknown:
-        raise ValueError(
-            f"parameter 'chain' names no stage: {', '.join(unknown)}; stages are {', '.join([*STAGES, *EXTRAS])}"
-        )
+        hint = next((MOVED[name] for name in unknown if name in MOVED), f"stages are {', '.join(STAGES)}")
+        raise ValueError(f"parameter 'chain' names no stage: {', '.join(unknown)}; {hint}")
     if tuple(chain) != _chain:
         _chain = tuple(chain)
         project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
+
+
+class _Registered(dict[str, Pipeline]):
+    """Pipelines by name; one of an earlier version says where it went."""
+
+    def __missing__(self, name: str) -> Pipeline:
+        if name in MOVED:
+            raise ValueError(f"no pipeline '{name}': {MOVED[name]}")
+        raise KeyError(name)
 
 
 def module_of(stage: str) -> str:
     """Name the module that holds a stage's nodes and its `create_pipeline`.
 
     Args:
-        stage: A stage, or an extra.
+        stage: A stage.
     """
-    return f"a2mae.pipelines.{'tasks' if stage in TASKS else 'compare' if stage in EXTRAS else stage}"
+    return f"a2mae.pipelines.{'tasks' if stage in TASKS else stage}"
 
 
 def _create(stage: str) -> Pipeline:
@@ -77,13 +93,11 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Register the project's pipelines.
 
     Returns:
-        Each stage and extra by its name, and `__default__`: the environment's chain.
+        Each stage by its name, and `__default__`: the environment's chain.
     """
     with warnings.catch_warnings():
         # `evaluate` and `report` read what the tasks write in their namespaces; Kedro warns of the dot in such names.
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        pipelines = {stage: _create(stage) for stage in STAGES}
-        for name, function in EXTRAS.items():
-            pipelines[name] = getattr(importlib.import_module(module_of(name)), function)()
+        pipelines = _Registered({stage: _create(stage) for stage in STAGES})
     pipelines["__default__"] = sum((pipelines[stage] for stage in _chain), Pipeline([]))
     return pipelines

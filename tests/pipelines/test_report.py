@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from a2mae.pipelines.datasets import HtmlPageDataset
 from a2mae.pipelines.report import build_report, create_pipeline
-from a2mae.report.parameters import ReportParameters
+from a2mae.report.inputs import ReportParameters
 
 CARD = {"model_name": "m", "dataset_name": "d", "licence": "other"}
 OPTIONS = {"title": "Mine", "sets": 1, "reconstructions": 1, "examples": 1, "picture_px": 32, "card": CARD}
@@ -70,7 +70,7 @@ def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
     )
     SequentialRunner().run(create_pipeline(("ingest", "report")), catalog)
     text = page.read_text("utf-8")
-    assert "<title>Mine</title>" in text and 'id="places"' in text and "every scene was used" in text
+    assert "<title>Mine</title>" in text and 'id="locations"' in text and "every scene was used" in text
     assert "/home/me" not in text and "&#34;picture_px&#34;: 32" in text
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]
     assert HtmlPageDataset(filepath=str(page)).load() == text
@@ -84,7 +84,7 @@ def test_a_chain_without_evaluate_still_compares_its_tasks():
     metrics["gain"] = {"miou": -0.06, "pixel_accuracy_low": -1.0, **side, "miou_low": -1.0, "pixel_accuracy": 0.0}
     page = build_report(ReportParameters(**OPTIONS), ["segment", "report"], {}, segment_metrics=metrics)
     assert "0.520" in page
-    assert "0.060 below its random-initialised twin (difference -1.000 to +1.000)" in page
+    assert "0.060 below random initialisation (difference -1.000 to +1.000)" in page
     assert "no task was scored" not in page
 
 

@@ -261,7 +261,7 @@ def test_embeddings_are_shown_beside_their_scene(outputs, world):
     scene, answer = embeddings(shown).blocks[0].strips[0].pictures
     chosen = choose_scenes(found.scenes, SENTINEL2.id).after
     assert chosen.scene_id in scene.alt and scene.lines == (f"{chosen.datetime:%Y-%m-%d}",)
-    assert "three directions of 64 dimensions" in answer.alt
+    assert "three principal components of 64 dimensions" in answer.alt
     assert len(embeddings(replace(shown, scenes=None)).blocks[0].strips[0].pictures) == 1
 
 

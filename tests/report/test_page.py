@@ -72,7 +72,7 @@ def test_every_chart_says_its_finding(built):
         "chart-knn",
         "chart-curves",
         "chart-mistakes-segment",
-        "chart-places",
+        "chart-locations",
         "chart-shifts",
     }
     assert all(len(str(plot["aria-label"])) > 20 for plot in plots)
@@ -101,7 +101,7 @@ def test_each_stage_has_its_page_with_its_chapters(inputs):
     assert chapters(inputs) == {
         "summary": ["built", "pays", "look-at", "stages"],
         "simulate": ["simulated"],
-        "ingest": ["places", "refused-scenes"],
+        "ingest": ["locations", "rejected-scenes"],
         "coregister": ["image-sets", "registration", "rejected-images"],
         "tag": ["four-properties"],
         "prune": ["pruning"],
@@ -123,8 +123,8 @@ def test_the_stages_are_those_of_the_chain_in_its_order():
 def test_findings_have_the_figures(inputs):
     found = {page.name: page.finding for page in pages(inputs)}
     assert found["simulate"] == "3 scenes of 2 sensors over 2 regions."
-    assert found["ingest"] == "1 refused, 3 places."
-    assert found["coregister"] == "6 of 12 images moved onto their place's reference, 1 kept out."
+    assert found["ingest"] == "1 rejected, 3 locations."
+    assert found["coregister"] == "6 of 12 images registered to the reference of their location, 1 rejected."
     assert found["tag"] == "3 image sets of 4.0 images on average."
     assert found["prune"] == "2 of 3 image sets kept."
     assert found["pretrain"] == "30 steps; the loss went from 1.000 to 0.183."

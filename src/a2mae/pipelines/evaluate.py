@@ -1,10 +1,6 @@
-"""The `evaluate` stage: a model directory, classification data and the tasks' metrics to the score table.
-
-The node of the `evaluate` stage.
+"""The `evaluate` stage: from a model directory, classification data and the tasks' metrics to the score table.
 
 Annotations here must resolve when Kedro reads them, or the parameters would not be validated.
-
-The `evaluate` stage: model directory, classification data and the tasks' metrics → the score table.
 """
 
 from __future__ import annotations
@@ -25,12 +21,12 @@ def evaluate(
     data: object = None,
     **task_metrics: Any,  # noqa: ANN401 (JSON)
 ) -> tuple[object, dict[str, object]]:
-    """Judge the pretrained encoder against its random twin and plain baselines, and gather every score.
+    """Score the pretrained encoder beside random_init and plain baselines, and gather every score.
 
     Args:
         options: The `evaluate` group.
         pretrained_model: Model directory.
-        run: Folder where judgements are kept: a stopped evaluation goes on.
+        run: Folder where scores are cached: a stopped evaluation goes on.
         data: Classification data of this run; None where the chain has no `classify`.
         **task_metrics: Metrics of the finetuned tasks.
 
@@ -39,9 +35,9 @@ def evaluate(
     """
     from a2mae.provenance.code import code_digest
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
+    from a2mae.tasks.evaluation.evaluate import ScoreCache, evaluate_all
 
-    kept = Units(run, code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[2]))
+    kept = ScoreCache(run, code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[2]))
     found = evaluate_all(options, pretrained_model, cast("TaskData | None", data), list(task_metrics.values()), kept)
     return found.table, found.summary
 
@@ -54,7 +50,7 @@ def create_pipeline(chain: Sequence[str] = TASKS) -> Pipeline:
 
     Args:
         chain: Stages of the environment: it reads what the tasks among them have made. Without `classify` encoders are
-            judged on `evaluate.folder` alone.
+            scored on `evaluate.folder` alone.
     """
     inputs = {"options": "params:evaluate", "pretrained_model": "pretrained_model", "run": "evaluation_run"}
     if "classify" in chain:

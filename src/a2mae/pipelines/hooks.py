@@ -37,7 +37,7 @@ from pydantic import BaseModel
 from a2mae import pipeline_registry, tracking
 from a2mae.config import Parameters
 from a2mae.errors import did_you_mean
-from a2mae.pipeline_registry import EXTRAS, STAGES
+from a2mae.pipeline_registry import MOVED, STAGES
 from a2mae.pipelines.chain import plain_groups
 from a2mae.pipelines.datasets import tracked
 from a2mae.provenance.record import LineageError, Record, read_record, record_path
@@ -70,7 +70,7 @@ def local_data_root(context: KedroContext) -> Path | None:
 def stage_of(node: Node) -> str:
     """The stage that a node belongs to: its namespace, or the module of its function."""
     stage = node.namespace or node.func.__module__.split(".")[2]
-    assert stage in STAGES or stage in EXTRAS, f"{node.name} belongs to no stage"
+    assert stage in STAGES, f"{node.name} belongs to no stage"
     return stage
 
 
@@ -108,6 +108,8 @@ class KnownEnvironment:
         source = Path(loader.conf_source)
         if loader.env is None or not source.is_dir() or (source / loader.env).is_dir():
             return
+        if loader.env in MOVED:
+            raise UnknownEnvironmentError(f"no environment '{loader.env}': {MOVED[loader.env]}")
         known = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name != "base")
         raise UnknownEnvironmentError(
             f"no environment '{loader.env}': {did_you_mean(loader.env, known)}{source} has"
@@ -140,6 +142,8 @@ class KnownGroups:
         known = sorted(files_only["parameters"])
         for group in loader.runtime_params:
             if group not in known:
+                if group in MOVED:
+                    raise ParameterValidationError(f"unknown parameter group '{group}' in --params: {MOVED[group]}")
                 raise ParameterValidationError(
                     f"unknown parameter group '{group}' in --params: {did_you_mean(group, known)}"
                     f"conf/base/parameters_*.yml has {', '.join(known)}"
@@ -163,9 +167,9 @@ class MadeInputs(InProject):
             if entry is None or "://" in entry.filepath or (self._project / entry.filepath).exists():
                 continue
             missing.append(f"'{dataset}' ({os.path.relpath(self._project / entry.filepath, self._project)})")
-            makers += [stage for stage in (*STAGES, *EXTRAS) if dataset in pipelines[stage].all_outputs()]
+            makers += [stage for stage in STAGES if dataset in pipelines[stage].all_outputs()]
         if missing:
-            first = ",".join(sorted(set(makers), key=(*STAGES, *EXTRAS).index))
+            first = ",".join(sorted(set(makers), key=STAGES.index))
             hint = f"first run what makes it, --pipelines={first}, or the whole chain" if first else "no stage makes it"
             raise MissingInputError(
                 f"the run reads what is not there: {', '.join(missing)}; {hint}. If it lies elsewhere, set"
@@ -399,5 +403,5 @@ class Watch:
     @hook_impl
     def on_pipeline_error(self) -> None:
         """Close what is open as failed."""
-        for stage in (*STAGES, *EXTRAS):
+        for stage in STAGES:
             tracking.finish_stage(stage, failed=True)

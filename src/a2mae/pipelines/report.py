@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.pipeline import Pipeline, node
 
 from a2mae.pipelines.chain import plain_groups
-from a2mae.report.parameters import ReportParameters
+from a2mae.report.inputs import ReportParameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,17 +63,17 @@ def write_cards(
     Returns:
         `model_card` and `dataset_card`, each where the chain makes what it describes.
     """
-    from a2mae.report.cards import CardText, dataset_card, model_card
+    from a2mae.report.cards import dataset_card, model_card
 
-    inputs, words = _inputs(options, chain, configuration, outputs), CardText(**options.card.model_dump())
-    cards = {"model_card": model_card(inputs, words), "dataset_card": dataset_card(inputs, words)}
+    inputs = _inputs(options, chain, configuration, outputs)
+    cards = {"model_card": model_card(inputs, options.card), "dataset_card": dataset_card(inputs, options.card)}
     return {name: card for name, card in cards.items() if card is not None}
 
 
 def _inputs(
     options: ReportParameters, chain: list[str], configuration: Mapping[str, object], outputs: Mapping[str, Any]
 ) -> ReportInputs:
-    from a2mae.report.inputs import Limits, ReportInputs, TaskInputs
+    from a2mae.report.inputs import ReportInputs, TaskInputs
 
     tasks = tuple(
         TaskInputs(
@@ -90,7 +90,7 @@ def _inputs(
         title=options.title,
         stages=tuple(chain),
         configuration=plain_groups(configuration, chain),
-        limits=Limits(options.sets, options.reconstructions, options.examples, options.picture_px),
+        limits=options,
         simulation=outputs.get("simulation"),
         true_shifts=_true_shifts(outputs.get("simulation"), outputs.get("simulation_folder")),
         scenes=outputs.get("scenes"),
@@ -120,7 +120,7 @@ def picture_of_curves(pretrain_curves: object) -> bytes:
     """
     import pandas as pd
 
-    from a2mae.report.curves import draw_curves
+    from a2mae.report.previews import draw_curves
 
     assert isinstance(pretrain_curves, pd.DataFrame)
     return draw_curves(pretrain_curves)

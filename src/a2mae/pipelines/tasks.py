@@ -20,15 +20,14 @@ MAPPED = ("segment", "detect_change")
 """Tasks whose finetuned model also maps a whole raster."""
 
 
-def create_pipeline(stage: str, chain: Sequence[str] | None = None, *, maps: bool = True) -> Pipeline:
+def create_pipeline(stage: str, chain: Sequence[str] | None = None) -> Pipeline:
     """Create the pipeline of a task stage: the template under the stage's name.
 
     Args:
         stage: Also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
         chain: Stages of the environment; None: all.
-        maps: Whether a task that can also maps a whole raster.
     """
-    maps = maps and stage in MAPPED
+    maps = stage in MAPPED
     built, surveyed = of_chain(BUILT, chain), of_chain(SURVEYED, chain) if maps else ()
     map_node = node(
         draw_map,
@@ -214,7 +213,7 @@ def draw_map(
         options: The task's parameters.
         ingest: The `ingest` group: how the scenes' files are reached.
         model: Finetuned from the pretrained encoder.
-        metrics: Its scores and its twin's.
+        metrics: Its scores and those of random_init.
         scenes: Scene table: the default rasters are its scenes; None where no stage has made one.
         sensors: Sensors in use, likewise.
 

@@ -12,7 +12,7 @@ from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
+from a2mae.tasks.evaluation.evaluate import ScoreCache, evaluate_all
 from a2mae.tasks.evaluation.features import (
     EncoderFeatures,
     ForeignFeatures,
@@ -173,7 +173,7 @@ def metrics_of(data):
 
 
 def kept_in(folder, code="as it is"):
-    return Units(folder, code)
+    return ScoreCache(folder, code)
 
 
 def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretrained, data, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a sample is made of: a pure function of (seed, epoch, position) that follows METHOD section 2."""
+"""What a sample is made of: a pure function of (seed, epoch, position) that follows docs/methods.md, A²-MAE."""
 
 from __future__ import annotations
 

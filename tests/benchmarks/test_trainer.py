@@ -1,24 +1,26 @@
-"""The comparison's trainings: alike but for the method, planned once, never done twice; the folder's pipeline."""
+"""Trainings of the comparison, alike but for the method, planned once; a folder from pixels to table."""
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from a2mae.pipelines import compare_trainer as trainer_module
-from a2mae.pipelines.compare import compare_on_folder
-from a2mae.pipelines.compare_trainer import Source, Trainer
-from a2mae.tasks.compare_parameters import CompareParameters
-from a2mae.tasks.datasets.image_store import image_sets_of
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import Task, TaskData
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.comparison import BEGIN, END
-from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters
 from a2mae.training.spec import read_spec
+from benchmarks.compare import trainer as trainer_module
+from benchmarks.compare.findings import BEGIN, END
+from benchmarks.compare.run import compare
+from benchmarks.compare.settings import CompareParameters, Settings
+from benchmarks.compare.sources import source_of_pictures
+from benchmarks.compare.trainer import Trainer
 from helpers.class_pictures import two_classes
+from helpers.configuration import laid_over
 from helpers.task_samples import make_samples, make_spec
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +38,11 @@ def base(group):
 @pytest.fixture
 def sources(tmp_path):
     write_task_data(tmp_path / "data", make_spec(), make_samples(Task.CLASSIFY, count=30, size=32))
-    sets = image_sets_of(TaskData(tmp_path / "data"), tmp_path / "store.zarr")
-    parts = (sets.store, sets.sensors, sets.index, sets.statistics)
-    return [Source("", *parts, single_images=False), Source(" (pictures)", *parts, single_images=True)]
+    pictures = source_of_pictures(TaskData(tmp_path / "data"), tmp_path / "store.zarr")
+    return [
+        dataclasses.replace(pictures, suffix="", single_images=False),
+        dataclasses.replace(pictures, suffix=" (pictures)"),
+    ]
 
 
 @pytest.fixture
@@ -113,37 +117,30 @@ def test_a_changed_recipe_is_another_contender(sources, launched, tmp_path):
     assert first.contender("mae", 0) != first.contender("mae", 1)
 
 
-def groups(folder):
-    pretrain = base("pretrain")
-    pretrain["model"] |= {
-        "options": {"depth": 1, "embed_dim": 32, "decoder_dim": 32, "decoder_num_heads": 4, "num_heads": 2}
-    }
-    pretrain["sampling"] |= {"images": 1, "image_size": 16, "bands": "rgb"}
-    pretrain["optimizer"] |= {"batch_size": 8}
-    pretrain["hardware"] = {"threads": 1}
-    evaluation = base("evaluate") | {"relative_gsd": [0.5, 1.0], "shots": [], "bootstrap": 100, "c_grid": [0.1]}
-    classification = base("classify") | {"bands": ["red", "green", "blue"], "bootstrap": 100}
-    classification["finetune"] |= {"steps": 3, "batch_size": 8, "warmup_steps": 1}
-    options = {"budget_h": 1.0, "steps": 20, "seeds": [0], "contenders": CONTENDERS, "folder": str(folder)}
-    options |= {"folder_contenders": CONTENDERS[:1], "finetune_folder": True}
-    return (
-        CompareParameters.model_validate(options),
-        {
-            "pretrain": PretrainParameters.model_validate(pretrain),
-            "evaluation": EvaluateParameters.model_validate(evaluation),
-            "classification": TaskParameters.model_validate(classification),
-        },
-    )
+def settings_of(name, **compare):
+    """A settings file of the benchmark laid over conf/base, as its command does."""
+    shown = yaml.safe_load((ROOT / f"benchmarks/compare/{name}.yml").read_text("utf-8"))
+    groups = {group: base(group) for group in ("pretrain", "evaluate", "classify", "segment", "detect_change")}
+    shown["compare"] |= compare
+    return Settings.from_groups(laid_over(groups, shown))
+
+
+@pytest.mark.parametrize("name", ["simulated", "eurosat"])
+def test_every_settings_file_is_within_its_bounds(name):
+    settings = settings_of(name)
+    assert settings.compare.folder_contenders
+    assert settings.evaluate.relative_gsd == (0.125, 0.25, 0.5, 1.0)
 
 
 @pytest.mark.slow
 def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
-    options, others = groups(two_classes(tmp_path / "pictures", 40))
     document = tmp_path / "docs" / "results.md"
     document.parent.mkdir()
     document.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
-    options = options.model_copy(update={"document": str(document)})
-    table, summary = compare_on_folder(options, folder=tmp_path / "work", **others)
+    pictures = two_classes(tmp_path / "pictures", 40)
+    settings = settings_of("quick", folder=str(pictures), document=str(document))
+    found = compare(settings, None, tmp_path / "work")
+    table, summary = found.table, json.loads((tmp_path / "work" / "summary.json").read_text())
     assert (summary["judgements"], summary["judgements_planned"]) == (6, 6)
     assert set(table["model"]) == {"mae (pictures)", "random", "pixels", "histogram"}
     assert set(table[table["model"] == "mae (pictures)"]["mode"]) == {
@@ -155,12 +152,12 @@ def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
     figure = (document.parent / "figures" / "comparison_gsd.svg").read_bytes()
     assert b"pictures: both sides coarse" in figure
     assert figure == (tmp_path / "work" / "figures" / "comparison_gsd.svg").read_bytes()
-    again, _ = compare_on_folder(options, folder=tmp_path / "work", **others)
-    assert again.equals(table)
+    assert compare(settings, None, tmp_path / "work").table.equals(table)
 
 
-def test_no_folder_is_told(tmp_path):
-    options, others = groups(tmp_path)
-    without = options.model_copy(update={"folder": None})
-    with pytest.raises(TaskDataError, match=r"compare_folder needs compare\.folder"):
-        compare_on_folder(without, folder=tmp_path, **others)
+@pytest.mark.slow
+def test_the_quick_form_ends_with_its_result():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", "--quick"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].startswith("RESULT judgements=6 planned=6 ")

@@ -8,21 +8,20 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from a2mae.files import write_json
 from a2mae.pipelines.pretrain import build_spec
-from a2mae.stssd.store.store import ImageSetStore
-from a2mae.tasks.compare_parameters import MIN_STEPS, CompareParameters, ContenderParameters
-from a2mae.tasks.evaluation.comparison import steps_within
-from a2mae.tasks.evaluation.judges import Contender
-from a2mae.training.data.index import SetIndex
 from a2mae.training.launch import launch
 from a2mae.training.parameters import PretrainParameters
+from a2mae.training.results import MODEL_DIR, finished_identity
+from benchmarks.compare.comparison import steps_within
+from benchmarks.compare.judges import Contender
+from benchmarks.compare.settings import MIN_STEPS, CompareParameters, ContenderParameters
+from benchmarks.compare.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -31,34 +30,13 @@ START_S = 15.0
 """What starting and finishing one training costs besides its steps: imports, the last checkpoint, held-out measures."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Data to pretrain on.
-
-    Attributes:
-        suffix: Added to the names of its contenders.
-        store: The pixels.
-        sensors: In the order of the index's codes.
-        index: The sets.
-        statistics: Per sensor and band.
-        single_images: Every set is one image: K times as many of them make a batch.
-    """
-
-    suffix: str
-    store: ImageSetStore
-    sensors: list[str]
-    index: SetIndex
-    statistics: Mapping[str, Mapping[str, Mapping[str, float]]]
-    single_images: bool
-
-
 class Trainer:
     """Pretrains contenders.
 
     Attributes:
         entries: `(name, contender, source)` of all that are trained, in order.
         steps: Of every training.
-        architecture: JSON of what the random encoder is a twin of.
+        architecture: JSON of the architecture of random_init.
     """
 
     def __init__(
@@ -106,8 +84,6 @@ class Trainer:
         )
 
     def _launch(self, run_dir: Path, entry: ContenderParameters, source: Source, *, seed: int, steps: int) -> Path:
-        from a2mae.training.results import MODEL_DIR, finished_identity
-
         parameters = self._parameters(entry, source, seed=seed, steps=steps)
         run_dir.mkdir(parents=True, exist_ok=True)
         spec = build_spec(

@@ -1,4 +1,4 @@
-"""Where the data come from: an interactive map of the places, and how many of what kind."""
+"""A map of the locations, and how many image sets of which kind and split they have."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SPLIT_SYMBOL = {"train": "circle", "val": "diamond", "test": "square"}
 _MAX_ROWS = 500
 
 
-def places(inputs: ReportInputs) -> Section | None:
-    """Map of image sets by kind and split; of bare locations where there are no sets yet."""
+def locations(inputs: ReportInputs) -> Section | None:
+    """Draw a map of image sets by kind and split, or of locations where there are no sets yet."""
     if inputs.sets is not None and len(inputs.sets):
         return _of_sets(inputs.sets)
     if inputs.locations is not None and len(inputs.locations):
@@ -39,7 +39,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
     kinds_here = sorted(sets["kind"].unique())
     for kind, of_kind in sets.groupby("kind", sort=True):
         _draw_footprints(figure, of_kind, str(kind))
-        # Sets of one place lie side by side inside its square.
+        # Sets of one location are drawn side by side inside its footprint.
         aside = (kinds_here.index(kind) + 1) / (len(kinds_here) + 1) - 0.5
         figure.add_scatter(
             x=of_kind["lon"] + aside * _width_deg(of_kind),
@@ -56,7 +56,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
     rows = records(sets.sort_values(["kind", "set_id"]).head(_MAX_ROWS))
     table = Table(
         f"The image sets{_cut(len(sets))}",
-        ("set", "kind", "sensors", "images", "first date", "last date", "place", "split", "kept"),
+        ("set", "kind", "sensors", "images", "first date", "last date", "position", "split", "kept"),
         tuple(
             (
                 str(row["set_id"]),
@@ -81,7 +81,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
         .reset_index()
     )
     by_split = Table(
-        "Sets by kind and split (splits are by place: no place is in two of them)",
+        "Sets by kind and split (splits are by location: no location is in two of them)",
         ("kind", "split", "sets", "kept", "images"),
         tuple(
             (
@@ -96,16 +96,15 @@ def _of_sets(sets: pd.DataFrame) -> Section:
         numeric=(2, 3, 4),
     )
     return Section(
-        "places",
-        "The places",
-        f"{plural(len(sets), 'image set')} at {plural(sets['location_id'].nunique(), 'place')}"
+        "locations",
+        "Locations",
+        f"{plural(len(sets), 'image set')} at {plural(sets['location_id'].nunique(), 'location')}"
         f" in {plural(len(zones), 'UTM zone')} ({', '.join(zones)}). Scroll to zoom, drag to move, or"
-        " jump to a zone; zoomed in, each square is the true footprint. The page carries no map of its own and asks"
-        " no server for one:"
+        " jump to a zone; zoomed in, each square is the true footprint. The page fetches no background map:"
         " the dashed lines are the borders of UTM zones and the equator.",
         (
             chart(
-                "places",
+                "locations",
                 figure,
                 caption="Image sets by kind (colour) and split (circle: train, diamond: validation, square: test).",
                 alt=f"Map of {len(sets)} image sets by kind: {kinds}; UTM zones {', '.join(zones)}."
@@ -135,7 +134,7 @@ def _of_locations(locations: pd.DataFrame) -> Section:
     )
     table = Table(
         f"The locations{_cut(len(locations))}",
-        ("location", "place", "zone", "side"),
+        ("location", "position", "CRS", "side"),
         tuple(
             (
                 str(row["location_id"]),
@@ -149,12 +148,12 @@ def _of_locations(locations: pd.DataFrame) -> Section:
         folded=True,
     )
     return Section(
-        "places",
-        "The places",
+        "locations",
+        "Locations",
         f"{plural(len(locations), 'location')}. Scroll to zoom, drag to move.",
         (
             chart(
-                "places",
+                "locations",
                 figure,
                 caption="Locations; zoomed in, each square is the true footprint.",
                 alt=f"Map of {len(locations)} locations; the table below lists them.",
@@ -167,13 +166,13 @@ def _of_locations(locations: pd.DataFrame) -> Section:
 
 
 def _width_deg(table: pd.DataFrame) -> NDArray[np.float64]:
-    """Width of each footprint in degrees of longitude."""
+    """Compute the width of each footprint in degrees of longitude."""
     boxes = [geometry.bounds for geometry in table.get("geometry", ())]
     return np.array([east - west for west, _, east, _ in boxes]) if boxes else np.zeros(len(table))
 
 
 def _views(table: pd.DataFrame) -> list[View]:
-    """One view per UTM zone that has places."""
+    """Make a view of each UTM zone that has locations."""
     zones = [_utm_zone(lon, lat) for lon, lat in zip(table["lon"], table["lat"], strict=True)]
     views = []
     for zone, rows in table.assign(_zone=zones).groupby("_zone", sort=True):
@@ -205,7 +204,7 @@ def _utm_zone(lon: float, lat: float) -> str:
 
 
 def _draw_footprints(figure: go.Figure, table: pd.DataFrame, group: str) -> None:
-    """The squares themselves as one trace, its rings parted by gaps."""
+    """Draw the footprints as one line, with gaps between them."""
     if "geometry" not in table.columns:
         return
     xs: list[float | None] = []
@@ -222,7 +221,7 @@ def _draw_footprints(figure: go.Figure, table: pd.DataFrame, group: str) -> None
 
 
 def _draw_grid(figure: go.Figure, table: pd.DataFrame, zones: Sequence[View]) -> View:
-    """Axes in degrees around the places, with zone borders and the equator; it opens at the only zone's places."""
+    """Draw axes in degrees around the locations, with zone borders and the equator; a single zone is shown large."""
     pad = 3.0
     west, east = float(table["lon"].min()) - pad, float(table["lon"].max()) + pad
     south, north = float(table["lat"].min()) - pad, float(table["lat"].max()) + pad

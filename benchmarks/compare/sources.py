@@ -1,7 +1,4 @@
-"""Classification images as an image-set store: so a plain folder of pictures is pretrained on like any other data.
-
-Every image is a set of one. Labels are not read; test images are left out, validation images are the held-out sets.
-"""
+"""What contenders are pretrained on: an environment's image sets, or a folder of pictures as sets of one image."""
 
 from __future__ import annotations
 
@@ -11,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from tqdm import tqdm
 
+from a2mae.pipelines.pretrain import bands_by_sensor, build_run_index
 from a2mae.sensors import Sensor
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
@@ -20,26 +19,63 @@ from a2mae.tasks.datasets.inputs import training_statistics
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.training.data.index import HELD_OUT, TRAIN, SetIndex, build_index
 
+Statistics = Mapping[str, Mapping[str, Mapping[str, float]]]
+
 
 @dataclass(frozen=True)
-class ImageSets:
-    """What pretraining needs of a data set.
+class Built:
+    """What the stages of an environment have made.
 
     Attributes:
+        images: Image table.
+        pruned_sets: Set table after pruning.
+        band_statistics: Per sensor and band, physical units.
         store: The pixels.
-        sensors: Sensor ids in the order of the index's codes.
-        index: Which rows are sets.
-        statistics: `{sensor: {band: {mean, std}}}` over training pixels, physical units.
+        tasks: Task data by the name of the task.
     """
 
+    images: pd.DataFrame
+    pruned_sets: pd.DataFrame
+    band_statistics: Statistics
+    store: ImageSetStore
+    tasks: Mapping[str, TaskData]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data to pretrain on.
+
+    Attributes:
+        suffix: Added to the names of its contenders.
+        store: The pixels.
+        sensors: In the order of the index's codes.
+        index: The sets.
+        statistics: Per sensor and band, over training pixels, physical units.
+        single_images: Every set is one image: K times as many of them make a batch.
+    """
+
+    suffix: str
     store: ImageSetStore
     sensors: list[str]
     index: SetIndex
-    statistics: Mapping[str, Mapping[str, Mapping[str, float]]]
+    statistics: Statistics
+    single_images: bool
 
 
-def image_sets_of(data: TaskData, url: Path) -> ImageSets:
+def source_of_sets(built: Built) -> Source:
+    """Take the image sets of an environment as `pretrain` takes them.
+
+    Args:
+        built: The outputs of its stages.
+    """
+    sensors, index = build_run_index(built.images, built.pruned_sets, bands_by_sensor(built.store))
+    return Source("", built.store, sensors, index, built.band_statistics, single_images=False)
+
+
+def source_of_pictures(data: TaskData, url: Path) -> Source:
     """Write the training and validation images of one-date data as a store of single images, or find it written.
+
+    Labels are not read; test images are left out, validation images are the held-out sets.
 
     Args:
         data: Classification or segmentation data of one sensor.
@@ -64,18 +100,14 @@ def image_sets_of(data: TaskData, url: Path) -> ImageSets:
         stored = data.read_stored(rows[shard.start : shard.stop], range(bands))
         writer.write(shard, stored.images[:, 0], stored.valid[:, 0])
     writer.finish()
-    return ImageSets(
+    measured = zip(spec.band_names, training_statistics(data, range(bands), sensor.id), strict=True)
+    return Source(
+        f" ({spec.source})",
         ImageSetStore.open(url),
         [sensor.id],
         _index(data, rows),
-        {
-            sensor.id: {
-                band: {"mean": mean, "std": std}
-                for band, (mean, std) in zip(
-                    spec.band_names, training_statistics(data, range(bands), sensor.id), strict=True
-                )
-            }
-        },
+        {sensor.id: {band: {"mean": mean, "std": std} for band, (mean, std) in measured}},
+        single_images=True,
     )
 
 

@@ -3,8 +3,8 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from a2mae.report import curves as scale_curves
-from a2mae.report.curves import draw_scale_curves
+from benchmarks.compare import findings
+from benchmarks.compare.findings import draw_scale_curves
 
 
 def rows(model, seed, *, metric="knn_both_coarse", scales=(10.0, 20.0, 40.0), data="fields"):
@@ -38,7 +38,7 @@ def test_only_what_nothing_was_trained_for_is_grey():
     table = pd.DataFrame([row for number, model in enumerate([*models, "pixels"]) for row in rows(model, number)])
     svg = draw_scale_curves(table, [*models, "pixels"]).decode()
     colours = set(re.findall(r"stroke: (#[0-9a-f]{6})", svg))
-    assert {f"#{bytes(round(255 * part) for part in rgb[:3]).hex()}" for rgb in scale_curves._COLOURS} <= colours
+    assert {f"#{bytes(round(255 * part) for part in rgb[:3]).hex()}" for rgb in findings._COLOURS} <= colours
     assert "#7f7f7f" not in colours
 
 

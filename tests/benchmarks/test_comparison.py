@@ -8,22 +8,15 @@ import torch
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
-from a2mae.tasks.datasets.image_store import image_sets_of
 from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.comparison import (
-    BEGIN,
-    END,
-    Budget,
-    CompareParameters,
-    comparison_markdown,
-    run_comparison,
-    steps_within,
-    write_between_marks,
-)
-from a2mae.tasks.evaluation.evaluate import Units
-from a2mae.tasks.evaluation.judges import Contender, FinetuneJudge, FrozenJudge
+from a2mae.tasks.evaluation.evaluate import ScoreCache
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from benchmarks.compare.comparison import Budget, run_comparison, steps_within
+from benchmarks.compare.findings import BEGIN, END, comparison_markdown, write_between_marks
+from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge
+from benchmarks.compare.settings import CompareParameters
+from benchmarks.compare.sources import source_of_pictures
 from helpers.task_samples import SENTINEL2, make_samples, make_spec, spec_for
 
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
@@ -66,7 +59,7 @@ class Coin:
 
 
 def units(folder, code="as it is"):
-    return Units(folder / "units", code)
+    return ScoreCache(folder / "units", code)
 
 
 def contenders(seeds=(0, 1)):
@@ -176,6 +169,8 @@ def test_what_cannot_be_compared_is_refused():
         CompareParameters.model_validate(
             {"budget_h": 1, "contenders": [MAE], "folder": "x", "folder_contenders": [sets]}
         )
+    with pytest.raises(ValueError, match="nothing to compare: 'contenders' and 'folder_contenders' are empty"):
+        CompareParameters.model_validate({"budget_h": 1, "folder": "x"})
     with pytest.raises(ValueError, match="need 'folder'"):
         CompareParameters.model_validate({"budget_h": 1, "contenders": [MAE], "folder_contenders": [MAE]})
 
@@ -184,7 +179,7 @@ def test_single_images_become_sets_without_the_test_split(tmp_path, data):
     from a2mae.training.data.index import HELD_OUT, TRAIN
 
     classify = data["classify"]
-    sets = image_sets_of(classify, tmp_path / "store.zarr")
+    sets = source_of_pictures(classify, tmp_path / "store.zarr")
     train, val = classify.rows("train"), classify.rows("val")
     assert sets.store.count(SENTINEL2.id) == len(train) + len(val) == len(sets.index)
     assert [len(sets.index.sets_of(split)) for split in (TRAIN, HELD_OUT)] == [len(train), len(val)]
@@ -197,8 +192,8 @@ def test_single_images_become_sets_without_the_test_split(tmp_path, data):
     physical = classify.read(train).images
     mean = sets.statistics[SENTINEL2.id]["B04"]["mean"]
     assert mean == pytest.approx(physical[:, 0, 0].mean(), rel=1e-4)
-    assert image_sets_of(classify, tmp_path / "store.zarr").store.manifest_hash == sets.store.manifest_hash
+    assert source_of_pictures(classify, tmp_path / "store.zarr").store.manifest_hash == sets.store.manifest_hash
     pairs = tmp_path / "pairs"
     write_task_data(pairs, spec_for(Task.DETECT_CHANGE), make_samples(Task.DETECT_CHANGE, count=10))
     with pytest.raises(TaskDataError, match="one date and one sensor; found 2 dates"):
-        image_sets_of(TaskData(pairs), tmp_path / "no.zarr")
+        source_of_pictures(TaskData(pairs), tmp_path / "no.zarr")

@@ -1,4 +1,4 @@
-"""How encoders are judged: frozen by kNN and probe, finetuned on a task."""
+"""How a contender is scored: frozen by kNN and probe, or finetuned on a task."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
-from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
-from a2mae.tasks.evaluation.features import EncoderFeatures, histogram_features, pixel_features
-from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
-from a2mae.tasks.finetune.finetuned import finetune_start, plan_for_model, random_init
+from a2mae.tasks.evaluation.evaluate import frozen_protocol, frozen_rows
+from a2mae.tasks.evaluation.frozen import Row
+from a2mae.tasks.finetune.finetuned import finetune_start
 from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import score_row, score_task
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
@@ -50,20 +47,20 @@ class Judge(Protocol):
         """JSON of what decides its scores: data and protocol."""
 
     def judges(self, contender: Contender) -> bool:
-        """Whether it can score the contender: a baseline has no encoder to finetune."""
+        """Tell whether it can score the contender: a baseline has no encoder to finetune."""
 
     def score(self, contender: Contender, model: Path) -> Sequence[Row]:
-        """Rows of the score table.
+        """Make the contender's rows of the score table.
 
         Args:
-            contender: Who is judged.
+            contender: Who is scored.
             model: Its model directory; for one without training, a directory with the architecture.
         """
 
 
 @dataclass(frozen=True)
 class FrozenJudge:
-    """kNN over relative GSDs in both readings, linear probe.
+    """Scores frozen encoders by kNN over relative GSDs in both readings and by linear probe.
 
     Attributes:
         data: Classification data.
@@ -80,44 +77,22 @@ class FrozenJudge:
 
     @property
     def settings(self) -> str:
-        """What decides the scores."""
-        # No part of one judgement, or of it by a rounding alone.
-        elsewhere = {"device", "threads", "folder", "format", "folder_samples", "encoders", "others"}
-        protocol = self.options.model_dump(mode="json", exclude=elsewhere)
-        return json.dumps(["frozen", self.data.digest, protocol], sort_keys=True)
+        """JSON of what decides the scores."""
+        return frozen_protocol(self.data, self.options)
 
     def judges(self, contender: Contender) -> bool:
-        """Every contender."""
+        """Accept every contender."""
         return True
 
     def score(self, contender: Contender, model: Path) -> Sequence[Row]:
-        """Rows of the score table."""
+        """Make the contender's rows of the score table."""
         options = self.options.model_copy(update={"seed": contender.seed})
-        with computing(options.device, options.threads) as device:
-            return self._score(contender, model, options, device)
-
-    def _score(
-        self, contender: Contender, model: Path, options: EvaluateParameters, device: torch.device
-    ) -> Sequence[Row]:
-        encoder = load_encoder(model)
-        if contender.kind == "random":
-            encoder = random_init(encoder, contender.seed)
-        plan = plan_for_model(self.data, options.bands, model, encoder, location=options.location, group="evaluate")
-        candidate = {
-            "pixels": Candidate(contender.name, pixel_features),
-            "histogram": Candidate(contender.name, histogram_features),
-        }.get(contender.kind)
-        if candidate is None:
-            features = EncoderFeatures(
-                encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
-            )
-            candidate = Candidate(contender.name, features, encoder.patch_size)
-        return evaluate_frozen(candidate, TaskInputs(self.data, plan), options, device)
+        return frozen_rows(contender.name, contender.kind, model, self.data, options)
 
 
 @dataclass(frozen=True)
 class FinetuneJudge:
-    """The whole model trained on a task by its recipe, scored on the test split.
+    """Finetunes the whole model on a task by its recipe and scores it on the test split.
 
     Attributes:
         data: Of the task.
@@ -136,16 +111,16 @@ class FinetuneJudge:
 
     @property
     def settings(self) -> str:
-        """What decides the scores."""
+        """JSON of what decides the scores."""
         recipe = self.options.model_dump(mode="json", exclude={"device", "threads", "data", "map", "pictures"})
         return json.dumps(["finetune", self.data.digest, recipe], sort_keys=True)
 
     def judges(self, contender: Contender) -> bool:
-        """Whoever has an encoder."""
+        """Accept whoever has an encoder."""
         return contender.kind in ("trained", "random")
 
     def score(self, contender: Contender, model: Path) -> Sequence[Row]:
-        """Rows of the score table."""
+        """Make the contender's rows of the score table."""
         options = self.options.model_copy(update={"seed": contender.seed})
         start = "random" if contender.kind == "random" else "pretrained"
         found = finetune_start(options, self.data, model, start, self.run).finetuned
