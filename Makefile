@@ -63,7 +63,7 @@ format: install ## format and fix what ruff can
 
 lock: ## write requirements.lock from a fresh environment
 	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
-	.lock-venv/bin/pip install --quiet -r requirements.in -e '.[pipeline,repro,viz,docs,dev]'
+	.lock-venv/bin/pip install --quiet -r requirements.in -e '.[pipeline,repro,viz,bench,docs,dev]'
 	.lock-venv/bin/pip freeze --exclude-editable --exclude a2mae > requirements.lock
 	rm -rf .lock-venv
 

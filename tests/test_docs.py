@@ -101,6 +101,16 @@ def test_links_lead_somewhere(page):
                 assert anchor in anchors((page.parent / path).read_text("utf-8")), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks/README.md"], ids=lambda page: page.name)
+def test_every_module_that_is_named_is_there(page):
+    """Of the architecture every folder, too: it is the way into the code."""
+    pattern = r"`([a-z][\w./-]*(?:\.py|/))`" if page.stem == "architecture" else r"`([a-z][\w./-]*/[\w-]+\.py)`"
+    named = set(re.findall(pattern, page.read_text("utf-8")))
+    bases = [ROOT / folder for folder in ("", "src", "src/a2mae", "benchmarks")]
+    assert not {name for name in named if not any((base / name).exists() for base in bases)}
+    assert page.stem != "architecture" or len(named) > 50
+
+
 def test_the_table_of_sensors_is_that_of_the_code():
     """A swapped pair of bands in it would be a swapped pair in somebody's data."""
     rows = {}

@@ -262,6 +262,7 @@ def test_every_command_in_running_text_is_understood(command):
         "python -m a2mae.training RUN_DIR --devces=8",
         "python -m a2mae.lineage",
         "python -m a2mae --pipeline",
+        "python -m benchmarks.compare --qick",
         "torchrun --nproc-per-nodes=8 -m a2mae.training RUN_DIR",
         "dvc exp run --queued",
         "dvc exp run -S conf/base/parameters_prune.yml:prune.max_per_clutser=1",

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from a2mae.report.curves import draw_curves
+from a2mae.report.previews import draw_curves
 from helpers.checkout import ROOT, changes, checkout, run
 
 PAGE = (ROOT / "docs/reproduction.md").read_text("utf-8")

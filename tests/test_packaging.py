@@ -83,6 +83,31 @@ def test_what_is_imported_is_declared(extras, files):
     assert not missing, f"imported but not in dependencies or extras {extras}: {missing}"
 
 
+UNSEEN = {
+    "dask": "imported by name where a cluster is used",
+    "s3fs": "fsspec imports it for s3://",
+    "torchvision": "of torch's version",
+    "zarrs": "Zarr imports it by name",
+    "dvc": "a command",
+    "dvc-s3": "DVC imports it for s3://",
+    "kedro-viz": "a command",
+}
+"""Declared though no file of ours imports it, and why."""
+
+
+@pytest.mark.parametrize(
+    ("extras", "folder"),
+    [(("", "train", "pipeline", "repro", "viz"), SOURCE / "a2mae"), (("bench",), ROOT / "benchmarks")],
+    ids=["package", "benchmarks"],
+)
+def test_what_is_declared_is_imported(extras, folder):
+    listed = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    names = {name_of(text) for extra in extras for text in listed[extra]} - {"a2mae"}
+    modules = imported(sorted(folder.rglob("*.py")))
+    used = {found.lower().replace("_", "-") for name in modules for found in PACKAGES.get(name, [name])}
+    assert names - used == names & set(UNSEEN)
+
+
 def test_every_requirement_has_a_lower_bound_that_the_lock_keeps():
     locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split() if "==" in line)
     locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}

@@ -12,12 +12,12 @@ import yaml
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.validation.exceptions import ParameterValidationError
 from pydantic import BaseModel
 
 from a2mae import pipeline_registry
-from a2mae.pipelines.chain import plain_groups
-from a2mae.pipelines.hooks import stage_of
-from a2mae.pipelines.report import OUTPUTS_SHOWN
+from a2mae.pipelines.chain import plain_groups, stage_of
+from a2mae.pipelines.report import SHOWN
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = [
@@ -49,13 +49,13 @@ def nodes_of(stages: tuple[str, ...]) -> set[str]:
 
 def test_every_stage_is_registered_with_nodes():
     open_context(None)
-    assert set(pipelines) == {*pipeline_registry.STAGES, *pipeline_registry.EXTRAS, "__default__"}
+    assert set(pipelines) == {*pipeline_registry.STAGES, "__default__"}
     assert all(pipelines[stage].nodes for stage in pipeline_registry.STAGES)
 
 
 def test_every_node_belongs_to_a_package_that_the_hooks_know():
     open_context(None)
-    known = {*pipeline_registry.STAGES, *pipeline_registry.EXTRAS}
+    known = set(pipeline_registry.STAGES)
     for name, pipeline in pipelines.items():  # a run stops at the first that does not
         assert {stage_of(node) for node in pipeline.nodes} <= known, name
 
@@ -122,10 +122,10 @@ def test_every_parameter_of_an_environment_is_known_and_within_its_bounds(env):
     assert wanted - {"chain"} <= groups
 
 
-def test_report_shows_only_what_its_stage_makes():
+def test_report_shows_only_what_a_stage_makes():
     open_context("base")
-    for stage, names in OUTPUTS_SHOWN.items():
-        assert set(names) <= pipelines[stage].all_outputs(), stage
+    made = {name for stage in pipeline_registry.STAGES for name in pipelines[stage].all_outputs()}
+    assert set(SHOWN) <= made
 
 
 @pytest.mark.parametrize("env", ["base", "real_samples"])
@@ -163,12 +163,29 @@ def test_the_report_shows_the_same_configuration_as_a_stage_of_its_own():
     shown = [plain_groups(parameters, list(raw["chain"])) for parameters in (whole, raw)]
     assert json.dumps(shown[0]) == json.dumps(shown[1])
     assert shown[0]["evaluate"]["k"] == 20
-    assert "compare" not in shown[0], "it has no part in the chain"
+    short = open_context("real_samples").config_loader["parameters"]
+    assert "segment" not in plain_groups(short, list(short["chain"])), "it has no part in the chain"
 
 
 def test_unknown_stage_in_the_chain_is_refused():
-    with pytest.raises(ValueError, match=r"names no stage: embd; stages are simulate"):
+    with pytest.raises(ValueError, match=r"names no stage: embd; did you mean 'embed'\? stages are simulate"):
         pipeline_registry.use_chain(("ingest", "embd"))
+
+
+def test_the_comparison_says_where_it_went():
+    command = "the comparison of .* run `python -m benchmarks.compare benchmarks/compare/"
+    with pytest.raises(ValueError, match=f"names no stage: compare; {command}simulated.yml`"):
+        pipeline_registry.use_chain(("prune", "compare"))
+    with KedroSession.create(project_path=ROOT, save_on_close=False) as session:
+        with pytest.raises(ValueError, match=f"^no pipeline 'compare_folder': {command}eurosat.yml`"):
+            session.run(pipeline_names=["compare_folder"])
+    for opened, message in (
+        ({"env": "compare"}, "no environment 'compare'"),
+        ({"runtime_params": {"compare": {"budget_h": 4}}}, "unknown parameter group 'compare' in --params"),
+    ):
+        with pytest.raises((FileNotFoundError, ParameterValidationError), match=f"{message}: {command}simulated.yml`"):
+            with KedroSession.create(project_path=ROOT, save_on_close=False, **opened) as session:
+                session.load_context()
 
 
 def test_listing_the_pipelines_imports_no_heavy_library():

@@ -13,7 +13,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from a2mae.pipeline_registry import STAGES
-from a2mae.report.curves import draw_curves
+from a2mae.report.previews import draw_curves
 from a2mae.viz import without_outside
 from helpers.browser import BROWSER, browser
 from helpers.built_world import write_store

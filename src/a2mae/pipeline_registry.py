@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from kedro.framework.project import pipelines as project_pipelines
 from kedro.pipeline import Pipeline
+
+from a2mae.errors import InputError, did_you_mean
+from a2mae.tasks.registry import Task
+
+TASKS = tuple(task.value for task in Task)
+"""Stages that are one pipeline under different namespaces: `a2mae.pipelines.tasks`."""
 
 STAGES = (
     "simulate",
@@ -16,23 +22,26 @@ STAGES = (
     "tag",
     "prune",
     "pretrain",
-    "classify",
-    "segment",
-    "detect_change",
+    *TASKS,
     "embed",
     "evaluate",
     "report",
 )
 """Every stage in the order in which data flows; each is `create_pipeline` of its module in `a2mae.pipelines`."""
 
-EXTRAS = {"compare": "create_pipeline", "compare_folder": "create_folder_pipeline"}
-"""Experiments beside the stages, made by functions of `a2mae.pipelines.compare`; a chain may name them."""
-
-TASKS = ("classify", "segment", "detect_change")
-"""Stages that are one pipeline under different namespaces: `a2mae.pipelines.tasks`."""
+_COMPARISON = (
+    "the comparison of pretraining methods is no pipeline of this project any more: run `python -m benchmarks.compare"
+    " benchmarks/compare/{}.yml` in a checkout (benchmarks/README.md)"
+)
+MOVED = {
+    "compare": _COMPARISON.format("simulated"),
+    "compare_folder": _COMPARISON.format("eurosat"),
+    "eurosat": _COMPARISON.format("eurosat"),
+}
+"""Pipelines, environments and parameter groups of earlier versions: what to do instead, as a sentence."""
 
 _OF_CHAIN = ("embed", "evaluate", "report")
-"""Stages that read what the others of the chain make."""
+"""Stages that read what the others of the chain make, as far as it makes it; so do the tasks."""
 
 _chain: tuple[str, ...] = STAGES
 
@@ -44,46 +53,58 @@ def use_chain(chain: Sequence[str]) -> None:
         chain: Stage names from the parameter `chain` of the environment.
 
     Raises:
-        ValueError: If a name is not a stage; the message lists those that are.
+        InputError: If a name is not a stage; the message lists those that are.
     """
     global _chain  # noqa: PLW0603 (Kedro calls register_pipelines() without arguments)
-    unknown = [name for name in chain if name not in STAGES and name not in EXTRAS]
+    unknown = [name for name in chain if name not in STAGES]
     if unknown:
-        raise ValueError(
-            f"parameter 'chain' names no stage: {', '.join(unknown)}; stages are {', '.join([*STAGES, *EXTRAS])}"
-        )
+        near = did_you_mean(unknown[0], STAGES)
+        hint = next((MOVED[name] for name in unknown if name in MOVED), f"{near}stages are {', '.join(STAGES)}")
+        raise InputError(f"parameter 'chain' names no stage: {', '.join(unknown)}; {hint}")
     if tuple(chain) != _chain:
         _chain = tuple(chain)
         project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
+
+
+class _Registered(dict[str, Pipeline]):
+    """Pipelines by name; one of an earlier version says where it went."""
+
+    def __missing__(self, name: str) -> Pipeline:
+        if name in MOVED:
+            raise InputError(f"no pipeline '{name}': {MOVED[name]}")
+        raise KeyError(name)
 
 
 def module_of(stage: str) -> str:
     """Name the module that holds a stage's nodes and its `create_pipeline`.
 
     Args:
-        stage: A stage, or an extra.
+        stage: A stage.
     """
-    return f"a2mae.pipelines.{'tasks' if stage in TASKS else 'compare' if stage in EXTRAS else stage}"
+    return f"a2mae.pipelines.{'tasks' if stage in TASKS else stage}"
 
 
-def _create(stage: str) -> Pipeline:
+def _create(stage: str, made: Collection[str]) -> Pipeline:
     create: Callable[..., Pipeline] = importlib.import_module(module_of(stage)).create_pipeline
     if stage in TASKS:
-        return create(stage, _chain)
-    return create(_chain) if stage in _OF_CHAIN else create()
+        return create(stage, made)
+    return create(made) if stage in _OF_CHAIN else create()
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Register the project's pipelines.
 
     Returns:
-        Each stage and extra by its name, and `__default__`: the environment's chain.
+        Each stage by its name, and `__default__`: the environment's chain.
     """
+    pipelines = _Registered()
+    made: set[str] = set()  # by the chain's stages so far
     with warnings.catch_warnings():
         # `evaluate` and `report` read what the tasks write in their namespaces; Kedro warns of the dot in such names.
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        pipelines = {stage: _create(stage) for stage in STAGES}
-        for name, function in EXTRAS.items():
-            pipelines[name] = getattr(importlib.import_module(module_of(name)), function)()
+        for stage in STAGES:
+            pipelines[stage] = _create(stage, made)
+            if stage in _chain:
+                made |= pipelines[stage].all_outputs()
     pipelines["__default__"] = sum((pipelines[stage] for stage in _chain), Pipeline([]))
     return pipelines

@@ -20,7 +20,6 @@ from a2mae.sensors import Sensor, Units, sensor_from_dict
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
-    import pyarrow as pa
     from affine import Affine
     from shapely.geometry.base import BaseGeometry
 
@@ -280,7 +279,7 @@ def scenes_to_table(scenes: Iterable[Scene], rejected: Iterable[RejectedScene] =
     # Parameters import this module's enums, and workers of a build its scenes: both start sooner without tables.
     import geopandas as gpd  # noqa: PLC0415
 
-    from a2mae.tables import SCENE_COLUMNS  # noqa: PLC0415
+    from a2mae.tables import SCENE_COLUMNS, frame_of_rows  # noqa: PLC0415
 
     accepted = sorted(scenes, key=lambda scene: scene.scene_id)
     out = sorted(rejected, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
@@ -313,7 +312,7 @@ def scenes_to_table(scenes: Iterable[Scene], rejected: Iterable[RejectedScene] =
         }
         for r in out
     ]
-    frame = _typed(rows, SCENE_COLUMNS)
+    frame = frame_of_rows(rows, SCENE_COLUMNS)
     geometry = [s.geometry for s in accepted] + [r.geometry for r in out]
     return gpd.GeoDataFrame(frame, geometry=gpd.GeoSeries(geometry, index=frame.index, crs=4326), crs=4326)
 
@@ -343,7 +342,7 @@ def scenes_from_table(table: pd.DataFrame) -> list[Scene]:
 
 def rejected_to_table(rejected: Iterable[RejectedScene]) -> pd.DataFrame:
     """Make the table of scenes that `ingest` rejected: rows of `REJECTED_COLUMNS`, sorted by id."""
-    from a2mae.tables import REJECTED_COLUMNS  # noqa: PLC0415
+    from a2mae.tables import REJECTED_COLUMNS, frame_of_rows  # noqa: PLC0415
 
     rows: list[dict[str, object]] = [
         {
@@ -357,18 +356,7 @@ def rejected_to_table(rejected: Iterable[RejectedScene]) -> pd.DataFrame:
         }
         for r in sorted(rejected, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
     ]
-    return _typed(rows, REJECTED_COLUMNS)
-
-
-def _typed(rows: list[dict[str, object]], schema: pa.Schema) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-    import pyarrow as pa  # noqa: PLC0415
-
-    # Through Arrow, so that an empty or all-null column keeps its type.
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=schema).to_pandas(
-        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get
-    )
-    return frame
+    return frame_of_rows(rows, REJECTED_COLUMNS)
 
 
 def sensors_to_json(sensors: Iterable[Sensor]) -> dict[str, object]:

@@ -5,6 +5,8 @@ Every table is Parquet; those with a `geometry` column are GeoParquet in EPSG:43
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _UTC = pa.timestamp("us", tz="UTC")
+_BATCH_ROWS = 50_000
 
 SCENE_COLUMNS = pa.schema(
     [
@@ -50,6 +53,7 @@ IMAGE_COLUMNS = pa.schema(
         ("image_id", pa.string()),
         ("set_id", pa.string()),
         ("location_id", pa.string()),
+        ("kind", pa.string()),  # recipe of the set: "grid", "city", "gf1", "gf2", or the user's own
         ("sensor", pa.string()),
         ("row", pa.int64()),  # row of the sensor's array in the store
         ("datetime", _UTC),
@@ -90,6 +94,19 @@ REJECTED_COLUMNS = pa.schema(
 )
 """Rejection table: one row per rejected image or scene, with its reason."""
 
+FEATURE_COLUMNS = pa.schema(
+    [
+        ("sensor", pa.string()),
+        ("row", pa.int64()),  # row of the sensor's array in the store
+        ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
+        ("heterogeneity", pa.float64()),  # within the image, 0..1
+        ("mean", pa.list_(pa.float64())),  # per band, physical units
+        ("std", pa.list_(pa.float64())),  # within the image
+        ("texture", pa.list_(pa.float64())),  # mean absolute difference of neighbouring pixels
+    ]
+)
+"""Image features: one row per image in the store, from which pruning clusters the sets."""
+
 SET_COLUMNS = pa.schema(
     [
         ("set_id", pa.string()),
@@ -105,14 +122,14 @@ SET_COLUMNS = pa.schema(
         ("cluster", pa.int64()),  # -1 until pruned
         ("kept", pa.bool_()),
         ("keep_reason", pa.string()),
-        ("split", pa.string()),  # "train", "val" or "test": by place, never by image
+        ("split", pa.string()),  # "train", "val" or "test": by location, never by image
     ]
 )
 """Set table (plus `geometry`, the footprint)."""
 
 
 def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str) -> None:
-    """Check that a table has its columns; one that an earlier version has written may lack some.
+    """Check that a table has the columns of this version.
 
     Args:
         table: As the stage before left it.
@@ -129,3 +146,28 @@ def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str)
             f"the table {name} has no {', '.join(missing)}: it was written by an earlier version of this program;"
             f" run the {stage} stage again (kedro run --pipelines={stage})"
         )
+
+
+def frame_of_rows(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pd.DataFrame:
+    """Make a frame of rows with the columns and types of a schema, also where a column is empty or all null.
+
+    Args:
+        rows: Values by column; columns that a row lacks are null. They are taken in batches, so that rows that are
+            made one by one do not pile up.
+        schema: Columns and types.
+    """
+    each = iter(rows)
+    batches = iter(lambda: list(itertools.islice(each, _BATCH_ROWS)), [])
+    return to_frame(
+        pa.Table.from_batches([pa.RecordBatch.from_pylist(batch, schema=schema) for batch in batches], schema=schema)
+    )
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Make a frame of an Arrow table; texts stay Arrow's, and so does what is null."""
+    import pandas as pd  # noqa: PLC0415 (whoever needs the schemas alone starts sooner without)
+
+    frame: pd.DataFrame = table.to_pandas(
+        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get, split_blocks=True
+    )
+    return frame

@@ -1,4 +1,4 @@
-"""The released A²-MAE masking has two defects (METHOD.md section 2). Reproduced on purpose; ours has neither."""
+"""The released A²-MAE masking has two defects (docs/methods.md, A²-MAE). Reproduced on purpose; ours has neither."""
 
 from __future__ import annotations
 

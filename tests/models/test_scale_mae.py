@@ -1,4 +1,4 @@
-"""Scale-MAE's decoder, targets and losses against a second, independent writing of METHOD.md section 3."""
+"""Scale-MAE's decoder, targets and losses against a second, independent writing of docs/methods.md, Scale-MAE."""
 
 from __future__ import annotations
 

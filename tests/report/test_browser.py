@@ -38,7 +38,7 @@ def test_charts_are_drawn_in_the_colours_of_the_theme(inputs, tmp_path, scheme):
     elements, console = open_page(path, tmp_path / "profile", preferred)
     plots = re.findall(r'<div id="(chart-[a-z-]+)" class="plot js-plotly-plot"', elements)
     assert plots == [
-        "chart-places",
+        "chart-locations",
         "chart-shifts",
         "chart-clusters",
         "chart-curves",

@@ -9,16 +9,16 @@ import yaml
 
 from a2mae.models import create_model, save_pretrained
 from a2mae.pipelines.report import write_cards
-from a2mae.report.cards import CardText, dataset_card, model_card
-from a2mae.report.parameters import ReportParameters
+from a2mae.report.cards import dataset_card, model_card
+from a2mae.report.inputs import CardParameters, ReportParameters
 from helpers.rasters import write_tif
 
 SENSOR = "sentinel-2-l2a"
 
-TEXT = CardText(
-    "my model",
-    "my sets",
-    "cc-by-4.0",
+TEXT = CardParameters(
+    model_name="my model",
+    dataset_name="my sets",
+    licence="cc-by-4.0",
     contact="eo@example.org",
     intended_use=("Crops | maps",),
     limits=("<b>Snow</b>",),
@@ -64,7 +64,7 @@ def test_model_card_has_front_matter_that_a_hub_reads(trained):
 def test_model_card_tells_the_run_as_it_was(trained):
     _, body = parts(model_card(trained, TEXT))
     training = section(body, "Training")
-    assert "| steps | 500 |" in training and "| loss, held-out places | not measured |" in training
+    assert "| steps | 500 |" in training and "| loss, held-out locations | not measured |" in training
     assert f"`{'5e' * 32}`" in training and "`c0ffee`" in training
     assert "| image sets | 1 |" in training, "one set is kept and in the training split"
     scores = section(body, "Evaluation")
@@ -83,10 +83,10 @@ def test_model_card_tells_the_run_as_it_was(trained):
 
 def test_the_loss_of_training_sets_is_not_called_held_out(trained, model_dir):
     metrics = json.loads((model_dir / "metrics.json").read_text())
-    row = "| loss, held-out places |"
+    row = "| loss, held-out locations |"
     for changed, words in (
-        ({"held_out_sets": 0, "held_out_loss": 0.8851}, "not measured: no validation places"),
-        ({"held_out_sets": 0, "training_sets_loss": 0.8851}, "not measured: no validation places"),
+        ({"held_out_sets": 0, "held_out_loss": 0.8851}, "not measured: no validation locations"),
+        ({"held_out_sets": 0, "training_sets_loss": 0.8851}, "not measured: no validation locations"),
         ({"held_out_sets": 3, "held_out_loss": 0.8851}, "0.8851"),
     ):
         (model_dir / "metrics.json").write_text(json.dumps(metrics | changed))
@@ -110,7 +110,7 @@ def test_real_scenes_are_not_called_simulated(trained):
 def test_data_set_card_counts_what_is_there(trained):
     front, body = parts(dataset_card(trained, TEXT))
     assert front["size_categories"] == ["n<1K"] and front["pretty_name"] == "my sets"
-    assert "3 image sets of 12 images at 3 places, 2021-01-05 to 2021-07-05" in body
+    assert "3 image sets of 12 images at 3 locations, 2021-01-05 to 2021-07-05" in body
     inside = section(body, "What is in it")
     assert "| sentinel-2-l2a | 6 | 10 m |" in inside and "| landsat-oli-c2-l2 | 6 | 30 m |" in inside
     assert "| train | 1 | 1 | 1 |" in inside and "| val | 1 | 1 | 0 |" in inside

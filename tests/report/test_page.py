@@ -10,7 +10,8 @@ import pytest
 import rasterio
 
 from a2mae import pipeline_registry
-from a2mae.pipelines.report import OUTPUTS_SHOWN
+from a2mae.pipeline_registry import register_pipelines
+from a2mae.pipelines.report import SHOWN
 from a2mae.report import page
 from a2mae.report.inputs import Limits, ReportInputs
 from a2mae.report.stage_pages import STAGES, pages
@@ -72,7 +73,7 @@ def test_every_chart_says_its_finding(built):
         "chart-knn",
         "chart-curves",
         "chart-mistakes-segment",
-        "chart-places",
+        "chart-locations",
         "chart-shifts",
     }
     assert all(len(str(plot["aria-label"])) > 20 for plot in plots)
@@ -101,7 +102,7 @@ def test_each_stage_has_its_page_with_its_chapters(inputs):
     assert chapters(inputs) == {
         "summary": ["built", "pays", "look-at", "stages"],
         "simulate": ["simulated"],
-        "ingest": ["places", "refused-scenes"],
+        "ingest": ["locations", "rejected-scenes"],
         "coregister": ["image-sets", "registration", "rejected-images"],
         "tag": ["four-properties"],
         "prune": ["pruning"],
@@ -117,14 +118,20 @@ def test_each_stage_has_its_page_with_its_chapters(inputs):
 
 def test_the_stages_are_those_of_the_chain_in_its_order():
     assert list(STAGES) == [stage for stage in pipeline_registry.STAGES if stage in STAGES]
-    assert set(OUTPUTS_SHOWN) | {"report"} == set(STAGES), "what the report is given has a page"
+    made = {
+        name: stage
+        for stage, pipeline in register_pipelines().items()
+        for name in pipeline.all_outputs()
+        if stage in STAGES
+    }
+    assert {made[name] for name in SHOWN} | {"simulate", "report"} == set(STAGES), "what the report is given has a page"
 
 
 def test_findings_have_the_figures(inputs):
     found = {page.name: page.finding for page in pages(inputs)}
     assert found["simulate"] == "3 scenes of 2 sensors over 2 regions."
-    assert found["ingest"] == "1 refused, 3 places."
-    assert found["coregister"] == "6 of 12 images moved onto their place's reference, 1 kept out."
+    assert found["ingest"] == "1 rejected, 3 locations."
+    assert found["coregister"] == "6 of 12 images registered to the reference of their location, 1 rejected."
     assert found["tag"] == "3 image sets of 4.0 images on average."
     assert found["prune"] == "2 of 3 image sets kept."
     assert found["pretrain"] == "30 steps; the loss went from 1.000 to 0.183."

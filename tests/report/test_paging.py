@@ -77,7 +77,7 @@ def test_an_address_opens_its_stage_a_chapter_or_the_whole(file, stages):
         page.open(f"{file}#/coregister")
         assert shows(page, "coregister") and page.run("scrollY") == 0
         page.wait("document.querySelector('#chart-shifts svg.main-svg')")
-        assert page.run("document.querySelector('#chart-places svg')") is None, "what is not shown is not drawn"
+        assert page.run("document.querySelector('#chart-locations svg')") is None, "what is not shown is not drawn"
         page.run("location.hash = '#rejected-images'")
         page.wait("document.getElementById('rejected-images').getBoundingClientRect().top < innerHeight")
         assert shows(page, "coregister")

@@ -16,12 +16,12 @@ from a2mae.report.sections.data_set import PROPERTIES, choose_sets, four_propert
 from a2mae.report.sections.ingest import (
     commonest_reason,
     dark_pixels,
-    refused_scenes,
     rejected_images,
+    rejected_scenes,
     simulated,
     value_ranges,
 )
-from a2mae.report.sections.places import places
+from a2mae.report.sections.locations import locations
 from a2mae.report.sections.pretraining import curves, masking_seen, reconstructions
 from a2mae.report.sections.pruning import pruning
 from a2mae.report.sections.registration import registration, registration_errors, registration_truth
@@ -39,7 +39,7 @@ def rows_of(table: Table) -> dict[str, tuple[str, ...]]:
 
 
 def test_map_has_every_set_at_its_place(inputs):
-    section = places(inputs)
+    section = locations(inputs)
     figure = json.loads(section.blocks[0].figure_json)
     markers = [trace for trace in figure["data"] if trace["mode"] == "markers"]
     assert {trace["name"] for trace in markers} == {"grid", "city"}
@@ -54,17 +54,17 @@ def test_map_has_every_set_at_its_place(inputs):
     assert tuple(figure["layout"]["xaxis"]["range"]) == views["all"].x
 
 
-def test_map_of_one_zone_opens_at_its_places(inputs):
+def test_map_of_one_zone_opens_at_its_locations(inputs):
     north = inputs.sets[inputs.sets["lat"] > 0]
-    chart = places(dataclasses.replace(inputs, sets=north)).blocks[0]
+    chart = locations(dataclasses.replace(inputs, sets=north)).blocks[0]
     layout, views = json.loads(chart.figure_json)["layout"], {view.label: view for view in chart.views}
     assert tuple(layout["xaxis"]["range"]) == views["32N"].x and tuple(layout["yaxis"]["range"]) == views["32N"].y
     assert list(views) == ["all", "32N"]
 
 
 def test_bare_locations_are_drawn_before_there_are_sets(inputs):
-    locations = inputs.sets[["location_id", "lon", "lat", "geometry"]].assign(crs="EPSG:32632", footprint_m=1920.0)
-    section = places(dataclasses.replace(inputs, sets=None, locations=locations))
+    squares = inputs.sets[["location_id", "lon", "lat", "geometry"]].assign(crs="EPSG:32632", footprint_m=1920.0)
+    section = locations(dataclasses.replace(inputs, sets=None, locations=squares))
     assert section.lead.startswith("3 locations") and section.blocks[0].table.rows[0][3] == "1,920 m"
 
 
@@ -76,16 +76,16 @@ def test_sets_shown_take_turns_over_the_kinds(sets):
 def test_image_sets_name_date_sensor_shift_and_anchor(inputs):
     strips = image_sets(inputs).blocks[0].strips
     anchor, moved = strips[0].pictures[0], strips[0].pictures[3]
-    assert anchor.badge == "anchor" and anchor.arrow is None and "reference of the place" in anchor.lines
+    assert anchor.badge == "anchor" and anchor.arrow is None and "reference of the location" in anchor.lines
     landsat = next(p for p in strips[0].pictures if p.arrow is not None and "Landsat" in p.lines[0])
     assert landsat.arrow == Arrow(6.4, -1.1)
-    assert "moved +6.4 m east, -1.1 m north (0.05 px left)" in landsat.lines
+    assert "moved +6.4 m east, -1.1 m north (0.05 px residual)" in landsat.lines
     assert "2021-05-05, 30 m, 16 × 16 px" in landsat.lines
     assert [p.badge for p in strips[0].pictures].count("anchor") == 1
     assert moved.badge == ""
-    assert "cloud 10 %, usable 90 %" in landsat.lines
+    assert "cloud 10 %, valid 90 %" in landsat.lines
     unseen = dataclasses.replace(inputs, images=inputs.images.assign(cloud_fraction=None))
-    assert "clouds not looked for, usable 90 %" in image_sets(unseen).blocks[0].strips[0].pictures[0].lines
+    assert "no cloud mask, valid 90 %" in image_sets(unseen).blocks[0].strips[0].pictures[0].lines
 
 
 def test_arrow_points_the_way_the_image_was_moved():
@@ -116,7 +116,7 @@ def test_errors_against_the_truth_take_the_reference_into_account(inputs):
     expected = inputs.images[moved][["shift_x_m", "shift_y_m"]].pow(2).sum(axis=1).pow(0.5)
     assert sorted(errors[errors["registration"] == "registered"]["before_m"]) == pytest.approx(sorted(expected))
     section = registration_truth(dataclasses.replace(inputs, true_shifts=truth))
-    assert "is 0.00 m off as registered" in section.lead
+    assert "is 0.00 m after it" in section.lead
 
 
 def test_truth_is_absent_where_nothing_was_simulated(inputs):
@@ -128,12 +128,12 @@ def test_refusals_are_counted_by_reason_with_an_example(inputs):
     assert section.lead.startswith("1 image, each with its reason")
     example = "cloud covers 100 % of the square; at most 40 % is accepted"
     assert section.blocks[0].rows == (("cloud", "landsat-oli-c2-l2", "1", example),)
-    assert refused_scenes(inputs).blocks[0].rows[0][0] == "corrupt"
+    assert rejected_scenes(inputs).blocks[0].rows[0][0] == "corrupt"
     reasons = pd.DataFrame({"reason": ["cloud", "nodata", "nodata", "cloud", "far"]})
     assert commonest_reason(reasons) == "cloud", "the first of the alphabet where two are as common"
 
 
-def test_scenes_are_counted_once_and_excluded_files_are_nobodys_refusal(inputs):
+def test_scenes_are_counted_once_and_excluded_files_are_not_counted_as_rejected(inputs):
     ids = [f"scene-{i}" for i in range(6)]
     scenes = pd.DataFrame({"scene_id": ids, "status": ["accepted"] * 5 + ["refused"]})
     refused = pd.DataFrame(
@@ -144,23 +144,23 @@ def test_scenes_are_counted_once_and_excluded_files_are_nobodys_refusal(inputs):
         ]
     ).assign(location_id="", datetime=pd.NaT)
     counted = dataclasses.replace(inputs, scenes=scenes, refused_scenes=refused)
-    assert "2 of 6 scenes kept out" in titles(counted)
-    assert next(way.text for way in attention(counted) if "scenes kept" in way.title) == (
-        "The commonest reason is “corrupt”."
+    assert "2 of 6 scenes rejected" in titles(counted)
+    assert next(way.text for way in attention(counted) if "scenes rejected" in way.title) == (
+        "The most frequent reason is “corrupt”."
     )
     facts = {fact.label: fact for fact in summary(counted, ()).sections[0].blocks[0].facts}
-    assert (facts["scenes"].value, facts["scenes"].note) == ("4", "2 refused at the door")
+    assert (facts["scenes"].value, facts["scenes"].note) == ("4", "2 rejected")
     ingest = next(page for page in pages(counted) if page.name == "ingest")
-    assert ingest.finding.startswith("4 scenes taken, 2 refused")
-    by_reason = refused_scenes(counted).blocks[0].rows
+    assert ingest.finding.startswith("4 scenes accepted, 2 rejected")
+    by_reason = rejected_scenes(counted).blocks[0].rows
     assert by_reason[1][:3] == ("excluded", "–", "3"), "they are listed, without a sensor"
     alone = dataclasses.replace(counted, refused_scenes=refused[refused["reason"] == "excluded"])
-    assert not [title for title in titles(alone) if "scenes kept out" in title]
+    assert not [title for title in titles(alone) if "scenes rejected" in title]
 
 
-def test_nothing_refused_says_so(inputs):
+def test_nothing_rejected_says_so(inputs):
     none = dataclasses.replace(inputs, refused_scenes=None, rejected_images=inputs.rejected_images.iloc[:0])
-    assert refused_scenes(none) is None and rejected_images(none).lead == "None: every image was used."
+    assert rejected_scenes(none) is None and rejected_images(none).lead == "None: every image was used."
 
 
 def test_curves_show_the_collapse_watches(inputs):
@@ -171,7 +171,7 @@ def test_curves_show_the_collapse_watches(inputs):
         for key, axis in json.loads(section.blocks[0].figure_json)["layout"].items()
         if "yaxis" in key
     }
-    assert titles == {"loss", "learning rate", "effective rank", "feature std"}
+    assert titles == {"loss", "learning rate", "effective rank", "feature deviation"}
 
 
 def test_where_nothing_is_held_out_curves_and_samples_say_so(inputs, model_dir):
@@ -184,7 +184,7 @@ def test_where_nothing_is_held_out_curves_and_samples_say_so(inputs, model_dir):
     (model_dir / "metrics.json").write_text(json.dumps({"held_out_sets": 0}))
     assert "fixed training sets (none held out)" in curve_names()
     lead = reconstructions(inputs).lead
-    assert lead.startswith("Samples of training sets (no places are held out), drawn") and "Held-out" not in lead
+    assert lead.startswith("Samples of training sets (no locations are held out), drawn") and "Held-out" not in lead
 
 
 def test_reconstructions_show_each_image_of_each_set(inputs):
@@ -209,7 +209,7 @@ def test_comparison_tells_a_difference_from_chance(inputs):
     by_task = {item.task: item for item in comparisons(inputs.scores)}
     assert by_task["classify"].clear and by_task["classify"].gain == pytest.approx(0.2)
     assert not by_task["segment"].clear and by_task["segment"].gain < 0
-    assert "0.020 below its random-initialised twin (difference -0.070 to +0.020)" in scores(inputs).lead
+    assert "0.020 below random initialisation (difference -0.070 to +0.020)" in scores(inputs).lead
 
 
 def test_a_task_of_several_classes_per_image_is_compared_by_its_own_metric(inputs):
@@ -218,9 +218,9 @@ def test_a_task_of_several_classes_per_image_is_compared_by_its_own_metric(input
     (item,) = [item for item in comparisons(table) if item.task == "classify"]
     assert item.metric == "micro_f1" and item.gain == pytest.approx(0.2) and item.label.endswith("micro F1")
     (page,) = [page for page in pages(several) if page.name == "classify"]
-    assert page.finding.startswith("micro F1 0.800 (simulated), 0.200 above its random-initialised twin")
+    assert page.finding.startswith("micro F1 0.800 (simulated), 0.200 above random initialisation")
     rows = rows_of(summary(several, ()).sections[1].blocks[0])
-    assert rows["Classification (simulated)"][0] == "better, clearly"
+    assert rows["Classification (simulated)"][0] == "better"
     assert rows["Classification (simulated)"][4] == IN_WORDS["micro_f1"]
 
 
@@ -234,15 +234,17 @@ def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
 
 def test_summary_counts_wins_honestly(inputs):
     page = summary(inputs, ())
-    verdict = "Of 3 tasks, pretraining scored higher than a random start on 2 (2 beyond what chance allows)"
+    verdict = (
+        "Of 3 tasks, pretraining scored higher than random initialisation on 2 (2 with an interval that excludes 0)"
+    )
     assert verdict in page.finding
     built, pays, _ = page.sections
     facts = {fact.label: fact for fact in built.blocks[0].facts}
     assert facts["image sets"].value == "3" and facts["image sets"].note == "2 kept by pruning"
     rows = rows_of(pays.blocks[0])
-    assert rows["Classification (simulated)"][0] == "better, clearly"
+    assert rows["Classification (simulated)"][0] == "better"
     assert rows["Segmentation (simulated)"][:3] == (
-        "worse, but within what chance allows",
+        "worse, but the interval of the difference includes 0",
         "0.800 (0.750 – 0.840)",
         "0.820 (0.770 – 0.860)",
     )
@@ -293,15 +295,15 @@ def test_values_that_are_no_reflectance_are_named(inputs):
 
 def test_the_regions_of_the_simulation_are_listed(inputs):
     section = simulated(inputs)
-    assert "1 scene of 3 were spoilt" in section.lead
+    assert "1 scene of 3 were made unusable" in section.lead
     assert rows_of(section.blocks[0])["elbe"] == ("temperate plain", "12.300° E, 51.900° N", "2", "7.0 %")
 
 
 def test_mistakes_are_told_drawn_and_tabled(inputs):
     section = mistakes(inputs, "segment")
     assert section.lead == (
-        "Most often: road taken for <i>field</i> (40.0 % of its pixels); water taken for <i>field</i> (10.0 % of its"
-        " pixels)."
+        "Most frequent mistakes: road predicted as <i>field</i> (40.0 % of its pixels); water predicted as"
+        " <i>field</i> (10.0 % of its pixels)."
     )
     (chart,) = section.blocks
     drawn = json.loads(chart.figure_json)["data"][0]["z"]
@@ -335,14 +337,14 @@ def test_pictures_of_several_classes_name_all_of_them(inputs, task_files):
     section = task_pictures(inputs, "classify")
     pictures = section.blocks[0].strips[0].pictures
     assert [picture.lines for picture in pictures] == [
-        ("true: water, forest", "found: water, forest"),
-        ("true: field", "found: forest, field"),
-        ("true: none", "found: none"),
-        ("true: water", "found: none"),
+        ("true: water, forest", "predicted: water, forest"),
+        ("true: field", "predicted: forest, field"),
+        ("true: none", "predicted: none"),
+        ("true: water", "predicted: none"),
     ]
     assert [picture.badge for picture in pictures] == ["✓", "✗", "✓", "✗"]
-    assert section.lead.endswith("2 right in every class.")
-    assert pictures[1].alt == "A test image of field; the model found forest, field"
+    assert section.lead.endswith("2 correct in every class.")
+    assert pictures[1].alt == "A test image of field; the model predicts forest, field"
 
 
 def test_figures_without_words_of_their_own_are_shown_by_their_keys(inputs):
@@ -361,7 +363,7 @@ def test_every_figure_of_the_four_properties_has_words_and_a_unit(inputs):
     assert sources["sets of the kind grid"] == ("2",) and sources["sets with two sensors or more"] == ("100 %",)
     assert coverage["from south to north"] == ("33.40° S to 47.40° N",)
     assert coverage["months"] == ("Jan, Mar, May, Jul",)
-    assert unified["images, registered"] == ("6",) and unified["how far images were moved, median"][0].endswith(" m")
+    assert unified["images, registered"] == ("6",) and unified["shift applied, median"][0].endswith(" m")
     assert len(heterogeneity) == 5
 
 
@@ -380,7 +382,7 @@ def test_pruning_is_told_before_and_after_and_by_cluster(inputs):
     sides, clusters, reasons, settings = pruning(inputs).blocks
     assert rows_of(sides) == {
         "image sets": ("11", "7"),
-        "how evenly sets lie over the clusters (entropy; 1 is even)": ("0.684", "–"),
+        "balance of the clusters (normalised entropy; 1 is even)": ("0.684", "–"),
         "sets of the kind grid": ("10", "7"),
         "sets of the kind city": ("1", "–"),
     }
@@ -406,6 +408,6 @@ def test_numbers_that_were_not_measured_are_dashes():
     assert text.listed(["a", "b", "c"]) == "a, b and c"
 
 
-def test_ragged_tables_are_refused():
+def test_ragged_tables_are_rejected():
     with pytest.raises(ValueError, match="2 columns, but a row has 1"):
         Table("x", ("a", "b"), (("1",),))

@@ -1,7 +1,6 @@
 """The `ingest` stage: find the scenes of a source and lay out the locations.
 
-Annotations here must resolve when Kedro reads them: a name imported only for type checking would switch the validation
-of parameters off, with no more than a warning.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def ingest(
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

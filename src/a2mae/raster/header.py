@@ -1,4 +1,4 @@
-"""Raster headers, read many at a time: grid, bands, nodata and whether the file is whole."""
+"""Open rasters safely, and read their headers, many at a time: grid, bands, nodata, and whether the file is whole."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GDAL_OPTIONS = {
 
 
 def gdal_env(reading: ReadingParameters, **more: object) -> rasterio.Env:
-    """What GDAL is told wherever files of a catalog are opened.
+    """Make GDAL's environment for files of a catalog.
 
     Args:
         reading: How long a server may be silent.
@@ -111,7 +111,7 @@ def open_raster(href: str, address: str, access: RemoteAccess, *, any_driver: bo
 
 
 def crs_text(crs: rasterio.crs.CRS) -> str:
-    """A CRS as the tables hold it: its EPSG code where it has one, WKT otherwise."""
+    """Return a CRS as the tables hold it: its EPSG code if it has one, else WKT."""
     code = crs.to_epsg(confidence_threshold=70)
     return f"EPSG:{code}" if code else str(crs.to_wkt())
 
@@ -182,7 +182,7 @@ def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
 
 
 def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
-    """Refuse what a header claims beyond bounds, before anything is allocated for it.
+    """Reject a header that claims sizes beyond bounds, before anything is allocated for them.
 
     Args:
         source: An open file, of which nothing was asked yet.
@@ -207,7 +207,7 @@ def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
 
 
 def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
-    """A file cut short still opens: its header lies in front. So every block must end inside the file."""
+    """Reject a file that was cut short. It opens, as its header lies in front, but blocks end beyond the file."""
     if source.driver != "GTiff":
         return
     size = os.path.getsize(href)
@@ -229,7 +229,7 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error without queries: GDAL repeats the name of what it opened, signature and all."""
+    """Return the first line of an error without queries: GDAL repeats the address it opened, signature included."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return re.sub(r"\?[^ '\"]*", "?…", text)[:300]
 

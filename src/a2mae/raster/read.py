@@ -1,4 +1,4 @@
-"""Reading windows of scenes onto a footprint's grid: one resampling from the source, shift included."""
+"""Read bands of scenes onto a grid: one resampling from the source, shift included; files stay open in between."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
 from a2mae.errors import ReadError, RejectedError
-from a2mae.raster.files import OpenFile, crs_of, mapped_window, source_window, warn_once
+from a2mae.raster.files import OpenFile, crs_of, same_text, source_window, warn_once
 from a2mae.raster.header import first_line, gdal_env, open_raster
 from a2mae.raster.resample import can_resample, find_map, resample
 from a2mae.remote.fetch import TRANSIENT, Answer, NoAnswerError, ask, retried
@@ -31,34 +31,31 @@ from a2mae.remote.verify import Verifier
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-    from a2mae.remote.verify import Verifier
     from a2mae.scenes import BandAsset
 
+_OPEN_FILES = 128
 _MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
 
 
 class RasterReader:
-    """Keeps the most recently used files open; use as a context manager, one per process or thread.
+    """Reads bands and keeps the most recently used files open; a context manager, one per process or thread.
 
     Attributes:
-        capacity: Number of open files.
         access: How files of a catalog are reached.
         sign: Its signer; asked before every use, so that a token may expire while files are open.
         any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
-        verifier: Compares files with their checksums before their pixels are read, and knows the copies that it has
-            made of remote ones; None compares none.
+        verifier: Compares files with their checksums before their pixels are read, and knows its copies of remote
+            ones; None: nothing is compared.
     """
 
     def __init__(
         self,
-        capacity: int = 128,
         *,
         access: RemoteAccess | None = None,
         any_driver: bool = False,
         verifier: Verifier | None = None,
     ) -> None:
-        self.capacity = capacity
         self.access = access or RemoteAccess()
         self.sign = self.access.signer()
         self.any_driver = any_driver
@@ -80,7 +77,7 @@ class RasterReader:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Self]:
-        """As the reader's own `with`, but its files stay open; what was given up before is tried again."""
+        """Use the reader without closing its files at the end; what was given up before is tried again."""
         self._given_up.clear()
         with self._env:
             yield self
@@ -91,7 +88,7 @@ class RasterReader:
             self._open.popitem()[1].dataset.close()
 
     def _close_removed(self) -> None:
-        """Close copies that have made room for others: until then they take it."""
+        """Close copies that were deleted to make room for others: until then they take it."""
         for address in [a for a in self._open if not is_remote(a) and not os.path.exists(a)]:
             self._open.pop(address).dataset.close()
 
@@ -106,13 +103,11 @@ class RasterReader:
         copy = self._copy(href)
         if copy is not None:
             return copy
-        try:
+        with _rejected_as_unread():
             return self.sign(href)
-        except RejectedError as refusal:
-            raise ReadError(refusal.detail, refusal.reason) from refusal
 
     def dataset(self, href: str) -> DatasetReader:
-        """The open file.
+        """Open a file, or return it if it is open.
 
         Raises:
             ReadError: If it cannot be opened, or claims a size beyond bounds.
@@ -130,7 +125,7 @@ class RasterReader:
             again = href if rejection.reason in TRANSIENT else None
             raise ReadError(rejection.detail, rejection.reason, href=again) from rejection
         self._open[address] = OpenFile(dataset, redact(href))
-        if len(self._open) > self.capacity:
+        if len(self._open) > _OPEN_FILES:
             self._open.popitem(last=False)[1].dataset.close()
         return self._open[address]
 
@@ -142,29 +137,31 @@ class RasterReader:
         shift_m: tuple[float, float] = (0.0, 0.0),
         categorical: bool = False,
     ) -> NDArray[np.float32]:
-        """Bring bands of one scene onto a grid, resampled once.
+        """Read bands of one scene onto a grid, resampled once.
 
-        Bands that share a source grid are warped together. Continuous bands are resampled by cubic convolution, whose
-        kernel is widened when the grid is coarser than the source; masks by nearest neighbour.
+        Bands that share a source grid are warped together, by cubic convolution with a kernel that is widened if the
+        grid is coarser than the source.
 
         Args:
             assets: The bands.
             grid: Target grid.
             shift_m: (east, north): how far the content is moved in the grid's coordinates, metres.
-            categorical: Values are classes: nearest neighbour, and the stored numbers are returned as they are.
+            categorical: The values are classes: nearest neighbour, and the stored numbers are returned as they are.
 
         Returns:
-            `(len(assets), H, W)` float32: physical values (stored numbers if categorical), NaN where nothing was seen.
+            Physical values (stored numbers if categorical) `(len(assets), H, W)`, NaN where nothing was seen.
 
         Raises:
-            ReadError: If a file cannot be opened or its pixels not decoded; a remote one has then been tried as often
-                as `reading` says, and its reason is "unreachable" where the server is to blame; "checksum" if it is
-                not the file that its item describes.
+            ReadError: If a file cannot be opened or its pixels not decoded. A remote file has then been tried as often
+                as `access.reading` says, and the reason is "unreachable" if its server is to blame. "checksum" if it
+                is not the file that its item describes.
         """
         for asset in assets:
             if asset.href in self._given_up:
                 raise self._given_up[asset.href]
-            self._verify(asset)
+            if self.verifier is not None:
+                with _rejected_as_unread():
+                    self.verifier.check(asset)
         if any(self._copy(asset.href) for asset in assets):
             self._close_removed()
 
@@ -185,16 +182,8 @@ class RasterReader:
             self._given_up[failed[-1]] = error
             raise error from rejection
 
-    def _verify(self, asset: BandAsset) -> None:
-        if self.verifier is None:
-            return
-        try:
-            self.verifier.check(asset)
-        except RejectedError as refusal:
-            raise ReadError(refusal.detail, refusal.reason) from refusal
-
     def _ask(self, href: str) -> Answer:
-        """Ask the server of a file that could not be read what is the matter, and forget what GDAL knows of it."""
+        """Ask the server of a file that could not be read what is wrong; GDAL forgets what it knows of the file."""
         address = self._address(href)
         if address in self._open:
             self._open.pop(address).dataset.close()
@@ -208,7 +197,7 @@ class RasterReader:
         target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
         groups: dict[tuple[object, ...], list[int]] = {}
         for k, asset in enumerate(assets):
-            groups.setdefault(self._file(asset.href).place(), []).append(k)
+            groups.setdefault(self._file(asset.href).grid, []).append(k)
         parts = [
             (members, self._warped([assets[k] for k in members], grid, crs, target, categorical=categorical))
             for members in groups.values()
@@ -223,12 +212,12 @@ class RasterReader:
     def _warped(
         self, assets: Sequence[BandAsset], grid: GeoBox, crs: str, target: Affine, *, categorical: bool
     ) -> NDArray[np.float32] | None:
-        """Bands of one source grid on the target's; None where they do not meet it."""
+        """Warp bands of one source grid onto the target; None if the two do not meet."""
         height, width = grid.shape
         file = self._file(assets[0].href)
         first, name = file.dataset, file.shown
-        way = find_map(file.transform, file.crs_as(crs), target, crs, (height, width))
-        window = source_window(first, grid, target, name) if way is None else mapped_window(first, way)
+        way = find_map(file.transform, same_text(file.crs_wkt, crs), target, crs, (height, width))
+        window = source_window(file, grid, target, way)
         if window is None:
             return None
         pixels = window.width * window.height
@@ -271,7 +260,7 @@ class RasterReader:
         unseen: NDArray[np.bool_] | None = None
         try:
             stored = dataset.read(index, window=window)
-            if file.has_mask(index):
+            if file.has_mask[index - 1]:
                 unseen = dataset.read_masks(index, window=window) == 0
         except (RasterioError, OSError) as error:
             message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"
@@ -296,6 +285,15 @@ class RasterReader:
             values[unseen] = np.nan
 
 
+@contextlib.contextmanager
+def _rejected_as_unread() -> Iterator[None]:
+    """Raise the rejection of a file as the `ReadError` that callers of a reader expect."""
+    try:
+        yield
+    except RejectedError as rejection:
+        raise ReadError(rejection.detail, rejection.reason) from rejection
+
+
 class _Kept(threading.local):
     """One reader per thread: GDAL's handles belong to the thread that uses them."""
 
@@ -308,12 +306,15 @@ _kept = _Kept()
 
 @contextlib.contextmanager
 def kept_reader(build: str, *, work: str, access: RemoteAccess) -> Iterator[RasterReader]:
-    """The reader that earlier pieces of the same build in this thread have used, or a new one.
+    """Return the reader that earlier pieces of the same build in this thread have used, or a new one.
 
     Args:
-        build: Names one run of one build; files of any other run are closed, so that a rerun sees them as they are now.
-        work: The build's work folder, which remembers what files were verified.
+        build: Identifies one run of a build; files of another run are closed, so that a rerun sees them as they are.
+        work: The build's work folder, which remembers which files were verified.
         access: How files are reached; what an earlier piece has given up is tried again.
+
+    Yields:
+        The reader.
     """
     if _kept.build != build or _kept.reader is None:
         close_kept()
@@ -324,7 +325,7 @@ def kept_reader(build: str, *, work: str, access: RemoteAccess) -> Iterator[Rast
 
 
 def close_kept() -> None:
-    """Close this thread's files: at the end of a build in the process that ran it."""
+    """Close the files of this thread's kept reader, at the end of a build."""
     if _kept.reader is not None:
         _kept.reader.close()
     _kept.build, _kept.reader = "", None

@@ -99,6 +99,44 @@ class Folder:
         return FsspecStore.from_url(self.url, storage_options=self._options or None, read_only=read_only)
 
 
+class Parts:
+    """Finished parts of a piece of work: what was stopped goes on where it stopped.
+
+    A part is a file, written whole, whose first line is the fingerprint of what it was made of. It may lie where the
+    result lies, also on `s3://`, and be written by any worker.
+    """
+
+    def __init__(self, folder: Folder, fingerprint: str) -> None:
+        """Open a folder of parts.
+
+        Args:
+            folder: Holds nothing else; made with the first part.
+            fingerprint: Of everything that the parts are made of besides what their keys say.
+        """
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def get(self, key: str, *, of_any: bool = False) -> bytes | None:
+        """Read a part.
+
+        Args:
+            key: Its file's name.
+            of_any: Also one that was made of something else.
+
+        Returns:
+            Its content; None where there is none, or one that is no longer valid.
+        """
+        made_of, _, content = (self.folder.read(key) or b"").partition(b"\n")
+        return content if made_of and (of_any or made_of.decode() == self.fingerprint) else None
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep a part; an older one of this key goes."""
+        self.folder.write(key, self.fingerprint.encode() + b"\n" + content)
+
+    def clear(self) -> None:
+        """Remove every part."""
+        self.folder.remove("")
+
+
 @contextlib.contextmanager
 def telling_full_disk(url: str) -> Iterator[None]:
     """Turn the operating system's "no space" into an error that says what to do.

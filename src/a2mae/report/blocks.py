@@ -1,7 +1,7 @@
 """What a page is made of: values that sections return and the template draws.
 
-A block holds only text, numbers already formatted and data URIs; the template escapes every string. So no section
-writes HTML and no name from a user's catalog can become markup.
+A block holds only text, formatted numbers and data URIs; the template escapes every string. So no section writes
+HTML, and no name from a user's catalog can become markup.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 @dataclass(frozen=True)
 class Fact:
-    """One figure that a reader remembers.
+    """One key figure.
 
     Attributes:
         label: What it is.
@@ -44,8 +44,8 @@ class Table:
         caption: What the rows are.
         columns: Headings, with units.
         rows: Formatted cells, as many per row as there are columns.
-        numeric: Positions of the columns that are numbers and stand right.
-        folded: Shown behind a button when True.
+        numeric: Positions of the columns that hold numbers; they are aligned right.
+        folded: Whether it is shown behind a button.
     """
 
     caption: str
@@ -56,7 +56,11 @@ class Table:
     kind: Literal["table"] = "table"
 
     def __post_init__(self) -> None:
-        """Refuse rows that do not fit the heading."""
+        """Check that every row has a cell per column.
+
+        Raises:
+            ValueError: If one has not.
+        """
         ragged = [row for row in self.rows if len(row) != len(self.columns)]
         if ragged:
             raise ValueError(
@@ -66,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True)
 class View:
-    """A part of a chart to jump to: a button under it.
+    """A part of a chart that a button jumps to.
 
     Attributes:
         label: On the button.
@@ -87,10 +91,10 @@ class Chart:
         name: Identifier in the page, letters and hyphens.
         figure_json: Plotly's JSON of data and layout; colours are left to the page's light or dark theme.
         caption: What it shows.
-        alt: The same for somebody who cannot see it: the finding, not the picture.
+        alt: For somebody who cannot see it: the finding, not the picture.
         table: The numbers behind it, folded.
         height_px: Height in CSS pixels.
-        views: Parts to jump to, for who cannot or will not scroll.
+        views: Parts to jump to, for readers who do not scroll.
     """
 
     name: str
@@ -117,11 +121,11 @@ class Arrow:
 
     @property
     def length_m(self) -> float:
-        """How far, in metres."""
+        """Length of the shift, in metres."""
         return float((self.east_m**2 + self.north_m**2) ** 0.5)
 
     def tip(self, radius: float) -> tuple[float, float]:
-        """Where an arrow of fixed length from (0, 0) ends in SVG coordinates (y points down)."""
+        """Compute where an arrow of length `radius` from (0, 0) ends in SVG coordinates (y points down)."""
         if self.length_m == 0:
             return (0.0, 0.0)
         return (radius * self.east_m / self.length_m, -radius * self.north_m / self.length_m)
@@ -177,7 +181,7 @@ class Gallery:
         caption: What they show.
         strips: One below the other.
         legend: What the colours of maps mean.
-        large: Each picture has much to see.
+        large: Whether pictures are drawn large.
     """
 
     caption: str
@@ -210,8 +214,8 @@ class Way:
 
     Attributes:
         page: Name of the page.
-        title: What the link says.
-        text: What is found there, or why to go there.
+        title: Text of the link.
+        text: What is found there, or why to look at it.
     """
 
     page: str
@@ -245,7 +249,7 @@ class Section:
     Attributes:
         name: Anchor in the file, letters and hyphens.
         title: Heading.
-        lead: One or two sentences that say what the reader sees and how to read it.
+        lead: One or two sentences on what is shown and how to read it.
         blocks: The content.
     """
 
@@ -257,13 +261,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What is shown at a time: the summary, or one stage.
+    """What is shown at a time: the summary, or one stage of the chain.
 
     Attributes:
         name: Address in the file: `report.html#/name`.
         title: Heading.
         purpose: What the stage does, for somebody who does not know the project.
-        finding: What came of it in this run, in a sentence with figures.
+        finding: The result of this run, in a sentence with figures.
         sections: The chapters.
     """
 
@@ -284,7 +288,7 @@ def chart(
     height_px: int = 380,
     views: tuple[View, ...] = (),
 ) -> Chart:
-    """Wrap a figure for the page.
+    """Make a chart of a Plotly figure.
 
     Fonts, grid and series colours are set by `report.js` from the theme, so figures must not fix them.
 
@@ -308,5 +312,5 @@ def chart(
 
 
 def plotly_script() -> str:
-    """The plotting library as one script (MIT), so that the page opens without a network."""
+    """Return the plotting library as one script (MIT), so that the page opens without a network."""
     return str(get_plotlyjs())

@@ -1,11 +1,7 @@
-"""Model card and data-set card: Markdown with front matter, filled with this run's figures.
+"""Model card and data-set card: Markdown with front matter, as model hubs read it, filled with this run's figures.
 
-How a model card says what its encoder is fed: which bands at once, in which order, and a first call from a file.
-
-Model card and data-set card: Markdown with front matter, as model hubs read them, filled with this run's figures.
-
-They are written by the `report` stage, the first that knows the scores; so a change of licence or wording trains
-nothing again. A card's file goes beside what it describes as `README.md` when that is passed on.
+The `report` stage writes them, the first that knows the scores; so a change of licence or wording trains nothing
+again. A card goes beside what it describes as `README.md` when that is passed on.
 """
 
 from __future__ import annotations
@@ -22,10 +18,11 @@ from jinja2 import Environment, StrictUndefined
 
 from a2mae.errors import plural
 from a2mae.report import text
-from a2mae.report.inputs import ReportInputs, records
+from a2mae.report.inputs import CardParameters, ReportInputs, records
 from a2mae.report.sections.pretraining import nothing_held_out
-from a2mae.report.sections.scores import PRETRAINED, RANDOM, comparisons
+from a2mae.report.sections.scores import comparisons
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, UnknownBandError
+from a2mae.tasks.registry import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +32,7 @@ _RGB = ("red", "green", "blue")
 
 @dataclass(frozen=True)
 class FirstCall:
-    """What the example of a model card names.
+    """What the example of a model card calls the encoder with.
 
     Attributes:
         sensor: Id of the model's first sensor.
@@ -63,7 +60,7 @@ class FirstCall:
 
 
 def first_call(inputs: ReportInputs, config: Mapping[str, Any], spec: Mapping[str, Any]) -> FirstCall:
-    """The example for the first sensor of a model.
+    """Make the example for the first sensor of a model.
 
     Args:
         inputs: The chain's outputs; its store knows the user's own sensors.
@@ -108,7 +105,7 @@ def _order(mode: str, count: int, *, by_wavelength: bool) -> str:
 
 
 def _bands(sensor: Sensor | None, names: Sequence[str], count: int, *, every: bool) -> tuple[str, ...]:
-    """Red, green and blue where three are fed and the sensor has them; else the first ones."""
+    """Choose red, green and blue where three are fed and the sensor has them; else the first ones."""
     if every or count != len(_RGB) or sensor is None:
         return _repeated(names, count) if not every else tuple(names)
     try:
@@ -119,7 +116,7 @@ def _bands(sensor: Sensor | None, names: Sequence[str], count: int, *, every: bo
 
 
 def _repeated(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """So many of the names; of fewer, again from the first, as the training does."""
+    """Repeat names from the first until there are so many, as the training does."""
     return tuple(names[index % len(names)] for index in range(count))
 
 
@@ -129,43 +126,15 @@ def _wavelengths(sensor: Sensor | None, bands: Sequence[str]) -> tuple[float, ..
     return tuple(float(sensor.bands[sensor.band_index(name)].center_wavelength_nm) for name in bands)
 
 
-_HUB_TASKS = {
-    "classify": "image-classification",
-    "segment": "image-segmentation",
-    "detect_change": "image-segmentation",
-}
 _MANY_REASONS = 12
 
 
-@dataclass(frozen=True)
-class CardText:
-    """What no run can know.
-
-    Attributes:
-        model_name: What the model is called.
-        dataset_name: What the data set is called.
-        licence: SPDX identifier in lower case, or `other`.
-        licence_note: What holds where the identifier does not say it.
-        contact: Who answers for it; may be empty.
-        intended_use: What it is for, beyond what holds for every such model.
-        limits: What is known not to work.
-    """
-
-    model_name: str
-    dataset_name: str
-    licence: str
-    licence_note: str = ""
-    contact: str = ""
-    intended_use: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
-
-
-def model_card(inputs: ReportInputs, card: CardText) -> str | None:
-    """The card of the pretrained model.
+def model_card(inputs: ReportInputs, card: CardParameters) -> str | None:
+    """Write the card of the pretrained model.
 
     Args:
         inputs: The chain's outputs.
-        card: What is configured.
+        card: What no run can know.
 
     Returns:
         Markdown; None where no model was trained.
@@ -198,17 +167,15 @@ def model_card(inputs: ReportInputs, card: CardText) -> str | None:
         use=first_call(inputs, config, _spec(inputs.model_dir)),
         comparisons=found,
         frozen=_frozen(inputs.scores),
-        pretrained=PRETRAINED,
-        random=RANDOM,
     )
 
 
-def dataset_card(inputs: ReportInputs, card: CardText) -> str | None:
-    """The card of the image sets.
+def dataset_card(inputs: ReportInputs, card: CardParameters) -> str | None:
+    """Write the card of the image sets.
 
     Args:
         inputs: The chain's outputs.
-        card: What is configured.
+        card: What no run can know.
 
     Returns:
         Markdown; None where no image sets were built and tagged.
@@ -236,7 +203,6 @@ def dataset_card(inputs: ReportInputs, card: CardText) -> str | None:
             )
         )
     splits = sets.assign(kept=sets["kept"].astype(bool)).groupby("split", sort=True)
-    rejected = inputs.rejected_images
     measured = images["residual_px"].dropna()
     return _render(
         "dataset_card.md.j2",
@@ -246,7 +212,7 @@ def dataset_card(inputs: ReportInputs, card: CardText) -> str | None:
         store=store,
         images=images,
         sets=sets,
-        places=sets["location_id"].nunique(),
+        locations=sets["location_id"].nunique(),
         span=f"{text.day(images['datetime'].min())} to {text.day(images['datetime'].max())}",
         corners=[text.position(sets["lon"].agg(f), sets["lat"].agg(f)) for f in ("min", "max")],
         per_sensor=per_sensor,
@@ -258,12 +224,13 @@ def dataset_card(inputs: ReportInputs, card: CardText) -> str | None:
         registration=[(str(k), text.count(v)) for k, v in images["registration"].value_counts().items()],
         residual_px=text.number(float(measured.median()) if len(measured) else None, 3),
         valid=text.percent(float(images["valid_fraction"].mean())),
-        refused=_reasons(inputs.refused_scenes),
-        rejected=_reasons(rejected),
+        rejected=[*_reasons(inputs.refused_scenes), *_reasons(inputs.rejected_images)],
     )
 
 
-def _render(template: str, front: Mapping[str, object], inputs: ReportInputs, card: CardText, **given: object) -> str:
+def _render(
+    template: str, front: Mapping[str, object], inputs: ReportInputs, card: CardParameters, **given: object
+) -> str:
     # Markdown, not HTML: names go through `plain`, which leaves neither markup nor table bars in them.
     environment = Environment(
         autoescape=False,  # noqa: S701 (see above)
@@ -281,7 +248,7 @@ def _render(template: str, front: Mapping[str, object], inputs: ReportInputs, ca
 
 
 def _plain(value: object) -> str:
-    """One line of text that Markdown shows as it is."""
+    """Make one line of text that Markdown shows as it is."""
     return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
 
 
@@ -298,7 +265,7 @@ def _spec(model_dir: Path) -> dict[str, Any]:
 def _result(item: Any) -> dict[str, object]:  # noqa: ANN401 (a Comparison; the hub's schema has no types)
     value, low, high = item.pretrained
     return {
-        "task": {"type": _HUB_TASKS[item.task]},
+        "task": {"type": Task(item.task).kind.hub_task},
         "dataset": {"name": item.data, "type": item.data},
         "metrics": [
             {
@@ -311,7 +278,7 @@ def _result(item: Any) -> dict[str, object]:  # noqa: ANN401 (a Comparison; the 
 
 
 def _trained_on(inputs: ReportInputs) -> tuple[tuple[str, str], ...]:
-    """Sets, images and places of the training split, by what pruning kept."""
+    """Count sets, images and locations of the training split that pruning kept."""
     if inputs.sets is None or inputs.images is None:
         return ()
     used = inputs.sets[inputs.sets["kept"].astype(bool) & (inputs.sets["split"] == "train")]
@@ -319,20 +286,20 @@ def _trained_on(inputs: ReportInputs) -> tuple[tuple[str, str], ...]:
     return (
         ("image sets", text.count(len(used))),
         ("images", text.count(len(images))),
-        ("places", text.count(used["location_id"].nunique())),
+        ("locations", text.count(used["location_id"].nunique())),
         ("dates", f"{text.day(images['datetime'].min())} to {text.day(images['datetime'].max())}"),
     )
 
 
 def _held_out_loss(metrics: Mapping[str, Any]) -> str:
     if nothing_held_out(metrics):
-        return "not measured: no validation places"
+        return "not measured: no validation locations"
     loss = metrics.get("held_out_loss")
     return text.number(loss, 4) if isinstance(loss, int | float) else "not measured"
 
 
 def _frozen(scores: pd.DataFrame | None) -> list[tuple[str, ...]]:
-    """Nearest neighbours and linear probe at the data's own GSD: every encoder's value with its interval."""
+    """List kNN and linear probe at the data's own GSD: every encoder's value with its interval."""
     if scores is None:
         return []
     own = scores[(scores["gsd_m"] == scores["native_gsd_m"]) & scores["mode"].isin(["knn", "linear_probe"])]
@@ -357,6 +324,6 @@ def _reasons(table: pd.DataFrame | None) -> Sequence[tuple[str, str]]:
 
 
 def _size_category(count: int) -> str:
-    """The hub's classes of size."""
+    """Name the hub's class of size."""
     names = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
     return next((name for limit, name in names.items() if count < limit), "n>10M")

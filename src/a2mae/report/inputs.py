@@ -1,9 +1,4 @@
-"""What the report is built from: the chain's outputs, each absent where its stage was not in the chain.
-
-Rows of a table as mappings.
-
-What the report is built from: the chain's outputs, each absent where its stage was not in the chain.
-"""
+"""What the report is made from: its parameters, and what the stages of the chain have written."""
 
 from __future__ import annotations
 
@@ -14,16 +9,43 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from a2mae.config import Parameters
 from a2mae.sensors import Sensor
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows, each a mapping from column to cell; what a cell holds is the table's schema (`stssd/tables.py`)."""
-    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
+class CardParameters(Parameters):
+    """What the model card and the data-set card say that no run can know."""
+
+    model_name: str = Field(min_length=1, description="of the pretrained model")
+    dataset_name: str = Field(min_length=1, description="of the image sets")
+    licence: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="SPDX identifier in lower case, for example cc-by-4.0; or other"
+    )
+    licence_note: str = Field("", description="what holds where the identifier does not say it")
+    contact: str = Field("", description="who answers for them; may be empty")
+    intended_use: tuple[str, ...] = Field((), description="lines added to the intended use")
+    limits: tuple[str, ...] = Field((), description="lines added to the limits: what is known not to work")
+
+
+class Limits(Parameters):
+    """How much the page shows, so that it stays one file that opens at once."""
+
+    sets: int = Field(default=8, ge=0, le=100, description="image sets shown as pictures")
+    reconstructions: int = Field(default=6, ge=0, le=100, description="sets whose predicted patches are shown")
+    examples: int = Field(default=8, ge=0, le=100, description="pictures per task")
+    picture_px: int = Field(default=256, ge=16, le=1024, description="longest side of an embedded picture, pixels")
+
+
+class ReportParameters(Limits):
+    """What the page is called and how much it shows; what the cards say."""
+
+    title: str = Field(min_length=1, description="heading of the page")
+    card: CardParameters = Field(description="what the cards say that no run can know")
 
 
 class StoreReader(Protocol):
@@ -35,18 +57,18 @@ class StoreReader(Protocol):
 
     @property
     def manifest_hash(self) -> str:
-        """sha256 over the content manifest."""
+        """SHA-256 over the content manifest."""
 
     def sensor(self, sensor_id: str, /) -> Sensor:
-        """Full description of a sensor."""
+        """Describe a sensor."""
 
     def count(self, sensor_id: str, /) -> int:
-        """Images of a sensor."""
+        """Count the images of a sensor."""
 
     def read_physical(
         self, sensor: str, rows: NDArray[np.int64], bands: Sequence[int] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Pixels `(N, C, H, W)` in physical units and their valid mask `(N, H, W)`."""
+        """Read pixels `(N, C, H, W)` in physical units and their valid mask `(N, H, W)`."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +92,8 @@ class TaskInputs:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How much is shown, so that the page stays one file that opens at once.
-
-    Attributes:
-        sets: Image sets as pictures.
-        reconstructions: Sets of the pretraining pictures.
-        examples: Pictures per task.
-        picture_px: Longest side of an embedded picture.
-    """
-
-    sets: int = 8
-    reconstructions: int = 6
-    examples: int = 8
-    picture_px: int = 256
-
-
-@dataclass(frozen=True)
 class ReportInputs:
-    """Everything the sections may read; `docs/architecture.md` describes each table.
+    """Everything that sections may read; absent is what no stage of the chain has made.
 
     Attributes:
         title: Heading of the page.
@@ -96,13 +101,13 @@ class ReportInputs:
         configuration: The parameters of the run, as plain JSON values.
         limits: How much is shown.
         simulation: The simulated Earth's manifest.
-        true_shifts: The simulation's true shifts by scene.
+        true_shifts: The simulation's true shifts, by scene.
         scenes: Scene table.
-        refused_scenes: Scenes kept out at the door.
+        refused_scenes: Rejected scenes.
         locations: Location table.
         store: The open image-set store.
-        images: Image table (final).
-        rejected_images: Images kept out at registration.
+        images: Image table.
+        rejected_images: Rejected images.
         sets: Set table, after pruning where the chain prunes.
         four_properties: The four-property report.
         prune_report: Before and after pruning.
@@ -131,3 +136,8 @@ class ReportInputs:
     tasks: tuple[TaskInputs, ...] = ()
     scores: pd.DataFrame | None = None
     embeddings: Path | None = None
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Turn the rows of a table into mappings from column to cell."""
+    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]

@@ -1,9 +1,4 @@
-"""Pages to one self-contained HTML file.
-
-Plotly figures for the page: structure from here, colours from the page's theme, the script inlined once.
-
-Pages to one self-contained HTML file.
-"""
+"""Rendering: pages to one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -21,11 +16,11 @@ SIZE_LIMIT_MB = 15
 
 
 class ReportTooLargeError(ValueError):
-    """The page would be too large to be passed on and opened at once."""
+    """The file would be too large to be passed on and opened at once."""
 
 
 def build(inputs: ReportInputs) -> str:
-    """The file as HTML.
+    """Build the file as HTML.
 
     Args:
         inputs: The chain's outputs; pages of absent stages are left out.
@@ -44,10 +39,10 @@ def build(inputs: ReportInputs) -> str:
 
 
 def render(title: str, shown: Sequence[Page]) -> str:
-    """Draw pages with the template, style and scripts inside.
+    """Render pages with the template, with style and scripts inside.
 
-    Without scripts they stand below one another and the links lead from one to the next; with them, one is shown at a
-    time and has the address `#/name`; `#/all` shows the whole report, and so does a printer.
+    Without scripts all pages are shown one below the other, and links lead from one to the next. With scripts one is
+    shown at a time, at the address `#/name`; `#/all` and a printer show the whole report.
     """
     folder = resources.files("a2mae.report") / "page_assets"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -67,5 +62,5 @@ def render(title: str, shown: Sequence[Page]) -> str:
 
 
 def _embed_json(text: str) -> Markup:
-    """JSON for a `<script type="application/json">`: `<` is escaped, so no string in it can end the element."""
+    """Escape JSON for a `<script type="application/json">`, so that no string in it can end the element."""
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704

@@ -1,18 +1,9 @@
-"""Arrays to pictures: display stretch, class colours, hidden patches, features as colours, scenes on a grid.
-
-Arrays to pictures: display stretch, class colours, hidden patches, and WebP as data URIs.
-
-Features as colours: what varies most in them, as red, green and blue.
-
-A scene of the table as a picture on a grid that is given, so that it lies beside what was made of it.
-"""
+"""Arrays as pictures: stretch, class colours, hidden patches, principal components, scenes on a grid."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,31 +12,31 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from a2mae.remote.policy import RemoteAccess
+from a2mae.raster.read import RasterReader
+from a2mae.raster.warp import read_image
 from a2mae.report.blocks import Picture
 from a2mae.report.inputs import ReportInputs
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
-from a2mae.tasks.inference.rasters import RasterWindows, raster_from_scene
 from a2mae.tasks.palette import class_colour
 
 BytesImage = NDArray[np.uint8]
 
 INVALID_RGB = (120, 120, 128)
-"""Grey of pixels where nothing usable was seen."""
+"""Grey of invalid pixels."""
 HIDDEN_RGB = (214, 39, 112)
-"""Tint of patches that the model did not see."""
+"""Tint of patches that were hidden from the model."""
 
 
 def hex_colour(rgb: tuple[int, int, int]) -> str:
-    """`#rrggbb`."""
+    """Write a colour as `#rrggbb`."""
     return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
 def display_bands(sensor: Sensor) -> tuple[int, int, int]:
-    """Which bands to show as red, green and blue.
+    """Choose the bands to show as red, green and blue.
 
-    True colour where the sensor has it; otherwise its first bands, repeated if there are fewer than three.
+    These are its own red, green and blue where it has them; otherwise its first bands, repeated if there are fewer.
     """
     by_name = {band.common_name: index for index, band in enumerate(sensor.bands)}
     if {"red", "green", "blue"} <= by_name.keys():
@@ -57,9 +48,9 @@ def display_bands(sensor: Sensor) -> tuple[int, int, int]:
 def stretch(
     pixels: NDArray[np.float32], valid: NDArray[np.bool_], low_high_pct: tuple[float, float] = (2, 98)
 ) -> BytesImage:
-    """Physical values to 8 bits between two percentiles of the usable pixels, all bands together.
+    """Stretch physical values to 8 bits between two percentiles of the valid pixels, all bands together.
 
-    One stretch for all bands keeps the colours of the ground; invalid pixels become grey.
+    One stretch for all bands keeps the colours; invalid pixels become grey.
 
     Args:
         pixels: `(3, H, W)`.
@@ -81,7 +72,7 @@ def stretch(
 
 
 def unit_to_bytes(pixels: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> BytesImage:
-    """`(3, H, W)` in 0..1 to `(H, W, 3)` bytes; invalid pixels become grey."""
+    """Convert `(3, H, W)` in 0 to 1 to `(H, W, 3)` bytes; invalid pixels become grey."""
     rgb = np.round(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     if valid is not None:
         rgb = rgb.copy()
@@ -92,7 +83,7 @@ def unit_to_bytes(pixels: NDArray[np.float32], valid: NDArray[np.bool_] | None =
 def classes_to_bytes(
     classes: NDArray[np.integer], ignore: int = 255, colours: NDArray[np.uint8] | None = None
 ) -> BytesImage:
-    """Class indices to colours.
+    """Colour class indices.
 
     Args:
         classes: `(H, W)`.
@@ -111,7 +102,7 @@ def classes_to_bytes(
 
 
 def upsample_patches(hidden: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """A patch grid `(h, w)` as a pixel mask `(H, W)`; H and W are multiples of h and w."""
+    """Enlarge a patch grid `(h, w)` to a pixel mask `(H, W)`; H and W are multiples of h and w."""
     factor_y, factor_x = shape[0] // hidden.shape[0], shape[1] // hidden.shape[1]
     if (hidden.shape[0] * factor_y, hidden.shape[1] * factor_x) != shape:
         raise ValueError(f"patch grid {hidden.shape} does not tile an image of {shape}")
@@ -119,7 +110,7 @@ def upsample_patches(hidden: NDArray[np.bool_], shape: tuple[int, int]) -> NDArr
 
 
 def draw_hidden(image: BytesImage, hidden: NDArray[np.bool_], opacity: float = 0.55) -> BytesImage:
-    """Tint the patches that the model did not see, so that the ground below stays readable.
+    """Tint the patches that were hidden from the model.
 
     Args:
         image: `(H, W, 3)`.
@@ -133,14 +124,14 @@ def draw_hidden(image: BytesImage, hidden: NDArray[np.bool_], opacity: float = 0
 
 
 def blank_hidden(image: BytesImage, hidden: NDArray[np.bool_]) -> BytesImage:
-    """What the model saw: hidden patches are grey."""
+    """Draw what the model saw: hidden patches become grey."""
     seen = image.copy()
     seen[upsample_patches(hidden, (image.shape[0], image.shape[1]))] = INVALID_RGB
     return seen
 
 
 def fill_hidden(image: BytesImage, predicted: BytesImage, hidden: NDArray[np.bool_]) -> BytesImage:
-    """The visible patches as seen, the hidden ones as predicted."""
+    """Put the predicted patches in place of the hidden ones."""
     mask = upsample_patches(hidden, (image.shape[0], image.shape[1]))
     return np.where(mask[..., None], predicted, image)
 
@@ -167,7 +158,7 @@ _SHOWN_PCT = (2.0, 98.0)
 
 
 def components_as_colours(features: NDArray[np.float32], valid: NDArray[np.bool_]) -> BytesImage:
-    """The first three principal components of features, each stretched for itself.
+    """Draw the first three principal components of features, each stretched by itself.
 
     Args:
         features: `(D, H, W)`.
@@ -191,19 +182,19 @@ def components_as_colours(features: NDArray[np.float32], valid: NDArray[np.bool_
 
 LARGEST_PX = 512
 _STRETCH_PCT = (2.0, 92.0)
-"""Clouds are in the scenes: they must not make the ground dark."""
+"""Scenes have clouds, which must not make the ground dark."""
 
 
 def scene_picture(
     inputs: ReportInputs, scene_id: str, grid: GeoBox, shift_m: tuple[float, float] = (0.0, 0.0)
 ) -> Picture | None:
-    """The picture; None where there is no such scene, or its files lie elsewhere.
+    """Draw a scene of the table on a grid; None where there is no such scene, or its files are not on this machine.
 
     Args:
         inputs: Scene table and sensors.
         scene_id: As the table has it.
         grid: Of the picture.
-        shift_m: (east, north): how far the scene is moved.
+        shift_m: (east, north): how far the scene is moved, metres.
     """
     if inputs.scenes is None or inputs.store is None:
         return None
@@ -211,12 +202,11 @@ def scene_picture(
     if scene is None or scene.sensor not in inputs.store.sensors or not _is_here(scene):
         return None
     sensor = inputs.store.sensor(scene.sensor)
-    bands: Sequence[str] = [sensor.bands[index].name for index in display_bands(sensor)]
-    raster = raster_from_scene(scene, sensor, bands, access=RemoteAccess())  # it lies here
-    with RasterWindows(replace(raster, grid=grid, shift_m=shift_m)) as windows:
-        pixels, valid = windows.on(grid)
+    bands = tuple(sensor.bands[index].name for index in display_bands(sensor))
+    with RasterReader() as reader:
+        image = read_image(reader, scene, sensor, grid, None, bands=bands, shift_m=shift_m)
     words = f"{scene.datetime:%Y-%m-%d}"
-    uri = to_data_uri(stretch(pixels, valid, _STRETCH_PCT), max_px=LARGEST_PX)
+    uri = to_data_uri(stretch(np.nan_to_num(image.physical), image.valid, _STRETCH_PCT), max_px=LARGEST_PX)
     return Picture(uri, f"Scene {scene.scene_id} of {words}", (words,))
 
 

@@ -1,4 +1,4 @@
-"""One picture of a dataset for kedro-viz and W&B: a contact sheet of a store, of pictures, or a raster, reduced."""
+"""One picture of a dataset for kedro-viz, W&B and DVC: contact sheets, rasters, curves of a training."""
 
 from __future__ import annotations
 
@@ -9,24 +9,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from a2mae.report.pictures import BytesImage, classes_to_bytes, components_as_colours, display_bands, stretch
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from a2mae.report.inputs import StoreReader
+
+_PANELS = (
+    ("loss", {"loss": "training", "held_out_loss": "held out", "training_sets_loss": "fixed training sets"}),
+    ("effective rank", {"effective_rank": "of the features"}),
+    ("learning rate", {"lr": ""}),
+)
 
 GAP_PX = 4
 PAPER = 255
 _NOT_SCORED = 255
 _MOST_NUMBERS = 16e6
-"""That a raster of many bands is read to: its picture becomes smaller."""
+"""Values that are read of a raster at most: one of many bands gets a smaller picture."""
 
 
 def contact_sheet(store: StoreReader, *, columns: int = 8, cell_px: int = 96) -> BytesImage:
-    """A row per sensor with images from its first to its last.
+    """Draw a row of images per sensor, from its first to its last.
 
     Args:
         store: The open store.
@@ -50,7 +59,7 @@ def contact_sheet(store: StoreReader, *, columns: int = 8, cell_px: int = 96) ->
 
 
 def sheet(rows: list[list[BytesImage]], *, columns: int, cell_px: int) -> BytesImage:
-    """Pictures side by side on white paper, each reduced to its cell."""
+    """Lay pictures side by side on white paper, each reduced to its cell."""
     step = cell_px + GAP_PX
     paper = np.full((step * len(rows) + GAP_PX, step * columns + GAP_PX, 3), PAPER, np.uint8)
     for y, cells in enumerate(rows):
@@ -62,7 +71,7 @@ def sheet(rows: list[list[BytesImage]], *, columns: int, cell_px: int) -> BytesI
 
 
 def task_pictures(path: Path, *, columns: int = 8, cell_px: int = 96) -> BytesImage:
-    """What a task's model was shown, the truth, and its answer, one below the other; classes as colours.
+    """Draw what a task's model was shown, the truth and its prediction below each other; classes as colours.
 
     Args:
         path: The `.npz` of the task's pictures.
@@ -80,7 +89,7 @@ def task_pictures(path: Path, *, columns: int = 8, cell_px: int = 96) -> BytesIm
 
 
 def _as_map(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A sample's classes to be drawn: one as an area, any number (0 and 1 per class) as stripes, none as not scored."""
+    """Make a map of a sample's classes: one fills it, several (0 and 1 per class) are stripes, none is not scored."""
     if labels.ndim == 2:
         return labels
     if labels.ndim == 0:
@@ -90,7 +99,7 @@ def _as_map(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:
-    """A GeoTIFF, reduced: classes in their own colours, features by what varies most in them, else bands as colours.
+    """Draw a GeoTIFF, reduced: classes in their colours, features by their principal components, else three bands.
 
     Args:
         path: The raster.
@@ -122,8 +131,33 @@ def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:
     return stretch(values[[min(band, len(values) - 1) for band in range(3)]], valid)
 
 
+def draw_curves(curves: pd.DataFrame) -> bytes:
+    """Draw loss, effective rank and learning rate over the steps.
+
+    Args:
+        curves: One row per log interval, with `step`; a measure that was not taken in a row is NaN there.
+
+    Returns:
+        A PNG; the same table gives the same bytes.
+    """
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for axis, (name, columns) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        for column, label in columns.items():
+            if column in curves:
+                known = curves.dropna(subset=[column])
+                axis.plot(known["step"], known[column], marker="o", markersize=3, label=label)
+        axis.set(xlabel="step", ylabel=name)
+        if len(columns) > 1:
+            axis.legend()
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)  # draws without a window, whatever the user's backend
+    # Without the library's version in it, an update of matplotlib alone changes no byte outside the picture.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def to_base64_png(picture: BytesImage) -> str:
-    """As kedro-viz wants a picture."""
+    """Encode a picture as kedro-viz takes it."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

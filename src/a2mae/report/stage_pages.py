@@ -1,4 +1,4 @@
-"""One page per stage: what it does in plain words, what came of it, and its chapters."""
+"""One page per stage: what the stage does, what it gave in this run, and its sections."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ from a2mae.report.blocks import Page, Section
 from a2mae.report.inputs import ReportInputs
 from a2mae.report.sections.data_set import four_properties, image_sets
 from a2mae.report.sections.ingest import (
+    accepted_scenes,
     dark_pixels,
-    kept_out_scenes,
-    refused_scenes,
     regions_and_scenes,
     rejected_images,
+    rejected_scenes,
     simulated,
-    taken_scenes,
+    unwanted_scenes,
     value_ranges,
 )
+from a2mae.report.sections.locations import locations
 from a2mae.report.sections.maps import embeddings, scene_map
-from a2mae.report.sections.places import places
 from a2mae.report.sections.pretraining import curves, first_and_last, reconstructions, steps_taken
 from a2mae.report.sections.pruning import pruning
 from a2mae.report.sections.registration import registration, registration_truth
 from a2mae.report.sections.scores import comparisons, knn_over_gsd, scores, spelled, task_scores
 from a2mae.report.sections.summary import provenance, summary
-from a2mae.report.sections.tasks import mistakes, task_pictures, title_of
+from a2mae.report.sections.tasks import mistakes, task_pictures
+from a2mae.tasks.registry import Task
 
 Draw = Callable[[ReportInputs], Section | None]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How a stage is shown.
+    """How a stage of the chain is shown.
 
     Attributes:
         title: Heading of its page.
         purpose: What it does, for somebody who does not know the project.
-        finding: Makes the sentence with this run's figures.
-        chapters: What its page has, as far as there is something to show.
+        finding: Says in a sentence with figures what this run gave.
+        sections: What its page shows, as far as the chain has made it.
     """
 
     title: str
     purpose: str
     finding: Callable[[ReportInputs], str]
-    chapters: tuple[Draw, ...]
+    sections: tuple[Draw, ...]
 
 
 def pages(inputs: ReportInputs) -> list[Page]:
-    """The summary, then each stage that has something to show, in the order of the chain."""
+    """Make the summary and a page for each stage that has something to show, in the order of the chain."""
     stages = [
-        Page(name, stage.title, stage.purpose, stage.finding(inputs), tuple(chapters))
+        Page(name, stage.title, stage.purpose, stage.finding(inputs), tuple(sections))
         for name, stage in STAGES.items()
-        if (chapters := [found for draw in stage.chapters if (found := draw(inputs)) is not None])
+        if (sections := [found for draw in stage.sections if (found := draw(inputs)) is not None])
     ]
     return [summary(inputs, stages), *stages]
 
@@ -68,15 +69,15 @@ def _simulated(inputs: ReportInputs) -> str:
 
 def _ingested(inputs: ReportInputs) -> str:
     parts = []
-    taken, kept_out = taken_scenes(inputs), kept_out_scenes(inputs)
-    if taken is not None:
-        parts.append(f"{_plural(taken, 'scene')} taken")
-    if kept_out is not None:
-        parts.append(f"{text.count(len(kept_out))} refused")
+    accepted, rejected = accepted_scenes(inputs), unwanted_scenes(inputs)
+    if accepted is not None:
+        parts.append(f"{_plural(accepted, 'scene')} accepted")
+    if rejected is not None:
+        parts.append(f"{text.count(len(rejected))} rejected")
     if inputs.locations is not None:
-        parts.append(f"{_plural(inputs.locations, 'place')} chosen")
+        parts.append(f"{_plural(inputs.locations, 'location')} chosen")
     elif inputs.sets is not None:
-        parts.append(plural(inputs.sets["location_id"].nunique(), "place"))
+        parts.append(plural(inputs.sets["location_id"].nunique(), "location"))
     return _sentence(parts)
 
 
@@ -84,15 +85,17 @@ def _registered(inputs: ReportInputs) -> str:
     parts = []
     if inputs.images is not None:
         moved = int((inputs.images["registration"] == "registered").sum())
-        parts.append(f"{text.count(moved)} of {_plural(inputs.images, 'image')} moved onto their place's reference")
+        parts.append(
+            f"{text.count(moved)} of {_plural(inputs.images, 'image')} registered to the reference of their location"
+        )
     if inputs.rejected_images is not None:
-        parts.append(f"{text.count(len(inputs.rejected_images))} kept out")
+        parts.append(f"{text.count(len(inputs.rejected_images))} rejected")
     return _sentence(parts)
 
 
 def _tagged(inputs: ReportInputs) -> str:
     if inputs.images is None or inputs.sets is None:
-        return "The data set's four properties, as measured."
+        return "The four properties of the data set, as measured."
     return (
         f"{_plural(inputs.sets, 'image set')} of {text.number(len(inputs.images) / max(len(inputs.sets), 1), 1)} images"
         " on average."
@@ -109,7 +112,7 @@ def _pruned(inputs: ReportInputs) -> str:
 def _pretrained(inputs: ReportInputs) -> str:
     loss, steps = first_and_last(inputs, "loss"), steps_taken(inputs)
     if loss is None or steps is None:
-        return "What the model makes of hidden ground."
+        return "Reconstructions of hidden patches."
     return f"{plural(steps, 'step')}; the loss went from {loss[0]:.3f} to {loss[1]:.3f}."
 
 
@@ -118,16 +121,16 @@ def _finetuned(task: str) -> Callable[[ReportInputs], str]:
         found = [] if inputs.scores is None else [item for item in comparisons(inputs.scores) if item.task == task]
         return " ".join(
             f"{spelled(item.metric)} {item.pretrained[0]:.3f} ({item.data}), {item.words}." for item in found
-        ) or ("Not compared with a random start.")
+        ) or ("Not compared with a random initialisation.")
 
     return finding
 
 
-def _task(name: str, purpose: str) -> Stage:
-    """The three tasks are shown alike."""
+def _task(name: Task) -> Stage:
+    """Show a task; all of them alike."""
     return Stage(
-        title_of(name),
-        purpose,
+        name.kind.title,
+        name.kind.purpose,
         _finetuned(name),
         (
             lambda inputs: task_scores(inputs, name),
@@ -158,60 +161,58 @@ def _sentence(parts: list[str]) -> str:
 STAGES: Mapping[str, Stage] = {
     "simulate": Stage(
         "Simulated Earth",
-        "A made-up Earth: scenes as satellites would deliver them, with the truth beside them, so that every later"
-        " step can be checked.",
+        "An invented Earth: scenes as satellites would deliver them, with known truth, so that every later step can"
+        " be checked.",
         _simulated,
         (simulated,),
     ),
     "ingest": Stage(
-        "Scenes and places",
-        "Takes in the scenes, refuses what cannot be used and says why, and chooses the squares of ground to cut out.",
+        "Scenes and locations",
+        "Reads the scenes, rejects those that cannot be used and says why, and chooses the footprints to cut out.",
         _ingested,
-        (places, refused_scenes),
+        (locations, rejected_scenes),
     ),
     "coregister": Stage(
         "Co-registration",
-        "Moves the images of a place, from other sensors and dates, onto each other, so that the same spot in all of"
-        " them shows the same ground.",
+        "Registers the images of a location, from several sensors and dates, to each other, so that the same point of"
+        " all of them shows the same ground.",
         _registered,
         (image_sets, registration, registration_truth, dark_pixels, value_ranges, rejected_images),
     ),
     "tag": Stage(
         "Properties of the data",
-        "Describes every image set, and measures whether the data set is what it claims to be.",
+        "Describes every image set and measures the four properties of the data set.",
         _tagged,
         (four_properties,),
     ),
     "prune": Stage(
         "Pruning",
-        "Leaves out image sets that show the same over again; what is kept is what the model learns from.",
+        "Leaves out image sets that show much the same as others; the model learns from those that are kept.",
         _pruned,
         (pruning,),
     ),
     "pretrain": Stage(
         "Pretraining",
-        "The model learns without labels: parts of the images are hidden, and it predicts them.",
+        "The model learns without labels: most of each image is hidden, and it predicts what is there.",
         _pretrained,
         (curves, reconstructions),
     ),
-    "classify": _task("classify", "The pretrained model is taught to name what an image shows."),
-    "segment": _task("segment", "The pretrained model is taught to name every spot of an image."),
-    "detect_change": _task("detect_change", "The pretrained model is taught to mark what changed between two dates."),
+    **{task.value: _task(task) for task in Task},
     "embed": Stage(
         "Embeddings",
-        "The pretrained model describes a whole scene by numbers, with no task in mind: for search, groups and maps.",
-        lambda inputs: "A raster with one band per dimension, and a table of its blocks.",
+        "The pretrained model describes a whole scene by vectors of numbers, for search, clustering and maps.",
+        lambda inputs: "A raster with one band per dimension, and a table with one row per block.",
         (embeddings,),
     ),
     "evaluate": Stage(
         "Scores",
-        "Scores every model on test splits, beside a twin that started from random weights.",
+        "Scores every model on test splits, beside the same architecture from random weights.",
         _scored,
         (scores, knn_over_gsd),
     ),
     "report": Stage(
         "Provenance",
-        "What went in and what came out, by their hashes, and every parameter of the run.",
+        "The inputs and outputs by their hashes, and every parameter of the run.",
         lambda inputs: "The same scenes, configuration and code give the same hashes.",
         (provenance,),
     ),

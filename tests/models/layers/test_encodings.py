@@ -164,7 +164,7 @@ def test_permuting_the_other_images_permutes_the_outputs(encoding, tiny, make_ba
 
 @torch.no_grad()
 def test_with_paper_encoding_the_encoder_tells_images_apart_by_content_alone(tiny, make_batch):
-    """A consequence of METHOD.md section 2: equal pixels give equal tokens, whatever the image's own GSD and date."""
+    """A consequence (docs/methods.md): equal pixels give equal tokens, whatever the image's own GSD and date."""
     batch = make_batch()
     batch = dataclasses.replace(batch, pixels=batch.pixels[:, :1].expand(-1, 3, -1, -1, -1))
     paper = create_model("a2mae_vit_tiny_patch8", encoding="paper", **tiny).eval().forward_set_features(batch)[:, 1:]

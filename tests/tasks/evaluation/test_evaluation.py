@@ -10,7 +10,7 @@ from PIL import Image
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
 from a2mae.tasks.evaluation.features import (
@@ -21,8 +21,9 @@ from a2mae.tasks.evaluation.features import (
     pixel_features,
 )
 from a2mae.tasks.evaluation.frozen import Candidate, evaluate_frozen, standardised
-from a2mae.tasks.metrics.scores import METRICS, SCORE_COLUMNS, finetuned_rows, flat_scores, gain, score_task
+from a2mae.tasks.metrics.scores import SCORE_COLUMNS, finetuned_rows, flat_scores, gain, score_task
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
+from a2mae.tasks.registry import Task
 from helpers.task_samples import EUROSAT_RGB, SENTINEL2, make_samples, make_spec, spec_for
 
 CPU = torch.device("cpu")
@@ -345,16 +346,16 @@ def test_scores_have_their_tasks_metrics(tmp_path, task):
     rows = data.rows("test")
     truth = data.read_targets(rows)
     perfect = score_task(data, rows, truth, resamples=100, seed=0)
-    assert list(perfect.scores) == list(METRICS[task])
+    assert list(perfect.scores) == list(task.kind.metrics)
     assert {score.value for score in perfect.scores.values()} == {1.0}
     assert perfect.confusion.sum() == truth.size
     flat = perfect.to_dict()
     both = {"pretrained": flat, "random": flat, "gain": flat_scores(gain(perfect, perfect))}
     table = finetuned_rows({"task": task.value, "data": "x", "gsd_m": 10.0, **both}, seed=0)
-    assert [(row["model"], row["mode"]) for row in table[:: len(METRICS[task])]] == [
+    assert [(row["model"], row["mode"]) for row in table[:: len(task.kind.metrics)]] == [
         ("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")
     ]  # fmt: skip
-    assert len(table) == 3 * len(METRICS[task])
+    assert len(table) == 3 * len(task.kind.metrics)
 
 
 def test_a_gain_is_paired_over_places(tmp_path):

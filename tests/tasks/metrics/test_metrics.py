@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, recall_score
 
 from a2mae.tasks.datasets.task_data import IGNORE
-from a2mae.tasks.metrics import measures as metrics
+from a2mae.tasks.metrics import confusion as metrics
 
 
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 5))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from a2mae.tasks.datasets.task_data import Task, TaskData
+from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.twins import pictures
+from a2mae.tasks.evaluation.both_starts import pictures
+from a2mae.tasks.registry import Task
 from helpers.task_samples import make_samples, make_spec
 
 

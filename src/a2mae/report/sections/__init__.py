@@ -1,1 +1,1 @@
-"""The chapters of the page: each module has functions from `ReportInputs` to a `Section`, or None if absent."""
+"""The sections of the page: functions from `ReportInputs` to a `Section`, or None where its inputs are absent."""

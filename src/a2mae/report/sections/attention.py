@@ -1,4 +1,4 @@
-"""What a reader should look at before trusting the figures, each with the page where it is shown."""
+"""Notices: what to look at before trusting the figures, each with the page that shows it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from a2mae.report import text
 from a2mae.report.blocks import Way
 from a2mae.report.inputs import ReportInputs
 from a2mae.report.sections.ingest import (
+    accepted_scenes,
     commonest_reason,
     contradicted_offsets,
-    kept_out_scenes,
     out_of_range,
-    taken_scenes,
+    unwanted_scenes,
 )
 from a2mae.report.sections.pretraining import first_and_last
 from a2mae.report.sections.scores import comparisons
 from a2mae.report.sections.tasks import title_of
 from a2mae.sensors import BUILTIN_SENSORS, Units
 
-MANY_KEPT_OUT = 0.1
-"""Share of scenes or images kept out from which on the reader is told."""
-MANY_UNTOLD = 0.1
-"""Share of images whose clouds or position nobody told, from which on the reader is told."""
-FEW_PLACES = 20
-"""Test places under which an interval is wide whatever the model."""
+MANY_REJECTED = 0.1
+"""Share of rejected scenes or images from which on there is a notice."""
+MANY_UNKNOWN = 0.1
+"""Share of images without cloud mask or without registration from which on there is a notice."""
+FEW_LOCATIONS = 20
+"""Test locations under which an interval is wide whatever the model."""
 
 
 def attention(inputs: ReportInputs) -> tuple[Way, ...]:
-    """The notices of this run, in the order of the stages; none where nothing stands out."""
+    """List the notices of this run, in the order of the stages."""
     return (
-        *_made_up(inputs),
-        *_kept_out(inputs),
-        *_clouds_not_looked_for(inputs),
-        *_as_delivered(inputs),
+        *_simulated(inputs),
+        *_rejected(inputs),
+        *_without_cloud_mask(inputs),
+        *_not_registered(inputs),
         *_offsets(inputs),
         *_ranges(inputs),
         *_never_trained_on(inputs),
@@ -44,61 +44,64 @@ def attention(inputs: ReportInputs) -> tuple[Way, ...]:
     )
 
 
-def _made_up(inputs: ReportInputs) -> Iterator[Way]:
+def _simulated(inputs: ReportInputs) -> Iterator[Way]:
     if inputs.simulation is not None:
         yield Way(
             "simulate",
             "The scenes are simulated",
-            "The scores say that the chain works and how two starts compare, not how well a model does on real ground.",
+            "The scores show that the pipeline works and how the two initialisations compare, not how well a model"
+            " does on real scenes.",
         )
 
 
-def _kept_out(inputs: ReportInputs) -> Iterator[Way]:
-    for stage, kept, refused, noun in (
-        ("ingest", taken_scenes(inputs), kept_out_scenes(inputs), "scene"),
+def _rejected(inputs: ReportInputs) -> Iterator[Way]:
+    for stage, accepted, rejected, noun in (
+        ("ingest", accepted_scenes(inputs), unwanted_scenes(inputs), "scene"),
         ("coregister", inputs.images, inputs.rejected_images, "image"),
     ):
-        if kept is None or refused is None or not len(refused):
+        if accepted is None or rejected is None or not len(rejected):
             continue
-        tried = len(kept) + len(refused)
-        if len(refused) / tried >= MANY_KEPT_OUT:
+        every = len(accepted) + len(rejected)
+        if len(rejected) / every >= MANY_REJECTED:
             yield Way(
                 stage,
-                f"{text.count(len(refused))} of {plural(tried, noun)} kept out",
-                f"The commonest reason is “{commonest_reason(refused)}”.",
+                f"{text.count(len(rejected))} of {plural(every, noun)} rejected",
+                f"The most frequent reason is “{commonest_reason(rejected)}”.",
             )
 
 
-def _as_delivered(inputs: ReportInputs) -> Iterator[Way]:
+def _not_registered(inputs: ReportInputs) -> Iterator[Way]:
     if inputs.images is None or not len(inputs.images):
         return
     state = inputs.images["registration"]
     nominal, tried = int((state == "nominal").sum()), int((state != "reference").sum())
-    if nominal < MANY_UNTOLD * len(state):
+    if nominal < MANY_UNKNOWN * len(state):
         return
-    words = "Their shift could not be measured: they may be off by what their provider states."
+    words = (
+        "Their shift could not be estimated, so they keep the position that their provider gave them, with its error."
+    )
     if nominal > tried / 2:
         words += (
-            " That is most of those that could be moved onto a reference: look at them in the image sets;"
-            " 'coregister.keep_nominal: false' keeps such images out."
+            " That is most of the images that have a reference: look at them among the image sets;"
+            " 'coregister.keep_nominal: false' rejects such images."
         )
-    yield Way("coregister", f"{plural(nominal, 'image')} of {text.count(len(state))} lie as delivered", words)
+    yield Way("coregister", f"{plural(nominal, 'image')} of {text.count(len(state))} could not be registered", words)
 
 
-def _clouds_not_looked_for(inputs: ReportInputs) -> Iterator[Way]:
-    """Optical images that neither a mask nor a test has looked at; radar sees through clouds."""
+def _without_cloud_mask(inputs: ReportInputs) -> Iterator[Way]:
+    """Notice optical images that neither a cloud mask nor a test has seen; radar sees through clouds."""
     if inputs.images is None or not len(inputs.images):
         return
     optical = inputs.images[~inputs.images["sensor"].isin(_radar(inputs))]
     unseen = optical[optical["cloud_fraction"].isna()]
-    if len(unseen) and len(unseen) >= MANY_UNTOLD * len(optical):
+    if len(unseen) and len(unseen) >= MANY_UNKNOWN * len(optical):
         sensors = text.listed(sorted(unseen["sensor"].unique()))
         yield Way(
             "coregister",
-            f"Nobody looked for clouds in {plural(len(unseen), 'image')} of {sensors}",
-            "They have no cloud mask, so clouded ones may be among the sets. Name the mask in their rule or profile"
+            f"No cloud mask for {plural(len(unseen), 'image')} of {sensors}",
+            "Cloudy ones may be among the sets. Name the mask in their rule or profile"
             " ('mask' in 'ingest.rules' or 'ingest.stac_profiles'; 'cloud_test: brightness' where there is none), or"
-            " give a function under 'coregister.clouds.functions'.",
+            " set a function under 'coregister.clouds.functions'.",
         )
 
 
@@ -123,7 +126,7 @@ def _never_trained_on(inputs: ReportInputs) -> Iterator[Way]:
             "pretrain",
             f"{text.listed(missing)} {'was' if len(missing) == 1 else 'were'} never trained on",
             "All image sets with it are in the splits 'val' and 'test', or were pruned: the model has seen none of its"
-            " pixels. More places, or another 'tag.split' ('seed', 'block_m', shares), would change that.",
+            " pixels. More locations, or another 'tag.split' ('seed', 'block_m', shares), would change that.",
         )
 
 
@@ -133,7 +136,7 @@ def _offsets(inputs: ReportInputs) -> Iterator[Way]:
         yield Way(
             "coregister",
             f"{plural(len(scenes), 'Sentinel-2 scene')} may have the wrong offset",
-            "Their dark pixels lie about 0.1 from those of other dates, or below what any surface reflects.",
+            "Their dark pixels differ by about 0.1 from those of other dates, or are below what any surface reflects.",
         )
 
 
@@ -143,7 +146,7 @@ def _ranges(inputs: ReportInputs) -> Iterator[Way]:
         yield Way(
             "coregister",
             f"{plural(len(scenes), 'scene')} may have the wrong units",
-            "Their values are no reflectance, or too close together for the store to tell them apart.",
+            "Their values are not reflectance, or too close together for the store to distinguish them.",
         )
 
 
@@ -155,8 +158,8 @@ def _training(inputs: ReportInputs) -> Iterator[Way]:
     if rank is not None and rank[1] < 0.5 * rank[0]:
         yield Way(
             "pretrain",
-            "The features became fewer",
-            f"Their effective rank fell from {rank[0]:.1f} to {rank[1]:.1f}: a sign of collapse.",
+            "The effective rank of the features fell",
+            f"It went from {rank[0]:.1f} to {rank[1]:.1f}: a sign of collapse.",
         )
 
 
@@ -170,13 +173,13 @@ def _scored(inputs: ReportInputs) -> Iterator[Way]:
                 f"{title_of(item.task)} scores lower with pretraining"
                 if item.clear
                 else f"{title_of(item.task)} does not gain from pretraining",
-                f"{item.pretrained[0]:.3f} against {item.random[0]:.3f} of a random start"
-                f" (difference {item.interval}{'' if item.clear else ': chance may explain it'}).",
+                f"{item.pretrained[0]:.3f} against {item.random[0]:.3f} of a random initialisation"
+                f" (difference {item.interval}{'' if item.clear else ', which includes 0'}).",
             )
-    places = inputs.scores["groups"].min()
-    if places < FEW_PLACES:
+    fewest = inputs.scores["groups"].min()
+    if fewest < FEW_LOCATIONS:
         yield Way(
             "evaluate",
-            f"Some scores rest on {plural(int(places), 'place')}",
-            "Intervals of so few places are wide, or too narrow to trust; more places would tell more.",
+            f"Some scores rest on {plural(int(fewest), 'location')}",
+            "Intervals over so few locations are wide, or too narrow to trust; test on more locations.",
         )

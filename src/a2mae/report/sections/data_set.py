@@ -1,9 +1,4 @@
-"""Image sets side by side, and the data set's four properties.
-
-Image sets side by side: what each sensor saw, when, and how far it was moved to lie on the reference.
-
-The data set's four properties, each figure in words and with its unit.
-"""
+"""Image sets as pictures, and the four properties of the data set."""
 
 from __future__ import annotations
 
@@ -17,7 +12,6 @@ import numpy as np
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Arrow, Gallery, Picture, Section, Strip, Table
-from a2mae.report.figures import Measure, number, share, told
 from a2mae.report.inputs import ReportInputs, StoreReader, records
 from a2mae.report.pictures import display_bands, stretch, to_data_uri
 
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def image_sets(inputs: ReportInputs) -> Section | None:
-    """A gallery of sets, spread over the kinds, with date, sensor, registration and anchor of every image."""
+    """Show sets of every kind as pictures, with date, sensor, registration and anchor of every image."""
     if inputs.store is None or inputs.images is None or inputs.sets is None or not len(inputs.sets):
         return None
     chosen = choose_sets(inputs.sets, inputs.limits.sets)
@@ -34,9 +28,9 @@ def image_sets(inputs: ReportInputs) -> Section | None:
     return Section(
         "image-sets",
         "Image sets side by side",
-        f"{plural(len(strips), 'set')} of {text.count(len(inputs.sets))}, spread over the kinds. Every picture of"
-        " a strip covers the same square of ground. The arrow points the way an image was moved to lie on the place's"
-        " reference (its length is the number, not the drawing); grey is where nothing usable was seen.",
+        f"{plural(len(strips), 'set')} of {text.count(len(inputs.sets))}, spread over the kinds. All pictures of"
+        " a row cover the same footprint. The arrow shows in which direction an image was moved onto the reference of"
+        " its location (how far stands in the caption); invalid pixels are grey.",
         (
             Gallery(
                 "Colours: red, green and blue where the sensor has them, stretched between the 2nd and the 98th"
@@ -48,7 +42,7 @@ def image_sets(inputs: ReportInputs) -> Section | None:
 
 
 def choose_sets(sets: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Sets to show: one of each kind in turn, those with most sensors and images first, kept ones before others."""
+    """Choose sets to show: each kind in turn, those with most sensors and images first, kept ones before others."""
     ordered = sets.assign(_sensors=sets["sensors"].map(len), _kept=sets["kept"].astype(bool)).sort_values(
         ["_kept", "_sensors", "image_count", "set_id"], ascending=[False, False, False, True], kind="stable"
     )
@@ -83,7 +77,7 @@ def _picture(store: StoreReader, image: dict[str, object], picture_px: int) -> P
             f"{sensor.title}",
             f"{date}, {sensor.gsd_m:g} m, {width} × {height} px",
             registration,
-            f"{_clouds(_float(image['cloud_fraction']))}, usable {text.percent(_float(image['valid_fraction']), 0)}",
+            f"{_clouds(_float(image['cloud_fraction']))}, valid {text.percent(_float(image['valid_fraction']), 0)}",
         ),
         badge="anchor" if image["is_anchor"] else "",
         arrow=arrow,
@@ -93,18 +87,18 @@ def _picture(store: StoreReader, image: dict[str, object], picture_px: int) -> P
 def _registration(image: dict[str, object]) -> tuple[str, Arrow | None]:
     state = str(image["registration"])
     if state == "reference":
-        return "reference of the place", None
+        return "reference of the location", None
     if state != "registered":
-        return "position as delivered (no shift could be measured)", None
+        return "not registered (no shift could be estimated)", None
     east, north = _float(image["shift_x_m"]), _float(image["shift_y_m"])
-    residual = text.number(_float(image["residual_px"]), 2, "px left")
+    residual = text.number(_float(image["residual_px"]), 2, "px residual")
     words = f"moved {text.signed(east, 1, 'm')} east, {text.signed(north, 1, 'm')} north ({residual})"
     return words, Arrow(east, north)
 
 
 def _clouds(fraction: float) -> str:
-    """Nought is said only where a mask or a test has looked."""
-    return "clouds not looked for" if math.isnan(fraction) else f"cloud {text.percent(fraction, 0)}"
+    """Say 0 % only where a mask or a test has seen the image."""
+    return "no cloud mask" if math.isnan(fraction) else f"cloud {text.percent(fraction, 0)}"
 
 
 def _float(value: object) -> float:
@@ -115,7 +109,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def four_properties(inputs: ReportInputs) -> Section | None:
-    """Several sources, diverse coverage, unified locations, heterogeneity: as measured."""
+    """Show several sources, diverse coverage, unified locations and heterogeneity, as measured."""
     measured = inputs.four_properties
     if measured is None:
         return None
@@ -123,24 +117,24 @@ def four_properties(inputs: ReportInputs) -> Section | None:
     return Section(
         "four-properties",
         "The four properties",
-        "What a spatial-temporal-spectral structured data set claims to be, measured on this one: several sources,"
-        " diverse coverage, unified locations within a set, and heterogeneity within the images.",
+        "What makes a spatial-temporal-spectral structured data set, measured on this one: several sources, diverse"
+        " coverage, unified locations within a set, and heterogeneity within the images.",
         tuple(_table(name, measured[name]) for name in order),
     )
 
 
 @dataclass(frozen=True)
 class _Property:
-    """A property: what its table is called, and what is measured of it, in this order."""
+    """A property: the caption of its table, and what is measured, in this order."""
 
     caption: str
-    measures: Mapping[str, Measure] = field(default_factory=dict)
+    measures: Mapping[str, text.Measure] = field(default_factory=dict)
 
 
 def _table(name: str, figures: object) -> Table:
     known = PROPERTIES.get(name, _Property(name.replace("_", " ")))
     assert isinstance(figures, Mapping)
-    return Table(known.caption, ("measure", "value"), tuple(told(known.measures, figures)), numeric=(1,))
+    return Table(known.caption, ("measure", "value"), tuple(text.measured(known.measures, figures)), numeric=(1,))
 
 
 def _degrees(positive: str, negative: str) -> Callable[[object], str]:
@@ -161,52 +155,58 @@ def _years(value: object) -> str:
 
 PROPERTIES = {
     "sources": _Property(
-        "Several sources: a set shows its ground through other bands, sizes of pixel and dates",
+        "Several sources: a set shows its footprint in several bands, resolutions and dates",
         {
-            "sets": Measure("image sets"),
-            "sets_per_kind": Measure("sets of the kind {}"),
-            "sensors": Measure("sensors"),
-            "images_per_sensor": Measure("images of {}"),
-            "images_per_set_mean": Measure("images in a set, mean", number(1)),
-            "dates_per_set_mean": Measure("dates in a set, mean", number(1)),
-            "sets_with_two_sources_share": Measure("sets with two sensors or more", share),
-            "gsd_ratio_within_sets_median": Measure("largest pixel of a set over its smallest, median", number(1)),
+            "sets": text.Measure("image sets"),
+            "sets_per_kind": text.Measure("sets of the kind {}"),
+            "sensors": text.Measure("sensors"),
+            "images_per_sensor": text.Measure("images of {}"),
+            "images_per_set_mean": text.Measure("images in a set, mean", text.as_number(1)),
+            "dates_per_set_mean": text.Measure("dates in a set, mean", text.as_number(1)),
+            "sets_with_two_sources_share": text.Measure("sets with two sensors or more", text.as_share),
+            "gsd_ratio_within_sets_median": text.Measure(
+                "coarsest GSD of a set over its finest, median", text.as_number(1)
+            ),
         },
     ),
     "coverage": _Property(
         "Diverse coverage: where and when",
         {
-            "locations": Measure("places"),
-            "one_degree_cells": Measure("cells of one degree (GeoSOT) with places"),
-            "utm_zones": Measure("UTM zones"),
-            "latitude_range_deg": Measure("from south to north", _degrees("N", "S")),
-            "longitude_range_deg": Measure("from west to east", _degrees("E", "W")),
-            "southern_hemisphere_share": Measure("sets south of the equator", share),
-            "years": Measure("years", _years),
-            "months": Measure("months", _months),
-            "growing_season_share": Measure("images of April to September (south: October to March)", share),
+            "locations": text.Measure("locations"),
+            "one_degree_cells": text.Measure("one-degree cells (GeoSOT) with locations"),
+            "utm_zones": text.Measure("UTM zones"),
+            "latitude_range_deg": text.Measure("from south to north", _degrees("N", "S")),
+            "longitude_range_deg": text.Measure("from west to east", _degrees("E", "W")),
+            "southern_hemisphere_share": text.Measure("sets south of the equator", text.as_share),
+            "years": text.Measure("years", _years),
+            "months": text.Measure("months", _months),
+            "growing_season_share": text.Measure(
+                "images of April to September (south: October to March)", text.as_share
+            ),
         },
     ),
     "unified_locations": _Property(
         "Unified locations: the same pixel of a set's images is the same ground",
         {
-            "registration": Measure("images, {}"),
-            "shift_applied_m_median": Measure("how far images were moved, median", number(1, "m")),
-            "shift_applied_m_95": Measure("95 % were moved by less than", number(1, "m")),
-            "residual_px_median": Measure("left over, pixels of the coarser sensor, median", number(3, "px")),
-            "residual_px_95": Measure("95 % have less left over than", number(3, "px")),
-            "residual_measured_share": Measure("moved images whose rest could be measured", share),
+            "registration": text.Measure("images, {}"),
+            "shift_applied_m_median": text.Measure("shift applied, median", text.as_number(1, "m")),
+            "shift_applied_m_95": text.Measure("shift applied, 95th percentile", text.as_number(1, "m")),
+            "residual_px_median": text.Measure(
+                "residual, pixels of the coarser sensor, median", text.as_number(3, "px")
+            ),
+            "residual_px_95": text.Measure("residual, 95th percentile", text.as_number(3, "px")),
+            "residual_measured_share": text.Measure("registered images with a measured residual", text.as_share),
         },
     ),
     "heterogeneity": _Property(
-        "Heterogeneity: how varied images are in themselves; 0 is uniform, 0.5 as varied as all images together",
+        "Heterogeneity: variation within an image; 0 is uniform, 0.5 is the variation of all images together",
         {
-            "mean": Measure("mean of the sets", number(2)),
-            "median": Measure("median", number(2)),
-            "quantile_05": Measure("5 % of the sets are below", number(2)),
-            "quantile_95": Measure("5 % of the sets are above", number(2)),
-            "nearly_uniform_share": Measure("sets that are nearly uniform (below 0.05)", share),
+            "mean": text.Measure("mean over sets", text.as_number(2)),
+            "median": text.Measure("median", text.as_number(2)),
+            "quantile_05": text.Measure("5th percentile", text.as_number(2)),
+            "quantile_95": text.Measure("95th percentile", text.as_number(2)),
+            "nearly_uniform_share": text.Measure("sets that are nearly uniform (below 0.05)", text.as_share),
         },
     ),
 }
-"""What `stssd.tagging.properties` measures."""
+"""What `a2mae.stssd.tag.properties` measures."""

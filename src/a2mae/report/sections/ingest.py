@@ -1,13 +1,4 @@
-"""What was taken in, what was kept out and why, and values that cannot be meant.
-
-What was taken in, and what was kept out and why: scenes at the door, images at registration.
-
-The simulated Earth: what was made up, so that later figures can be held against the truth.
-
-Sentinel-2 scenes whose dark pixels contradict the offset that was applied to them.
-
-Scenes whose values cannot be meant.
-"""
+"""Scenes: simulated, accepted and rejected, and scenes with implausible values."""
 
 from __future__ import annotations
 
@@ -26,42 +17,42 @@ if TYPE_CHECKING:
 _MAX_ROWS = 300
 
 
-def refused_scenes(inputs: ReportInputs) -> Section | None:
-    """Scenes that `ingest` did not take, counted by reason and listed."""
-    return _refused(inputs.refused_scenes, "refused-scenes", "scene")
+def rejected_scenes(inputs: ReportInputs) -> Section | None:
+    """Count by reason and list the scenes that `ingest` rejected."""
+    return _rejected(inputs.refused_scenes, "rejected-scenes", "scene")
 
 
 def rejected_images(inputs: ReportInputs) -> Section | None:
-    """Images that `coregister` did not put into the store, counted by reason and listed."""
-    return _refused(inputs.rejected_images, "rejected-images", "image")
+    """Count by reason and list the images that `coregister` rejected."""
+    return _rejected(inputs.rejected_images, "rejected-images", "image")
 
 
-def taken_scenes(inputs: ReportInputs) -> pd.DataFrame | None:
-    """The scenes that later stages may use: the table also lists refused ones, and those without a location."""
-    scenes, refused = inputs.scenes, inputs.refused_scenes
+def accepted_scenes(inputs: ReportInputs) -> pd.DataFrame | None:
+    """Select the scenes that later stages use: the table also lists rejected ones and those without a location."""
+    scenes, rejected = inputs.scenes, inputs.refused_scenes
     if scenes is None:
         return None
-    taken = scenes[scenes["status"] == "accepted"]
-    if refused is None:
-        return taken
-    return taken[~taken["scene_id"].isin(refused.loc[refused["reason"] == "no_location", "scene_id"])]
+    accepted = scenes[scenes["status"] == "accepted"]
+    if rejected is None:
+        return accepted
+    return accepted[~accepted["scene_id"].isin(rejected.loc[rejected["reason"] == "no_location", "scene_id"])]
 
 
-def kept_out_scenes(inputs: ReportInputs) -> pd.DataFrame | None:
-    """The refused scenes without what `ingest.exclude` names: those files the user has left out on purpose."""
-    refused = inputs.refused_scenes
-    return None if refused is None else refused[refused["reason"] != "excluded"]
+def unwanted_scenes(inputs: ReportInputs) -> pd.DataFrame | None:
+    """Select the rejected scenes without those that the user named in `ingest.exclude`."""
+    rejected = inputs.refused_scenes
+    return None if rejected is None else rejected[rejected["reason"] != "excluded"]
 
 
 def commonest_reason(table: pd.DataFrame) -> str:
-    """The reason that most rows give; the table must have rows."""
+    """Find the most frequent reason in a table with rows."""
     return str(table["reason"].value_counts(sort=True).sort_index(kind="stable").idxmax())
 
 
-def _refused(table: pd.DataFrame | None, name: str, noun: str) -> Section | None:
+def _rejected(table: pd.DataFrame | None, name: str, noun: str) -> Section | None:
     if table is None:
         return None
-    title = f"{noun.capitalize()}s kept out"
+    title = f"Rejected {noun}s"
     if not len(table):
         return Section(name, title, f"None: every {noun} was used.")
     rows = records(table.assign(sensor=table["sensor"].fillna("").replace("", text.ABSENT)))
@@ -75,8 +66,8 @@ def _refused(table: pd.DataFrame | None, name: str, noun: str) -> Section | None
         numeric=(2,),
     )
     every = Table(
-        "Each of them" + (f" (the first {_MAX_ROWS} of {text.count(len(rows))})" if len(rows) > _MAX_ROWS else ""),
-        ("scene", "place", "sensor", "date", "reason", "detail"),
+        "All of them" + (f" (the first {_MAX_ROWS} of {text.count(len(rows))})" if len(rows) > _MAX_ROWS else ""),
+        ("scene", "location", "sensor", "date", "reason", "detail"),
         tuple(
             (
                 str(row["scene_id"]),
@@ -90,23 +81,23 @@ def _refused(table: pd.DataFrame | None, name: str, noun: str) -> Section | None
         ),
         folded=True,
     )
-    lead = f"{plural(len(rows), noun)}, each with its reason. Nothing is dropped silently."
+    lead = f"{plural(len(rows), noun)}, each with its reason."
     return Section(name, title, lead, (by_reason, every))
 
 
 def regions_and_scenes(manifest: Mapping[str, object]) -> tuple[list[Mapping[str, object]], list[Mapping[str, object]]]:
-    """The regions and the scenes of a simulation's manifest (`simulate/delivery/manifest.py`)."""
+    """Return the regions and the scenes of a simulation's manifest (`a2mae.simulate.delivery.manifest`)."""
     regions = cast("Sequence[Mapping[str, object]]", manifest["regions"])
     return list(regions), list(cast("Sequence[Mapping[str, object]]", manifest["scenes"]))
 
 
 def simulated(inputs: ReportInputs) -> Section | None:
-    """Regions with their biome, scenes and share of changed ground."""
+    """Show the simulated regions with their biome, scenes and share of changed ground."""
     if inputs.simulation is None:
         return None
     regions, scenes = regions_and_scenes(inputs.simulation)
-    spoilt = [str(scene["scene_id"]) for scene in scenes if scene["refuse"]]
-    used = 0 if inputs.images is None else int(inputs.images["scene_id"].isin(spoilt).sum())
+    unusable = [str(scene["scene_id"]) for scene in scenes if scene["refuse"]]
+    used = 0 if inputs.images is None else int(inputs.images["scene_id"].isin(unusable).sum())
     rows = tuple(
         (
             str(region["name"]),
@@ -120,13 +111,13 @@ def simulated(inputs: ReportInputs) -> Section | None:
     return Section(
         "simulated",
         "Regions",
-        f"Every scene's true shift, clouds, land cover and changes are known. {plural(len(spoilt), 'scene')} of"
-        f" {text.count(len(scenes))} were spoilt on purpose; {plural(used, 'image')} of them came into a set (a"
-        " sound chain takes none).",
+        f"Every scene's true shift, clouds, land cover and changes are known. {plural(len(unusable), 'scene')} of"
+        f" {text.count(len(scenes))} were made unusable on purpose; {plural(used, 'image')} of them came into a set"
+        " (it should be none).",
         (
             Table(
                 "The regions",
-                ("region", "biome", "centre", "scenes", "ground that changes"),
+                ("region", "biome", "centre", "scenes", "changed ground"),
                 rows,
                 numeric=(3, 4),
             ),
@@ -135,20 +126,20 @@ def simulated(inputs: ReportInputs) -> Section | None:
 
 
 def contradicted_offsets(inputs: ReportInputs) -> pd.DataFrame | None:
-    """Suspicious scenes; None without images, or where an earlier version wrote their table."""
+    """Find scenes whose dark pixels contradict their offset; None without images or dark pixels in their table."""
     if inputs.images is None or "dark_value" not in inputs.images:
         return None
     return suspicious_offsets(inputs.images)
 
 
 def dark_pixels(inputs: ReportInputs) -> Section | None:
-    """Each suspicious scene; nothing where there is none."""
+    """List scenes whose dark pixels contradict their offset; None where there is none."""
     scenes = contradicted_offsets(inputs)
     if scenes is None or not len(scenes):
         return None
     table = Table(
         "Scenes with suspicious dark pixels",
-        ("scene", "sensor", "baseline", "dark value, reflectance", "away by"),
+        ("scene", "sensor", "baseline", "dark value, reflectance", "difference"),
         tuple(
             (
                 str(row["scene_id"]),
@@ -162,21 +153,21 @@ def dark_pixels(inputs: ReportInputs) -> Section | None:
         numeric=(3, 4),
     )
     lead = (
-        f"{plural(len(scenes), 'scene')}: the dark pixels lie about 0.1 from those of the sensor's other scenes at"
-        f" the same places, or below what any surface reflects; {OFFSET_ADVICE}."
+        f"{plural(len(scenes), 'scene')}: the dark pixels differ by about 0.1 from those of the sensor's other scenes"
+        f" at the same locations, or are below what any surface reflects; {OFFSET_ADVICE}."
     )
     return Section("dark-pixels", "Offsets that dark pixels contradict", lead, (table,))
 
 
 def out_of_range(inputs: ReportInputs) -> pd.DataFrame | None:
-    """Such scenes; None without images and their store, or where an earlier version wrote the table."""
+    """Find scenes with implausible values; None without images and store or without values in the table."""
     if inputs.images is None or inputs.store is None or not {"dark_value", "bright_value"} <= set(inputs.images):
         return None
     return implausible_ranges(inputs.images, map(inputs.store.sensor, inputs.store.sensors))
 
 
 def value_ranges(inputs: ReportInputs) -> Section | None:
-    """Each such scene; nothing where there is none."""
+    """List scenes with implausible values; None where there is none."""
     scenes = out_of_range(inputs)
     if scenes is None or not len(scenes):
         return None
@@ -195,5 +186,5 @@ def value_ranges(inputs: ReportInputs) -> Section | None:
         numeric=(2, 3),
     )
     advice = ". ".join(f"{one[0].upper()}{one[1:]}" for one in scenes["advice"].unique())
-    lead = f"{plural(len(scenes), 'scene')} with values that cannot be meant. {advice}."
-    return Section("value-ranges", "Values that cannot be meant", lead, (table,))
+    lead = f"{plural(len(scenes), 'scene')} with implausible values. {advice}."
+    return Section("value-ranges", "Implausible values", lead, (table,))

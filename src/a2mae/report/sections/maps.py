@@ -1,9 +1,4 @@
-"""Maps and embeddings of whole scenes, beside the scenes that they were made from.
-
-A task's map of a whole scene, beside the scenes that it was drawn from.
-
-What `embed` wrote: which raster, by how many dimensions, and what varies most in them.
-"""
+"""Maps and embeddings of whole scenes, beside the scenes that they were made from."""
 
 from __future__ import annotations
 
@@ -26,16 +21,16 @@ from a2mae.tasks.datasets.task_data import IGNORE
 
 @dataclass(frozen=True)
 class _Map:
-    """What a map file says of itself.
+    """A map file, reduced.
 
     Attributes:
         classes: `(H, W)` uint8, reduced.
         names: Of the classes.
         colours: Red, green, blue of every class.
         dates: Scenes or files that it was drawn from, the earlier first.
-        moved_m: (east, north): how far the later one was moved.
+        moved_m: (east, north): how far the later one was moved, metres.
         grid: Of the reduced picture.
-        pixel_km2: Ground of one pixel of it.
+        pixel_km2: Area of one pixel of it.
     """
 
     classes: NDArray[np.uint8]
@@ -48,7 +43,7 @@ class _Map:
 
 
 def scene_map(inputs: ReportInputs, name: str) -> Section | None:
-    """The map of a segmenter or change detector; None where it drew none."""
+    """Show the map of a whole scene that a segmentation or change model has drawn; None where there is none."""
     task = next((task for task in inputs.tasks if task.name == name), None)
     if task is None or task.map is None or not task.map.is_file():
         return None
@@ -62,19 +57,19 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
     table[IGNORE] = INVALID_RGB
     answer = Picture(
         to_data_uri(table[found.classes], max_px=LARGEST_PX, exact=True),
-        f"Map of {' and '.join(found.dates) or 'a raster'}: {said or 'nothing was seen'}",
+        f"Map of {' and '.join(found.dates) or 'a raster'}: {said or 'no valid pixel'}",
         ("map",),
     )
     legend = [Swatch(hex_colour(found.colours[value]), found.names[value]) for value in order]
     if not seen.all():
-        legend.append(Swatch(hex_colour(INVALID_RGB), "not seen"))
+        legend.append(Swatch(hex_colour(INVALID_RGB), "invalid"))
     rows = tuple(
         (found.names[value], f"{counts[value] * found.pixel_km2:.2f}", text.percent(counts[value] / total))
         for value in order
     )
     blocks: tuple[Block, ...] = (
         Gallery(_caption(found, seen), (Strip("", (*_scenes(inputs, found), answer)),), tuple(legend), large=True),
-        Table("Ground by class", ("class", "km²", "of what was seen"), rows, numeric=(1, 2)),
+        Table("Area by class", ("class", "km²", "share of the valid area"), rows, numeric=(1, 2)),
     )
     return Section(
         f"map-{name.replace('_', '-')}",
@@ -105,15 +100,17 @@ def _caption(found: _Map, seen: NDArray[np.bool_]) -> str:
     parts = []
     if len(found.dates) > 1:
         east, north = found.moved_m
-        moved = f"was moved by {east:+.1f} m east and {north:+.1f} m north to lie on the earlier one"
-        parts.append(f"The later date {moved if (east, north) != (0, 0) else 'stays where its provider put it'}.")
+        moved = f"was moved by {east:+.1f} m east and {north:+.1f} m north onto the earlier one"
+        parts.append(
+            f"The later date {moved if (east, north) != (0, 0) else 'could not be registered and keeps its position'}."
+        )
     if not seen.all():
-        parts.append(f"{text.percent(float(1 - seen.mean()))} was not seen, or is cloud or shadow: no class is given.")
+        parts.append(f"{text.percent(float(1 - seen.mean()))} is nodata, cloud or shadow and has no class.")
     return " ".join(parts)
 
 
 def _scenes(inputs: ReportInputs, found: _Map) -> list[Picture]:
-    """The dates as pictures, where they are scenes of the table that lie on this machine."""
+    """Draw the dates that are scenes of the table with files on this machine."""
     moved = [(0.0, 0.0), found.moved_m]
     pictures = [
         scene_picture(inputs, name, found.grid, shift_m) for name, shift_m in zip(found.dates, moved, strict=False)
@@ -125,7 +122,7 @@ RASTER, ABOUT = "embeddings.tif", "embeddings.json"
 
 
 def embeddings(inputs: ReportInputs) -> Section | None:
-    """The embedded raster: what varies most in it as colours, its scene, and what the file says of itself."""
+    """Show the embedded raster as colours beside its scene, and what its description says."""
     if inputs.embeddings is None or not (inputs.embeddings / ABOUT).exists():
         return None
     about = json.loads((inputs.embeddings / ABOUT).read_text("utf-8"))
@@ -136,7 +133,7 @@ def embeddings(inputs: ReportInputs) -> Section | None:
     blocks.append(Table("What was embedded", ("what", "value"), rows))
     return Section(
         "embeddings",
-        "A raster as the encoder sees it",
+        "Embeddings of a raster",
         f"Each patch of {about['patch_px']} × {about['patch_px']} pixels is described by {about['dimensions']} numbers:"
         " embeddings.tif has one band per number, embeddings.parquet one row per block of patches.",
         tuple(blocks),
@@ -155,12 +152,12 @@ def _pictures(inputs: ReportInputs, path: Path, name: str, dimensions: int) -> G
             )
     answer = Picture(
         to_data_uri(colours, max_px=LARGEST_PX, exact=True),
-        f"Embeddings of {name}: three directions of {dimensions} dimensions as colours",
+        f"Embeddings of {name}: three principal components of {dimensions} dimensions as colours",
         ("embeddings",),
     )
     return Gallery(
-        "Ground that the model finds alike has like colours: red, green and blue are the three directions in which the"
-        " embeddings vary most (their principal components); grey was not seen.",
+        "Similar embeddings have similar colours: red, green and blue are the first three principal components; invalid"
+        " pixels are grey.",
         (Strip("", (*([scene] if scene is not None else []), answer)),),
         large=True,
     )

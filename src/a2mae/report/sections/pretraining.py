@@ -1,4 +1,4 @@
-"""What the model learnt: curves of the run, and its reconstructions of hidden ground."""
+"""The pretraining: curves of the run, and reconstructions of hidden patches."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _PANELS = (
     ("loss", "loss"),
     ("lr", "learning rate"),
     ("effective_rank", "effective rank"),
-    ("feature_std", "feature std"),
-    ("same_place_accuracy", "same place kNN"),
+    ("feature_std", "feature deviation"),
+    ("same_place_accuracy", "same-location kNN"),
 )
 
 
@@ -47,7 +47,7 @@ def _read_curves(inputs: ReportInputs) -> pd.DataFrame | None:
 
 
 def first_and_last(inputs: ReportInputs, column: str) -> tuple[float, float] | None:
-    """First and last logged value of a curve; None where there was no pretraining or it logged no such value."""
+    """Return the first and last value of a curve; None without pretraining or without such values."""
     table = _read_curves(inputs)
     if table is None:
         return None
@@ -56,13 +56,13 @@ def first_and_last(inputs: ReportInputs, column: str) -> tuple[float, float] | N
 
 
 def steps_taken(inputs: ReportInputs) -> int | None:
-    """Steps of the training; None where there was none."""
+    """Count the steps of the training; None where there was none."""
     table = _read_curves(inputs)
     return None if table is None else int(table["step"].max())
 
 
 def curves(inputs: ReportInputs) -> Section | None:
-    """Loss, learning rate and the two collapse watches over the steps."""
+    """Draw loss, learning rate, effective rank and feature deviation over the steps."""
     table = _read_curves(inputs)
     if table is None:
         return None
@@ -73,8 +73,7 @@ def curves(inputs: ReportInputs) -> Section | None:
         "Curves of the training",
         f"{text.count(table['step'].max())} steps; the loss went from {text.number(first, 4)} to"
         f" {text.number(last, 4)}. The effective rank ({text.number(rank_first, 1)} → {text.number(rank_last, 1)}) and"
-        " the feature standard deviation would fall towards zero if the features collapsed while the loss still looked"
-        " well.",
+        " the feature standard deviation fall towards zero when the features collapse, even while the loss looks fine.",
         (_curves_chart(table, f"Loss from {text.number(first, 4)} to {text.number(last, 4)}."),),
     )
 
@@ -83,7 +82,7 @@ def _curves_chart(table: pd.DataFrame, alt: str) -> Chart:
     shown = [(column, title) for column, title in _PANELS if column in table.columns and table[column].notna().any()]
     figure = make_subplots(rows=len(shown), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for row, (column, title) in enumerate(shown, start=1):
-        for curve, words in {column: column.replace("_", " "), **_BESIDE.get(column, {})}.items():
+        for curve, words in {column: title, **_BESIDE.get(column, {})}.items():
             if curve in table.columns:
                 measured = table[table[curve].notna()]
                 figure.add_scatter(
@@ -124,7 +123,7 @@ def _first_last(table: pd.DataFrame, column: str) -> tuple[float | None, float |
 
 
 def reconstructions(inputs: ReportInputs) -> Section | None:
-    """Per image of a set: what it is with its hidden patches marked, what the model saw, and what it predicted."""
+    """Show the images of sets with their hidden patches marked, what the model saw, and what it predicted."""
     if inputs.model_dir is None or not (inputs.model_dir / RECONSTRUCTIONS_FILE).exists():
         return None
     with np.load(inputs.model_dir / RECONSTRUCTIONS_FILE, allow_pickle=False) as arrays:
@@ -136,17 +135,17 @@ def reconstructions(inputs: ReportInputs) -> Section | None:
     hidden_share = float(data["hidden"][:number].mean())
     return Section(
         "reconstructions",
-        "Hidden and reconstructed",
+        "Reconstructions",
         f"{_whose_samples(inputs)}, drawn as in training: {text.percent(hidden_share, 0)} of the patches were hidden."
-        " Left to right: the image with its hidden patches tinted, what the model saw, what it predicted (visible"
-        f" patches as seen), and the image as it is. {masking_seen(data)}",
+        " Left to right: the image with its hidden patches tinted, what the model saw, what it predicted (beside the"
+        f" visible patches), and the original image. {masking_seen(data)}",
         (
             Gallery(
                 "The three bands are those drawn for the sample, in display scale.",
                 strips,
                 (
                     Swatch(hex_colour(HIDDEN_RGB), "hidden from the model"),
-                    Swatch(hex_colour(INVALID_RGB), "not seen, or nothing usable"),
+                    Swatch(hex_colour(INVALID_RGB), "hidden, or invalid"),
                 ),
             ),
         ),
@@ -154,7 +153,7 @@ def reconstructions(inputs: ReportInputs) -> Section | None:
 
 
 def nothing_held_out(metrics: Mapping[str, object]) -> bool:
-    """Whether a training had no places to hold out, so that training sets stood in.
+    """Tell whether a training had no locations to hold out, so that training sets were measured instead.
 
     Args:
         metrics: Contents of the model directory's `metrics.json`.
@@ -166,11 +165,11 @@ def _whose_samples(inputs: ReportInputs) -> str:
     assert inputs.model_dir is not None
     path = inputs.model_dir / "metrics.json"
     metrics = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return "Samples of training sets (no places are held out)" if nothing_held_out(metrics) else "Held-out samples"
+    return "Samples of training sets (no locations are held out)" if nothing_held_out(metrics) else "Held-out samples"
 
 
 def masking_seen(data: Arrays) -> str:
-    """What the masks themselves show: which images hide the anchor's places, by same or other sensor."""
+    """Say from the masks how many images hide the same patches as the anchor, by same or other sensor."""
     sensor, hidden = data["sensor"], data["hidden"]
     same_places = (hidden == hidden[:, :1]).all(axis=(2, 3))[:, 1:]
     same_sensor = (sensor == sensor[:, :1])[:, 1:]
@@ -179,7 +178,7 @@ def masking_seen(data: Arrays) -> str:
         if chosen.any():
             together = int(same_places[chosen].sum())
             parts.append(f"{together} of {plural(int(chosen.sum()), 'image')} of {words}")
-    return f"The places hidden in the anchor are hidden in {' and in '.join(parts)}." if parts else ""
+    return f"The patches hidden in the anchor are also hidden in {' and in '.join(parts)}." if parts else ""
 
 
 def _set_strips(data: Arrays, index: int, px: int) -> list[Strip]:
@@ -212,7 +211,7 @@ def _set_strips(data: Arrays, index: int, px: int) -> list[Strip]:
                         f"{name}: hidden patches as predicted",
                         ("predicted",),
                     ),
-                    Picture(to_data_uri(image, max_px=px), f"{name} as it is", ("as it is",)),
+                    Picture(to_data_uri(image, max_px=px), f"{name}: the original", ("original",)),
                 ),
                 f"{gsd}, {text.percent(float(hidden.mean()), 0)} hidden",
             )

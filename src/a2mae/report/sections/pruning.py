@@ -1,4 +1,4 @@
-"""What pruning changed: before and after, cluster by cluster, and why sets stayed or went."""
+"""Pruning: before and after, by cluster, and why sets were kept or pruned."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ import plotly.graph_objects as go
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Block, Chart, Section, Table, chart
-from a2mae.report.figures import Measure, as_it_is, number, told
 from a2mae.report.inputs import ReportInputs
 
 
 def pruning(inputs: ReportInputs) -> Section | None:
-    """Before and after, as the prune stage reported it."""
+    """Show what pruning changed, as the stage reported it."""
     report = inputs.prune_report
     if report is None:
         return None
-    lead = "Pruning keeps a balanced choice of the training sets by clusters of what they show."
+    lead = "Pruning clusters the training sets by what they show and keeps a limited number of each cluster."
     if inputs.sets is not None:
         kept = int(inputs.sets["kept"].astype(bool).sum())
-        lead += f" {text.count(kept)} of {plural(len(inputs.sets), 'set')} stayed."
+        lead += f" {text.count(kept)} of {plural(len(inputs.sets), 'set')} were kept."
     blocks: list[Block] = [_before_and_after(_part(report, "before"), _part(report, "after"))]
     clusters = cast("Mapping[str, Mapping[str, object]]", _part(report, "clusters"))
     if clusters:
         blocks.append(_clusters(clusters))
     blocks.append(
         Table(
-            "Why sets stayed or went",
+            "Why sets were kept or pruned",
             ("reason", "sets"),
-            tuple((reason, as_it_is(count)) for reason, count in _part(report, "reasons").items()),
+            tuple((reason, text.value(count)) for reason, count in _part(report, "reasons").items()),
             numeric=(1,),
         )
     )
-    settings = told(_SETTINGS, _part(report, "settings"))
+    settings = text.measured(_SETTINGS, _part(report, "settings"))
     blocks.append(Table("Settings", ("parameter", "value"), tuple(settings), numeric=(1,)))
     return Section("pruning", "Pruning, before and after", lead, tuple(blocks))
 
@@ -47,7 +46,7 @@ def _part(report: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def _before_and_after(before: Mapping[str, object], after: Mapping[str, object]) -> Table:
-    left, right = dict(told(_SIDE, before)), dict(told(_SIDE, after))
+    left, right = (dict(text.measured(_SIDE, side)) for side in (before, after))
     names = dict.fromkeys([*left, *right])
     return Table(
         "The training sets",
@@ -58,7 +57,7 @@ def _before_and_after(before: Mapping[str, object], after: Mapping[str, object])
 
 
 def _clusters(clusters: Mapping[str, Mapping[str, object]]) -> Chart:
-    """The largest first, so that the cap is seen."""
+    """Draw the clusters, the largest first, so that the cap is seen."""
     ordered = sorted(clusters.items(), key=lambda item: (-cast("int", item[1]["before"]), item[0]))
     names = [name for name, _ in ordered]
     figure = go.Figure()
@@ -72,7 +71,7 @@ def _clusters(clusters: Mapping[str, Mapping[str, object]]) -> Chart:
         "The clusters",
         ("cluster", "sets before", "sets after", "heterogeneity, median", "homogeneous"),
         tuple(
-            (name, *(as_it_is(entry[key]) for key in ("before", "after", "heterogeneity_median", "homogeneous")))
+            (name, *(text.value(entry[key]) for key in ("before", "after", "heterogeneity_median", "homogeneous")))
             for name, entry in ordered
         ),
         numeric=(1, 2, 3),
@@ -89,17 +88,17 @@ def _clusters(clusters: Mapping[str, Mapping[str, object]]) -> Chart:
 
 
 _SIDE = {
-    "training_sets": Measure("image sets"),
-    "images": Measure("images"),
-    "places": Measure("places"),
-    "clusters": Measure("clusters"),
-    "largest_cluster": Measure("sets in the largest cluster"),
-    "balance_of_clusters": Measure("how evenly sets lie over the clusters (entropy; 1 is even)", number(3)),
-    "heterogeneity_mean": Measure("heterogeneity, mean", number(3)),
-    "sets_per_kind": Measure("sets of the kind {}"),
+    "training_sets": text.Measure("image sets"),
+    "images": text.Measure("images"),
+    "places": text.Measure("locations"),
+    "clusters": text.Measure("clusters"),
+    "largest_cluster": text.Measure("sets in the largest cluster"),
+    "balance_of_clusters": text.Measure("balance of the clusters (normalised entropy; 1 is even)", text.as_number(3)),
+    "heterogeneity_mean": text.Measure("heterogeneity, mean", text.as_number(3)),
+    "sets_per_kind": text.Measure("sets of the kind {}"),
 }
 _SETTINGS = {
-    "enabled": Measure("pruning"),
-    "cap_per_cluster": Measure("sets that a cluster may keep"),
-    "seed": Measure("seed", str),
+    "enabled": text.Measure("pruning"),
+    "cap_per_cluster": text.Measure("most sets kept per cluster"),
+    "seed": text.Measure("seed", str),
 }

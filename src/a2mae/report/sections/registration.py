@@ -1,9 +1,4 @@
-"""How well the images lie on each other, and on a simulated Earth how far off that is.
-
-How well the images lie on each other.
-
-On a simulated Earth the true shifts are known: how far off is what was found?
-"""
+"""Registration: how far images were moved, and on a simulated Earth how large the error is."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from a2mae.report.inputs import ReportInputs, records
 
 
 def registration(inputs: ReportInputs) -> Section | None:
-    """Shifts per sensor: a chart of every shift and a table of medians."""
+    """Show every shift in a chart, and medians per sensor in a table."""
     images = inputs.images
     if images is None or not len(images):
         return None
@@ -60,7 +55,7 @@ def registration(inputs: ReportInputs) -> Section | None:
             "images",
             "reference",
             "registered",
-            "as delivered",
+            "not registered",
             "median shift, m",
             "median residual, px",
             "median quality",
@@ -75,7 +70,7 @@ def registration(inputs: ReportInputs) -> Section | None:
             chart(
                 "shifts",
                 figure,
-                caption="Every registered image by how far it was moved. Zero would be a perfect georeference.",
+                caption="Every registered image by how far it was moved; 0 would be a perfect georeference.",
                 alt=f"{len(moved)} shifts; the table below has their medians by sensor.",
                 height_px=420,
             ),
@@ -83,8 +78,8 @@ def registration(inputs: ReportInputs) -> Section | None:
     return Section(
         "registration",
         "Registration",
-        f"{plural(len(moved), 'image')} moved onto the reference of the place at sub-pixel precision, in the same"
-        " warp that brings them to their grid: pixels are resampled once.",
+        f"{plural(len(moved), 'image')} registered to the reference of the location at sub-pixel precision, in the"
+        " same warp that brings them to their grid: pixels are resampled once.",
         tuple(blocks),
     )
 
@@ -96,10 +91,10 @@ def _median(values: pd.Series[float] | np.ndarray[tuple[int], np.dtype[np.float6
 
 
 def registration_errors(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Error of every image's position relative to its place's reference.
+    """Compute the error of every image's position relative to the reference of its location.
 
-    A scene whose content lies `true_shift` off its georeference must be moved by minus that; relative to a reference
-    that is off itself, by the difference of the two.
+    A scene that is off by `true_shift` must be moved by minus that; relative to a reference that is off itself, by the
+    difference of the two.
 
     Args:
         images: Image table.
@@ -111,7 +106,7 @@ def registration_errors(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFra
     """
     known = images.merge(truth[["scene_id", "true_shift_x_m", "true_shift_y_m"]], on="scene_id", how="inner")
     is_reference = known["is_reference"].astype(bool)
-    # All sets of a place share one reference.
+    # All sets of a location share one reference.
     reference = known[is_reference].drop_duplicates("location_id").set_index("location_id")
     others = known[~is_reference & known["location_id"].isin(reference.index)]
     wanted = {}
@@ -126,7 +121,7 @@ def registration_errors(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFra
 
 
 def registration_truth(inputs: ReportInputs) -> Section | None:
-    """Errors against the truth, by sensor, before and after registration."""
+    """Show the errors against the simulated truth, by sensor, before and after registration."""
     if inputs.true_shifts is None or inputs.images is None:
         return None
     errors = registration_errors(inputs.images, inputs.true_shifts)
@@ -143,8 +138,8 @@ def registration_truth(inputs: ReportInputs) -> Section | None:
             text=rows["image_id"],
         )
     figure.update_layout(
-        xaxis={"title": "error as delivered, pixels of the sensor", "rangemode": "tozero"},
-        yaxis={"title": "error as registered, pixels of the sensor", "rangemode": "tozero"},
+        xaxis={"title": "error before registration, pixels of the sensor", "rangemode": "tozero"},
+        yaxis={"title": "error after registration, pixels of the sensor", "rangemode": "tozero"},
     )
     summary = [
         {
@@ -177,13 +172,13 @@ def registration_truth(inputs: ReportInputs) -> Section | None:
     return Section(
         "registration-truth",
         "Registration against the truth",
-        f"The simulation knows by how much each scene is off. Relative to the reference of its place, the median image"
-        f" was {text.number(before, 2, 'm')} off as delivered and is {text.number(after, 2, 'm')} off as registered.",
+        f"The true shift of each scene is known. Relative to the reference of its location, the median error of an"
+        f" image was {text.number(before, 2, 'm')} before registration and is {text.number(after, 2, 'm')} after it.",
         (
             chart(
                 "registration-truth",
                 figure,
-                caption="One point per registered image; good registration lies near the bottom, however far right.",
+                caption="One point per registered image: the lower, the better.",
                 alt=f"Median error {text.number(before, 2)} m before and {text.number(after, 2)} m after registration.",
             ),
             table,

@@ -1,4 +1,4 @@
-"""The score table: pretrained against its random-initialised twin, and kNN over the ground sampling distance."""
+"""Scores: pretrained beside random initialisation, and kNN over the ground sampling distance."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from a2mae.report import text
 from a2mae.report.blocks import Section, Table, chart
 from a2mae.report.inputs import ReportInputs, records
 from a2mae.report.sections.tasks import title_of
+from a2mae.tasks.registry import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAIN_METRICS = {"classify": ("top1", "micro_f1"), "segment": ("miou",), "detect_change": ("f1",)}
-"""The metric that a task is judged by: the first that the data has; `micro_f1` is for several classes per image."""
+MAIN_METRICS = {task.value: (task.kind.metrics[0], *task.kind.label_metrics[:1]) for task in Task}
+"""The main metric of a task: the first that the data has; `micro_f1` is for several classes per image."""
 _SPELLED = {
     "top1": "top-1",
     "miou": "mIoU",
@@ -28,19 +29,19 @@ _SPELLED = {
     "pixel_accuracy": "pixel accuracy",
 }
 IN_WORDS = {
-    "top1": "share of test images named rightly",
-    "micro_f1": "classes found in test images, weighed against false ones",
+    "top1": "share of test images classified correctly",
+    "micro_f1": "balance of precision and recall over all classes",
     "miou": "overlap of predicted and true areas, mean of the classes",
-    "f1": "changed ground found, weighed against false alarms",
+    "f1": "balance of precision and recall of changed pixels",
 }
-"""The main metrics for somebody who does not know them; all are best at 1."""
+"""The main metrics explained; 1 is the best value of each."""
 PRETRAINED, RANDOM = "pretrained", "random"
 FINETUNED, GAIN = "finetuned", "gain"
 _MANY = 30
 _READINGS = {"knn_query_coarse": "test images coarsened", "knn_both_coarse": "both sides coarsened"}
 _MODES = {
     "finetuned": "finetuned",
-    "gain": "above its random twin",
+    "gain": "gain over random_init",
     "knn": "kNN, frozen",
     "knn_standardised": "kNN, frozen, standardised",
     "linear_probe": "linear probe",
@@ -48,14 +49,19 @@ _MODES = {
 }
 
 
+def _label(model: str) -> str:
+    """Name a row's model: `random` of the table is `random_init` everywhere else."""
+    return "random_init" if model == RANDOM else model
+
+
 def spelled(metric: str) -> str:
-    """A metric as the field writes it: `miou` is mIoU."""
+    """Spell a metric as the field does: `miou` is mIoU."""
     return _SPELLED.get(metric, _READINGS.get(metric, metric))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A task's main metric for both twins, and their difference paired over places: (value, low, high) each."""
+    """The main metric of a task from both initialisations, and their paired difference: (value, low, high) each."""
 
     task: str
     data: str
@@ -71,41 +77,41 @@ class Comparison:
 
     @property
     def gain(self) -> float:
-        """How much higher the pretrained one scores."""
+        """How much higher the pretrained model scores."""
         return self.difference[0]
 
     @property
     def clear(self) -> bool:
-        """Whether the interval of the difference leaves out 0."""
+        """Whether the interval of the difference excludes 0."""
         return self.difference[1] > 0 or self.difference[2] < 0
 
     @property
     def words(self) -> str:
-        """The finding as a sentence's end."""
+        """The finding as the end of a sentence."""
         if abs(self.gain) < 0.0005:
-            return "no difference to its random-initialised twin"
+            return "no difference to random initialisation"
         direction = "above" if self.gain > 0 else "below"
-        return f"{abs(self.gain):.3f} {direction} its random-initialised twin (difference {self.interval})"
+        return f"{abs(self.gain):.3f} {direction} random initialisation (difference {self.interval})"
 
     @property
     def interval(self) -> str:
-        """Of the difference, in words."""
+        """The interval of the difference as text."""
         return f"{self.difference[1]:+.3f} to {self.difference[2]:+.3f}"
 
 
 def verdict(item: Comparison) -> str:
-    """Whether pretraining paid for a task, in words that claim no more than the intervals allow."""
+    """Say whether pretraining paid for a task, and whether the interval of the difference excludes 0."""
     if abs(item.gain) < 0.0005:
         return "no difference"
     direction = "better" if item.gain > 0 else "worse"
-    return f"{direction}, clearly" if item.clear else f"{direction}, but within what chance allows"
+    return direction if item.clear else f"{direction}, but the interval of the difference includes 0"
 
 
 def does_it_pay(found: list[Comparison]) -> Table:
-    """One row per task: both starts and the verdict, in plain words."""
+    """Make a row per task: both scores and the verdict, in words."""
     return Table(
-        "Scores on test splits, which the task's training did not see; 1 is the best",
-        ("task", "with pretraining", "pretrained", "random start", "difference", "what is scored"),
+        "Scores on test splits, which were not trained on; 1 is the best",
+        ("task", "with pretraining", "pretrained", "random_init", "difference", "metric"),
         tuple(
             (
                 f"{title_of(item.task)} ({item.data})",
@@ -122,11 +128,11 @@ def does_it_pay(found: list[Comparison]) -> Table:
 
 
 def comparisons(table: pd.DataFrame) -> list[Comparison]:
-    """The main metric of every task and data set that has both finetuned twins."""
+    """Compare both initialisations by the main metric of every task and data set that has them."""
     found = []
-    twins = table[table["mode"].isin((FINETUNED, GAIN))]
+    finetuned = table[table["mode"].isin((FINETUNED, GAIN))]
     for task, metrics in MAIN_METRICS.items():
-        for data, of_data in twins[twins["task"] == task].groupby("data", sort=True):
+        for data, of_data in finetuned[finetuned["task"] == task].groupby("data", sort=True):
             metric = next((name for name in metrics if (of_data["metric"] == name).any()), metrics[0])
             rows = of_data[of_data["metric"] == metric]
             sides = {(row["mode"], row["model"]): (row["value"], row["low"], row["high"]) for row in records(rows)}
@@ -137,7 +143,7 @@ def comparisons(table: pd.DataFrame) -> list[Comparison]:
 
 
 def scores(inputs: ReportInputs) -> Section | None:
-    """Every score with its interval."""
+    """Show every score with its interval."""
     table = inputs.scores
     if table is None or not len(table):
         return None
@@ -158,7 +164,7 @@ def scores(inputs: ReportInputs) -> Section | None:
             offsetgroup=model,
             mode="markers",
             marker={"size": 11, "symbol": "circle" if model == PRETRAINED else "diamond-open"},
-            name=f"{model}",
+            name=_label(model),
         )
     figure.update_layout(
         xaxis={"title": "score", "range": [0, 1]},
@@ -167,26 +173,26 @@ def scores(inputs: ReportInputs) -> Section | None:
         scattergap=0.6,
     )
     lines = [f"{item.label}: {item.words}." for item in main]
-    everything = _table(table, "All scores, with 95 % intervals from resampling places")
+    everything = _table(table, "All scores, with 95 % bootstrap intervals over locations")
     compared = chart(
         "scores",
         figure,
-        caption="The main metric of each task with its 95 % interval. Both models were trained the same way on the same"
-        " images; only their start differs. Their difference has an interval of its own, from the same draws of"
-        " places for both: narrower than these two side by side suggest.",
+        caption="The main metric of each task with its 95 % interval. Both models were finetuned the same way on the"
+        " same images; only their initial weights differ. Their difference has an interval of its own, paired over"
+        " locations, which is narrower than the two suggest.",
         alt=" ".join(lines),
         height_px=90 * max(len(main), 1) + 130,
     )
     return Section(
         "scores",
         "Did pretraining help?",
-        " ".join(lines) or "No task has both a pretrained and a random-initialised score.",
+        " ".join(lines) or "No task has scores of both initialisations.",
         (compared, everything) if main else (everything,),
     )
 
 
 def task_scores(inputs: ReportInputs, task: str) -> Section | None:
-    """The scores of one task."""
+    """Show the scores of one task."""
     if inputs.scores is None or not (inputs.scores["task"] == task).any():
         return None
     table = inputs.scores[inputs.scores["task"] == task]
@@ -194,8 +200,8 @@ def task_scores(inputs: ReportInputs, task: str) -> Section | None:
     return Section(
         f"scores-{task.replace('_', '-')}",
         "Scores",
-        " ".join(lines) or "No pretrained and random-initialised score to compare.",
-        (_table(table, f"Scores of {title_of(task).lower()}, with 95 % intervals from resampling places"),),
+        " ".join(lines) or "No scores of both initialisations to compare.",
+        (_table(table, f"Scores of {title_of(task).lower()}, with 95 % bootstrap intervals over locations"),),
     )
 
 
@@ -205,7 +211,7 @@ def _table(scores_table: pd.DataFrame, caption: str) -> Table:
             f"{title_of(str(row['task']))} ({row['data']})",
             _MODES.get(str(row["mode"]), str(row["mode"])),
             spelled(str(row["metric"])),
-            str(row["model"]),
+            _label(str(row["model"])),
             f"{row['gsd_m']:g}",
             text.number(row["value"], 3),
             f"{text.number(row['low'], 3)} – {text.number(row['high'], 3)}",
@@ -213,12 +219,12 @@ def _table(scores_table: pd.DataFrame, caption: str) -> Table:
         )
         for row in records(scores_table)
     )
-    columns = ("task", "how", "metric", "model", "GSD, m", "score", "95 % interval", "images / places")
+    columns = ("task", "how", "metric", "model", "GSD, m", "score", "95 % interval", "images / locations")
     return Table(caption, columns, rows, numeric=(4, 5, 6, 7), folded=len(rows) > _MANY)
 
 
 def knn_over_gsd(inputs: ReportInputs) -> Section | None:
-    """Accuracy of the nearest neighbours as the images become coarser."""
+    """Draw the kNN accuracy of frozen encoders over the ground sampling distance."""
     table = inputs.scores
     if table is None:
         return None
@@ -242,7 +248,7 @@ def knn_over_gsd(inputs: ReportInputs) -> Section | None:
             },
             mode="lines+markers",
             legendgroup=str(model),
-            name=f"{model}, {_READINGS.get(str(metric), metric)}" + (f", {data}" if several else ""),
+            name=f"{_label(str(model))}, {_READINGS.get(str(metric), metric)}" + (f", {data}" if several else ""),
             line={"dash": "solid" if metric == "knn_query_coarse" else "dot"},
         )
     figure.update_layout(
@@ -251,16 +257,16 @@ def knn_over_gsd(inputs: ReportInputs) -> Section | None:
     finest, coarsest = knn["gsd_m"].min(), knn["gsd_m"].max()
     return Section(
         "knn",
-        "Frozen features over scale",
-        "Encoders with no weight changed: each test image is named by its nearest training images. A model that knows"
-        " its scale loses little as the images become coarser. Two readings of the protocol: only the test images are"
-        " coarsened (solid), or the training images too (dotted).",
+        "kNN over scale",
+        "Frozen encoders: each test image gets the class of its nearest training images. A model that is robust to"
+        " scale loses little as the images become coarser. There are two readings of the protocol: only the test images"
+        " are coarsened (solid), or the training images too (dotted).",
         (
             chart(
                 "knn",
                 figure,
-                caption="k nearest neighbours over the ground sampling distance, with 95 % intervals. Simple"
-                " statistics of the pixels stand beside the encoders, where they were scored.",
+                caption="k nearest neighbours over the ground sampling distance, with 95 % intervals, beside baselines"
+                " without an encoder where they were scored.",
                 alt=f"kNN accuracy from {finest:g} m to {coarsest:g} m per pixel; the score table has the numbers.",
             ),
         ),

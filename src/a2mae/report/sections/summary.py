@@ -1,9 +1,4 @@
-"""The first page: what was built, whether pretraining pays, and the way to every stage.
-
-The first page: what was built, whether pretraining pays, what to look at, and the way to every stage.
-
-What it was made from: hashes and the configuration.
-"""
+"""The first page: what was built, whether pretraining pays, and links to every stage; and the provenance of the run."""
 
 from __future__ import annotations
 
@@ -15,13 +10,13 @@ from a2mae.report import text
 from a2mae.report.blocks import Block, Code, Fact, Facts, Page, Section, Table, Way, Ways
 from a2mae.report.inputs import ReportInputs
 from a2mae.report.sections.attention import attention
-from a2mae.report.sections.ingest import kept_out_scenes, taken_scenes
+from a2mae.report.sections.ingest import accepted_scenes, unwanted_scenes
 from a2mae.report.sections.pretraining import first_and_last, steps_taken
 from a2mae.report.sections.scores import comparisons, does_it_pay
 
 
 def summary(inputs: ReportInputs, stages: Sequence[Page]) -> Page:
-    """The page that a reader sees first.
+    """Make the page that a reader sees first.
 
     Args:
         inputs: The chain's outputs.
@@ -49,8 +44,8 @@ def _pays(inputs: ReportInputs) -> Section | None:
     if not found:
         return None
     lead = (
-        "Each task was trained twice, the same way on the same images: once from the pretrained model, once from random"
-        " weights. In brackets, the interval that holds the score with 95 % confidence."
+        "Each task was trained twice, the same way on the same images: from the pretrained weights and from random"
+        " weights (random_init). In brackets, the 95 % interval."
     )
     return Section("pays", "Does pretraining pay?", lead, (does_it_pay(found),))
 
@@ -68,18 +63,19 @@ def _stages(stages: Sequence[Page]) -> Section | None:
 
 def _data_facts(inputs: ReportInputs) -> list[Fact]:
     facts = []
-    taken, kept_out = taken_scenes(inputs), kept_out_scenes(inputs)
-    if taken is not None:
-        refused = 0 if kept_out is None else len(kept_out)
-        note = f"{text.count(refused)} refused at the door" if refused else "none refused"
-        facts.append(Fact("scenes", text.count(len(taken)), note))
+    accepted, unwanted = accepted_scenes(inputs), unwanted_scenes(inputs)
+    if accepted is not None:
+        rejected = 0 if unwanted is None else len(unwanted)
+        facts.append(
+            Fact("scenes", text.count(len(accepted)), f"{text.count(rejected) if rejected else 'none'} rejected")
+        )
     if inputs.locations is not None:
         facts.append(Fact("locations", text.count(len(inputs.locations))))
     if inputs.images is not None:
         rejected = 0 if inputs.rejected_images is None else len(inputs.rejected_images)
         sensors = plural(inputs.images["sensor"].nunique(), "sensor")
         facts.append(
-            Fact("co-registered images", text.count(len(inputs.images)), f"{sensors}; {text.count(rejected)} kept out")
+            Fact("co-registered images", text.count(len(inputs.images)), f"{sensors}; {text.count(rejected)} rejected")
         )
     if inputs.sets is not None:
         kept = int(inputs.sets["kept"].astype(bool).sum())
@@ -99,10 +95,10 @@ def _verdict(inputs: ReportInputs) -> str:
     sentences = []
     if inputs.sets is not None and inputs.images is not None:
         images, sensors = len(inputs.images), inputs.images["sensor"].nunique()
-        places = inputs.sets["location_id"].nunique()
+        locations = inputs.sets["location_id"].nunique()
         sentences.append(
-            f"{plural(images, 'image')} from {plural(sensors, 'sensor')} lie on each other at"
-            f" {plural(places, 'place')}, as {plural(len(inputs.sets), 'image set')}."
+            f"{plural(images, 'image')} from {plural(sensors, 'sensor')} at {plural(locations, 'location')} form"
+            f" {plural(len(inputs.sets), 'image set')}."
         )
     if inputs.scores is not None:
         compared = comparisons(inputs.scores)
@@ -110,7 +106,7 @@ def _verdict(inputs: ReportInputs) -> str:
         lower = [item.clear for item in compared if item.gain < 0]
         if compared:
             sentences.append(
-                f"Of {plural(len(compared), 'task')}, pretraining scored higher than a random start on"
+                f"Of {plural(len(compared), 'task')}, pretraining scored higher than random initialisation on"
                 f" {_with_clear(higher)} and lower on {_with_clear(lower)}."
             )
     elif inputs.model_dir is not None:
@@ -119,15 +115,15 @@ def _verdict(inputs: ReportInputs) -> str:
 
 
 def _with_clear(clear: list[bool]) -> str:
-    """How many, and on how many of them the interval of the difference leaves out 0."""
-    return f"{len(clear)} ({sum(clear)} beyond what chance allows)" if clear else "none"
+    """Count tasks, and those where the interval of the difference excludes 0."""
+    return f"{len(clear)} ({sum(clear)} with an interval that excludes 0)" if clear else "none"
 
 
 _SHOWN = ("format_version", "model", "model_name", "method", "data_manifest_hash", "data_manifest", "code_commit")
 
 
 def provenance(inputs: ReportInputs) -> Section:
-    """Identity of the data and the model, and every parameter of the run."""
+    """Show the hashes of data and model, and every parameter of the run."""
     rows: list[tuple[str, str]] = [("stages", ", ".join(inputs.stages))]
     if inputs.simulation is not None:
         rows += [
@@ -141,7 +137,7 @@ def provenance(inputs: ReportInputs) -> Section:
     if inputs.model_dir is not None and (inputs.model_dir / "config.json").exists():
         config = json.loads((inputs.model_dir / "config.json").read_text("utf-8"))
         rows += [(f"model, {key.replace('_', ' ')}", _short(config[key])) for key in _SHOWN if key in config]
-    blocks: list[Block] = [Table("Identity of what went in and came out", ("what", "value"), tuple(rows))]
+    blocks: list[Block] = [Table("Hashes and versions of inputs and outputs", ("what", "value"), tuple(rows))]
     if inputs.configuration:
         shown = without_places(inputs.configuration)
         blocks.append(
@@ -153,8 +149,8 @@ def provenance(inputs: ReportInputs) -> Section:
     return Section(
         "provenance",
         "Provenance",
-        "The same scenes, configuration and code give the same bytes: these hashes say whether two reports are about"
-        " the same data.",
+        "The same scenes, configuration and code give the same bytes: equal hashes mean that two reports are about the"
+        " same data.",
         tuple(blocks),
     )
 

@@ -1,9 +1,4 @@
-"""A task's predictions beside their truth, and what its model takes for what.
-
-What a task's model takes for what: the confusion counts as shares of what is there, and each class's figures.
-
-A task's predictions beside their truth.
-"""
+"""Tasks: predictions beside the truth, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -20,21 +15,23 @@ from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table,
 from a2mae.report.inputs import ReportInputs, TaskInputs
 from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
 from a2mae.tasks.palette import class_colours
+from a2mae.tasks.registry import Task
 
 _READABLE = 16
-"""Classes whose shares can still be read as numbers in the cells."""
+"""Classes up to which numbers are written into the cells."""
 _NAMED = 3
-"""Mistakes told in words."""
+"""Mistakes that are listed in words."""
 _SHADES = ((0.0, "rgba(11, 92, 173, 0)"), (1.0, "rgba(60, 130, 205, 0.6)"))
-"""From the page's own ground to a blue that text stands out from, in light and dark."""
+"""From transparent to a blue on which text can be read, in light and dark."""
 
 Counts = NDArray[np.int64]
 
 
 def mistakes(inputs: ReportInputs, name: str) -> Section | None:
-    """The pretrained model's confusion matrix on the test split.
+    """Show the pretrained model's confusion matrix on the test split.
 
-    None where nothing was counted, and where an image has several labels: a label found beside another is no mistake.
+    Returns:
+        None where nothing was counted, and where an image has several labels: one found beside another is no mistake.
     """
     task = next((task for task in inputs.tasks if task.name == name), None)
     if task is None or task.confusion is None or task.confusion.get("multi_label"):
@@ -43,36 +40,36 @@ def mistakes(inputs: ReportInputs, name: str) -> Section | None:
     counts: Counts = np.asarray(task.confusion["pretrained"], np.int64).reshape(len(names), len(names))
     if not counts.sum():
         return None
-    told = _told(names, counts, "images" if name == "classify" else "pixels")
+    found = _most_frequent(names, counts, "pixels" if Task(name).kind.per_pixel else "images")
     figure = chart(
         f"mistakes-{name.replace('_', '-')}",
         _heatmap(names, counts),
-        caption="Rows: what is there. Columns: what the model says. Each row adds up to 100 %.",
-        alt=told,
+        caption="Rows: true class. Columns: predicted class. Each row adds up to 100 %.",
+        alt=found,
         table=_by_class(names, counts),
         height_px=150 + 34 * min(len(names), 30),
     )
-    return Section(f"mistakes-{name.replace('_', '-')}", "What is taken for what", told, (figure,))
+    return Section(f"mistakes-{name.replace('_', '-')}", "Confusion matrix", found, (figure,))
 
 
 def _shares_of_truth(counts: Counts) -> NDArray[np.float64]:
-    """Of each class, by rows; rows of classes that the split does not have are NaN."""
+    """Normalise by rows; rows of classes that the split does not have are NaN."""
     total = counts.sum(axis=1, keepdims=True).astype(np.float64)
     shares: NDArray[np.float64] = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
     return shares
 
 
-def _told(names: Sequence[str], counts: Counts, things: str) -> str:
-    """The most frequent mistakes in a sentence."""
+def _most_frequent(names: Sequence[str], counts: Counts, things: str) -> str:
+    """List the most frequent mistakes in a sentence."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     shares = _shares_of_truth(counts)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_NAMED]
     found = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
     if not found:
-        return "Nothing was mistaken."
-    parts = [f"{names[i]} taken for {names[j]} ({text.percent(shares[i, j])} of its {things})" for i, j in found]
-    return f"Most often: {'; '.join(parts)}."
+        return "No mistakes."
+    parts = [f"{names[i]} predicted as {names[j]} ({text.percent(shares[i, j])} of its {things})" for i, j in found]
+    return f"Most frequent mistakes: {'; '.join(parts)}."
 
 
 def _heatmap(names: Sequence[str], counts: Counts) -> go.Figure:
@@ -87,15 +84,15 @@ def _heatmap(names: Sequence[str], counts: Counts) -> go.Figure:
             zmax=100,
             colorscale=[list(shade) for shade in _SHADES],
             texttemplate="%{z:.0f}" if len(names) <= _READABLE else None,
-            hovertemplate="%{y} taken for %{x}: %{z:.1f} % (%{customdata:,})<extra></extra>",
+            hovertemplate="%{y} predicted as %{x}: %{z:.1f} % (%{customdata:,})<extra></extra>",
             xgap=1,
             ygap=1,
             showscale=False,
         )
     )
-    figure.update_xaxes(title={"text": "what the model says", "standoff": 12}, showgrid=False, type="category")
+    figure.update_xaxes(title={"text": "predicted class", "standoff": 12}, showgrid=False, type="category")
     figure.update_yaxes(
-        title={"text": "what is there", "standoff": 12}, showgrid=False, autorange="reversed", type="category"
+        title={"text": "true class", "standoff": 12}, showgrid=False, autorange="reversed", type="category"
     )
     return figure
 
@@ -116,8 +113,8 @@ def _by_class(names: Sequence[str], counts: Counts) -> Table:
                 names[int(others.argmax())] if others.any() else "–",
             )
         )
-    columns = ("class", "there", "of it found", "of what is called so right", "overlap (IoU)", "most often taken for")
-    return Table("Each class in figures", columns, tuple(rows), numeric=(1, 2, 3, 4), folded=True)
+    columns = ("class", "true", "recall", "precision", "IoU", "most often predicted as")
+    return Table("Recall, precision and IoU by class", columns, tuple(rows), numeric=(1, 2, 3, 4), folded=True)
 
 
 def _percent(part: int, whole: int) -> str:
@@ -125,15 +122,13 @@ def _percent(part: int, whole: int) -> str:
 
 
 IGNORE = 255
-"""Label of pixels that are in neither truth nor score."""
-
-_TITLES = {"classify": "Classification", "segment": "Segmentation", "detect_change": "Change detection"}
+"""Label of pixels that are not scored."""
 
 Arrays = dict[str, NDArray[np.generic]]
 
 
 def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
-    """Examples of one task's test split; None where it has no pictures."""
+    """Show samples of a task's test split with truth and prediction; None where it has no pictures."""
     task = next((task for task in inputs.tasks if task.name == name), None)
     if task is None or task.pictures is None or not task.pictures.exists():
         return None
@@ -147,8 +142,8 @@ def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
 
 
 def title_of(task: str) -> str:
-    """A task's name for people; an unknown task keeps its own."""
-    return _TITLES.get(task, task)
+    """Name a task for readers; an unknown task keeps its own name."""
+    return Task(task).kind.title if task in tuple(Task) else task
 
 
 def _names(arrays: Arrays) -> list[str]:
@@ -162,11 +157,11 @@ def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
     for i in range(number):
         truth, prediction = names[int(arrays["truth"][i])], names[int(arrays["prediction"][i])]
         right += truth == prediction
-        verdict = "right" if truth == prediction else f"took it for {prediction}"
+        verdict = "correct" if truth == prediction else f"predicted {prediction}"
         pictures.append(
             Picture(
                 to_data_uri(np.asarray(arrays["image"][i], np.uint8), max_px=px),
-                f"A test image of {truth}; the model {'was right' if truth == prediction else verdict}",
+                f"A test image of {truth}; the model {'is right' if truth == prediction else f'predicts {prediction}'}",
                 (truth, verdict),
                 badge="✓" if truth == prediction else "✗",
             )
@@ -174,13 +169,14 @@ def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
     return Section(
         f"task-{task.name.replace('_', '-')}",
         "Examples of the test split",
-        f"{plural(number, 'test image')} with the true class and the pretrained model's answer: {right} right.",
-        (Gallery(_whence(task), (Strip("", tuple(pictures)),)),),
+        f"{plural(number, 'test image')} with the true class and the prediction of the pretrained model:"
+        f" {right} correct.",
+        (Gallery(_origin(task), (Strip("", tuple(pictures)),)),),
     )
 
 
 def _several_labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
-    """Images with any number of classes: all that are there, and all that the model found."""
+    """Show images with any number of classes."""
     names = _names(arrays)
     pictures = []
     right = 0
@@ -192,17 +188,17 @@ def _several_labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> S
         pictures.append(
             Picture(
                 to_data_uri(np.asarray(arrays["image"][i], np.uint8), max_px=px),
-                f"A test image of {there}; the model {'was right' if same else f'found {found}'}",
-                (f"true: {there}", f"found: {found}"),
+                f"A test image of {there}; the model {'is right' if same else f'predicts {found}'}",
+                (f"true: {there}", f"predicted: {found}"),
                 badge="✓" if same else "✗",
             )
         )
     return Section(
         f"task-{task.name.replace('_', '-')}",
         "Examples of the test split",
-        f"{plural(number, 'test image')} with every true class and every class that the pretrained model found:"
-        f" {right} right in every class.",
-        (Gallery(_whence(task), (Strip("", tuple(pictures)),)),),
+        f"{plural(number, 'test image')} with all true classes and all that the pretrained model predicts:"
+        f" {right} correct in every class.",
+        (Gallery(_origin(task), (Strip("", tuple(pictures)),)),),
     )
 
 
@@ -254,15 +250,15 @@ def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
     return Section(
         f"task-{task.name.replace('_', '-')}",
         "Examples of the test split",
-        f"{plural(number, 'test image')} beside the truth and the pretrained model's map.",
-        (Gallery(_whence(task), tuple(strips), tuple(legend)),),
+        f"{plural(number, 'test image')} with the truth and the prediction of the pretrained model.",
+        (Gallery(_origin(task), tuple(strips), tuple(legend)),),
     )
 
 
-def _whence(task: TaskInputs) -> str:
+def _origin(task: TaskInputs) -> str:
     if task.metrics.get("data") == "simulated":
-        return "From the test split; places of the test split were seen in no training."
-    return "From the test split: the task did not learn from these. Whether pretraining saw their places is not known."
+        return "From the test split; its locations were in no training."
+    return "From the test split, which was not trained on; whether pretraining saw its locations is not known."
 
 
 def _shares(classes: NDArray[np.uint8], names: list[str]) -> str:

@@ -1,12 +1,8 @@
-"""The evaluation as a whole: which encoders on which data, and the table and summary of all scores.
+"""The evaluation as a whole: which encoders are scored on which data, and the table and summary of all scores.
 
-Judgements that are kept: each a file of its own, written whole, and named after everything that decides it.
-
-So work that was stopped goes on where it stopped, and a changed model, option or data set is judged anew. Each says by
-which code it was made: an evaluation of minutes judges anew what other code has judged; a comparison of hours keeps it
-and says so.
-
-The evaluation as a whole: which encoders on which data, and the table and summary of all scores.
+Each judgement (one encoder, one data set, one protocol) is kept in a file of its own, named after everything that
+decides it but the code. A stopped evaluation goes on where it stopped; a changed model, option or data set is scored
+anew, and so is what other code has scored.
 """
 
 from __future__ import annotations
@@ -27,19 +23,26 @@ import torch
 
 from a2mae.files import file_digest, write_json
 from a2mae.models.checkpoint import load_encoder
+from a2mae.models.encoder import Encoder
 from a2mae.parallel import cores
-from a2mae.tasks.datasets.class_folders import ClassFolder
-from a2mae.tasks.datasets.folders import layout_named
+from a2mae.tasks.datasets.class_folders import class_folder
+from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
-from a2mae.tasks.device import computing
-from a2mae.tasks.evaluation.features import EncoderFeatures, ForeignFeatures, stated_normalisation
+from a2mae.tasks.evaluation.features import (
+    EncoderFeatures,
+    ForeignFeatures,
+    histogram_features,
+    pixel_features,
+    stated_normalisation,
+)
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
-from a2mae.tasks.evaluation.judges import Contender, FrozenJudge
-from a2mae.tasks.finetune.checkpoint import model_digest, plan_for_model
+from a2mae.tasks.finetune.finetuned import model_digest, plan_for_model, random_init
+from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.metrics.scores import finetuned_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +168,7 @@ def evaluate_all(
         # Beside the project's data: the folder's samples are read once into a data set of their own.
         with tempfile.TemporaryDirectory(prefix="a2mae-evaluate-") as scratch:
             layout = layout_named(options.format, group="evaluate")
-            source = ClassFolder(Path(options.folder), layout, max_files=options.folder_samples)
+            source = class_folder(Path(options.folder), layout, max_files=options.folder_samples)
             if source.spec.source in taken:  # another folder of that name: one key of the table, one value
                 source.spec = replace(source.spec, source=f"{source.spec.source} (evaluate.folder)")
             write_source(Path(scratch) / "data", source)
@@ -175,19 +178,66 @@ def evaluate_all(
 
 
 def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Units) -> list[Row]:
-    """Every encoder and baseline on one data set; what was judged before is read."""
-    judge = FrozenJudge(data, options)
+    """Score every encoder and baseline on one data set; what was scored before is read."""
+    protocol = frozen_protocol(data, options)
     model = model_digest(pretrained)
     place = [options.device, options.threads or cores()]  # of the same bytes, whatever was judged here before
     rows: list[Row] = []
     for name in options.encoders:
-        contender = Contender(name, "trained" if name == "pretrained" else name, options.seed, model)
-        decided = [judge.settings, name, options.seed, model, place]
-        rows += kept.rows(f"{name} on {data.spec.source}", decided, partial(judge.score, contender, pretrained))
+        decided = [protocol, name, options.seed, model, place]
+        judge = partial(frozen_rows, name, name, pretrained, data, options)
+        rows += kept.rows(f"{name} on {data.spec.source}", decided, judge)
     for entry in options.others:
-        decided = [judge.settings, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
+        decided = [protocol, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
         rows += kept.rows(f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options))
     return rows
+
+
+def frozen_protocol(data: TaskData, options: EvaluateParameters) -> str:
+    """Describe as JSON what decides an encoder's frozen scores besides the encoder.
+
+    Args:
+        data: Classification data.
+        options: The `evaluate` group.
+    """
+    # No part of one judgement, or of it by a rounding alone.
+    elsewhere = {"device", "threads", "folder", "format", "folder_samples", "encoders", "others"}
+    protocol = options.model_dump(mode="json", exclude=elsewhere)
+    return json.dumps(["frozen", data.digest, protocol], sort_keys=True)
+
+
+def frozen_rows(name: str, kind: str, model: Path, data: TaskData, options: EvaluateParameters) -> list[Row]:
+    """Score one frozen encoder, its random twin or a baseline by kNN over GSDs and by probes.
+
+    Args:
+        name: Of the score table's column `model`.
+        kind: `random` (the model's architecture with fresh weights), `pixels`, `histogram`; anything else: the model.
+        model: Model directory; a baseline takes its normalisation from it.
+        data: Classification data.
+        options: Protocols; their seed also draws the random weights.
+
+    Returns:
+        Rows of the score table.
+    """
+    with computing(options.device, options.threads) as device:
+        encoder = load_encoder(model)
+        if kind == "random":
+            encoder = random_init(encoder, options.seed)
+        plan = plan_for_model(data, options.bands, model, encoder, location=options.location, group="evaluate")
+        candidate = {
+            "pixels": Candidate(name, pixel_features),
+            "histogram": Candidate(name, histogram_features),
+        }.get(kind) or _candidate(name, encoder, plan, options, device)
+        return evaluate_frozen(candidate, TaskInputs(data, plan), options, device)
+
+
+def _candidate(
+    name: str, encoder: Encoder, plan: InputPlan, options: EvaluateParameters, device: torch.device
+) -> Candidate:
+    features = EncoderFeatures(
+        encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
+    )
+    return Candidate(name, features, encoder.patch_size)
 
 
 def _other_digest(entry: OtherEncoderParameters) -> str:
@@ -216,10 +266,7 @@ def _other(
     directory = Path(entry.model)
     encoder = load_encoder(directory)
     plan = plan_for_model(data, options.bands, directory, encoder, location=options.location, group="evaluate")
-    features = EncoderFeatures(
-        encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
-    )
-    return Candidate(entry.name, features, encoder.patch_size), plan
+    return _candidate(entry.name, encoder, plan, options, device), plan
 
 
 def summarise(table: pd.DataFrame) -> dict[str, object]:

@@ -1,0 +1,137 @@
+"""The work of a comparison: judgements in a fixed order, within a budget of hours, continued at any time.
+
+A judgement scores one contender with one seed by one judge; its contender is pretrained first. What was found is kept,
+so a second start does only what is missing, and a changed option is judged anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import pandas as pd
+
+from a2mae.files import write_json
+from a2mae.tasks.evaluation.evaluate import Units
+from a2mae.tasks.metrics.scores import score_table
+from benchmarks.compare.judges import Contender, Judge
+
+logger = logging.getLogger(__name__)
+
+
+class Budget:
+    """Hours that may be spent, over every start; what was spent stands in a file."""
+
+    def __init__(self, path: Path, hours: float) -> None:
+        self._path = path
+        self._seconds = hours * 3600
+        self.spent_s: float = json.loads(path.read_text())["spent_s"] if path.is_file() else 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether nothing is left."""
+        return self.spent_s >= self._seconds
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Count the time inside, also that of work which failed or was stopped."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent_s += time.monotonic() - started
+            write_json(self._path, {"spent_s": round(self.spent_s, 1)})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found so far.
+
+    Attributes:
+        table: Scores in the form of the score table.
+        done: Judgements made.
+        planned: Judgements in all.
+        other_code: How many of those made stem from code that is not this one.
+        spent_h: Hours, over every start.
+    """
+
+    table: pd.DataFrame
+    done: int
+    planned: int
+    other_code: int
+    spent_h: float
+
+
+def run_comparison(
+    kept: Units,
+    contenders: Sequence[Contender],
+    judges: Sequence[Judge],
+    train: Callable[[Contender], Path],
+    budget: Budget,
+) -> Comparison:
+    """Do what is missing until all is done or the budget is spent.
+
+    Args:
+        kept: Judgements made before, and room for more.
+        contenders: In the order of work; the first must be `trained`.
+        judges: In the order of work.
+        train: Pretrains a contender, or finds it pretrained, and returns its model directory.
+        budget: Checked before every unit; a unit once begun is finished.
+    """
+    units = [(contender, judge) for contender in contenders for judge in judges if judge.judges(contender)]
+    architecture: Path | None = None
+    models: dict[Contender, Path] = {}
+    for number, (contender, judge) in enumerate(units, start=1):
+        if kept.path(_decided_by(contender, judge)).is_file():
+            continue
+        if budget.exhausted:
+            logger.warning(
+                "the budget is spent (%.2f h): %d of %d judgements are made; raise compare.budget_h to go on",
+                budget.spent_s / 3600,
+                sum(kept.path(_decided_by(*unit)).is_file() for unit in units),
+                len(units),
+            )
+            break
+        with budget.spending():
+            if contender.kind == "trained" and contender not in models:
+                models[contender] = train(contender)
+            if contender.kind != "trained":
+                architecture = architecture or train(contenders[0])
+            model = models.get(contender) or architecture
+            assert model is not None
+            logger.info("%d of %d: %s, seed %d, %s", number, len(units), contender.name, contender.seed, judge.name)
+            rows = [{**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, model)]
+            kept.keep(_decided_by(contender, judge), rows)
+    found = [one for one in (kept.found(_decided_by(*unit)) for unit in units) if one is not None]
+    other = sum(one.code != kept.code for one in found)
+    if other:
+        logger.warning(
+            "%d of %d judgements were made by other code; delete %s to make all anew", other, len(found), kept.folder
+        )
+    table = score_table(list(chain.from_iterable(one.rows for one in found)))
+    return Comparison(table, len(found), len(units), other, budget.spent_s / 3600)
+
+
+def _decided_by(contender: Contender, judge: Judge) -> list[object]:
+    return [contender.name, contender.kind, contender.seed, contender.settings, judge.settings]
+
+
+def steps_within(
+    budget_s: float, seconds_per_step: Mapping[str, float], runs: Mapping[str, int], start_s: float
+) -> int:
+    """Steps that every run may take so that all of them together keep a budget.
+
+    Args:
+        budget_s: For all runs, seconds.
+        seconds_per_step: By method.
+        runs: How many runs of each method.
+        start_s: What every run costs besides its steps, seconds.
+    """
+    left = budget_s - start_s * sum(runs.values())
+    return max(int(left / sum(runs[method] * seconds_per_step[method] for method in runs)), 0)

@@ -1,0 +1,135 @@
+"""How a contender is scored: frozen by kNN and probe, or finetuned on a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.evaluation.evaluate import frozen_protocol, frozen_rows
+from a2mae.tasks.evaluation.frozen import Row
+from a2mae.tasks.finetune.finetuned import finetune_start
+from a2mae.tasks.finetune.train import computing, predict
+from a2mae.tasks.metrics.scores import score_row, score_task
+from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One encoder under comparison.
+
+    Attributes:
+        name: Of the score table.
+        kind: `trained`, `random` (the architecture of the first trained one, fresh weights), `pixels` or `histogram`.
+        seed: Of the pretraining.
+        settings: JSON of what decides its weights.
+    """
+
+    name: str
+    kind: str
+    seed: int
+    settings: str = ""
+
+
+class Judge(Protocol):
+    """One way to score contenders."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+
+    @property
+    def settings(self) -> str:
+        """JSON of what decides its scores: data and protocol."""
+
+    def judges(self, contender: Contender) -> bool:
+        """Tell whether it can score the contender: a baseline has no encoder to finetune."""
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Make the contender's rows of the score table.
+
+        Args:
+            contender: Who is scored.
+            model: Its model directory; for one without training, a directory with the architecture.
+        """
+
+
+@dataclass(frozen=True)
+class FrozenJudge:
+    """Scores frozen encoders by kNN over relative GSDs in both readings and by linear probe.
+
+    Attributes:
+        data: Classification data.
+        options: Protocols.
+    """
+
+    data: TaskData
+    options: EvaluateParameters
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"frozen on {self.data.spec.source}"
+
+    @property
+    def settings(self) -> str:
+        """JSON of what decides the scores."""
+        return frozen_protocol(self.data, self.options)
+
+    def judges(self, contender: Contender) -> bool:
+        """Accept every contender."""
+        return True
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Make the contender's rows of the score table."""
+        options = self.options.model_copy(update={"seed": contender.seed})
+        return frozen_rows(contender.name, contender.kind, model, self.data, options)
+
+
+@dataclass(frozen=True)
+class FinetuneJudge:
+    """Finetunes the whole model on a task by its recipe and scores it on the test split.
+
+    Attributes:
+        data: Of the task.
+        options: Head and recipe.
+        run: Where a stopped finetuning goes on; None: it begins again.
+    """
+
+    data: TaskData
+    options: TaskParameters
+    run: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"{self.options.task} on {self.data.spec.source}"
+
+    @property
+    def settings(self) -> str:
+        """JSON of what decides the scores."""
+        recipe = self.options.model_dump(mode="json", exclude={"device", "threads", "data", "map", "pictures"})
+        return json.dumps(["finetune", self.data.digest, recipe], sort_keys=True)
+
+    def judges(self, contender: Contender) -> bool:
+        """Accept whoever has an encoder."""
+        return contender.kind in ("trained", "random")
+
+    def score(self, contender: Contender, model: Path) -> Sequence[Row]:
+        """Make the contender's rows of the score table."""
+        options = self.options.model_copy(update={"seed": contender.seed})
+        start = "random" if contender.kind == "random" else "pretrained"
+        found = finetune_start(options, self.data, model, start, self.run).finetuned
+        rows = self.data.rows("test")
+        inputs = TaskInputs(self.data, found.plan)
+        with computing(options.device, options.threads) as device:
+            prediction = predict(found.model, inputs, rows, batch_size=64, device=device)
+        scores = score_task(self.data, rows, prediction, resamples=options.bootstrap, seed=contender.seed)
+        return [
+            score_row(self.data.spec, contender.name, "finetuned", metric, score, seed=contender.seed)
+            for metric, score in scores.scores.items()
+        ]
