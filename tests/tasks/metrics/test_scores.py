@@ -5,7 +5,7 @@ import pytest
 
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.metrics.scores import METRICS, finetuned_rows, flat_scores, gain, score_task
+from a2mae.tasks.metrics.scores import finetuned_rows, flat_scores, gain, metrics_of, score_task
 from a2mae.tasks.registry import Task
 from helpers.task_samples import make_samples, make_spec, spec_for
 
@@ -17,16 +17,16 @@ def test_scores_have_their_tasks_metrics(tmp_path, task):
     rows = data.rows("test")
     truth = data.read_targets(rows)
     perfect = score_task(data, rows, truth, resamples=100, seed=0)
-    assert list(perfect.scores) == list(METRICS[task])
+    assert list(perfect.scores) == list(metrics_of(task))
     assert {score.value for score in perfect.scores.values()} == {1.0}
     assert perfect.confusion.sum() == truth.size
     flat = perfect.to_dict()
     both = {"pretrained": flat, "random": flat, "gain": flat_scores(gain(perfect, perfect))}
     table = finetuned_rows({"task": task.value, "data": "x", "gsd_m": 10.0, **both}, seed=0)
-    assert [(row["model"], row["mode"]) for row in table[:: len(METRICS[task])]] == [
+    assert [(row["model"], row["mode"]) for row in table[:: len(metrics_of(task))]] == [
         ("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")
     ]  # fmt: skip
-    assert len(table) == 3 * len(METRICS[task])
+    assert len(table) == 3 * len(metrics_of(task))
 
 
 def test_a_gain_is_paired_over_places(tmp_path):
