@@ -36,10 +36,11 @@ def evaluate(
         The score table and its summary.
     """
     from a2mae.provenance.code import code_digest
+    from a2mae.remote.storage import Folder, Parts
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
+    from a2mae.tasks.evaluation.evaluate import evaluate_all
 
-    kept = Units(run, code_digest("a2mae.pipelines.evaluate"))
+    kept = Parts(Folder(str(run)), code_digest("a2mae.pipelines.evaluate"))
     data = cast("TaskData | None", classify_data)
     found = evaluate_all(options, pretrained_model, data, list(task_metrics.values()), kept)
     return found.table, found.summary

@@ -9,10 +9,11 @@ from PIL import Image
 
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.remote.storage import Folder, Parts
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
+from a2mae.tasks.evaluation.evaluate import evaluate_all
 from a2mae.tasks.evaluation.features import (
     EncoderFeatures,
     ForeignFeatures,
@@ -174,7 +175,7 @@ def metrics_of(data):
 
 
 def kept_in(folder, code="as it is"):
-    return Units(folder, code)
+    return Parts(Folder(str(folder)), code)
 
 
 def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretrained, data, tmp_path, monkeypatch):
@@ -187,7 +188,7 @@ def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretra
             raise InterruptedError
         return evaluate_frozen(candidate, *arguments)
 
-    monkeypatch.setattr("a2mae.tasks.evaluation.judges.evaluate_frozen", watched)
+    monkeypatch.setattr("a2mae.tasks.evaluation.evaluate.evaluate_frozen", watched)
     kept = kept_in(tmp_path / "kept")
     with pytest.raises(InterruptedError):
         evaluate_all(OPTIONS, pretrained, data, [], kept)

@@ -7,7 +7,6 @@ anew, and so is what other code has scored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -21,10 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from a2mae.files import file_digest, write_json
+from a2mae.files import digest_of, file_digest, json_text
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
 from a2mae.parallel import cores
+from a2mae.remote.storage import Parts
 from a2mae.tasks.datasets.class_folders import class_folder
 from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
@@ -48,68 +48,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One judgement.
-
-    Attributes:
-        code: Digest of the code that made it.
-        rows: What it found.
-    """
-
-    code: str
-    rows: list[Row]
-
-
-@dataclass(frozen=True)
-class Units:
-    """The judgements in a folder.
-
-    Attributes:
-        folder: Made with the first of them.
-        code: Digest of the code that judges now.
-    """
-
-    folder: Path
-    code: str
-
-    def path(self, decided_by: Sequence[object]) -> Path:
-        """Where a judgement is kept.
-
-        Args:
-            decided_by: Plain values: all that its scores depend on, except code.
-        """
-        return self.folder / f"{hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:24]}.json"
-
-    def found(self, decided_by: Sequence[object]) -> Unit | None:
-        """A judgement that was made, by whatever code; None if it was not."""
-        path = self.path(decided_by)
-        if not path.is_file():
-            return None
-        document = json.loads(path.read_text("utf-8"))
-        return Unit(document.get("code", ""), document["rows"])  # older ones do not say
-
-    def keep(self, decided_by: Sequence[object], rows: Sequence[Row]) -> None:
-        """Write a judgement of today's code, whole or not at all."""
-        write_json(self.path(decided_by), {"code": self.code, "rows": [dict(row) for row in rows]})
-
-    def rows(self, name: str, decided_by: Sequence[object], judge: Callable[[], Sequence[Row]]) -> list[Row]:
-        """The judgement as this code made it before, or made now and kept.
-
-        Args:
-            name: For the log.
-            decided_by: All that its scores depend on, except code.
-            judge: Makes it.
-        """
-        before = self.found(decided_by)
-        if before is not None and before.code == self.code:
-            logger.info("%s: judged before", name)
-            return before.rows
-        rows = list(judge())
-        self.keep(decided_by, rows)
-        return rows
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """All scores.
 
@@ -127,7 +65,7 @@ def evaluate_all(
     pretrained: Path,
     prepared: TaskData | None,
     task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
-    kept: Units,
+    kept: Parts,
 ) -> Evaluation:
     """Judge frozen encoders, and join the finetuned tasks' scores.
 
@@ -177,7 +115,7 @@ def evaluate_all(
     return Evaluation(table, summarise(table))
 
 
-def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Units) -> list[Row]:
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Parts) -> list[Row]:
     """Score every encoder and baseline on one data set; what was scored before is read."""
     protocol = frozen_protocol(data, options)
     model = model_digest(pretrained)
@@ -186,10 +124,30 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept:
     for name in options.encoders:
         decided = [protocol, name, options.seed, model, place]
         judge = partial(frozen_rows, name, name, pretrained, data, options)
-        rows += kept.rows(f"{name} on {data.spec.source}", decided, judge)
+        rows += _kept_rows(kept, f"{name} on {data.spec.source}", decided, judge)
     for entry in options.others:
         decided = [protocol, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
-        rows += kept.rows(f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options))
+        judge = partial(_other_rows, entry, data, options)
+        rows += _kept_rows(kept, f"{entry.name} on {data.spec.source}", decided, judge)
+    return rows
+
+
+def _kept_rows(kept: Parts, name: str, decided_by: Sequence[object], judge: Callable[[], Sequence[Row]]) -> list[Row]:
+    """Return a judgement as this code made it before, or make and keep it.
+
+    Args:
+        kept: Judgements.
+        name: For the log.
+        decided_by: Plain values: all that its scores depend on, except code.
+        judge: Makes it.
+    """
+    key = digest_of(decided_by)
+    before = kept.get(key)
+    if before is not None:
+        logger.info("%s: judged before", name)
+        return cast("list[Row]", json.loads(before))
+    rows = list(judge())
+    kept.put(key, json_text(rows).encode())
     return rows
 
 
