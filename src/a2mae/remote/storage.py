@@ -128,6 +128,10 @@ class Parts:
         made_of, _, content = (self.folder.read(key) or b"").partition(b"\n")
         return content if made_of and (of_any or made_of.decode() == self.fingerprint) else None
 
+    def keys(self) -> set[str]:
+        """List the parts that there are, also those that are no longer valid."""
+        return set(self.folder.sizes())
+
     def put(self, key: str, content: bytes) -> None:
         """Keep a part; an older one of this key goes."""
         self.folder.write(key, self.fingerprint.encode() + b"\n" + content)

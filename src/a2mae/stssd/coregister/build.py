@@ -27,7 +27,7 @@ from a2mae.raster.warp import Footprint
 from a2mae.registration.network import Offsets, pool, positions
 from a2mae.remote.fetch import TRANSIENT
 from a2mae.remote.policy import RemoteAccess
-from a2mae.remote.storage import Folder
+from a2mae.remote.storage import Folder, Parts
 from a2mae.remote.verify import LEDGER, tell_unverified, verifying
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
@@ -41,7 +41,7 @@ from a2mae.stssd.coregister.tables import (
     rejected_table,
     tell_missing,
 )
-from a2mae.stssd.coregister.work import SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
+from a2mae.stssd.coregister.work import SURVEY, SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
 from a2mae.stssd.parameters import CoregisterParameters, check_recipes
 from a2mae.stssd.store.ledger import Shard
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
@@ -199,44 +199,46 @@ def _survey(inputs: _Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
     """Survey the locations that no earlier run of the same build has surveyed; return all, in order."""
     locations, sensors, parameters = inputs.locations, inputs.sensors, inputs.parameters
     work = Folder(f"{inputs.url}.work")
-    folder = f"surveyed-{fingerprint[:16]}"
-    for name in {key.split("/")[0] for key in work.sizes()} - {folder, LEDGER}:
-        work.remove(name)  # of another fingerprint
+    for name in {key.split("/")[0] for key in work.sizes()} - {SURVEY, LEDGER}:
+        work.remove(name)  # of an earlier version
+    parts = Parts(Folder(f"{work.url}/{SURVEY}"), fingerprint)
     size = parameters.locations_per_task
     used = {s.sensor: sensors[s.sensor] for location in locations for s in location.scenes}
-    names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(locations), size)]
-    done = {name for name in work.sizes() if name.startswith(f"{folder}/") and not _lacks_something(work, name)}
+    keys = [f"{start:08d}-{start + size:08d}" for start in range(0, len(locations), size)]
+    done = {key for key in parts.keys() & set(keys) if not _lacks_something(parts.get(key))}
+    if not done:
+        parts.clear()  # of another fingerprint
     tasks = [
         SurveyTask(
             inputs.run,
             work.url,
-            name,
+            key,
+            fingerprint,
             tuple(locations[k * size : (k + 1) * size]),
             used,
             parameters,
             inputs.access,
         )
-        for k, name in enumerate(names)
-        if name not in done
+        for k, key in enumerate(keys)
+        if key not in done
     ]
-    if len(tasks) < len(names):
-        logger.info("Going on with a survey: %d of %d parts are done", len(names) - len(tasks), len(names))
+    if done:
+        logger.info("Going on with a survey: %d of %d parts are done", len(done), len(keys))
     for _ in tqdm(crew.run(survey_task, tasks), total=len(tasks), desc="survey", unit="part", disable=not tasks):
         pass
     surveyed: list[Surveyed] = []
-    for name in names:
-        data = work.read(name)
-        if data is None:
-            raise RuntimeError(f"{work.url}/{name} vanished while the survey was running: run the build again")
-        surveyed += SURVEYED.validate_json(data)
+    for key in keys:
+        part = parts.get(key)
+        if part is None:
+            raise RuntimeError(f"{parts.folder.key(key)} vanished while the survey was running: run the build again")
+        surveyed += SURVEYED.validate_json(part)
     return surveyed
 
 
-def _lacks_something(work: Folder, name: str) -> bool:
-    """Check whether a part of the survey could not reach an image that may be there by now."""
-    data = work.read(name)
-    return data is None or any(
-        rejection.reason in TRANSIENT for part in SURVEYED.validate_json(data) for rejection in part.rejected
+def _lacks_something(part: bytes | None) -> bool:
+    """Check whether a part of the survey is not there or could not reach an image that may be there by now."""
+    return part is None or any(
+        rejection.reason in TRANSIENT for place in SURVEYED.validate_json(part) for rejection in place.rejected
     )
 
 
