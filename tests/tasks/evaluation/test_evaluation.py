@@ -186,7 +186,7 @@ def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretra
             raise InterruptedError
         return evaluate_frozen(candidate, *arguments)
 
-    monkeypatch.setattr("a2mae.tasks.evaluation.judges.evaluate_frozen", watched)
+    monkeypatch.setattr("a2mae.tasks.evaluation.evaluate.evaluate_frozen", watched)
     kept = kept_in(tmp_path / "kept")
     with pytest.raises(InterruptedError):
         evaluate_all(OPTIONS, pretrained, data, [], kept)
