@@ -18,6 +18,7 @@ from typing import Any
 from a2mae.raster import read as rasters
 from a2mae.raster import warp
 from a2mae.registration import pairs as matching
+from a2mae.remote.verify import Verifier
 from a2mae.scenes import sensors_from_json
 from a2mae.stssd.coregister import build as building
 from a2mae.stssd.coregister import survey
@@ -31,12 +32,12 @@ REST = "around them"
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("reading windows and scaling", rasters.RasterReader, "_window"),
     ("open files, checksums", rasters.RasterReader, "_file"),
-    ("open files, checksums", rasters.RasterReader, "_verify"),
+    ("open files, checksums", Verifier, "check"),
     ("resampling", rasters, "find_map"),
     ("resampling", rasters, "resample"),
     ("cloud masks, dark pixels", warp, "_classes"),
     ("cloud masks, dark pixels", warp, "grow"),
-    ("cloud masks, dark pixels", survey, "_dark_value"),
+    ("cloud masks, dark pixels", survey, "_range_of"),
     ("registration: orientation fields", matching, "structure"),
     ("registration: correlation", matching, "match"),
     ("encoding", build_tasks, "encode"),

@@ -25,11 +25,12 @@ import torch
 from affine import Affine
 from rasterio.warp import Resampling, reproject
 
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.config import CloudParameters
+from a2mae.remote.policy import RemoteAccess
 from a2mae.tasks.datasets.task_data import IGNORE
-from a2mae.tasks.finetune.checkpoint import Finetuned, load_task_model
-from a2mae.tasks.inference.scenes import choose_scenes
-from a2mae.tasks.inference.survey import MapSource
+from a2mae.tasks.finetune.finetuned import Finetuned, load_task_model
+from a2mae.tasks.inference.scenes import SceneRasters, choose_scenes
+from a2mae.tasks.inference.sources import MapSource
 from a2mae.tasks.parameters import MapParameters
 
 WAYS = {
@@ -84,7 +85,8 @@ def main() -> None:
 
 def draw(detector: Finetuned, scenes: gpd.GeoDataFrame, options: dict[str, object], path: Path) -> None:
     """The default pair of scenes as a change map."""
-    MapSource(MapParameters.model_validate(options), "cpu", 1, detector, scenes, {}, RemoteAccess()).write(path)
+    rasters = SceneRasters(scenes, {}, RemoteAccess(), CloudParameters())
+    MapSource(MapParameters.model_validate(options), "cpu", 1, detector, rasters).write(path)
 
 
 def compared(path: Path, truth: Path, displaced: Affine) -> npt.NDArray[np.float64]:

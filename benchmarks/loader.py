@@ -7,6 +7,7 @@ footprints, and every side's pixels are checked to be the same.
 
     store       this project's loader (`a2mae.training.data.loader`), what training runs
     memory      the same code on arrays held in memory: what is left when reading costs nothing
+    zarr        the same store read through Zarr instead of our own reader of shards
     rasterio    windows of the GeoTIFFs, every file kept open
     torchgeo    the same windows through torchgeo's RasterDataset, one per sensor
 
@@ -42,6 +43,7 @@ from torchgeo.datasets import RasterDataset
 from tqdm import tqdm
 
 from a2mae.sensors import get_sensor
+from a2mae.stssd.store.shards import ZarrReader
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
 from a2mae.training.data.index import INDEX_FILE, build_index
@@ -49,17 +51,8 @@ from a2mae.training.data.loader import BatchDataset, SampleReader
 from a2mae.training.engine import make_fabric
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import Trainer
-from a2mae.training.spec import (
-    DataSpec,
-    HardwareSpec,
-    LoggingSpec,
-    ModelSpec,
-    OptimizerSpec,
-    RunSpec,
-    SamplingSpec,
-    SensorSpec,
-    relative_url,
-)
+from a2mae.training.parameters import HardwareParameters, SamplingParameters
+from a2mae.training.spec import DataSpec, ModelSpec, OptimizerSpec, RunSpec, SensorSpec, relative_url
 
 SENSORS = ("landsat-oli-c2-l2", "sentinel-2-l2a")
 FOOTPRINT_M, DATES, BATCH = 1920, 2, 16
@@ -86,6 +79,7 @@ def main() -> None:
         sides: dict[str, Dataset] = {
             "store": BatchDataset(run_dir, spec),
             "memory": MemoryDataset(run_dir, spec),
+            "zarr": ZarrDataset(run_dir, spec),
             "rasterio": GeoTiffDataset(run_dir, spec, root / "scenes", RasterioScenes),
             "torchgeo": GeoTiffDataset(run_dir, spec, root / "scenes", TorchgeoScenes),
         }
@@ -94,10 +88,10 @@ def main() -> None:
         for name, (rate, cpu_ms) in in_turn(sides, rounds=3 if quick else 5).items():
             print(f"  {name:9s} one process {rate:8.0f}/s  {cpu_ms:7.2f} ms")
             results |= {f"{name}_per_s": rate, f"{name}_cpu_ms": cpu_ms}
-        results["times_rasterio"] = results["rasterio_cpu_ms"] / results["store_cpu_ms"]
-        results["times_torchgeo"] = results["torchgeo_cpu_ms"] / results["store_cpu_ms"]
-        over = ", ".join(f"{results[f'times_{name}']:.1f}x {name}" for name in ("rasterio", "torchgeo"))
-        print(f"  store over the GeoTIFFs, samples per CPU second: {over}")
+        others = ("zarr", "rasterio", "torchgeo")
+        results |= {f"times_{name}": results[f"{name}_cpu_ms"] / results["store_cpu_ms"] for name in others}
+        over = ", ".join(f"{results[f'times_{name}']:.1f}x {name}" for name in others)
+        print(f"  store over the others, samples per CPU second: {over}")
         if not quick:
             for name in ("store", "rasterio", "torchgeo"):
                 results[f"{name}_two_workers_per_s"] = rate = with_workers(
@@ -189,15 +183,22 @@ def write_run(run_dir: Path, store: Path, sets: int, **changes: object) -> RunSp
         is_anchor=date == 0,
     ).write(run_dir / INDEX_FILE)
     opened = ImageSetStore.open(store)
-    described = tuple(SensorSpec(s.id, s.band_names, (0.2,) * len(s.bands), (0.07,) * len(s.bands)) for s in sensors)
+    described = tuple(
+        SensorSpec(id=s.id, bands=s.band_names, mean=(0.2,) * len(s.bands), std=(0.07,) * len(s.bands)) for s in sensors
+    )
     spec = RunSpec(
         method="a2mae",
-        model=ModelSpec("a2mae_vit_small_patch16", {"decoder_depth": 2}),
-        data=DataSpec(relative_url(run_dir, os.fspath(store)), opened.manifest_hash, INDEX_FILE, digest, described),
-        sampling=SamplingSpec(images=3, image_size=96, whole_probability=1.0, bands="draw", bands_drawn=3),
+        model=ModelSpec(name="a2mae_vit_small_patch16", options={"decoder_depth": 2}),
+        data=DataSpec(
+            store=relative_url(run_dir, os.fspath(store)),
+            store_hash=opened.manifest_hash,
+            index=INDEX_FILE,
+            index_hash=digest,
+            sensors=described,
+        ),
+        sampling=SamplingParameters(images=3, image_size=96, whole_probability=1.0, bands="draw", bands_drawn=3),
         optimizer=OptimizerSpec(learning_rate=1e-4, steps=10**6, warmup_steps=1, batch_size=BATCH),
-        hardware=HardwareSpec(accelerator="cpu"),
-        logging=LoggingSpec(),
+        hardware=HardwareParameters(accelerator="cpu"),
     )
     spec.write(run_dir)
     return spec
@@ -249,6 +250,17 @@ class MemoryDataset(BatchDataset):
         if self._reader is None:
             self._reader = SampleReader(self._run_dir, self._spec)
             self._reader.store = MemoryStore(self._reader.store)
+        return super().__getitem__(step)
+
+
+class ZarrDataset(BatchDataset):
+    """The loader's own code on the same shards, read through Zarr."""
+
+    def __getitem__(self, step: int) -> object:
+        if self._reader is None:
+            self._reader = SampleReader(self._run_dir, self._spec)
+            store = self._reader.store
+            store._open_array = lambda name: ZarrReader(zarr.open_array(f"{store.url}/{name}", mode="r"))
         return super().__getitem__(step)
 
 
@@ -334,7 +346,7 @@ def check_same_pixels(sides: dict[str, Dataset]) -> None:
     for group in sides["store"][0].images:
         for slot, pixels in zip(group.slot.tolist(), group.pixels.numpy(), strict=True):
             expected[slot] = pixels
-    for group in sides["memory"][0].images:
+    for group in (*sides["memory"][0].images, *sides["zarr"][0].images):
         for slot, pixels in zip(group.slot.tolist(), group.pixels.numpy(), strict=True):
             np.testing.assert_array_equal(pixels, expected[slot])
     for name in ("rasterio", "torchgeo"):

@@ -1,6 +1,6 @@
 """How a frozen encoder's tokens are best read: kNN and linear probe of one model by block and pooling.
 
-Usage: python benchmarks/pooling.py TASK_DATA MODEL [--images 6000] [--random]
+Usage: python benchmarks/pooling.py TASK_DATA MODEL [--images 6000] [--random] [--quick]
 
 TASK_DATA is prepared classification data (`data/05_model_input/classify`), MODEL a model directory. At native GSD, on a
 drawn part of the images: so many for training, a quarter of them for test, an eighth for choosing the probe's C.
@@ -19,9 +19,10 @@ from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
-from a2mae.tasks.evaluation.features import POOLS, pooled
+from a2mae.tasks.evaluation.features import pooled
 from a2mae.tasks.evaluation.frozen import knn_predict, linear_probe, standardised
-from a2mae.tasks.finetune.checkpoint import plan_for_model, random_twin
+from a2mae.tasks.finetune.finetuned import plan_for_model, random_init
+from a2mae.tasks.parameters import POOLS
 
 Key = tuple[int, str]
 
@@ -52,22 +53,25 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--random", action="store_true", help="the random-initialised twin instead")
+    parser.add_argument("--random", action="store_true", help="the random_init baseline instead")
+    parser.add_argument("--quick", action="store_true", help="300 images at most: under a minute")
     arguments = parser.parse_args()
+    images = min(arguments.images, 300) if arguments.quick else arguments.images
     data = TaskData(arguments.data)
     encoder = load_encoder(arguments.model).eval()
     if arguments.random:
-        encoder = random_twin(encoder, 0).eval()
+        encoder = random_init(encoder, 0).eval()
     plan = plan_for_model(data, ("red", "green", "blue"), arguments.model, encoder, location=False)
     inputs, rng = TaskInputs(data, plan), np.random.default_rng(0)
     rows = {
-        split: np.sort(rng.permutation(data.rows(split))[: arguments.images // share])
+        split: np.sort(rng.permutation(data.rows(split))[: images // share])
         for split, share in (("train", 1), ("test", 4), ("val", 8))
     }
     truth = {split: data.read_targets(chosen).astype(np.int64) for split, chosen in rows.items()}
     vectors = {split: features(encoder, inputs, chosen) for split, chosen in rows.items()}
     labels, classes = torch.from_numpy(truth["train"]), len(data.spec.class_names)
     print(f"{data.spec.source}: {len(labels)} images to learn from, {len(truth['test'])} scored")
+    best: dict[str, tuple[float, str]] = {}
     for key in vectors["train"]:
         train, test = vectors["train"][key], vectors["test"][key]
         plain = knn_predict(train, labels, test, classes).numpy()
@@ -81,7 +85,10 @@ def main() -> None:
             c_grid=(0.01, 0.1, 1.0),
         )
         knn, knn_even, linear = (np.mean(found == truth["test"]) for found in (plain, even, probe.prediction))
+        for name, accuracy in (("knn", knn), ("knn_standardised", knn_even), ("linear_probe", linear)):
+            best[name] = max(best.get(name, (0.0, "")), (float(accuracy), f"{key[1]}-{key[0]}"))
         print(f"block {key[0]:2d} {key[1]:9s} kNN {knn:.3f}  standardised {knn_even:.3f}  linear probe {linear:.3f}")
+    print("RESULT", " ".join(f"{name}={accuracy:.3f} {name}_by={by}" for name, (accuracy, by) in best.items()))
 
 
 def _between(

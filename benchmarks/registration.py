@@ -31,14 +31,14 @@ from a2mae.config import RegistrationParameters
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.registration.correlate import Match
+from a2mae.registration.network import pool, positions
 from a2mae.registration.pairs import Picture, compare
 from a2mae.scenes import Scene, scenes_from_table, sensors_from_json
 from a2mae.sensors import Sensor
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
-from a2mae.stssd.coregister.build import find_places
-from a2mae.stssd.coregister.network import pool, positions
-from a2mae.stssd.coregister.survey import Place, compared_bands, survey
+from a2mae.stssd.coregister.build import covered_locations
+from a2mae.stssd.coregister.survey import Location, compared_bands, survey
 from a2mae.stssd.ingest.ingest import Ingested, ingest
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
@@ -124,7 +124,7 @@ def measure(found: Ingested, truth: pd.DataFrame) -> None:
     scenes = {scene.scene_id: scene for scene in scenes_from_table(found.scenes)}
     parameters = CoregisterParameters(recipes=RECIPES, workers=1, quality={"max_cloud_fraction": 0.5})
     settings = parameters.registration
-    places = find_places(list(scenes.values()), found.locations, parameters.quality.min_valid_fraction)
+    places = covered_locations(list(scenes.values()), found.locations, parameters.quality.min_valid_fraction)
 
     def needed(moving: str, fixed: str) -> NDArray[np.float64]:
         axes = ["true_shift_x_m", "true_shift_y_m"]
@@ -139,9 +139,8 @@ def measure(found: Ingested, truth: pd.DataFrame) -> None:
             pictures: dict[str, Picture] = {}
             for scene in place.scenes:
                 sensor = sensors[scene.sensor]
-                image = read_image(
-                    reader, scene, sensor, place.footprint, parameters.clouds, bands=compared_bands(sensor)
-                )
+                grid = place.footprint.grid(sensor.gsd_m)
+                image = read_image(reader, scene, sensor, grid, parameters.clouds, bands=compared_bands(sensor))
                 if image.cloud_fraction <= 0.5 and image.valid_fraction >= 0.5:
                     pictures[scene.scene_id] = Picture(
                         image.physical, image.valid, sensor.gsd_m, 1920.0, scene.datetime
@@ -187,7 +186,7 @@ def trusted(result: Match | None, coarser: float, settings: RegistrationParamete
 
 
 def applied(
-    places: list[Place],
+    places: list[Location],
     sensors: dict[str, Sensor],
     parameters: CoregisterParameters,
     scenes: dict[str, Scene],
@@ -196,11 +195,14 @@ def applied(
     """Residuals of what the build applies: survey, pooled scenes, positions."""
     with RasterReader() as reader:
         surveyed = survey(reader, places, sensors, parameters)
-    offsets = pool(surveyed, min_locations=parameters.registration.pool_locations)
+    matches = {part.location_id: part.matches for part in surveyed}
+    offsets = pool(matches.values(), min_locations=parameters.registration.pool_locations)
     gsd_m = {scene_id: sensors[scene.sensor].gsd_m for scene_id, scene in scenes.items()}
     residuals = []
     for part in surveyed:
-        for scene_id, position in positions(part, offsets, gsd_m).items():
+        images = [image.scene_id for image in part.images]
+        put = positions(images, part.matches, offsets, gsd_m, reference=part.reference, hub=part.hub)
+        for scene_id, position in put.items():
             if position.registration == "registered":
                 away = np.array([position.shift_x_m, position.shift_y_m]) - needed(scene_id, part.reference)
                 residuals.append(np.hypot(*away) / max(gsd_m[scene_id], gsd_m[part.reference]))

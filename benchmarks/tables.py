@@ -4,8 +4,8 @@ Synthetic scenes of two sensors and two dates in 60 UTM zones; everything on tab
 and pretrain do is run on them by the very functions of the stages, at three sizes, in one process each:
 
     join      squares that enough scenes cover (spatial join), spacing, order: `find_locations`
-    group     scenes of every square (spatial join) and the sets they make: `find_places`, `group`
-    tag       split by place, GeoSOT codes, anchors, set table, the four properties
+    group     scenes of every square (spatial join) and the sets they make: `covered_locations`, `group`
+    tag       split by location, GeoSOT codes, anchors, set table, the four properties
     prune     features of sets, clusters, caps
     index     flat arrays that training samples from
 
@@ -34,8 +34,9 @@ from a2mae.pipelines.pretrain import build_run_index
 from a2mae.raster.footprints import ring_lonlat
 from a2mae.scenes import BandAsset, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
-from a2mae.stssd.coregister.build import Place, find_places
+from a2mae.stssd.coregister.build import covered_locations
 from a2mae.stssd.coregister.sets import PlannedSet, group
+from a2mae.stssd.coregister.survey import Location
 from a2mae.stssd.ingest.locations import find_locations
 from a2mae.stssd.ingest.parameters import LocationParameters
 from a2mae.stssd.parameters import PruneParameters, Recipe, TagParameters
@@ -43,8 +44,8 @@ from a2mae.stssd.prune import prune
 from a2mae.stssd.tag import tag as tagging
 from a2mae.stssd.tag.properties import four_properties
 from a2mae.stssd.tag.statistics import Moments, heterogeneity
-from a2mae.stssd.tag.tag import split_by_place
-from a2mae.tables import IMAGE_COLUMNS
+from a2mae.stssd.tag.tag import split_by_location
+from a2mae.tables import IMAGE_COLUMNS, to_frame
 
 SIDE_M = 1920.0
 TILE = 40  # squares per side of a scene
@@ -90,7 +91,7 @@ def scenes_for(locations: int) -> list[Scene]:
     return found
 
 
-def image_table(places: list[Place], sets: list[list[PlannedSet]], scenes: dict[str, Scene]) -> pd.DataFrame:
+def image_table(places: list[Location], sets: list[list[PlannedSet]], scenes: dict[str, Scene]) -> pd.DataFrame:
     """`IMAGE_COLUMNS` as coregister would write them, with drawn qualities; in Arrow, so that its making is small."""
     rng = np.random.default_rng(0)
     names = list(scenes)
@@ -122,6 +123,7 @@ def image_table(places: list[Place], sets: list[list[PlannedSet]], scenes: dict[
         "image_id": pc.binary_join_element_wise(set_ids, text(names, scene), "--"),
         "set_id": set_ids,
         "location_id": text([one.footprint.location_id for one in places], place),
+        "kind": text(["grid"], np.zeros(n, np.int32)),
         "sensor": text(kinds, sensor),
         "row": pa.array(row),
         "datetime": pa.array(when, pa.timestamp("us", tz="UTC")),
@@ -141,7 +143,7 @@ def image_table(places: list[Place], sets: list[list[PlannedSet]], scenes: dict[
     }
     empty = {field.name: pa.nulls(n, field.type) for field in IMAGE_COLUMNS if field.name not in columns}
     table = pa.table([columns.pop(name, None) or empty[name] for name in IMAGE_COLUMNS.names], schema=IMAGE_COLUMNS)
-    return tagging.to_frame(table)
+    return to_frame(table)
 
 
 def features_of(images: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +184,7 @@ def run(locations: int) -> dict[str, float]:
     table = find_locations(scenes, list(sensors.values()), settings).table
     told("join", start)
     start = time.perf_counter()
-    places = find_places(scenes, table, 0.5)
+    places = covered_locations(scenes, table, 0.5)
     sets = [
         group(place.scenes, {"grid": RECIPE}, lat=place.lat, max_candidates=12, accept=lambda scene: True)
         for place in places
@@ -197,7 +199,7 @@ def run(locations: int) -> dict[str, float]:
     parameters = TagParameters()
     split = parameters.split
     fractions = {"train": split.train, "val": split.val, "test": split.test}
-    splits = split_by_place(table, block_m=split.block_m, fractions=fractions, seed=split.seed)
+    splits = split_by_location(table, block_m=split.block_m, fractions=fractions, seed=split.seed)
     images = tagging.complete_images(images, table, features, parameters)
     set_table: gpd.GeoDataFrame = tagging.set_table(images, table, features, splits)
     four_properties(images, set_table)

@@ -12,7 +12,7 @@ LONGEST = (
     "test_build_faults.py",
     "test_build.py",
     "test_export.py",
-    "test_distributed.py",
+    "test_engine.py",
     "test_launch.py",
     "test_packaging.py",
 )

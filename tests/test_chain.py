@@ -8,8 +8,8 @@ import subprocess
 import pytest
 import yaml
 
-from a2mae import dvc_lock
 from a2mae.pipeline_registry import STAGES
+from a2mae.provenance import lock as dvc_lock
 from helpers.checkout import ROOT, changes, checkout, run
 from helpers.configuration import laid_over
 from helpers.wandb_runs import find_runs, read_run

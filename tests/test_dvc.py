@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from a2mae import dvc as generator
-from a2mae.pipeline_registry import STAGES
+from a2mae.pipeline_registry import STAGES, module_of
 from helpers.checkout import ROOT, changes, checkout, run
 
 
@@ -52,7 +52,7 @@ def test_has_a_stage_for_every_pipeline(written):
 def test_every_stage_makes_something_and_depends_on_its_code(written):
     for name, stage in written["stages"].items():
         assert produced(stage), name
-        assert f"src/a2mae/pipelines/{name}" in stage["deps"], name
+        assert f"src/{module_of(name).replace('.', '/')}.py" in stage["deps"], name
         assert stage["cmd"] == f"kedro run --env=base --pipelines={name}"
 
 

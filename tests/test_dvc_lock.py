@@ -8,7 +8,8 @@ import warnings
 import pytest
 import yaml
 
-from a2mae import dvc_lock
+from a2mae.dvc_lock import main
+from a2mae.provenance import lock as dvc_lock
 from a2mae.provenance.record import environment
 from helpers.checkout import ROOT, changes, run
 
@@ -109,7 +110,7 @@ def said(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
 
     def told() -> tuple[int, str]:
-        code = dvc_lock.main([])
+        code = main([])
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
@@ -184,12 +185,12 @@ def test_without_a_lock_it_is_said_how_to_make_one(project, said):
 def test_the_lock_is_made_from_a_commit_in_a_clone(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     (project / "src/stage/more.py").write_text("")
-    assert dvc_lock.main(["--write"]) == 2 and "src/stage/more.py" in capsys.readouterr().err, "commit first"
+    assert main(["--write"]) == 2 and "src/stage/more.py" in capsys.readouterr().err, "commit first"
     before = yaml.safe_load((project / "dvc.lock").read_text("utf-8"))
     (project / "src/stage/more.py").unlink()
     (project / "out/a").write_text("not in git")
     (project / "dvc.lock").write_text("stages: {}")
-    assert dvc_lock.main(["--write"]) == 0
+    assert main(["--write"]) == 0
     text = (project / "dvc.lock").read_text("utf-8")
     assert yaml.safe_load(text)["stages"]["make"]["outs"] == before["stages"]["make"]["outs"]
     assert "python" in dvc_lock.made_on(text)

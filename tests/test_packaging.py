@@ -45,7 +45,7 @@ def declared(*extras: str) -> set[str]:
 def imported(files) -> dict[str, str]:
     """Third-party modules that files import, also inside functions, with one file that does."""
     found = {}
-    for file in files:
+    for file in (file for file in files if file.suffix == ".py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             names = []
             if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Workers end when whoever started them is killed."""
+"""Work is done by workers that end with their parent, do not import it, and are named when they die."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from a2mae.parallel import SPIN, SPIN_VARIABLE, end_with_parent, share_cores
+from a2mae import parallel
+from a2mae.parallel import SPIN, SPIN_VARIABLE, WorkerLostError, end_with_parent, run_all, share_cores
 
 PROGRAM = """
 import os, time
@@ -71,19 +73,89 @@ def test_every_door_says_so_before_torch_is_there(door):
     assert done.stdout.split()[-1] == SPIN
 
 
-@pytest.mark.parametrize("context", ["SpawnWithoutMain", "ForkServerWithoutMain"])
-def test_workers_do_not_import_the_program_that_started_them(tmp_path: Path, context: str) -> None:
+@pytest.mark.parametrize("started", ["", "parallel.warm_up(abs)\n"], ids=["cold", "warm"])
+def test_workers_do_not_import_the_program_that_started_them(tmp_path: Path, started: str) -> None:
     # Without `if __name__ == "__main__"`: a program that its workers imported would start workers of its own.
     (tmp_path / "program.py").write_text(
         "import sys\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        f"from a2mae.parallel import {context}\n"
+        "from a2mae import parallel\n"
         "open(sys.argv[1], 'a').write('imported ')\n"
-        f"with ProcessPoolExecutor(2, mp_context={context}()) as pool:\n"
-        "    print(list(pool.map(abs, [-1, -2, -3])))\n"
+        "parallel._PATIENCE_S = 600\n"
+        f"{started}"
+        "print(sorted(parallel.run_all(abs, [-1, -2, -3], workers=2)))\n"
         "assert sys.modules['__main__'].__file__ == __file__\n"
     )
     log = tmp_path / "log"
     command = [sys.executable, tmp_path / "program.py", log]
     told = subprocess.run(command, check=True, capture_output=True, text=True)
     assert told.stdout == "[1, 2, 3]\n" and log.read_text() == "imported "
+
+
+def _fail_once(task: tuple[str, int]) -> int:
+    folder, number = task
+    marker = Path(folder) / str(number)
+    if number == 3 and not marker.exists():
+        marker.write_text("died here")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def test_a_local_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 600)  # no piece is done in this process
+    tasks = [(str(tmp_path), n) for n in range(6)]
+    with pytest.raises(WorkerLostError, match=r"a worker process died.*run the same command again"):
+        list(run_all(_fail_once, tasks, workers=2))
+    assert sorted(run_all(_fail_once, tasks, workers=2)) == [n * n for n in range(6)]
+
+
+def test_work_after_a_lost_worker_gets_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 600)
+    tasks = [(str(tmp_path), n) for n in range(6)]
+    with parallel.Crew(2) as crew:
+        with pytest.raises(WorkerLostError):
+            list(crew.run(_fail_once, tasks))
+        assert sorted(crew.run(_fail_once, tasks)) == [n * n for n in range(6)]
+
+
+def _process(task: int) -> tuple[int, int]:
+    time.sleep(0.05)
+    return task, os.getpid()
+
+
+def test_work_is_done_here_until_the_workers_have_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, there = threading.Event(), threading.Event()
+    submit = parallel.ProcessPoolExecutor.submit
+
+    def late(pool, function, /, *args):  # type: ignore[no-untyped-def]
+        if function is not parallel._nothing:
+            return submit(pool, function, *args)
+        begun.wait(60)
+        future = submit(pool, function, *args)
+        future.result()
+        there.set()
+        return future
+
+    monkeypatch.setattr(parallel.ProcessPoolExecutor, "submit", late)
+    done = []
+    for result in run_all(_process, range(12), workers=2):
+        done.append(result)
+        if len(done) == 3:
+            begun.set()
+            assert there.wait(200)
+    assert sorted(number for number, _ in done) == list(range(12))
+    assert done[:3] == [(number, os.getpid()) for number in (11, 10, 9)]
+    assert {process for _, process in done} - {os.getpid()}
+
+
+def test_workers_stay_from_one_kind_of_work_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 600)
+    with parallel.Crew(2) as crew:
+        first = dict(crew.run(_process, range(8)))
+        second = dict(crew.run(_process, range(8)))
+    assert set(first) == set(second) == set(range(8))
+    assert set(second.values()) <= set(first.values()) and os.getpid() not in first.values()
+
+
+def test_local_cluster_by_name(tmp_path: Path) -> None:
+    tasks = [(str(tmp_path), n) for n in range(3)]
+    assert sorted(run_all(_fail_once, tasks, workers=2, dask_scheduler="local")) == [0, 1, 4]

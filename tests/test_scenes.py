@@ -16,12 +16,12 @@ from a2mae.scenes import (
     BandAsset,
     CloudTest,
     MaskKind,
-    RefusedScene,
+    RejectedScene,
     Role,
     Scene,
     assets_from_json,
     assets_to_json,
-    refused_to_table,
+    rejected_to_table,
     scenes_from_table,
     scenes_to_table,
     sensors_from_json,
@@ -81,7 +81,7 @@ def test_nan_nodata_comes_back():
 
 def test_scenes_come_back_from_parquet(tmp_path):
     scenes = [scene("b", cloud_cover_pct=12.5, processing_baseline="04.00"), scene("a")]
-    refused = [RefusedScene("z", "corrupt", "cannot be opened"), RefusedScene("y", "no_crs", "…", "naip")]
+    refused = [RejectedScene("z", "corrupt", "cannot be opened"), RejectedScene("y", "no_crs", "…", "naip")]
     table = scenes_to_table(scenes, refused)
     table.to_parquet(tmp_path / "scenes.parquet")
     again = gpd.read_parquet(tmp_path / "scenes.parquet")
@@ -99,10 +99,10 @@ def test_same_scenes_same_bytes(tmp_path):
 
 
 def test_empty_tables_keep_their_types():
-    assert pa.Schema.from_pandas(refused_to_table([])).field("datetime").type == pa.timestamp("us", tz="UTC")
+    assert pa.Schema.from_pandas(rejected_to_table([])).field("datetime").type == pa.timestamp("us", tz="UTC")
     table = scenes_to_table([])
     assert len(table) == 0 and "geometry" in table
-    assert refused_to_table([RefusedScene("x", "corrupt", "d")]).columns.tolist() == REJECTED_COLUMNS.names
+    assert rejected_to_table([RejectedScene("x", "corrupt", "d")]).columns.tolist() == REJECTED_COLUMNS.names
 
 
 @pytest.mark.parametrize(

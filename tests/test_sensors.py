@@ -1,6 +1,8 @@
-"""Sensors that users describe."""
+"""Sensors: the built-in ones, and those that users describe."""
 
 import dataclasses
+import hashlib
+import json
 
 import pytest
 
@@ -10,6 +12,16 @@ from a2mae.sensors import BUILTIN_SENSORS, sensor_from_dict
 @pytest.fixture
 def description():
     return dataclasses.asdict(BUILTIN_SENSORS["naip"])
+
+
+BEFORE = "0e3d6054d3847bfa67f9e4eb4de7895bc9d864bff72699c5acd750b35f4f42b5"
+
+
+def test_the_built_in_sensors_are_what_stores_were_written_with():
+    """Their numbers, to the digit, are in stores and fingerprints: with another digest all of them are built anew."""
+    text = json.dumps({sensor_id: sensor.to_dict() for sensor_id, sensor in BUILTIN_SENSORS.items()}, sort_keys=True)
+    assert len(BUILTIN_SENSORS) == 10
+    assert hashlib.sha256(text.encode()).hexdigest() == BEFORE
 
 
 def test_a_description_is_read_back(description):

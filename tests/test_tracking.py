@@ -15,17 +15,24 @@ from helpers.wandb_runs import find_runs, read_run
 
 SCRIPT = """
 import os, sys
+import numpy as np
 from a2mae import tracking
 from a2mae.tracking import Piece
 folder = sys.argv[1]
 os.environ["WANDB_DIR"] = folder
 run = tracking.start_stage("tag", {"tag": {"folder": folder, "seed": 3}})
 other = tracking.start_stage("prune", {})
-tracking.link(run, used=[Piece("image_sets", "store", "1" * 64)], made=[Piece("sets", "data", "2" * 64)])
-tracking.link(other, used=[Piece("sets", "data", "2" * 64)], made=[])
-run.log({"loss": 1.0})
+run.link(used=[Piece("image_sets", "store", "1" * 64)], made=[Piece("sets", "data", "2" * 64)])
+other.link(used=[Piece("sets", "data", "2" * 64)], made=[])
+run.log({"loss": 1.0, "absent": None}, step=1)
+with tracking.stage_run("tag", {}) as found:
+    assert found is run
+    found.summarize({"n": 3, "deep": {"share": 0.5, "name": "x", "sure": True}, "absent": None}, "tags")
+with tracking.stage_run("segment", {}) as own:
+    own.log_pictures("image", np.eye(6, dtype=np.uint8).reshape(2, 2, 3, 3), ["a", "b"])
 tracking.finish_stage("tag")
 tracking.finish_stage("prune")
+assert tracking.running("tag") is None
 """
 
 
@@ -40,6 +47,18 @@ def watched(folder: Path, *under: str) -> subprocess.CompletedProcess[str]:
     """Write two linked runs in a process of its own."""
     command = [*under, sys.executable, "-c", SCRIPT, str(folder)]
     return subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_a_run_holds_numbers_by_their_place_and_pictures(tmp_path):
+    pytest.importorskip("wandb")
+    done = watched(tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = {found.run.job_type: found for found in (read_run(path) for path in find_runs(tmp_path))}
+    assert set(runs) == {"tag", "prune", "segment"} and all(found.ended for found in runs.values())
+    summary = {key: value for key, value in runs["tag"].summary.items() if key.startswith("tags")}
+    assert summary == {"tags/n": 3, "tags/deep.share": 0.5}
+    assert [row["loss"] for row in runs["tag"].history] == [1.0] and "absent" not in runs["tag"].history[0]
+    assert len(list(tmp_path.rglob("media/images/image_*.png"))) == 2
 
 
 def traceable() -> bool:

@@ -10,12 +10,10 @@ from typing import Protocol
 
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
-from a2mae.tasks.device import computing
 from a2mae.tasks.evaluation.evaluate import frozen_protocol, frozen_rows
 from a2mae.tasks.evaluation.frozen import Row
-from a2mae.tasks.finetune.checkpoint import finetune_start
-from a2mae.tasks.finetune.course import Keeping
-from a2mae.tasks.finetune.train import predict
+from a2mae.tasks.finetune.finetuned import finetune_start
+from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import score_row, score_task
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 
@@ -99,12 +97,12 @@ class FinetuneJudge:
     Attributes:
         data: Of the task.
         options: Head and recipe.
-        keeping: Where a stopped finetuning goes on; None: it begins again.
+        run: Where a stopped finetuning goes on; None: it begins again.
     """
 
     data: TaskData
     options: TaskParameters
-    keeping: Keeping | None = None
+    run: Path | None = None
 
     @property
     def name(self) -> str:
@@ -125,7 +123,7 @@ class FinetuneJudge:
         """Make the contender's rows of the score table."""
         options = self.options.model_copy(update={"seed": contender.seed})
         start = "random" if contender.kind == "random" else "pretrained"
-        found = finetune_start(options, self.data, model, start, self.keeping).finetuned
+        found = finetune_start(options, self.data, model, start, self.run).finetuned
         rows = self.data.rows("test")
         inputs = TaskInputs(self.data, found.plan)
         with computing(options.device, options.threads) as device:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from a2mae.files import write_bytes, write_json
 from a2mae.provenance.code import code_digest
-from a2mae.tasks.datasets.class_folders import ClassFolder
-from a2mae.tasks.datasets.folders import layout_named
+from a2mae.remote.storage import Folder, Parts
+from a2mae.tasks.datasets.class_folders import class_folder
+from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_source
-from a2mae.tasks.evaluation.evaluate import Units, summarise
-from a2mae.tasks.finetune.course import keeping_courses
+from a2mae.tasks.evaluation.evaluate import summarise
 from benchmarks.compare.comparison import Budget, Comparison, run_comparison
 from benchmarks.compare.findings import comparison_markdown, draw_scale_curves, write_between_marks
 from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, Judge
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 FIGURE = "figures/comparison_gsd.svg"
 """kNN over GSD, from the folder of the document that shows it."""
 _HERE = Path(__file__).parent
-_SOURCE = _HERE.parents[1] / "src"
 
 
 def compare(settings: Settings, built: Built | None, folder: Path) -> Comparison:
@@ -54,7 +53,7 @@ def compare(settings: Settings, built: Built | None, folder: Path) -> Comparison
         contenders.append(Contender("random", "random", seed, trainer.architecture))
         if number == 0:
             contenders += [Contender(name, name, seed) for name in options.baselines]
-    found = run_comparison(Units(folder / "units", _code()), contenders, judges, trainer.train, budget)
+    found = run_comparison(Parts(Folder(str(folder / "units")), _code()), contenders, judges, trainer.train, budget)
     facts = [f"{trainer.described()} The budget was {options.budget_h:g} h."]
     _write(found, list(dict.fromkeys(contender.name for contender in contenders)), facts, options, folder)
     write_json(folder / "summary.json", _summary(found, trainer.steps, options))
@@ -70,24 +69,22 @@ def _sources_and_judges(settings: Settings, built: Built | None, folder: Path) -
         sources.append(source_of_sets(built))
         judges.append(FrozenJudge(built.tasks["classify"], settings.evaluate))
         recipes = {"segment": settings.segment, "detect_change": settings.detect_change}
-        judges += [
-            FinetuneJudge(built.tasks[task], recipes[task], keeping_courses(folder / task)) for task in options.tasks
-        ]
+        judges += [FinetuneJudge(built.tasks[task], recipes[task], folder / task) for task in options.tasks]
     if options.folder is not None:
         data = _folder_data(options, folder)
         sources.append(source_of_pictures(data, folder / "data" / f"{data.spec.source}.zarr"))
         judges.insert(len(judges) and 1, FrozenJudge(data, settings.evaluate))
         if options.finetune_folder:
-            judges.append(FinetuneJudge(data, settings.classify, keeping_courses(folder / "classify")))
+            judges.append(FinetuneJudge(data, settings.classify, folder / "classify"))
     return sources, judges
 
 
 def _folder_data(options: CompareParameters, folder: Path) -> TaskData:
     """The folder's samples as task data, written once."""
-    source = ClassFolder(
+    source = class_folder(
         Path(str(options.folder)), layout_named(options.format, group="compare"), max_files=options.folder_samples
     )
-    path = folder / "data" / f"{source.spec.source}-{len(source)}"
+    path = folder / "data" / f"{source.spec.source}-{options.folder_samples or 'all'}"
     if not (path / "task.json").is_file():
         write_source(path, source)
     return TaskData(path)
@@ -97,7 +94,7 @@ def _code() -> str:
     """Digest of the code that pretrains and judges."""
     digest = hashlib.sha256()
     for module in ("a2mae.pipelines.pretrain", "a2mae.tasks.evaluation.evaluate", "a2mae.tasks.finetune.train"):
-        digest.update(code_digest(module, _SOURCE).encode())
+        digest.update(code_digest(module).encode())
     for file in sorted(_HERE.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

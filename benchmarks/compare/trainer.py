@@ -17,7 +17,8 @@ from a2mae.files import write_json
 from a2mae.pipelines.pretrain import build_spec
 from a2mae.training.launch import launch
 from a2mae.training.parameters import PretrainParameters
-from a2mae.training.results import MODEL_DIR, finished_identity
+from a2mae.training.results import finished_identity
+from a2mae.training.spec import MODEL_DIR
 from benchmarks.compare.comparison import steps_within
 from benchmarks.compare.judges import Contender
 from benchmarks.compare.settings import MIN_STEPS, CompareParameters, ContenderParameters
@@ -36,7 +37,7 @@ class Trainer:
     Attributes:
         entries: `(name, contender, source)` of all that are trained, in order.
         steps: Of every training.
-        architecture: JSON of what the random encoder is a twin of.
+        architecture: JSON of the architecture of random_init.
     """
 
     def __init__(

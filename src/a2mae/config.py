@@ -1,24 +1,20 @@
-"""Parameter groups: the closed pydantic base, groups that several stages share, and functions named by the user.
+"""The base of all parameter groups, and the groups that several stages share.
 
-The base of every parameter group: closed, frozen, and helpful when a key is mistyped.
-
-Functions of the user's own, named in the configuration as `package.module:function`.
-
-Parameters of clouds and shadows: apart from the code they steer, so that listing pipelines stays light.
-
-Parameters of registration: apart from the code they steer, so that listing pipelines stays light.
+A group is closed and frozen: a mistyped key is refused with the nearest real one before any node runs. Groups live
+apart from the code they steer, so that listing pipelines imports nothing heavy.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from a2mae.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -31,13 +27,14 @@ OnDiskPath = Annotated[str | None, OnDisk()]
 
 
 class Parameters(BaseModel):
-    """A validated group of parameters.
+    """A validated group of parameters; subclasses declare its fields.
 
-    Subclasses declare their fields; a key that no field has is refused with the nearest real keys, before any node
-    runs (Kedro validates the annotated arguments of all nodes when the run starts).
+    Kedro validates the annotated arguments of all nodes when the run starts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Former keys, and what has taken their place."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,14 +42,16 @@ class Parameters(BaseModel):
         if isinstance(values, dict):
             fields = list(cls.model_fields)
             for key in values:
+                if key in cls.moved:
+                    raise ValueError(f"parameter '{key}' is gone; set {cls.moved[key]}")
                 if key not in fields:
-                    near = difflib.get_close_matches(str(key), fields, n=1)
-                    hint = f"did you mean '{near[0]}'? " if near else ""
-                    raise ValueError(f"unknown parameter '{key}': {hint}{cls.__name__} has {', '.join(fields)}")
+                    raise ValueError(
+                        f"unknown parameter '{key}': {did_you_mean(key, fields)}{cls.__name__} has {', '.join(fields)}"
+                    )
         return values
 
     def named_paths(self) -> Iterator[tuple[str, str]]:
-        """Every `OnDiskPath` that is set, here and in groups within: its key with dots, and its value."""
+        """Yield every `OnDiskPath` that is set, here and in groups within: its key with dots, and its value."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if isinstance(value, Parameters):
@@ -67,25 +66,25 @@ class Parameters(BaseModel):
 
 @lru_cache(maxsize=64)
 def load_function(spec: str, where: str) -> Callable[..., Any]:
-    """Import a function.
+    """Import a function that a parameter names.
 
     Args:
         spec: `package.module:function`.
-        where: Parameter that names it, for messages.
+        where: The parameter, for messages.
 
     Raises:
-        ValueError: If it cannot be imported or is no function.
+        InputError: If it cannot be imported or is no function.
     """
     module, _, name = spec.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{where}: {spec!r} cannot be imported as package.module:function ({error}); install its package, or"
             " put its folder on PYTHONPATH"
         ) from error
     if not callable(function):
-        raise ValueError(f"{where}: {spec!r} is not a function")
+        raise InputError(f"{where}: {spec!r} is not a function")
     return function  # type: ignore[no-any-return]
 
 

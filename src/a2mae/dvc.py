@@ -1,4 +1,4 @@
-"""`dvc.yaml` from the registry and the catalog: `python -m a2mae.dvc`, or `--check` to see whether it is current.
+"""Write `dvc.yaml` from the registry and the catalog: `python -m a2mae.dvc`, or `--check` whether it is current.
 
 Nothing is declared twice: a stage's inputs, outputs and parameters are those of its Kedro pipeline, the paths are the
 catalog's, and the code it depends on is what its nodes import. What the catalog cannot say by itself stands in an
@@ -22,14 +22,15 @@ import yaml
 from kedro.io import DataCatalog
 
 from a2mae.pipeline_registry import module_of
-from a2mae.pipelines.datasets import tracked
-from a2mae.provenance.code import code_of
+from a2mae.pipelines.chain import tracked
+from a2mae.provenance.code import PACKAGE, files_of
 from a2mae.provenance.record import SOURCES_FILE, record_path
 
 if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 ENV = "base"
+_MOST = 2 / 3  # of a folder's files
 HEADER = """\
 # Written by `make dvc` (python -m a2mae.dvc) from the pipeline registry, the catalog and the nodes' imports: do not
 # edit, a test holds it against them. `make repro` runs it.
@@ -41,7 +42,7 @@ class StaleDvcError(RuntimeError):
 
 
 def dvc_yaml(root: Path) -> str:
-    """The text of `dvc.yaml`.
+    """Generate the text of `dvc.yaml`.
 
     Args:
         root: The project's folder.
@@ -88,7 +89,7 @@ def _stage(name: str, pipeline: Pipeline, catalog: DataCatalog, root: Path, data
 
 
 def _tracked(dataset: str, catalog: DataCatalog, root: Path) -> tuple[str, Mapping[str, object]] | None:
-    """Path below the project and DVC notes of a dataset; None for what is not tracked."""
+    """Find the path below the project and the DVC notes of a dataset; None for what is not tracked."""
     found = tracked(catalog, dataset)
     if found is None:
         return None
@@ -97,7 +98,7 @@ def _tracked(dataset: str, catalog: DataCatalog, root: Path) -> tuple[str, Mappi
 
 
 def _params(pipeline: Pipeline, root: Path) -> list[object]:
-    """Parameter groups with the file that holds them; a node that takes all of them depends on whole files."""
+    """List parameter groups with the file that holds them; a node that takes all of them depends on whole files."""
     files = sorted((root / "conf" / ENV).glob("parameters_*.yml"))
     owner = {group: file for file in files for group in (yaml.safe_load(file.read_text("utf-8")) or {})}
     if "parameters" in pipeline.inputs():
@@ -110,12 +111,29 @@ def _params(pipeline: Pipeline, root: Path) -> list[object]:
 
 
 def _unique(items: list[object]) -> list[object]:
-    """The items without repetition, in order: two datasets may lie in one tracked folder."""
+    """Return the items without repetition, in order: two datasets may lie in one tracked folder."""
     kept: list[object] = []
     for item in items:
         if item not in kept:
             kept.append(item)
     return kept
+
+
+def code_of(module: str, source: Path) -> list[str]:
+    """List the files that a module needs, as sorted paths such as `src/a2mae/sensors.py`.
+
+    A folder stands for its files where most of them are needed, so that not every new file changes the list.
+
+    Args:
+        module: For example `a2mae.pipelines.pretrain`.
+        source: The folder that holds the package `a2mae`.
+    """
+    files = files_of(module, source)
+    folders = {file.parent for file in files if file.parent.name not in (PACKAGE, "pipelines")}
+    inside = {folder: set(folder.rglob("*.py")) for folder in folders}
+    whole = {folder for folder in folders if len(inside[folder] & files) >= _MOST * len(inside[folder])}
+    kept = [path for path in files | whole if not whole & set(path.parents)]
+    return sorted(path.relative_to(source.parent).as_posix() for path in kept)
 
 
 def check(root: Path) -> None:

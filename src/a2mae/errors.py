@@ -1,22 +1,24 @@
-"""Errors that people read, and the words that their messages share.
-
-Exceptions that carry a reason: one unusable scene or file must not stop the others.
-
-Words of messages, logs and reports.
-
-What is passed on (the report, W&B runs) tells nobody where somebody's folders lie.
-
-The nearest of the names there are, for whoever has mistyped one on the command line.
-"""
+"""Errors that people read, and the words that messages, logs and reports share."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 
 
-class RefusedError(ValueError):
+class A2maeError(Exception):
+    """An error whose message says what was found, what was expected and what to change.
+
+    The command line prints it as a sentence; the calls that led to it are shown for every other error.
+    """
+
+
+class InputError(A2maeError, ValueError):
+    """A parameter, file or table of the user's is not what is needed."""
+
+
+class RejectedError(InputError):
     """A scene, item or file cannot be used.
 
     Attributes:
@@ -30,7 +32,7 @@ class RefusedError(ValueError):
         self.detail = detail
 
 
-class ReadError(RuntimeError):
+class ReadError(A2maeError, RuntimeError):
     """A file that cannot be read where pixels are needed.
 
     Attributes:
@@ -45,14 +47,14 @@ class ReadError(RuntimeError):
 
 
 def plural(quantity: int, noun: str, nouns: str = "") -> str:
-    """A number and what it counts: `1 place`, `1,200 places`."""
+    """Write a number and what it counts: `1 place`, `1,200 places`."""
     return f"{quantity:,} {noun if quantity == 1 else nouns or noun + 's'}"
 
 
 def without_places(value: object) -> object:
-    """The configuration without this machine's absolute paths: only their last part is kept.
+    """Copy a configuration with only the last part of each absolute path.
 
-    Where somebody's folders lie is nobody's business and would differ between machines.
+    Reports and W&B runs are passed on: they must not tell where somebody's folders lie, nor differ between machines.
     """
     if isinstance(value, Mapping):
         return {str(key): without_places(item) for key, item in value.items()}
@@ -65,12 +67,16 @@ def without_places(value: object) -> object:
     return value
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The beginning of a sentence that lists them; empty where none is near.
+def did_you_mean(name: object, known: Iterable[str], *, always: bool = False) -> str:
+    """Name the nearest of the names there are: `did you mean 'mae'? `, to begin a sentence that lists them all.
 
     Args:
         name: As it was typed.
         known: What there is.
+        always: Name one however far it is.
+
+    Returns:
+        The question with a space after it; empty where none is near.
     """
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'? " if near else ""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0 if always else 0.6)
+    return f"did you mean {near[0]!r}? " if near else ""

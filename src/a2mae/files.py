@@ -1,8 +1,6 @@
-"""Files and folders that appear whole or not at all, with the access that the user's umask gives; a file's SHA-256.
+"""Write files and folders that appear whole or not at all, also after a power cut; the same content, the same bytes.
 
-Files and folders that appear whole or not at all, with the access that the user's umask gives; a file's SHA-256.
-
-Files that appear whole or not at all, with the same bytes for the same content.
+They have the access that the user's umask gives.
 """
 
 from __future__ import annotations
@@ -43,20 +41,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(access)
+        _flush(temporary)
         os.replace(temporary, path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_folder(path: Path, *, flush: bool = False) -> Iterator[Path]:
+def whole_folder(path: Path) -> Iterator[Path]:
     """Give a folder's place to fill; it takes its own name, and the older one's place, only when all went well.
 
     The older one is moved away before it is deleted, so that at no time half of one stands in the place.
 
     Args:
         path: The folder; those above it are made. What a killed run leaves beside it, the next one clears.
-        flush: Wait until the disk has every byte before the folder takes its name: what a power cut leaves is whole.
     """
     partial, older = (path.with_name(f".{path.name}.{ending}") for ending in ("partial", "older"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,21 +63,19 @@ def whole_folder(path: Path, *, flush: bool = False) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
-        if flush:
-            for written in (*partial.rglob("*"), partial):
-                _flush(written)
+        for written in (*partial.rglob("*"), partial):
+            _flush(written)
         if path.exists():
             os.replace(path, older)
         os.replace(partial, path)
-        if flush:
-            _flush(path.parent)
+        _flush(path.parent)
     finally:
         _bring_back(older, path)
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:
-    """Make sure that a file's or folder's content has reached the disk."""
+    """Wait until a file's or folder's content has reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -100,7 +97,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def json_text(content: object, *, allow_nan: bool = False) -> str:
-    """JSON with sorted keys: one content, one text.
+    """Format JSON with sorted keys: one content, one text.
 
     Raises:
         ValueError: If there is a number in it that JSON does not know.
@@ -118,7 +115,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -132,3 +129,9 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> N
             np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), member.getvalue())
     write_bytes(path, buffer.getvalue())
+
+
+def digest_of(content: object) -> str:
+    """Return the SHA-256 of a JSON value in its one canonical form."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

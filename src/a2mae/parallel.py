@@ -1,8 +1,8 @@
 """Run many independent pieces of work: in this process, in local processes, or on a Dask cluster.
 
-How this package's processes live with others: workers end with their parent, threads share the cores.
-
-Many independent pieces of work: in this process, in a pool of local processes, or on a Dask cluster.
+Local workers are forked from a clean server process that has imported what their work needs: a plain fork would inherit
+locks of GDAL's and the codecs' threads, and a new interpreter would import for seconds. They do not import the program
+that started them, and they end with it.
 """
 
 from __future__ import annotations
@@ -20,98 +20,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
-from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
-from multiprocessing.process import BaseProcess
 from typing import Any, Self, TypeVar
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
-
-SPIN_VARIABLE = "GOMP_SPINCOUNT"
-SPIN = "5000"
-
-
-def share_cores() -> None:
-    """Let threads that wait for one another give up their core soon; call it before torch is imported.
-
-    GNU OpenMP, which torch computes with, spins for milliseconds. Where another program wants one of the cores, a
-    thread that works is then kept waiting by one that only waits, step after step: ten times slower and more
-    (benchmarks/threads.py). Whoever has set `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` knows better.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault(SPIN_VARIABLE, SPIN)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def end_with_parent() -> None:
-    """End this worker when its parent is killed: an orphan would write beside the run that goes on.
-
-    Raises:
-        RuntimeError: If this process was not started by `multiprocessing`.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        raise RuntimeError("end_with_parent is for worker processes: this one has no parent that it could watch")
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """While a worker is started: it does not import the program that starts it.
-
-    `kedro`, or a script, would be imported again by every worker, which takes half a second. The server of forked ones
-    does not preload it, although asked to (mended in Python 3.14).
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-class _Spawned(SpawnProcess):
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
-        with _hidden_main():
-            return SpawnProcess._Popen(process_obj)
-
-
-class _ForkServed(ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: ANN401 (of multiprocessing)
-        with _hidden_main():
-            return ForkServerProcess._Popen(process_obj)
-
-
-class SpawnWithoutMain(SpawnContext):
-    """Spawned workers that import the modules of their work alone: it must be named by such, not by the program."""
-
-    Process = _Spawned
-
-
-class ForkServerWithoutMain(ForkServerContext):
-    """Workers forked from a clean server, which import no program either."""
-
-    Process = _ForkServed
-
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 LOCAL_CLUSTER = "local"
 """Name that stands for a Dask cluster of this machine's own processes."""
+SPIN_VARIABLE = "GOMP_SPINCOUNT"
+SPIN = "5000"
 _PATIENCE_S = 0.1  # a worker is there by then if its server has imported everything
-_PRELOADED = ["a2mae.stssd.coregister.work", "a2mae.stssd.tag.statistics"]
 
 
 class WorkerLostError(RuntimeError):
@@ -144,7 +64,8 @@ class Crew:
         """Run a function over pieces of work; results come as they are ready, in any order.
 
         Args:
-            function: A function at module level; it must give the same result when run twice.
+            function: A function at module level, of a module that workers can import; it must give the same result when
+                run twice.
             work: Picklable pieces; the costly ones first, so that workers end together.
 
         Raises:
@@ -165,17 +86,19 @@ class Crew:
         futures: list[Future[Result]] = []
         try:
             if self._pool is None:
-                pool = ProcessPoolExecutor(self._workers, mp_context=_context(), initializer=_begin_worker)
+                context = _server([function])
+                pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_begin_worker)
                 self._pool = self._stack.enter_context(pool)
                 yield from _here(function, _while_starting(pool, left))
-            futures = [self._pool.submit(function, piece) for piece in left]
+            with _hidden_main():
+                futures = [self._pool.submit(function, piece) for piece in left]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
             self._pool = None  # of no more use: further work gets new workers
             raise WorkerLostError(
                 "a worker process died (killed, or out of memory); what it had finished is kept:"
-                " run the same command again to go on, with fewer coregister.workers if memory was short"
+                " run the same command again to go on, with fewer workers if memory was short"
             ) from error
         finally:
             for future in futures:
@@ -201,15 +124,78 @@ class Crew:
 
 
 def run_all(
-    function: Callable[[Work], Result],
-    work: Sequence[Work],
-    *,
-    workers: int,
-    dask_scheduler: str | None = None,
+    function: Callable[[Work], Result], work: Sequence[Work], *, workers: int, dask_scheduler: str | None = None
 ) -> Iterator[Result]:
     """`Crew.run` by a crew of its own."""
     with Crew(workers, dask_scheduler) as crew:
         yield from crew.run(function, work)
+
+
+def warm_up(*functions: Callable[..., object]) -> None:
+    """Let the server of local workers import the modules of their work, while this process does something else.
+
+    A server that is running already stays as it is; its workers import by themselves what it lacks.
+
+    Args:
+        functions: What a `Crew` will run.
+    """
+    _server(functions)
+    forkserver.ensure_running()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def share_cores() -> None:
+    """Let threads that wait for one another give up their core soon; call it before torch is imported.
+
+    GNU OpenMP, which torch computes with, spins for milliseconds. Where another program wants one of the cores, a
+    thread that works is then kept waiting by one that only waits, step after step: ten times slower and more
+    (benchmarks/threads.py). Whoever has set `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` knows better.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(SPIN_VARIABLE, SPIN)
+
+
+def end_with_parent() -> None:
+    """End this worker when its parent is killed: an orphan would write beside the run that goes on.
+
+    Raises:
+        RuntimeError: If this process was not started by `multiprocessing`.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("end_with_parent is for worker processes: this one has no parent that it could watch")
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _server(functions: Iterable[Callable[..., object]]) -> multiprocessing.context.ForkServerContext:
+    """The server that workers are forked from; it will import the modules of these functions when it starts."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(sorted({function.__module__ for function in functions} - {"__main__"}))
+    return context
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep workers that are started inside from importing the program again.
+
+    `multiprocessing` has every worker import what it finds as `__main__`: `kedro`, which takes half a second, or a
+    user's script, which would run a second time.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _here(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
@@ -226,7 +212,9 @@ def _while_starting(pool: ProcessPoolExecutor, left: deque[Work]) -> Iterator[Wo
 
     def begin() -> None:
         with contextlib.suppress(BrokenProcessPool):  # raised again where the work is handed in
-            pool.submit(_nothing).result()
+            with _hidden_main():
+                first = pool.submit(_nothing)
+            first.result()
         started.set()
 
     starter = threading.Thread(target=begin, daemon=True)
@@ -247,25 +235,6 @@ def _on_one_thread(function: Callable[[Work], Result], piece: Work) -> Result:
     """Matrix products of several threads round otherwise: the same bytes in any worker need one thread each."""
     with threadpool_limits(1, user_api="blas"):
         return function(piece)
-
-
-def _context() -> BaseContext:
-    """How processes are started: forked from a clean server that has the imports, where the system has one.
-
-    A plain fork would inherit locks of GDAL and of the codecs' threads; a spawned process imports for seconds.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return SpawnWithoutMain()
-    context = ForkServerWithoutMain()
-    context.set_forkserver_preload(_PRELOADED)
-    return context
-
-
-def warm_up() -> None:
-    """Let the server that workers are forked from import what they need, while this process does something else."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        _context()
-        forkserver.ensure_running()
 
 
 def _begin_worker() -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from kedro.framework.project import pipelines as project_pipelines
 from kedro.pipeline import Pipeline
+
+from a2mae.errors import InputError, did_you_mean
+from a2mae.tasks.registry import Task
+
+TASKS = tuple(task.value for task in Task)
+"""Stages that are one pipeline under different namespaces: `a2mae.pipelines.tasks`."""
 
 STAGES = (
     "simulate",
@@ -16,9 +22,7 @@ STAGES = (
     "tag",
     "prune",
     "pretrain",
-    "classify",
-    "segment",
-    "detect_change",
+    *TASKS,
     "embed",
     "evaluate",
     "report",
@@ -36,11 +40,8 @@ MOVED = {
 }
 """Pipelines, environments and parameter groups of earlier versions: what to do instead, as a sentence."""
 
-TASKS = ("classify", "segment", "detect_change")
-"""Stages that are one pipeline under different namespaces: `a2mae.pipelines.tasks`."""
-
 _OF_CHAIN = ("embed", "evaluate", "report")
-"""Stages that read what the others of the chain make."""
+"""Stages that read what the others of the chain make, as far as it makes it; so do the tasks."""
 
 _chain: tuple[str, ...] = STAGES
 
@@ -52,13 +53,14 @@ def use_chain(chain: Sequence[str]) -> None:
         chain: Stage names from the parameter `chain` of the environment.
 
     Raises:
-        ValueError: If a name is not a stage; the message lists those that are.
+        InputError: If a name is not a stage; the message lists those that are.
     """
     global _chain  # noqa: PLW0603 (Kedro calls register_pipelines() without arguments)
     unknown = [name for name in chain if name not in STAGES]
     if unknown:
-        hint = next((MOVED[name] for name in unknown if name in MOVED), f"stages are {', '.join(STAGES)}")
-        raise ValueError(f"parameter 'chain' names no stage: {', '.join(unknown)}; {hint}")
+        near = did_you_mean(unknown[0], STAGES)
+        hint = next((MOVED[name] for name in unknown if name in MOVED), f"{near}stages are {', '.join(STAGES)}")
+        raise InputError(f"parameter 'chain' names no stage: {', '.join(unknown)}; {hint}")
     if tuple(chain) != _chain:
         _chain = tuple(chain)
         project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
@@ -69,7 +71,7 @@ class _Registered(dict[str, Pipeline]):
 
     def __missing__(self, name: str) -> Pipeline:
         if name in MOVED:
-            raise ValueError(f"no pipeline '{name}': {MOVED[name]}")
+            raise InputError(f"no pipeline '{name}': {MOVED[name]}")
         raise KeyError(name)
 
 
@@ -82,11 +84,11 @@ def module_of(stage: str) -> str:
     return f"a2mae.pipelines.{'tasks' if stage in TASKS else stage}"
 
 
-def _create(stage: str) -> Pipeline:
+def _create(stage: str, made: Collection[str]) -> Pipeline:
     create: Callable[..., Pipeline] = importlib.import_module(module_of(stage)).create_pipeline
     if stage in TASKS:
-        return create(stage, _chain)
-    return create(_chain) if stage in _OF_CHAIN else create()
+        return create(stage, made)
+    return create(made) if stage in _OF_CHAIN else create()
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -95,9 +97,14 @@ def register_pipelines() -> dict[str, Pipeline]:
     Returns:
         Each stage by its name, and `__default__`: the environment's chain.
     """
+    pipelines = _Registered()
+    made: set[str] = set()  # by the chain's stages so far
     with warnings.catch_warnings():
         # `evaluate` and `report` read what the tasks write in their namespaces; Kedro warns of the dot in such names.
         warnings.filterwarnings("ignore", message="One or more dataset names contain")
-        pipelines = _Registered({stage: _create(stage) for stage in STAGES})
+        for stage in STAGES:
+            pipelines[stage] = _create(stage, made)
+            if stage in _chain:
+                made |= pipelines[stage].all_outputs()
     pipelines["__default__"] = sum((pipelines[stage] for stage in _chain), Pipeline([]))
     return pipelines

@@ -1,14 +1,13 @@
-"""Values that cannot be meant: offsets and ranges checked against what a sensor can deliver.
+"""Check whether values can be what they are called: the offsets, scales and units of scenes, files and data sets.
 
-Sentinel-2's offset, decided by the processing baseline, is checked on the dark pixels of what was read.
-
-Scenes whose decoded values cannot be meant: bytes taken for reflectance, or all rounded to one.
+A wrong offset, scale or unit is the commonest mistake with a new source, and every later stage would take it for
+ground. All thresholds stand here. Where two look alike, the statistic that each is held against differs, and is said.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,16 +18,49 @@ from a2mae.sensors import Sensor, Units
 
 logger = logging.getLogger(__name__)
 
-_OFFSET_RANGE = (0.08, 0.12)  # around the 0.1 that baseline 04.00 moved counts by
-_DARKEST_REFLECTANCE = -0.05  # atmospheric correction of deep shadow goes a little below zero, not this far
+_OFFSET_RANGE = (0.08, 0.12)
+"""Around the 0.1 by which Sentinel-2's processing baseline 04.00 moved counts."""
+_DARKEST_PERCENTILE = -0.05
+"""Least 1st percentile of a scene's darkest band: atmospheric correction takes deep shadow a little below zero."""
+_DARK_BULK, _DARK_SHARE = -0.02, 0.1
+"""At most this share of a band's pixels lies below this: water and shadow as a whole stay nearer to zero than the
+darkest percent does."""
+_BRIGHTEST_TOO_DARK = 0.05
+"""The 99th percentile of the brightest band is above this wherever there is land."""
+_DARKEST_TOO_BRIGHT = 1.0
+"""The 1st percentile of the darkest of red, near and short-wave infrared is below this even over snow and cloud."""
+_BRIGHTEST_TOO_BRIGHT = 3.0
+"""The 99th percentile of the brightest band is below this even with sunlit snow on a slope, and glint."""
+_MEDIAN_TOO_BRIGHT = 2.0
+"""The median is below this even over snow: percent, bytes and counts are above."""
+DATA_SET_TOO_DARK = 0.005
+"""The median over the images of a data set is above this; a single raster may be all deep water, and only has to be
+above zero."""
+_FARTHEST_MEDIAN = 4.0
+"""Deviations from the mean that an encoder was taught: half of a place's pixels lie beyond for no land cover."""
+_FEWEST_STEPS = 4
+"""Steps of the store's encoding between a scene's 1st and 99th percentile."""
 OFFSET_ADVICE = (
     "an offset of 0.1 applied twice or not at all looks like this: check scale and offset in the scene table, and"
     " ingest.sentinel2_offset"
 )
+TOO_DARK = (
+    "reflectance is 0 to 1, and land reaches 0.1 and more (bytes, percent and counts look like this; scenes of nothing"
+    " but deep water, too)"
+)
+RANGE_ADVICE = f"{TOO_DARK}: check scale, offset and units of the rule or item"
+FLAT_ADVICE = (
+    "the store tells hardly any of these values apart: check the rule's scale and offset against the scale of the"
+    " sensor's encoding (nothing but open water or cloud looks like this, too)"
+)
 
 
 def warn_of_offsets(images: pd.DataFrame) -> None:
-    """One warning per scene whose dark pixels contradict its offset."""
+    """Warn of every scene whose dark pixels contradict its offset.
+
+    Args:
+        images: Image table.
+    """
     for scene in suspicious_offsets(images).itertuples():
         logger.warning(
             "Scene %s (%s, baseline %s): its dark pixels lie %.3f from those of the other scenes of the sensor at the"
@@ -42,7 +74,7 @@ def warn_of_offsets(images: pd.DataFrame) -> None:
 
 
 def suspicious_offsets(images: pd.DataFrame) -> pd.DataFrame:
-    """Sentinel-2 scenes whose dark pixels are off by about the 0.1 that processing baseline 04.00 moved counts by.
+    """Find Sentinel-2 scenes whose dark pixels are off by the 0.1 that processing baseline 04.00 moved counts by.
 
     Args:
         images: Image table.
@@ -50,7 +82,7 @@ def suspicious_offsets(images: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per scene: `scene_id`, `sensor`, `processing_baseline`, `dark_value` (median of its images,
         reflectance) and `away`: median difference of its dark values to the median of the sensor's other scenes at the
-        same places; for scenes that are darker than surfaces can be, whatever the others, their dark value itself.
+        same locations; for scenes that are darker than surfaces can be, whatever the others are, the dark value.
     """
     columns = ["scene_id", "location_id", "sensor", "processing_baseline", "dark_value"]
     looked = images.loc[images["sensor"].str.startswith("sentinel-2"), columns]
@@ -64,13 +96,13 @@ def suspicious_offsets(images: pd.DataFrame) -> pd.DataFrame:
         away=("away", "median"),
     )
     differs = scenes["away"].abs().between(*_OFFSET_RANGE)
-    impossible = (scenes["dark_value"] < _DARKEST_REFLECTANCE) & ~differs
+    impossible = (scenes["dark_value"] < _DARKEST_PERCENTILE) & ~differs
     away = scenes["away"].mask(impossible, scenes["dark_value"])
     return scenes.assign(away=away)[differs | impossible].reset_index(drop=True)
 
 
 def _from_others(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Every value less the median of the others of its group; NaN where it is alone."""
+    """Every value less the median of the others of its group; NaN if it is alone."""
     order = np.lexsort((values, groups))
     sorted_values, sorted_groups = values[order], groups[order]
     starts = np.flatnonzero(np.diff(sorted_groups, prepend=-1))
@@ -88,31 +120,12 @@ def _from_others(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDAr
     return result
 
 
-BRIGHTEST_TOO_DARK = 0.05
-"""One hundredth of the pixels of the brightest band is brighter than this wherever there is land."""
-_DARKEST_TOO_BRIGHT = 1.0
-"""Even snow and cloud are darker than this in the darkest of red, near and short-wave infrared."""
-_BRIGHTEST_TOO_BRIGHT = 3.0
-"""Sunlit snow on a slope and glint stay below it."""
-_FEWEST_STEPS = 4
-"""Of the store's encoding, between a scene's darkest and its brightest percent."""
-TOO_DARK = (
-    "reflectance is 0 to 1, and land reaches 0.1 and more (bytes, percent and counts look like this; scenes of nothing"
-    " but deep water, too)"
-)
-RANGE_ADVICE = f"{TOO_DARK}: check scale, offset and units of the rule or item"
-FLAT_ADVICE = (
-    "the store tells hardly any of these values apart: check the rule's scale and offset against the scale of the"
-    " sensor's encoding (nothing but open water or cloud looks like this, too)"
-)
-
-
 def implausible_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> pd.DataFrame:
-    """Scenes that cannot be the reflectance they are called, or that the store holds as next to one value.
+    """Find scenes that cannot be reflectance though they are called so, or that the store holds as nearly one value.
 
     Args:
         images: Image table.
-        sensors: Those of the images; others are passed over.
+        sensors: Sensors of the images; images of others are passed over.
 
     Returns:
         One row per scene: `scene_id`, `sensor`, `dark_value` (least of its images), `bright_value` (largest) and
@@ -126,7 +139,7 @@ def implausible_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> pd.Da
     )
     steps = scenes["sensor"].map({name: abs(encoding.scale) for name, encoding in known.items()}).astype(float)
     flat = scenes["bright_value"] - scenes["dark_value"] < _FEWEST_STEPS * steps
-    wrong = (scenes["bright_value"] < BRIGHTEST_TOO_DARK) | (scenes["dark_value"] > _DARKEST_TOO_BRIGHT)
+    wrong = (scenes["bright_value"] < _BRIGHTEST_TOO_DARK) | (scenes["dark_value"] > _DARKEST_TOO_BRIGHT)
     wrong |= scenes["bright_value"] > _BRIGHTEST_TOO_BRIGHT
     wrong &= scenes["sensor"].isin(reflecting)
     scenes["advice"] = np.where(flat, FLAT_ADVICE, RANGE_ADVICE)
@@ -134,7 +147,12 @@ def implausible_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> pd.Da
 
 
 def warn_of_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> None:
-    """One warning per sensor and kind: a rule that is wrong is wrong for all of its files."""
+    """Warn once per sensor and kind of mistake: a rule that is wrong is wrong for all of its files.
+
+    Args:
+        images: Image table.
+        sensors: Sensors of the images.
+    """
     for (sensor, advice), scenes in implausible_ranges(images, sensors).groupby(["sensor", "advice"], sort=True):
         logger.warning(
             "%s of %s, the first %s, with values from %.4g to %.4g; %s",
@@ -145,3 +163,55 @@ def warn_of_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> None:
             scenes["bright_value"].max(),
             advice,
         )
+
+
+def impossible_reflectance(low: float, high: float, median: float, *, darkest_median: float = 0.0) -> str:
+    """Say in words why values cannot be reflectance, by their median.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        median: Their median.
+        darkest_median: What the median has to be above: 0 for one raster, `DATA_SET_TOO_DARK` for a data set.
+
+    Returns:
+        What was found and what was expected; empty if they can be.
+    """
+    if darkest_median < median < _MEDIAN_TOO_BRIGHT:
+        return ""
+    return f"the values are {low:.4g} to {high:.4g} with median {median:.4g}; reflectance is 0 to 1"
+
+
+def too_dark(bright_value: float) -> bool:
+    """Return whether a 99th percentile of reflectance is too dark for anything but deep water."""
+    return bright_value < _BRIGHTEST_TOO_DARK
+
+
+def strange_bands(
+    seen: NDArray[np.float32], bands: Sequence[str], units: Units, mean: Sequence[float], std: Sequence[float]
+) -> list[str]:
+    """Say in words which bands do not hold what an encoder was taught.
+
+    Args:
+        seen: Physical values of seen pixels, `(C, N)`, N at least 1.
+        bands: Names of the bands.
+        units: Units of the values.
+        mean: Mean of each band as the encoder was taught.
+        std: Standard deviation of each band, likewise.
+
+    Returns:
+        A phrase for each band that does not; empty if all do.
+    """
+    found = []
+    for values, band, taught, deviation in zip(seen, bands, mean, std, strict=True):
+        median = float(np.median(values))
+        away = (median - taught) / deviation
+        below = float(np.mean(values < _DARK_BULK))
+        if units is Units.REFLECTANCE and below > _DARK_SHARE:
+            found.append(f"{below:.0%} of {band} is below {_DARK_BULK}, where no reflectance is")
+        elif abs(away) > _FARTHEST_MEDIAN:
+            found.append(
+                f"the median of {band} is {median:.4g}, {away:+.1f} deviations from the mean {taught:.4g}"
+                " that the encoder was taught"
+            )
+    return found

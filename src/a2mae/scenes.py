@@ -1,7 +1,7 @@
-"""Scenes and their assets: what `ingest` finds out and everything after it relies on.
+"""Scenes and their assets: what `ingest` finds and every later stage relies on.
 
 A `Scene` is one acquisition of one sensor that can be used; its `BandAsset`s say where each band lies, on which grid,
-and how its stored numbers become physical values. What cannot be used becomes a `RefusedScene` with its reason. Both
+and how its stored numbers become physical values. What cannot be used becomes a `RejectedScene` with its reason. Both
 are rows of the scene table (`SCENE_COLUMNS`).
 """
 
@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from shapely.geometry.base import BaseGeometry
-
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
-    import pyarrow as pa
     from affine import Affine
+    from shapely.geometry.base import BaseGeometry
 
 
 class Role(StrEnum):
@@ -32,7 +30,7 @@ class Role(StrEnum):
     DATA = "data"
     """A band of the sensor."""
     CLOUD_MASK = "cloud_mask"
-    """A band that tells clouds, shadows or fill; `BandAsset.mask` says how."""
+    """A band that marks clouds, shadows or fill; `BandAsset.mask` says how."""
 
 
 class MaskKind(StrEnum):
@@ -57,7 +55,7 @@ class MaskKind(StrEnum):
 
 
 class CloudTest(StrEnum):
-    """How the quality gate tells clouds on a scene."""
+    """How clouds are found on a scene."""
 
     MASK = "mask"
     """By the asset of role `cloud_mask`."""
@@ -104,7 +102,7 @@ class BandAsset:
     checksum: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse assets that cannot be meant."""
+        """Check that the values make sense together."""
         if self.band_index < 1:
             raise ValueError(f"asset {self.band!r}: band_index counts from 1, found {self.band_index}")
         if not (math.isfinite(self.scale) and self.scale != 0 and math.isfinite(self.offset)):
@@ -116,7 +114,7 @@ class BandAsset:
 
     @property
     def affine(self) -> Affine | None:
-        """`transform` as an Affine."""
+        """`transform` as an `Affine`; None where it is not known."""
         from affine import Affine  # noqa: PLC0415 (only readers of pixels need it)
 
         return None if self.transform is None else Affine(*self.transform)
@@ -136,7 +134,7 @@ class Scene:
         geometry: Valid footprint, EPSG:4326.
         assets: The sensor's bands in the sensor's order, then the cloud mask if there is one; of a mosaic those of its
             parts, one part after the other.
-        cloud_test: How clouds are told.
+        cloud_test: How clouds are found.
         cloud_cover_pct: Provider's figure for the scene, 0-100; None where not given.
         processing_baseline: Sentinel-2, for example "04.00"; None elsewhere.
     """
@@ -154,15 +152,24 @@ class Scene:
     processing_baseline: str | None = None
 
     def __post_init__(self) -> None:
-        """Times without a zone are ambiguous, so they are refused."""
+        """Check that the time has a zone and that the cloud test fits the assets."""
         if self.datetime.tzinfo is None:
             raise ValueError(f"scene {self.scene_id!r}: datetime {self.datetime} has no time zone")
         if (self.cloud_test is CloudTest.MASK) != (self.mask is not None):
             raise ValueError(f"scene {self.scene_id!r}: cloud_test 'mask' goes with exactly one cloud_mask asset")
 
+    def rejected(self, reason: str, detail: str) -> RejectedScene:
+        """The same scene as one that cannot be used.
+
+        Args:
+            reason: Short code, for example "cloud_cover".
+            detail: The sentence a person reads.
+        """
+        return RejectedScene(self.scene_id, reason, detail, self.sensor, self.datetime, self.geometry)
+
     @property
     def parts(self) -> tuple[tuple[BandAsset, ...], ...]:
-        """The assets of each part of a mosaic; of any other scene all of them."""
+        """The assets of each part of a mosaic; any other scene has one part."""
         starts = [
             k for k, a in enumerate(self.assets) if k == 0 or (a.band, a.role) == (self.assets[0].band, Role.DATA)
         ]
@@ -180,7 +187,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedScene:
+class RejectedScene:
     """A scene, item or file that cannot be used.
 
     Attributes:
@@ -206,7 +213,7 @@ def _number_to_json(value: float | None) -> float | str | None:
 
 
 def assets_to_json(assets: Iterable[BandAsset]) -> str:
-    """The `assets` column of the scene table: strict JSON, keys in a fixed order."""
+    """Write assets as the `assets` column of the scene table: strict JSON, keys in a fixed order."""
     return json.dumps(
         [
             {
@@ -259,19 +266,23 @@ def assets_from_json(text: str) -> tuple[BandAsset, ...]:
         ) from error
 
 
-def scenes_to_table(scenes: Iterable[Scene], refused: Iterable[RefusedScene] = ()) -> gpd.GeoDataFrame:
-    """The scene table: accepted scenes, then refused ones, each sorted by id.
+def scenes_to_table(scenes: Iterable[Scene], rejected: Iterable[RejectedScene] = ()) -> gpd.GeoDataFrame:
+    """Make the scene table: accepted scenes, then rejected ones (status "refused"), each sorted by id.
+
+    Args:
+        scenes: Usable scenes.
+        rejected: Scenes that cannot be used.
 
     Returns:
         Columns of `SCENE_COLUMNS` and `geometry` in EPSG:4326.
     """
-    # Parameters name this module's enums and workers of a build its scenes: both start sooner without tables.
+    # Parameters import this module's enums, and workers of a build its scenes: both start sooner without tables.
     import geopandas as gpd  # noqa: PLC0415
 
-    from a2mae.tables import SCENE_COLUMNS  # noqa: PLC0415
+    from a2mae.tables import SCENE_COLUMNS, frame_of_rows  # noqa: PLC0415
 
     accepted = sorted(scenes, key=lambda scene: scene.scene_id)
-    out = sorted(refused, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
+    out = sorted(rejected, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
     rows: list[dict[str, object]] = [
         {
             "scene_id": s.scene_id,
@@ -301,13 +312,13 @@ def scenes_to_table(scenes: Iterable[Scene], refused: Iterable[RefusedScene] = (
         }
         for r in out
     ]
-    frame = _typed(rows, SCENE_COLUMNS)
+    frame = frame_of_rows(rows, SCENE_COLUMNS)
     geometry = [s.geometry for s in accepted] + [r.geometry for r in out]
     return gpd.GeoDataFrame(frame, geometry=gpd.GeoSeries(geometry, index=frame.index, crs=4326), crs=4326)
 
 
 def scenes_from_table(table: pd.DataFrame) -> list[Scene]:
-    """The accepted scenes of a scene table, in the table's order."""
+    """Read the accepted scenes of a scene table, in the table's order."""
     import pandas as pd  # noqa: PLC0415
 
     accepted = table[table["status"] == "accepted"]
@@ -329,9 +340,9 @@ def scenes_from_table(table: pd.DataFrame) -> list[Scene]:
     ]
 
 
-def refused_to_table(refused: Iterable[RefusedScene], *, stage: str = "ingest") -> pd.DataFrame:
-    """Refused scenes as rows of `REJECTED_COLUMNS`, sorted by id."""
-    from a2mae.tables import REJECTED_COLUMNS  # noqa: PLC0415
+def rejected_to_table(rejected: Iterable[RejectedScene]) -> pd.DataFrame:
+    """Make the table of scenes that `ingest` rejected: rows of `REJECTED_COLUMNS`, sorted by id."""
+    from a2mae.tables import REJECTED_COLUMNS, frame_of_rows  # noqa: PLC0415
 
     rows: list[dict[str, object]] = [
         {
@@ -339,28 +350,17 @@ def refused_to_table(refused: Iterable[RefusedScene], *, stage: str = "ingest") 
             "location_id": "",
             "sensor": r.sensor,
             "datetime": r.datetime,
-            "stage": stage,
+            "stage": "ingest",
             "reason": r.reason,
             "detail": r.detail,
         }
-        for r in sorted(refused, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
+        for r in sorted(rejected, key=lambda scene: (scene.scene_id, scene.reason, scene.detail))
     ]
-    return _typed(rows, REJECTED_COLUMNS)
-
-
-def _typed(rows: list[dict[str, object]], schema: pa.Schema) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-    import pyarrow as pa  # noqa: PLC0415
-
-    # Through Arrow, so that an empty or all-null column keeps its type.
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=schema).to_pandas(
-        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get
-    )
-    return frame
+    return frame_of_rows(rows, REJECTED_COLUMNS)
 
 
 def sensors_to_json(sensors: Iterable[Sensor]) -> dict[str, object]:
-    """The `sensors` dataset: full description of every sensor that the accepted scenes use, by id."""
+    """Make the `sensors` dataset: the full description of every given sensor, by id."""
     return {sensor.id: sensor.to_dict() for sensor in sorted(sensors, key=lambda sensor: sensor.id)}
 
 

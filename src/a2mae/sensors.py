@@ -1,18 +1,23 @@
-"""Bands, sensors and their units: the vocabulary every other room speaks.
+"""Bands, sensors and their units.
 
 A `Sensor` says which bands an image has, in which order, on which grid, and how its stored integers become physical
-values. Nobody downstream guesses any of these: a sensor that is not known is an error that says where to write it.
+values. No module guesses any of these: an unknown sensor is an error that says where to describe it. The built-in
+sensors are described in `sensors.yml`.
 
-Only the standard library is used here, because the models and the training step run on machines that have little else.
+Imports the standard library and PyYAML only, because the training step runs on machines that have little else.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+
+import yaml
+
+from a2mae.errors import did_you_mean
 
 
 class Units(StrEnum):
@@ -95,7 +100,7 @@ class Sensor:
     platforms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse sensors that cannot be meant."""
+        """Check that bands are unique and pixel sizes positive."""
         names = [band.name for band in self.bands]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"sensor {self.id!r}: band names must be present and unique, found {names}")
@@ -108,7 +113,7 @@ class Sensor:
         return tuple(band.name for band in self.bands)
 
     def band_index(self, name: str) -> int:
-        """Position of a band, found by its provider's name or else by its common name.
+        """Find the position of a band by its provider's name, or else by its common name.
 
         Args:
             name: `B04` or `red`.
@@ -128,11 +133,18 @@ class Sensor:
         )
 
     def subset(self, names: Iterable[str]) -> Sensor:
-        """The same sensor with only the named bands, in the order given."""
+        """The same sensor with only the named bands, in the order given.
+
+        Args:
+            names: Provider's or common names.
+
+        Raises:
+            UnknownBandError: If the sensor has no such band.
+        """
         return dataclasses.replace(self, bands=tuple(self.bands[self.band_index(name)] for name in names))
 
     def to_dict(self) -> dict[str, object]:
-        """A JSON-ready description; `sensor_from_dict` reads it back."""
+        """Describe the sensor for JSON; `sensor_from_dict` reads it back."""
         return dataclasses.asdict(self)
 
 
@@ -153,9 +165,9 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
         platforms = data.get("platforms", ())
         if not isinstance(platforms, (list, tuple)):
             raise ValueError("'platforms' must be a list")
-        _refuse_unknown(Encoding, encoding)
+        _check_keys(Encoding, encoding)
         for band in bands:
-            _refuse_unknown(Band, band)
+            _check_keys(Band, band)
         return Sensor(
             id=str(data["id"]),
             title=str(data.get("title", data["id"])),
@@ -169,152 +181,23 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
         raise ValueError(f"sensor description {data.get('id', '?')!r} cannot be read: {reason}") from error
 
 
-def _refuse_unknown(kind: type, found: Mapping[str, object]) -> None:
+def _check_keys(kind: type, found: Mapping[str, object]) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     for key in found:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown key {str(key)!r}; {hint}there are {', '.join(known)}")
+            raise ValueError(f"unknown key {str(key)!r}; {did_you_mean(str(key), known)}there are {', '.join(known)}")
 
 
-_REFLECTANCE_1E4 = Encoding("uint16", scale=1e-4, offset=0.0, nodata=0, units=Units.REFLECTANCE)
-# Since processing baseline 04.00 Sentinel-2 counts start at -0.1; the store always uses that form.
-_SENTINEL2 = Encoding("uint16", scale=1e-4, offset=-0.1, nodata=0, units=Units.REFLECTANCE)
-# USGS Landsat Collection 2 Level 2 surface reflectance.
-_LANDSAT_C2_L2 = Encoding("uint16", scale=2.75e-5, offset=-0.2, nodata=0, units=Units.REFLECTANCE)
-_BYTES = Encoding("uint8", scale=1 / 255, offset=0.0, nodata=0, units=Units.DN)
-_DECIBEL = Encoding("int16", scale=0.01, offset=0.0, nodata=-32768, units=Units.BACKSCATTER_DB)
+def _builtin() -> dict[str, Sensor]:
+    """The sensors of `sensors.yml`, whose whole numbers stay whole: they go into files and fingerprints as written."""
+    text = Path(__file__).with_suffix(".yml").read_text("utf-8")
+    described = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (safe, and in C)
+    sensors = [dataclasses.replace(sensor_from_dict(entry), gsd_m=entry["gsd_m"]) for entry in described]
+    return {sensor.id: sensor for sensor in sensors}
 
 
-def _sentinel2_bands(*, cirrus: bool) -> tuple[Band, ...]:
-    bands = (
-        Band("B01", "coastal", 443, 20, 60),
-        Band("B02", "blue", 492, 66, 10),
-        Band("B03", "green", 560, 36, 10),
-        Band("B04", "red", 665, 31, 10),
-        Band("B05", "rededge071", 704, 15, 20),
-        Band("B06", "rededge075", 740, 15, 20),
-        Band("B07", "rededge078", 783, 20, 20),
-        Band("B08", "nir", 833, 106, 10),
-        Band("B8A", "nir08", 865, 21, 20),
-        Band("B09", "nir09", 945, 20, 60),
-        Band("B10", "cirrus", 1374, 31, 60),
-        Band("B11", "swir16", 1614, 91, 20),
-        Band("B12", "swir22", 2202, 175, 20),
-    )
-    return tuple(band for band in bands if cirrus or band.name != "B10")
-
-
-def _four_bands(gsd_m: float, *centers_nm: float) -> tuple[Band, ...]:
-    names = (("B1", "blue"), ("B2", "green"), ("B3", "red"), ("B4", "nir"))
-    widths = (70.0, 70.0, 60.0, 120.0)
-    return tuple(
-        Band(name, common, center, width, gsd_m)
-        for (name, common), center, width in zip(names, centers_nm, widths, strict=True)
-    )
-
-
-BUILTIN_SENSORS: Mapping[str, Sensor] = {
-    sensor.id: sensor
-    for sensor in (
-        Sensor(
-            "sentinel-2-l2a",
-            "Sentinel-2 MSI, surface reflectance",
-            10,
-            _sentinel2_bands(cirrus=False),
-            _SENTINEL2,
-            ("sentinel-2a", "sentinel-2b", "sentinel-2c"),
-        ),
-        Sensor(
-            "sentinel-2-l1c",
-            "Sentinel-2 MSI, top of atmosphere",
-            10,
-            _sentinel2_bands(cirrus=True),
-            _SENTINEL2,
-            ("sentinel-2a", "sentinel-2b", "sentinel-2c"),
-        ),
-        Sensor(
-            "landsat-oli-c2-l2",
-            "Landsat 8/9 OLI, surface reflectance",
-            30,
-            (
-                Band("SR_B1", "coastal", 443, 16, 30),
-                Band("SR_B2", "blue", 482, 60, 30),
-                Band("SR_B3", "green", 561, 57, 30),
-                Band("SR_B4", "red", 655, 37, 30),
-                Band("SR_B5", "nir08", 865, 28, 30),
-                Band("SR_B6", "swir16", 1609, 85, 30),
-                Band("SR_B7", "swir22", 2201, 187, 30),
-            ),
-            _LANDSAT_C2_L2,
-            ("landsat-8", "landsat-9"),
-        ),
-        Sensor(
-            "landsat-etm-c2-l2",
-            "Landsat 7 ETM+, surface reflectance",
-            30,
-            (
-                Band("SR_B1", "blue", 483, 71, 30),
-                Band("SR_B2", "green", 560, 78, 30),
-                Band("SR_B3", "red", 662, 62, 30),
-                Band("SR_B4", "nir08", 835, 128, 30),
-                Band("SR_B5", "swir16", 1648, 200, 30),
-                Band("SR_B7", "swir22", 2206, 263, 30),
-            ),
-            _LANDSAT_C2_L2,
-            ("landsat-7",),
-        ),
-        Sensor(
-            "landsat-tm-c2-l2",
-            "Landsat 4/5 TM, surface reflectance",
-            30,
-            (
-                Band("SR_B1", "blue", 485, 66, 30),
-                Band("SR_B2", "green", 569, 79, 30),
-                Band("SR_B3", "red", 660, 67, 30),
-                Band("SR_B4", "nir08", 840, 128, 30),
-                Band("SR_B5", "swir16", 1676, 217, 30),
-                Band("SR_B7", "swir22", 2223, 254, 30),
-            ),
-            _LANDSAT_C2_L2,
-            ("landsat-4", "landsat-5"),
-        ),
-        Sensor("naip", "NAIP aerial imagery", 1, _four_bands(1, 480, 560, 650, 830), _BYTES),
-        Sensor(
-            "gaofen-1",
-            "Gaofen-1 PMS multispectral",
-            8,
-            _four_bands(8, 485, 555, 660, 830),
-            _REFLECTANCE_1E4,
-            ("gaofen-1",),
-        ),
-        Sensor(
-            "gaofen-2",
-            "Gaofen-2 PMS multispectral",
-            4,
-            _four_bands(4, 485, 555, 660, 830),
-            _REFLECTANCE_1E4,
-            ("gaofen-2",),
-        ),
-        Sensor(
-            "sentinel-1-grd",
-            "Sentinel-1 GRD, calibrated sigma nought on the ellipsoid, decibel",
-            10,
-            (Band("vv", "", 0, 0, 10), Band("vh", "", 0, 0, 10)),
-            _DECIBEL,
-            ("sentinel-1a", "sentinel-1b", "sentinel-1c"),
-        ),
-        Sensor(
-            "sentinel-1-rtc",
-            "Sentinel-1, terrain-corrected gamma nought, decibel",
-            10,
-            (Band("vv", "", 0, 0, 10), Band("vh", "", 0, 0, 10)),
-            _DECIBEL,
-            ("sentinel-1a", "sentinel-1b", "sentinel-1c"),
-        ),
-    )
-}
+BUILTIN_SENSORS: Mapping[str, Sensor] = _builtin()
+"""The sensors that need no description, by id."""
 
 
 def get_sensor(sensor_id: str, extra: Mapping[str, Sensor] | None = None) -> Sensor:
@@ -330,9 +213,8 @@ def get_sensor(sensor_id: str, extra: Mapping[str, Sensor] | None = None) -> Sen
     known = {**BUILTIN_SENSORS, **(extra or {})}
     if sensor_id in known:
         return known[sensor_id]
-    near = difflib.get_close_matches(sensor_id, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(sensor_id, list(known))
     raise UnknownSensorError(
-        f"unknown sensor {sensor_id!r}.{hint} Known: {', '.join(sorted(known))}."
+        f"unknown sensor {sensor_id!r}. {hint[:1].upper()}{hint[1:]}Known: {', '.join(sorted(known))}."
         " Add your own under 'sensors:' in your environment's parameters_ingest.yml (id, gsd_m, bands, encoding)."
     )

@@ -1,10 +1,12 @@
-"""The tables that pass between the rooms: column names, types and units, in one place.
+"""Schemas of the tables that pass between the stages: column names, types and units.
 
 Every table is Parquet; those with a `geometry` column are GeoParquet in EPSG:4326. Times are UTC.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _UTC = pa.timestamp("us", tz="UTC")
+_BATCH_ROWS = 50_000
 
 SCENE_COLUMNS = pa.schema(
     [
@@ -24,13 +27,13 @@ SCENE_COLUMNS = pa.schema(
         ("gsd_m", pa.float64()),  # of the finest asset, metres
         ("cloud_cover_pct", pa.float64()),  # provider's figure for the whole scene, null if not given
         ("processing_baseline", pa.string()),  # Sentinel-2 "04.00"; null elsewhere
-        ("assets", pa.string()),  # JSON list of stssd.scenes.BandAsset
-        ("cloud_test", pa.string()),  # stssd.scenes.CloudTest: "mask", "brightness" or "none"
-        ("status", pa.string()),  # "accepted" or "refused"
-        ("reason", pa.string()),  # why refused, empty if accepted
+        ("assets", pa.string()),  # JSON list of scenes.BandAsset
+        ("cloud_test", pa.string()),  # scenes.CloudTest: "mask", "brightness" or "none"
+        ("status", pa.string()),  # "accepted" or "refused" (rejected)
+        ("reason", pa.string()),  # why it was rejected, empty if accepted
     ]
 )
-"""Scene table (plus `geometry`, the scene's footprint): one row per acquisition found, accepted or refused."""
+"""Scene table (plus `geometry`, the scene's footprint): one row per acquisition found, accepted or rejected."""
 
 LOCATION_COLUMNS = pa.schema(
     [
@@ -50,6 +53,7 @@ IMAGE_COLUMNS = pa.schema(
         ("image_id", pa.string()),
         ("set_id", pa.string()),
         ("location_id", pa.string()),
+        ("kind", pa.string()),  # recipe of the set: "grid", "city", "gf1", "gf2", or the user's own
         ("sensor", pa.string()),
         ("row", pa.int64()),  # row of the sensor's array in the store
         ("datetime", _UTC),
@@ -57,19 +61,13 @@ IMAGE_COLUMNS = pa.schema(
         ("lon", pa.float64()),  # of the footprint's centre, degrees
         ("lat", pa.float64()),
         ("geosot", pa.list_(pa.uint32(), 8)),  # four corners x (lon, lat): UL, UR, LR, LL
-        (
-            "cloud_fraction",
-            pa.float64(),
-        ),  # cloud and shadow, share of what was seen; null where nothing looked
+        ("cloud_fraction", pa.float64()),  # cloud and shadow, share of what was seen; null where nothing was seen
         ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
         ("dark_value", pa.float64()),  # 1st percentile of the usable pixels, darkest compared band, sensor's units
         ("bright_value", pa.float64()),  # 99th percentile of them, brightest compared band
         ("is_reference", pa.bool_()),  # the image that the others of its set are registered to
         ("is_anchor", pa.bool_()),
-        (
-            "registration",
-            pa.string(),
-        ),  # "reference", "registered" or "nominal" (could not tell: provider's position kept)
+        ("registration", pa.string()),  # "reference", "registered" or "nominal" (unknown: provider's position kept)
         ("shift_x_m", pa.float64()),  # how far the image was moved east, metres
         ("shift_y_m", pa.float64()),  # how far the image was moved north, metres
         ("residual_px", pa.float64()),  # left over after the move, pixels of the coarser sensor; null if not measured
@@ -86,7 +84,7 @@ IMAGE_COLUMNS = pa.schema(
 REJECTED_COLUMNS = pa.schema(
     [
         ("scene_id", pa.string()),
-        ("location_id", pa.string()),  # empty where the whole scene was refused
+        ("location_id", pa.string()),  # empty where the whole scene was rejected
         ("sensor", pa.string()),
         ("datetime", _UTC),
         ("stage", pa.string()),  # "ingest", "coregister", ...
@@ -94,7 +92,20 @@ REJECTED_COLUMNS = pa.schema(
         ("detail", pa.string()),  # the sentence a person reads
     ]
 )
-"""Rejections: one row per image or scene kept out, with its reason."""
+"""Rejection table: one row per rejected image or scene, with its reason."""
+
+FEATURE_COLUMNS = pa.schema(
+    [
+        ("sensor", pa.string()),
+        ("row", pa.int64()),  # row of the sensor's array in the store
+        ("valid_fraction", pa.float64()),  # usable pixels, share of the footprint
+        ("heterogeneity", pa.float64()),  # within the image, 0..1
+        ("mean", pa.list_(pa.float64())),  # per band, physical units
+        ("std", pa.list_(pa.float64())),  # within the image
+        ("texture", pa.list_(pa.float64())),  # mean absolute difference of neighbouring pixels
+    ]
+)
+"""Image features: one row per image in the store, from which pruning clusters the sets."""
 
 SET_COLUMNS = pa.schema(
     [
@@ -111,14 +122,14 @@ SET_COLUMNS = pa.schema(
         ("cluster", pa.int64()),  # -1 until pruned
         ("kept", pa.bool_()),
         ("keep_reason", pa.string()),
-        ("split", pa.string()),  # "train", "val" or "test": by place, never by image
+        ("split", pa.string()),  # "train", "val" or "test": by location, never by image
     ]
 )
 """Set table (plus `geometry`, the footprint)."""
 
 
 def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str) -> None:
-    """Refuse a table that an earlier version has written.
+    """Check that a table has the columns of this version.
 
     Args:
         table: As the stage before left it.
@@ -127,7 +138,7 @@ def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str)
         stage: The stage that writes it.
 
     Raises:
-        ValueError: If columns are missing.
+        ValueError: If columns are missing; the message says which stage to run again.
     """
     missing = [column for column in schema.names if column not in table]
     if missing:
@@ -135,3 +146,28 @@ def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str)
             f"the table {name} has no {', '.join(missing)}: it was written by an earlier version of this program;"
             f" run the {stage} stage again (kedro run --pipelines={stage})"
         )
+
+
+def frame_of_rows(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pd.DataFrame:
+    """Make a frame of rows with the columns and types of a schema, also where a column is empty or all null.
+
+    Args:
+        rows: Values by column; columns that a row lacks are null. They are taken in batches, so that rows that are
+            made one by one do not pile up.
+        schema: Columns and types.
+    """
+    each = iter(rows)
+    batches = iter(lambda: list(itertools.islice(each, _BATCH_ROWS)), [])
+    return to_frame(
+        pa.Table.from_batches([pa.RecordBatch.from_pylist(batch, schema=schema) for batch in batches], schema=schema)
+    )
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Make a frame of an Arrow table; texts stay Arrow's, and so does what is null."""
+    import pandas as pd  # noqa: PLC0415 (whoever needs the schemas alone starts sooner without)
+
+    frame: pd.DataFrame = table.to_pandas(
+        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get, split_blocks=True
+    )
+    return frame

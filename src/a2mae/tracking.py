@@ -10,20 +10,23 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from a2mae.errors import without_places
-from a2mae.provenance.record import digest_of
+from a2mae.files import digest_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
 PROJECT = "a2mae"
 GROUP_VARIABLE = "WANDB_RUN_GROUP"
-Run: TypeAlias = Any  # wandb's, which is optional
-_running: dict[str, Run] = {}
 
 
 @dataclass(frozen=True)
@@ -41,36 +44,87 @@ class Piece:
     sha256: str
 
 
-def mode() -> str:
-    """What `WANDB_MODE` says; offline if it says nothing."""
-    return os.environ.get("WANDB_MODE", "offline")
+class Run:
+    """A run; where nothing is tracked, its methods do nothing."""
+
+    def __init__(self, run: Any = None) -> None:  # noqa: ANN401 (wandb is optional)
+        """Wrap a run.
+
+        Args:
+            run: Of wandb; None: nothing is tracked.
+        """
+        self._run = run
+
+    def log(self, row: Mapping[str, float | int | None], step: int | None = None) -> None:
+        """Add a row of numbers; what is None is left out."""
+        if self._run is not None:
+            self._run.log({name: value for name, value in row.items() if value is not None}, step=step)
+
+    def log_pictures(
+        self,
+        name: str,
+        pictures: Sequence[NDArray[np.generic]] | NDArray[np.generic],
+        captions: Sequence[str | None] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Add pictures, `(H, W, 3)` each, under one name.
+
+        Args:
+            name: Of all of them.
+            pictures: Bytes.
+            captions: One per picture.
+            step: That they belong to.
+        """
+        if self._run is not None:
+            import wandb  # noqa: PLC0415 (optional, and slow to import)
+
+            texts = captions if captions is not None else [None] * len(pictures)
+            images = [wandb.Image(one, caption=text) for one, text in zip(pictures, texts, strict=True)]
+            self._run.log({name: images}, step=step)
+
+    def log_table(self, name: str, table: Any) -> None:  # noqa: ANN401 (a DataFrame: the training has no pandas)
+        """Add a table, shown as text."""
+        if self._run is not None:
+            import wandb  # noqa: PLC0415
+
+            self._run.log({name: wandb.Table(dataframe=table.astype(str))})
+
+    def summarize(self, values: Mapping[str, object], under: str = "") -> None:
+        """Add every number of a JSON value to the run's summary.
+
+        Args:
+            values: What is no number is left out; `{"a": {"b": 1}}` becomes `a.b`.
+            under: Name that the places begin with: `under/a.b`.
+        """
+        if self._run is not None:
+            self._run.summary.update({f"{under}/{at}" if under else at: value for at, value in _numbers(values)})
+
+    def link(self, *, used: Sequence[Piece] = (), made: Sequence[Piece] = ()) -> None:
+        """Say what the run was made from and what it made."""
+        if self._run is None:
+            return
+        for piece in used:
+            if _mode() == "online":
+                self._run.use_artifact(_artifact(piece))
+            else:
+                # `use_artifact` asks the server for a version; offline the same record is written for the later sync.
+                self._run._log_artifact(_artifact(piece), use_after_commit=True)
+        for piece in made:
+            self._run.log_artifact(_artifact(piece))
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the run."""
+        if self._run is not None:
+            self._run.finish(exit_code=1 if failed else 0)
 
 
 def available() -> bool:
-    """Whether runs are written at all."""
-    return mode() != "disabled" and importlib.util.find_spec("wandb") is not None
-
-
-def private_settings() -> Any:  # noqa: ANN401 (wandb.Settings: wandb is optional)
-    """Settings of every run: system metrics yes, but no name of the machine, path or address of the repository.
-
-    The code's commit stands in the model directory.
-    """
-    import wandb  # noqa: PLC0415 (optional: a training machine need not have it)
-
-    return wandb.Settings(
-        console="off",
-        silent=True,
-        host="local",
-        x_disable_meta=True,
-        disable_git=True,
-        x_save_requirements=False,
-        x_stats_sampling_interval=2,
-    )
+    """Tell whether runs are written at all."""
+    return _mode() != "disabled" and importlib.util.find_spec("wandb") is not None
 
 
 def group_of(ingest: Mapping[str, object]) -> str:
-    """Name of the group that a chain's runs share: what is ingested decides it, so a later stage finds it again.
+    """Name the group that a chain's runs share: what is ingested decides it, so a later stage finds it again.
 
     Args:
         ingest: The parameters of the stage `ingest`.
@@ -81,13 +135,17 @@ def group_of(ingest: Mapping[str, object]) -> str:
 def open_run(  # noqa: D417 (options are wandb's own)
     job: str, config: Mapping[str, object], *, folder: Path | str | None = None, **options: object
 ) -> Run:
-    """Open a run; the group is that of `WANDB_RUN_GROUP`.
+    """Open a run in the group of `WANDB_RUN_GROUP`, or one that does nothing where nothing is tracked.
 
     Args:
         job: The stage.
         config: Parameters; this machine's folders are left out.
         folder: Where `wandb/` is made; otherwise where `WANDB_DIR` says.
     """
+    if not available():
+        if _mode() != "disabled":
+            logger.warning("wandb is not installed: what the run of %s would show is in its own files only", job)
+        return Run()
     import wandb  # noqa: PLC0415 (optional, and slow to import)
 
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -99,25 +157,69 @@ def open_run(  # noqa: D417 (options are wandb's own)
         group=os.environ.get(GROUP_VARIABLE),
         dir=str(folder) if folder is not None else os.environ.get("WANDB_DIR"),  # wandb remembers the first it saw
         config=without_places(config),  # type: ignore[arg-type]
-        mode=mode(),  # type: ignore[arg-type]  # wandb itself names the modes that it knows
+        mode=_mode(),  # type: ignore[arg-type]  # wandb itself names the modes that it knows
         reinit="create_new",  # stages of different tasks take turns
-        settings=private_settings(),
+        # System metrics yes, but no name of the machine, path or address of the repository: the code's commit stands
+        # in the model directory.
+        settings=wandb.Settings(
+            console="off",
+            silent=True,
+            host="local",
+            x_disable_meta=True,
+            disable_git=True,
+            x_save_requirements=False,
+            x_stats_sampling_interval=2,
+        ),
     )
     sys.excepthook = shown  # wandb's prints all calls of an error a second time; who opened the run says that it failed
-    return run
+    return Run(run)
 
 
-def link(run: Run, *, used: list[Piece], made: list[Piece]) -> None:
-    """Say what a run was made from and what it made."""
-    for piece in used:
-        artifact = _artifact(piece)
-        if mode() == "online":
-            run.use_artifact(artifact)
-        else:
-            # `use_artifact` asks the server for a version; offline the same record is written for the later sync.
-            run._log_artifact(artifact, use_after_commit=True)
-    for piece in made:
-        run.log_artifact(_artifact(piece))
+_running: dict[str, Run] = {}
+
+
+def start_stage(stage: str, config: Mapping[str, object]) -> Run:
+    """Open a stage's run, to be found again by its nodes."""
+    _running[stage] = open_run(stage, config)
+    return _running[stage]
+
+
+def running(stage: str) -> Run | None:
+    """Find a stage's run, if one is open."""
+    return _running.get(stage)
+
+
+def finish_stage(stage: str, *, failed: bool = False) -> None:
+    """Close a stage's run, if one is open."""
+    _running.pop(stage, Run()).finish(failed=failed)
+
+
+@contextmanager
+def stage_run(stage: str, config: Mapping[str, object]) -> Iterator[Run]:
+    """Give a stage's open run, or one that is closed with the block where none is open."""
+    opened = _running.get(stage)
+    run = opened or open_run(stage, config)
+    failed = True
+    try:
+        yield run
+        failed = False
+    finally:
+        if opened is None:
+            run.finish(failed=failed)
+
+
+def _mode() -> str:
+    """What `WANDB_MODE` says; offline if it says nothing."""
+    return os.environ.get("WANDB_MODE", "offline")
+
+
+def _numbers(value: object, at: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a JSON value with its place."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield at, float(value)
 
 
 def _artifact(piece: Piece) -> Any:  # noqa: ANN401 (wandb.Artifact)
@@ -127,21 +229,3 @@ def _artifact(piece: Piece) -> Any:  # noqa: ANN401 (wandb.Artifact)
     with artifact.new_file("sha256.txt") as file:  # stands for the content, which is not copied
         file.write(f"{piece.sha256}\n")
     return artifact
-
-
-def start_stage(stage: str, config: Mapping[str, object]) -> Run:
-    """Open a stage's run, to be found again by what its nodes call."""
-    _running[stage] = open_run(stage, config)
-    return _running[stage]
-
-
-def running(stage: str) -> Run | None:
-    """The stage's open run, if the project's hook has opened one."""
-    return _running.get(stage)
-
-
-def finish_stage(stage: str, *, failed: bool = False) -> None:
-    """Close a stage's run."""
-    run = _running.pop(stage, None)
-    if run is not None:
-        run.finish(exit_code=1 if failed else 0)

@@ -1,4 +1,4 @@
-"""Kedro-Viz's page as files that ask nobody for anything: `python -m a2mae.viz`, served by any web server.
+"""Build Kedro-Viz's page as files that load nothing from other hosts, for any web server: `python -m a2mae.viz`.
 
 `kedro viz build` writes pages that load a typeface from Google's servers. They look the same with a typeface of the
 reader's system, so here these links are taken out. The live server of `kedro viz run` sends Kedro-Viz's own page, which
@@ -20,7 +20,7 @@ _OUTSIDE = re.compile(r"[ \t]*<(?:link|script)\b[^>]*\b(?:href|src)=\"https?://[
 
 
 def without_outside(page: str) -> str:
-    """A page without the links and scripts that come from other hosts."""
+    """Return a page without the links and scripts that come from other hosts."""
     return _OUTSIDE.sub("", page)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from a2mae.tasks.datasets.task_data import Task, TaskData
+from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
+from a2mae.tasks.registry import Task
 from a2mae.training.parameters import PretrainParameters
 from a2mae.training.spec import read_spec
 from benchmarks.compare import trainer as trainer_module

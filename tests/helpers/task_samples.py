@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.datasets.task_data import Sample, Task, TaskSpec
+from a2mae.tasks.datasets.task_data import Sample, TaskSpec
+from a2mae.tasks.registry import Task
 
 SENTINEL2 = BUILTIN_SENSORS["sentinel-2-l2a"]
 EUROSAT_RGB = Path(__file__).parents[3] / "shared" / "data" / "eurosat_rgb"

@@ -75,6 +75,16 @@ def test_a_hidden_group_is_not_seen_and_a_visible_one_not_scored(tiny, make_batc
 
 
 @torch.no_grad()
+def test_a_band_that_only_fills_the_tensor_is_not_scored(tiny, make_batch):
+    model, batch = grouped(tiny).eval(), make_batch(bands=6)
+    batch.wavelength_nm[:, 1, 4] = -1.0  # of image 1, group 2 is absent
+    hidden = torch.zeros(2, 3, 3, 24, dtype=torch.bool)
+    hidden[:, :, 2] = True
+    weight = model(batch, hidden=hidden).token_weight
+    assert (weight[:, 1] == 0).all() and (weight[:, [0, 2]] == 64).all()
+
+
+@torch.no_grad()
 def test_tasks_use_it_like_any_encoder(tiny, tmp_path):
     model = grouped(tiny).eval()
     save_pretrained(model, tmp_path)

@@ -10,7 +10,7 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
-from a2mae.pipelines.model_datasets import ImageSetStoreDataset, PicturesDataset, StreamedDataset
+from a2mae.pipelines.datasets import ImageSetStoreDataset, PicturesDataset, RasterDataset
 from a2mae.report.pictures import INVALID_RGB
 from a2mae.report.previews import sheet
 from helpers.built_world import write_store
@@ -40,7 +40,7 @@ def test_a_map_has_its_own_colours(tmp_path, folder):
     with rasterio.open(path, "w", transform=from_origin(0, 0, 10, 10), **profile) as target:
         target.write(np.repeat(np.array([[0, 1]], np.uint8), 20, axis=1).repeat(20, axis=0), 1)
         target.write_colormap(1, {0: (10, 20, 30, 255), 1: (200, 100, 50, 255)})
-    shown = picture(StreamedDataset(filepath=str(path.parent if folder else path)).preview())
+    shown = picture(RasterDataset(filepath=str(path.parent if folder else path)).preview())
     assert shown.shape == (20, 40, 3)
     assert tuple(shown[5, 5]) == (10, 20, 30) and tuple(shown[5, 35]) == (200, 100, 50)
 

@@ -13,7 +13,7 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.runner import SequentialRunner
 from kedro.validation import ParameterValidationError, ParameterValidator
 
-from a2mae.pipelines.datasets import FolderDataset, TableDataset
+from a2mae.pipelines.datasets import PathDataset, TableDataset
 from a2mae.pipelines.ingest import create_pipeline
 from a2mae.scenes import scenes_from_table, sensors_from_json
 from a2mae.settings import CONFIG_LOADER_ARGS
@@ -70,13 +70,17 @@ def test_mistyped_parameters_fail_before_anything_runs(tmp_path):
     assert not (tmp_path / "02_intermediate").exists()
 
 
-def test_folder_dataset(tmp_path, monkeypatch):
+def test_path_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dataset = FolderDataset(filepath=str(tmp_path / "data" / "x"))
+    dataset = PathDataset(filepath=str(tmp_path / "data" / "x"))
     assert dataset.load() == Path("data/x") and not dataset.exists()
-    assert FolderDataset(filepath="/elsewhere/x").load() == Path("/elsewhere/x")
-    with pytest.raises(DatasetError, match="not written"):
-        dataset.save("anything")
+    assert PathDataset(filepath="/elsewhere/x").load() == Path("/elsewhere/x")
+    for written in ("anything", tmp_path / "data" / "x"):
+        with pytest.raises(DatasetError, match="not written"):
+            dataset.save(written)
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    dataset.save(Path("data/x"))
+    assert dataset.exists()
 
 
 def test_tables_are_there_whole_or_not_at_all(tmp_path):

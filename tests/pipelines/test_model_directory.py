@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kedro.io import DatasetError
 
-from a2mae.pipelines.model_datasets import ModelDirectory, RunDirectory
+from a2mae.pipelines.datasets import ModelDirectory, RunDirectory
 
 
 def make_model(path: Path, text: str) -> Path:
@@ -45,7 +45,7 @@ def test_what_is_no_model_is_neither_saved_nor_loaded(tmp_path: Path) -> None:
 def test_a_run_directory_is_made_and_never_saved(tmp_path: Path) -> None:
     dataset = RunDirectory(filepath=str(tmp_path / "a" / "run"))
     assert dataset.load().is_dir()
-    with pytest.raises(DatasetError, match="written by the training"):
+    with pytest.raises(DatasetError, match="not written as a dataset"):
         dataset.save(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="cannot make the run directory"):

@@ -14,7 +14,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from a2mae.pipelines.model_datasets import ModelDirectory, RunDirectory
+from a2mae.pipelines.datasets import ModelDirectory, RunDirectory
 from a2mae.pipelines.pretrain import (
     NothingToTrainOnError,
     _held_out,
@@ -27,7 +27,8 @@ from a2mae.pipelines.pretrain import (
 from a2mae.sensors import get_sensor
 from a2mae.training.data.index import HELD_OUT, TRAIN
 from a2mae.training.launch import TrainingFailedError
-from a2mae.training.parameters import OptimizerParameters, PretrainParameters, resolve_optimizer
+from a2mae.training.parameters import OptimizerParameters, PretrainParameters
+from a2mae.training.spec import resolve_optimizer
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("training_runs", ROOT / "tests" / "training" / "training_runs.py")
@@ -92,7 +93,7 @@ def test_the_default_parameters_are_valid_for_every_method() -> None:
     group = yaml.safe_load((ROOT / "conf" / "base" / "parameters_pretrain.yml").read_text())["pretrain"]
     from a2mae.models import create_model
 
-    for method in ("a2mae", "scale_mae", "mae"):
+    for method in ("a2mae", "scale_mae", "mae", "satmae"):
         valid = PretrainParameters(**{**group, "method": method})
         options = {**valid.model.options, **valid.model.method_options[method]}
         assert create_model(f"{method}_vit_{valid.model.size}_patch{valid.model.patch_size}", **options)
@@ -102,13 +103,15 @@ def test_the_default_parameters_are_valid_for_every_method() -> None:
     ("changes", "message"),
     [
         ({"metod": "mae"}, "unknown parameter 'metod': did you mean 'method'"),
-        ({"sampling__image_sise": 32}, "unknown key 'image_sise': did you mean 'image_size'"),
-        ({"sampling__images": 7}, "'images' must be <= 6, found 7"),
+        ({"sampling__image_sise": 32}, "unknown parameter 'image_sise': did you mean 'image_size'"),
+        ({"sampling__images": 7}, r"sampling.images\s+Input should be less than or equal to 6"),
         ({"sampling__image_size": 30}, r"must be a multiple of model.patch_size \(8\), for example 32"),
         ({"optimizer__epochs": 3}, "give either 'steps' or 'epochs'"),
         ({"optimizer__batch_size": 0}, "greater than or equal to 1"),
-        ({"method": "dino"}, "'a2mae', 'scale_mae' or 'mae'"),
-        ({"hardware__devices": -1}, "'devices' must be >= 0"),
+        ({"method": "dino"}, "'a2mae', 'scale_mae', 'mae' or 'satmae'"),
+        ({"hardware__devices": -1}, r"hardware.devices\s+Input should be greater than or equal to 0"),
+        ({"hardware__workers": "2"}, r"hardware.workers\s+Input should be a valid integer"),
+        ({"model__options": {"depth": [1]}}, "must be a string, a number, a flag, or groups of band numbers"),
     ],
 )
 def test_a_mistyped_or_impossible_parameter_is_named(changes: dict, message: str) -> None:

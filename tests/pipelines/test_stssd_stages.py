@@ -15,8 +15,8 @@ from kedro.runner import SequentialRunner
 from kedro.validation import ParameterValidationError, ParameterValidator
 
 from a2mae.pipelines.coregister import create_pipeline as coregister
+from a2mae.pipelines.datasets import ImageSetStoreDataset, StoreUrlDataset
 from a2mae.pipelines.ingest import create_pipeline as ingest
-from a2mae.pipelines.model_datasets import ImageSetStoreDataset, StoreUrlDataset
 from a2mae.pipelines.prune import create_pipeline as prune
 from a2mae.pipelines.tag import create_pipeline as tag
 from a2mae.settings import CONFIG_LOADER_ARGS

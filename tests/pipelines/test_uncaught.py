@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from a2mae.remote.verify import UnknownChecksumError
 from a2mae.sensors import get_sensor
 from a2mae.tasks.finetune.train import TaskLoss, dice_loss
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Setting(BaseModel):
@@ -76,7 +77,10 @@ def test_what_a_dataset_raised_is_said_without_the_words_around_it(
     error = wrapped(lambda: TaskLoss("hinge"))
     sys.excepthook(type(error), error, error.__traceback__)
     said = capsys.readouterr().err
-    assert said.startswith(f"\n{type(error.__cause__).__name__}: {error.__cause__}\n") and "losses.py" in said
+    assert (
+        said.startswith(f"\n{type(error.__cause__).__name__}: {error.__cause__}\n")
+        and inspect.getfile(TaskLoss) in said
+    )
     assert "Failed while" not in said
 
 
@@ -98,7 +102,7 @@ def test_a_run_ends_with_the_sentence_alone(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 1
     said = done.stderr.strip().splitlines()
-    assert said[-2].startswith("ValueError: ingest.folder: ") and said[-2].endswith("point it at a folder of GeoTIFFs")
+    assert said[-2].startswith("InputError: ingest.folder: ") and said[-2].endswith("point it at a folder of GeoTIFFs")
     assert said[-1].endswith(f"{TRACEBACK_VARIABLE}=1 shows all calls)")
     assert "Traceback" not in done.stderr + done.stdout and "site-packages" not in done.stderr + done.stdout
 

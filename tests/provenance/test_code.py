@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from a2mae.provenance.code import code_of
+from a2mae.dvc import code_of
 
 FILES = {
     "__init__.py": "from a2mae.heavy import thing",

@@ -58,7 +58,7 @@ def test_squares_across_two_frames_are_filled_from_both(tmp_path: Path) -> None:
     without = ingested(tmp_path / "in", mosaics=False)
     done = ingested(tmp_path / "in")
     assert len(without.locations) == 2 and len(done.locations) == 4  # the right-hand squares lie across the seam
-    assert list(without.refused["reason"]) == ["no_location"] * 2 and done.refused.empty
+    assert list(without.rejected["reason"]) == ["no_location"] * 2 and done.rejected.empty
     scenes = {scene.scene_id: scene for scene in scenes_from_table(done.scenes)}
     joined = {key: scene for key, scene in scenes.items() if len(scene.parts) == 2}
     assert sorted(joined) == ["GF1_20230610T100000_a+1", "GF1_20230801T100000_a+1"] and len(scenes) == 6

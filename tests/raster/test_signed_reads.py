@@ -10,7 +10,7 @@ import pytest
 from a2mae.errors import ReadError
 from a2mae.raster import header as headers
 from a2mae.raster.read import RasterReader
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import sensors_from_json
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.coregister.build import build
@@ -58,7 +58,7 @@ def test_scenes_are_signed_whenever_they_are_read(
             "use_sensors": ["sentinel-2-l2a", "landsat-oli-c2-l2"],
         }
         done = ingest(IngestParameters(**settings, probe="all"))
-        assert set(done.refused["reason"]) <= {"sensor_not_used"}
+        assert set(done.rejected["reason"]) <= {"sensor_not_used"}
         recipes = {"grid": {"sources": [{"sensors": ["sentinel-2-*"]}, {"sensors": ["landsat-*"]}]}}
         parameters = CoregisterParameters(recipes=recipes, workers=1)
         sensors = sensors_from_json(done.sensors)
@@ -68,7 +68,9 @@ def test_scenes_are_signed_whenever_they_are_read(
         # Without the hook every image is refused, each with its reason, and nothing shows a token.
         bare = build(done.scenes, done.locations, sensors, parameters, str(tmp_path / "bare.zarr"))
         assert bare.images.empty and set(bare.rejected["reason"]) == {"unreachable"}
-    shown = tables.images.to_csv() + bare.rejected.to_csv() + done.scenes.to_csv() + done.refused.to_csv() + caplog.text
+    shown = (
+        tables.images.to_csv() + bare.rejected.to_csv() + done.scenes.to_csv() + done.rejected.to_csv() + caplog.text
+    )
     assert "secret" not in shown
     written = [
         path for path in tmp_path.rglob("*") if path.is_file() and path.parts[-2] not in ("hooks", "__pycache__")

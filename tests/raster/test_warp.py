@@ -51,7 +51,7 @@ def scene(sensor: Sensor, *assets: BandAsset, cloud_test: CloudTest = CloudTest.
 
 def read(sensor: Sensor, what: Scene, clouds: CloudParameters | None = None) -> Image:
     with RasterReader() as reader:
-        return read_image(reader, what, sensor, PLACE, clouds or CloudParameters(buffer_m=0))
+        return read_image(reader, what, sensor, PLACE.grid(sensor.gsd_m), clouds or CloudParameters(buffer_m=0))
 
 
 ONE = get_sensor("gaofen-1").subset(["B1"])

@@ -16,17 +16,16 @@ import pytest
 from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
-from a2mae.errors import ReadError, RefusedError
+from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.read import RasterReader
-from a2mae.remote.documents import read_json
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
 from a2mae.stssd.ingest.parameters import ApiParameters
-from a2mae.stssd.ingest.stac import search
+from a2mae.stssd.ingest.stac_documents import read_json, search
 from helpers.http_server import listening
 
-from ..stac_parsing import parse
+from ..stssd.stac_parsing import parse
 
 MEMORY_MIB = 100  # beyond what an ordinary file takes
 TIFF_TYPES = {"H": 3, "I": 4, "Q": 16, "d": 12}
@@ -83,7 +82,7 @@ HUGE: dict[str, dict[str, object]] = {
 CHILD = """
 import json, resource, sys
 from a2mae.raster.header import read_header
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -93,7 +92,7 @@ before = peak()
 for path in sys.argv[2:]:
     try:
         said = f"read {read_header(path).shape}"
-    except RefusedError as refusal:
+    except RejectedError as refusal:
         said = refusal.reason
     print(json.dumps([path, said, peak() - before]))
 """
@@ -121,7 +120,7 @@ def traced(work: Callable[[], object]) -> tuple[BaseException, float]:
     """The error of some work, and the most memory it took in MiB, by Python's and NumPy's own account."""
     tracemalloc.start()
     try:
-        with pytest.raises((RefusedError, ReadError, ValueError)) as error:
+        with pytest.raises((RejectedError, ReadError, ValueError)) as error:
             work()
         return error.value, tracemalloc.get_traced_memory()[1] / 2**20
     finally:
@@ -162,7 +161,7 @@ def test_items_of_absurd_size_are_refused() -> None:
         ({"geometry": {"type": "Polygon", "coordinates": [ring]}}, "has 100000 vertices or more"),
     ):
         error, mib = traced(lambda changes=changes: parse(item(**changes)))
-        assert isinstance(error, RefusedError) and error.reason == "too_large" and told in error.detail, error
+        assert isinstance(error, RejectedError) and error.reason == "too_large" and told in error.detail, error
         assert mib < 10
 
 
@@ -172,7 +171,7 @@ def test_documents_of_hundreds_of_megabytes_are_not_read(tmp_path: Path) -> None
         file.truncate(500 * 2**20)
     policy = HrefPolicy(frozenset({"file", "http"}), (tmp_path,), allow_private=True)
     error, mib = traced(lambda: read_json(str(path), policy, 2**20))
-    assert isinstance(error, RefusedError) and error.reason == "too_large" and mib < 5
+    assert isinstance(error, RejectedError) and error.reason == "too_large" and mib < 5
 
     class Endless(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -199,7 +198,7 @@ def test_documents_of_hundreds_of_megabytes_are_not_read(tmp_path: Path) -> None
     sent: list[int] = []
     with listening(Endless) as url:
         error, mib = traced(lambda: read_json(f"{url}/catalog.json", policy, 2**20))
-        assert isinstance(error, RefusedError) and error.reason == "too_large" and mib < 10
+        assert isinstance(error, RejectedError) and error.reason == "too_large" and mib < 10
         api = ApiParameters(url=url, bbox=(10, 50, 11, 51), retries=0)
         error, mib = traced(lambda: search(api, policy, max_bytes=2**20))
         assert "larger than ingest.source.max_document_mb" in str(error) and mib < 20

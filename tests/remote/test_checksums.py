@@ -16,12 +16,12 @@ import rasterio
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.read import RasterReader
 from a2mae.remote import verify as checksums
-from a2mae.remote.fetch import Copies, ReadingParameters, RemoteAccess, VerifyChecksums
+from a2mae.remote.policy import ReadingParameters, RemoteAccess, VerifyChecksums
 from a2mae.remote.storage import Folder
-from a2mae.remote.verify import Multihash, UnknownChecksumError, Verifier, parse_multihash, tell_unverified
+from a2mae.remote.verify import Copies, Multihash, UnknownChecksumError, Verifier, parse_multihash, tell_unverified
 from a2mae.scenes import BandAsset, assets_from_json, assets_to_json, scenes_from_table
 from a2mae.sensors import Units
 from a2mae.stssd.coregister.build import build
@@ -30,8 +30,8 @@ from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.stssd.store.store import ImageSetStore
 from helpers.http_server import Served, serve_files
 
-from ..build_runs import RECIPES
-from ..conftest import World
+from ..stssd.build_runs import RECIPES
+from ..stssd.conftest import World
 
 FAST = {"retries": 2, "retry_delay_s": 0.01, "timeout_s": 2.0}
 PREFIXES = {"sha256": "1220", "sha512": "1340", "md5": "d50110", "sha1": "1114", "sha3_256": "1620", "sha384": "2030"}
@@ -149,7 +149,7 @@ def test_flipped_byte_of_a_local_file_is_found_and_the_rest_goes_on(
         wrong["detail"].str.contains(r"B09\.tif is not the file that its item describes: file:checksum is sha256").all()
     )
     assert path.parent.name not in set(tables.images["scene_id"]) and len(tables.images)
-    lines = [r.getMessage() for r in caplog.records if "B09.tif" in r.getMessage() and r.name.endswith("checksums")]
+    lines = [r.getMessage() for r in caplog.records if "B09.tif" in r.getMessage() and r.name.endswith("verify")]
     assert len(lines) == 1
     assert "could not be read, the first" in caplog.text
     # In silence it would have been in the store, with other pixels.
@@ -190,8 +190,8 @@ def test_flipped_byte_behind_a_server_is_found_where_all_are_verified(
     silent = run(given, tmp_path / "silent")  # ranges cannot be verified
     assert silent.manifest_hash != expected.manifest_hash
     downloads: Counter[str] = Counter()
-    original = checksums._remote_blocks
-    monkeypatch.setattr(checksums, "_remote_blocks", lambda a, *more: (downloads.update([a]), original(a, *more))[1])
+    original = checksums.blocks
+    monkeypatch.setattr(checksums, "blocks", lambda a, **more: (downloads.update([a]), original(a, **more))[1])
     tables = run(given, out, verify_checksums="all")
     wrong = tables.rejected[tables.rejected["reason"] == "checksum"]
     assert set(wrong["scene_id"]) == {path.parent.name}
@@ -308,7 +308,7 @@ def test_connection_cut_while_verifying_is_tried_again(copy: Path, served: Serve
     assert not served.requests  # another worker reads the ledger
     served.fail = lambda _: (503, {})
     other = dataclasses.replace(asset, href=href + "?part=2")
-    with pytest.raises(RefusedError, match=r"answers 503.*given up after 3 tries") as error:
+    with pytest.raises(RejectedError, match=r"answers 503.*given up after 3 tries") as error:
         verifier().check(other)
     assert error.value.reason == "unreachable" and "part=2" not in str(error.value)
 
@@ -318,8 +318,8 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(b"a" * 5_000_000)
     checksum = "1220" + hashlib.sha256(path.read_bytes()).hexdigest()
     asset = BandAsset("B1", str(path), 1, 1.0, 0.0, None, Units.DN, 1.0, checksum=checksum)
-    original = checksums._local_blocks
-    monkeypatch.setattr(checksums, "_local_blocks", lambda p: (reads.append(p), original(p))[1])
+    original = checksums.blocks
+    monkeypatch.setattr(checksums, "blocks", lambda p: (reads.append(p), original(p))[1])
 
     def check() -> None:
         local = RemoteAccess(reading=ReadingParameters(verify_checksums=VerifyChecksums.LOCAL))
@@ -329,6 +329,6 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     check()
     assert len(reads) == 1
     path.write_bytes(b"b" + b"a" * 4_999_999)
-    with pytest.raises(RefusedError, match="is not the file that its item describes"):
+    with pytest.raises(RejectedError, match="is not the file that its item describes"):
         check()
     assert len(reads) == 2

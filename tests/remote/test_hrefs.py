@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.remote.policy import HrefPolicy, load_signer, local_href, redact
 
 ALL = frozenset({"file", "https", "http", "s3"})
@@ -39,14 +39,14 @@ def policy(root, **changes):
         "http://10.1.2.3/", "http://192.168.0.1/", "http://172.16.5.5/", "http://2130706433/", "http://0x7f000001/",
         "http://127.1/", "http://0/", "http://[::ffff:10.0.0.1]/", "http://fileserver.local/", "http://metadata.internal/",
         "https://user:pass@example.com/a.tif", "https:///a.tif", "https://exa mple.com/a", "https://example.com:port/a",
-        "https://example.com/%2Fvsizip/a.tif",
+        "https://example.com/%2Fvsizip/a.tif", "https://[abc/a.tif", "https://user:pass@[abc/a.tif",
     ],
 )  # fmt: skip
-def test_refused(root, href):
-    with pytest.raises(RefusedError) as caught:
+def test_rejected(root, href):
+    with pytest.raises(RejectedError) as caught:
         policy(root).check(href, base=str(root / "item.json"))
     assert caught.value.reason == "bad_href"
-    assert "pass" not in caught.value.detail.partition("refused:")[0].replace("passwd", "")
+    assert "pass" not in caught.value.detail.partition("rejected:")[0].replace("passwd", "")
 
 
 def test_allowed(root):
@@ -66,17 +66,26 @@ def test_settings_narrow_and_widen(root):
     hosts = policy(root, hosts=("example.com",))
     assert hosts.check("https://eu.example.com/a")
     for href in ("https://example.com.evil.org/a", "https://notexample.com/a"):
-        with pytest.raises(RefusedError, match=r"ingest\.hrefs\.hosts"):
+        with pytest.raises(RejectedError, match=r"ingest\.hrefs\.hosts"):
             hosts.check(href)
-    with pytest.raises(RefusedError, match=r"ingest\.hrefs\.schemes"):
+    with pytest.raises(RejectedError, match=r"ingest\.hrefs\.schemes"):
         policy(root, schemes=frozenset({"https"})).check("http://example.com/a")
-    with pytest.raises(RefusedError, match="add 'file'"):
+    with pytest.raises(RejectedError, match="add 'file'"):
         policy(root, schemes=frozenset({"https"})).check("a.tif", base=str(root / "x.json"))
+
+
+def test_a_server_that_the_user_named_is_trusted_and_no_other(root):
+    trusting = policy(root, schemes=frozenset({"https"}), hosts=("example.com",)).trusting("http://127.0.0.1:8/api")
+    assert trusting.check("http://127.0.0.1:8/search?page=2") == "http://127.0.0.1:8/search?page=2"
+    trusting.check_resolved("http://127.0.0.1:8/search")
+    for href in ("http://127.0.0.1:9/search", "https://127.0.0.1:8/search", "//[abc/a"):
+        with pytest.raises(RejectedError):
+            trusting.check(href, base="http://127.0.0.1:8/api")
 
 
 def test_links_do_not_lead_out(root):
     os.symlink(root.parent / "secret.tif", root / "link.tif")
-    with pytest.raises(RefusedError, match="outside the allowed folders"):
+    with pytest.raises(RejectedError, match="outside the allowed folders"):
         policy(root).check("link.tif", base=str(root / "item.json"))
     assert policy(root, roots=(root, root.parent)).check("link.tif", base=str(root / "item.json"))
 
@@ -95,7 +104,7 @@ def test_names_that_lead_to_private_addresses(root, monkeypatch):
         ("https://rebound.example/a.tif", "bad_href"),
         ("https://unknown.example/a.tif", "unreachable"),
     ):
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RejectedError) as caught:
             policy(root).check_resolved(href)
         assert caught.value.reason == reason
         policy(root, allow_private=True).check_resolved(href)
@@ -108,7 +117,7 @@ def test_law_a_local_result_lies_below_a_root(text):
     root = Path("tests").resolve()
     try:
         href = HrefPolicy(frozenset({"file"}), (root,)).check(text, base=str(root / "item.json"))
-    except RefusedError:
+    except RejectedError:
         return
     assert os.path.realpath(href).startswith(str(root))
 
@@ -131,3 +140,6 @@ def test_signers():
     for spec in ("nothing.here:f", "a2mae.remote.policy:absent", "json", "a2mae.remote.policy:_MAX_LENGTH"):
         with pytest.raises(ValueError, match=r"ingest\.source\.signing"):
             load_signer(spec)
+    with pytest.raises(ValueError, match=r"write a2mae\.remote\.fetch:planetary_computer"):
+        load_signer("a2mae.stssd.access.signing:planetary_computer")
+    load_signer("a2mae.remote.fetch:planetary_computer")

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from a2mae.errors import ReadError, RefusedError
+from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.raster.read import RasterReader
-from a2mae.remote.fetch import ReadingParameters, RemoteAccess, VerifyChecksums, ask
-from a2mae.remote.policy import HrefPolicy, check_redirects
+from a2mae.remote.fetch import ask, check_redirects
+from a2mae.remote.policy import HrefPolicy, ReadingParameters, RemoteAccess, VerifyChecksums
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import Verifier
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
 from a2mae.stssd.ingest.parameters import ApiParameters
-from a2mae.stssd.ingest.stac import search
+from a2mae.stssd.ingest.stac_documents import search
 from helpers.http_server import Served, serve_files
 from helpers.rasters import write_tif
 
@@ -36,8 +36,8 @@ def servers(tmp_path: Path):
 def test_the_other_server_is_never_asked(servers: tuple[Served, Served], tmp_path: Path) -> None:
     public, private = servers
     href = f"{public.url}/a.tif"
-    told = read_headers([href], policy=ONLY_NUMBERS)[href]
-    assert isinstance(told, RefusedError) and told.reason == "bad_href"
+    told = read_headers([href], RemoteAccess(policy=ONLY_NUMBERS))[href]
+    assert isinstance(told, RejectedError) and told.reason == "bad_href"
     assert "a.tif redirects: " in told.detail and "ingest.hrefs.hosts" in told.detail
     with (
         RasterReader(access=RemoteAccess(policy=ONLY_NUMBERS)) as reader,
@@ -48,7 +48,7 @@ def test_the_other_server_is_never_asked(servers: tuple[Served, Served], tmp_pat
     asset = BandAsset("B1", href, 1, 1.0, 0.0, None, Units.DN, 1.0, checksum="1220" + "0" * 64)
     reading = ReadingParameters(retries=2, retry_delay_s=0.01, verify_checksums=VerifyChecksums.ALL)
     verifier = Verifier(Folder(str(tmp_path / "work")), RemoteAccess(policy=ONLY_NUMBERS, reading=reading))
-    with pytest.raises(RefusedError, match="redirects"):
+    with pytest.raises(RejectedError, match="redirects"):
         verifier.check(asset)
     answer = ask(href, 5, ONLY_NUMBERS)
     assert not answer.again and "redirects" in answer.detail
@@ -63,7 +63,7 @@ def test_a_private_address_is_refused_unless_allowed(servers: tuple[Served, Serv
     policy = HrefPolicy(frozenset({"http"}), ())
     # The first address is taken for checked: it was, by `HrefPolicy.check`.
     object.__setattr__(policy, "check_resolved", lambda href, **_: None)
-    with pytest.raises(RefusedError, match=r"redirects: .* is private or this machine") as error:
+    with pytest.raises(RejectedError, match=r"redirects: .* is private or this machine") as error:
         check_redirects(f"{public.url}/a.tif?sig=secret", policy, 5)
     assert error.value.reason == "bad_href" and "secret" not in error.value.detail
     assert not private.requests
@@ -73,7 +73,7 @@ def test_redirects_within_the_policy_are_followed(servers: tuple[Served, Served]
     public, private = servers
     public.fail = lambda path: (301, {"Location": private.url + path})
     href = f"{public.url}/a.tif"
-    assert isinstance(read_headers([href], policy=ONLY_NUMBERS)[href], RasterHeader)
+    assert isinstance(read_headers([href], RemoteAccess(policy=ONLY_NUMBERS))[href], RasterHeader)
     assert private.sent["/a.tif"] > 1
     private.requests.clear()
     with RasterReader(access=RemoteAccess(policy=ONLY_NUMBERS)) as reader:
@@ -91,5 +91,5 @@ def test_no_answer_is_for_the_reader_to_meet(servers: tuple[Served, Served]) -> 
         public.fail = lambda path, answer=answer: answer
         check_redirects(f"{public.url}/a.tif", ONLY_NUMBERS, 5)
     public.fail = lambda path: (302, {"Location": public.url + path})
-    with pytest.raises(RefusedError, match="redirects do not end"):
+    with pytest.raises(RejectedError, match="redirects do not end"):
         check_redirects(f"{public.url}/a.tif", ONLY_NUMBERS, 5)

@@ -10,7 +10,8 @@ import pytest
 import rasterio
 
 from a2mae import pipeline_registry
-from a2mae.pipelines.report import OUTPUTS_SHOWN
+from a2mae.pipeline_registry import register_pipelines
+from a2mae.pipelines.report import SHOWN
 from a2mae.report import page
 from a2mae.report.inputs import Limits, ReportInputs
 from a2mae.report.stage_pages import STAGES, pages
@@ -117,7 +118,13 @@ def test_each_stage_has_its_page_with_its_chapters(inputs):
 
 def test_the_stages_are_those_of_the_chain_in_its_order():
     assert list(STAGES) == [stage for stage in pipeline_registry.STAGES if stage in STAGES]
-    assert set(OUTPUTS_SHOWN) | {"report"} == set(STAGES), "what the report is given has a page"
+    made = {
+        name: stage
+        for stage, pipeline in register_pipelines().items()
+        for name in pipeline.all_outputs()
+        if stage in STAGES
+    }
+    assert {made[name] for name in SHOWN} | {"simulate", "report"} == set(STAGES), "what the report is given has a page"
 
 
 def test_findings_have_the_figures(inputs):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from a2mae.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
+from a2mae.training.checkpoints import Checkpoint, Checkpoints, CheckpointWriteError
 
 
 def checkpoint(step: int, score: float | None = None) -> Checkpoint:
@@ -105,7 +105,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from a2mae.training.checkpoints import Checkpoint, CheckpointError, Checkpoints
+from a2mae.training.checkpoints import Checkpoint, CheckpointWriteError, Checkpoints
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 keeper = Checkpoints(Path(sys.argv[1]), keep=2)
@@ -113,7 +113,7 @@ keeper.save(Checkpoint(1, {"model": {"w": torch.zeros(10)}}, {}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     keeper.save(Checkpoint(2, {"model": {"w": torch.zeros(100_000)}}, {}))
-except CheckpointError as error:
+except CheckpointWriteError as error:
     sys.stdout.write(str(error))
 """
 
@@ -135,5 +135,5 @@ def test_no_room_is_a_clear_error_and_older_checkpoints_stay(tmp_path: Path, chi
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot write the checkpoint of step 1"):
+    with pytest.raises(CheckpointWriteError, match="cannot write the checkpoint of step 1"):
         Checkpoints(tmp_path / "file" / "checkpoints", keep=1).save(checkpoint(1))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from training_runs import make_spec
 
-from a2mae.training.checkpoints import CheckpointError, Checkpoints
+from a2mae.training.checkpoints import Checkpoints, CheckpointWriteError
 from a2mae.training.data.loader import LoaderDiedError
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
@@ -59,7 +59,7 @@ def test_a_full_disk_while_checkpointing_ends_the_run_and_the_checkpoint_before_
     spec = make_spec(tmp_path, store, checkpoint_interval=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(CheckpointError, match=r"cannot write the checkpoint of step 4.*Make room there"):
+        with pytest.raises(CheckpointWriteError, match=r"cannot write the checkpoint of step 4.*Make room there"):
             train(tmp_path, spec, At(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -95,7 +95,9 @@ def test_a_wrong_specification_is_told_before_torch_is_imported(tmp_path: Path, 
     for name, value in child_environment.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "spec.json").write_text('{"methd": "mae"}')
-    with pytest.raises(TrainingFailedError, match=r"SpecificationError: .*unknown key 'methd': did you mean 'method'"):
+    with pytest.raises(
+        TrainingFailedError, match=r"SpecificationError: .*unknown parameter 'methd': did you mean 'method'"
+    ):
         launch(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -17,7 +16,8 @@ from training_runs import make_spec
 from a2mae.models import from_pretrained, load_encoder
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import NonFiniteLossError, train
-from a2mae.training.monitor import read_record
+from a2mae.training.monitor import read_metrics
+from a2mae.training.spec import read_spec
 
 
 class StopAfter(StopRequest):
@@ -48,11 +48,11 @@ def reference(tmp_path_factory, store) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("method", ["a2mae", "scale_mae", "mae"])
+@pytest.mark.parametrize("method", ["a2mae", "scale_mae", "mae", "satmae"])
 def test_every_method_learns(tmp_path: Path, store, method: str) -> None:
     spec = make_spec(tmp_path, store, method, steps=40, interval=10, clip_norm=None)
     assert train(tmp_path, spec, StopRequest())
-    losses = [float(row["loss"]) for row in read_record(tmp_path / "metrics.csv")]
+    losses = [float(row["loss"]) for row in read_metrics(tmp_path / "metrics.csv")]
     assert losses[-1] < 0.9 * losses[0]
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert metrics["step"] == 40 and metrics["method"] == method and metrics["held_out_sets"] == 2
@@ -61,6 +61,19 @@ def test_every_method_learns(tmp_path: Path, store, method: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == metrics["parameters"]
     encoder = load_encoder(tmp_path / "model")
     assert encoder.forward_features(torch.zeros(1, 3, 32, 32), gsd_m=10.0).shape == (1, 17, 64)
+
+
+def test_satmae_learns_groups_of_bands_of_sensors_that_have_them_or_not(tmp_path: Path, store) -> None:
+    groups = (tuple(range(7)), tuple(range(7, 12)))  # Landsat has the seven bands of the first group alone
+    spec = make_spec(tmp_path, store, "satmae", bands="all", steps=20, clip_norm=None)
+    options = spec.model.options | {"encoding": "group", "bands": "groups", "groups": groups}
+    spec = spec.replace(model=spec.model.replace(options=options))
+    spec.write(tmp_path)
+    assert train(tmp_path, read_spec(tmp_path), StopRequest())
+    losses = [float(row["loss"]) for row in read_metrics(tmp_path / "metrics.csv")]
+    assert losses[-1] < 0.9 * losses[0]
+    tokens = load_encoder(tmp_path / "model").forward_features(torch.zeros(1, 12, 32, 32))
+    assert tokens.shape == (1, 17, 64)
 
 
 def test_the_model_directory_says_what_it_was_made_of(reference: Path, store) -> None:
@@ -107,7 +120,7 @@ def test_after_a_torn_checkpoint_the_one_before_leads_to_the_same_end(tmp_path: 
 def test_another_specification_or_a_finished_run_starts_afresh_and_says_so(tmp_path: Path, store, caplog) -> None:
     spec = make_spec(tmp_path, store)
     assert not train(tmp_path, spec, StopAfter(5))
-    other = dataclasses.replace(spec, seed=8)
+    other = spec.replace(seed=8)
     with caplog.at_level(logging.INFO):
         assert train(tmp_path, other, StopRequest())
     assert "are of another specification or other data: starting afresh" in caplog.text
@@ -120,7 +133,7 @@ def test_another_specification_or_a_finished_run_starts_afresh_and_says_so(tmp_p
 
 def test_accumulated_micro_batches_are_one_large_batch(tmp_path: Path, store, reference: Path) -> None:
     train(tmp_path, make_spec(tmp_path, store, micro_batch_size=1), StopRequest())
-    for one, other in zip(read_record(reference / "metrics.csv"), read_record(tmp_path / "metrics.csv"), strict=True):
+    for one, other in zip(read_metrics(reference / "metrics.csv"), read_metrics(tmp_path / "metrics.csv"), strict=True):
         assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-5)
         assert float(one["grad_norm"]) == pytest.approx(float(other["grad_norm"]), rel=1e-3)
 
@@ -129,7 +142,7 @@ def test_bf16_keeps_weights_in_fp32_and_follows_fp32(tmp_path: Path, store, refe
     train(tmp_path, make_spec(tmp_path, store, precision="bf16-mixed"), StopRequest())
     found = load_file(tmp_path / "model" / "model.safetensors")
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    for one, other in zip(read_record(reference / "metrics.csv"), read_record(tmp_path / "metrics.csv"), strict=True):
+    for one, other in zip(read_metrics(reference / "metrics.csv"), read_metrics(tmp_path / "metrics.csv"), strict=True):
         assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=0.02)
 
 
@@ -146,7 +159,7 @@ def test_compiled_and_eager_losses_agree_over_200_steps(tmp_path: Path, store) -
     for name, compiled in (("eager", False), ("compiled", True)):
         run_dir = tmp_path / name
         train(run_dir, make_spec(run_dir, store, steps=200, interval=20, compile=compiled), StopRequest())
-        curves.append([float(row["loss"]) for row in read_record(run_dir / "metrics.csv")])
+        curves.append([float(row["loss"]) for row in read_metrics(run_dir / "metrics.csv")])
     np.testing.assert_allclose(*curves, rtol=5e-3)
 
 
@@ -172,12 +185,12 @@ def test_reconstructions_are_what_the_report_reads(reference: Path) -> None:
 
 
 def test_loss_is_told_per_source_and_mask_group(reference: Path) -> None:
-    rows = read_record(reference / "metrics.csv")
+    rows = read_metrics(reference / "metrics.csv")
     assert [int(row["step"]) for row in rows] == [3, 6, 9, 12]
     groups = [name for name in rows[0] if name.startswith("loss/")]
     assert len(groups) == 6 and all(float(row[name]) > 0 for row in rows for name in groups if row[name])
     assert rows[-1]["held_out_loss"] and rows[-1]["same_place_accuracy"] and not rows[0]["held_out_loss"]
-    timing = read_record(reference / "timing.csv")
+    timing = read_metrics(reference / "timing.csv")
     assert [row["step"] for row in timing] == ["3", "6", "9", "12"]
     assert all(0 < float(row["mfu"]) < 1.5 and float(row["samples_per_s"]) > 0 for row in timing)
 
@@ -196,11 +209,11 @@ def test_without_held_out_sets_training_sets_stand_in_and_it_is_said(tmp_path: P
 
     spec = make_spec(tmp_path, store)
     digest = make_index(train_places=8).write(tmp_path / "index.npz")
-    train(tmp_path, dataclasses.replace(spec, data=dataclasses.replace(spec.data, index_hash=digest)), StopRequest())
+    train(tmp_path, spec.replace(data=spec.data.replace(index_hash=digest)), StopRequest())
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert metrics["held_out_sets"] == 0 and metrics["train_sets"] == 8
     assert metrics["held_out_loss"] is None and metrics["training_sets_loss"] > 0
-    rows = read_record(tmp_path / "metrics.csv")
+    rows = read_metrics(tmp_path / "metrics.csv")
     assert "held_out_loss" not in rows[-1] and float(rows[-1]["training_sets_loss"]) == metrics["training_sets_loss"]
 
 

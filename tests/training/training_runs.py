@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,8 @@ from a2mae.sensors import get_sensor
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
 from a2mae.training.data.index import INDEX_FILE, SetIndex, build_index
-from a2mae.training.spec import (
-    DataSpec,
-    HardwareSpec,
-    LoggingSpec,
-    ModelSpec,
-    OptimizerSpec,
-    RunSpec,
-    SamplingSpec,
-    SensorSpec,
-    relative_url,
-)
+from a2mae.training.parameters import HardwareParameters, LoggingParameters, SamplingParameters
+from a2mae.training.spec import DataSpec, ModelSpec, OptimizerSpec, RunSpec, SensorSpec, relative_url
 
 FOOTPRINT_M = 480
 SENSORS = ("landsat-oli-c2-l2", "sentinel-2-l2a")
@@ -88,18 +78,18 @@ def make_spec(run_dir: Path, store: ImageSetStore, method: str = "a2mae", **chan
     digest = make_index().write(run_dir / INDEX_FILE)
     sensors = tuple(
         SensorSpec(
-            name,
-            get_sensor(name).band_names,
-            tuple(0.12 + 0.01 * i for i in range(len(get_sensor(name).bands))),
-            (0.06,) * len(get_sensor(name).bands),
+            id=name,
+            bands=get_sensor(name).band_names,
+            mean=tuple(0.12 + 0.01 * i for i in range(len(get_sensor(name).bands))),
+            std=(0.06,) * len(get_sensor(name).bands),
         )
         for name in SENSORS
     )
     spec = RunSpec(
         method=method,
         model=ModelSpec(
-            f"{method}_vit_tiny_patch8",
-            {
+            name=f"{method}_vit_tiny_patch8",
+            options={
                 "embed_dim": 64,
                 "depth": 2,
                 "num_heads": 2,
@@ -108,19 +98,26 @@ def make_spec(run_dir: Path, store: ImageSetStore, method: str = "a2mae", **chan
                 "decoder_num_heads": 2,
             },
         ),
-        data=DataSpec(relative_url(run_dir, store.url), store.manifest_hash, INDEX_FILE, digest, sensors),
-        sampling=SamplingSpec(images=3, image_size=32),
+        data=DataSpec(
+            store=relative_url(run_dir, store.url),
+            store_hash=store.manifest_hash,
+            index=INDEX_FILE,
+            index_hash=digest,
+            sensors=sensors,
+        ),
+        sampling=SamplingParameters(images=3, image_size=32),
         optimizer=OptimizerSpec(learning_rate=1e-3, steps=12, warmup_steps=2, batch_size=4, clip_norm=1.0),
-        hardware=HardwareSpec(accelerator="cpu", threads=1),
-        logging=LoggingSpec(interval=3, checkpoint_interval=5, reconstructions=2),
+        hardware=HardwareParameters(accelerator="cpu", threads=1),
+        logging=LoggingParameters(interval=3, checkpoint_interval=5, reconstructions=2),
         seed=7,
     )
     for name, value in changes.items():
         for part in ("sampling", "optimizer", "numerics", "hardware", "logging", "data"):
-            if name in {field.name for field in dataclasses.fields(getattr(spec, part))}:
-                spec = dataclasses.replace(spec, **{part: dataclasses.replace(getattr(spec, part), **{name: value})})
+            group = getattr(spec, part)
+            if name in type(group).model_fields:
+                spec = spec.replace(**{part: group.replace(**{name: value})})
                 break
         else:
-            spec = dataclasses.replace(spec, **{name: value})
+            spec = spec.replace(**{name: value})
     spec.write(run_dir)
     return spec

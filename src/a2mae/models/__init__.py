@@ -1,6 +1,6 @@
-"""A²-MAE, Scale-MAE and MAE: encodings, masking, encoders, decoders. Torch and timm only.
+"""A²-MAE, Scale-MAE, MAE and SatMAE on one encoder, with torch and timm alone.
 
-One page per model: `a2mae.py`, `scale_mae.py`, `mae.py`. `docs/models.md` holds each decision with its reason.
+One page per model: `a2mae.py`, `scale_mae.py`, `mae.py`, `satmae.py`. docs/models.md gives the reason of each decision.
 """
 
 from a2mae.models.batch import ImageSetBatch

@@ -11,8 +11,6 @@ from a2mae.models.batch import ImageSetBatch, check_batch
 from a2mae.models.layers.encodings import Place, own_decoder_encoding, sincos_2d
 from a2mae.models.layers.masking import (
     STRATEGIES,
-    draw_mask,
-    mask_from_hidden,
     masked_patch_loss,
     token_validity,
     unpatchify,
@@ -36,7 +34,7 @@ class A2MAEConfig(PretrainConfig):
     normalize_targets: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Check that the model can be built."""
         super().__post_init__()
         if self.masking not in STRATEGIES:
             raise ValueError(f"unknown masking strategy {self.masking!r}; choose one of {', '.join(STRATEGIES)}")
@@ -61,7 +59,7 @@ class A2MAE(Pretrainer):
         generator: torch.Generator | None = None,
         fully_valid: bool | None = None,
     ) -> PretrainOutput:
-        """One training step's forward.
+        """Compute the loss and the predictions of one training step.
 
         Args:
             batch: `(B, K, C, H, W)` and its metadata; any K, any C the encoder reads, H ≠ W.
@@ -74,41 +72,37 @@ class A2MAE(Pretrainer):
             Predictions: `normalized` `(B, K, C, H, W)` as predicted and `pixels` on the scale of the input.
         """
         check_batch(batch, self.patch_size)
-        config, patch = self.config, self.patch_size
-        grid = (batch.pixels.shape[-2] // patch, batch.pixels.shape[-1] // patch)
+        config, patch_size = self.config, self.patch_size
+        grid_size = (batch.pixels.shape[-2] // patch_size, batch.pixels.shape[-1] // patch_size)
         place = Place(batch.gsd_m, batch.geosot_bits, batch.day)
 
         # Which patches are seen: the anchor-aware rule (A²-MAE, anchor-aware masking).
-        token_valid = token_validity(batch.valid, patch)  # (B, K, N)
-        mask = (
-            draw_mask(config.masking, token_valid, batch.same_source_as_anchor, config.keep_ratio, generator)
-            if hidden is None
-            else mask_from_hidden(hidden, token_valid)
-        )
+        token_valid = token_validity(batch.valid, patch_size)  # (B, K, N)
+        mask = self._mask(config.masking, token_valid, hidden, generator, batch.same_source_as_anchor)
 
         # Encoder: geographic encoding is added to the tokens before masking (A²-MAE, geographic encoding).
         x = self.encoder.embed_set(batch.pixels, place, batch.wavelength_nm)  # (B, K, N, D)
-        x = self.encoder.transform(mask.select(x), mask.padding(fully_valid))  # (B, 1 + V, D)
+        x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (B, 1 + V, D)
 
         # Decoder: every image's own GSD encoding; under `own` also its date and bands.
         encoding = (
-            own_decoder_encoding(grid, place, batch.wavelength_nm, config.decoder_dim, config.gsd_reference_m)
+            own_decoder_encoding(grid_size, place, batch.wavelength_nm, config.decoder_dim, config.gsd_reference_m)
             if config.encoding == "own"
-            else sincos_2d(grid, batch.gsd_m / config.gsd_reference_m, config.decoder_dim)
+            else sincos_2d(grid_size, batch.gsd_m / config.gsd_reference_m, config.decoder_dim)
         )  # (B, K, N, Dd)
         prediction = self.decoder(x, mask, encoding, batch.wavelength_nm)  # (B, K, N, p * p * C)
 
         # Loss over masked and valid pixels of all images (A²-MAE, loss).
         valid = batch.valid[:, :, None] & (batch.wavelength_nm >= 0)[..., None, None]  # (B, K, C, H, W)
         scored = masked_patch_loss(
-            prediction, batch.pixels, valid, mask.hidden, patch, normalize=config.normalize_targets
+            prediction, batch.pixels, valid, mask.hidden, patch_size, normalize=config.normalize_targets
         )
         predicted = prediction.detach().float()
         return PretrainOutput(
             loss=scored.loss,
             prediction={
-                "normalized": unpatchify(predicted, patch, grid),
-                "pixels": unpatchify(predicted * scored.std + scored.mean, patch, grid),
+                "normalized": unpatchify(predicted, patch_size, grid_size),
+                "pixels": unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size),
             },
             hidden=mask.hidden,
             token_loss=scored.token_loss,
@@ -119,7 +113,7 @@ class A2MAE(Pretrainer):
         return self.config.embed_dim * 3 // 4  # the scale dims alone: the location has no table
 
     def forward_set_features(self, batch: ImageSetBatch) -> Tensor:
-        """Tokens of whole sets, nothing masked: `(B, 1 + K * N, D)`, CLS first, images in order, final norm applied."""
+        """Encode whole sets, nothing masked: `(B, 1 + K * N, D)`, CLS first, images in order, final norm applied."""
         check_batch(batch, self.patch_size)
         x = self.encoder.embed_set(batch.pixels, Place(batch.gsd_m, batch.geosot_bits, batch.day), batch.wavelength_nm)
-        return self.encoder.transform(x.flatten(1, 2), token_validity(batch.valid, self.patch_size).flatten(1))
+        return self.encoder.forward_tokens(x.flatten(1, 2), ~token_validity(batch.valid, self.patch_size).flatten(1))

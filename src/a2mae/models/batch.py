@@ -1,9 +1,4 @@
-"""The training sample, batched; what comes in is checked once, here, and trusted inside.
-
-The training sample, batched: what passes from `training.samples` to the models.
-
-What comes in is looked at once, at the door; inside, the shapes are trusted.
-"""
+"""The batch of image sets that passes from `training/data` to the models, and the checks of what a model is given."""
 
 from __future__ import annotations
 
@@ -21,7 +16,7 @@ class ImageSetBatch:
     Attributes:
         pixels: `(B, K, C, H, W)` float32, normalised per band; invalid pixels are 0.
         gsd_m: `(B, K)` float32, metres per pixel *after* every crop and resize.
-        geosot_bits: `(B, K, 256)` float32 of 0 and 1: eight unsigned 32-bit GeoSOT-2D codes of the footprint's corners.
+        geosot_bits: `(B, K, 256)` float32 of 0 and 1, the eight 32-bit GeoSOT-2D codes of the footprint's corners.
         sensor_id: `(B, K)` int64, index into the run's list of sensors.
         day: `(B, K)` float32, days since 1970-01-01 UTC.
         same_source_as_anchor: `(B, K)` bool, True for the anchor itself.
@@ -43,7 +38,7 @@ class ImageSetBatch:
     index: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageSetBatch:
-        """The same batch on another device."""
+        """Give the same batch on another device."""
         moved = {
             field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
             for field in dataclasses.fields(self)
@@ -51,12 +46,12 @@ class ImageSetBatch:
         return ImageSetBatch(**moved)
 
     def pin_memory(self) -> ImageSetBatch:
-        """The same batch in page-locked memory (called by the DataLoader)."""
+        """Give the same batch in page-locked memory (called by the DataLoader)."""
         return ImageSetBatch(**{f.name: getattr(self, f.name).pin_memory() for f in dataclasses.fields(self)})
 
 
-def check_images(images: Tensor, patch: int) -> None:
-    """Images are finite floats `(B, C, H, W)` whose sides are multiples of the patch.
+def check_images(images: Tensor, patch_size: int) -> None:
+    """Check that images are finite floats `(B, C, H, W)` whose sides are multiples of the patch.
 
     Raises:
         ValueError: Naming the offending value.
@@ -68,17 +63,17 @@ def check_images(images: Tensor, patch: int) -> None:
             f"images must be normalised floats, found {images.dtype}: apply the model's normalisation first"
         )
     height, width = images.shape[-2:]
-    if height % patch or width % patch or not height or not width:
+    if height % patch_size or width % patch_size or not height or not width:
         raise ValueError(
-            f"image height and width must be multiples of the patch ({patch} px), found {height} x {width}:"
-            f" pad or resize, for example to {_fit(height, patch)} x {_fit(width, patch)}"
+            f"image height and width must be multiples of the patch ({patch_size} px), found {height} x {width}:"
+            f" pad or resize, for example to {_fit(height, patch_size)} x {_fit(width, patch_size)}"
         )
     if reads_values():
         _check_finite(images, "images")
 
 
 def check_gsd(gsd_m: Tensor, shape: tuple[int, ...]) -> None:
-    """GSD is positive and finite, one value per image.
+    """Check that there is one GSD per image, positive and finite.
 
     Raises:
         ValueError: Naming the offending value.
@@ -92,7 +87,7 @@ def check_gsd(gsd_m: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def check_lonlat(lonlat_deg: Tensor, shape: tuple[int, ...]) -> None:
-    """Longitudes lie in -180 to 180, latitudes in -90 to 90 degrees.
+    """Check that longitudes lie in -180 to 180 and latitudes in -90 to 90 degrees.
 
     Raises:
         ValueError: Naming the offending value.
@@ -111,8 +106,8 @@ def check_lonlat(lonlat_deg: Tensor, shape: tuple[int, ...]) -> None:
                 )
 
 
-def check_batch(batch: ImageSetBatch, patch: int) -> None:
-    """A training batch is what DESIGN.md says; call it where the batch is still on the CPU.
+def check_batch(batch: ImageSetBatch, patch_size: int) -> None:
+    """Check shapes, types and values of a batch; values only on the CPU.
 
     Raises:
         ValueError: Naming the field, the offending value and the samples it is in.
@@ -120,7 +115,7 @@ def check_batch(batch: ImageSetBatch, patch: int) -> None:
     if batch.pixels.ndim != 5:
         raise ValueError(f"pixels must have shape (B, K, C, H, W), found {tuple(batch.pixels.shape)}")
     samples, images, bands, height, width = batch.pixels.shape
-    check_images_shape = {
+    shapes = {
         "gsd_m": (samples, images),
         "geosot_bits": (samples, images, 256),
         "sensor_id": (samples, images),
@@ -131,7 +126,7 @@ def check_batch(batch: ImageSetBatch, patch: int) -> None:
         "lonlat_deg": (samples, images, 2),
         "index": (samples,),
     }
-    for name, shape in check_images_shape.items():
+    for name, shape in shapes.items():
         found = tuple(getattr(batch, name).shape)
         if found != shape:
             raise ValueError(
@@ -140,7 +135,7 @@ def check_batch(batch: ImageSetBatch, patch: int) -> None:
     for name in ("valid", "same_source_as_anchor"):
         if getattr(batch, name).dtype != torch.bool:
             raise ValueError(f"{name} must be bool, found {getattr(batch, name).dtype}")
-    # Values are read on the CPU only: on an accelerator that would wait for the device in every step.
+    # On an accelerator reading values would wait for the device in every step.
     if batch.pixels.device.type == "cpu" and reads_values():
         finite = torch.isfinite(batch.pixels).flatten(1).all(1)
         if not finite.all():
@@ -149,12 +144,12 @@ def check_batch(batch: ImageSetBatch, patch: int) -> None:
         check_lonlat(batch.lonlat_deg, (samples, images))
         if not batch.same_source_as_anchor[:, 0].all():
             raise ValueError("same_source_as_anchor must be True for image 0, the anchor itself")
-    if height % patch or width % patch:
-        raise ValueError(f"image height and width must be multiples of {patch} px, found {height} x {width}")
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"image height and width must be multiples of {patch_size} px, found {height} x {width}")
 
 
 def reads_values() -> bool:
-    """False while the model is traced: an exported graph holds no checks of values."""
+    """Tell whether values may be looked at: not while the model is traced, so that graphs hold no checks."""
     return not torch.compiler.is_compiling()
 
 
@@ -169,5 +164,5 @@ def _first(values: Tensor, bad: Tensor) -> float:
     return float(values[bad][0])
 
 
-def _fit(side: int, patch: int) -> int:
-    return max(patch, (side + patch - 1) // patch * patch)
+def _fit(side: int, patch_size: int) -> int:
+    return max(patch_size, (side + patch_size - 1) // patch_size * patch_size)

@@ -1,4 +1,4 @@
-"""Model directories: `config.json` + `model.safetensors`. Nothing here can execute what it reads."""
+"""Read and write model directories, `config.json` and `model.safetensors`, without executing what is read."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | Non
 def save_pretrained(
     model: Pretrainer, directory: str | os.PathLike[str], *, config: Mapping[str, Json] | None = None
 ) -> Path:
-    """Write a model directory; each file appears whole or not at all, the same weights give the same bytes.
+    """Write a model directory: each file whole or not at all, the same bytes for the same weights.
 
     Args:
         model: Made by `create_model`.
         directory: Made if absent.
         config: What else belongs to the model: `sensors`, `bands`, `normalization`
-            (`{sensor: {band: [mean, std]}}`), `data_manifest_hash`, `code_commit`.
+            (`{sensor: {band: [mean, std]}}`), `data_manifest_hash`, `code_commit`, ...
 
     Returns:
         The directory.
@@ -61,7 +61,7 @@ def save_pretrained(
 
 
 def from_pretrained(directory: str | os.PathLike[str]) -> Pretrainer:
-    """Read a whole pretraining model back, encoder and decoder, in evaluation mode.
+    """Read a pretraining model, encoder and decoder, in evaluation mode.
 
     Raises:
         CheckpointError: If a file is missing, of another format version, damaged, or has other tensors.
@@ -77,7 +77,7 @@ def from_pretrained(directory: str | os.PathLike[str]) -> Pretrainer:
 
 
 def load_encoder(directory: str | os.PathLike[str], *, drop_path: float = 0.0) -> Encoder:
-    """Read the encoder alone, in evaluation mode, with timm's vocabulary.
+    """Read the encoder of a model directory, in evaluation mode.
 
     Args:
         directory: Written by `save_pretrained`.
@@ -99,7 +99,7 @@ def load_encoder(directory: str | os.PathLike[str], *, drop_path: float = 0.0) -
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
-    """The whole `config.json`, checked for its format.
+    """Read `config.json` and check its format.
 
     Raises:
         CheckpointError: If it is missing, no JSON object, or of another format version.
@@ -122,18 +122,18 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's tensors as safetensors, atomically. Tensors that share memory are written under each name."""
+    """Write a module's tensors as safetensors, atomically; tensors that share memory are written under each name."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     with whole_file(path) as part:
         save_file(tensors, part)
 
 
 def load_weights(module: nn.Module, path: Path, *, prefix: str = "") -> None:
-    """Read a module's tensors back, strictly.
+    """Fill a module from a safetensors file that must have its tensors and no others.
 
     Args:
         module: Whose tensors are filled.
-        path: A safetensors file; anything else is refused without being executed.
+        path: A safetensors file; anything else is rejected without being executed.
         prefix: Read only the tensors under it.
 
     Raises:
@@ -146,7 +146,7 @@ def load_weights(module: nn.Module, path: Path, *, prefix: str = "") -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+    """Read all tensors of a safetensors file.
 
     Raises:
         CheckpointError: If it is missing or something else, above all a pickle.
@@ -170,7 +170,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Fill a module; every name and shape has to be there and no other.
+    """Fill a module with tensors that must have its names and shapes and no others.
 
     Raises:
         CheckpointError: Listing what is missing, extra or of another shape; the module is unchanged.

@@ -1,12 +1,12 @@
-"""The encoder that every method trains and every task uses: patches + encodings → transformer → tokens.
+"""The encoder that every method trains and every task uses: patches and their encodings → transformer → tokens.
 
-timm's blocks and timm's vocabulary (`forward_features`, `forward_intermediates`, `num_features`, `patch_size`).
+It is built of timm's blocks and speaks timm's words (`forward_features`, `forward_intermediates`, `num_features`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -22,17 +22,22 @@ from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, WavelengthPat
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.geosot import footprint_bits
 
-ENCODINGS = ("sincos", "gsd", "paper", "own", "temporal", "group")
-"""`sincos`: plain patch index (MAE). `gsd`: times the GSD (Scale-MAE). `paper`, `own`: A²-MAE's and its variant.
-`temporal`, `group`: SatMAE's, by date or by group of bands."""
+ENCODINGS: Mapping[str, tuple[str, ...]] = {
+    "sincos": (),  # patch index (MAE)
+    "gsd": ("gsd_m",),  # patch index times the GSD (Scale-MAE)
+    "paper": ("gsd_m", "lonlat_deg"),  # A²-MAE
+    "own": ("gsd_m", "lonlat_deg", "day"),  # each image's own place, GSD and date [ours]
+    "temporal": ("day",),  # SatMAE, by date
+    "group": (),  # SatMAE, by group of bands
+}
+"""The encodings, and what each reads besides the images."""
 BANDS = ("draw3", "wavelength", "groups")
 ATTENTION_INITS = ("xavier", "similar")
-_WITHOUT_GSD = ("sincos", "temporal", "group")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """What defines an encoder; everything is saved with it.
+    """What defines an encoder; it is saved with the weights.
 
     Attributes:
         embed_dim: Width D.
@@ -47,9 +52,9 @@ class EncoderConfig:
         spectral_rank: Channels that bands are mixed into; only for `bands="wavelength"`.
         encoding: One of `ENCODINGS`.
         gsd_reference_m: The GSD G whose ratio r = GSD / G is 1.
-        geosot_layer: GeoSOT layer of the training data's codes; 14 (cells of 2 minutes) for footprints of 1,920 m.
-        drop_path: Stochastic depth of the last block, growing linearly from 0; for finetuning.
-        attention_init: `xavier`, as published; `similar` starts with keys equal to queries, see `init_weights`.
+        geosot_layer: GeoSOT layer of the training data's codes: 14 (cells of 2 minutes) for footprints of 1,920 m.
+        drop_path: Stochastic depth of the last block, growing linearly from 0 at the first; for finetuning.
+        attention_init: `xavier`, as published, or `similar`: keys start equal to queries (`init_weights`).
     """
 
     embed_dim: int
@@ -68,7 +73,7 @@ class EncoderConfig:
     attention_init: str = "xavier"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Check that the model can be built."""
         if self.encoding not in ENCODINGS:
             raise ValueError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
         if self.bands not in BANDS:
@@ -101,7 +106,7 @@ class EncoderConfig:
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})")
         multiple = {"sincos": 4, "gsd": 4, "group": 16}.get(self.encoding, 32)
-        limited = self.encoding in ("paper", "own")
+        limited = "lonlat_deg" in ENCODINGS[self.encoding]  # the 256 bits of a location are a quarter of the width
         if self.embed_dim % multiple or (limited and self.embed_dim > 1024):
             limit = " and at most 1024" if limited else ""
             raise ValueError(
@@ -111,7 +116,7 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """A pre-norm vision transformer (ViT, norm eps 1e-6, qkv bias) over the patches of one image or of a set."""
+    """A pre-norm vision transformer (norm eps 1e-6, qkv bias) over the patches of one image or of a set."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -139,14 +144,14 @@ class Encoder(nn.Module):
         sensor_id: Tensor | None = None,
         wavelength_nm: Tensor | None = None,
     ) -> Tensor:
-        """Tokens of single images, final norm applied.
+        """Encode single images, final norm applied.
 
         Args:
             images: `(B, C, H, W)` normalised, H and W multiples of the patch.
             gsd_m: `(B,)` or one number, metres per pixel as fed; needed by `gsd`, `paper` and `own`.
-            lonlat_deg: `(B, 2)` centre of each image; None leaves the place unknown (zero bits).
-            day: `(B,)` days since 1970-01-01; None leaves the date unknown. Read by `own` and `temporal`.
-            sensor_id: Accepted for a common call; no present encoding reads it.
+            lonlat_deg: `(B, 2)` (lon, lat) of each centre, degrees; None: place unknown (zero bits).
+            day: `(B,)` days since 1970-01-01 UTC; None: date unknown. Read by `own` and `temporal`.
+            sensor_id: Not read by any encoding; accepted so that all encoders are called alike.
             wavelength_nm: `(B, C)` or `(C,)` nanometres; only for `bands="wavelength"`.
 
         Returns:
@@ -156,7 +161,7 @@ class Encoder(nn.Module):
             ValueError: If an input is missing, of the wrong shape, not finite or out of range.
         """
         x = self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm)  # (B, J, N, D)
-        return self._merge(self.transform(x.flatten(1, 2)))
+        return self._merge(self.forward_tokens(x.flatten(1, 2)))
 
     def forward_intermediates(
         self,
@@ -170,11 +175,11 @@ class Encoder(nn.Module):
         sensor_id: Tensor | None = None,
         wavelength_nm: Tensor | None = None,
     ) -> list[Tensor]:
-        """Feature maps after the chosen blocks.
+        """Give the feature maps after the chosen blocks.
 
         Args:
             images: As for `forward_features`, like the other arguments.
-            indices: Block numbers, negative from the end; a number n means the last n; None means all.
+            indices: Block numbers, negative from the end; an integer n for the last n; None for all.
             norm: Apply the final norm to each map.
             gsd_m: See `forward_features`.
             lonlat_deg: See `forward_features`.
@@ -209,7 +214,7 @@ class Encoder(nn.Module):
         day: Tensor | None = None,
         wavelength_nm: Tensor | None = None,
     ) -> Tensor:
-        """The CLS feature of each image, `(B, D)`; arguments as `forward_features`."""
+        """Give the CLS feature of each image, `(B, D)`; arguments as of `forward_features`."""
         return self.forward_features(images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, wavelength_nm=wavelength_nm)[
             :, 0
         ]
@@ -217,7 +222,7 @@ class Encoder(nn.Module):
     # -- for pretraining -----------------------------------------------------------------------------------------
 
     def embed_set(self, pixels: Tensor, place: Place, wavelength_nm: Tensor | None) -> Tensor:
-        """Patch tokens with their encodings, before any masking.
+        """Embed the patches of image sets and add their encodings, before any masking.
 
         Args:
             pixels: `(B, K, C, H, W)`.
@@ -233,37 +238,37 @@ class Encoder(nn.Module):
         tokens = tokens.reshape(batch, images * max(len(self.config.groups), 1), -1, self.embed_dim)
         return tokens + self.encode((height // self.patch_size, width // self.patch_size), place).to(tokens.dtype)
 
-    def encode(self, grid: tuple[int, int], place: Place) -> Tensor:
-        """The encoding of every patch of every image, `(B, K or 1, N, D)` float32."""
+    def encode(self, grid_size: tuple[int, int], place: Place) -> Tensor:
+        """Give the encoding of every patch of every image, `(B, K or 1, N, D)` float32."""
         config = self.config
         if config.encoding == "temporal":
-            return encodings.temporal_encoding(grid, place, config.embed_dim)
+            return encodings.temporal_encoding(grid_size, place, config.embed_dim)
         if config.encoding == "group":
             images = place.gsd_m.shape[1]
-            encoding = encodings.group_encoding(grid, len(config.groups), config.embed_dim, place.gsd_m.device)
+            encoding = encodings.group_encoding(grid_size, len(config.groups), config.embed_dim, place.gsd_m.device)
             return encoding.repeat(1, images, 1, 1)
         if config.encoding == "paper":
-            return encodings.paper_encoding(grid, place, config.embed_dim, config.gsd_reference_m)
+            return encodings.paper_encoding(grid_size, place, config.embed_dim, config.gsd_reference_m)
         if config.encoding == "own":
-            return encodings.own_encoding(grid, place, config.embed_dim, config.gsd_reference_m)
+            return encodings.own_encoding(grid_size, place, config.embed_dim, config.gsd_reference_m)
         if config.encoding == "gsd":  # Scale-MAE §3.1
-            return encodings.sincos_2d(grid, place.gsd_m / config.gsd_reference_m, config.embed_dim)
-        return encodings.sincos_2d(grid, torch.ones_like(place.gsd_m), config.embed_dim)
+            return encodings.sincos_2d(grid_size, place.gsd_m / config.gsd_reference_m, config.embed_dim)
+        return encodings.sincos_2d(grid_size, torch.ones_like(place.gsd_m), config.embed_dim)
 
-    def transform(self, tokens: Tensor, shown: Tensor | None = None) -> Tensor:
-        """CLS, blocks, norm.
+    def forward_tokens(self, tokens: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        """Run the CLS token and patch tokens through the blocks and the final norm.
 
         Args:
             tokens: `(B, V, D)`.
-            shown: `(B, V)` bool, False for padding that nobody may attend to; None if there is none.
+            key_padding_mask: `(B, V)` bool, True for tokens that nobody may attend to; None if there are none.
 
         Returns:
             `(B, 1 + V, D)`.
         """
         x = self._with_cls(tokens)
         attention = None
-        if shown is not None:
-            attention = torch.nn.functional.pad(shown, (1, 0), value=True)[:, None, None, :]  # CLS is always seen
+        if key_padding_mask is not None:  # CLS is always attended to
+            attention = torch.nn.functional.pad(~key_padding_mask, (1, 0), value=True)[:, None, None, :]
         for block in self.blocks:
             x = block(x, attn_mask=attention)
         normed: Tensor = self.norm(x)
@@ -291,8 +296,9 @@ class Encoder(nn.Module):
     ) -> Tensor:
         check_images(images, self.patch_size)
         batch, _, height, width = images.shape
+        reads = ENCODINGS[self.config.encoding]
         if gsd_m is None:
-            if self.config.encoding not in _WITHOUT_GSD:
+            if "gsd_m" in reads:
                 raise ValueError(
                     f"encoding {self.config.encoding!r} needs gsd_m: metres per pixel of each image as it is fed,"
                     " shape (B,) or one number"
@@ -304,7 +310,7 @@ class Encoder(nn.Module):
         bits = None
         if lonlat_deg is not None:
             check_lonlat(lonlat_deg, (batch,))
-            if self.config.encoding in ("paper", "own"):
+            if "lonlat_deg" in reads:
                 size_m = torch.stack([gsd * width, gsd * height], dim=-1)
                 bits = footprint_bits(lonlat_deg, size_m, self.config.geosot_layer)[:, None]
         if day is not None and tuple(day.shape) != (batch,):
@@ -316,14 +322,15 @@ class Encoder(nn.Module):
 
 
 def build_blocks(
-    width: int, depth: int, heads: int, mlp_ratio: float = 4.0, *, drop_path: float = 0.0
+    embed_dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0, *, drop_path: float = 0.0
 ) -> nn.ModuleList:
-    """Pre-norm blocks of timm: qkv bias, GELU, LayerNorm eps 1e-6."""
+    """Build timm's pre-norm blocks with qkv bias, GELU and LayerNorm eps 1e-6; `drop_path` grows from 0."""
     # timm annotates a class but calls it as a factory.
     norm = cast("type[nn.Module]", partial(nn.LayerNorm, eps=1e-6))
     rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
     return nn.ModuleList(
-        Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate) for rate in rates
+        Block(embed_dim, num_heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate)
+        for rate in rates
     )
 
 
@@ -336,13 +343,13 @@ def _patch_embed(config: EncoderConfig) -> nn.Module:
 
 
 def init_weights(module: nn.Module, attention: str = "xavier") -> None:
-    """Xavier-uniform linears and patch kernel, zero biases (MAE, Scale-MAE and A²-MAE alike).
+    """Fill linears and patch kernels Xavier-uniformly and biases with zeros (MAE, Scale-MAE and A²-MAE alike).
 
     Args:
         module: Its children are filled.
-        attention: `similar` then copies each block's queries, at sqrt(2) times their scale, to its keys [ours; the idea
-            is that of mimetic initialisation, arXiv 2305.09828]. Attention starts as similarity of tokens, so a mask
-            token looks at its neighbours from the first step on instead of after some hundred steps on a plateau.
+        attention: `similar` then copies each block's queries, at sqrt(2) times their scale, to its keys [ours, after
+            mimetic initialisation, arXiv 2305.09828]. Attention then starts as similarity of tokens: a mask token looks
+            at its neighbours from the first step on, where it would otherwise take some hundred steps.
     """
     for child in module.modules():
         if isinstance(child, nn.Linear):

@@ -1,9 +1,4 @@
-"""The encoder for others: as a graph (torch.export, ONNX) and as a feature pyramid.
-
-The encoder as a graph for other runtimes: torch.export and ONNX, any batch and any size in patches.
-
-An encoder as a feature pyramid, with the contract of segmentation-models-pytorch's encoders.
-"""
+"""Use the encoder elsewhere: as a graph (torch.export, ONNX) and as the backbone of a segmentation model."""
 
 from __future__ import annotations
 
@@ -16,38 +11,28 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
-from a2mae.models.encoder import Encoder
-
-INPUTS: dict[str, tuple[str, ...]] = {
-    "sincos": (),
-    "gsd": ("gsd_m",),
-    "paper": ("gsd_m", "lonlat_deg"),
-    "own": ("gsd_m", "lonlat_deg", "day"),
-    "temporal": ("day",),
-    "group": (),
-}
-"""What each encoding reads beside the images."""
+from a2mae.models.encoder import ENCODINGS, Encoder
 
 
 class ExportableEncoder(nn.Module):
-    """`forward_features` with positional inputs: images, then those of `INPUTS`, then wavelengths if bands are free.
+    """`forward_features` with positional inputs: images, what `ENCODINGS` names, and wavelengths if bands are free.
 
-    The checks of values are left out of the graph: feed it what `Encoder.forward_features` would accept.
+    The graph holds no checks of values: feed it what `Encoder.forward_features` would accept.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
         wavelength = ("wavelength_nm",) if encoder.config.bands == "wavelength" else ()
-        self.input_names = ("images", *INPUTS[encoder.config.encoding], *wavelength)
+        self.input_names = ("images", *ENCODINGS[encoder.config.encoding], *wavelength)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Tensors in the order of `input_names` to `(B, 1 + N, D)`."""
+        """Encode tensors given in the order of `input_names`: `(B, 1 + N, D)`."""
         named = dict(zip(self.input_names, inputs, strict=True))
         return self.encoder.forward_features(named.pop("images"), **named)
 
     def example(self, batch: int = 2, height: int = 4, width: int = 6, bands: int = 3) -> tuple[Tensor, ...]:
-        """Inputs of `height` x `width` patches, for tracing."""
+        """Make inputs of `height` x `width` patches, for tracing."""
         config = self.encoder.config
         bands = bands if config.bands == "wavelength" else config.in_chans
         values = {
@@ -60,13 +45,13 @@ class ExportableEncoder(nn.Module):
         return tuple(values[name] for name in self.input_names)
 
     def dynamic_shapes(self) -> tuple[tuple[dict[int, object], ...]]:
-        """Batch and both sides (in patches) are free, and so are the bands where the encoder leaves them so."""
-        patch = self.encoder.patch_size
+        """Leave batch and both sides (in patches) free, and the bands where the encoder takes any number."""
+        patch_size = self.encoder.patch_size
         batch, height, width = Dim("batch", min=2), Dim("h", min=2), Dim("w", min=2)
         shapes: dict[str, dict[int, object]] = {
             name: {0: batch} for name in ("gsd_m", "lonlat_deg", "day", "wavelength_nm")
         }
-        shapes["images"] = {0: batch, 2: patch * height, 3: patch * width}
+        shapes["images"] = {0: batch, 2: patch_size * height, 3: patch_size * width}
         if "wavelength_nm" in self.input_names:
             bands = Dim("bands", min=2)
             shapes["images"][1] = shapes["wavelength_nm"][1] = bands
@@ -74,7 +59,7 @@ class ExportableEncoder(nn.Module):
 
 
 def export_program(encoder: Encoder) -> ExportedProgram:
-    """The encoder through torch.export; call `.module()(*inputs)` in the order of `ExportableEncoder.input_names`."""
+    """Export the encoder with torch.export; call `.module()(*inputs)` in the order of `input_names`."""
     model = ExportableEncoder(encoder).eval()
     return torch.export.export(model, model.example(), dynamic_shapes=model.dynamic_shapes())
 
@@ -104,7 +89,8 @@ def export_onnx(encoder: Encoder, path: str | os.PathLike[str]) -> Path:
 class Backbone(nn.Module):
     """Feature maps at strides 2, 4, 8, 16 and 32 from five depths of a ViT, resized without learned weights.
 
-    Any decoder of segmentation-models-pytorch takes it: `Decoder(encoder_channels=backbone.out_channels, ...)`.
+    It has the interface of segmentation-models-pytorch's encoders: any of its decoders takes
+    `encoder_channels=backbone.out_channels`.
 
     Attributes:
         out_channels: Of the input and the five maps.
@@ -133,7 +119,7 @@ class Backbone(nn.Module):
         self.out_channels = (encoder.config.in_chans, *(encoder.num_features,) * 5)
 
     def forward(self, images: Tensor, gsd_m: Tensor | float | None = None) -> list[Tensor]:
-        """`(B, C, H, W)` to the images and five maps `(B, D, H / stride, W / stride)`.
+        """Give the images `(B, C, H, W)` and five maps `(B, D, H / stride, W / stride)`.
 
         Args:
             images: Normalised.

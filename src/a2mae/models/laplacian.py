@@ -1,11 +1,8 @@
-"""Scale-MAE's Laplacian-pyramid decoder, its convolutions and its targets (arXiv 2212.14532 section 3.2).
+"""Scale-MAE's Laplacian-pyramid decoder, its convolutions and its targets (arXiv 2212.14532 §3.2).
 
-The decoder's convolutions as matrix products over maps that lie channels last in memory.
-
-Parameters and results are those of the torch layers they derive from. On a CPU the backward passes of those layers take
-more than half of a Scale-MAE step; `benchmarks/train_step.py` shows the difference.
-
-Scale-MAE's Laplacian-pyramid decoder and its targets (arXiv 2212.14532 §3.2).
+The convolutions are matrix products over maps that lie channels last in memory. Their parameters and results are those
+of the torch layers they derive from, whose backward passes take more than half of a Scale-MAE step on a CPU:
+`benchmarks/train_step.py` shows the difference.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ class Pointwise(nn.Conv2d):
 
 
 class Upsample(nn.ConvTranspose2d):
-    """A transposed convolution whose kernels lie side by side: every pixel becomes `times` x `times` of them."""
+    """A transposed convolution whose stride is its kernel: every pixel becomes `times` x `times` pixels."""
 
     def __init__(self, in_channels: int, out_channels: int, times: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, times, stride=times, bias=bias)
@@ -47,7 +44,7 @@ class Upsample(nn.ConvTranspose2d):
 
 
 class GroupSums(nn.Conv2d):
-    """A 3x3 convolution of groups with one output each: one kernel per input channel, then the sum of each group."""
+    """A 3x3 convolution of groups with one output each: a kernel per input channel, then the sum of each group."""
 
     def __init__(self, in_channels: int, groups: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, groups, 3, padding=1, groups=groups, bias=bias)
@@ -80,44 +77,38 @@ class ChannelNorm(nn.Module):
 class ConvBlock(nn.Module):
     """GELU, grouped 3x3, GELU, 1x1, plus a 1x1 convolution of the block's input."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        hidden = width // 2
-        self.convs = nn.Sequential(
-            nn.GELU(),
-            GroupSums(width, hidden),
-            nn.GELU(),
-            Pointwise(hidden, width),
-        )
-        self.residual = Pointwise(width, width)
+        self.convs = nn.Sequential(nn.GELU(), GroupSums(dim, dim // 2), nn.GELU(), Pointwise(dim // 2, dim))
+        self.residual = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, width, H, W)` to the same."""
+        """`(B, dim, H, W)` to the same."""
         out: Tensor = self.convs(x) + self.residual(x)
         return out
 
 
 class LaplacianHead(nn.Module):
-    """From a map of the feature pyramid to pixels: `patch / 2` times larger in height and width."""
+    """Turn a map of the feature pyramid into pixels, `patch / 2` times larger in height and width."""
 
-    def __init__(self, width: int, out_chans: int, patch_size: int) -> None:
+    def __init__(self, dim: int, out_chans: int, patch_size: int) -> None:
         super().__init__()
         first = patch_size // 4  # 4 at patch 16, then 2
-        self.proj = Pointwise(width, width)
-        self.conv_blocks = nn.ModuleList([ConvBlock(width), ConvBlock(width)])
+        self.proj = Pointwise(dim, dim)
+        self.conv_blocks = nn.ModuleList([ConvBlock(dim), ConvBlock(dim)])
         self.pred = nn.Sequential(
-            ChannelNorm(width),
-            Upsample(width, width // 2, first),
+            ChannelNorm(dim),
+            Upsample(dim, dim // 2, first),
             nn.GELU(),
-            GroupSums(width // 2, width // 4),
+            GroupSums(dim // 2, dim // 4),
             nn.GELU(),
-            Pointwise(width // 4, width // 2),
+            Pointwise(dim // 4, dim // 2),
             nn.GELU(),
-            Upsample(width // 2, out_chans, 2),  # no activation on the output
+            Upsample(dim // 2, out_chans, 2),  # no activation on the output
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, width, h, w)` to `(B, out_chans, h * patch / 2, w * patch / 2)`."""
+        """`(B, dim, h, w)` to `(B, out_chans, h * patch / 2, w * patch / 2)`."""
         x = self.proj(x)
         for block in self.conv_blocks:
             x = block(x)
@@ -126,95 +117,89 @@ class LaplacianHead(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Token map → twice its size for the low band, four times for the high band."""
+    """Enlarge the token map twice for the low band and four times for the high band."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fpn1 = nn.Sequential(
-            Upsample(width, width, 2),
-            ChannelNorm(width),
-            nn.GELU(),
-            Upsample(width, width, 2),
-        )
-        self.fpn2 = nn.Sequential(Upsample(width, width, 2))
+        self.fpn1 = nn.Sequential(Upsample(dim, dim, 2), ChannelNorm(dim), nn.GELU(), Upsample(dim, dim, 2))
+        self.fpn2 = nn.Sequential(Upsample(dim, dim, 2))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, width, h, w)` to maps of 2h x 2w and 4h x 4w."""
+        """`(B, dim, h, w)` to maps of 2h x 2w and 4h x 4w."""
         return self.fpn2(x), self.fpn1(x)
 
 
 class LaplacianDecoder(nn.Module):
-    """Three blocks over tokens and mask tokens, then one convolutional branch per band of the pyramid."""
+    """Blocks over visible and mask tokens, then one convolutional branch per band of the pyramid."""
 
-    def __init__(self, encoder: EncoderConfig, width: int, depth: int, heads: int, *, share_heads: bool) -> None:
+    def __init__(self, config: EncoderConfig, dim: int, depth: int, num_heads: int, *, share_heads: bool) -> None:
         super().__init__()
-        self.width = width
-        self.embed = nn.Linear(encoder.embed_dim, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = build_blocks(width, depth, heads)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        init_weights(self, encoder.attention_init)
+        self.dim = dim
+        self.embed = nn.Linear(config.embed_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = build_blocks(dim, depth, num_heads)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        init_weights(self, config.attention_init)
         nn.init.normal_(self.mask_token, std=0.02)
-        self.fpn = Pyramid(width)
-        self.fcn_high = LaplacianHead(width, encoder.in_chans, encoder.patch_size)
-        self.fcn_low = self.fcn_high if share_heads else LaplacianHead(width, encoder.in_chans, encoder.patch_size)
+        self.fpn = Pyramid(dim)
+        self.fcn_high = LaplacianHead(dim, config.in_chans, config.patch_size)
+        self.fcn_low = self.fcn_high if share_heads else LaplacianHead(dim, config.in_chans, config.patch_size)
 
-    def forward(self, encoded: Tensor, mask: Mask, grid: tuple[int, int], ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, encoded: Tensor, mask: Mask, grid_size: tuple[int, int], ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Predict both bands.
 
         Args:
             encoded: `(B, 1 + V, D)` of the encoder.
-            mask: What the V slots are; of sets of one image.
-            grid: Patches in height and width.
-            ratio: `(B, 1)` GSD of the INPUT over the reference: the released decoder computes the target's too and
-                never uses it (METHOD.md section 3).
+            mask: Which patches the V tokens are, of sets of one image.
+            grid_size: Patches in height and width.
+            ratio: `(B, 1)` GSD of the input over the reference, as released (docs/methods.md, Scale-MAE).
 
         Returns:
             `low (B, C, h * patch, w * patch)` and `high (B, C, 2 * h * patch, 2 * w * patch)`.
         """
         x = mask.restore(self.embed(encoded)[:, 1:], self.mask_token)  # (B, 1, N, Dd); CLS is dropped
-        x = (x + sincos_2d(grid, ratio, self.width).to(x.dtype))[:, 0]  # (B, N, Dd)
+        x = (x + sincos_2d(grid_size, ratio, self.dim).to(x.dtype))[:, 0]  # (B, N, Dd)
         for block in self.blocks:
             x = block(x)
-        x = torch.unflatten(self.norm(x).transpose(1, 2), 2, grid)  # (B, Dd, h, w), channels last in memory
+        x = torch.unflatten(self.norm(x).transpose(1, 2), 2, grid_size)  # (B, Dd, h, w), channels last in memory
         double, quadruple = self.fpn(x)
         return self.fcn_low(double), self.fcn_high(quadruple)
 
 
 def laplacian_targets(
-    target: Tensor, grid: tuple[int, int], patch: int, kind: str, valid: Tensor | None = None
+    target: Tensor, grid_size: tuple[int, int], patch_size: int, kind: str, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The low and high bands that the decoder has to predict.
+    """Make the low and the high band that the decoder has to predict.
 
     Sizes are those of the paper and the released code at 448 px with a token grid of 14 x 14, elsewhere kept relative
     to the token grid [ours]: 7, 14 and 56 are half of it, itself and four times it. Down by area, up bilinearly.
 
     Args:
         target: `(B, C, H, W)`, twice the input.
-        grid: Token grid of the input (14 x 14 for 224 px).
-        patch: Side of a patch of the input.
+        grid_size: Token grid of the input (14 x 14 for 224 px).
+        patch_size: Side of a patch of the input.
         kind: `paper`: low = up(14), high = I - up(56). `released`: low = 224 by area, high = I - up(7).
         valid: `(B, H, W)` bool; invalid pixels have no part in any mean [ours]. None if all are valid.
 
     Returns:
         `low (B, C, H / 2, W / 2)` and `high (B, C, H, W)`.
     """
-    half = (grid[0] * patch, grid[1] * patch)
+    half = (grid_size[0] * patch_size, grid_size[1] * patch_size)
     full = (target.shape[-2], target.shape[-1])
     weight = None if valid is None else valid[:, None].to(target.dtype)
     if kind == "paper":
-        low = _up(*_down(target, grid, weight), half)
-        return low, target - _up(*_down(target, (grid[0] * 4, grid[1] * 4), weight), full)
+        low = _up(*_down(target, grid_size, weight), half)
+        return low, target - _up(*_down(target, (grid_size[0] * 4, grid_size[1] * 4), weight), full)
     low, _ = _down(target, half, weight)
-    coarse = (max(grid[0] // 2, 1), max(grid[1] // 2, 1))
+    coarse = (max(grid_size[0] // 2, 1), max(grid_size[1] // 2, 1))
     return low, target - _up(*_down(target, coarse, weight), full)
 
 
-def reconstruct(low: Tensor, high: Tensor, grid: tuple[int, int], kind: str) -> Tensor:
-    """A picture from both predicted bands: the low band, less what the high band holds already, plus the high band."""
+def reconstruct(low: Tensor, high: Tensor, grid_size: tuple[int, int], kind: str) -> Tensor:
+    """Add the predicted bands up to a picture: the low band, less what the high band holds already, plus the high."""
     full = (high.shape[-2], high.shape[-1])
     if kind == "released":
-        low, _ = _down(low, (max(grid[0] // 2, 1), max(grid[1] // 2, 1)), None)
+        low, _ = _down(low, (max(grid_size[0] // 2, 1), max(grid_size[1] // 2, 1)), None)
     return _up(low, None, full) + high
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from a2mae.models.batch import ImageSetBatch, check_batch, check_images
 from a2mae.models.layers.encodings import Place, sincos_2d
-from a2mae.models.layers.masking import draw_mask, mask_from_hidden, masked_patch_loss, token_validity, unpatchify
+from a2mae.models.layers.masking import masked_patch_loss, token_validity, unpatchify
 from a2mae.models.pretrainer import PixelDecoder, PretrainConfig, Pretrainer, PretrainOutput, Singles, singles_of_batch
 
 
@@ -45,7 +45,7 @@ class MAE(Pretrainer):
         generator: torch.Generator | None = None,
         fully_valid: bool | None = None,
     ) -> PretrainOutput:
-        """One training step's forward.
+        """Compute the loss and the predictions of one training step.
 
         Args:
             images: `(B, C, H, W)`, or a batch of sets whose B * K images are taken as independent samples.
@@ -64,36 +64,31 @@ class MAE(Pretrainer):
             hidden = None if hidden is None else hidden.flatten(0, 1)
         else:
             one = self._plain(images, valid, wavelength_nm)
-        patch = self.patch_size
-        grid = (one.images.shape[-2] // patch, one.images.shape[-1] // patch)
+        patch_size = self.patch_size
+        grid_size = (one.images.shape[-2] // patch_size, one.images.shape[-1] // patch_size)
         wavelength = None if one.wavelength_nm is None else one.wavelength_nm[:, None]  # (M, 1, C)
 
         # A set of one image: masking 75 % at random (MAE §3).
-        token_valid = token_validity(one.valid, patch)[:, None]  # (M, 1, N)
-        same = torch.ones(token_valid.shape[:2], dtype=torch.bool, device=token_valid.device)
-        mask = (
-            draw_mask("independent", token_valid, same, self.config.keep_ratio, generator)
-            if hidden is None
-            else mask_from_hidden(hidden[:, None], token_valid)
-        )
+        token_valid = token_validity(one.valid, patch_size)[:, None]  # (M, 1, N)
+        mask = self._mask("independent", token_valid, None if hidden is None else hidden[:, None], generator)
 
         x = self.encoder.embed_set(one.images[:, None], Place(one.gsd_m[:, None]), wavelength)  # (M, 1, N, D)
-        x = self.encoder.transform(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
-        encoding = sincos_2d(grid, torch.ones_like(one.gsd_m)[:, None], self.config.decoder_dim)
+        x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
+        encoding = sincos_2d(grid_size, torch.ones_like(one.gsd_m)[:, None], self.config.decoder_dim)
         prediction = self.decoder(x, mask, encoding, wavelength)[:, 0]  # (M, N, p * p * C)
 
         shown_bands = one.valid[:, None]
         if one.wavelength_nm is not None:
             shown_bands = shown_bands & (one.wavelength_nm >= 0)[..., None, None]  # (M, C, H, W)
         scored = masked_patch_loss(
-            prediction, one.images, shown_bands, mask.hidden[:, 0], patch, normalize=self.config.normalize_targets
+            prediction, one.images, shown_bands, mask.hidden[:, 0], patch_size, normalize=self.config.normalize_targets
         )
         predicted = prediction.detach().float()
         return PretrainOutput(
             loss=scored.loss,
             prediction={
-                "normalized": one.back(unpatchify(predicted, patch, grid)),
-                "pixels": one.back(unpatchify(predicted * scored.std + scored.mean, patch, grid)),
+                "normalized": one.back(unpatchify(predicted, patch_size, grid_size)),
+                "pixels": one.back(unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size)),
             },
             hidden=one.back(mask.hidden[:, 0]),
             token_loss=one.back(scored.token_loss),

@@ -1,15 +1,8 @@
-"""What all pretraining models share: an encoder that tasks can use, a pixel decoder, the output.
-
-What a pretraining model returns, and how to read the loss by source without waiting for the device.
-
-What all pretraining models share: an encoder that tasks can use as it is.
-
-The plain decoder of MAE and A²-MAE: mask tokens, encodings, a few blocks, one linear head.
-"""
+"""What the pretraining models have in common: configuration, encoder, masks, the pixel decoder and the output."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +11,7 @@ from torch import Tensor, nn
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.encoder import Encoder, EncoderConfig, build_blocks, init_weights
 from a2mae.models.layers.bands import GroupPrediction, WavelengthPrediction
-from a2mae.models.layers.masking import Mask, kept_count
+from a2mae.models.layers.masking import Mask, draw_mask, mask_from_hidden, num_keep
 from a2mae.models.released import ReleasedTables, load_released_state_dict, released_state_dict
 
 MASK_GROUPS = ("anchor", "same_source", "other_source")
@@ -26,7 +19,7 @@ MASK_GROUPS = ("anchor", "same_source", "other_source")
 
 @dataclass(frozen=True)
 class PretrainOutput:
-    """Result of one training forward.
+    """What a training forward gives.
 
     The leading dimensions `...` are `B, K` for an `ImageSetBatch` and `B` for plain images.
 
@@ -48,7 +41,7 @@ class PretrainOutput:
 def loss_by_group(
     output: PretrainOutput, sensor_id: Tensor, same_source_as_anchor: Tensor, sensors: int
 ) -> tuple[Tensor, Tensor]:
-    """Loss per source and mask group, as tensors on the device: add them up and read them when you log.
+    """Add the loss up per sensor and mask group, without waiting for the device.
 
     Args:
         output: Of a forward on an `ImageSetBatch`.
@@ -57,8 +50,8 @@ def loss_by_group(
         sensors: How many sensors the run has.
 
     Returns:
-        `total` and `weight`, both `(sensors, 3)` float32, columns as `MASK_GROUPS`; `total / weight` is the mean loss,
-        and a weight of 0 says that no such token was scored.
+        `total` and `weight`, both `(sensors, 3)` float32, columns as `MASK_GROUPS`. `total / weight` is the mean
+        loss; a weight of 0 says that no such token was scored.
     """
     images = torch.arange(sensor_id.shape[1], device=sensor_id.device)
     group = torch.where(images == 0, 0, torch.where(same_source_as_anchor, 1, 2))  # (B, K)
@@ -74,15 +67,15 @@ def loss_by_group(
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(EncoderConfig):
-    """What all methods have beside an encoder.
+    """What every method has besides an encoder.
 
     Attributes:
         keep_ratio: Share of the patches that stays visible.
         decoder_dim: Width of the decoder.
         decoder_depth: Blocks of the decoder.
         decoder_num_heads: Heads of the decoder.
-        prediction_init: Scale of the prediction head's initial weights: 1 as published; a small one starts from the
-            mean instead of from noise, which training would first have to silence [ours]. Not read by Scale-MAE.
+        prediction_init: Factor on the initial weights of the prediction head: 1 as published; with a small one
+            predictions start at the mean instead of at noise [ours]. Not read by Scale-MAE.
         released_tables: Carry the published files' unread tensors (`released.ReleasedTables`); on for ViT-L/16.
     """
 
@@ -94,9 +87,9 @@ class PretrainConfig(EncoderConfig):
     released_tables: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Check that the model can be built."""
         super().__post_init__()
-        kept_count(4, self.keep_ratio)
+        num_keep(4, self.keep_ratio)  # refuses a ratio that cannot be
         for name in ("decoder_dim", "decoder_depth", "decoder_num_heads", "prediction_init"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
@@ -108,12 +101,12 @@ class PretrainConfig(EncoderConfig):
 
 
 class Pretrainer(nn.Module):
-    """An encoder plus whatever a method needs to train it.
+    """An encoder and what a method needs to train it.
 
     Attributes:
         name: As given to `create_model`.
-        config: Everything that `create_model` needs to build it again.
-        encoder: What tasks keep.
+        config: What `create_model` needs to build it again.
+        encoder: The part that tasks use.
     """
 
     name: str = ""
@@ -138,7 +131,7 @@ class Pretrainer(nn.Module):
         load_released_state_dict(self, state_dict, parts=parts, same_method=same_method)
 
     def released_state_dict(self) -> dict[str, Tensor]:
-        """All tensors under the authors' names."""
+        """Give all tensors under the authors' names."""
         return released_state_dict(self)
 
     def _released_width(self) -> int:
@@ -164,41 +157,32 @@ class Pretrainer(nn.Module):
             images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, sensor_id=sensor_id, wavelength_nm=wavelength_nm
         )
 
-    def forward_intermediates(
+    def _mask(
         self,
-        images: Tensor,
-        indices: Sequence[int] | int | None = None,
-        *,
-        norm: bool = False,
-        gsd_m: Tensor | float | None = None,
-        lonlat_deg: Tensor | None = None,
-        day: Tensor | None = None,
-        sensor_id: Tensor | None = None,
-        wavelength_nm: Tensor | None = None,
-    ) -> list[Tensor]:
-        """See `Encoder.forward_intermediates`."""
-        return self.encoder.forward_intermediates(
-            images,
-            indices,
-            norm=norm,
-            gsd_m=gsd_m,
-            lonlat_deg=lonlat_deg,
-            day=day,
-            sensor_id=sensor_id,
-            wavelength_nm=wavelength_nm,
-        )
+        strategy: str,
+        token_valid: Tensor,
+        hidden: Tensor | None,
+        generator: torch.Generator | None,
+        same_source_as_anchor: Tensor | None = None,
+    ) -> Mask:
+        """Draw a mask, or make the one that hides what the caller says; without a source all images have the same."""
+        if hidden is not None:
+            return mask_from_hidden(hidden, token_valid)
+        if same_source_as_anchor is None:
+            same_source_as_anchor = torch.ones(token_valid.shape[:2], dtype=torch.bool, device=token_valid.device)
+        return draw_mask(strategy, token_valid, same_source_as_anchor, self.config.keep_ratio, generator)
 
 
 @dataclass(frozen=True)
 class Singles:
-    """The images of a batch of sets as independent samples, for methods that know no sets.
+    """Images as independent samples, for methods that know no sets.
 
     Attributes:
         images: `(M, C, H, W)` with M = B * K.
         gsd_m: `(M,)`.
         valid: `(M, H, W)` bool.
         wavelength_nm: `(M, C)`; None for plain images.
-        shape: `(B, K)`, to put results back; None for plain images.
+        shape: `(B, K)` of the batch of sets; None for plain images.
     """
 
     images: Tensor
@@ -208,12 +192,12 @@ class Singles:
     shape: tuple[int, int] | None
 
     def back(self, values: Tensor) -> Tensor:
-        """`(M, ...)` to `(B, K, ...)`, or unchanged for plain images."""
+        """Bring `(M, ...)` back to `(B, K, ...)`; plain images stay as they are."""
         return values if self.shape is None else torch.unflatten(values, 0, self.shape)
 
 
 def singles_of_batch(batch: ImageSetBatch) -> Singles:
-    """Flatten sets to single images."""
+    """Flatten the B sets of K images into B * K single images."""
     return Singles(
         images=batch.pixels.flatten(0, 1),
         gsd_m=batch.gsd_m.flatten(),
@@ -224,16 +208,16 @@ def singles_of_batch(batch: ImageSetBatch) -> Singles:
 
 
 class PixelDecoder(nn.Module):
-    """Predicts the pixels of every patch from the visible tokens (MAE §3; A²-MAE: 512 wide, 8 blocks, 16 heads)."""
+    """Predict the pixels of every patch from the visible tokens (MAE §3; A²-MAE: 512 wide, 8 blocks, 16 heads)."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
-        self.width = width = config.decoder_dim
-        self.embed = nn.Linear(config.embed_dim, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = build_blocks(width, config.decoder_depth, config.decoder_num_heads)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.pred = _head(config, width)
+        dim = config.decoder_dim
+        self.embed = nn.Linear(config.embed_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = build_blocks(dim, config.decoder_depth, config.decoder_num_heads)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pred = _prediction_head(config)
         init_weights(self, config.attention_init)
         for parameter in self.pred.parameters():
             parameter.detach().mul_(config.prediction_init)
@@ -244,7 +228,7 @@ class PixelDecoder(nn.Module):
 
         Args:
             encoded: `(B, 1 + V, D)` of the encoder.
-            mask: What the V slots are.
+            mask: Which patches the V tokens are.
             encoding: `(B, K, N, Dd)` of every patch; for A²-MAE each image's own GSD encoding, no location.
             wavelength_nm: `(B, K, C)`, only read by the wavelength head.
 
@@ -265,9 +249,9 @@ class PixelDecoder(nn.Module):
         return prediction
 
 
-def _head(encoder: EncoderConfig, width: int) -> nn.Module:
-    if encoder.bands == "groups":
-        return GroupPrediction(encoder.groups, width, encoder.patch_size)
-    if encoder.bands == "wavelength":
-        return WavelengthPrediction(encoder.spectral_rank, width, encoder.patch_size)
-    return nn.Linear(width, encoder.patch_size**2 * encoder.in_chans)
+def _prediction_head(config: PretrainConfig) -> nn.Module:
+    if config.bands == "groups":
+        return GroupPrediction(config.groups, config.decoder_dim, config.patch_size)
+    if config.bands == "wavelength":
+        return WavelengthPrediction(config.spectral_rank, config.decoder_dim, config.patch_size)
+    return nn.Linear(config.decoder_dim, config.patch_size**2 * config.in_chans)

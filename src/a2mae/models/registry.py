@@ -1,12 +1,12 @@
-"""`create_model`: names in timm's manner, every width free."""
+"""Build models by name, as timm does; every width can be chosen."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable
 
+from a2mae.errors import InputError, did_you_mean
 from a2mae.models.a2mae import A2MAE, A2MAEConfig
 from a2mae.models.mae import MAE, MAEConfig
 from a2mae.models.pretrainer import PretrainConfig, Pretrainer
@@ -31,7 +31,7 @@ _NAME = re.compile(r"(?P<method>[a-z0-9_]+)_vit_(?P<size>[a-z]+)_patch(?P<patch>
 
 
 def list_models() -> list[str]:
-    """The names with patch 16; any other patch may be written in its place."""
+    """List the names with patch 16; any other patch size may be written in its place."""
     return [f"{method}_vit_{size}_patch16" for method in _METHODS for size in SIZES]
 
 
@@ -40,8 +40,8 @@ def create_model(name: str, **kwargs: object) -> Pretrainer:
 
     Args:
         name: `{a2mae,scale_mae,mae,satmae}_vit_{tiny,small,base,large}_patch16`, or another patch size.
-        **kwargs: Fields of the method's configuration (`A2MAEConfig`, `ScaleMAEConfig`, `MAEConfig`): widths, depths,
-            `patch_size`, `in_chans`, `bands`, `encoding`, `masking`, `targets`, `keep_ratio`, ...
+        **kwargs: Fields of the method's configuration (`A2MAEConfig`, `ScaleMAEConfig`, `MAEConfig`, `SatMAEConfig`):
+            widths, depths, `patch_size`, `in_chans`, `bands`, `encoding`, `masking`, `targets`, `keep_ratio`, ...
 
     Raises:
         ValueError: If the name or a value is unknown.
@@ -54,18 +54,16 @@ def create_model(name: str, **kwargs: object) -> Pretrainer:
 
 
 def resolve(name: str, kwargs: dict[str, object]) -> tuple[Callable[..., Pretrainer], PretrainConfig]:
-    """The class and the full configuration behind a name."""
+    """Find the class and the full configuration that a name and keyword arguments stand for."""
     match = _NAME.fullmatch(name)
     if match is None or match["method"] not in _METHODS or match["size"] not in SIZES:
-        near = difflib.get_close_matches(name, list_models(), n=1, cutoff=0)
-        raise ValueError(f"unknown model {name!r}: did you mean {near[0]!r}? Known: {', '.join(list_models())}")
+        near = did_you_mean(name, list_models(), always=True)
+        raise InputError(f"unknown model {name!r}: {near}Known are {', '.join(list_models())}")
     model_class, config_class = _METHODS[match["method"]]
     fields = [field.name for field in dataclasses.fields(config_class)]
     for key in kwargs:
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise TypeError(f"{name} has no argument {key!r}: {hint}It takes {', '.join(fields)}")
+            raise TypeError(f"{name} has no argument {key!r}: {did_you_mean(key, fields)}It takes {', '.join(fields)}")
     defaults: dict[str, object] = {**SIZES[match["size"]], "patch_size": int(match["patch"])}
     if (
         match["size"] == "large"

@@ -1,8 +1,4 @@
-"""The authors' checkpoints: their names to ours and back, every key accounted for.
-
-What can be wrong with the tensors of a file.
-
-The authors' checkpoints: their names to ours and back, every key accounted for.
+"""Read the authors' checkpoints and give ours their names, with every key accounted for.
 
 A²-MAE (`ZhaoYi1222/AAMAE`), Scale-MAE (`bair-climate-initiative/scale-mae`) and MAE (`facebookresearch/mae`) share one
 naming; Scale-MAE adds its pyramid. No weights and no code of theirs are here.
@@ -22,11 +18,11 @@ from a2mae.models.layers.encodings import sincos_2d
 
 
 class CheckpointError(ValueError):
-    """A model file or directory that cannot be read, and why."""
+    """A model file or directory that cannot be read; the message says why."""
 
 
 def describe_difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> str:
-    """What differs between the tensors a model has and those it is given; empty if nothing does."""
+    """Tell how the tensors that a model is given differ from those it has; empty if they do not."""
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     shapes = [
@@ -44,7 +40,7 @@ def describe_difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[
 
 PARTS = ("all", "encoder")
 TABLES = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")
-"""Stored by the authors, read by nobody: encodings are computed, and the second mask token is never inserted."""
+"""Stored by the authors and never read: encodings are computed, and the second mask token is not inserted."""
 
 _RENAMED = (  # authors' prefix, ours
     ("cls_token", "encoder.cls_token"),
@@ -66,22 +62,22 @@ _RENAMED = (  # authors' prefix, ours
 class ReleasedTables(nn.Module):
     """Frozen tensors of the published ViT-L/16 files that no forward reads.
 
-    Carried so that a published checkpoint converts both ways without loss and parameters count as published (Scale-MAE:
+    With them a published checkpoint converts both ways without loss and parameters count as published (Scale-MAE:
     322.93 M, of which these are 0.30 M).
     """
 
-    def __init__(self, width: int, decoder_width: int, patch_size: int, *, second_mask_token: bool) -> None:
+    def __init__(self, embed_dim: int, decoder_dim: int, patch_size: int, *, second_mask_token: bool) -> None:
         super().__init__()
         side = 224 // patch_size
-        for name, columns in (("pos_embed", width), ("decoder_pos_embed", decoder_width)):
-            table = nn.functional.pad(sincos_2d((side, side), torch.ones(1), columns), (0, 0, 1, 0))  # CLS has zeros
+        for name, dim in (("pos_embed", embed_dim), ("decoder_pos_embed", decoder_dim)):
+            table = nn.functional.pad(sincos_2d((side, side), torch.ones(1), dim), (0, 0, 1, 0))  # CLS has zeros
             self.register_parameter(name, nn.Parameter(table, requires_grad=False))
         if second_mask_token:
-            self.mask_token_decoder = nn.Parameter(torch.zeros(1, 1, decoder_width), requires_grad=False)
+            self.mask_token_decoder = nn.Parameter(torch.zeros(1, 1, decoder_dim), requires_grad=False)
 
 
 def to_released_name(name: str) -> str:
-    """Our name of a tensor as the authors write it."""
+    """Give the authors' name of one of our tensors."""
     for theirs, ours in _RENAMED:
         if name.startswith(ours):
             return theirs + name[len(ours) :]
@@ -89,19 +85,19 @@ def to_released_name(name: str) -> str:
 
 
 def released_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a model under the authors' names."""
+    """Give all tensors of a model under the authors' names."""
     return {to_released_name(name): value for name, value in model.state_dict().items()}
 
 
 def load_released_state_dict(
     model: nn.Module, state_dict: Mapping[str, object], *, parts: str = "all", same_method: bool = True
 ) -> None:
-    """Fill a model from a published checkpoint; every key and shape must be there and no other.
+    """Fill a model from a published checkpoint that must have its keys and shapes and no others.
 
     Args:
         model: A `Pretrainer` or anything with its names.
         state_dict: As published; a top-level `model` entry is looked into.
-        parts: `all`, or `encoder` for files that lack the decoder (a decoder that is there is then left aside).
+        parts: `all`, or `encoder` for files that lack the decoder (one that is there is then ignored).
         same_method: False if the file is of another method: its position tables may then have other shapes (A²-MAE
             starts from ImageNet-MAE).
 
@@ -118,7 +114,7 @@ def load_released_state_dict(
     own = {to_released_name(name): value for name, value in model.state_dict().items()}
     if not same_method:
         found = {name: value for name, value in found.items() if name not in TABLES}
-    # Tables that this model does not carry are known and left aside; so is a decoder that was not asked for.
+    # Tables that this model does not have are ignored, and so is a decoder that was not asked for.
     optional = set(TABLES) if not same_method else {name for name in TABLES if name not in own}
     if parts == "encoder":
         encoder = {name for name in own if _ours(name).startswith("encoder.")}
@@ -136,7 +132,7 @@ def load_released_state_dict(
 
 
 def read_published(path: str | os.PathLike[str]) -> dict[str, object]:
-    """Read a published `.pth` without running anything in it (weights only; the authors' `args` are allowed).
+    """Read a published `.pth` without executing anything in it (weights only; the authors' `args` are allowed).
 
     Raises:
         CheckpointError: If the file holds anything but tensors and plain values.

@@ -1,6 +1,6 @@
 """SatMAE, as a baseline: an MAE that knows dates, or groups of bands (Cong et al. 2022, arXiv 2207.08051).
 
-Its encodings and masks on our encoder and loss, so that a comparison is one parameter away; not its training recipe.
+Its encodings and masks on our encoder, decoder and loss.
 """
 
 from __future__ import annotations
@@ -12,14 +12,7 @@ from torch import Tensor
 
 from a2mae.models.batch import ImageSetBatch, check_batch
 from a2mae.models.layers.encodings import Place, group_encoding, temporal_encoding
-from a2mae.models.layers.masking import (
-    PatchLoss,
-    draw_mask,
-    mask_from_hidden,
-    masked_patch_loss,
-    token_validity,
-    unpatchify,
-)
+from a2mae.models.layers.masking import PatchLoss, masked_patch_loss, token_validity, unpatchify
 from a2mae.models.pretrainer import PixelDecoder, PretrainConfig, Pretrainer, PretrainOutput
 
 MASKINGS = ("independent", "same")
@@ -41,7 +34,7 @@ class SatMAEConfig(PretrainConfig):
     normalize_targets: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Check that the model can be built."""
         super().__post_init__()
         if self.encoding not in ("temporal", "group"):
             raise ValueError(f"SatMAE's encoding must be 'temporal' or 'group', found {self.encoding!r}")
@@ -72,7 +65,7 @@ class SatMAE(Pretrainer):
         generator: torch.Generator | None = None,
         fully_valid: bool | None = None,
     ) -> PretrainOutput:
-        """One training step's forward.
+        """Compute the loss and the predictions of one training step.
 
         Args:
             batch: `(B, K, C, H, W)`: K dates, or for groups B * K independent images.
@@ -85,11 +78,11 @@ class SatMAE(Pretrainer):
             while `hidden` is True where any group is.
         """
         check_batch(batch, self.patch_size)
-        config, patch = self.config, self.patch_size
-        grid = (batch.pixels.shape[-2] // patch, batch.pixels.shape[-1] // patch)
+        config, patch_size = self.config, self.patch_size
+        grid_size = (batch.pixels.shape[-2] // patch_size, batch.pixels.shape[-1] // patch_size)
         shape = batch.pixels.shape[:2]
         groups = config.groups or (tuple(range(config.in_chans)),)
-        token_valid = token_validity(batch.valid, patch)  # (B, K, N)
+        token_valid = token_validity(batch.valid, patch_size)  # (B, K, N)
         pixels, place = batch.pixels, Place(batch.gsd_m, None, batch.day)
         if config.groups:  # every image alone; its groups of bands are the "images" of the sequence
             pixels, place = pixels.flatten(0, 1)[:, None], Place(batch.gsd_m.flatten()[:, None])
@@ -97,28 +90,24 @@ class SatMAE(Pretrainer):
             hidden = None if hidden is None else hidden.flatten(0, 1)
 
         # Masks: independent or consistent over dates or groups (§3.2, §3.3).
-        same = torch.ones(token_valid.shape[:2], dtype=torch.bool, device=token_valid.device)
-        mask = (
-            draw_mask(config.masking, token_valid, same, config.keep_ratio, generator)
-            if hidden is None
-            else mask_from_hidden(hidden, token_valid)
-        )
+        mask = self._mask(config.masking, token_valid, hidden, generator)
 
         x = self.encoder.embed_set(pixels, place, None)  # (B, K, N, D) or (B*K, G, N, D)
-        x = self.encoder.transform(mask.select(x), mask.padding(fully_valid))
+        x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))
         encoding = (
-            group_encoding(grid, len(groups), config.decoder_dim, pixels.device)
+            group_encoding(grid_size, len(groups), config.decoder_dim, pixels.device)
             if config.groups
-            else temporal_encoding(grid, place, config.decoder_dim)
+            else temporal_encoding(grid_size, place, config.decoder_dim)
         )
         prediction = self.decoder(x, mask, encoding)  # (B, K, N, p*p*C) or (B*K, 1, N, p*p*C)
         prediction = prediction.reshape(*shape, *prediction.shape[2:])
 
         # Loss: each group's patches normalised on their own, hidden tokens only.
         hidden_groups = mask.hidden.reshape(*shape, len(groups), -1)  # (B, K, G or 1, N)
-        maps = unpatchify(prediction.float(), patch, grid)  # (B, K, C, H, W)
+        maps = unpatchify(prediction.float(), patch_size, grid_size)  # (B, K, C, H, W)
+        valid = batch.valid[:, :, None] & (batch.wavelength_nm >= 0)[..., None, None]  # (B, K, C, H, W)
         scored = [
-            self._scored(prediction, batch, list(group), hidden_groups[:, :, index])
+            self._scored(prediction, batch.pixels, valid, list(group), hidden_groups[:, :, index])
             for index, group in enumerate(groups)
         ]
         weight = torch.stack([part.token_weight for part in scored])
@@ -128,7 +117,7 @@ class SatMAE(Pretrainer):
             loss=total / weight.sum().clamp(min=1),
             prediction={
                 "normalized": maps.detach(),
-                "pixels": self._pixels(maps.detach(), scored, groups, grid),
+                "pixels": self._pixels(maps.detach(), scored, groups, grid_size),
                 **({"hidden_groups": hidden_groups} if config.groups else {}),
             },
             hidden=hidden_groups.any(2),
@@ -136,24 +125,24 @@ class SatMAE(Pretrainer):
             token_weight=weight.sum(0),
         )
 
-    def _scored(self, prediction: Tensor, batch: ImageSetBatch, bands: list[int], hidden: Tensor) -> PatchLoss:
-        values = torch.unflatten(prediction, -1, (-1, batch.pixels.shape[2]))[..., bands].flatten(-2)
+    def _scored(self, prediction: Tensor, pixels: Tensor, valid: Tensor, bands: list[int], hidden: Tensor) -> PatchLoss:
+        values = torch.unflatten(prediction, -1, (-1, pixels.shape[2]))[..., bands].flatten(-2)
         return masked_patch_loss(
             values,
-            batch.pixels[:, :, bands],
-            batch.valid[:, :, None],
+            pixels[:, :, bands],
+            valid[:, :, bands],
             hidden,
             self.patch_size,
             normalize=self.config.normalize_targets,
         )
 
     def _pixels(
-        self, maps: Tensor, scored: list[PatchLoss], groups: tuple[tuple[int, ...], ...], grid: tuple[int, int]
+        self, maps: Tensor, scored: list[PatchLoss], groups: tuple[tuple[int, ...], ...], grid_size: tuple[int, int]
     ) -> Tensor:
         pixels = torch.empty_like(maps)
         for part, group in zip(scored, groups, strict=True):
             area = self.patch_size**2
-            std = unpatchify(part.std.expand(*part.std.shape[:-1], area), self.patch_size, grid)
-            mean = unpatchify(part.mean.expand(*part.mean.shape[:-1], area), self.patch_size, grid)
+            std = unpatchify(part.std.expand(*part.std.shape[:-1], area), self.patch_size, grid_size)
+            mean = unpatchify(part.mean.expand(*part.mean.shape[:-1], area), self.patch_size, grid_size)
             pixels[:, :, list(group)] = maps[:, :, list(group)] * std + mean
         return pixels

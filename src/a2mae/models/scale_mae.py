@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from a2mae.models.batch import ImageSetBatch, check_batch, check_gsd, check_images
 from a2mae.models.laplacian import TARGETS, LaplacianDecoder, laplacian_targets, reconstruct
 from a2mae.models.layers.encodings import Place
-from a2mae.models.layers.masking import draw_mask, full_precision, mask_from_hidden, token_validity
+from a2mae.models.layers.masking import full_precision, token_validity
 from a2mae.models.pretrainer import PretrainConfig, Pretrainer, PretrainOutput, Singles, singles_of_batch
 
 
@@ -21,7 +21,7 @@ class ScaleMAEConfig(PretrainConfig):
 
     Attributes:
         encoding: `gsd`, the patch index times r = GSD / G.
-        targets: `paper` or `released`: METHOD.md section 3 has the differences.
+        targets: `paper` or `released` (docs/methods.md, Scale-MAE, has the differences).
         share_heads: One Laplacian head for both bands.
     """
 
@@ -31,7 +31,7 @@ class ScaleMAEConfig(PretrainConfig):
     share_heads: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Check that the model can be built."""
         super().__post_init__()
         if self.targets not in TARGETS:
             raise ValueError(f"unknown targets {self.targets!r}; choose one of {', '.join(TARGETS)}")
@@ -76,12 +76,12 @@ class ScaleMAE(Pretrainer):
         generator: torch.Generator | None = None,
         fully_valid: bool | None = None,
     ) -> PretrainOutput:
-        """One training step's forward.
+        """Compute the loss and the predictions of one training step.
 
         Args:
             images: `(B, C, H, W)` the input; or a batch of sets: each of its B * K images is then the TARGET of an
-                independent sample, and its input is the same image at half the size and twice the GSD (METHOD.md
-                section 3: 448 and 224). H and W of such images are multiples of twice the patch.
+                independent sample, and its input is the same image at half the size and twice the GSD (published: 448
+                and 224). H and W of such images are multiples of twice the patch.
             gsd_m: `(B,)` or one number, of the INPUT. Sets bring their own.
             target_images: `(B, C, 2H, 2W)`; needed for plain images.
             hidden: `(B, N)` bool on the input's token grid (for sets `(B, K, N)`), True = masked; drawn if not given.
@@ -92,9 +92,9 @@ class ScaleMAE(Pretrainer):
         Returns:
             Predictions: `low (..., C, H, W)`, `high (..., C, 2H, 2W)` and their sum `pixels (..., C, 2H, 2W)`.
         """
-        config, patch = self.config, self.patch_size
+        config, patch_size = self.config, self.patch_size
         if isinstance(images, ImageSetBatch):
-            check_batch(images, 2 * patch)
+            check_batch(images, 2 * patch_size)
             one = singles_of_batch(images)
             hidden = None if hidden is None else hidden.flatten(0, 1)
             size = (one.images.shape[-2] // 2, one.images.shape[-1] // 2)
@@ -106,29 +106,24 @@ class ScaleMAE(Pretrainer):
             fully_valid = valid is None or fully_valid
             ratio = one.gsd_m / config.gsd_reference_m
         target = one.images
-        grid = (source.shape[-2] // patch, source.shape[-1] // patch)
+        grid_size = (source.shape[-2] // patch_size, source.shape[-1] // patch_size)
 
         # Masking 75 % at random; a set of one image.
-        token_valid = token_validity(one.valid, 2 * patch)[:, None]  # (M, 1, N)
-        same = torch.ones(token_valid.shape[:2], dtype=torch.bool, device=source.device)
-        mask = (
-            draw_mask("independent", token_valid, same, config.keep_ratio, generator)
-            if hidden is None
-            else mask_from_hidden(hidden[:, None], token_valid)
-        )
+        token_valid = token_validity(one.valid, 2 * patch_size)[:, None]  # (M, 1, N)
+        mask = self._mask("independent", token_valid, None if hidden is None else hidden[:, None], generator)
 
         # Encoder: GSD encoding of the input before masking (§3.1).
         place = Place((ratio * config.gsd_reference_m)[:, None])
         x = self.encoder.embed_set(source[:, None], place, None)  # (M, 1, N, D)
-        x = self.encoder.transform(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
-        low, high = self.decoder(x, mask, grid, ratio[:, None])  # (M, C, H, W), (M, C, 2H, 2W)
+        x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
+        low, high = self.decoder(x, mask, grid_size, ratio[:, None])  # (M, C, H, W), (M, C, 2H, 2W)
 
         # Loss: masked pixels only, both bands 1 : 1, no normalisation of pixels (§3.2).
         with full_precision(target):
             low_target, high_target = laplacian_targets(
-                target.float(), grid, patch, config.targets, None if fully_valid else one.valid
+                target.float(), grid_size, patch_size, config.targets, None if fully_valid else one.valid
             )
-            low_scored, high_scored = _scored_pixels(mask.hidden[:, 0], one.valid, grid, patch)
+            low_scored, high_scored = _scored_pixels(mask.hidden[:, 0], one.valid, grid_size, patch_size)
             difference_low, difference_high = low.float() - low_target, high.float() - high_target
             # The paper has L1 on the high band; the released code squares both unless a flag is set.
             error_low = difference_low**2
@@ -136,8 +131,8 @@ class ScaleMAE(Pretrainer):
             # The released terms sum the bands over a count of pixels: C times a mean, kept to compare with its logs.
             bands = 1 if config.targets == "released" else target.shape[1]
             loss = _mean(error_low, low_scored, bands) + _mean(error_high, high_scored, bands)
-            token_loss, token_weight = _per_token(error_low, low_scored, error_high, high_scored, patch)
-            pixels = reconstruct(low.detach().float(), high.detach().float(), grid, config.targets)
+            token_loss, token_weight = _per_token(error_low, low_scored, error_high, high_scored, patch_size)
+            pixels = reconstruct(low.detach().float(), high.detach().float(), grid_size, config.targets)
         return PretrainOutput(
             loss=loss,
             prediction={
@@ -172,9 +167,12 @@ class ScaleMAE(Pretrainer):
         return Singles(target_images, gsd, valid, None, None)
 
 
-def _scored_pixels(hidden: Tensor, valid: Tensor, grid: tuple[int, int], patch: int) -> tuple[Tensor, Tensor]:
+def _scored_pixels(hidden: Tensor, valid: Tensor, grid_size: tuple[int, int], patch_size: int) -> tuple[Tensor, Tensor]:
     """Masks of the tokens reach the pixels by nearest up-sampling: `(M, 1, H, W)` and `(M, 1, 2H, 2W)` float32."""
-    high = torch.unflatten(hidden, 1, grid).repeat_interleave(2 * patch, 1).repeat_interleave(2 * patch, 2) & valid
+    high = (
+        torch.unflatten(hidden, 1, grid_size).repeat_interleave(2 * patch_size, 1).repeat_interleave(2 * patch_size, 2)
+        & valid
+    )
     # A low pixel counts if any of the four target pixels under it does.
     low = F.max_pool2d(high[:, None].float(), 2)
     return low, high[:, None].float()
@@ -184,14 +182,16 @@ def _mean(error: Tensor, scored: Tensor, bands: int) -> Tensor:
     return (error * scored).sum() / (scored.sum() * bands).clamp(min=1)
 
 
-def _per_token(error_low: Tensor, low: Tensor, error_high: Tensor, high: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+def _per_token(
+    error_low: Tensor, low: Tensor, error_high: Tensor, high: Tensor, patch_size: int
+) -> tuple[Tensor, Tensor]:
     """Mean error of each token, both bands added, and the target values behind it; `(M, N)` each, detached."""
 
     def per_token(values: Tensor, side: int) -> Tensor:
         return F.avg_pool2d(values.sum(1, keepdim=True), side).flatten(1) * side * side
 
     bands = error_low.shape[1]
-    weight_low, weight_high = per_token(low, patch) * bands, per_token(high, 2 * patch) * bands
-    loss = per_token((error_low * low).detach(), patch) / weight_low.clamp(min=1)
-    loss = loss + per_token((error_high * high).detach(), 2 * patch) / weight_high.clamp(min=1)
+    weight_low, weight_high = per_token(low, patch_size) * bands, per_token(high, 2 * patch_size) * bands
+    loss = per_token((error_low * low).detach(), patch_size) / weight_low.clamp(min=1)
+    loss = loss + per_token((error_high * high).detach(), 2 * patch_size) / weight_high.clamp(min=1)
     return loss, weight_high

@@ -1,8 +1,6 @@
 """The `coregister` stage: scene and location tables to the image-set store and registered images.
 
-Nodes of the `coregister` stage (annotations must resolve at run time: Kedro validates parameters by them).
-
-The `coregister` stage: scene and location tables → image-set store and registered images.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ def coregister(
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

@@ -1,59 +1,69 @@
 """The `embed` stage: a model directory and any raster to embeddings as GeoTIFF and GeoParquet.
 
-The node of the `embed` stage.
-
 Annotations here must resolve when Kedro reads them, or the parameters would not be validated.
-
-The `embed` stage: model directory and any raster → embeddings as GeoTIFF and GeoParquet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
 from kedro.pipeline import Pipeline, node
 
-from a2mae.pipelines.chain import SURVEYED, of_chain
+from a2mae.pipelines.chain import SCENES, optional_inputs
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import EmbedParameters
 
 
 def embed(
     options: EmbedParameters,
     ingest: IngestParameters,
+    coregister: CoregisterParameters,
     pretrained_model: Path,
+    target: Path,
+    *,
     scenes: object = None,
     sensors: dict[str, object] | None = None,
-) -> object:
-    """Say what is embedded by what; the dataset streams it window by window.
+) -> Path:
+    """Embed a raster, window by window.
 
     Args:
         options: The `embed` group.
         ingest: The `ingest` group: how the scenes' files are reached.
+        coregister: The `coregister` group: how their clouds are told.
         pretrained_model: Model directory.
+        target: Folder of the embeddings.
         scenes: Scene table: the default raster is one of its scenes; None where no stage has made one.
         sensors: Sensors in use, likewise.
 
     Returns:
-        What writes the embeddings.
+        The folder.
     """
     import pandas as pd
 
-    from a2mae.tasks.inference.survey import EmbeddingSource
+    from a2mae.tasks.inference.scenes import SceneRasters
+    from a2mae.tasks.inference.sources import EmbeddingSource
 
-    return EmbeddingSource(
-        options, pretrained_model, cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access()
-    )
+    table = cast("pd.DataFrame | None", scenes)
+    rasters = SceneRasters(table, sensors or {}, ingest.access(), coregister.clouds)
+    EmbeddingSource(options, pretrained_model, rasters).write(target)
+    return target
 
 
-def create_pipeline(chain: Sequence[str] | None = None) -> Pipeline:
-    """The stage as a pipeline.
+def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
+    """Create the stage's pipeline.
 
     Args:
-        chain: Stages of the environment; None: all.
+        made: Datasets that the stages of the environment's chain make; None: all.
     """
-    inputs = {"options": "params:embed", "ingest": "params:ingest", "pretrained_model": "pretrained_model"}
-    inputs |= {name: name for name in of_chain(SURVEYED, chain)}
+    inputs = {
+        "options": "params:embed",
+        "ingest": "params:ingest",
+        "coregister": "params:coregister",
+        "pretrained_model": "pretrained_model",
+        "target": "embeddings_target",
+        **optional_inputs(made, SCENES),
+    }
     return Pipeline([node(embed, inputs=inputs, outputs="embeddings", name="embed", tags="embed")])

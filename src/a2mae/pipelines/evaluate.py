@@ -1,65 +1,60 @@
 """The `evaluate` stage: a model directory, classification data and the tasks' metrics to the score table.
 
-The node of the `evaluate` stage.
-
-Annotations here must resolve when Kedro reads them, or the parameters would not be validated.
-
-The `evaluate` stage: model directory, classification data and the tasks' metrics → the score table.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
 from kedro.pipeline import Pipeline, node
 
+from a2mae.pipelines.chain import optional_inputs
 from a2mae.tasks.parameters import EvaluateParameters
+from a2mae.tasks.registry import Task
 
 
 def evaluate(
     options: EvaluateParameters,
     pretrained_model: Path,
     run: Path,
-    data: object = None,
+    classify_data: object = None,
     **task_metrics: Any,  # noqa: ANN401 (JSON)
 ) -> tuple[object, dict[str, object]]:
-    """Judge the pretrained encoder against its random twin and plain baselines, and gather every score.
+    """Score the pretrained encoder beside random_init and plain baselines, and gather every score.
 
     Args:
         options: The `evaluate` group.
         pretrained_model: Model directory.
-        run: Folder where judgements are kept: a stopped evaluation goes on.
-        data: Classification data of this run; None where the chain has no `classify`.
+        run: Folder where scores are cached: a stopped evaluation goes on.
+        classify_data: Classification data of this run; None where the chain has no `classify`.
         **task_metrics: Metrics of the finetuned tasks.
 
     Returns:
         The score table and its summary.
     """
     from a2mae.provenance.code import code_digest
+    from a2mae.remote.storage import Folder, Parts
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
+    from a2mae.tasks.evaluation.evaluate import evaluate_all
 
-    kept = Units(run, code_digest("a2mae.pipelines.evaluate", Path(__file__).parents[2]))
-    found = evaluate_all(options, pretrained_model, cast("TaskData | None", data), list(task_metrics.values()), kept)
+    cache = Parts(Folder(str(run)), code_digest("a2mae.pipelines.evaluate"))
+    data = cast("TaskData | None", classify_data)
+    found = evaluate_all(options, pretrained_model, data, list(task_metrics.values()), cache)
     return found.table, found.summary
 
 
-TASKS = ("classify", "segment", "detect_change")
-
-
-def create_pipeline(chain: Sequence[str] = TASKS) -> Pipeline:
-    """The stage as a pipeline.
+def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
+    """Create the stage's pipeline.
 
     Args:
-        chain: Stages of the environment: it reads what the tasks among them have made. Without `classify` encoders are
-            judged on `evaluate.folder` alone.
+        made: Datasets that the stages of the environment's chain make; None: all. Without `classify.data` encoders
+            are scored on `evaluate.folder` alone.
     """
     inputs = {"options": "params:evaluate", "pretrained_model": "pretrained_model", "run": "evaluation_run"}
-    if "classify" in chain:
-        inputs["data"] = "classify.data"
-    inputs |= {f"{task}_metrics": f"{task}.metrics" for task in TASKS if task in chain}
+    inputs |= optional_inputs(made, [f"{Task.CLASSIFY}.data"], *([f"{task}.metrics"] for task in Task))
     return Pipeline(
         [node(evaluate, inputs=inputs, outputs=["scores", "scores_summary"], name="evaluate", tags="evaluate")]
     )

@@ -1,11 +1,6 @@
-"""The `ingest` stage: a source of scenes to the scene, location and rejection tables.
+"""The `ingest` stage: find the scenes of a source and lay out the locations.
 
-Nodes of the `ingest` stage.
-
-Annotations here must resolve when Kedro reads them: a name imported only for type checking would switch the validation
-of parameters off, with no more than a warning.
-
-The `ingest` stage: a source of scenes → scene table and location table.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -28,18 +23,18 @@ def ingest(
         simulation_folder: Where the manifest lies; its paths start there.
 
     Returns:
-        Scene table (GeoDataFrame), location table (GeoDataFrame), refused scenes (DataFrame), sensors in use by id,
+        Scene table (GeoDataFrame), location table (GeoDataFrame), rejected scenes (DataFrame), sensors in use by id,
         STAC items that an API gave.
     """
     from a2mae.stssd.ingest.ingest import ingest as run
 
     catalog = simulation_folder / str(simulation["catalog"]) if simulation else None
     done = run(parameters, simulated_catalog=catalog)
-    return done.scenes, done.locations, done.refused, done.sensors, done.stac_items
+    return done.scenes, done.locations, done.rejected, done.sensors, done.stac_items
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

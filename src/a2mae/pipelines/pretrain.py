@@ -1,11 +1,6 @@
 """The `pretrain` stage: image sets to a pretrained model, trained in a process of its own.
 
-The `pretrain` node: cuts the index, writes the run specification, and trains in a process of its own.
-
-The node's annotations must resolve when Kedro reads them: a name imported only for type checking would switch the
-validation of its parameters off, with no more than a warning.
-
-The `pretrain` stage: image sets → a pretrained model.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -18,8 +13,9 @@ from typing import TYPE_CHECKING, cast
 import pandas as pd
 from kedro.pipeline import Pipeline, node
 
-from a2mae.provenance.code import commit_of, files_of
-from a2mae.training.parameters import PretrainParameters, resolve_optimizer
+from a2mae.errors import InputError
+from a2mae.provenance.code import commit_of
+from a2mae.training.parameters import PretrainParameters
 
 if TYPE_CHECKING:
     from a2mae.stssd.store.store import ImageSetStore
@@ -32,7 +28,7 @@ Statistics = Mapping[str, Mapping[str, Mapping[str, float]]]
 _RGB = ("red", "green", "blue")
 
 
-class NothingToTrainOnError(ValueError):
+class NothingToTrainOnError(InputError):
     """No image set is both kept and in the training split."""
 
 
@@ -127,7 +123,7 @@ def _warn_of_untrained(
 
 
 def _held_out(index: SetIndex) -> str:
-    """How many sets are held out, in the words of the log."""
+    """Say how many sets are held out, in the words of the log."""
     from a2mae.training.data.index import HELD_OUT
 
     count = len(index.sets_of(HELD_OUT))
@@ -135,19 +131,19 @@ def _held_out(index: SetIndex) -> str:
 
 
 def _loss_on_fixed_sets(metrics: Mapping[str, float | None]) -> str:
-    """The loss on places held out, or what stands in for it, by its name."""
+    """Say the loss on places held out, or what stands in for it, by its name."""
     if metrics["held_out_loss"] is not None:
         return f"held-out loss {metrics['held_out_loss']:.4f}"
     return f"{metrics['training_sets_loss']:.4f} on fixed training sets (no places are held out)"
 
 
 def bands_by_sensor(store: ImageSetStore) -> dict[str, tuple[str, ...]]:
-    """The bands of each sensor of a store, in its order."""
+    """List the bands of each sensor of a store, in its order."""
     return {name: store.sensor(name).band_names for name in store.sensors}
 
 
 def needed_bands(store: ImageSetStore, parameters: PretrainParameters) -> dict[str, tuple[str, ...]]:
-    """The bands that an image must have to be trained on: red, green and blue where `sampling.bands` is `rgb`."""
+    """List the bands an image must have to be trained on: red, green and blue where `sampling.bands` is `rgb`."""
     if parameters.sampling.bands != "rgb":
         return {}
     needed = {}
@@ -249,31 +245,16 @@ def build_spec(
         parameters: The group `pretrain`.
     """
     from a2mae.training.data.index import INDEX_FILE, TRAIN
-    from a2mae.training.spec import DataSpec, ModelSpec, RunSpec, relative_url
+    from a2mae.training.spec import DataSpec, relative_url, resolve
 
-    digest = index.write(run_dir / INDEX_FILE)
-    method, model = parameters.method, parameters.model
-    return RunSpec(
-        method=method,
-        model=ModelSpec(
-            f"{method}_vit_{model.size}_patch{model.patch_size}",
-            {**model.options, **model.method_options.get(method, {})},
-        ),
-        data=DataSpec(
-            store=relative_url(run_dir, store.url),
-            store_hash=store.manifest_hash,
-            index=INDEX_FILE,
-            index_hash=digest,
-            sensors=tuple(_sensor_spec(name, store, band_statistics) for name in sensors),
-        ),
-        sampling=parameters.sampling,
-        optimizer=resolve_optimizer(parameters.optimizer, method, len(index.sets_of(TRAIN))),
-        numerics=parameters.numerics,
-        hardware=parameters.hardware,
-        logging=parameters.logging,
-        seed=parameters.seed,
-        code_commit=_code_commit(),
+    data = DataSpec(
+        store=relative_url(run_dir, store.url),
+        store_hash=store.manifest_hash,
+        index=INDEX_FILE,
+        index_hash=index.write(run_dir / INDEX_FILE),
+        sensors=tuple(_sensor_spec(name, store, band_statistics) for name in sensors),
     )
+    return resolve(parameters, data, sets=len(index.sets_of(TRAIN)), code_commit=_code_commit())
 
 
 def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> SensorSpec:
@@ -282,7 +263,7 @@ def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> Sen
     bands = store.sensor(name).band_names
     missing = [band for band in bands if band not in statistics.get(name, {})]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"band_statistics.json has no {', '.join(missing)} of {name}: run the tag stage again on this store"
         )
     deviations = []
@@ -292,17 +273,17 @@ def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> Sen
             logger.warning("band %s of %s is constant: it is centred but not scaled", band, name)
             std = 1.0
         deviations.append(std)
-    return SensorSpec(name, bands, tuple(float(statistics[name][band]["mean"]) for band in bands), tuple(deviations))
+    mean = tuple(float(statistics[name][band]["mean"]) for band in bands)
+    return SensorSpec(id=name, bands=bands, mean=mean, std=tuple(deviations))
 
 
 def _code_commit() -> str:
     """The commit that last changed this stage's code, for the model's description."""
-    package = Path(__file__).parents[1]
-    return commit_of(files_of("a2mae.pipelines.pretrain", package.parent))
+    return commit_of("a2mae.pipelines.pretrain")
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

@@ -1,8 +1,6 @@
 """The `prune` stage: set table and image features to the sets that stay.
 
-Nodes of the `prune` stage (annotations must resolve at run time: Kedro validates parameters by them).
-
-The `prune` stage: set table and image features → which sets stay.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ def prune(
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

@@ -1,21 +1,18 @@
-"""The `report` stage: the page, the cards of model and data set, and the curves as a picture.
-
-The report's nodes: hand the chain's outputs to `a2mae.report`.
-
-The report pipeline: the page, the cards of model and data set, and the curves as a picture.
-"""
+"""The `report` stage: the page, the cards of model and data set, and the curves as a picture."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.pipeline import Pipeline, node
 
-from a2mae.pipelines.chain import plain_groups
+from a2mae.pipelines.chain import SIMULATION, optional_inputs, plain_groups
 from a2mae.report.inputs import ReportParameters
+from a2mae.tasks.registry import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +21,44 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("classify", "segment", "detect_change")
+SHOWN = (
+    *("scenes", "locations", "refused_scenes"),
+    *("image_sets", "rejected_images", "images", "four_properties", "pruned_sets", "prune_report"),
+    "pretrained_model",
+    *(f"{task}.{part}" for task in Task for part in ("metrics", "pictures", "confusion")),
+    *(f"{task}.map" for task in Task if task.kind.per_pixel),
+    *("embeddings", "scores"),
+)
+"""What the page shows, as far as the chain makes it; something of each stage, so that the report is made last."""
+CARDS = {"model_card": "pretrained_model", "dataset_card": "images"}
+"""The cards, each with what it describes."""
+
+
+def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
+    """Create the stage's pipeline.
+
+    Args:
+        made: Datasets that the stages of the environment's chain make; None: all. What it does not make has no panel
+            in the page.
+    """
+    inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
+    inputs |= optional_inputs(made, SIMULATION, *([name] for name in SHOWN))
+    if made is not None and "pruned_sets" not in made:
+        inputs |= optional_inputs(made, ["sets"])
+    node_of = partial(node, tags="report", namespace="report")
+    nodes = [node_of(build_report, inputs=inputs, outputs="report", name="build_report")]
+    if cards := {card: card for card, described in CARDS.items() if optional_inputs(made, [described])}:
+        nodes.append(node_of(write_cards, inputs=inputs, outputs=cards, name="write_cards"))
+    if optional_inputs(made, ["pretrain_curves"]):
+        nodes.append(
+            node_of(
+                picture_of_curves,
+                inputs="pretrain_curves",
+                outputs="pretrain_curves_picture",
+                name="picture_of_curves",
+            )
+        )
+    return Pipeline(nodes)
 
 
 def build_report(
@@ -77,13 +111,13 @@ def _inputs(
 
     tasks = tuple(
         TaskInputs(
-            task,
+            task.value,
             outputs[f"{task}_metrics"],
             outputs.get(f"{task}_pictures"),
             outputs.get(f"{task}_map"),
             outputs.get(f"{task}_confusion"),
         )
-        for task in TASKS
+        for task in Task
         if f"{task}_metrics" in outputs
     )
     return ReportInputs(
@@ -128,7 +162,7 @@ def picture_of_curves(pretrain_curves: object) -> bytes:
 
 def _scores(outputs: Mapping[str, Any]) -> pd.DataFrame | None:
     """The score table; of the finetuned tasks alone where the chain has no `evaluate`."""
-    found = [outputs[f"{task}_metrics"] for task in TASKS if f"{task}_metrics" in outputs]
+    found = [outputs[f"{task}_metrics"] for task in Task if f"{task}_metrics" in outputs]
     if "scores" in outputs or not found:
         return outputs.get("scores")
     from a2mae.tasks.metrics.scores import finetuned_rows, score_table
@@ -143,64 +177,3 @@ def _true_shifts(manifest: Mapping[str, Any] | None, folder: Path | None) -> pd.
     import pandas as pd
 
     return pd.read_parquet(folder / manifest["truth_scenes"])
-
-
-OUTPUTS_SHOWN: Mapping[str, tuple[str, ...]] = {
-    "simulate": ("simulation",),
-    "ingest": ("scenes", "locations", "refused_scenes"),
-    "coregister": ("image_sets", "rejected_images"),
-    "tag": ("images", "four_properties"),
-    "prune": ("pruned_sets", "prune_report"),
-    "pretrain": ("pretrained_model",),
-    "classify": ("classify.metrics", "classify.pictures", "classify.confusion"),
-    "segment": ("segment.metrics", "segment.pictures", "segment.map", "segment.confusion"),
-    "detect_change": (
-        "detect_change.metrics",
-        "detect_change.pictures",
-        "detect_change.map",
-        "detect_change.confusion",
-    ),
-    "embed": ("embeddings",),
-    "evaluate": ("scores",),
-}
-"""Which outputs of a stage the page shows; at least one of each, so that the report is made last."""
-UNPRUNED = "sets"
-"""What the page shows of the image sets where the chain does not prune them."""
-FOLDERS: Mapping[str, tuple[str, ...]] = {"simulate": ("simulation_folder",)}
-"""Where a stage's files lie that are no datasets of their own."""
-
-CARDS: Mapping[str, str] = {"model_card": "pretrain", "dataset_card": "tag"}
-"""The cards, each with the stage that makes what it describes."""
-
-
-def create_pipeline(chain: Sequence[str] = tuple(OUTPUTS_SHOWN)) -> Pipeline:
-    """Build the pipeline for a chain.
-
-    Args:
-        chain: Stages whose outputs exist; the others have no panel in the page.
-    """
-    shown = [name for stage in chain for name in (*OUTPUTS_SHOWN.get(stage, ()), *FOLDERS.get(stage, ()))]
-    if "tag" in chain and "prune" not in chain:
-        shown.append(UNPRUNED)
-    inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
-    inputs |= {name.replace(".", "_"): name for name in shown}
-    nodes = [
-        node(build_report, inputs=inputs, outputs="report", name="build_report", tags="report", namespace="report")
-    ]
-    cards = {card: card for card, stage in CARDS.items() if stage in chain}
-    if cards:
-        nodes.append(
-            node(write_cards, inputs=inputs, outputs=cards, name="write_cards", tags="report", namespace="report")
-        )
-    if "pretrain" in chain:
-        nodes.append(
-            node(
-                picture_of_curves,
-                inputs="pretrain_curves",
-                outputs="pretrain_curves_picture",
-                name="picture_of_curves",
-                tags="report",
-                namespace="report",
-            )
-        )
-    return Pipeline(nodes)

@@ -1,11 +1,6 @@
 """The `simulate` stage: parameters to scenes as a provider delivers them, and the truth beside them.
 
-Nodes of the `simulate` stage.
-
-Annotations here must resolve when Kedro reads them: a name imported only for type checking would switch the validation
-of parameters off, with no more than a warning.
-
-The `simulate` stage: parameters → scenes as a provider delivers them, and the truth beside them.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -33,7 +28,7 @@ def simulate(parameters: SimulateParameters, folder: Path) -> dict[str, object]:
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

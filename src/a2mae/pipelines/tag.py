@@ -1,8 +1,6 @@
 """The `tag` stage: registered images and store to image table, set table, statistics and properties.
 
-Nodes of the `tag` stage (annotations must resolve at run time: Kedro validates parameters by them).
-
-The `tag` stage: registered images and store → image table, set table, statistics, four properties.
+Annotations must resolve when Kedro reads them, or the parameters would not be validated.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ def tag(
 
 
 def create_pipeline() -> Pipeline:
-    """The stage as a pipeline."""
+    """Create the stage's pipeline."""
     return Pipeline(
         [
             node(

@@ -1,85 +1,98 @@
-"""The task stages: one pipeline for every task (prepare data, finetune both starts, score, map), under its namespace.
+"""The task stages: one pipeline for every task, under the task's name.
 
-Annotations here must resolve when Kedro reads them, or the parameters would not be validated; so what needs torch or
-pandas is annotated as `object` and typed inside.
+Its nodes prepare data, finetune from both starts, score, and map a whole raster. Annotations must resolve when Kedro
+reads them, or the parameters would not be validated; so what needs torch or pandas is annotated as `object` and typed
+inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from kedro.pipeline import Pipeline, node
 
-from a2mae.pipelines.chain import BUILT, SURVEYED, of_chain
+from a2mae.pipelines.chain import IMAGE_SETS, SCENES, SIMULATION, optional_inputs
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.registry import Task
 
-MAPPED = ("segment", "detect_change")
-"""Tasks whose finetuned model also maps a whole raster."""
+if TYPE_CHECKING:
+    from a2mae.tasks.evaluation.both_starts import TaskResult
+    from a2mae.tasks.finetune.finetuned import Finetuned
+
+_OPENED_BY = {"data": ("prepare_data",), "map": ("draw_map", "prepare_data")}
 
 
-def create_pipeline(stage: str, chain: Sequence[str] | None = None) -> Pipeline:
-    """Create the pipeline of a task stage: the template under the stage's name.
+def opened_by(group: str, key: str) -> tuple[str, ...]:
+    """Name the nodes that open what a parameter names: the first reads it, others look whether it can be read.
 
     Args:
-        stage: Also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
-        chain: Stages of the environment; None: all.
+        group: Of parameters.
+        key: Within it, with dots, as `Parameters.named_paths` has it.
+
+    Returns:
+        Names of nodes; empty for what every node with the group may open.
     """
-    maps = stage in MAPPED
-    built, surveyed = of_chain(BUILT, chain), of_chain(SURVEYED, chain) if maps else ()
-    map_node = node(
-        draw_map,
-        inputs={
+    names = _OPENED_BY.get(key.split(".", maxsplit=1)[0], ()) if group in tuple(Task) else ()
+    return tuple(f"{group}.{name}" for name in names)
+
+
+def create_pipeline(stage: str, made: Collection[str] | None = None) -> Pipeline:
+    """Create the pipeline of a task.
+
+    Args:
+        stage: The task; also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
+        made: Datasets that the stages of the environment's chain make; None: all.
+    """
+    maps = Task(stage).kind.per_pixel
+    built, scenes = optional_inputs(made, IMAGE_SETS, SIMULATION), optional_inputs(made, SCENES) if maps else {}
+    nodes = [
+        node(
+            prepare_data,
+            inputs={
+                "options": "params:options",
+                "target": "data_target",
+                **built,
+                **{name: name for name in scenes if name == "sensors"},
+            },
+            outputs="data",
+            name="prepare_data",
+        ),
+        node(finetune, inputs=["params:options", "data", "pretrained_model", "run"], outputs="model", name="finetune"),
+        node(
+            finetune_random,
+            inputs=["params:options", "data", "pretrained_model", "random_run"],
+            outputs="random_model",
+            name="finetune_random",
+        ),
+        node(
+            score,
+            inputs=["params:options", "data", "model", "random_model"],
+            outputs=["metrics", "pictures", "confusion"],
+            name="score",
+        ),
+    ]
+    if maps:
+        inputs = {
             "options": "params:options",
             "ingest": "params:ingest",
+            "coregister": "params:coregister",
+            "target": "map_target",
             "model": "model",
             "metrics": "metrics",
-            **{name: name for name in surveyed},
-        },
-        outputs="map",
-        name="draw_map",
-    )
-    template = Pipeline(
-        [
-            node(
-                prepare_data,
-                inputs={
-                    "options": "params:options",
-                    **{name: name for name in (*built, *surveyed) if name != "scenes"},
-                },
-                outputs="data",
-                name="prepare_data",
-            ),
-            node(
-                finetune,
-                inputs=["params:options", "data", "pretrained_model", "run"],
-                outputs="model",
-                name="finetune",
-            ),
-            node(
-                finetune_random,
-                inputs=["params:options", "data", "pretrained_model", "random_run"],
-                outputs="random_model",
-                name="finetune_random",
-            ),
-            node(
-                score,
-                inputs=["params:options", "data", "model", "random_model"],
-                outputs=["metrics", "pictures", "confusion"],
-                name="score",
-            ),
-            *([map_node] if maps else []),
-        ]
-    )
+            **scenes,
+        }
+        nodes.append(node(draw_map, inputs=inputs, outputs="map", name="draw_map"))
     return Pipeline(
-        template,
+        nodes,
         namespace=stage,
-        inputs={*built, *surveyed, "pretrained_model"},
+        inputs={*built, *scenes, "pretrained_model"},
         parameters={
             "params:options": f"params:{stage}",
-            **({"params:ingest": "params:ingest"} if maps else {}),
+            **({name: name for name in ("params:ingest", "params:coregister")} if maps else {}),
         },
         tags=stage,
     )
@@ -87,6 +100,7 @@ def create_pipeline(stage: str, chain: Sequence[str] | None = None) -> Pipeline:
 
 def prepare_data(
     options: TaskParameters,
+    target: Path,
     *,
     image_sets: object = None,
     images: object = None,
@@ -95,13 +109,14 @@ def prepare_data(
     simulation: dict[str, object] | None = None,
     simulation_folder: Path | None = None,
     sensors: dict[str, object] | None = None,
-) -> object:
-    """Decide what the samples are; the dataset writes them one by one.
+) -> Path:
+    """Write the task's samples.
 
-    Rasters that are to be mapped are opened here, so that one that cannot be is refused before the training.
+    Rasters that are to be mapped are opened first, so that one that cannot be is refused before the training.
 
     Args:
         options: The task's parameters.
+        target: Folder of the task data.
         image_sets: The open image-set store; None, as the tables, where the chain builds none.
         images: Image table.
         sets: Set table: splits by place.
@@ -111,13 +126,14 @@ def prepare_data(
         sensors: Sensors in use; None where the task draws no map, or no stage has looked at scenes.
 
     Returns:
-        A source of samples.
+        The folder.
     """
     import pandas as pd
 
     from a2mae.stssd.store.store import ImageSetStore
     from a2mae.tasks.datasets.cuts import Tables
     from a2mae.tasks.datasets.sources import prepare
+    from a2mae.tasks.datasets.writer import write_source
 
     tables = None
     if image_sets is not None:
@@ -128,11 +144,12 @@ def prepare_data(
             cast(pd.DataFrame, locations),
         )
     source = prepare(options, tables, simulation_folder)
-    if options.task != "classify":
-        from a2mae.tasks.inference.scenes import check_named
+    if options.task.kind.per_pixel:
+        from a2mae.tasks.inference.files import check_named
 
         check_named(options, source, sensors)
-    return source
+    write_source(target, source)
+    return target
 
 
 def finetune(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
@@ -147,11 +164,7 @@ def finetune(options: TaskParameters, data: object, pretrained_model: Path, run:
     Returns:
         The finetuned model with its record.
     """
-    from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.finetune.checkpoint import finetune_start
-    from a2mae.tasks.finetune.course import keeping_courses
-
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "pretrained", keeping_courses(run))
+    return _finetune(options, data, pretrained_model, run, "pretrained")
 
 
 def finetune_random(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
@@ -166,17 +179,20 @@ def finetune_random(options: TaskParameters, data: object, pretrained_model: Pat
     Returns:
         The trained model with its record.
     """
-    from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.finetune.checkpoint import finetune_start
-    from a2mae.tasks.finetune.course import keeping_courses
+    return _finetune(options, data, pretrained_model, run, "random")
 
-    return finetune_start(options, cast(TaskData, data), pretrained_model, "random", keeping_courses(run))
+
+def _finetune(options: TaskParameters, data: object, pretrained_model: Path, run: Path, start: str) -> object:
+    from a2mae.tasks.datasets.task_data import TaskData
+    from a2mae.tasks.finetune.finetuned import finetune_start
+
+    return finetune_start(options, cast(TaskData, data), pretrained_model, start, run)
 
 
 def score(
     options: TaskParameters, data: object, model: object, random_model: object
 ) -> tuple[dict[str, object], object, dict[str, object]]:
-    """Score both models on the test split; one W&B run holds the result.
+    """Score both models on the test split; the stage's W&B run holds the result.
 
     Args:
         options: The task's parameters.
@@ -188,53 +204,72 @@ def score(
         Metrics, pictures and confusion counts.
     """
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.evaluation.twins import score_both, track
-    from a2mae.tasks.finetune.checkpoint import Finetuned
+    from a2mae.tasks.evaluation.both_starts import score_both
+    from a2mae.tasks.finetune.finetuned import Finetuned
 
     models = {"pretrained": cast(Finetuned, model), "random": cast(Finetuned, random_model)}
     result = score_both(options, cast(TaskData, data), models)
-    track(options, models, result)
+    _track(options, models, result)
     return result.metrics, result.pictures, result.confusion
+
+
+def _track(options: TaskParameters, models: Mapping[str, Finetuned], result: TaskResult) -> None:
+    """Show loss curves, pictures and scores in the stage's W&B run, or in one of its own."""
+    from a2mae import tracking
+
+    with tracking.stage_run(options.task, options.model_dump(mode="json")) as run:
+        for moments in zip(*(models[start].history for start in models), strict=True):
+            row = {f"{start}/loss": moment.loss for start, moment in zip(models, moments, strict=True)}
+            run.log({**row, "lr": moments[0].lr}, step=moments[0].step)
+        for name in result.pictures:
+            if name.startswith("image") and len(result.pictures[name]):
+                run.log_pictures(name, result.pictures[name])
+        for start in models:
+            run.summarize(cast("dict[str, object]", result.metrics[start]), start)
 
 
 def draw_map(
     options: TaskParameters,
+    target: Path,
     *,
     ingest: IngestParameters,
+    coregister: CoregisterParameters,
     model: object,
     metrics: dict[str, object],
     scenes: object = None,
     sensors: dict[str, object] | None = None,
-) -> object:
-    """Say what is mapped by what; the dataset streams it window by window.
+) -> Path:
+    """Map a raster, or a pair, window by window.
 
     The map carries the model's scores, so it is drawn when they are there: a map that fails leaves no old scores
     beside a new model.
 
     Args:
         options: The task's parameters.
+        target: File of the map.
         ingest: The `ingest` group: how the scenes' files are reached.
+        coregister: The `coregister` group: how their clouds are told.
         model: Finetuned from the pretrained encoder.
-        metrics: Its scores and its twin's.
+        metrics: Its scores and those of random_init.
         scenes: Scene table: the default rasters are its scenes; None where no stage has made one.
         sensors: Sensors in use, likewise.
 
     Returns:
-        What writes the map.
+        The file.
     """
     import pandas as pd
 
-    from a2mae.tasks.finetune.checkpoint import Finetuned
-    from a2mae.tasks.inference.survey import MapSource
+    from a2mae.tasks.finetune.finetuned import Finetuned
+    from a2mae.tasks.inference.scenes import SceneRasters
+    from a2mae.tasks.inference.sources import MapSource
 
     scores = cast("dict[str, object]", metrics["pretrained"])
-    return MapSource(
+    MapSource(
         options.map,
         options.device,
         options.threads,
         cast(Finetuned, model),
-        cast("pd.DataFrame | None", scenes),
-        sensors or {},
-        ingest.access(),
+        SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds),
         {name: value for name, value in scores.items() if name != "per_class"},
-    )
+    ).write(target)
+    return target

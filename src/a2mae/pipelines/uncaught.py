@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import os
 import sys
 import traceback
@@ -14,11 +13,12 @@ from kedro.io.core import DatasetError
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from a2mae.errors import A2maeError
+
 TRACEBACK_VARIABLE = "A2MAE_TRACEBACK"
 
-_OURS = (Path(__file__).parents[1], Path(kedro.__file__).parent)
-_OF_THE_INPUT = (ValidationError, OmegaConfBaseException)
-"""Whoever raises them, they name a setting of the user's."""
+_SENTENCES = (A2maeError, ValidationError, OmegaConfBaseException, DatasetError)
+"""Whoever raises them, they say what to change."""
 _OF_THE_PROGRAM = (AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
 """Only a defect raises them."""
 
@@ -43,27 +43,26 @@ def show_sentences() -> None:
 
 
 def meant_to_be_read(error: BaseException) -> bool:
-    """Whether a message says what was found and what to change; otherwise the calls are what helps.
+    """Tell whether a message says what was found and what to change; otherwise the calls are what helps.
 
-    It does where our code or Kedro's raised it by name, or where it is about the user's settings. What comes up from
-    elsewhere, or is of a kind that only a defect raises, does not.
+    It does where it is one of our own errors, where it is about the user's settings, and where Kedro raises it.
 
     Args:
         error: As it was raised.
     """
     error = _unwrapped(error)
-    if isinstance(error, _OF_THE_INPUT):
-        return True
     calls = traceback.extract_tb(error.__traceback__)
-    if not calls or not isinstance(error, Exception) or isinstance(error, _OF_THE_PROGRAM):
+    if not calls or not isinstance(error, Exception):
         return False
-    last = calls[-1]
-    line = linecache.getline(last.filename, last.lineno or 0)
-    return any(Path(last.filename).is_relative_to(package) for package in _OURS) and line.strip().startswith("raise ")
+    if isinstance(error, _SENTENCES):
+        return True
+    return not isinstance(error, _OF_THE_PROGRAM) and Path(calls[-1].filename).is_relative_to(
+        Path(kedro.__file__).parent
+    )
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """What a dataset raised: Kedro wraps it, defects too, in words that sound as if the disk had failed."""
+    """Take out what a dataset raised: Kedro wraps it, defects too, in words that sound as if the disk had failed."""
     while isinstance(error, DatasetError) and error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,85 +1,71 @@
-"""Which files of this package a module depends on, read from its imports without running them."""
+"""Which files of this package a module needs, read from its imports without running them."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from a2mae.files import digest_of, file_digest
+
 PACKAGE = "a2mae"
-MOST = 2 / 3
+SOURCE = Path(__file__).parents[2]
+"""The folder that holds the package."""
 
 
-def code_of(package: str, source: Path) -> list[str]:
-    """Files that a stage's code consists of, as paths that begin with the source folder's name.
+def files_of(module: str, source: Path = SOURCE) -> set[Path]:
+    """Find the files that a module or a package needs: its own and those that they import.
 
-    Imports inside functions count. So does a string that is a package with a `__main__` (a process is started as
-    `python -m a2mae.training`). A folder stands for its files where most of them are needed: shorter, and it does not
-    change with every new file.
-
-    Args:
-        package: For example `a2mae.pipelines.pretrain`.
-        source: The folder that holds the package `a2mae`.
-
-    Returns:
-        Sorted POSIX paths such as `src/a2mae/sensors.py` or `src/a2mae/models`.
-    """
-    return sorted(path.relative_to(source.parent).as_posix() for path in _collapsed(files_of(package, source)))
-
-
-def files_of(package: str, source: Path) -> set[Path]:
-    """The same, each file for itself.
+    Imports inside functions count; imports under `if TYPE_CHECKING:` do not. A string that names a package with a
+    `__main__` counts, too: `a2mae.training` is started as a process of its own.
 
     Args:
-        package: For example `a2mae.pipelines.pretrain`.
+        module: For example `a2mae.pipelines.pretrain`.
         source: The folder that holds the package `a2mae`.
     """
-    todo = [_file(package, source), *_folder(package, source).glob("*.py")]
+    todo = [_file(module, source), *source.joinpath(*module.split(".")).glob("*.py")]
     found: set[Path] = set()
-    # The package's own file: its version and lazy conveniences are no part of a stage.
-    root = source / PACKAGE / "__init__.py"
     while todo:
         file = todo.pop()
-        if file is None or file in found or file == root:
+        # The package's own file holds its version and shortcuts: no part of a stage.
+        if file is None or file in found or file == source / PACKAGE / "__init__.py":
             continue
         found.add(file)
+        if (data := file.with_suffix(".yml")).is_file():  # what a module reads lies beside it under its name
+            found.add(data)
         for name in _names(file, source):
-            todo.append(_file(name, source))
-            todo += [_file(parent, source) for parent in _parents(name)]
+            parts = name.split(".")
+            todo += [_file(".".join(parts[:length]), source) for length in range(1, len(parts) + 1)]
     return found
 
 
-def code_digest(package: str, source: Path) -> str:
-    """SHA-256 over the names and bytes of `files_of`.
-
-    Args:
-        package: For example `a2mae.pipelines.evaluate`.
-        source: The folder that holds the package `a2mae`.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(files_of(package, source)):
-        digest.update(f"{file.relative_to(source).as_posix()}\n".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+@cache
+def code_digests(module: str) -> Mapping[str, str]:
+    """Return the SHA-256 of each of `files_of` by its path in the package."""
+    return {file.relative_to(SOURCE).as_posix(): file_digest(file) for file in sorted(files_of(module))}
 
 
-def commit_of(files: Iterable[Path]) -> str:
-    """The last commit that changed any of these files, with `+changes` where they differ from it.
+def code_digest(module: str) -> str:
+    """Return one SHA-256 for a module and everything that it needs."""
+    return digest_of(code_digests(module))
+
+
+@cache
+def commit_of(module: str) -> str:
+    """Name the last commit that changed a module or what it needs.
 
     Not HEAD: a later commit that changes other files (documentation, `dvc.lock`) leaves the same bytes behind.
 
     Returns:
-        The commit's hash, or `unknown` outside a git checkout.
+        The commit's hash, with `+changes` where the files differ from it; `unknown` outside a git checkout.
     """
-    paths = sorted(str(file) for file in files)
-    folder = Path(paths[0]).parent
+    files = sorted(map(str, files_of(module)))
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments, "--", *paths], cwd=folder, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", *arguments, "--", *files]
+        return subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         commit = git("log", "-1", "--format=%H")
@@ -88,27 +74,15 @@ def commit_of(files: Iterable[Path]) -> str:
         return "unknown"
 
 
-def _folder(name: str, source: Path) -> Path:
-    return source.joinpath(*name.split("."))
-
-
 def _file(name: str, source: Path) -> Path | None:
-    """The file of a module, or None where the name is no module (a class, a function)."""
-    folder = _folder(name, source)
-    for path in (folder.with_suffix(".py"), folder / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts))]
+    """The file of a module; None where the name is no module but a class or a function."""
+    path = source.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 @cache
 def _names(file: Path, source: Path) -> frozenset[str]:
-    """Dotted names of this package that a file mentions in imports or as a program to start."""
+    """Dotted names of this package that a file imports or starts as a program."""
     names: set[str] = set()
     for node in _nodes(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -117,26 +91,15 @@ def _names(file: Path, source: Path) -> frozenset[str]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}."):
             if _file(f"{node.value}.__main__", source):
-                names |= {node.value, f"{node.value}.__main__"}
+                names.add(f"{node.value}.__main__")
     return frozenset(name for name in names if name == PACKAGE or name.startswith(f"{PACKAGE}."))
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those under `if TYPE_CHECKING:`, which never run."""
+    """Every node but those under `if TYPE_CHECKING:`."""
     todo = [tree]
     while todo:
-        for child in ast.iter_child_nodes(todo.pop()):
-            if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-                continue
-            yield child
-            todo.append(child)
-
-
-def _collapsed(files: set[Path]) -> set[Path]:
-    """Folders in place of their files where at least `MOST` of them are needed."""
-    result = set(files)
-    for folder in {file.parent for file in files}:
-        inside = set(folder.rglob("*.py"))
-        if len(inside & files) >= MOST * len(inside) and folder.name not in (PACKAGE, "pipelines"):
-            result = {path for path in result if folder not in path.parents} | {folder}
-    return {path for path in result if not any(parent in result for parent in path.parents)}
+        node = todo.pop()
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            yield node
+            todo += ast.iter_child_nodes(node)

@@ -1,122 +1,49 @@
-"""The record that a node's run leaves: inputs, outputs, parameters, code and environment, by hash.
+"""The record that a node leaves: what it read and wrote, parameters, code and environment, everything by hash.
 
-One SHA-256 for a file, a folder, or an image-set store.
-
-What decides results beside code and data: versions, and for a model the instructions its sums were made with.
-
-The record that a node's run leaves: what went in and came out, by hash; parameters, code and environment.
+A record holds no times and no places, so the same work leaves the same bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
+import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from a2mae.files import file_digest, write_bytes
+from pydantic import TypeAdapter
+
+from a2mae.errors import without_places
+from a2mae.files import digest_of, file_digest, write_bytes
 from a2mae.parallel import cores
+from a2mae.provenance.code import code_digests, commit_of
 
-STORE_MANIFEST = "manifest.json"
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-@dataclass(frozen=True)
-class Content:
-    """What lies at a path.
-
-    Attributes:
-        sha256: Of the file; of a folder, over the digests of its files.
-        files: Digest of each file of a folder by its path below it; empty for a file.
-    """
-
-    sha256: str
-    files: Mapping[str, str]
-
-
-def digest_of(content: object) -> str:
-    """SHA-256 of a JSON value in its one canonical form."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def content_of(path: Path, *, trust_manifest: bool = False) -> Content | None:
-    """What lies at a path; None if nothing does.
-
-    Args:
-        path: A file or a folder.
-        trust_manifest: Take a store's shard digests from the manifest that its builder has just written instead of
-            reading terabytes again. A check reads every byte and comes to the same hash.
-    """
-    if path.is_file():
-        return Content(file_digest(path), {})
-    if not path.is_dir():
-        return None
-    declared = _shards(path) if trust_manifest else {}
-    files = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            name = file.relative_to(path).as_posix()
-            files[name] = declared.get(name) or file_digest(file)
-    return Content(digest_of(files), files)
-
-
-def _shards(folder: Path) -> dict[str, str]:
-    """Shard digests of an image-set store; nothing for any other folder."""
-    if not (folder / "zarr.json").is_file() or not (folder / STORE_MANIFEST).is_file():
-        return {}
-    shards = json.loads((folder / STORE_MANIFEST).read_text("utf-8")).get("shards", {})
-    return {key: entry["sha256"] for key, entry in shards.items()}
-
-
-LIBRARIES = ("numpy", "scipy", "scikit-image", "scikit-learn", "rasterio", "odc-geo", "zarr", "pyarrow", "pandas")
-MODEL_LIBRARIES = ("torch", "timm", "lightning", "safetensors")
-
-
-def environment(*, with_torch: bool) -> dict[str, str]:
-    """Versions of Python and of the libraries that compute; no name of a machine, person or folder.
-
-    Args:
-        with_torch: Also torch's side, with the CPU's instruction set and how many cores may be used, for each of which
-            there is a thread where the parameters name no other number: they decide in which order sums are added.
-    """
-    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}".lower()}
-    for name in (*LIBRARIES, *(MODEL_LIBRARIES if with_torch else ())):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if with_torch:
-        import torch  # noqa: PLC0415 (only for stages that use it)
-
-        found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-        found["cores"] = str(cores())
-    return found
-
-
-FOLDER = "lineage"
-"""Beside the stages' folders, below the data root."""
-MODEL_FILE = "lineage.json"
-"""In a model directory: what was run to make it."""
-SOURCES_FILE = "sources.json"
-"""Beside the records: digests of the source scenes."""
-FORMAT = 1
+FOLDER, MODEL_FILE, SOURCES_FILE = "lineage", "lineage.json", "sources.json"
+"""Records, below the data root; what a model directory says of itself; beside the records, digests of the scenes."""
+_FORMAT = 1
+_LIBRARIES = ("numpy", "scipy", "scikit-image", "scikit-learn", "rasterio", "odc-geo", "zarr", "pyarrow", "pandas")
+_MODEL_LIBRARIES = ("torch", "timm", "lightning", "safetensors")
 
 
 class LineageError(ValueError):
-    """A record is missing or not what it was."""
+    """A record, or what it names, is missing or not what it was."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A dataset on disk.
+    """A file, a folder or an image-set store.
 
     Attributes:
         path: Relative to the data root, or a URL.
-        sha256: Of its content; None where only its address is known (it lies elsewhere).
-        files: Of an output folder, each file's digest.
+        sha256: Of the file; of a folder, over the digests of its files; None where only the address is known.
+        files: Digest of each file of a folder, by its path in it.
     """
 
     path: str
@@ -126,15 +53,15 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Record:
-    """One node's run. Without times and places: the same work leaves the same bytes.
+    """One node's run.
 
     Attributes:
         node: Its name in the graph.
-        stage: The pipeline it belongs to.
-        inputs: By dataset, without the digests of single files; what parameters name by parameter, with them.
+        stage: Pipeline it belongs to.
+        inputs: By dataset; what parameters name, by parameter.
         outputs: By dataset.
         parameters: By group, as the node saw them, without this machine's folders.
-        code: `commit` that last changed the stage's files, and the digest of each by its path in the package.
+        code: Digests of the stage's source files (`files`), and the last `commit` that changed one of them.
         environment: Versions that decide results.
         sources: The list of source scenes with their digests, where the node reads any.
     """
@@ -144,69 +71,184 @@ class Record:
     inputs: Mapping[str, Artifact]
     outputs: Mapping[str, Artifact]
     parameters: Mapping[str, object]
-    code: Mapping[str, object]
+    code: Mapping[str, Any]
     environment: Mapping[str, str]
     sources: Artifact | None = None
-    format: int = FORMAT
+    format: int = _FORMAT
 
-    @property
-    def code_files(self) -> Mapping[str, str]:
-        """Digest of each source file."""
-        files = self.code["files"]
-        assert isinstance(files, Mapping)
-        return files
+
+def record(
+    data_root: Path,
+    node: str,
+    module: str,
+    *,
+    stage: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    parameters: Mapping[str, object],
+    named: Mapping[str, str] | None = None,
+    scenes: pd.DataFrame | None = None,
+) -> Record:
+    """Hash what a node read and wrote, describe its models in their own directories, and write its record.
+
+    Args:
+        data_root: Where the stages' folders lie.
+        node: Name.
+        module: Module of the node's function: the stage's code is that and what it imports.
+        stage: Pipeline.
+        inputs: Path of each dataset on disk that it read.
+        outputs: Path of each that it wrote.
+        parameters: As it saw them.
+        named: Files and folders that its parameters name and it read, by parameter.
+        scenes: The scene table, if that is what it made.
+    """
+    code = {"commit": commit_of(module), "files": code_digests(module)}
+    # Where nothing is simulated, the simulation's folder is handed on by name and is not there.
+    read = {name: path for name, path in inputs.items() if "://" in path or Path(path).exists()}
+    facts: dict[str, Any] = {
+        "node": node,
+        "stage": stage,
+        "inputs": {name: replace(_artifact(path, data_root), files={}) for name, path in read.items()},
+        "parameters": without_places(parameters),
+        "code": code,
+        "environment": environment(with_torch=any(name.startswith("a2mae/models/") for name in code["files"])),
+    }
+    for folder in map(Path, outputs.values()):
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            _describe_model(folder, facts)
+    for name, path in (named or {}).items():  # what is not there is an address, or GDAL's name for one
+        facts["inputs"][name] = _artifact(path, data_root) if Path(path).exists() else Artifact(path, None)
+    made = {name: _artifact(path, data_root) for name, path in outputs.items()}
+    found = Record(**facts, outputs=made, sources=None if scenes is None else _write_sources(scenes, data_root))
+    write_sealed(record_path(data_root, node), asdict(found))
+    return found
 
 
 def record_path(data_root: Path, node: str) -> Path:
-    """Where a node's record lies."""
+    """Return where a node's record lies."""
     return data_root / FOLDER / f"{node}.json"
-
-
-def write_sealed(path: Path, content: Mapping[str, object]) -> None:
-    """Write JSON with the digest of all else as its `identity`, whole or not at all."""
-    sealed = {**content, "identity": digest_of(content)}
-    write_bytes(path, (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
-
-
-def read_sealed(path: Path) -> dict[str, object]:
-    """Read what `write_sealed` wrote.
-
-    Raises:
-        LineageError: If it is missing, no JSON, or not what was written.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise LineageError(f"{path} is missing") from error
-    except ValueError as error:
-        raise LineageError(f"{path} is changed: it is no JSON any more ({error})") from error
-    if not isinstance(content, dict):
-        raise LineageError(f"{path} is changed: it is no JSON object")
-    if content.pop("identity", None) != digest_of(content):
-        raise LineageError(f"{path} is changed: its content does not have the hash that was written with it")
-    if content.get("format") != FORMAT:
-        raise LineageError(
-            f"{path} has format {content.get('format')!r}, this code reads {FORMAT}: run the stage again"
-        )
-    return content
-
-
-def write_record(data_root: Path, record: Record) -> None:
-    """Write a node's record."""
-    write_sealed(record_path(data_root, record.node), asdict(record))
 
 
 def read_record(path: Path) -> Record:
     """Read a node's record.
 
     Raises:
-        LineageError: As `read_sealed`.
+        LineageError: If it is missing or not what was written.
     """
-    content = read_sealed(path)
+    return TypeAdapter(Record).validate_python(read_sealed(path))
+
+
+def write_sealed(path: Path, content: Mapping[str, object]) -> None:
+    """Write JSON with the digest of all else as its `identity`."""
+    sealed = {**content, "identity": digest_of(content)}
+    write_bytes(path, (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises:
+        LineageError: If it is missing or not what was written.
+    """
     try:
-        for side in ("inputs", "outputs"):
-            content[side] = {name: Artifact(**entry) for name, entry in content[side].items()}  # type: ignore[attr-defined]
-        content["sources"] = Artifact(**content["sources"]) if content["sources"] else None  # type: ignore[arg-type]
-        return Record(**content)  # type: ignore[arg-type]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise LineageError(f"{path} is no lineage record: {error}") from error
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise LineageError(f"{path} is missing or changed: it cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict) or content.pop("identity", None) != digest_of(content):
+        raise LineageError(f"{path} is changed: its content does not have the hash that was written with it")
+    if content.get("format") != _FORMAT:
+        raise LineageError(f"{path} has not the format {_FORMAT} that this code reads: run the stage again")
+    return content
+
+
+def content_of(path: Path, name: str, *, trust_manifest: bool = False) -> Artifact | None:
+    """Hash what lies at a path; None if nothing does.
+
+    Args:
+        path: A file or a folder.
+        name: Path of the artifact.
+        trust_manifest: Take a store's digests from the manifest that its builder has just written: a check reads the
+            terabytes and comes to the same hash.
+    """
+    if not path.is_dir():
+        return Artifact(name, file_digest(path)) if path.is_file() else None
+    shards: dict[str, dict[str, str]] = {}
+    if trust_manifest and (path / "zarr.json").is_file() and (path / "manifest.json").is_file():
+        shards = json.loads((path / "manifest.json").read_text("utf-8")).get("shards", {})
+    found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    files = {key: shards[key]["sha256"] if key in shards else file_digest(file) for key, file in found.items()}
+    return Artifact(name, digest_of(files), files)
+
+
+def store_hash(url: str, *, verify: bool) -> str:
+    """Return the manifest hash of an image-set store that lies elsewhere.
+
+    Raises:
+        LineageError: If there is none, or if it is to be verified and a shard is not what it was.
+    """
+    from a2mae.remote.storage import StoreError  # noqa: PLC0415 (zarr: only where it is asked for)
+    from a2mae.stssd.store.store import ImageSetStore  # noqa: PLC0415 (zarr: only where it is asked for)
+
+    try:
+        store = ImageSetStore.open(url)
+        if verify:
+            store.verify()
+        return store.manifest_hash
+    except StoreError as error:
+        raise LineageError(str(error)) from error
+
+
+def environment(*, with_torch: bool) -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute; no name of a machine, person or folder.
+
+    Args:
+        with_torch: Also torch's side, the CPU's instruction set and the number of cores: they decide in which order
+            sums are added.
+    """
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}".lower()}
+    for name in (*_LIBRARIES, *(_MODEL_LIBRARIES if with_torch else ())):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if with_torch:
+        import torch  # noqa: PLC0415 (only for stages that use it)
+
+        found |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "cores": str(cores())}
+    return found
+
+
+def _artifact(path: str, data_root: Path) -> Artifact:
+    if "://" in path:
+        with contextlib.suppress(LineageError):  # of anything but a store, the address is all that is known
+            return Artifact(path, store_hash(path, verify=False))
+        return Artifact(path, None)
+    found = content_of(Path(path), _relative(path, data_root), trust_manifest=True)
+    if found is None:
+        raise LineageError(f"{path} was to be recorded and is not there: was it removed while the stage ran?")
+    return found
+
+
+def _relative(path: str, data_root: Path) -> str:
+    return Path(os.path.relpath(path, data_root)).as_posix()
+
+
+def _describe_model(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Say in a model directory what was run to make it: it may be all that is passed on."""
+    (folder / MODEL_FILE).unlink(missing_ok=True)
+    content = content_of(folder, MODEL_FILE)
+    assert content is not None
+    inputs = {name: {"path": entry.path, "sha256": entry.sha256} for name, entry in facts["inputs"].items()}
+    manifest = json.loads((folder / "config.json").read_text("utf-8")).get("data_manifest_hash")
+    own = {"format": _FORMAT, "inputs": inputs, "data_manifest_hash": manifest, "files": content.files}
+    write_sealed(folder / MODEL_FILE, {**facts, **own})
+
+
+def _write_sources(scenes: pd.DataFrame, data_root: Path) -> Artifact:
+    """The files behind the scene table with their digests; those of other machines by address alone."""
+    hrefs = {str(asset["href"]) for assets in scenes["assets"] for asset in json.loads(assets)}
+    files: dict[str, str | None] = {href: None for href in hrefs if "://" in href}
+    files |= {
+        _relative(href, data_root): file_digest(Path(href)) for href in hrefs - set(files) if Path(href).is_file()
+    }
+    path = data_root / FOLDER / SOURCES_FILE
+    write_sealed(path, {"format": _FORMAT, "files": files})
+    return Artifact(f"{FOLDER}/{SOURCES_FILE}", file_digest(path))

@@ -1,1 +1,1 @@
-"""From scenes to pixels on a footprint's grid: masks, one resampling, stored integers."""
+"""Rasters: from scenes to the pixels that were seen, on the grid that is asked for."""

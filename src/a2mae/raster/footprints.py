@@ -1,4 +1,4 @@
-"""Footprints: a raster's outline on the globe, pixel sizes in metres, UTM zones."""
+"""Compute outlines of rasters on the globe, pixel sizes in metres, and UTM zones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
 
 @lru_cache(maxsize=512)
 def known_crs(text: str) -> CRS:
-    """A coordinate reference system from "EPSG:…" or WKT.
+    """Parse a coordinate reference system from "EPSG:…" or WKT; cached.
 
     Raises:
         ValueError: If PROJ does not know it.
@@ -33,7 +33,7 @@ def known_crs(text: str) -> CRS:
 
 @lru_cache(maxsize=512)
 def transformer(source: str, target: str) -> Transformer:
-    """A cached coordinate transformer, x/east first.
+    """Return a coordinate transformer, x/east first; cached.
 
     Args:
         source: "EPSG:…" or WKT.
@@ -49,18 +49,26 @@ def transformer(source: str, target: str) -> Transformer:
 
 
 def utm_crs(lon: float, lat: float) -> str:
-    """EPSG code of the UTM zone of a place."""
+    """Return the EPSG code of the UTM zone of a place.
+
+    Args:
+        lon: Longitude, degrees.
+        lat: Latitude, degrees.
+    """
     zone = int(((lon + 180) // 6) % 60) + 1
     return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 
 def pixel_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> tuple[float, float]:
-    """Pixel width and height in metres at the raster's centre.
+    """Measure the pixel's width and height in metres at the centre of a raster.
 
     Args:
         transform: Pixel to coordinates.
-        shape: Rows, columns.
+        shape: Rows and columns.
         crs: "EPSG:…" or WKT; degrees are measured on the ellipsoid.
+
+    Returns:
+        Width and height, metres.
 
     Raises:
         ValueError: If the CRS has neither degrees nor a linear unit.
@@ -88,7 +96,12 @@ def _step(transform: Affine, col: float, row: float, cols: float, rows: float) -
 
 
 def footprint_lonlat(transform: Affine, shape: tuple[int, int], crs: str) -> BaseGeometry:
-    """Outline of a raster in EPSG:4326, split at the date line where it crosses it.
+    """Compute the outline of a raster in EPSG:4326, split where it crosses the date line.
+
+    Args:
+        transform: Pixel to coordinates.
+        shape: Rows and columns.
+        crs: "EPSG:…" or WKT.
 
     Raises:
         ValueError: If the outline cannot be expressed in degrees.
@@ -103,7 +116,12 @@ def footprint_lonlat(transform: Affine, shape: tuple[int, int], crs: str) -> Bas
 
 
 def ring_lonlat(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> BaseGeometry:
-    """A closed ring of projected coordinates as a polygon in EPSG:4326, split at the date line.
+    """Turn a closed ring of projected coordinates into a polygon in EPSG:4326, split at the date line.
+
+    Args:
+        x: Coordinates to the east, `(N,)`.
+        y: Coordinates to the north, `(N,)`.
+        crs: "EPSG:…" or WKT.
 
     Raises:
         ValueError: If it cannot be expressed in degrees.
@@ -120,7 +138,7 @@ def ring_lonlat(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> Bas
 
 
 def split_at_date_line(polygon: Polygon) -> BaseGeometry:
-    """Bring a polygon whose longitudes may leave -180..180 back into them."""
+    """Split a polygon whose longitudes leave -180 to 180, and bring its parts back into them."""
     west, _, east, _ = polygon.bounds
     if west >= -180 and east <= 180:
         return polygon
@@ -134,7 +152,7 @@ def split_at_date_line(polygon: Polygon) -> BaseGeometry:
 
 
 def project(geometry: BaseGeometry, crs: str) -> BaseGeometry:
-    """An EPSG:4326 geometry in another CRS; longitudes are taken round to the CRS's side of the date line first."""
+    """Project an EPSG:4326 geometry; its longitudes are first brought to the CRS's side of the date line."""
     area = known_crs(crs).area_of_use
     centre = 0.0 if area is None else _mid_longitude(area.west, area.east)
     to = transformer("EPSG:4326", crs)

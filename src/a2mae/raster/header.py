@@ -1,4 +1,4 @@
-"""Raster headers, read many at a time: grid, bands, nodata and whether the file is whole."""
+"""Open rasters safely, and read their headers, many at a time: grid, bands, nodata, and whether the file is whole."""
 
 from __future__ import annotations
 
@@ -16,24 +16,36 @@ from rasterio.errors import RasterioError
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
-from a2mae.remote.policy import HrefPolicy, Signer, check_redirects, is_remote, redact
+from a2mae.remote.fetch import NoAnswerError, ask, check_redirects, retried
+from a2mae.remote.policy import ReadingParameters, RemoteAccess, Signer, is_remote, redact
 
-_UNREACHABLE = re.compile(r"HTTP response code|does not exist|CURL error|[Tt]imed? ?out|[Cc]ould not resolve")
 _MAX_PIXELS = 200_000 * 200_000
 _MAX_BANDS = 2_000
 _MAX_BLOCKS = 20_000
 _MAX_BLOCK_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_TABLE = 4_000_000  # blocks, 16 bytes each in GDAL's tables
-_GDAL = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_HTTP_TIMEOUT": "30",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "1",
+_HEADERS_ONLY = {"GDAL_PAM_ENABLED": "NO", "GDAL_HTTP_CONNECTTIMEOUT": 10}
+GDAL_OPTIONS = {
+    # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
+    # of 5 % of the machine is not bounded in a pool.
+    "GDAL_CACHEMAX": 128 * 2**20,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
+    "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
+    "GDAL_HTTP_TIMEOUT": 60,
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
 }
+
+
+def gdal_env(reading: ReadingParameters, **more: object) -> rasterio.Env:
+    """Make GDAL's environment for files of a catalog.
+
+    Args:
+        reading: How long a server may be silent.
+        more: Further options of GDAL.
+    """
+    return rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(reading.timeout_s)), **more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +79,85 @@ class RasterHeader:
     footprint: BaseGeometry
 
 
-def driver_for(href: str) -> str:
-    """The one GDAL driver that may open an href: a file is never handed to the other hundred."""
+def open_raster(href: str, address: str, access: RemoteAccess, *, any_driver: bool = False) -> rasterio.DatasetReader:
+    """Open a raster that nobody vouches for.
+
+    Its server's redirects are checked, one driver of GDAL's hundred may read it, and it claims no size beyond bounds.
+
+    Args:
+        href: A checked href.
+        address: What is opened: the href, signed where its provider asks for that, or a local copy.
+        access: Where redirects may lead, and how long a server may be silent.
+        any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
+
+    Raises:
+        RejectedError: "unreachable", "corrupt", "bad_href" or "too_large".
+    """
+    if access.policy is not None and is_remote(address):
+        check_redirects(address, access.policy, access.reading.timeout_s)
     path = href.partition("?")[0] if is_remote(href) else href
-    return "JP2OpenJPEG" if path.lower().endswith((".jp2", ".j2k")) else "GTiff"
+    driver = "JP2OpenJPEG" if path.lower().endswith((".jp2", ".j2k")) else "GTiff"
+    try:
+        source = rasterio.open(address, driver=None if any_driver else driver, sharing=False)
+    except (RasterioError, OSError) as error:
+        reason = "unreachable" if is_remote(address) else "corrupt"
+        raise RejectedError(reason, f"{redact(href)} cannot be opened: {first_line(error)}") from error
+    try:
+        _check_size(source, redact(href))
+    except RejectedError:
+        source.close()
+        raise
+    return source
 
 
 def crs_text(crs: rasterio.crs.CRS) -> str:
-    """A CRS as the tables hold it: its EPSG code where it has one, WKT otherwise."""
+    """Return a CRS as the tables hold it: its EPSG code if it has one, else WKT."""
     code = crs.to_epsg(confidence_threshold=70)
     return f"EPSG:{code}" if code else str(crs.to_wkt())
 
 
-def read_header(href: str, sign: Signer = str, policy: HrefPolicy | None = None) -> RasterHeader:
-    """Read one header and check that the file is whole.
+def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = str) -> RasterHeader:
+    """Read one header and check that the file is whole; a remote one is tried again as its server asks.
 
     Args:
         href: A checked href.
-        sign: Turns it into what is opened.
-        policy: Where given, its host is looked up and its redirects are followed, and private ones are refused.
+        access: Where the address and its redirects may lead, and how patient the reading is.
+        sign: Turns the href into what is opened.
 
     Raises:
-        RefusedError: "missing_file", "unreachable", "bad_href", "corrupt", "no_crs", "too_large".
+        RejectedError: "missing_file", "unreachable", "bad_href", "corrupt", "no_crs", "too_large".
     """
-    shown = redact(href)
-    address = sign(href)
+    access = access or RemoteAccess()
+    if not is_remote(href):
+        if not os.path.isfile(href):
+            raise RejectedError("missing_file", f"{href} is not a file")
+        return _read_header(href, href, access)
+    policy, reading = access.policy, access.reading
     if policy is not None:
         policy.check_resolved(href)
-        check_redirects(address, policy, float(_GDAL["GDAL_HTTP_TIMEOUT"]))
-    if not is_remote(href) and not os.path.isfile(href):
-        raise RefusedError("missing_file", f"{shown} is not a file")
+
+    def attempt() -> RasterHeader:
+        address = sign(href)
+        try:
+            return _read_header(href, address, access)
+        except RejectedError as rejection:
+            if rejection.reason != "unreachable":
+                raise
+            raise NoAnswerError(rejection.detail, ask(address, reading.timeout_s, policy)) from rejection
+
+    return retried(attempt, reading)
+
+
+def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
+    shown = redact(href)
     try:
-        with rasterio.Env(**_GDAL), rasterio.open(address, driver=driver_for(href), sharing=False) as source:
-            check_size(source, shown)
+        with gdal_env(access.reading, **_HEADERS_ONLY), open_raster(href, address, access) as source:
             if source.crs is None:
-                raise RefusedError(
+                raise RejectedError(
                     "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
                 )
             if source.transform == Affine.identity() or source.transform.determinant == 0:
-                raise RefusedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
+                raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
             if not is_remote(href):
                 _check_whole(source, href)
             crs = crs_text(source.crs)
@@ -123,23 +175,21 @@ def read_header(href: str, sign: Signer = str, policy: HrefPolicy | None = None)
                 gsd_m=round(math.sqrt(width * height), 4),
                 footprint=footprint_lonlat(source.transform, source.shape, crs),
             )
-    except RefusedError:
+    except RejectedError:
         raise
     except (RasterioError, ValueError) as error:
-        line = first_line(error)
-        reason = "unreachable" if is_remote(href) and _UNREACHABLE.search(line) else "corrupt"
-        raise RefusedError(reason, f"{shown} cannot be read: {line}") from error
+        raise RejectedError("corrupt", f"{shown} cannot be read: {first_line(error)}") from error
 
 
-def check_size(source: rasterio.DatasetReader, shown: str) -> None:
-    """Refuse what a header claims beyond bounds, before anything is allocated for it.
+def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
+    """Reject a header that claims sizes beyond bounds, before anything is allocated for them.
 
     Args:
         source: An open file, of which nothing was asked yet.
         shown: Its name for messages.
 
     Raises:
-        RefusedError: "too_large".
+        RejectedError: "too_large".
     """
     rows, columns = max(source.block_shapes, key=math.prod, default=(1, 1))
     blocks = -(-source.height // rows) * -(-source.width // columns)
@@ -153,11 +203,11 @@ def check_size(source: rasterio.DatasetReader, shown: str) -> None:
         what = f"{blocks} blocks of {rows} x {columns} px exceed what is opened; write it with larger tiles"
     else:
         return
-    raise RefusedError("too_large", f"{shown}: {what}")
+    raise RejectedError("too_large", f"{shown}: {what}")
 
 
 def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
-    """A file cut short still opens: its header lies in front. So every block must end inside the file."""
+    """Reject a file that was cut short. It opens, as its header lies in front, but blocks end beyond the file."""
     if source.driver != "GTiff":
         return
     size = os.path.getsize(href)
@@ -171,7 +221,7 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
         offset = source.get_tag_item(f"BLOCK_OFFSET_{name}", "TIFF", bidx=band)
         length = source.get_tag_item(f"BLOCK_SIZE_{name}", "TIFF", bidx=band)
         if offset is not None and length is not None and int(offset) + int(length) > size:
-            raise RefusedError(
+            raise RejectedError(
                 "corrupt",
                 f"{href} is cut short: its pixels reach to byte {int(offset) + int(length)}, the file has {size};"
                 " fetch it again",
@@ -179,31 +229,31 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error without queries: GDAL repeats the name of what it opened, signature and all."""
+    """Return the first line of an error without queries: GDAL repeats the address it opened, signature included."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return re.sub(r"\?[^ '\"]*", "?…", text)[:300]
 
 
 def read_headers(
-    hrefs: Iterable[str], *, policy: HrefPolicy | None = None, sign: Signer = str, workers: int = 8
-) -> dict[str, RasterHeader | RefusedError]:
+    hrefs: Iterable[str], access: RemoteAccess | None = None, *, workers: int = 8
+) -> dict[str, RasterHeader | RejectedError]:
     """Read many headers at once.
 
     Args:
         hrefs: Checked hrefs; duplicates are read once.
-        policy: As for `read_header`.
-        sign: Turns an address into what is opened.
+        access: As for `read_header`, and who signs addresses.
         workers: Threads.
 
     Returns:
-        Header or refusal per href.
+        Header, or why there is none, per href.
     """
+    sign = str if access is None else access.signer()
 
-    def read(href: str) -> RasterHeader | RefusedError:
+    def read(href: str) -> RasterHeader | RejectedError:
         try:
-            return read_header(href, sign, policy)
-        except RefusedError as refusal:
-            return refusal
+            return read_header(href, access, sign)
+        except RejectedError as rejection:
+            return rejection
 
     unique = list(dict.fromkeys(hrefs))
     with ThreadPoolExecutor(max_workers=workers) as pool:

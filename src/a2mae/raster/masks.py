@@ -1,4 +1,4 @@
-"""Cloud, shadow and fill: what a mask band or the pixels themselves say about each pixel."""
+"""Tell cloud, shadow and fill: by a provider's mask band, by a user's function, or by brightness."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class PixelClass(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class MaskInput:
-    """What a mask function of the user's own is given: a scene at a place.
+    """The input of a user's mask function: a scene on a grid.
 
     Attributes:
-        scene_id: Which scene.
+        scene_id: The scene.
         sensor: Its sensor.
         bands: Names of the bands, in the order of `pixels`.
         pixels: `(B, H, W)` float32 in the sensor's units, NaN where not seen.
         gsd_m: Pixel size, metres.
-        mask: `(H, W)` the provider's mask as stored, 0 outside it; None where the scene has none.
+        mask: The provider's mask as stored, `(H, W)`, 0 outside it; None if the scene has none.
         mask_kind: How the provider's mask is read; `MaskKind.NONE` without one.
     """
 
@@ -58,28 +58,28 @@ class MaskInput:
     mask_kind: MaskKind
 
     def band(self, name: str) -> NDArray[np.float32]:
-        """One band `(H, W)` by name or common name."""
+        """Return one band `(H, W)` by name or common name."""
         index = self.bands.index(self.sensor.bands[self.sensor.band_index(name)].name)
         return np.asarray(self.pixels[index])
 
 
 def function_for(sensor_id: str, functions: Sequence[MaskFunctionParameters]) -> MaskFunctionParameters | None:
-    """The first function whose patterns fit a sensor."""
+    """Return the first function whose patterns fit a sensor; None if there is none."""
     return next((f for f in functions if any(fnmatch.fnmatchcase(sensor_id, p) for p in f.sensors)), None)
 
 
 def apply_function(spec: str, given: MaskInput) -> NDArray[np.uint8]:
-    """Call a mask function and check what it gives.
+    """Call a user's mask function and check its result.
 
     Args:
         spec: `package.module:function`.
-        given: What it is called with.
+        given: Its input.
 
     Returns:
-        `(H, W)` of `PixelClass`; a function may give bool instead, True for cloud or shadow.
+        `PixelClass` `(H, W)`; the function may return bool, True for cloud or shadow.
 
     Raises:
-        ValueError: If it gives something else.
+        ValueError: If it returns something else.
     """
     function: Callable[[MaskInput], NDArray[np.generic]] = load_function(spec, "coregister.clouds.functions")
     classes = np.asarray(function(given))
@@ -100,7 +100,7 @@ def apply_function(spec: str, given: MaskInput) -> NDArray[np.uint8]:
 def decode_mask(
     values: NDArray[np.generic], kind: MaskKind, *, scale: float = 1.0, probability_threshold: float = 0.4
 ) -> NDArray[np.uint8]:
-    """Read a provider's mask band.
+    """Decode a provider's mask band.
 
     Args:
         values: `(H, W)` as stored.
@@ -109,7 +109,7 @@ def decode_mask(
         probability_threshold: Probability from which a pixel counts as cloud.
 
     Returns:
-        `(H, W)` of `PixelClass`.
+        `PixelClass` `(H, W)`.
 
     Raises:
         ReadError: "mask_scale" if probabilities are above 1: numbers in per cent would make cloud of what is clear.
@@ -169,7 +169,7 @@ def _check_probability(probability: NDArray[np.float32], scale: float) -> None:
 
 @functools.cache
 def _scl_classes() -> NDArray[np.uint8]:
-    """`PixelClass` of every number of Sentinel-2's scene classification."""
+    """`PixelClass` of every number of Sentinel-2's scene classification, `(256,)`."""
     classes = np.full(256, PixelClass.CLEAR, dtype=np.uint8)
     classes[[8, 9, 10]] = PixelClass.CLOUD  # of medium and high probability, thin cirrus
     classes[3] = PixelClass.SHADOW
@@ -178,14 +178,14 @@ def _scl_classes() -> NDArray[np.uint8]:
 
 
 def visible_bands(sensor: Sensor) -> tuple[str, ...]:
-    """Names of the blue, green and red bands that the sensor has."""
+    """Return the names of the blue, green and red bands that the sensor has."""
     return tuple(band.name for band in sensor.bands if band.common_name in ("blue", "green", "red"))
 
 
 def bright_white(
     visible: NDArray[np.float32], *, brightness_threshold: float, whiteness_threshold: float
 ) -> NDArray[np.bool_]:
-    """Clouds by looks: bright in every visible band, and nearly equally so.
+    """Find clouds by brightness: bright in every visible band, and nearly equally so.
 
     Snow, salt and sand look the same: use it for products that come without a mask, in places without those.
 
@@ -195,7 +195,7 @@ def bright_white(
         whiteness_threshold: Largest spread of the bands relative to their mean.
 
     Returns:
-        `(H, W)` bool.
+        Cloud `(H, W)` bool.
     """
     with np.errstate(invalid="ignore"):
         darkest, brightest = visible.min(axis=0), visible.max(axis=0)
@@ -205,10 +205,10 @@ def bright_white(
 
 
 def grow(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
-    """Widen a mask by a radius in pixels: providers' masks end before the haze does."""
+    """Widen a mask `(H, W)` by a radius in pixels: providers' masks end before the haze does."""
     if radius_px < 0.5 or not mask.any():
         return mask
-    # Only where a cloud is near; clouds are few, and the transform is dear.
+    # Only where a cloud is near: clouds are few, and the distance transform is slow.
     reach = math.ceil(radius_px)
     ranges = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     part = tuple(slice(max(0, int(at[0]) - reach), int(at[-1]) + reach + 1) for at in ranges)

@@ -1,7 +1,7 @@
-"""Neighbouring scenes of one overpass as one scene, for squares that lie across their border.
+"""Join neighbouring scenes of one overpass, for footprints that lie across their border.
 
-Providers cut an overpass into tiles or frames. Where a square lies in one of them, that one is used; where it needs
-two, a mosaic of them is: a scene whose assets are those of its parts, one part after the other.
+Providers cut an overpass into tiles or frames. Where a footprint lies in one of them, that one is used. Where it needs
+two, their mosaic is used: a scene whose assets are those of its parts, one part after the other.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _EDGE_PX = 4
 
 
 def mosaics(scenes: Sequence[Scene]) -> list[Scene]:
-    """A mosaic for every group of scenes of one sensor, platform and overpass that touch one another.
+    """Make a mosaic of every group of scenes of one sensor, platform and overpass that touch one another.
 
     Args:
-        scenes: Usable scenes, none of them a mosaic.
+        scenes: Accepted scenes, none of them a mosaic.
 
     Returns:
         The mosaics, named after their first part (`<id>+<number of further parts>`).
@@ -49,13 +49,13 @@ def mosaics(scenes: Sequence[Scene]) -> list[Scene]:
 
 
 def _touching(scenes: Sequence[Scene]) -> list[list[Scene]]:
-    """Groups of two and more that hang together and reach further than the largest of them."""
+    """Group scenes that touch one another and together reach further than the largest of them."""
     if len(scenes) < 2:
         return []
     shapes = np.array([scene.geometry for scene in scenes], dtype=object)
     left, right = shapely.STRtree(shapes).query(shapes, predicate="intersects")
     label = np.arange(len(scenes))
-    for _ in range(len(scenes)):  # the smallest label wanders through each group
+    for _ in range(len(scenes)):  # each group takes its smallest label, neighbour by neighbour
         before = label.copy()
         np.minimum.at(label, right, label[left])
         if (label == before).all():
@@ -92,16 +92,16 @@ def prefer_single(
     covered: NDArray[np.floating],
     scenes: Sequence[Scene],
 ) -> NDArray[np.bool_]:
-    """Of a mosaic and its parts at a place, which count: the parts where one of them covers as much, else the mosaic.
+    """Choose between a mosaic and its parts at each place: the parts if one of them covers as much, else the mosaic.
 
     Args:
-        of_place: `(P,)` place of each pair.
-        of_scene: `(P,)` position in `scenes` of each pair.
-        covered: `(P,)` share of the place that the scene covers.
+        of_place: Place of each pair of place and scene, `(P,)`.
+        of_scene: Position in `scenes` of each pair, `(P,)`.
+        covered: Share of the place that the scene covers, `(P,)`.
         scenes: Scenes and mosaics.
 
     Returns:
-        `(P,)` pairs to keep.
+        Pairs to keep, `(P,)` bool.
     """
     keep = np.ones(len(of_place), dtype=np.bool_)
     by_file = {scene.assets[0].href: k for k, scene in enumerate(scenes) if len(scene.parts) == 1}
@@ -127,7 +127,9 @@ def prefer_single(
 
 
 def parts_at(scene: Scene, grid: GeoBox) -> list[Scene]:
-    """The parts of a scene that reach a grid, as scenes; the scene itself where it is no mosaic."""
+    """Return the parts of a mosaic that reach a grid, as scenes; the scene itself if it is no mosaic."""
+    if len(scene.parts) == 1:
+        return [scene]
     parts = [replace(scene, assets=part) for part in scene.parts]
     near = [part for part in parts if _reaches(part, grid)]
     return near or parts[:1]

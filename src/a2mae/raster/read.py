@@ -1,22 +1,17 @@
-"""Reading windows of scenes onto a footprint's grid: one resampling from the source, shift included."""
+"""Read bands of scenes onto a grid: one resampling from the source, shift included; files stay open in between."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import math
 import os
-import random
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
@@ -24,58 +19,43 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
-from a2mae.errors import ReadError, RefusedError
-from a2mae.raster.files import OpenFile, crs_of, mapped_window, source_window, warn_once
-from a2mae.raster.header import check_size, driver_for, first_line
+from a2mae.errors import ReadError, RejectedError
+from a2mae.raster.files import OpenFile, crs_of, same_text, source_window, warn_once
+from a2mae.raster.header import first_line, gdal_env, open_raster
 from a2mae.raster.resample import can_resample, find_map, resample
-from a2mae.remote.fetch import RemoteAccess, ask, wait_s
-from a2mae.remote.policy import check_redirects, is_remote, redact
+from a2mae.remote.fetch import TRANSIENT, Answer, NoAnswerError, ask, retried
+from a2mae.remote.policy import RemoteAccess, is_remote, redact
 from a2mae.remote.storage import Folder
 from a2mae.remote.verify import Verifier
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-    from a2mae.remote.verify import Verifier
     from a2mae.scenes import BandAsset
 
-logger = logging.getLogger(__name__)
-
-GDAL_OPTIONS = {
-    # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
-    # of 5 % of the machine is not bounded in a pool.
-    "GDAL_CACHEMAX": 128 * 2**20,
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
-    "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
-    "GDAL_HTTP_TIMEOUT": 60,
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
-}
-
+_OPEN_FILES = 128
 _MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
 
 
 class RasterReader:
-    """Keeps the most recently used files open; use as a context manager, one per process or thread.
+    """Reads bands and keeps the most recently used files open; a context manager, one per process or thread.
 
     Attributes:
-        capacity: Number of open files.
         access: How files of a catalog are reached.
         sign: Its signer; asked before every use, so that a token may expire while files are open.
         any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
-        verifier: Compares files with their checksums before their pixels are read, and knows the copies that it has
-            made of remote ones; None compares none.
+        verifier: Compares files with their checksums before their pixels are read, and knows its copies of remote
+            ones; None: nothing is compared.
     """
 
     def __init__(
         self,
-        capacity: int = 128,
         *,
         access: RemoteAccess | None = None,
         any_driver: bool = False,
         verifier: Verifier | None = None,
     ) -> None:
-        self.capacity = capacity
         self.access = access or RemoteAccess()
         self.sign = self.access.signer()
         self.any_driver = any_driver
@@ -83,7 +63,7 @@ class RasterReader:
         warn_once()
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._given_up: dict[str, ReadError] = {}
-        self._env = rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(self.access.reading.timeout_s))})
+        self._env = gdal_env(self.access.reading)
 
     def __enter__(self) -> Self:
         self._env.__enter__()
@@ -97,7 +77,7 @@ class RasterReader:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Self]:
-        """As the reader's own `with`, but its files stay open; what was given up before is tried again."""
+        """Use the reader without closing its files at the end; what was given up before is tried again."""
         self._given_up.clear()
         with self._env:
             yield self
@@ -108,7 +88,7 @@ class RasterReader:
             self._open.popitem()[1].dataset.close()
 
     def _close_removed(self) -> None:
-        """Close copies that have made room for others: until then they take it."""
+        """Close copies that were deleted to make room for others: until then they take it."""
         for address in [a for a in self._open if not is_remote(a) and not os.path.exists(a)]:
             self._open.pop(address).dataset.close()
 
@@ -123,13 +103,11 @@ class RasterReader:
         copy = self._copy(href)
         if copy is not None:
             return copy
-        try:
+        with _rejected_as_unread():
             return self.sign(href)
-        except RefusedError as refusal:
-            raise ReadError(refusal.detail, refusal.reason) from refusal
 
     def dataset(self, href: str) -> DatasetReader:
-        """The open file.
+        """Open a file, or return it if it is open.
 
         Raises:
             ReadError: If it cannot be opened, or claims a size beyond bounds.
@@ -141,25 +119,13 @@ class RasterReader:
         if address in self._open:
             self._open.move_to_end(address)
             return self._open[address]
-        shown = redact(href)
-        if self.access.policy is not None and self._is_far(href):
-            try:
-                check_redirects(address, self.access.policy, self.access.reading.timeout_s)
-            except RefusedError as refusal:
-                raise ReadError(refusal.detail, refusal.reason) from refusal
         try:
-            # Hrefs are untrusted until the end: one driver, not the hundred that GDAL would try.
-            dataset = rasterio.open(address, driver=None if self.any_driver else driver_for(href))
-        except (RasterioError, OSError) as error:
-            reason = "unreachable" if self._is_far(href) else "corrupt"
-            raise ReadError(f"{shown} cannot be opened: {first_line(error)}", reason, href=href) from error
-        try:
-            check_size(dataset, shown)
-        except RefusedError as refusal:
-            dataset.close()
-            raise ReadError(refusal.detail, refusal.reason) from refusal
-        self._open[address] = OpenFile(dataset, shown)
-        if len(self._open) > self.capacity:
+            dataset = open_raster(href, address, self.access, any_driver=self.any_driver)
+        except RejectedError as rejection:
+            again = href if rejection.reason in TRANSIENT else None
+            raise ReadError(rejection.detail, rejection.reason, href=again) from rejection
+        self._open[address] = OpenFile(dataset, redact(href))
+        if len(self._open) > _OPEN_FILES:
             self._open.popitem(last=False)[1].dataset.close()
         return self._open[address]
 
@@ -171,63 +137,57 @@ class RasterReader:
         shift_m: tuple[float, float] = (0.0, 0.0),
         categorical: bool = False,
     ) -> NDArray[np.float32]:
-        """Bring bands of one scene onto a grid, resampled once.
+        """Read bands of one scene onto a grid, resampled once.
 
-        Bands that share a source grid are warped together. Continuous bands are resampled by cubic convolution, whose
-        kernel is widened when the grid is coarser than the source; masks by nearest neighbour.
+        Bands that share a source grid are warped together, by cubic convolution with a kernel that is widened if the
+        grid is coarser than the source.
 
         Args:
             assets: The bands.
             grid: Target grid.
             shift_m: (east, north): how far the content is moved in the grid's coordinates, metres.
-            categorical: Values are classes: nearest neighbour, and the stored numbers are returned as they are.
+            categorical: The values are classes: nearest neighbour, and the stored numbers are returned as they are.
 
         Returns:
-            `(len(assets), H, W)` float32: physical values (stored numbers if categorical), NaN where nothing was seen.
+            Physical values (stored numbers if categorical) `(len(assets), H, W)`, NaN where nothing was seen.
 
         Raises:
-            ReadError: If a file cannot be opened or its pixels not decoded; a remote one has then been tried as often
-                as `reading` says, and its reason is "unreachable" where the server is to blame; "checksum" if it is
-                not the file that its item describes.
+            ReadError: If a file cannot be opened or its pixels not decoded. A remote file has then been tried as often
+                as `access.reading` says, and the reason is "unreachable" if its server is to blame. "checksum" if it
+                is not the file that its item describes.
         """
         for asset in assets:
             if asset.href in self._given_up:
                 raise self._given_up[asset.href]
-            self._verify(asset)
+            if self.verifier is not None:
+                with _rejected_as_unread():
+                    self.verifier.check(asset)
         if any(self._copy(asset.href) for asset in assets):
             self._close_removed()
-        for tries in itertools.count(1):
+
+        def attempt() -> NDArray[np.float32]:
             try:
                 return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
             except ReadError as error:
                 if error.href is None or not self._is_far(error.href):
                     raise
-                self._wait(error, error.href, tries)
-        raise AssertionError("the loop above ends by itself")
+                failed.append(error.href)
+                raise NoAnswerError(str(error), self._ask(error.href)) from error
 
-    def _verify(self, asset: BandAsset) -> None:
-        if self.verifier is None:
-            return
+        failed: list[str] = []
         try:
-            self.verifier.check(asset)
-        except RefusedError as refusal:
-            raise ReadError(refusal.detail, refusal.reason) from refusal
+            return retried(attempt, self.access.reading)
+        except RejectedError as rejection:
+            error = ReadError(rejection.detail, rejection.reason)
+            self._given_up[failed[-1]] = error
+            raise error from rejection
 
-    def _wait(self, error: ReadError, href: str, tries: int) -> None:
-        """Wait before a remote file is tried again, or give it up."""
-        address, shown = self._address(href), redact(href)
-        if address in self._open:  # with it goes what GDAL remembers of the file
+    def _ask(self, href: str) -> Answer:
+        """Ask the server of a file that could not be read what is wrong; GDAL forgets what it knows of the file."""
+        address = self._address(href)
+        if address in self._open:
             self._open.pop(address).dataset.close()
-        answer = ask(address, self.access.reading.timeout_s, self.access.policy)
-        pause = wait_s(tries, answer, self.access.reading, random.random())  # noqa: S311 (jitter)
-        if pause is None:
-            logger.warning("%s: %s; given up after %d tries", shown, answer.detail, tries)
-            message = f"{error} ({answer.detail}; given up after {tries} tries)"
-            reason = "corrupt" if answer.there else "unreachable"
-            self._given_up[href] = ReadError(message, reason)
-            raise self._given_up[href] from error
-        logger.warning("%s: %s; try %d in %.1f s", shown, answer.detail, tries + 1, pause)
-        time.sleep(pause)
+        return ask(address, self.access.reading.timeout_s, self.access.policy)
 
     def _read(
         self, assets: Sequence[BandAsset], grid: GeoBox, *, shift_m: tuple[float, float], categorical: bool
@@ -237,7 +197,7 @@ class RasterReader:
         target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
         groups: dict[tuple[object, ...], list[int]] = {}
         for k, asset in enumerate(assets):
-            groups.setdefault(self._file(asset.href).place(), []).append(k)
+            groups.setdefault(self._file(asset.href).grid, []).append(k)
         parts = [
             (members, self._warped([assets[k] for k in members], grid, crs, target, categorical=categorical))
             for members in groups.values()
@@ -252,12 +212,12 @@ class RasterReader:
     def _warped(
         self, assets: Sequence[BandAsset], grid: GeoBox, crs: str, target: Affine, *, categorical: bool
     ) -> NDArray[np.float32] | None:
-        """Bands of one source grid on the target's; None where they do not meet it."""
+        """Warp bands of one source grid onto the target; None if the two do not meet."""
         height, width = grid.shape
         file = self._file(assets[0].href)
         first, name = file.dataset, file.shown
-        way = find_map(file.transform, file.crs_as(crs), target, crs, (height, width))
-        window = source_window(first, grid, target, name) if way is None else mapped_window(first, way)
+        way = find_map(file.transform, same_text(file.crs_wkt, crs), target, crs, (height, width))
+        window = source_window(file, grid, target, way)
         if window is None:
             return None
         pixels = window.width * window.height
@@ -300,7 +260,7 @@ class RasterReader:
         unseen: NDArray[np.bool_] | None = None
         try:
             stored = dataset.read(index, window=window)
-            if file.has_mask(index):
+            if file.has_mask[index - 1]:
                 unseen = dataset.read_masks(index, window=window) == 0
         except (RasterioError, OSError) as error:
             message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"
@@ -325,6 +285,15 @@ class RasterReader:
             values[unseen] = np.nan
 
 
+@contextlib.contextmanager
+def _rejected_as_unread() -> Iterator[None]:
+    """Raise the rejection of a file as the `ReadError` that callers of a reader expect."""
+    try:
+        yield
+    except RejectedError as rejection:
+        raise ReadError(rejection.detail, rejection.reason) from rejection
+
+
 class _Kept(threading.local):
     """One reader per thread: GDAL's handles belong to the thread that uses them."""
 
@@ -337,12 +306,15 @@ _kept = _Kept()
 
 @contextlib.contextmanager
 def kept_reader(build: str, *, work: str, access: RemoteAccess) -> Iterator[RasterReader]:
-    """The reader that earlier pieces of the same build in this thread have used, or a new one.
+    """Return the reader that earlier pieces of the same build in this thread have used, or a new one.
 
     Args:
-        build: Names one run of one build; files of any other run are closed, so that a rerun sees them as they are now.
-        work: The build's work folder, which remembers what files were verified.
+        build: Identifies one run of a build; files of another run are closed, so that a rerun sees them as they are.
+        work: The build's work folder, which remembers which files were verified.
         access: How files are reached; what an earlier piece has given up is tried again.
+
+    Yields:
+        The reader.
     """
     if _kept.build != build or _kept.reader is None:
         close_kept()
@@ -353,7 +325,7 @@ def kept_reader(build: str, *, work: str, access: RemoteAccess) -> Iterator[Rast
 
 
 def close_kept() -> None:
-    """Close this thread's files: at the end of a build in the process that ran it."""
+    """Close the files of this thread's kept reader, at the end of a build."""
     if _kept.reader is not None:
         _kept.reader.close()
     _kept.build, _kept.reader = "", None

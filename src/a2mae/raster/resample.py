@@ -1,9 +1,9 @@
-"""Resampling a window of a scene onto a footprint's grid: exactly what GDAL's cubic does, without its fixed costs.
+"""Resample a window of a scene onto a footprint's grid: what GDAL's cubic does, without its fixed costs.
 
-Where source and target lie in one reference system the weights of rows and columns are separate, so that an image is
-two small matrix products; across UTM zones the way from target to source pixels is a quadratic over a footprint to
-less than a hundredth of a pixel. What is neither is left to GDAL (`find_map` gives None). Near missing pixels the
-kernel shrinks to a linear one whose weights are shared by the pixels that are there; a pixel whose nearest source
+Where source and target share a reference system, the weights of rows and columns are separate, and an image is two
+small matrix products. Across UTM zones the map from target to source pixels is a quadratic over a footprint to less
+than a hundredth of a pixel. Anything else is left to GDAL (`find_map` returns None). Near missing pixels the kernel
+shrinks to a linear one whose weights are shared by the pixels that are there. A target pixel whose nearest source
 pixel is missing is missing.
 """
 
@@ -30,7 +30,7 @@ _KEPT_SIZE = 2**17  # values: half a megabyte
 
 
 class Kernel(Enum):
-    """How source pixels are weighed."""
+    """Weights of source pixels."""
 
     CUBIC = "cubic"
     """Keys' cubic convolution with a = -1/2, as GDAL's."""
@@ -44,7 +44,7 @@ _RADIUS = {Kernel.CUBIC: 2, Kernel.LINEAR: 1, Kernel.REACH: 2}
 
 @dataclass(frozen=True, eq=False)
 class SourceMap:
-    """Where the centres of target pixels lie in the source, in its pixels (0.5 is the centre of the first).
+    """The map from target pixels to source pixels, whose first has its centre at 0.5.
 
     Attributes:
         x: Six coefficients over 1, u, v, u², uv, v² of (column, row) + 0.5 in units of the grid's sides.
@@ -59,14 +59,14 @@ class SourceMap:
     separate: bool
 
     def bounds(self) -> tuple[float, float, float, float]:
-        """Smallest and largest source column, smallest and largest row of the target's outline."""
+        """Return smallest and largest source column, then smallest and largest source row, of the target."""
         if self.separate:
             return float(self.x[0]), float(self.x[0] + self.x[1]), float(self.y[0]), float(self.y[0] + self.y[2])
         x, y = _node_terms() @ self.x, _node_terms() @ self.y
         return float(x.min()), float(x.max()), float(y.min()), float(y.max())
 
     def scale(self) -> tuple[float, float]:
-        """Source pixels per target pixel, across and down."""
+        """Return source pixels per target pixel, across and down."""
         left, right, top, bottom = self.bounds()
         return (right - left) / self.shape[1], (bottom - top) / self.shape[0]
 
@@ -75,7 +75,7 @@ class SourceMap:
 def find_map(
     source: Affine, source_crs: str, target: Affine, target_crs: str, shape: tuple[int, int]
 ) -> SourceMap | None:
-    """The way from target pixels to source pixels; None where it is not a quadratic within `TOLERANCE_PX`.
+    """Find the map from target pixels to source pixels; cached.
 
     Args:
         source: Source pixel to coordinates.
@@ -84,12 +84,15 @@ def find_map(
         target_crs: "EPSG:…" or WKT.
         shape: (rows, columns) of the target.
 
+    Returns:
+        The map; None if it is not a quadratic within `TOLERANCE_PX`.
+
     Raises:
         ValueError: If PROJ knows no way between the two.
     """
     height, width = shape
     if source_crs == target_crs and source.b == source.d == target.b == target.d == 0:
-        # The common case in numbers: an affine product takes as long as the resampling of a small image.
+        # The common case in plain numbers: an affine product takes as long as resampling a small image.
         x = np.array([(target.c - source.c) / source.a, target.a * width / source.a, 0, 0, 0, 0])
         y = np.array([(target.f - source.f) / source.e, 0, target.e * height / source.e, 0, 0, 0])
         return SourceMap(x, y, shape, separate=bool(x[1] > 0 and y[2] > 0))
@@ -114,7 +117,7 @@ def find_map(
 
 @functools.cache
 def _nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns and rows, 0 to 1, of the places where the way to the source is computed exactly."""
+    """Columns and rows, 0 to 1, of the nodes where the map is computed exactly."""
     nodes = np.linspace(0, 1, 2 * _NODES - 1)
     u, v = np.meshgrid(nodes, nodes)
     return u.ravel(), v.ravel()
@@ -132,18 +135,18 @@ def _node_fit() -> NDArray[np.float64]:
 
 
 def can_resample(way: SourceMap, *, categorical: bool) -> bool:
-    """Whether `resample` does it: across reference systems only where the target is not coarser than the source."""
+    """Return whether `resample` can: across reference systems only if the target is not coarser than the source."""
     return way.separate or categorical or max(way.scale()) <= 1.1
 
 
 def resample(
     source: NDArray[np.float32], way: SourceMap, origin: tuple[int, int], *, categorical: bool
 ) -> NDArray[np.float32]:
-    """Bring a window onto the target's grid.
+    """Resample a window onto the target's grid.
 
     Args:
-        source: `(B, h, w)`, NaN where missing.
-        way: From target to source pixels; `can_resample` says whether it may be used.
+        source: Window of the source, `(B, h, w)`, NaN where missing.
+        way: Map from target to source pixels, for which `can_resample` is true.
         origin: (column, row) of the window in the source.
         categorical: Nearest neighbour instead of cubic.
 
@@ -177,7 +180,7 @@ def resample(
 
 
 class _Separate:
-    """Kernels of a map whose rows and columns are separate: one small matrix for each."""
+    """Kernels of a map whose rows and columns are separate: one small matrix for each axis."""
 
     def __init__(self, way: SourceMap, origin: tuple[int, int], size: tuple[int, int]) -> None:
         height, width = way.shape
@@ -220,7 +223,7 @@ class _Shift(NamedTuple):
 
 @functools.lru_cache(maxsize=512)
 def _shifted(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> _Shift | None:
-    """The weights of the first target pixel, where all of its kernel lies inside; None where it does not."""
+    """The weights of the first target pixel; None if any kernel reaches outside."""
     start = math.floor(first) - 1  # the cubic's first tap
     if start < 0 or start + n_out + 3 > n_in:
         return None
@@ -233,7 +236,7 @@ def _shifted(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -
 def _slide(
     band: NDArray[np.float32], shift: _Shift, *, axis: int, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Weigh a few neighbours of a band `(h, w)` along rows (0) or columns (1)."""
+    """Apply a kernel of a few weights to a band `(h, w)` along rows (0) or columns (1)."""
     parts = [
         band[shift.start + k : shift.stop + k] if axis == 0 else band[:, shift.start + k : shift.stop + k]
         for k in range(len(shift.weights))
@@ -298,7 +301,7 @@ class _Scattered:
 
 
 def _scattered(way: SourceMap, origin: tuple[int, int], size: tuple[int, int]) -> _Scattered:
-    """The kernels of a map; those of the last small ones stay: bands, mask and dates of a place share them."""
+    """The kernels of a map; those of the last small ones are kept: bands, mask and dates of a footprint share them."""
     small = way.shape[0] * way.shape[1] <= _KEPT_SIZE
     return _kept_scattered(way, origin, size) if small else _Scattered(way, origin, size)
 

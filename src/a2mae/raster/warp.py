@@ -1,4 +1,8 @@
-"""One image of a set: a scene's bands on the footprint's grid, its mask, and its stored integers."""
+"""Read a scene onto a grid: its pixels, which of them were seen, and which are cloud.
+
+`read_image` is the one way from a scene to the pixels that were seen: the image-set store, the pairs that registration
+compares, maps and embeddings all read by it, so a mosaic, a mask or a shift means the same to each of them.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +37,10 @@ _BACKSCATTER = {Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR}
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Footprint:
-    """The square that every image of a place covers.
+    """The square that every image of a location covers.
 
     Attributes:
-        location_id: Row of the location table.
+        location_id: Id in the location table.
         crs: UTM zone, "EPSG:…".
         x_m: Upper left corner, metres east.
         y_m: Upper left corner, metres north.
@@ -50,7 +54,10 @@ class Footprint:
     size_m: float
 
     def grid(self, gsd_m: float) -> GeoBox:
-        """The square as a grid of square pixels.
+        """Lay a grid of square pixels over the square.
+
+        Args:
+            gsd_m: Pixel size, metres.
 
         Raises:
             ValueError: If the side is not a whole number of pixels.
@@ -67,7 +74,7 @@ class Footprint:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A scene on a footprint's grid.
+    """A scene on a grid.
 
     Attributes:
         physical: `(B, H, W)` float32 in the sensor's units, NaN where not seen.
@@ -86,18 +93,18 @@ class Image:
 
     @property
     def cloud_fraction(self) -> float:
-        """Cloud and shadow, share of the footprint's pixels that were seen (1 if none was)."""
+        """Share of the seen pixels that is cloud or shadow (1 if none was seen)."""
         seen = int(self.seen.sum())
         return float((self.cloud & self.seen).sum() / seen) if seen else 1.0
 
     @property
     def seen_fraction(self) -> float:
-        """Share of the footprint that was seen."""
+        """Share of all pixels that was seen."""
         return float(self.seen.mean())
 
     @property
     def valid_fraction(self) -> float:
-        """Usable share of the footprint."""
+        """Share of all pixels that is usable."""
         return float(self.valid.mean())
 
 
@@ -105,32 +112,36 @@ def read_image(
     reader: RasterReader,
     scene: Scene,
     sensor: Sensor,
-    footprint: Footprint,
-    clouds: CloudParameters,
+    grid: GeoBox,
+    clouds: CloudParameters | None,
     *,
     bands: tuple[str, ...] | None = None,
     shift_m: tuple[float, float] = (0.0, 0.0),
 ) -> Image:
-    """Read a scene onto a footprint, resampled once; a mosaic's parts fill what those before them did not see.
+    """Read a scene onto a grid, resampled once; parts of a mosaic fill what those before them did not see.
 
     Args:
         reader: Open files.
-        scene: What to read.
-        sensor: Its description; bands come in its order.
-        footprint: Where.
-        clouds: How clouds are told.
-        bands: Provider's band names; all of the sensor's if None.
+        scene: The scene.
+        sensor: Its sensor; values come in its units.
+        grid: Square pixels in metres. Clouds beyond its edge are not known: pad it by `clouds.buffer_m` where they
+            should reach in.
+        clouds: How clouds are told; None: no mask is read and nothing counts as cloud.
+        bands: Provider's band names; None: all of the sensor's, in its order.
         shift_m: (east, north): how far the content is moved, metres.
+
+    Returns:
+        The image.
 
     Raises:
         ReadError: If a band is missing or its pixels cannot be read.
     """
-    parts = parts_at(scene, footprint.grid(sensor.gsd_m)) if len(scene.parts) > 1 else [scene]
-    image = _read_part(reader, parts[0], sensor, footprint, clouds, bands=bands, shift_m=shift_m)
+    parts = parts_at(scene, grid)
+    image = _read_part(reader, parts[0], sensor, grid, clouds, bands=bands, shift_m=shift_m)
     for part in parts[1:]:
         if image.seen.all():
             break
-        more = _read_part(reader, part, sensor, footprint, clouds, bands=bands, shift_m=shift_m)
+        more = _read_part(reader, part, sensor, grid, clouds, bands=bands, shift_m=shift_m)
         new = more.seen & ~image.seen
         image = Image(
             np.where(new, more.physical, image.physical),
@@ -144,15 +155,18 @@ def _read_part(
     reader: RasterReader,
     scene: Scene,
     sensor: Sensor,
-    footprint: Footprint,
-    clouds: CloudParameters,
+    grid: GeoBox,
+    clouds: CloudParameters | None,
     *,
     bands: tuple[str, ...] | None,
     shift_m: tuple[float, float],
 ) -> Image:
     """`read_image` of a scene that is no mosaic."""
-    grid = footprint.grid(sensor.gsd_m)
     names = sensor.band_names if bands is None else bands
+    if clouds is None:
+        physical = _physical(reader, scene, sensor, names, grid=grid, shift_m=shift_m)
+        seen: NDArray[np.bool_] = np.asarray(np.isfinite(physical).all(axis=0))
+        return Image(physical, seen, np.zeros_like(seen))
     own = function_for(sensor.id, clouds.functions)
     tested: tuple[str, ...] = ()
     if own is not None:
@@ -162,17 +176,17 @@ def _read_part(
     needed = tuple(dict.fromkeys((*names, *tested)))
     everything = _physical(reader, scene, sensor, needed, grid=grid, shift_m=shift_m)
     physical = everything[: len(names)]
-    seen: NDArray[np.bool_] = np.asarray(np.isfinite(physical).all(axis=0))
+    seen = np.asarray(np.isfinite(physical).all(axis=0))
     values = None
     if scene.mask is not None:
         values = reader.read([scene.mask], grid, shift_m=shift_m, categorical=True)[0]
         seen &= np.isfinite(values)  # outside the mask's file nothing is known: treated as not seen
-    classes = _classes(
-        scene, sensor, own=own, clouds=clouds, tested={n: everything[needed.index(n)] for n in tested}, values=values
-    )
+    gsd_m = float(abs(grid.resolution.x))
+    shown = {name: everything[needed.index(name)] for name in tested}
+    classes = _classes(scene, sensor, gsd_m, own=own, clouds=clouds, tested=shown, values=values)
     seen &= classes != PixelClass.NODATA
     cloud = seen & ((classes == PixelClass.CLOUD) | (classes == PixelClass.SHADOW))
-    cloud = grow(cloud, clouds.buffer_m / sensor.gsd_m)
+    cloud = grow(cloud, clouds.buffer_m / gsd_m)
     return Image(physical, seen, cloud & seen)
 
 
@@ -185,7 +199,7 @@ def _physical(
     grid: GeoBox,
     shift_m: tuple[float, float],
 ) -> NDArray[np.float32]:
-    """`(B, H, W)` in the sensor's units; backscatter is resampled as the source has it, then converted."""
+    """Bands `(B, H, W)` in the sensor's units; backscatter is resampled as the source has it, then converted."""
     by_name = {asset.band: asset for asset in scene.bands}
     assets: list[BandAsset] = []
     for name in names:
@@ -206,12 +220,12 @@ def _physical(
 
 
 def convert_backscatter(values: NDArray[np.float32], units: Units, wanted: Units) -> NDArray[np.float32]:
-    """Decibel and linear power into each other; other units must agree and stay as they are.
+    """Convert backscatter between decibel and linear power.
 
     Args:
         values: Any shape, NaN where not seen; linear power of zero or less is noise below the floor: not seen.
-        units: Of the values.
-        wanted: Of the result.
+        units: Units of the values.
+        wanted: Units of the result; other units than those of backscatter must be the same.
     """
     if units is wanted:
         return values
@@ -224,19 +238,20 @@ def convert_backscatter(values: NDArray[np.float32], units: Units, wanted: Units
 def _classes(
     scene: Scene,
     sensor: Sensor,
+    gsd_m: float,
     *,
     own: MaskFunctionParameters | None,
     clouds: CloudParameters,
     tested: Mapping[str, NDArray[np.float32]],
     values: NDArray[np.float32] | None,
 ) -> NDArray[np.uint8]:
-    """`(H, W)` of `PixelClass`, or one for all: by the user's function, else by the provider's mask, else by looks."""
+    """`PixelClass` `(H, W)`, or one for all: by the user's function, else the provider's mask, else brightness."""
     mask = scene.mask
     known = None if values is None else np.where(np.isfinite(values), values, np.float32(0))
     if own is not None:
         kind = MaskKind.NONE if mask is None else mask.mask
         pixels = np.stack(list(tested.values()))
-        given = MaskInput(scene.scene_id, sensor, tuple(tested), pixels, sensor.gsd_m, known, kind)
+        given = MaskInput(scene.scene_id, sensor, tuple(tested), pixels, gsd_m, known, kind)
         return apply_function(own.function, given)
     if mask is not None and known is not None:
         return decode_mask(known, mask.mask, scale=mask.scale, probability_threshold=clouds.probability_threshold)
@@ -251,15 +266,17 @@ def _classes(
 
 
 def encode(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.generic]:
-    """Physical values as stored integers.
+    """Encode physical values as stored integers.
 
-    Values outside the integer range are clipped: the lowest seen value is stored as the smallest count that does not
-    mean nodata, so that a dark pixel never turns into a missing one.
+    Values outside the integer range are clipped. A value that was seen is never stored as nodata, however dark it is.
 
     Args:
         physical: `(B, H, W)` in the encoding's units.
         seen: `(H, W)`; elsewhere nodata is stored in every band.
-        encoding: The sensor's.
+        encoding: The sensor's encoding.
+
+    Returns:
+        `(B, H, W)` of the encoding's dtype.
     """
     info = np.iinfo(encoding.dtype)
     low = info.min + 1 if encoding.nodata == info.min else info.min
@@ -280,7 +297,7 @@ def encode(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Enc
 
 
 def stored_encoding_note(scene: Scene, sensor: Sensor) -> tuple[list[float], list[float]]:
-    """(scale, offset) per band as applied to the source, for the image table."""
+    """Return scale and offset per band as they were applied to the source, for the image table."""
     by_name = {asset.band: asset for asset in scene.bands}
     scales = [by_name[name].scale if name in by_name else math.nan for name in sensor.band_names]
     offsets = [by_name[name].offset if name in by_name else math.nan for name in sensor.band_names]

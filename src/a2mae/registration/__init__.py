@@ -1,1 +1,1 @@
-"""How far one image lies from another."""
+"""Registration: how far images lie from one another, and where each of them belongs."""

@@ -1,11 +1,11 @@
-"""How far one image lies from another: masked, sub-pixel, across sensors, resolutions, seasons and UTM zones.
+"""Estimate the shift between two images: masked, sub-pixel, across sensors, resolutions and seasons.
 
 Fields change colour between sensors and dates, and a bright field beside a dark one may swap with it, but the edge
-between them stays. So images are compared by the *orientation* of their structure: the gradient of every band is
-squared as a complex number, which makes a dark-to-bright and a bright-to-dark edge the same and lets all bands add up,
-whatever they are (the double-angle form of the structure tensor). The masked normalised cross-correlation of two such
-fields is found for all lags at once by Fourier transform (Padfield 2012), refined by evaluating it between the lags,
-and its error is measured by the jackknife: leave out one of 16 tiles at a time and see how far the peak moves.
+between them stays. Images are therefore compared by the *orientation* of their structure: the gradient of every band
+is squared as a complex number (the double-angle form of the structure tensor). A dark-to-bright and a bright-to-dark
+edge are then the same, and bands of any kind can be added. The masked normalised cross-correlation of two such fields
+is computed for all lags at once by Fourier transform (Padfield 2012) and refined by evaluating it between the lags.
+Its error is estimated by the jackknife: one of 16 tiles is left out at a time, and the spread of the peak is measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MIN_WORK_PX, _MAX_WORK_PX = 32, 256
 
 
 class _Energies(NamedTuple):
-    """Spectra of a structure's squared magnitude and of its known pixels, and the padded shape they are of."""
+    """Spectra of a structure's squared magnitude and of its known pixels, and the padded shape."""
 
     power: NDArray[np.complex64]
     known: NDArray[np.complex64]
@@ -41,7 +41,7 @@ class _Energies(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What of an image is compared.
+    """The orientation field of an image, which is what is compared.
 
     Attributes:
         field: `(n, n)` complex64: squared gradient, magnitude compressed to 0-1; 0 where unknown.
@@ -57,11 +57,11 @@ class Structure:
 
     @functools.cached_property
     def power(self) -> NDArray[np.float32]:
-        """`(n, n)` squared magnitude of the field."""
+        """Squared magnitude of the field, `(n, n)`."""
         return np.asarray(self.field.real**2 + self.field.imag**2)
 
     def energies(self, reach: int) -> _Energies:
-        """Spectra of power and of what is known, computed once."""
+        """Return the spectra of power and known pixels; they are computed once."""
         if reach not in self._energies:
             shape = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in self.field.shape)
             power, known = (scipy.fft.rfft2(part, shape) for part in (self.power, self.known.astype(np.float32)))
@@ -69,7 +69,7 @@ class Structure:
         return self._energies[reach]
 
     def tile_spectra(self, reach: int, size: int) -> NDArray[np.complex64]:
-        """Spectra `(tiles, size, size)` of the tiles, computed once: an image is the reference of several others."""
+        """Return the spectra of the tiles, `(tiles, size, size)`; they are computed once for several moving images."""
         if (reach, size) not in self._spectra:
             tiles = np.zeros((_TILES * _TILES, size, size), np.complex64)
             for tile, (y0, y1, x0, x1) in zip(tiles, _tile_edges(self.field.shape), strict=True):
@@ -83,8 +83,8 @@ class Match:
     """The lag at which two structures agree best.
 
     Attributes:
-        shift_x_m: East: how far the moving image has to be moved.
-        shift_y_m: North.
+        shift_x_m: Move of the moving image to the east, metres.
+        shift_y_m: Move to the north, metres.
         error_m: Jackknife standard error of the shift, both axes together.
         significance: Height of the peak above the other lags, in their standard deviations.
         ratio: Highest correlation away from the peak over the peak's own; 1 means "could be anywhere".
@@ -106,7 +106,12 @@ class Match:
 
 
 def work_gsd_m(coarser_gsd_m: float, size_m: float) -> float:
-    """Work pixel for a pair: half the coarser sensor's where that stays small, never more than 256 per side."""
+    """Choose the work pixel for a pair: half the coarser sensor's pixel, as long as that makes at most 256 per side.
+
+    Args:
+        coarser_gsd_m: GSD of the coarser sensor, metres.
+        size_m: Side of the square, metres.
+    """
     finest = size_m / _MAX_WORK_PX
     half = coarser_gsd_m / 2
     pixels = size_m / (half if size_m / half <= _MAX_WORK_PX else max(coarser_gsd_m, finest))
@@ -121,14 +126,14 @@ def structure(
     work_gsd: float,
     blur_gsd_m: float,
 ) -> Structure:
-    """Bring an image to the work grid at the coarser sensor's sharpness and take its orientation field.
+    """Compute the orientation field of an image on the work grid, at the sharpness of the coarser sensor.
 
     Args:
         bands: `(B, H, W)` in any units.
-        valid: `(H, W)` bool; nothing else is used.
-        gsd_m: Of the image.
-        work_gsd: Of the work grid, which covers the same square.
-        blur_gsd_m: GSD of the pair's coarser sensor, whose sharpness the result gets.
+        valid: `(H, W)` bool; other pixels are not used.
+        gsd_m: GSD of the image, metres.
+        work_gsd: GSD of the work grid, which covers the same square, metres.
+        blur_gsd_m: GSD of the pair's coarser sensor, metres.
     """
     height, width = valid.shape
     n_y, n_x = (round(side * gsd_m / work_gsd) for side in (height, width))
@@ -176,7 +181,7 @@ def structure(
 
 
 def _inner(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels whose eight neighbours are known, too."""
+    """Known pixels whose eight neighbours are known as well."""
     down = known[:-2] & known[1:-1] & known[2:]
     inner = np.zeros_like(known)
     inner[1:-1, 1:-1] = down[:, :-2] & down[:, 1:-1] & down[:, 2:]
@@ -186,8 +191,13 @@ def _inner(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Match | None:
     """Find the shift between two structures on the same work grid.
 
+    Args:
+        reference: Stays where it is.
+        moving: Is moved.
+        max_shift_m: Search range, metres.
+
     Returns:
-        The best match, or None where the two have too little in common to correlate at all.
+        The best match, or None if there is nothing to correlate.
 
     Raises:
         ValueError: If the grids differ.
@@ -275,7 +285,7 @@ def _taps(sigma_px: float) -> NDArray[np.float64]:
 
 
 def _tile_edges(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
-    """First and last row and column of every tile; they partition the image."""
+    """Yield first and last row and column of every tile; the tiles partition the image."""
     rows, columns = (np.linspace(0, side, _TILES + 1).round().astype(int).tolist() for side in shape)
     for k in range(_TILES * _TILES):
         i, j = divmod(k, _TILES)
@@ -285,7 +295,7 @@ def _tile_edges(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
 def _cross_spectra(
     reference: Structure, moving: Structure, reach: int
 ) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-    """Cross spectra of the reference's tiles with the moving image around them, and which tiles show anything.
+    """Cross spectra of the reference's tiles with the moving image around them, and which tiles are not empty.
 
     The tiles partition the reference exactly, so their correlations add up to the whole image's.
     """

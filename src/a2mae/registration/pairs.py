@@ -1,8 +1,7 @@
-"""Comparisons of two images of one square, and what several of them agree on.
+"""Compare two images of one square, and find what comparisons of one pair of scenes agree on.
 
-Comparing two pictures of one square: the right work grid, and a second look where that grid is coarse.
-
-Comparisons of one pair of scenes at several places measure the same number: what they agree on.
+`compare` chooses the work grid for a pair and looks again in windows at full resolution where that grid is coarse.
+`trusted` says whether a comparison is good enough to act on, `agreement` combines those of several places.
 """
 
 from __future__ import annotations
@@ -21,18 +20,20 @@ from a2mae.registration.correlate import Match, Structure, match, structure, wor
 
 _WINDOW_PX = 256  # side of the windows of the second look, in pixels of the pair's coarser sensor
 _WINDOW_PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+_AGREE_PX = 0.35  # of the coarser sensor
+_ERROR_FLOOR_PX = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """The compared bands of an image of a square place.
+    """The compared bands of an image of a square.
 
     Attributes:
         bands: `(B, H, W)` float32.
         valid: `(H, W)` bool.
-        gsd_m: Pixel, metres.
+        gsd_m: Pixel size, metres.
         size_m: Side of the square, metres.
-        datetime: When it was taken.
+        datetime: Acquisition time.
     """
 
     bands: NDArray[np.float32]
@@ -43,7 +44,7 @@ class Picture:
     _structures: dict[tuple[float, float], Structure] = field(default_factory=dict, repr=False)
 
     def structure(self, work_gsd: float, blur_gsd_m: float) -> Structure:
-        """The orientation field on a work grid, computed once."""
+        """Return the orientation field on a work grid; it is computed once."""
         key = (work_gsd, blur_gsd_m)
         if key not in self._structures:
             self._structures[key] = structure(
@@ -52,22 +53,46 @@ class Picture:
         return self._structures[key]
 
     def days_of_year_from(self, other: Picture) -> int:
-        """How far apart in the season two pictures are, 0 to 183 days."""
+        """Return how far apart in the year two pictures are, 0 to 183 days."""
         days = abs(self.datetime.timetuple().tm_yday - other.datetime.timetuple().tm_yday)
         return min(days, 366 - days)
 
     def window(self, x_m: float, y_m: float, size_m: float) -> Picture:
-        """A square part; offsets from the upper left corner and size must be whole pixels."""
+        """Cut out a square; offsets from the upper left corner and side (metres) must be whole pixels."""
         column, row, side = (round(value / self.gsd_m) for value in (x_m, y_m, size_m))
         part = np.s_[row : row + side, column : column + side]
         return Picture(self.bands[:, part[0], part[1]], self.valid[part], self.gsd_m, size_m, self.datetime)
 
 
+@dataclass(frozen=True)
+class PairMatch:
+    """A comparison of the images of two scenes at one place.
+
+    Attributes:
+        moving: Scene id of the image to be moved.
+        fixed: Scene id of the image that it was compared with.
+        coarser_gsd_m: GSD of the coarser of the two, metres.
+        match: The shift that was found, and how well.
+        trusted: Whether it is good enough to act on.
+    """
+
+    moving: str
+    fixed: str
+    coarser_gsd_m: float
+    match: Match
+    trusted: bool
+
+
 def compare(fixed: Picture, moving: Picture, settings: RegistrationParameters) -> Match | None:
-    """How far `moving` has to be moved to lie on `fixed`.
+    """Estimate the shift that brings `moving` onto `fixed`.
+
+    Args:
+        fixed: Stays where it is.
+        moving: Another image of the same square.
+        settings: How far to search, and how significant a peak must be for the second look.
 
     Returns:
-        The match in metres; None where there is nothing to compare.
+        The match in metres; None if there is nothing to compare.
     """
     coarser = max(fixed.gsd_m, moving.gsd_m)
     work = work_gsd_m(coarser, fixed.size_m)
@@ -114,18 +139,14 @@ def _second_look(fixed: Picture, moving: Picture, first: Match, coarser: float) 
     )
 
 
-_AGREE_PX = 0.35  # of the coarser sensor
-_ERROR_FLOOR_PX = 0.02
-
-
 @dataclass(frozen=True)
 class Agreement:
-    """Where a scene lies relative to another.
+    """A move that several places agree on.
 
     Attributes:
-        move_m: (east, north): how far it has to be moved, metres.
-        weight: Of the move, 1 / m².
-        places: How many agree on it.
+        move_m: (east, north), metres.
+        weight: Weight of the move, 1 / m².
+        places: Number of places that agree.
     """
 
     move_m: tuple[float, float]
@@ -134,12 +155,12 @@ class Agreement:
 
 
 def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters) -> bool:
-    """Whether a comparison tells anything.
+    """Return whether a comparison is good enough to act on.
 
     Args:
         found: The comparison.
-        coarser_gsd_m: Of the pair's coarser sensor.
-        settings: What is asked of it.
+        coarser_gsd_m: GSD of the pair's coarser sensor, metres.
+        settings: The least that is asked of it.
     """
     return (
         not found.at_edge
@@ -150,24 +171,24 @@ def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters
 
 
 def agreement(
-    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_places: int
+    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_locations: int
 ) -> Agreement | None:
-    """The move that trusted comparisons agree on, weighted by their errors.
+    """Average the moves that trusted comparisons agree on, weighted by their errors.
 
     Args:
-        moves_m: (east, north) of each comparison.
-        errors_m: Their standard errors.
-        coarser_gsd_m: Of the pair's coarser sensor.
-        min_places: At least so many must agree, and half of all.
+        moves_m: (east, north) of each comparison, metres.
+        errors_m: Their standard errors, metres.
+        coarser_gsd_m: GSD of the pair's coarser sensor, metres.
+        min_locations: At least this many must agree, and half of all.
 
     Returns:
-        None where they do not agree.
+        The move; None if too few agree.
     """
     if not moves_m:
         return None
     moves = np.array(moves_m)
     agree = np.hypot(*(moves - np.median(moves, axis=0)).T) <= _AGREE_PX * coarser_gsd_m
-    if agree.sum() < max(min_places, math.ceil(len(moves) / 2)):
+    if agree.sum() < max(min_locations, math.ceil(len(moves) / 2)):
         return None
     weights = 1 / np.maximum(np.array(errors_m)[agree], _ERROR_FLOOR_PX * coarser_gsd_m) ** 2
     east, north = np.average(moves[agree], axis=0, weights=weights).tolist()

@@ -1,1 +1,1 @@
-"""Files and addresses that nobody vouches for: which may be opened, how they are read, tried again and compared."""
+"""Open, fetch, sign, retry and verify files and addresses that nobody vouches for; stores at local or remote paths."""

@@ -1,86 +1,57 @@
-"""Reading remote files: tried again as the server asks, with one value from the settings to whoever opens one.
+"""Read files and documents that nobody vouches for: bounded, at checked addresses, tried again as the server asks.
 
-When a remote file cannot be read: ask its server what is the matter, wait as it says, try again, not for ever.
+`blocks` is the one read of a local file, an http(s) address or an object store, `fetch` gives a small file as a whole,
+and `retried` tries again as `ReadingParameters` says. GDAL reads rasters by itself: `check_redirects` asks a file's
+server before GDAL opens it, and `ask` finds out why GDAL could not read.
 
-Copies of remote files that were downloaded as a whole to be verified: their pixels are read from here.
-
-They lie in the build's work folder until the build ends, in a bounded space: the one that was not opened for the
-longest time makes room for the next. A file that does not fit is downloaded, compared and then read by ranges.
-
-How files that a catalog names are reached: one value from the settings to whoever opens one.
+GDAL follows redirects and has no option against it. `check_redirects` is a check before use: a server that answers
+GDAL otherwise than it answered here is not found out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import email.utils
-import fcntl
-import os
+import itertools
+import json
+import logging
+import math
+import random
+import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import Field
+import fsspec
+import requests
 
-from a2mae.config import Parameters
-from a2mae.errors import RefusedError
-from a2mae.files import PART
-from a2mae.remote.policy import HrefPolicy, Signer, load_signer, opened
-from a2mae.remote.storage import Folder
+from a2mae.errors import RejectedError
+from a2mae.remote.policy import HrefPolicy, ReadingParameters, is_remote, redact
+
+logger = logging.getLogger(__name__)
 
 DAMAGED = frozenset({"checksum", "corrupt"})
-"""Reasons of refusals of files that are there but not whole."""
+"""Reasons of rejected files that are there but not whole."""
 TRANSIENT = DAMAGED | {"unreachable", "unsigned"}
-"""Reasons of refusals that another day, or the file fetched again, may lift: a build that is run again tries these
-images again."""
+"""Reasons that may be gone another day, or once the file is fetched again: a build that is run again tries these."""
+_HTTP = ("https://", "http://")
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_BLOCK = 4 * 2**20
+_PACKED_BLOCK = 2**16  # unpacked it may be a thousand times as long
+_MAX_REDIRECTS = 10
 
-
-class VerifyChecksums(StrEnum):
-    """Which files are compared with the `file:checksum` of their STAC items before their pixels are used."""
-
-    LOCAL = "local"
-    """Files of this machine's file systems."""
-    ALL = "all"
-    """Remote files too: each is downloaded once as a whole, and its pixels are read from that copy."""
-    NONE = "none"
-    """None."""
-
-
-class ReadingParameters(Parameters):
-    """How files are read: how patient over a network, and whether their checksums are compared."""
-
-    retries: int = Field(default=4, ge=0, le=20, description="Further tries after a read that failed.")
-    retry_delay_s: float = Field(
-        default=1.0, ge=0, le=60, description="Before the first of them; doubled for each, with jitter."
-    )
-    longest_wait_s: float = Field(
-        default=60.0, ge=0, le=600, description="Of one wait, also where a server asks for more by Retry-After."
-    )
-    timeout_s: float = Field(default=60.0, gt=0, le=600, description="Of one request.")
-    verify_checksums: VerifyChecksums = Field(
-        default=VerifyChecksums.LOCAL,
-        description="Which files are read once as a whole and compared with `file:checksum` where their items have"
-        " it: local, all (downloads remote ones once) or none.",
-    )
-    copies_gb: float = Field(
-        default=10.0,
-        ge=0,
-        description="Space for copies of the remote files that were downloaded to be verified, in `<store>.work` until"
-        " the build ends; their pixels are read from there. What does not fit is read by ranges after its download.",
-    )
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says when it is asked for the first bytes of a file.
+    """What a server says when it is asked for a file.
 
     Attributes:
-        there: It gives them.
+        there: It gives the file's first bytes.
         again: Asking later may help.
         wait_s: Its Retry-After, 0 without.
         detail: For people: no address, no query.
@@ -92,47 +63,253 @@ class Answer:
     detail: str
 
 
-def ask(address: str, timeout_s: float, policy: HrefPolicy | None = None) -> Answer:
-    """Ask the server of an http(s) address that was refused to a reader; others answer "try again".
+class NoAnswerError(OSError):
+    """A server or store does not give what it was asked for.
+
+    Attributes:
+        answer: Why, and whether to ask again.
+    """
+
+    def __init__(self, told: str, answer: Answer) -> None:
+        super().__init__(f"{told}: {answer.detail}")
+        self.answer = answer
+
+
+def blocks(
+    address: str,
+    *,
+    policy: HrefPolicy | None = None,
+    timeout_s: float = 60.0,
+    max_bytes: float = math.inf,
+    bound: str = "",
+    follow: bool = True,
+    packed: bool = False,
+    **request: Any,  # noqa: ANN401 (handed on as it is)
+) -> Iterator[bytes]:
+    """Read a file piece by piece, once.
 
     Args:
-        address: What is asked for.
-        timeout_s: Of the request.
+        address: A checked href, signed where its provider asks for that.
+        policy: Where the address and its redirects may lead; None follows them all.
+        timeout_s: Longest silence of a server.
+        max_bytes: Nothing is read beyond so many bytes, unpacked.
+        bound: Who sets that limit, for the message.
+        follow: False rejects redirects.
+        packed: The server may pack the file on its way (gzip): for documents.
+        request: `method`, `params`, `json` and `headers` of an http(s) request, as `requests.request` takes them.
+
+    Raises:
+        RejectedError: "too_large", or "bad_href" where the policy does not allow the address or a redirect.
+        NoAnswerError: If a remote file cannot be read.
+        OSError: If a local file cannot be read.
+    """
+    size = int(min(_PACKED_BLOCK if packed else _BLOCK, max_bytes + 1))
+
+    def bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:
+        seen = 0
+        for piece in pieces:
+            seen += len(piece)
+            if seen > max_bytes:
+                raise RejectedError("too_large", f"{redact(address)} is larger than {bound}")
+            yield piece
+
+    if address.startswith(_HTTP):
+        with _opened(address, policy, timeout_s, follow=follow, packed=packed, **request) as answer:
+            if not packed:
+                answer.raw.headers.pop("Content-Encoding", None)  # the file as it lies there
+            yield from bounded(answer.iter_content(size))
+        return
+    try:
+        with fsspec.open(address, "rb") if is_remote(address) else open(address, "rb") as file:
+            yield from bounded(iter(lambda: file.read(size), b""))
+    except OSError as error:
+        if not is_remote(address):
+            raise
+        raise _no_answer(address, f"its store gives no answer ({type(error).__name__})") from error
+
+
+def fetch(
+    href: str,
+    policy: HrefPolicy | None,
+    *,
+    max_bytes: int,
+    bound: str,
+    reading: ReadingParameters | None = None,
+    **how: Any,  # noqa: ANN401 (handed on as it is)
+) -> bytes:
+    """Read a small file, or a server's answer, as a whole.
+
+    Args:
+        href: A checked href.
+        policy: Where it and its redirects may lead; None follows them all.
+        max_bytes: Nothing is read beyond so many bytes, unpacked.
+        bound: Who sets that limit, for the message.
+        reading: How often and how long a server is asked.
+        how: `follow`, `packed` and parts of the request as `blocks` takes them.
+
+    Raises:
+        RejectedError: "missing_file", "unreachable", "too_large" or "bad_href".
+    """
+    reading = reading or ReadingParameters()
+    timeout_s = reading.timeout_s
+    if policy is not None:
+        policy.check_resolved(href)
+
+    def attempt() -> bytes:
+        return b"".join(blocks(href, policy=policy, timeout_s=timeout_s, max_bytes=max_bytes, bound=bound, **how))
+
+    try:
+        return retried(attempt, reading)
+    except OSError as error:
+        raise RejectedError("missing_file", f"{href} cannot be read: {error.strerror or error}") from error
+
+
+def retried(attempt: Callable[[], _T], reading: ReadingParameters) -> _T:
+    """Call until it works, waiting in between as the server asks.
+
+    Args:
+        attempt: Reads a file; a `NoAnswerError` or a reason in `DAMAGED` may be gone at the next try.
+        reading: How often and how long to wait.
+
+    Raises:
+        RejectedError: If it never works: "unreachable" where a server is to blame, "corrupt" where it has the file.
+    """
+    for tries in itertools.count(1):
+        try:
+            return attempt()
+        except NoAnswerError as error:
+            answer = error.answer
+            failure = RejectedError("corrupt" if answer.there else "unreachable", str(error))
+        except RejectedError as rejection:
+            if rejection.reason not in DAMAGED:
+                raise
+            failure, answer = rejection, Answer(there=True, again=True, wait_s=0.0, detail=rejection.detail)
+        seconds = wait_s(tries, answer, reading, random.random())  # noqa: S311 (jitter)
+        if seconds is None:
+            logger.warning("%s; given up after %d tries", failure.detail, tries)
+            raise RejectedError(failure.reason, f"{failure.detail}; given up after {tries} tries")
+        logger.warning("%s; try %d in %.1f s", failure.detail, tries + 1, seconds)
+        time.sleep(seconds)
+    raise AssertionError("the loop above ends by itself")
+
+
+def ask(address: str, timeout_s: float, policy: HrefPolicy | None = None) -> Answer:
+    """Ask the server of a file that could not be read what is the matter.
+
+    Args:
+        address: Of the file; of an object store nothing is asked, and the answer is "try again".
+        timeout_s: Longest silence of the server.
         policy: Where redirects may lead; None follows them all.
     """
-    if not address.startswith(("https://", "http://")):
+    if not address.startswith(_HTTP):
         return Answer(there=False, again=True, wait_s=0.0, detail="its store gives no answer that could be asked for")
-    request = urllib.request.Request(address, headers={"Range": "bytes=0-1"})  # noqa: S310 (http(s), checked hrefs)
     try:
-        with opened(request, timeout_s, policy) as answer:
-            start = answer.read(2)
-    except urllib.error.HTTPError as error:
-        wait = _retry_after_s(error.headers.get("Retry-After", ""))
-        return Answer(there=False, again=error.code in _BUSY, wait_s=wait, detail=f"the server answers {error.code}")
-    except RefusedError as refusal:
-        return Answer(there=False, again=False, wait_s=0.0, detail=refusal.detail)
-    except (OSError, ValueError) as error:
-        name = type(getattr(error, "reason", error)).__name__
-        return Answer(there=False, again=True, wait_s=0.0, detail=f"the server gives no answer ({name})")
+        with _opened(address, policy, timeout_s, headers={"Range": "bytes=0-1"}) as answer:
+            start = next(answer.iter_content(2), b"")
+    except NoAnswerError as error:
+        return error.answer
+    except RejectedError as rejection:
+        return Answer(there=False, again=False, wait_s=0.0, detail=rejection.detail)
     if len(start) == 2:
         return Answer(there=True, again=True, wait_s=0.0, detail="the server gives the file's first bytes")
     return Answer(there=False, again=True, wait_s=0.0, detail="the server cuts the connection")
 
 
-def wait_s(tries: int, answer: Answer, settings: ReadingParameters, draw: float) -> float | None:
+def wait_s(tries: int, answer: Answer, reading: ReadingParameters, draw: float) -> float | None:
     """Seconds before the next try; None where there is no use or no more patience.
 
     Args:
         tries: Made so far.
         answer: Of the server.
-        settings: Bounds.
+        reading: How often and how long to wait.
         draw: A number from 0 to 1: the wait is a half to one and a half of the delay, which doubles with every try.
     """
     # A server that gives the file's beginning has it; what cannot be read twice again is damaged.
-    if not answer.again or tries > (min(2, settings.retries) if answer.there else settings.retries):
+    if not answer.again or tries > (min(2, reading.retries) if answer.there else reading.retries):
         return None
-    backoff = settings.retry_delay_s * 2.0 ** (tries - 1) * (0.5 + draw)
-    return float(min(settings.longest_wait_s, max(backoff, answer.wait_s)))
+    backoff = reading.retry_delay_s * 2.0 ** (tries - 1) * (0.5 + draw)
+    return float(min(reading.longest_wait_s, max(backoff, answer.wait_s)))
+
+
+def check_redirects(address: str, policy: HrefPolicy, timeout_s: float) -> None:
+    """Reject an address whose server redirects to where the policy does not allow; asks it for one byte.
+
+    A server that gives no answer is not rejected: whoever opens the file will find that, too, and can wait.
+
+    Raises:
+        RejectedError: If a redirect leads where the policy does not allow, or the redirects do not end.
+    """
+    if not policy.is_open and address.startswith(_HTTP):
+        with contextlib.suppress(NoAnswerError), _opened(address, policy, timeout_s, headers={"Range": "bytes=0-0"}):
+            pass
+
+
+class _Session(requests.Session):
+    """Follows no redirect by itself: requests would not check it, and would read its body without a bound."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+@contextlib.contextmanager
+def _opened(
+    address: str,
+    policy: HrefPolicy | None,
+    timeout_s: float,
+    *,
+    follow: bool = True,
+    packed: bool = False,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    **request: Any,  # noqa: ANN401 (handed on as it is)
+) -> Iterator[requests.Response]:
+    """The answer to an http(s) request, its body still to be read.
+
+    Raises:
+        RejectedError: "bad_href" if the address or a redirect leads where the policy does not allow.
+        NoAnswerError: If there is none, or another than success; also while the body is read.
+    """
+    if policy is not None:
+        policy.check_resolved(address, unknown_host=False)
+    request["headers"] = {**(headers or {}), "Accept-Encoding": "gzip" if packed else "identity"}
+    here = address
+    try:
+        with _Session() as session:
+            for _ in range(_MAX_REDIRECTS + 1):
+                with session.request(method, here, timeout=timeout_s, stream=True, **request) as answer:
+                    if not (follow and answer.is_redirect):
+                        code, later = answer.status_code, answer.headers.get("Retry-After", "")
+                        if not 200 <= code < 300:
+                            again, wait = code in _BUSY, _retry_after_s(later)
+                            raise _no_answer(address, f"the server answers {code}", again=again, wait_s=wait)
+                        yield answer
+                        return
+                    here = _redirected(here, answer.headers["Location"], policy)
+                request.pop("params", None)  # they are in the address, where the server wants them
+                if answer.status_code in (301, 302, 303):  # as browsers do
+                    method = "GET"
+                    request.pop("json", None)
+    except requests.RequestException as error:
+        raise _no_answer(address, f"the server gives no answer ({type(error).__name__})") from error
+    raise RejectedError("bad_href", f"{redact(address)} is rejected: its redirects do not end")
+
+
+def _no_answer(address: str, detail: str, *, again: bool = True, wait_s: float = 0.0) -> NoAnswerError:
+    answer = Answer(there=False, again=again, wait_s=wait_s, detail=detail)
+    return NoAnswerError(f"{redact(address)} cannot be fetched", answer)
+
+
+def _redirected(here: str, location: str, policy: HrefPolicy | None) -> str:
+    """Where a redirect leads, if that is allowed."""
+    try:
+        target = urllib.parse.urljoin(here, location)
+        if policy is not None:
+            policy.check_redirect(target)
+    except RejectedError as rejection:
+        raise RejectedError(rejection.reason, f"{redact(here)} redirects: {rejection.detail}") from rejection
+    except ValueError as error:
+        raise RejectedError("bad_href", f"{redact(here)} redirects to what is not an address ({error})") from error
+    return target
 
 
 def _retry_after_s(text: str) -> float:
@@ -147,123 +324,60 @@ def _retry_after_s(text: str) -> float:
         return 0.0
 
 
-COPIES = "copies"
-"""Folder of a build's work."""
-_LOCK = ".lock"
+_BLOB_HOST = ".blob.core.windows.net"
+_SLACK = dt.timedelta(minutes=2)
+_MAX_TOKEN_BYTES = 100_000
 
 
-class Copies:
-    """The copies of one build; every worker on the machine (or on a shared disk) has its own, of the same folder."""
+@dataclass
+class SasSigner:
+    """A signing hook: appends a shared-access token to Azure Blob addresses, one per container, kept until it expires.
 
-    def __init__(self, work: Folder, limit_bytes: int) -> None:
-        """Begin.
-
-        Args:
-            work: The build's work folder; where it is not local, nothing is kept.
-            limit_bytes: Of all copies together, those included that are still being written.
-        """
-        self._folder = Path(work.key(COPIES)) if work.is_local and limit_bytes else None
-        self._limit = limit_bytes
-
-    @contextlib.contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """Let one worker at a time download a file; the others wait here, and find it there."""
-        if self._folder is None:
-            yield
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / f"{name}{_LOCK}").open("w") as lock:
-            with contextlib.suppress(OSError):  # a file system without locks: it is downloaded twice, perhaps
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def path(self, name: str) -> str | None:
-        """Where the copy of a file lies; None where there is none."""
-        if self._folder is None:
-            return None
-        path = self._folder / name
-        try:
-            os.utime(path)  # in use: the last to make room
-        except FileNotFoundError:
-            return None
-        return str(path)
-
-    def written(self, name: str, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass a file's bytes on, and write them down as far as there is room; `keep` makes them a copy."""
-        if self._folder is None:
-            yield from blocks
-            return
-        part = self._part(name)
-        part.unlink(missing_ok=True)
-        fits = True
-        for block in blocks:
-            if fits:
-                fits = self._make_room(len(block)) and _append(part, block)
-                if not fits:
-                    part.unlink(missing_ok=True)
-            yield block
-
-    def keep(self, name: str) -> None:
-        """What was written last under this name is the whole file, and the right one."""
-        if self._folder is not None:
-            with contextlib.suppress(FileNotFoundError):  # it did not fit
-                os.replace(self._part(name), self._folder / name)
-
-    def drop(self, name: str) -> None:
-        """What was written last under this name is of no use."""
-        if self._folder is not None:
-            self._part(name).unlink(missing_ok=True)
-
-    def _part(self, name: str) -> Path:
-        assert self._folder is not None
-        return self._folder / f".{name}.{os.getpid()}{PART}"
-
-    def _make_room(self, size: int) -> bool:
-        """Remove copies, the longest unused first, until so many bytes more are within the limit."""
-        assert self._folder is not None
-        found: list[tuple[int, int, Path]] = []
-        for entry in os.scandir(self._folder):
-            with contextlib.suppress(FileNotFoundError):  # another worker has removed it
-                status = entry.stat()
-                found.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
-        free = self._limit - size - sum(length for _, length, _ in found)
-        for _, length, path in sorted(found):
-            if free >= 0:
-                break
-            if not path.name.endswith((PART, _LOCK)):
-                path.unlink(missing_ok=True)
-                free += length
-        return free >= 0
-
-
-def _append(part: Path, block: bytes) -> bool:
-    """Write on; False where the disk has no more room, which costs a copy and nothing else."""
-    try:
-        with part.open("ab") as file:
-            file.write(block)
-    except OSError:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class RemoteAccess:
-    """Who signs addresses, where they may lead, and how patient reads are.
+    Tokens never leave memory.
 
     Attributes:
-        signing: As `ingest.source.signing`: `none`, or `package.module:function`; local paths are never signed.
-        policy: As `ingest.hrefs`: where redirects of remote files may lead; None follows them all.
-        reading: As `coregister.reading`: patience over a network, and which checksums are compared.
+        endpoint: Gives `{"token": …, "msft:expiry": …}` at `<endpoint>/<account>/<container>`.
+        host: Ending of the hosts that are signed; other addresses stay as they are.
+        reading: How often and how long the endpoint is asked.
     """
 
-    signing: str = "none"
-    policy: HrefPolicy | None = None
+    endpoint: str
+    host: str = _BLOB_HOST
     reading: ReadingParameters = field(default_factory=ReadingParameters)
+    _tokens: dict[str, tuple[str, dt.datetime]] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def signer(self) -> Signer:
-        """What turns an address into the one that is opened; it may remember tokens.
+    def __call__(self, href: str) -> str:
+        """Sign one address.
 
         Raises:
-            ValueError: If the hook cannot be imported.
+            RejectedError: "unsigned" if the provider gives no token.
         """
-        return load_signer(self.signing)
+        parts = urllib.parse.urlsplit(href)
+        name = parts.hostname or ""
+        if not name.endswith(self.host):
+            return href
+        container = parts.path.lstrip("/").partition("/")[0]
+        key = f"{name.removesuffix(self.host) or name}/{container}"
+        with self._lock:
+            kept = self._tokens.get(key)
+            if kept is None or kept[1] <= dt.datetime.now(dt.UTC) + _SLACK:
+                kept = self._tokens[key] = self._token(key)
+        return urllib.parse.urlunsplit(parts._replace(query=kept[0]))
+
+    def _token(self, key: str) -> tuple[str, dt.datetime]:
+        address = f"{self.endpoint}/{urllib.parse.quote(key)}"
+        try:
+            answer = fetch(address, None, max_bytes=_MAX_TOKEN_BYTES, bound="a token may be", reading=self.reading)
+            data = json.loads(answer)
+            return str(data["token"]), dt.datetime.fromisoformat(str(data["msft:expiry"]).replace("Z", "+00:00"))
+        except RejectedError as rejection:
+            raise RejectedError("unsigned", f"no access token for {key}: {rejection.detail}") from rejection
+        except (KeyError, TypeError, ValueError) as error:
+            raise RejectedError(
+                "unsigned", f"no access token for {key}: {type(error).__name__}; try again later"
+            ) from error
+
+
+planetary_computer = SasSigner("https://planetarycomputer.microsoft.com/api/sas/v1/token")
+"""The hook `a2mae.remote.fetch:planetary_computer`: Microsoft's Planetary Computer asks for signed addresses."""

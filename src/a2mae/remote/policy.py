@@ -1,49 +1,34 @@
-"""Which addresses of a catalog may be opened: schemes, hosts, folders, redirects, and how they are signed.
+"""Which addresses of a catalog may be opened, how they are signed, and how patiently their files are read.
 
-Hrefs of catalogs are untrusted: which schemes, hosts and folders may be opened.
-
-GDAL understands far more than addresses of rasters: `/vsizip/`, `/vsicurl/`, `/vsistdin/`, driver prefixes such as
-`WMS:` or `NETCDF:`, XML documents given as a name. A catalog decides none of that. Every href becomes either a plain
-local path below an allowed root or an address with an allowed scheme, and everything else is refused.
-
-Where a server sends a reader on: checked like any other address, before it is asked.
-
-GDAL follows redirects by itself and has no option against it. So a file's server is asked once before GDAL opens it.
-That is a check before use: a server that answers GDAL otherwise than it answered here is not found out.
-
-Signing hooks: addresses as tables hold them → addresses that a provider answers. Tokens never leave memory.
-
-A hook is any function from address to address, named in `ingest.source.signing`; this is the one that Microsoft's
-Planetary Computer needs.
+Hrefs of catalogs are untrusted. GDAL understands far more than addresses of rasters: `/vsizip/`, `/vsicurl/`,
+`/vsistdin/`, driver prefixes such as `WMS:` or `NETCDF:`, XML documents given as a name. A catalog decides none of
+that. `HrefPolicy` turns every href into a plain local path below an allowed root or an address with an allowed scheme,
+and rejects everything else.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import http.client
 import ipaddress
-import json
 import os
 import re
 import socket
-import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property, lru_cache
-from http.client import HTTPMessage
 from pathlib import Path
-from typing import IO
 
-from a2mae.config import load_function
-from a2mae.errors import RefusedError
+from pydantic import Field
+
+from a2mae.config import Parameters, load_function
+from a2mae.errors import RejectedError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):(.*)$", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_LENGTH = 4096
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?$")
+_MOVED = {"a2mae.stssd.access.signing:planetary_computer": "a2mae.remote.fetch:planetary_computer"}
 
 
 def local_href(path: str | Path) -> str:
@@ -58,6 +43,17 @@ def is_remote(href: str) -> bool:
     return "://" in href
 
 
+def redact(href: str) -> str:
+    """An address without user, password and query: what may be shown in a table or a log."""
+    if not is_remote(href):
+        return href
+    try:
+        parts = urllib.parse.urlsplit(href)
+    except ValueError:
+        return re.sub(r"//[^/]*@", "//", href.partition("?")[0])
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 @dataclass(frozen=True)
 class HrefPolicy:
     """What may be opened.
@@ -67,19 +63,30 @@ class HrefPolicy:
         roots: Folders below which local files may lie; the folder of the catalog itself is one of them.
         hosts: Where not empty, only these hosts (and their subdomains) may be asked.
         allow_private: Allow loopback, link-local and private addresses.
+        trusted: Scheme and host (with its port) that the user named: always allowed.
     """
 
     schemes: frozenset[str]
     roots: tuple[Path, ...]
     hosts: tuple[str, ...] = ()
     allow_private: bool = False
+    trusted: tuple[str, str] | None = None
 
     @cached_property
     def _real_roots(self) -> tuple[str, ...]:
         return tuple(os.path.realpath(root) for root in self.roots)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any host may be asked."""
+        return self.allow_private and not self.hosts
+
+    def trusting(self, address: str) -> HrefPolicy:
+        """The same policy for whoever asks a server that the user named: its own addresses are allowed."""
+        return replace(self, trusted=_root(address))
+
     def check(self, href: str, *, base: str | None = None) -> str:
-        """The one form of an href that may be opened.
+        """Bring an href into the one form that may be opened.
 
         Args:
             href: As the catalog has it.
@@ -89,7 +96,7 @@ class HrefPolicy:
             A local path or an address.
 
         Raises:
-            RefusedError: "bad_href", with what is wrong and which parameter would allow it.
+            RejectedError: "bad_href", with what is wrong and which parameter would allow it.
         """
         if not href or len(href) > _MAX_LENGTH or _CONTROL.search(href):
             raise _bad(href, "it is empty, too long or holds control characters")
@@ -100,7 +107,7 @@ class HrefPolicy:
             if base is None:
                 return self._local(href, href)
             if is_remote(base):
-                return self._remote(urllib.parse.urljoin(base, href), href)
+                return self._remote(href, base)
             return self._local(os.path.join(os.path.dirname(base), href), href)
         scheme, rest = match[1].lower(), match[2]
         if scheme == "file":
@@ -111,12 +118,43 @@ class HrefPolicy:
                 raise _bad(href, "it holds control characters")
             return self._local(path, href)
         if scheme in ("https", "http", "s3"):
-            return self._remote(href, href)
+            return self._remote(href)
         raise _bad(href, f"scheme {scheme!r} is not one of {', '.join(sorted(self.schemes))}")
 
     def check_path(self, path: str | Path) -> str:
-        """Check a local path that came from listing a folder: links out of the roots are refused."""
+        """Check a local path that came from listing a folder: links out of the roots are rejected."""
         return self._local(str(path), str(path))
+
+    def check_redirect(self, address: str) -> None:
+        """Reject an address that a server redirects to; its host is looked up.
+
+        Raises:
+            RejectedError: As `check` and `check_resolved`.
+        """
+        self.check_resolved(self._remote(address))
+
+    def check_resolved(self, href: str, *, unknown_host: bool = True) -> None:
+        """Reject an address whose name leads to a private one; asked just before it is opened, once per host.
+
+        Args:
+            href: A checked href.
+            unknown_host: Also reject names that are not known. Off where the address may never be needed.
+
+        Raises:
+            RejectedError: "bad_href" for a private address, "unreachable" where the name is not known.
+        """
+        if self.allow_private or not is_remote(href) or _root(href) == self.trusted:
+            return
+        parts = urllib.parse.urlsplit(href)
+        if parts.scheme == "s3" or parts.hostname is None:
+            return
+        private = _resolves_to_private(parts.hostname)
+        if private is None and unknown_host:
+            raise RejectedError(
+                "unreachable", f"host {parts.hostname!r} cannot be found; check the network or the catalog"
+            )
+        if private:
+            raise _bad(href, f"host {parts.hostname!r} leads to a private address (ingest.hrefs.allow_private)")
 
     def _local(self, path: str, href: str) -> str:
         if "file" not in self.schemes:
@@ -133,65 +171,31 @@ class HrefPolicy:
             f" {', '.join(local_href(root) for root in self.roots) or '(none)'}; add its folder to ingest.hrefs.roots",
         )
 
-    def _remote(self, address: str, href: str) -> str:
+    def _remote(self, href: str, base: str = "") -> str:
         try:
-            parts = urllib.parse.urlsplit(address)
+            parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, href))
             host = parts.hostname or ""
             _ = parts.port
         except ValueError as error:
             raise _bad(href, f"it is not an address ({error})") from error
-        scheme = parts.scheme.lower()
-        if scheme not in self.schemes:
-            raise _bad(href, f"scheme {scheme!r} is not in ingest.hrefs.schemes ({', '.join(sorted(self.schemes))})")
+        scheme, address = parts.scheme, urllib.parse.urlunsplit(parts)
+        if _root(address) == self.trusted:
+            return address
         if parts.username or parts.password:
             raise _bad(
                 redact(href), "it carries credentials; use the provider's environment variables or a signing hook"
             )
         if not host:
             raise _bad(href, "it names no host")
+        if "/vsi" in urllib.parse.unquote(parts.path).lower():
+            raise _bad(href, "GDAL's virtual file systems (/vsi…) are not opened for a catalog")
+        if scheme not in self.schemes:
+            raise _bad(href, f"scheme {scheme!r} is not in ingest.hrefs.schemes ({', '.join(sorted(self.schemes))})")
         if self.hosts and not any(host == h or host.endswith("." + h) for h in self.hosts):
             raise _bad(href, f"host {host!r} is not in ingest.hrefs.hosts ({', '.join(self.hosts)})")
         if scheme != "s3" and not self.allow_private and _is_private(host):
             raise _bad(href, f"host {host!r} is private or this machine; set ingest.hrefs.allow_private to allow it")
-        if "/vsi" in urllib.parse.unquote(parts.path).lower():
-            raise _bad(href, "GDAL's virtual file systems (/vsi…) are not opened for a catalog")
-        return urllib.parse.urlunsplit((scheme, *parts[1:]))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether any host may be asked."""
-        return self.allow_private and not self.hosts
-
-    def check_redirect(self, address: str) -> None:
-        """Refuse an address that a server sends readers on to, its host looked up.
-
-        Raises:
-            RefusedError: As `check` and `check_resolved`.
-        """
-        self.check_resolved(self._remote(address, address))
-
-    def check_resolved(self, href: str, *, unknown_host: bool = True) -> None:
-        """Refuse an address whose name leads to a private one; asked just before it is opened, once per host.
-
-        Args:
-            href: A checked href.
-            unknown_host: Also refuse names that are not known: not before they are needed.
-
-        Raises:
-            RefusedError: "bad_href" for a private address, "unreachable" where the name is not known.
-        """
-        if self.allow_private or not is_remote(href):
-            return
-        parts = urllib.parse.urlsplit(href)
-        if parts.scheme == "s3" or parts.hostname is None:
-            return
-        private = _resolves_to_private(parts.hostname)
-        if private is None and unknown_host:
-            raise RefusedError(
-                "unreachable", f"host {parts.hostname!r} cannot be found; check the network or the catalog"
-            )
-        if private:
-            raise _bad(href, f"host {parts.hostname!r} leads to a private address (ingest.hrefs.allow_private)")
+        return address
 
 
 Signer = Callable[[str], str]
@@ -210,22 +214,79 @@ def load_signer(spec: str) -> Signer:
     """
     if spec == "none":
         return str
+    if spec in _MOVED:
+        raise ValueError(f"ingest.source.signing: {spec!r} has moved: write {_MOVED[spec]}")
     function = load_function(spec, "ingest.source.signing")
     return lambda href: str(function(href)) if is_remote(href) else href
 
 
-def redact(href: str) -> str:
-    """An address without user, password and query: what may be shown in a table or a log."""
-    if not is_remote(href):
-        return href
-    parts = urllib.parse.urlsplit(href)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+class VerifyChecksums(StrEnum):
+    """Which files are compared with the `file:checksum` of their STAC items before their pixels are used."""
+
+    LOCAL = "local"
+    """Files of this machine's file systems."""
+    ALL = "all"
+    """Remote files too: each is downloaded once as a whole, and its pixels are read from that copy."""
+    NONE = "none"
+    """None."""
 
 
-def _bad(href: str, why: str) -> RefusedError:
+class ReadingParameters(Parameters):
+    """How files are read: how patient over a network, and whether their checksums are compared."""
+
+    retries: int = Field(default=4, ge=0, le=20, description="Further tries after a read that failed.")
+    retry_delay_s: float = Field(
+        default=1.0, ge=0, le=60, description="Before the first of them; doubled for each, with jitter."
+    )
+    longest_wait_s: float = Field(
+        default=60.0, ge=0, le=600, description="Of one wait, also where a server asks for more by Retry-After."
+    )
+    timeout_s: float = Field(default=60.0, gt=0, le=600, description="Of one request.")
+    verify_checksums: VerifyChecksums = Field(
+        default=VerifyChecksums.LOCAL,
+        description="Which files are read once as a whole and compared with `file:checksum` where their items have"
+        " it: local, all (downloads remote ones once) or none.",
+    )
+    copies_gb: float = Field(
+        default=10.0,
+        ge=0,
+        description="Space for copies of the remote files that were downloaded to be verified, in `<store>.work` until"
+        " the build ends; their pixels are read from there. What does not fit is read by ranges after its download.",
+    )
+
+
+@dataclass(frozen=True)
+class RemoteAccess:
+    """Who signs addresses, where they may lead, and how patient reads are.
+
+    Attributes:
+        signing: As `ingest.source.signing`: `none`, or `package.module:function`; local paths are never signed.
+        policy: As `ingest.hrefs`: where redirects of remote files may lead; None follows them all.
+        reading: As `coregister.reading`: patience over a network, and which checksums are compared.
+    """
+
+    signing: str = "none"
+    policy: HrefPolicy | None = None
+    reading: ReadingParameters = field(default_factory=ReadingParameters)
+
+    def signer(self) -> Signer:
+        """What turns an address into the one that is opened; it may remember tokens.
+
+        Raises:
+            ValueError: If the hook cannot be imported.
+        """
+        return load_signer(self.signing)
+
+
+def _root(address: str) -> tuple[str, str]:
+    scheme, host, *_ = urllib.parse.urlsplit(address)
+    return scheme, host
+
+
+def _bad(href: str, why: str) -> RejectedError:
     shown = redact(href)
     shown = shown if len(shown) <= 200 else shown[:197] + "…"
-    return RefusedError("bad_href", f"href {shown!r} is refused: {why}")
+    return RejectedError("bad_href", f"href {shown!r} is rejected: {why}")
 
 
 def _is_private(host: str) -> bool:
@@ -255,112 +316,3 @@ def _resolves_to_private(host: str) -> bool | None:
     except OSError:
         return None
     return any(not _is_global(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)  # type: ignore[index]
-
-
-class _Checked(urllib.request.HTTPRedirectHandler):
-    def __init__(self, policy: HrefPolicy) -> None:
-        self._policy = policy
-
-    def redirect_request(  # noqa: PLR0917 (of urllib)
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        try:
-            self._policy.check_redirect(newurl)
-        except RefusedError as refusal:
-            raise RefusedError(refusal.reason, f"{redact(req.full_url)} redirects: {refusal.detail}") from refusal
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def opened(
-    request: urllib.request.Request, timeout_s: float, policy: HrefPolicy | None = None
-) -> http.client.HTTPResponse:
-    """The answer to a request of a checked http(s) address.
-
-    Args:
-        request: What is asked.
-        timeout_s: Of the request.
-        policy: What the address and its redirects may lead to; None asks them all.
-
-    Raises:
-        RefusedError: If they lead where the policy does not.
-        OSError: If there is no answer.
-    """
-    if policy is not None:
-        policy.check_resolved(request.full_url, unknown_host=False)
-    handlers = () if policy is None else (_Checked(policy),)
-    answer: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(request, timeout=timeout_s)
-    return answer
-
-
-def check_redirects(address: str, policy: HrefPolicy, timeout_s: float) -> None:
-    """Refuse an address whose server sends readers on to where the policy does not allow; asks it for one byte.
-
-    A server that gives no answer is not refused: whoever opens the file will find that, too, and can wait.
-
-    Raises:
-        RefusedError: If a redirect leads where the policy does not, or they do not end.
-    """
-    if policy.is_open or not address.startswith(("https://", "http://")):
-        return
-    request = urllib.request.Request(address, headers={"Range": "bytes=0-0"})  # noqa: S310 (http(s), a checked href)
-    try:
-        opened(request, timeout_s, policy).close()
-    except urllib.error.HTTPError as error:
-        if 300 <= error.code < 400:
-            raise RefusedError("bad_href", f"{redact(address)} is refused: its redirects do not end") from error
-    except (OSError, http.client.HTTPException):
-        return
-
-
-_BLOB_HOST = ".blob.core.windows.net"
-_SLACK = dt.timedelta(minutes=2)
-_MAX_BYTES = 100_000
-
-
-@dataclass
-class SasSigner:
-    """Appends a shared-access token to Azure Blob addresses; one token per container, kept until it expires.
-
-    Attributes:
-        endpoint: Gives `{"token": …, "msft:expiry": …}` at `<endpoint>/<account>/<container>`.
-        host: Ending of the hosts that are signed; other addresses stay as they are.
-        timeout_s: Of one request for a token.
-    """
-
-    endpoint: str
-    host: str = _BLOB_HOST
-    timeout_s: float = 30.0
-    _tokens: dict[str, tuple[str, dt.datetime]] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def __call__(self, href: str) -> str:
-        """Sign one address.
-
-        Raises:
-            RefusedError: "unsigned" if the provider gives no token.
-        """
-        parts = urllib.parse.urlsplit(href)
-        name = parts.hostname or ""
-        if not name.endswith(self.host):
-            return href
-        container = parts.path.lstrip("/").partition("/")[0]
-        key = f"{name.removesuffix(self.host) or name}/{container}"
-        with self._lock:
-            kept = self._tokens.get(key)
-            if kept is None or kept[1] <= dt.datetime.now(dt.UTC) + _SLACK:
-                kept = self._tokens[key] = self._ask(key)
-        return urllib.parse.urlunsplit(parts._replace(query=kept[0]))
-
-    def _ask(self, key: str) -> tuple[str, dt.datetime]:
-        try:
-            with urllib.request.urlopen(f"{self.endpoint}/{urllib.parse.quote(key)}", timeout=self.timeout_s) as answer:  # noqa: S310 (a fixed https address)
-                data = json.loads(answer.read(_MAX_BYTES))
-            return str(data["token"]), dt.datetime.fromisoformat(str(data["msft:expiry"]).replace("Z", "+00:00"))
-        except (urllib.error.URLError, TimeoutError, KeyError, ValueError) as error:
-            raise RefusedError(
-                "unsigned", f"no access token for {key}: {type(error).__name__}; try again later"
-            ) from error
-
-
-planetary_computer = SasSigner("https://planetarycomputer.microsoft.com/api/sas/v1/token")
-"""The hook `a2mae.remote.policy:planetary_computer`."""

@@ -1,4 +1,4 @@
-"""Where stores lie: whole files at a local path or a remote URL, and what may be wrong with them.
+"""Read and write whole files of a store at a local path or a remote URL, and name what may be wrong with it.
 
 Needs fsspec and Zarr's storage classes only: the training step runs on machines that have little else.
 """
@@ -61,7 +61,7 @@ class Folder:
         return f"{self.path}/{name}"
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file, or None where there is none."""
+        """Read a file; None where there is none."""
         try:
             return cast(bytes, self.fs.cat_file(self.key(name)))
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class Folder:
         self.write(name, json_text(data).encode())
 
     def sizes(self) -> dict[str, int]:
-        """Every file below the folder, relative to it, with its size in bytes."""
+        """List every file below the folder, relative to it, with its size in bytes."""
         self.fs.invalidate_cache()
         found = self.fs.find(self.path, detail=True)
         return {str(key)[len(self.path) + 1 :]: int(info["size"]) for key, info in found.items()}
@@ -97,6 +97,48 @@ class Folder:
         if self.is_local:
             return LocalStore(self.path, read_only=read_only)
         return FsspecStore.from_url(self.url, storage_options=self._options or None, read_only=read_only)
+
+
+class Parts:
+    """Finished parts of a piece of work: what was stopped goes on where it stopped.
+
+    A part is a file, written whole, whose first line is the fingerprint of what it was made of. It may lie where the
+    result lies, also on `s3://`, and be written by any worker.
+    """
+
+    def __init__(self, folder: Folder, fingerprint: str) -> None:
+        """Open a folder of parts.
+
+        Args:
+            folder: Holds nothing else; made with the first part.
+            fingerprint: Of everything that the parts are made of besides what their keys say.
+        """
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def get(self, key: str, *, of_any: bool = False) -> bytes | None:
+        """Read a part.
+
+        Args:
+            key: Its file's name.
+            of_any: Also one that was made of something else.
+
+        Returns:
+            Its content; None where there is none, or one that is no longer valid.
+        """
+        made_of, _, content = (self.folder.read(key) or b"").partition(b"\n")
+        return content if made_of and (of_any or made_of.decode() == self.fingerprint) else None
+
+    def keys(self) -> set[str]:
+        """List the parts that there are, also those that are no longer valid."""
+        return set(self.folder.sizes())
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep a part; an older one of this key goes."""
+        self.folder.write(key, self.fingerprint.encode() + b"\n" + content)
+
+    def clear(self) -> None:
+        """Remove every part."""
+        self.folder.remove("")
 
 
 @contextlib.contextmanager

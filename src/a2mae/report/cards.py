@@ -22,6 +22,7 @@ from a2mae.report.inputs import CardParameters, ReportInputs, records
 from a2mae.report.sections.pretraining import nothing_held_out
 from a2mae.report.sections.scores import comparisons
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, UnknownBandError
+from a2mae.tasks.registry import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,11 +126,6 @@ def _wavelengths(sensor: Sensor | None, bands: Sequence[str]) -> tuple[float, ..
     return tuple(float(sensor.bands[sensor.band_index(name)].center_wavelength_nm) for name in bands)
 
 
-_HUB_TASKS = {
-    "classify": "image-classification",
-    "segment": "image-segmentation",
-    "detect_change": "image-segmentation",
-}
 _MANY_REASONS = 12
 
 
@@ -269,7 +265,7 @@ def _spec(model_dir: Path) -> dict[str, Any]:
 def _result(item: Any) -> dict[str, object]:  # noqa: ANN401 (a Comparison; the hub's schema has no types)
     value, low, high = item.pretrained
     return {
-        "task": {"type": _HUB_TASKS[item.task]},
+        "task": {"type": Task(item.task).kind.hub_task},
         "dataset": {"name": item.data, "type": item.data},
         "metrics": [
             {

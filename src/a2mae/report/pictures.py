@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +12,12 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.raster.read import RasterReader
+from a2mae.raster.warp import read_image
 from a2mae.report.blocks import Picture
 from a2mae.report.inputs import ReportInputs
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
-from a2mae.tasks.inference.rasters import RasterWindows, raster_from_scene
 from a2mae.tasks.palette import class_colour
 
 BytesImage = NDArray[np.uint8]
@@ -204,12 +202,11 @@ def scene_picture(
     if scene is None or scene.sensor not in inputs.store.sensors or not _is_here(scene):
         return None
     sensor = inputs.store.sensor(scene.sensor)
-    bands: Sequence[str] = [sensor.bands[index].name for index in display_bands(sensor)]
-    raster = raster_from_scene(scene, sensor, bands, access=RemoteAccess())  # it lies here
-    with RasterWindows(replace(raster, grid=grid, shift_m=shift_m)) as windows:
-        pixels, valid = windows.on(grid)
+    bands = tuple(sensor.bands[index].name for index in display_bands(sensor))
+    with RasterReader() as reader:
+        image = read_image(reader, scene, sensor, grid, None, bands=bands, shift_m=shift_m)
     words = f"{scene.datetime:%Y-%m-%d}"
-    uri = to_data_uri(stretch(pixels, valid, _STRETCH_PCT), max_px=LARGEST_PX)
+    uri = to_data_uri(stretch(np.nan_to_num(image.physical), image.valid, _STRETCH_PCT), max_px=LARGEST_PX)
     return Picture(uri, f"Scene {scene.scene_id} of {words}", (words,))
 
 

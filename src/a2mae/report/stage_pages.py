@@ -27,7 +27,8 @@ from a2mae.report.sections.pruning import pruning
 from a2mae.report.sections.registration import registration, registration_truth
 from a2mae.report.sections.scores import comparisons, knn_over_gsd, scores, spelled, task_scores
 from a2mae.report.sections.summary import provenance, summary
-from a2mae.report.sections.tasks import mistakes, task_pictures, title_of
+from a2mae.report.sections.tasks import mistakes, task_pictures
+from a2mae.tasks.registry import Task
 
 Draw = Callable[[ReportInputs], Section | None]
 
@@ -125,11 +126,11 @@ def _finetuned(task: str) -> Callable[[ReportInputs], str]:
     return finding
 
 
-def _task(name: str, purpose: str) -> Stage:
+def _task(name: Task) -> Stage:
     """Show a task; all of them alike."""
     return Stage(
-        title_of(name),
-        purpose,
+        name.kind.title,
+        name.kind.purpose,
         _finetuned(name),
         (
             lambda inputs: task_scores(inputs, name),
@@ -196,11 +197,7 @@ STAGES: Mapping[str, Stage] = {
         _pretrained,
         (curves, reconstructions),
     ),
-    "classify": _task("classify", "The pretrained model is finetuned to classify images."),
-    "segment": _task("segment", "The pretrained model is finetuned to classify every pixel of an image."),
-    "detect_change": _task(
-        "detect_change", "The pretrained model is finetuned to mark what changed between two dates."
-    ),
+    **{task.value: _task(task) for task in Task},
     "embed": Stage(
         "Embeddings",
         "The pretrained model describes a whole scene by vectors of numbers, for search, clustering and maps.",

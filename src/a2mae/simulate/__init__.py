@@ -1,1 +1,1 @@
-"""The simulated Earth: scenes as a provider would deliver them, and the truth beside them."""
+"""Simulate an Earth: scenes as a provider would deliver them, and the truth beside them."""

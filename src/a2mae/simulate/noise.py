@@ -1,4 +1,4 @@
-"""Seeded randomness that belongs to places: smooth fields on a lattice, and textures that repeat far apart.
+"""Seeded noise: smooth fields on a lattice, and textures that repeat far apart.
 
 Every generator is keyed by the seed and by names, so that adding a region or a scene never changes another one.
 """
@@ -15,12 +15,12 @@ Floats = NDArray[np.float32]
 
 
 def generator(seed: int, *keys: str) -> np.random.Generator:
-    """A random generator that depends on the seed and the names only."""
+    """Make a random generator that depends on the seed and the names only."""
     return np.random.default_rng([seed, *(zlib.crc32(key.encode()) for key in keys)])
 
 
 def smooth_field(rng: np.random.Generator, size: int, wavelength: float, *, roughness: float = 0.0) -> Floats:
-    """Periodic Gaussian noise of zero mean and unit variance.
+    """Draw periodic Gaussian noise of zero mean and unit variance.
 
     Args:
         rng: Source of randomness.
@@ -45,7 +45,7 @@ def smooth_field(rng: np.random.Generator, size: int, wavelength: float, *, roug
 
 @dataclass(frozen=True)
 class Points:
-    """Places at which the world is asked, local metres (x east, y north of the region's centre).
+    """Places at which the ground is sampled, local metres (x east, y north of the region's centre).
 
     Attributes:
         x_m: `(W,)` for an axis-aligned grid, else `(H, W)`.
@@ -68,11 +68,11 @@ class Points:
         return self.x_m.shape[0], self.x_m.shape[1]
 
     def rows(self, first: int, last: int) -> Points:
-        """The places of a strip of rows."""
+        """Return the places of a strip of rows."""
         return Points(self.x_m if self.separable else self.x_m[first:last], self.y_m[first:last])
 
     def planes(self) -> tuple[Floats, Floats]:
-        """X and y as float32 arrays that broadcast to `shape`."""
+        """Return x and y as float32 arrays that broadcast to `shape`."""
         x, y = self.x_m.astype(np.float32), self.y_m.astype(np.float32)
         return (x[None, :], y[:, None]) if self.separable else (x, y)
 
@@ -107,7 +107,7 @@ class Lattice:
         return index, (position - index).astype(np.float32)
 
     def sample(self, points: Points) -> Floats:
-        """Values of all fields at the places, `(fields, H, W)`."""
+        """Interpolate all fields at the places, `(fields, H, W)`."""
         ix, wx = self._split(points.x_m)
         iy, wy = self._split(points.y_m)
         if points.separable:
@@ -136,7 +136,7 @@ class Texture:
         return low, (low + 1) % size, (position - floor).astype(np.float32)
 
     def sample(self, points: Points) -> Floats:
-        """Values at the places, `(H, W)`."""
+        """Interpolate the texture at the places, `(H, W)`."""
         x0, x1, wx = self._split(points.x_m)
         y0, y1, wy = self._split(points.y_m)
         if points.separable:
@@ -150,6 +150,6 @@ class Texture:
 
 
 def texture(rng: np.random.Generator, *, wavelength_m: float, cell_m: float, size: int = 1024) -> Texture:
-    """A texture of hills about `wavelength_m` apart, scaled so that ±1 is two standard deviations."""
+    """Draw a texture of hills about `wavelength_m` apart, scaled so that ±1 is two standard deviations."""
     tile = smooth_field(rng, size, wavelength_m / cell_m, roughness=0.12)
     return Texture(np.clip(tile / 2, -1, 1), cell_m)

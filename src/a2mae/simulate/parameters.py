@@ -35,7 +35,7 @@ class RegionParameters(Parameters):
     name: str = Field(pattern="^[a-z][a-z0-9-]*$", description="also the folder's name")
     lon: float = Field(ge=-180, le=180, description="degrees")
     lat: float = Field(ge=-80, le=80, description="degrees")
-    biome: str = Field(description="kind of landscape, see simulate/ground/biomes.py")
+    biome: str = Field(description="kind of landscape, see simulate/ground/land_use.py")
     footprints: int = Field(default=3, ge=1, le=40, description="footprints per side")
     gaofen1_footprints: int = Field(default=0, ge=0, description="side of the block that Gaofen-1 covers, footprints")
     gaofen2_footprints: int = Field(default=0, ge=0, description="side of the block that Gaofen-2 covers, footprints")
@@ -51,7 +51,9 @@ class RegionParameters(Parameters):
     @classmethod
     def _known_biome(cls, value: str) -> str:
         if value not in BIOMES:
-            raise ValueError(f"unknown biome '{value}'; known: {', '.join(sorted(BIOMES))} (simulate/ground/biomes.py)")
+            raise ValueError(
+                f"unknown biome '{value}'; known: {', '.join(sorted(BIOMES))} (simulate/ground/land_use.py)"
+            )
         return value
 
     @model_validator(mode="after")
@@ -70,7 +72,7 @@ class SimulateParameters(Parameters):
     """The simulated Earth: where, when and how it is seen."""
 
     seed: int = Field(default=0, ge=0, description="decides everything that is drawn")
-    workers: int = Field(default=2, ge=1, le=64, description="processes, one region at a time each")
+    workers: int = Field(default=2, ge=1, le=64, description="local processes")
     footprint_m: int = Field(default=1920, ge=480, multiple_of=60, description="side of a footprint, metres")
     margin_m: int = Field(
         default=240, ge=0, multiple_of=60, description="what scenes show beyond the footprints, metres"

@@ -1,4 +1,4 @@
-"""Where a region lies: its UTM zone, its square, and the grids on which sensors deliver it."""
+"""Place a region: its UTM zone, its square, and the grids on which sensors deliver it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from a2mae.simulate.parameters import RegionParameters
 
 
 def utm_zone(lon: float) -> int:
-    """Number of the UTM zone of a longitude, without the exceptions of Norway and Svalbard."""
+    """Return the number of the UTM zone of a longitude, without the exceptions of Norway and Svalbard."""
     return int(np.floor((lon + 180.0) / 6.0)) % 60 + 1
 
 
 def utm_epsg(zone: int, *, south: bool) -> int:
-    """EPSG code of a UTM zone on WGS 84."""
+    """Return the EPSG code of a UTM zone on WGS 84."""
     return (32700 if south else 32600) + zone
 
 
@@ -60,7 +60,7 @@ class Grid:
         )
 
     def refine(self, factor: int, halo: int = 0) -> Grid:
-        """The same place with pixels `factor` times smaller and `halo` of these small pixels around."""
+        """Return the same place with pixels `factor` times smaller and `halo` of these small pixels around."""
         gsd = self.gsd_m / factor
         return Grid(
             self.epsg,
@@ -72,7 +72,7 @@ class Grid:
         )
 
     def coarsen(self, gsd_m: float) -> Grid:
-        """The same square with larger pixels; its side must be a multiple of them."""
+        """Return the same square with larger pixels; its side must be a multiple of them."""
         factor = gsd_m / self.gsd_m
         height, width = self.height / factor, self.width / factor
         if height != round(height) or width != round(width):
@@ -138,7 +138,7 @@ class Region:
         return self.left_m + self.side_m / 2, self.top_m - self.side_m / 2
 
     def block(self, gsd_m: float, *, row: int = 0, column: int = 0, side: int | None = None, margin_m: float) -> Grid:
-        """Grid in the region's own zone over a square block of footprints.
+        """Lay a grid in the region's own zone over a square block of footprints.
 
         Args:
             gsd_m: Side of a pixel; must divide the block's side.
@@ -160,7 +160,7 @@ class Region:
         )
 
     def covering(self, epsg: int, gsd_m: float, *, phase_m: float, margin_m: float) -> Grid:
-        """Grid in another zone whose box encloses the region's square, edges at multiples of `gsd_m` plus `phase_m`."""
+        """Lay a grid in another zone around the region's square, its edges at multiples of `gsd_m` plus `phase_m`."""
         own = self.block(gsd_m, margin_m=margin_m).bounds_m
         left, bottom, right, top = _transformer(self.epsg, epsg).transform_bounds(*own)
         first_x = np.floor((left - phase_m) / gsd_m) * gsd_m + phase_m
@@ -170,7 +170,7 @@ class Region:
         return Grid(epsg, float(first_x), float(first_y), gsd_m, height, width)
 
     def local(self, grid: Grid, *, shift_m: tuple[float, float] = (0.0, 0.0)) -> Points:
-        """The places of a grid's pixel centres in local coordinates, moved so that content appears displaced.
+        """Return a grid's pixel centres in local coordinates, moved so that content appears displaced.
 
         Args:
             grid: In any zone.
@@ -186,7 +186,7 @@ class Region:
         return Points(x - self.center_m[0] - shift_m[0], y - self.center_m[1] - shift_m[1])
 
     def lonlat_ring(self, grid: Grid) -> list[tuple[float, float]]:
-        """Corners of a grid in degrees, counter-clockwise and closed, rounded to 1e-7."""
+        """Return the corners of a grid in degrees, counter-clockwise and closed, rounded to 1e-7."""
         left, bottom, right, top = grid.bounds_m
         corners = ((left, bottom), (right, bottom), (right, top), (left, top), (left, bottom))
         lonlat = (_transformer(grid.epsg, 4326).transform(x, y) for x, y in corners)

@@ -1,4 +1,4 @@
-"""One scene: the landscape through sun, air, clouds and a sensor."""
+"""Render one scene: the landscape through sun, air, clouds and a sensor."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _View:
     light: Lattice
 
     def layer(self, grid: Grid) -> Layer:
-        """What the bands on a grid share."""
+        """Compute what the bands on a grid share."""
         points = self.region.local(grid, shift_m=self.scene.shift_m)
         cloud, shadow = self.sky.cover(points)
         unseen = np.zeros(points.shape, dtype=bool)

@@ -1,40 +1,36 @@
-"""The whole simulation: plan, render in worker processes, describe, and close with the manifest.
-
-The whole simulation: plan, render in worker processes, describe, and close with the manifest.
-
-A world small enough for a test's fixture.
-"""
+"""Simulate an Earth: plan the scenes, render them in worker processes, describe them, and close with the manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from a2mae.files import PART, file_digest, whole_file
-from a2mae.parallel import SpawnWithoutMain, end_with_parent
+from a2mae.files import PART, file_digest
+from a2mae.parallel import run_all
+from a2mae.remote.storage import Folder, Parts
 from a2mae.simulate.delivery.catalog import make_item, write_catalog
 from a2mae.simulate.delivery.files import write_asset, write_land_cover, write_mask
 from a2mae.simulate.delivery.manifest import (
     MANIFEST,
+    FileFacts,
     Manifest,
     RegionEntry,
     SceneEntry,
+    SceneFacts,
     class_entries,
     hash_of_files,
     read_manifest,
     write_manifest,
 )
-from a2mae.simulate.delivery.truth import WORK, FileFacts, SceneFacts, finished, record, region_truth
+from a2mae.simulate.delivery.truth import region_truth, write_scene_truth
 from a2mae.simulate.ground.land_use import BIOMES
 from a2mae.simulate.ground.landscape import Landscape, make_landscape, with_changes
 from a2mae.simulate.parameters import SENSORS, AcquisitionParameters, RegionParameters, SimulateParameters
@@ -46,6 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 _SKY_NAMES = {0: "clear", 1: "cloud", 2: "cloud_shadow"}
 _CHANGE_NAMES = {0: "unchanged", 1: "changed"}
+_WORK = ".work"  # facts of finished scenes; gone when the run is complete
 
 
 def simulate(parameters: SimulateParameters, folder: Path) -> Manifest:
@@ -75,46 +72,68 @@ def simulate(parameters: SimulateParameters, folder: Path) -> Manifest:
     if complete is not None:
         _LOG.info("simulated Earth is already there: %d scenes, nothing to do", len(complete.scenes))
         return complete
-    _prepare(folder, fingerprint)
 
-    regions = {
-        asked.name: Region.place(asked, footprint_m=parameters.footprint_m, margin_m=parameters.margin_m)
+    regions = [
+        Region.place(asked, footprint_m=parameters.footprint_m, margin_m=parameters.margin_m)
         for asked in parameters.regions
-    }
-    plans = [(region, scene) for region in regions.values() for scene in plan_scenes(parameters, region)]
-    jobs: list[tuple[SimulateParameters, str, str, str]] = []
-    for region in regions.values():
-        jobs.append((parameters, str(folder), region.name, ""))
-        jobs += [(parameters, str(folder), region.name, scene.id) for owner, scene in plans if owner is region]
-    facts = {made.name: made for made in tqdm(_work(jobs, parameters.workers), total=len(jobs), desc="simulate")}
+    ]
+    plans = [(region, scene) for region in regions for scene in plan_scenes(parameters, region)]
+    # Region by region, so that a worker keeps its ground.
+    jobs = [
+        _Job(parameters, folder, fingerprint, region, scene)
+        for region in regions
+        for scene in (None, *(scene for owner, scene in plans if owner is region))
+    ]
+    _prepare(folder, jobs)
+    made = run_all(_make, jobs, workers=parameters.workers)
+    facts = {one.name: one for one in tqdm(made, total=len(jobs), desc="simulate")}
 
     items = [(scene.sensor_id, make_item(region, scene, facts[scene.id])) for region, scene in plans]
     items.sort(key=lambda entry: (SENSORS.index(entry[0]), entry[1].id))
-    described = write_catalog(folder, items)
-    described.append(_write_scene_truth(folder, plans, facts))
-    files = {file.path: file.sha256 for made in facts.values() for file in made.files}
+    described = [*write_catalog(folder, items), write_scene_truth(folder, plans, facts)]
+    files = {file.path: file.sha256 for one in facts.values() for file in one.files}
     files |= {path: file_digest(folder / path) for path in described}
     manifest = Manifest(
         seed=parameters.seed,
         fingerprint=fingerprint,
         content_hash=hash_of_files(files),
         classes=class_entries(),
-        regions=tuple(_region_entry(parameters, region, facts[region.name]) for region in regions.values()),
+        regions=tuple(_region_entry(parameters, region, facts[region.name]) for region in regions),
         scenes=tuple(_scene_entry(scene) for _, scene in plans),
         files=dict(sorted(files.items())),
     )
     write_manifest(folder, manifest)
-    shutil.rmtree(folder / WORK)
+    shutil.rmtree(folder / _WORK)
     size = sum((folder / path).stat().st_size for path in files) / 1e6
     _LOG.info("simulated %d scenes of %d regions, %.0f MB, in %s", len(plans), len(regions), size, folder)
     return manifest
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A scene to make; without one, the truth of its region."""
+
+    parameters: SimulateParameters
+    folder: Path
+    fingerprint: str
+    region: Region
+    scene: Scene | None
+
+    @property
+    def name(self) -> str:
+        return self.region.name if self.scene is None else self.scene.id
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(Folder(str(self.folder / _WORK)), self.fingerprint)
+
+
 def _fingerprint(parameters: SimulateParameters) -> str:
-    """sha256 of what decides the bytes: parameters (but not the number of workers) and this package's code."""
+    """SHA-256 of what decides the bytes: parameters (but not the number of workers) and this package's code."""
     hasher = hashlib.sha256(parameters.model_dump_json(exclude={"workers"}).encode())
     package = Path(__file__).parent
-    for source in (*sorted(package.rglob("*.py")), package.parent / "sensors.py"):
+    sensors = package.parent / "sensors.py"
+    for source in (*sorted(package.rglob("*.py")), sensors, sensors.with_suffix(".yml")):
         hasher.update(source.name.encode() + source.read_bytes())
     return hasher.hexdigest()
 
@@ -132,28 +151,16 @@ def _complete(folder: Path, fingerprint: str) -> Manifest | None:
     return manifest
 
 
-def _prepare(folder: Path, fingerprint: str) -> None:
+def _prepare(folder: Path, jobs: Sequence[_Job]) -> None:
     """Remove the manifest, and whatever another simulation left; keep the finished scenes of this one."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    plan = folder / WORK / "plan"
-    if not (plan.exists() and plan.read_text(encoding="utf-8") == fingerprint):
-        for name in (*SENSORS, "truth", WORK):
+    if all(job.parts.get(job.name) is None for job in jobs):
+        for name in (*SENSORS, "truth", _WORK):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "catalog.json").unlink(missing_ok=True)
-        with whole_file(plan) as temporary:
-            temporary.write_text(fingerprint, encoding="utf-8")
-    for name in (*SENSORS, "truth", WORK):
+    for name in (*SENSORS, "truth", _WORK):
         for torn in (folder / name).rglob(f".*{PART}"):  # never given its name: a run was killed
             torn.unlink()
-
-
-def _work(jobs: Sequence[tuple[SimulateParameters, str, str, str]], workers: int) -> Iterator[SceneFacts]:
-    if workers == 1 or len(jobs) < 4:
-        yield from map(_make, jobs)
-        return
-    # Spawned, not forked: safe beside threads and W&B.
-    with ProcessPoolExecutor(workers, mp_context=SpawnWithoutMain(), initializer=end_with_parent) as pool:
-        yield from pool.map(_make, jobs)
 
 
 @lru_cache(maxsize=1)
@@ -162,32 +169,29 @@ def _ground(seed: int, region: Region, change_share: float) -> Landscape:
     return with_changes(landscape, seed, share=change_share)
 
 
-def _make(job: tuple[SimulateParameters, str, str, str]) -> SceneFacts:
-    """Make one scene, or a region's truth where no scene is named, unless it is there already."""
-    parameters, where, region_name, scene_id = job
-    folder = Path(where)
-    known = finished(folder, scene_id or region_name)
+def _make(job: _Job) -> SceneFacts:
+    """Make a scene or a region's truth, unless it is there already: known, and every file there with its size."""
+    known = job.parts.get(job.name)
     if known is not None:
-        return known
-    asked = next(region for region in parameters.regions if region.name == region_name)
-    region = Region.place(asked, footprint_m=parameters.footprint_m, margin_m=parameters.margin_m)
-    landscape = _ground(parameters.seed, region, parameters.change_share)
-    if scene_id:
-        scene = next(scene for scene in plan_scenes(parameters, region) if scene.id == scene_id)
-        facts = _make_scene(parameters, folder, region, landscape, scene)
-    else:
-        facts = _make_truth(parameters, folder, region, landscape)
-    return record(folder, facts)
+        facts = SceneFacts.model_validate_json(known)
+        paths = {job.folder / file.path: file.size for file in facts.files}
+        if all(path.is_file() and path.stat().st_size == size for path, size in paths.items()):
+            return facts
+    landscape = _ground(job.parameters.seed, job.region, job.parameters.change_share)
+    made = _make_truth(job, landscape) if job.scene is None else _make_scene(job, landscape, job.scene)
+    content = made.model_dump_json()
+    job.parts.put(job.name, content.encode())
+    # As they will be read back, so that a run and a continued run describe a scene alike.
+    return SceneFacts.model_validate_json(content)
 
 
 def _file(folder: Path, path: str) -> FileFacts:
     return FileFacts(path=path, size=(folder / path).stat().st_size, sha256=file_digest(folder / path))
 
 
-def _make_scene(
-    parameters: SimulateParameters, folder: Path, region: Region, landscape: Landscape, scene: Scene
-) -> SceneFacts:
-    rendered = render(parameters.seed, region, landscape, scene)
+def _make_scene(job: _Job, landscape: Landscape, scene: Scene) -> SceneFacts:
+    folder = job.folder
+    rendered = render(job.parameters.seed, job.region, landscape, scene)
     files = []
     for asset in rendered.assets:
         path = f"{scene.sensor_id}/{scene.id}/{asset.key}.tif"
@@ -215,16 +219,16 @@ def _make_scene(
     )
 
 
-def _make_truth(parameters: SimulateParameters, folder: Path, region: Region, landscape: Landscape) -> SceneFacts:
-    truth = region_truth(region, landscape, gsd_m=parameters.truth_gsd_m)
-    paths = _truth_paths(region)
-    write_land_cover(folder / paths["before"], truth.before, truth.grid)
-    write_land_cover(folder / paths["after"], truth.after, truth.grid)
-    write_mask(folder / paths["change"], truth.change, truth.grid, _CHANGE_NAMES)
+def _make_truth(job: _Job, landscape: Landscape) -> SceneFacts:
+    truth = region_truth(job.region, landscape, gsd_m=job.parameters.truth_gsd_m)
+    paths = _truth_paths(job.region)
+    write_land_cover(job.folder / paths["before"], truth.before, truth.grid)
+    write_land_cover(job.folder / paths["after"], truth.after, truth.grid)
+    write_mask(job.folder / paths["change"], truth.change, truth.grid, _CHANGE_NAMES)
     return SceneFacts(
-        name=region.name,
+        name=job.region.name,
         changed_share=round(float(np.mean(truth.change)), 6),
-        files=tuple(_file(folder, path) for path in paths.values()),
+        files=tuple(_file(job.folder, path) for path in paths.values()),
     )
 
 
@@ -275,54 +279,8 @@ def _scene_entry(scene: Scene) -> SceneEntry:
     )
 
 
-_SCENE_TRUTH = pa.schema(
-    [
-        ("scene_id", pa.string()),
-        ("region", pa.string()),
-        ("sensor", pa.string()),
-        ("datetime", pa.timestamp("us", tz="UTC")),
-        ("period", pa.string()),
-        ("season", pa.string()),
-        ("true_shift_x_m", pa.float64()),  # content lies this far east of where the georeference says
-        ("true_shift_y_m", pa.float64()),  # and this far north
-        ("shift_crs", pa.string()),  # the zone whose metres and axes these are: the region's own
-        ("cloud_fraction", pa.float64()),
-        ("shadow_fraction", pa.float64()),
-        ("nodata_fraction", pa.float64()),
-        ("processing_baseline", pa.string()),
-        ("refuse", pa.string()),
-    ]
-)
-
-
-def _write_scene_truth(folder: Path, plans: Iterable[tuple[Region, Scene]], facts: dict[str, SceneFacts]) -> str:
-    path = "truth/scenes.parquet"
-    rows = [
-        {
-            "scene_id": scene.id,
-            "region": scene.region,
-            "sensor": scene.sensor_id,
-            "datetime": scene.when,
-            "period": scene.period,
-            "season": scene.season,
-            "true_shift_x_m": scene.shift_m[0],
-            "true_shift_y_m": scene.shift_m[1],
-            "shift_crs": f"EPSG:{region.epsg}",
-            "cloud_fraction": facts[scene.id].cloud_fraction,
-            "shadow_fraction": facts[scene.id].shadow_fraction,
-            "nodata_fraction": facts[scene.id].nodata_fraction,
-            "processing_baseline": scene.baseline or None,
-            "refuse": scene.refuse,
-        }
-        for region, scene in plans
-    ]
-    with whole_file(folder / path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCENE_TRUTH), temporary)
-    return path
-
-
 def tiny_parameters(seed: int = 0) -> SimulateParameters:
-    """One temperate region of 2 x 2 footprints: Sentinel-2 and Landsat before and after, Gaofen-1 once."""
+    """Describe one temperate region of 2 x 2 footprints: Sentinel-2 and Landsat before and after, Gaofen-1 once."""
     before, after = AcquisitionParameters(period="before"), AcquisitionParameters(period="after")
     return SimulateParameters(
         seed=seed,
@@ -342,10 +300,13 @@ def tiny_parameters(seed: int = 0) -> SimulateParameters:
 
 
 def write_tiny_world(path: Path, seed: int = 0) -> Manifest:
-    """Write the tiny world (about 2 s, 10 MB) and return its manifest.
+    """Simulate a world small enough for a test or a first look (about 2 s, 7 MB).
 
     Args:
         path: Folder; `path / "catalog.json"` is the STAC catalog.
         seed: Another seed is another landscape.
+
+    Returns:
+        The manifest.
     """
     return simulate(tiny_parameters(seed), path)

@@ -1,4 +1,4 @@
-"""Which scenes there are: their dates, platforms, grids, displacements, clouds and processing baselines."""
+"""Plan the scenes: their dates, platforms, grids, displacements, clouds and processing baselines."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Scene:
         baseline: Sentinel-2 processing baseline, else empty.
         encoding: How the delivered counts are to be read.
         sun: Where the sun stood.
-        refuse: "cloud" or "nodata" where a builder must refuse the scene, else empty.
+        refuse: "cloud" or "nodata" where a builder must reject the scene, else empty.
     """
 
     id: str
@@ -94,7 +94,7 @@ class Scene:
 
 
 def northern_day(when: datetime, *, south: bool) -> float:
-    """Day of the year as plants feel it: half a year later in the southern hemisphere."""
+    """Return the day of the year of the same season in the north: half a year later for the southern hemisphere."""
     return (when.timetuple().tm_yday + (182.5 if south else 0.0)) % 365.0
 
 

@@ -1,12 +1,6 @@
-"""Parameters of `coregister`, `tag` and `prune`.
+"""Parameters of the stages `coregister`, `tag` and `prune`, each a pydantic model of its YAML group.
 
-Kinds of image sets as parameters: which sources, bands, seasons and how many images (METHOD.md section 1).
-
-The `coregister` group of parameters.
-
-The `tag` group of parameters.
-
-The `prune` group of parameters.
+They know nothing of the code that they steer, so that listing the pipelines imports neither GDAL nor pandas.
 """
 
 from __future__ import annotations
@@ -20,12 +14,12 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import CloudParameters, Parameters, RegistrationParameters
-from a2mae.remote.fetch import ReadingParameters
+from a2mae.remote.policy import ReadingParameters
 from a2mae.sensors import Sensor
 
 
 class SourceRule(Parameters):
-    """One of the sources that a recipe asks for."""
+    """One source of a recipe: which sensors, how many of their images, which bands and seasons."""
 
     sensors: tuple[str, ...] = Field(min_length=1, description="Sensor ids or patterns such as `sentinel-2-*`.")
     images: int = Field(default=3, ge=1, description="Images wanted of this source.")
@@ -38,12 +32,15 @@ class SourceRule(Parameters):
     )
 
     def fits(self, sensor_id: str) -> bool:
-        """Whether a sensor is one of this source's."""
+        """Check whether a sensor is one of this source's."""
         return any(fnmatch.fnmatchcase(sensor_id, pattern) for pattern in self.sensors)
 
 
 class Recipe(Parameters):
-    """A kind of image set (METHOD.md section 1, or the user's own)."""
+    """A kind of image set: what a location must have, and how many of it a set takes.
+
+    The kinds of the paper are in docs/methods.md, STSSD; a user adds their own.
+    """
 
     sources: tuple[SourceRule, ...] = Field(
         default=(), description="Sources that must be there; empty: every sensor found is a source of its own."
@@ -58,17 +55,17 @@ class Recipe(Parameters):
     spread: Literal["seasons", "time"] = Field(
         default="seasons", description="seasons: growing and dormant season in turn; time: as far apart as possible."
     )
-    max_sets: int = Field(default=1, ge=1, description="Sets per place: further dates make further sets.")
+    max_sets: int = Field(default=1, ge=1, description="Sets per location: further dates make further sets.")
     near: tuple[tuple[float, float], ...] | None = Field(
         default=None,
-        description="Only at places near these, [[lon, lat], ...] or the name of a GeoJSON file of them (read when the"
-        " run starts): for example cities.",
+        description="Only at locations near these, [[lon, lat], ...] or the name of a GeoJSON file of them (read when"
+        " the run starts): for example cities.",
     )
-    near_m: float = Field(default=20_000.0, gt=0, description="How near the centre of a place must be.")
+    near_m: float = Field(default=20_000.0, gt=0, description="How near the centre of a location must be.")
 
     @property
     def wants(self) -> str:
-        """What a place must have, in a few words."""
+        """Describe in a few words what a location must have."""
         if self.sources:
             return " with ".join(" or ".join(rule.sensors) for rule in self.sources)
         if self.single_source:
@@ -95,10 +92,15 @@ class Recipe(Parameters):
             raise ValueError("single_source goes without named sources and with min_sources: 1")
         if self.min_images > self.max_images:
             raise ValueError(f"min_images ({self.min_images}) is larger than max_images ({self.max_images})")
+        sources = len(self.sources) or self.min_sources
+        if sources > self.max_images:
+            raise ValueError(
+                f"a set of {sources} sources needs as many images at least; max_images is {self.max_images}"
+            )
         return self
 
     def is_at(self, lon: float, lat: float) -> bool:
-        """Whether sets of this kind are made at a place."""
+        """Check whether sets of this kind are made at a location, given its centre in degrees."""
         if self.near is None:
             return True
         from pyproj import Geod  # noqa: PLC0415 (listing pipelines stays light)
@@ -107,9 +109,10 @@ class Recipe(Parameters):
         return any(geod.inv(lon, lat, x, y)[2] <= self.near_m for x, y in self.near)
 
     def bands_of(self, sensor: Sensor) -> tuple[str, ...] | None:
-        """The bands of a sensor that sets of this kind use, by the provider's names; None: all of them.
+        """Find the bands of a sensor that sets of this kind use.
 
-        Of a source with several sensors, each gives those of the bands that it has.
+        Returns:
+            The provider's names, of a source with several sensors only those that this one has; None: all bands.
         """
         rule = next((rule for rule in self.sources if rule.fits(sensor.id) and rule.bands), None)
         if rule is None:
@@ -119,10 +122,14 @@ class Recipe(Parameters):
 
 
 def check_recipes(recipes: Mapping[str, Recipe | None], sensors: Mapping[str, Sensor]) -> None:
-    """Refuse recipes with bands that none of their sensors has.
+    """Check that the sensors of every recipe have the bands that it names.
+
+    Args:
+        recipes: Recipes by kind; None switches a kind off.
+        sensors: Sensors in use, by id.
 
     Raises:
-        ValueError: Naming the recipe, the band and what there is.
+        ValueError: If none of a source's sensors has one of its bands; the message lists those that there are.
     """
     for kind, recipe in recipes.items():
         for rule in recipe.sources if recipe is not None else ():
@@ -137,12 +144,12 @@ def check_recipes(recipes: Mapping[str, Recipe | None], sensors: Mapping[str, Se
 
 
 class QualityParameters(Parameters):
-    """What an image must have to enter a set."""
+    """What an image must have to enter a set; what falls short is rejected."""
 
     max_cloud_fraction: float = Field(default=0.4, ge=0, le=1, description="Cloud and shadow, share of what was seen.")
     min_valid_fraction: float = Field(default=0.5, gt=0, le=1, description="Usable pixels, share of the footprint.")
     max_candidates: int = Field(
-        default=12, ge=1, description="Scenes tried per source, place and set before giving up: bounds the reading."
+        default=12, ge=1, description="Scenes tried per source, location and set before giving up: bounds the reading."
     )
 
 
@@ -157,7 +164,7 @@ class CoregisterParameters(Parameters):
     )
     keep_nominal: bool = Field(
         default=True,
-        description="Keep images whose position could not be told, at the provider's; false keeps them out.",
+        description="Keep images that could not be registered at the provider's position; false rejects them.",
     )
     reading: ReadingParameters = Field(
         default_factory=ReadingParameters, description="How patient reads are, and which checksums are compared."
@@ -169,7 +176,7 @@ class CoregisterParameters(Parameters):
     dask_scheduler: str | None = Field(
         default=None, description="Dask cluster to use instead: its address, tcp://…, or `local`"
     )
-    locations_per_task: int = Field(default=8, ge=1, description="Places surveyed by a worker at once.")
+    locations_per_task: int = Field(default=8, ge=1, description="Locations surveyed by a worker at once.")
 
     @model_validator(mode="after")
     def _some_recipe(self) -> CoregisterParameters:
@@ -179,14 +186,14 @@ class CoregisterParameters(Parameters):
 
 
 class SplitParameters(Parameters):
-    """Training, validation and test by place."""
+    """Shares of training, validation and test, split by location."""
 
     block_m: float = Field(
-        default=10_000.0, gt=0, description="Places within a square of this side share a split, metres."
+        default=10_000.0, gt=0, description="Locations within a square of this side share a split, metres."
     )
-    train: float = Field(default=0.7, gt=0, le=1, description="Share of the places.")
-    val: float = Field(default=0.1, ge=0, lt=1, description="Share of the places.")
-    test: float = Field(default=0.2, ge=0, lt=1, description="Share of the places.")
+    train: float = Field(default=0.7, gt=0, le=1, description="Share of the locations.")
+    val: float = Field(default=0.1, ge=0, lt=1, description="Share of the locations.")
+    test: float = Field(default=0.2, ge=0, lt=1, description="Share of the locations.")
     seed: int = Field(default=0, ge=0, description="Decides which blocks go where.")
 
     @model_validator(mode="after")
@@ -206,7 +213,7 @@ class TagParameters(Parameters):
         default="clearest",
         description="Which image of a set is tagged as its anchor; ties go to the finer, then older.",
     )
-    split: SplitParameters = Field(default_factory=SplitParameters, description="Splits by place.")
+    split: SplitParameters = Field(default_factory=SplitParameters, description="Splits by location.")
     workers: int = Field(default=1, ge=1, le=256, description="Local processes.")
     dask_scheduler: str | None = Field(default=None, description="Address of a Dask cluster to use instead, tcp://…")
 
@@ -224,7 +231,7 @@ class PruneParameters(Parameters):
         default=0.5,
         ge=0,
         le=1,
-        description="Of a full cluster's places, the share for its hardest sets; the rest is drawn.",
+        description="Share of a full cluster's cap that goes to its hardest sets; the rest is drawn.",
     )
     homogeneous_quantile: float = Field(
         default=0.25, ge=0, le=1, description="Clusters below this quantile of heterogeneity keep hard sets only."

@@ -1,8 +1,9 @@
-"""Pruning: cluster the sets by what they show, cap the clusters, keep the hard samples of homogeneous ones.
+"""Prune the training sets: cluster all sets by what they show, cap the clusters, keep their hard samples.
 
-METHOD.md section 1: the paper prunes by clustering to balance diversity and keeps hard samples in homogeneous areas;
-features, algorithm and counts are unpublished, so those here are ours. A set is described by the level, the variation
-and the texture of each spectral role (blue … short-wave infrared), and by how much it changes between its dates.
+The paper prunes by clustering, to balance diversity, and keeps hard samples of homogeneous areas (docs/methods.md,
+STSSD). Its features, algorithm and counts are unpublished; those here are ours. A set is described by the level, the
+variation and the texture of each spectral role (blue to short-wave infrared, and radar), and by how much it changes
+between its dates.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from a2mae.stssd.parameters import PruneParameters
 logger = logging.getLogger(__name__)
 
 ROLES = ("blue", "green", "red", "nir", "swir16", "swir22", "vv", "vh")
+"""Spectral roles by which sets are described, as STAC common names and polarisations."""
 _MEASURES = ("mean", "std", "texture")  # level, variation and texture
 _SAME_ROLE = {"nir08": "nir"}
 _MIN_PER_CLUSTER = 5
@@ -38,7 +40,7 @@ class Pruned:
 
     Attributes:
         sets: Set table with `cluster`, `kept` and `keep_reason`.
-        report: Before and after, JSON-ready.
+        report: Settings, figures before and after, reasons and clusters; JSON-ready.
     """
 
     sets: gpd.GeoDataFrame
@@ -52,13 +54,13 @@ def prune(
     sensors: Mapping[str, Sensor],
     parameters: PruneParameters,
 ) -> Pruned:
-    """Choose which training sets stay. Sets of the other splits all stay: they are there to measure with.
+    """Choose which training sets stay. All sets of the other splits stay: they are there to evaluate with.
 
     Args:
-        sets: Set table.
+        sets: Set table, N rows.
         images: Image table.
         features: Image features of the tag stage.
-        sensors: Descriptions by id.
+        sensors: Descriptions of the sensors in use, by id.
         parameters: The `prune` group.
     """
     described = set_features(sets, images, features, sensors)
@@ -77,7 +79,7 @@ def prune(
         members = np.flatnonzero((labels == cluster) & training)
         if not parameters.enabled or len(members) <= cap:
             continue
-        # Hard: far from what the cluster usually shows, and varied in itself.
+        # A hard sample is far from what its cluster usually shows, and varied in itself.
         hardness = _rank(distance[members]) + _rank(varied[members])
         order = members[np.lexsort((members, -hardness))]
         share = 1.0 if cluster in homogeneous else parameters.hard_fraction
@@ -104,20 +106,28 @@ def prune(
 def set_features(
     sets: pd.DataFrame, images: pd.DataFrame, features: pd.DataFrame, sensors: Mapping[str, Sensor]
 ) -> NDArray[np.float64]:
-    """Describe sets by numbers of equal weight.
+    """Describe sets by F numbers of equal weight, mean 0 and standard deviation 1.
+
+    These are the level, log variation and log texture of each spectral role, and the spread of its level over the
+    dates. They are standardised per sensor first, so that units and resolutions do not make the clusters.
+
+    Args:
+        sets: Set table, N rows.
+        images: Image table.
+        features: Image features of the tag stage.
+        sensors: Descriptions of the sensors in use, by id.
 
     Returns:
-        `(sets, F)`: per spectral role level, log variation and log texture (standardised per sensor, so that units
-        and resolutions do not make the clusters), and the spread of each role's level over the dates.
+        `(N, F)`; 0 for a role that the set's sensors do not have.
     """
-    places: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # images, and their rows of the features
+    found_at: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # images, and their rows of the features
     roles: dict[str, dict[str, int]] = {}  # role -> sensor -> band
     rows = images["row"].to_numpy()
     of_sensor = {str(name): (features["sensor"] == name).to_numpy() for name in sorted(features["sensor"].unique())}
     for sensor_id, chosen in of_sensor.items():
         here = np.flatnonzero((images["sensor"] == sensor_id).to_numpy())
         at = pd.Index(features["row"].to_numpy()[chosen]).get_indexer(pd.Index(rows[here]))
-        places[sensor_id] = here[at >= 0], at[at >= 0]
+        found_at[sensor_id] = here[at >= 0], at[at >= 0]
         for index, band in enumerate(sensors[sensor_id].bands):
             role = _SAME_ROLE.get(band.common_name, band.common_name) or band.name.lower()
             if role in ROLES:
@@ -132,7 +142,7 @@ def set_features(
         for role, by_sensor in roles.items():
             values = np.full(len(images), np.nan)
             for sensor_id, index in by_sensor.items():
-                here, at = places[sensor_id]
+                here, at = found_at[sensor_id]
                 found = matrices[sensor_id][:, index]
                 values[here] = _standard(found if measure == "mean" else np.log(found + _FLOOR))[at]
             groups = pd.Series(values).groupby(codes)
@@ -144,11 +154,11 @@ def set_features(
     table = np.stack([values for values in (*means, *spreads) if not np.isnan(values).all()]).T
     spread = np.nanstd(table, axis=0)
     table = (table - np.nanmean(table, axis=0)) / np.where(spread > 1e-9, spread, 1.0)
-    return np.asarray(np.nan_to_num(table))  # a role that the set's sensors lack says nothing
+    return np.asarray(np.nan_to_num(table))
 
 
 def _matrix(lists: pd.Series) -> NDArray[np.float64]:
-    """`(N, bands)` of a column of lists of one length, of Arrow or of objects."""
+    """Read a column of lists of one length, Arrow's or objects, as `(N, bands)`."""
     if isinstance(lists.dtype, pd.ArrowDtype):
         flat = pa.chunked_array(lists.array.__arrow_array__()).combine_chunks().flatten()
         return np.asarray(flat.to_numpy().reshape(len(lists), -1), np.float64)
@@ -156,6 +166,7 @@ def _matrix(lists: pd.Series) -> NDArray[np.float64]:
 
 
 def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bring values to mean 0 and standard deviation 1; equal values become 0."""
     spread = float(values.std())
     return np.asarray((values - values.mean()) / (spread if spread > 1e-12 else 1.0))
 
@@ -163,11 +174,12 @@ def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _clusters(
     described: NDArray[np.float64], parameters: PruneParameters
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find the cluster of every set, and the set's distance from its centre; both `(N,)`."""
     from sklearn.cluster import MiniBatchKMeans  # noqa: PLC0415 (a second to import)
 
     count = max(1, min(parameters.clusters, len(described) // _MIN_PER_CLUSTER))
     model = MiniBatchKMeans(count, random_state=parameters.seed, n_init=3, batch_size=4096)
-    # Threads add up sums in another order, and wait for each other: the last digits would follow the machine.
+    # Several threads add up in another order: the last digits would follow the number of cores.
     with threadpool_limits(1):
         labels = np.asarray(model.fit_predict(described), dtype=np.int64)
     distance = np.linalg.norm(described - model.cluster_centers_[labels], axis=1)
@@ -175,7 +187,7 @@ def _clusters(
 
 
 def _cap(sizes: NDArray[np.int64], parameters: PruneParameters) -> int:
-    """The smallest cap that keeps the wanted share."""
+    """Find the smallest cap per cluster that keeps the wanted share of the sets."""
     if parameters.max_per_cluster is not None:
         return parameters.max_per_cluster
     wanted = parameters.keep_fraction * int(sizes.sum())
@@ -190,7 +202,7 @@ def _cap(sizes: NDArray[np.int64], parameters: PruneParameters) -> int:
 
 
 def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 0 to 1."""
+    """Rank values from 0, the smallest, to 1."""
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return np.asarray(order / max(len(values) - 1, 1))
 

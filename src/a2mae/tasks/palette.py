@@ -1,4 +1,4 @@
-"""Colours of classes, and where and with how many threads tasks compute."""
+"""Colours of classes, in pictures and maps alike."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CLASS_RGB = (
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
-    """RGB of a class by its index; colours repeat after the palette's end."""
+    """Return the RGB of a class by its index; colours repeat after the palette's end."""
     return CLASS_RGB[index % len(CLASS_RGB)]
 
 
 def class_colours(own: Sequence[tuple[int, int, int]], count: int) -> list[tuple[int, int, int]]:
-    """RGB of every class: the data's own colours where it has any, the same in examples and maps.
+    """Return the RGB of every class: the data's own colours where it has any.
 
     Args:
         own: Of all classes, or empty.
@@ -39,7 +39,7 @@ def class_colours(own: Sequence[tuple[int, int, int]], count: int) -> list[tuple
 
 
 def named_colours(class_names: Sequence[str], named: Mapping[str, str]) -> tuple[tuple[int, int, int], ...]:
-    """RGB of every class where the user has named some: the others keep what they would have had.
+    """Return the RGB of every class where the user has named some; the others keep theirs.
 
     Args:
         class_names: One per class index.

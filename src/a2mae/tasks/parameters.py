@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
-
-HEADS = {
-    "classify": ("linear", "mean", "attentive"),
-    "segment": ("linear", "conv", "upernet", "detail"),
-    "detect_change": ("linear", "conv", "upernet", "detail"),
-}
-"""Heads per task, the plainest first. Classification: `linear` reads the CLS token, `mean` the patch tokens."""
+from a2mae.tasks.registry import Task
 
 
 def _hex_colour(value: object) -> str:
@@ -24,12 +19,20 @@ def _hex_colour(value: object) -> str:
     raise ValueError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
 
 
+Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+Pool = Literal["cls", "mean", "mean_std"]
+POOLS: tuple[Pool, ...] = get_args(Pool)
+Precision = Literal["32-true", "bf16-mixed"]
+
 HexColour = Annotated[str, BeforeValidator(_hex_colour)]
-"""A colour as `#rrggbb`; what is not one is refused with an example."""
+"""A colour as `#rrggbb`; anything else is rejected with an example."""
 
 
 class SimulatedDataParameters(Parameters):
     """How task data is cut from the image-set store and the simulated truth."""
+
+    moved: ClassVar[Mapping[str, str]] = {"stride_px": "chip_px alone: samples do not overlap"}
 
     sensors: tuple[str, ...] = Field(
         ("sentinel-2-l2a",), min_length=1, description="whose images are used; all are brought to the first one's grid"
@@ -40,7 +43,6 @@ class SimulatedDataParameters(Parameters):
         description="common names of the bands that are stored; every sensor must have them",
     )
     chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
-    stride_px: int | None = Field(None, ge=8, description="step between samples; null: chip_px, so without overlap")
     min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
     min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
     cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
@@ -99,15 +101,28 @@ class DataParameters(Parameters):
     multi_label: bool | None = Field(
         None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"
     )
-    class_property: str = Field("class", description="segmentation: a GeoJSON feature's property with its class name")
+    class_property: str = Field("class", description="polygons: the attribute of a feature that holds its class name")
+    outside: str = Field(
+        "unknown", description="polygons: class of the ground in none of them; unknown: neither trained on nor scored"
+    )
+    buffer_m: float | None = Field(
+        None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
+    )
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
     simulated: SimulatedDataParameters = Field(
         default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
     )
 
+    @model_validator(mode="after")
+    def _outside_is_a_class(self) -> DataParameters:
+        if self.outside not in ("unknown", *self.class_names):
+            known = ", ".join(self.class_names) or "none"
+            raise ValueError(f"outside must be unknown or one of class_names ({known}), found '{self.outside}'")
+        return self
+
 
 class FinetuneParameters(Parameters):
-    """One training recipe, used for the pretrained encoder and its random-initialised twin alike."""
+    """One training recipe, used for the pretrained encoder and the random_init baseline alike."""
 
     mode: Literal["full", "frozen", "lora"] = Field(
         "full", description="train all; the head only; or the head and low-rank updates of the attention"
@@ -126,20 +141,20 @@ class FinetuneParameters(Parameters):
     weight_decay: float = Field(0.05, ge=0, description="AdamW")
     warmup_steps: int = Field(20, ge=0, description="linear, then half a cosine")
     clip_grad: float = Field(1.0, gt=0, description="largest gradient norm")
-    loss: Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"] = Field(
-        "cross_entropy", description="see tasks/losses.py"
-    )
+    loss: Loss = Field("cross_entropy", description="focal, dice and cross_entropy_dice: for rare classes")
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="lift rare classes: weight = (1 / frequency) ** power; 0 is off"
     )
     augment: bool = Field(True, description="flips and quarter turns")
-    precision: Literal["32-true", "bf16-mixed"] = Field(
+    precision: Precision = Field(
         "32-true", description="bf16-mixed is faster where the device has bfloat16; weights and loss stay fp32"
     )
 
 
 class MapParameters(Parameters):
     """A map of a whole raster by a finetuned model."""
+
+    moved: ClassVar[Mapping[str, str]] = {"cloud_buffer_m": "coregister.clouds.buffer_m, for store and maps"}
 
     raster: OnDiskPath = Field(
         None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
@@ -156,9 +171,8 @@ class MapParameters(Parameters):
         description="change: how the later date is moved onto the earlier one",
     )
     mask_clouds: bool = Field(
-        True, description="what the mask of a scene of the scene table calls cloud or shadow is nodata in the map"
+        True, description="clouds of a scene of the scene table are nodata, told as `coregister.clouds` says"
     )
-    cloud_buffer_m: float = Field(30.0, ge=0, description="clouds and shadows are widened by this many metres")
     probabilities: bool = Field(
         False, description="also write map_probabilities.tif: a band per class, uint8 with a scale of 1/250"
     )
@@ -171,8 +185,8 @@ class MapParameters(Parameters):
 class TaskParameters(Parameters):
     """A task: data, bands, head and recipe."""
 
-    task: Literal["classify", "segment", "detect_change"] = Field(description="what is predicted")
-    seed: int = Field(0, ge=0, description="order, augmentation, head's and random twin's initial weights")
+    task: Task = Field(description="what is predicted")
+    seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     bands: tuple[str, ...] = Field(
@@ -182,7 +196,7 @@ class TaskParameters(Parameters):
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
     head: Literal["linear", "mean", "attentive", "conv", "upernet", "detail"] = Field(
-        "linear", description="see tasks/model.py"
+        "linear", description="see tasks/finetune/heads.py"
     )
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(
         "difference_concat", description="change: how the two dates are joined"
@@ -204,22 +218,23 @@ class TaskParameters(Parameters):
 
     @model_validator(mode="after")
     def _head_fits_task(self) -> TaskParameters:
-        if self.head not in HEADS[self.task]:
-            raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found '{self.head}'")
+        heads = self.task.kind.heads
+        if self.head not in heads:
+            raise ValueError(f"{self.task}: head must be one of {', '.join(heads)}, found '{self.head}'")
         return self
 
     @model_validator(mode="after")
     def _maps_of_change_have_two_dates(self) -> TaskParameters:
         for key in ("raster", "scene_ids"):
             later, earlier = getattr(self.map, key), getattr(self.map, f"{key}_before")
-            if self.task == "detect_change" and bool(later) != bool(earlier):
+            if self.task.kind.dates == 2 and bool(later) != bool(earlier):
                 missing = f"{key}_before" if later else key
-                raise ValueError(f"a change map needs two dates: set detect_change.map.{missing}, too")
+                raise ValueError(f"a change map needs two dates: set {self.task}.map.{missing}, too")
         return self
 
 
 class OtherEncoderParameters(Parameters):
-    """An encoder that another run or project trained, on this machine."""
+    """An encoder of another run or project, on this machine."""
 
     name: str = Field(min_length=1, description="of the score table's column 'model'")
     kind: Literal["directory", "timm"] = Field(
@@ -239,7 +254,7 @@ class OtherEncoderParameters(Parameters):
 
 
 class EvaluateParameters(Parameters):
-    """Frozen encoders judged by kNN and linear probe."""
+    """Frozen encoders scored by kNN and linear probe."""
 
     seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
@@ -251,10 +266,10 @@ class EvaluateParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    pool: Literal["cls", "mean", "mean_std"] = Field(
+    pool: Pool = Field(
         "cls", description="an encoder's vector: CLS token, mean of the patch tokens, or their mean and deviation"
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
+    precision: Precision = Field(
         "32-true", description="bf16-mixed computes features faster where the device has bfloat16"
     )
     encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
@@ -304,6 +319,9 @@ class EmbedParameters(Parameters):
     )
     scene_ids: tuple[str, ...] = Field(
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
+    )
+    mask_clouds: bool = Field(
+        True, description="clouds of a scene of the scene table are nodata, told as `coregister.clouds` says"
     )
     sensor: str = Field("sentinel-2-l2a", description="whose raster it is: bands, units and normalisation")
     scale: float | None = Field(

@@ -1,8 +1,6 @@
-"""Windows over a raster of any size, joined without seams and written strip by strip.
+"""Cut rasters of any size into windows, join predictions without seams, and write them strip by strip.
 
-Windows over a raster of any size, and their seamless joining with constant memory.
-
-Rasters of any size, written strip by strip and continued after a stop.
+Memory is one strip of windows, whatever the height of the raster. A raster that was not finished is continued.
 """
 
 from __future__ import annotations
@@ -20,19 +18,21 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from a2mae.files import write_json
-from a2mae.raster.read import GDAL_OPTIONS
+from a2mae.raster.header import GDAL_OPTIONS
 
 Floats = npt.NDArray[np.float32]
+BLOCK = 256
+"""Side of a block of the written files, pixels."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A window in pixels; it may reach past the raster's lower and right edges only where the raster is smaller.
+    """A window; it reaches past the lower and right edges only if the raster is smaller than it.
 
     Attributes:
-        row: First row.
-        col: First column.
-        size: Side in pixels.
+        row: First row, pixels.
+        col: First column, pixels.
+        size: Side, pixels.
     """
 
     row: int
@@ -40,8 +40,36 @@ class Tile:
     size: int
 
 
+@dataclass(frozen=True)
+class Windows:
+    """How a raster is cut into windows.
+
+    Attributes:
+        tile_px: Side of a window, pixels.
+        overlap_px: Pixels shared by neighbours and blended.
+        batch_size: Windows per forward pass.
+    """
+
+    tile_px: int
+    overlap_px: int
+    batch_size: int
+
+    def in_patches(self, patch: int) -> tuple[int, int]:
+        """Return side and overlap in whole patches of this many pixels."""
+        size = max(self.tile_px // patch, 1)
+        return size, min(self.overlap_px // patch, size - 1)
+
+
 def starts(length: int, size: int, overlap: int) -> list[int]:
-    """First pixels of windows that cover `length`: equally strided, the last one moved back to end at the edge.
+    """Place windows along a length: equally strided, the last one moved back to end at the edge.
+
+    Args:
+        length: Length to cover, pixels.
+        size: Side of a window, pixels.
+        overlap: Pixels shared by neighbours.
+
+    Returns:
+        First pixel of each window.
 
     Raises:
         ValueError: If the overlap is not smaller than the window.
@@ -55,7 +83,7 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def blend_weight(size: int, overlap: int) -> Floats:
-    """`(size, size)` weights: 1 inside, falling linearly to the edge over the overlap, never 0."""
+    """Return weights `(size, size)`: 1 inside, falling linearly to the edge over the overlap, never 0."""
     ramp = np.minimum(np.arange(size) + 1, np.arange(size, 0, -1)).astype(np.float32)
     line = np.minimum(ramp / np.float32(overlap + 1), np.float32(1))
     return np.outer(line, line).astype(np.float32)
@@ -74,21 +102,19 @@ def blended_strips(
 ) -> Iterator[tuple[int, Floats]]:
     """Predict a raster window by window and yield finished rows, top to bottom.
 
-    Memory is one strip of `size` rows; the raster's height does not matter.
-
     Args:
         height: Rows of the raster.
-        width: Columns.
+        width: Columns of the raster.
         classes: Channels K that `predict` returns.
         size: Side of a window, pixels.
         overlap: Pixels shared by neighbouring windows, blended linearly.
-        predict: Tiles → `(len(tiles), K, size, size)` float32; it pads what lies beyond the raster.
+        predict: From tiles to `(len(tiles), K, size, size)` float32; it pads what lies beyond the raster.
         batch: Tiles per call.
-        first_row: Rows before this one were finished by an earlier run: neither predicted (but for those that overlap)
-            nor yielded.
+        first_row: Rows before this one were finished by an earlier run; they are not yielded, and predicted only where
+            windows overlap them.
 
     Yields:
-        `(row, (K, rows, width))`: blended predictions of finished rows.
+        First row, and blended predictions `(K, rows, width)` of finished rows.
     """
     weight = blend_weight(size, overlap)
     rows = starts(height, size, overlap)
@@ -113,7 +139,7 @@ def blended_strips(
 
 
 def _scrolled(strip: Floats, rows: int) -> Floats:
-    """The strip moved up by some rows, zeros below."""
+    """Move a strip up by some rows, zeros below."""
     moved = np.zeros_like(strip)
     kept = strip.shape[-2] - rows
     if kept > 0:
@@ -121,11 +147,8 @@ def _scrolled(strip: Floats, rows: int) -> Floats:
     return moved
 
 
-BLOCK = 256
-
-
 class StripWriter:
-    """Writes a raster top to bottom beside its place, and continues where an interrupted run stopped.
+    """Writes a raster from top to bottom, and continues where an interrupted run stopped.
 
     Attributes:
         first_row: Rows before this one are already written.
@@ -145,15 +168,15 @@ class StripWriter:
         colors: Mapping[int, tuple[int, int, int]] | None = None,
         scales: Sequence[float] = (),
     ) -> None:
-        """Start, or continue, a raster.
+        """Start or continue a raster.
 
         Args:
-            path: The finished COG.
-            bands: Channels.
+            path: Path of the finished COG; the unfinished file lies beside it.
+            bands: Number of bands.
             dtype: NumPy name.
-            grid: Of the output.
+            grid: Grid of the output.
             nodata: Value of what was not seen.
-            fingerprint: Of everything that decides the content; another one starts anew.
+            fingerprint: Hash of everything that decides the content; an unfinished file of another one is replaced.
             names: Band descriptions.
             tags: Dataset tags.
             colors: Colour table of a class map.
@@ -194,13 +217,13 @@ class StripWriter:
                 target.scales = tuple(scales)
 
     def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
-        """Write rows `(bands, rows, columns)` and remember that they are done."""
+        """Write rows `(bands, rows, columns)` from a first row on, and remember that they are done."""
         with rasterio.Env(**GDAL_OPTIONS), rasterio.open(self._partial, "r+") as target:
             target.write(strip, window=Window(0, row, strip.shape[-1], strip.shape[-2]))
         write_json(self._state, {"fingerprint": self._fingerprint, "rows": row + strip.shape[-2]})
 
     def finish(self) -> Path:
-        """Turn what was written into the cloud-optimised GeoTIFF at its place."""
+        """Turn what was written into the finished COG and return its path."""
         cog = self._partial.with_suffix(".cog")
         with rasterio.Env(**GDAL_OPTIONS):  # GDAL's own cache would be 5 % of the machine
             copy_raster(

@@ -1,1 +1,1 @@
-"""Pretraining: samples, data module, Lightning module, launch."""
+"""Pretraining from an image-set store: specification, batches, steps, loop, checkpoints, in a process of its own."""

@@ -1,6 +1,6 @@
-"""`python -m a2mae.training RUN_DIR`: train what a run directory specifies, with or without Kedro around.
+"""`python -m a2mae.training RUN_DIR`: train what a run directory specifies, with or without Kedro.
 
-Starts alone, from the `pretrain` node, under `torchrun` and under SLURM. Exit status: 0 finished, 1 failed (the reason
+It is started by hand, by the `pretrain` node, by `torchrun` or by SLURM. Exit status: 0 finished, 1 failed (the reason
 is in `RUN_DIR/error.json` too), 128 + signal when stopped with a checkpoint.
 """
 
@@ -16,9 +16,8 @@ from pathlib import Path
 from a2mae.files import write_json
 from a2mae.parallel import share_cores
 from a2mae.training.launch import StopRequest
-from a2mae.training.spec import read_spec
+from a2mae.training.spec import ERROR_FILE, read_spec
 
-ERROR_FILE = "error.json"
 _OPEN_FILES = 65_536
 
 
@@ -56,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         changes = {name: value for name in ("devices", "nodes", "strategy") if (value := getattr(options, name))}
         spec = read_spec(run_dir).with_hardware(**changes)
-        # Torch and Lightning take seconds to import: a wrong path or key is told before.
+        # Torch and Lightning take seconds to import: a wrong path or key is reported before.
         if options.dry_run:
             from a2mae.training.planner import plan  # noqa: PLC0415
 
@@ -66,16 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
         from a2mae.training.loop import train  # noqa: PLC0415
 
         return 0 if train(run_dir, spec, stop) else stop.exit_code
-    except Exception as error:  # the door of the process: told to whoever started it
+    except Exception as error:  # the process ends here: whoever started it reads the reason in the file
         logging.getLogger(__name__).exception("training failed")
-        # A rank that fails takes the others with it: what is told is the first one's reason.
+        # A rank that fails takes the others with it: the reason of the first one is kept.
         if run_dir.is_dir() and not (run_dir / ERROR_FILE).exists():
             write_json(run_dir / ERROR_FILE, {"type": type(error).__name__, "message": str(error), "rank": int(rank)})
         return 1
 
 
 def _allow_open_files() -> None:
-    """As many files as the system lets a process have: of a large store, every shard that stays open is read faster."""
+    """Raise the limit of open files to what the system allows: shards that stay open are read faster."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

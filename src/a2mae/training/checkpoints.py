@@ -1,11 +1,7 @@
 """Checkpoints: the state of a run as named tensors, written whole, checked by digest, never unpickled.
 
-The state of a run as named tensors, whether one process holds it all or many hold a part each.
-
-Checkpoints that survive anything: written whole or not at all, checked by digest, never unpickled.
-
-One folder per checkpoint: tensors as safetensors, the rest as JSON. `state.json` names the SHA-256 of every other
-file; the folder gets its name only when all is on the disk.
+A checkpoint is a folder: tensors as safetensors, the rest as JSON. `state.json` has the SHA-256 of every other file,
+and the folder gets its name only when everything is on the disk.
 """
 
 from __future__ import annotations
@@ -33,7 +29,6 @@ from torch.distributed.checkpoint.state_dict import (
 
 from a2mae.files import file_digest, json_text, whole_file, whole_folder, write_bytes
 from a2mae.training.step import MovingAverage
-from a2mae.training.strict_json import Scalar
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +39,7 @@ _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 def capture(
     module: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
 ) -> dict[str, dict[str, Tensor]]:
-    """Gather weights, moments and the moving average on the CPU; all processes call it, the first gets the tensors.
+    """Gather weights, moments and the moving average on the CPU. All processes call it; the first gets the tensors.
 
     Args:
         module: The training step's module.
@@ -71,7 +66,7 @@ def restore(
 
     Args:
         groups: As `capture` gave it.
-        module: As at `capture`, on any number of processes.
+        module: As of `capture`, on any number of processes.
         optimizer: Likewise.
         average: Likewise.
     """
@@ -80,7 +75,7 @@ def restore(
     for path, value in groups["optimizer"].items():
         name, _, key = path.rpartition("/")
         moments.setdefault(name, {})[key] = value
-    # Asked for without gathering: the gathered one is given to the first process only.
+    # Not gathered, since a gathered state is given to the first process only.
     layout = get_optimizer_state_dict(module, optimizer)["param_groups"]
     set_optimizer_state_dict(
         module,
@@ -93,22 +88,23 @@ def restore(
 
 
 def full(tensor: Tensor) -> Tensor:
-    """A tensor's whole value on the CPU, also where it is spread over processes."""
+    """Copy a tensor's whole value to the CPU, also where it is spread over processes."""
     whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole.detach().to("cpu", copy=True)
 
 
+Fact = str | int | float | bool | None
 _NAME = re.compile(r"step-(\d{9})")
 _STATE = "state.json"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointWriteError(RuntimeError):
     """A checkpoint could not be written."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on.
+    """What a run needs to go on from a step.
 
     Attributes:
         step: Steps taken.
@@ -118,33 +114,33 @@ class Checkpoint:
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
-    facts: Mapping[str, Scalar]
+    facts: Mapping[str, Fact]
 
 
 class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
-        """Look after a folder of checkpoints.
+        """Use a folder of checkpoints.
 
         Args:
             folder: Made when the first checkpoint is written.
-            keep: How many of the newest stay. The best by `facts["score"]` (smaller is better) stays too.
+            keep: How many of the newest stay; the best by `facts["score"]` (smaller is better) stays too.
         """
         self._folder, self._keep = folder, keep
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint and drop those no longer kept.
+        """Write a checkpoint and remove those that are no longer kept.
 
         Returns:
             Its folder.
 
         Raises:
-            CheckpointError: If it cannot be written, for example because the disk is full; older ones are untouched.
+            CheckpointWriteError: If it cannot be written, for example on a full disk; older ones are untouched.
         """
         target = self._folder / f"step-{checkpoint.step:09d}"
         try:
-            with whole_folder(target, flush=True) as partial:
+            with whole_folder(target) as partial:
                 for group, tensors in checkpoint.tensors.items():
                     with whole_file(partial / f"{group}.safetensors") as part:
                         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
@@ -152,7 +148,7 @@ class Checkpoints:
                 state = {"step": checkpoint.step, "facts": dict(checkpoint.facts), "sha256": files}
                 write_bytes(partial / _STATE, json_text(state, allow_nan=True).encode())
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(
+            raise CheckpointWriteError(
                 f"cannot write the checkpoint of step {checkpoint.step} to {self._folder}: {error}."
                 " Make room there and start the run again: it goes on from the checkpoint before"
             ) from error
@@ -160,7 +156,7 @@ class Checkpoints:
         return target
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; torn ones are named in the log and passed over."""
+        """Read the newest checkpoint that is whole; the log names torn ones."""
         for folder in reversed(self._folders()):
             try:
                 return _read(folder)
@@ -178,8 +174,8 @@ class Checkpoints:
         return sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
 
     def _prune(self) -> None:
-        for left in self._folder.glob(".step-*"):  # of a killed run: this checkpoint is newer
-            shutil.rmtree(left)
+        for leftover in self._folder.glob(".step-*"):  # of a killed run, older than this checkpoint
+            shutil.rmtree(leftover)
         folders = self._folders()
         scores = {folder: score for folder in folders if (score := _score(folder)) is not None}
         best = min(scores, key=lambda folder: scores[folder]) if scores else None

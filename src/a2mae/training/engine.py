@@ -1,6 +1,6 @@
-"""Processes, devices, precision and sharding: Lightning Fabric, set up from the specification.
+"""Set up Lightning Fabric (processes, devices, precision, sharding) for a run, and count the FLOPs of its steps.
 
-Fabric and not Lightning's Trainer: the loop is ours (`loop.py`), so that a resumed run repeats an uninterrupted one
+Fabric and not Lightning's Trainer: the loop is our own (`loop.py`), so that a resumed run repeats an uninterrupted one
 bit by bit and a checkpoint holds no pickle.
 """
 
@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model
 from a2mae.parallel import cores
-from a2mae.training.spec import HardwareSpec, RunSpec
+from a2mae.training.parameters import HardwareParameters
+from a2mae.training.spec import RunSpec, SpecificationError
 from a2mae.training.step import TrainStep
-from a2mae.training.strict_json import SpecificationError
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class PortInUseError(RuntimeError):
 
 
 def make_fabric(spec: RunSpec) -> Fabric:
-    """Fabric for a run; starts the other processes of this machine where the specification asks for them.
+    """Set up Fabric for a run, and start the other processes of this machine that the specification asks for.
 
     Args:
         spec: The run. Under `torchrun` and SLURM the environment's number of processes wins over it.
@@ -78,14 +78,14 @@ def make_fabric(spec: RunSpec) -> Fabric:
             " (torchrun: --master-port), or end what listens on it"
         ) from error
     if torch.distributed.is_initialized():
-        _set_timeout(datetime.timedelta(seconds=hardware.timeout_s))  # all are here: now a silent one is a dead one
+        _set_timeout(datetime.timedelta(seconds=hardware.timeout_s))  # all have started: a silent one is dead
     if not on_cpu:
         torch.set_float32_matmul_precision("high")
     return fabric
 
 
-def process_counts(hardware: HardwareSpec) -> tuple[int, int]:
-    """Processes per machine and machines: the launcher's where one started us, else the specification's."""
+def process_counts(hardware: HardwareParameters) -> tuple[int, int]:
+    """Count processes per machine and machines: the launcher's where one started us, else the specification's."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
     if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
@@ -98,7 +98,7 @@ def process_counts(hardware: HardwareSpec) -> tuple[int, int]:
 
 
 def recompute_activations(model: Pretrainer) -> None:
-    """Keep only the inputs of the encoder's blocks and compute the rest again in the backward pass.
+    """Keep only the inputs of the encoder's blocks, and compute the rest again in the backward pass.
 
     Args:
         model: Changed in place; its weights keep their names.
@@ -107,11 +107,11 @@ def recompute_activations(model: Pretrainer) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def _strategy(hardware: HardwareSpec, world_size: int) -> Strategy | str:
+def _strategy(hardware: HardwareParameters, world_size: int) -> Strategy | str:
     # Processes may start minutes apart, on a loaded machine or from a slow disk.
     timeout = datetime.timedelta(seconds=max(hardware.timeout_s, _START_TIMEOUT_S))
     if hardware.strategy == "fsdp":
-        # Lightning's default would split the tensors of a layer within a machine; here data is what is split.
+        # Lightning's default would split the tensors of a layer within a machine; here the data are split.
         return ModelParallelStrategy(
             parallelize_fn=_shard, data_parallel_size=world_size, tensor_parallel_size=1, timeout=timeout
         )
@@ -121,7 +121,7 @@ def _strategy(hardware: HardwareSpec, world_size: int) -> Strategy | str:
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """FSDP2 over transformer blocks, then over what is left of the model."""
+    """Shard with FSDP2 over the transformer blocks, then over what is left of the model."""
     assert isinstance(module, TrainStep)
     data_mesh = mesh["data_parallel"]
     for child in module.modules():
@@ -129,11 +129,11 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
             for block in child:
                 fully_shard(block, mesh=data_mesh)
     fully_shard(module.model, mesh=data_mesh)
-    if data_mesh.device_type == "cpu":  # asked for the mean, gloo of torch 2.8 gives the sum; a sum divided is the mean
+    if data_mesh.device_type == "cpu":  # gloo of torch 2.8 gives the sum where the mean is wanted: divide it
         for part in module.modules():
             if isinstance(part, FSDPModule):
                 part.set_force_sum_reduction_for_comms(enable=True)
-    # Features are asked for outside of `forward`: that too has to gather the weights.
+    # Features are computed outside of `forward`, which has to gather the weights too.
     register_fsdp_forward_method(module.model, "forward_features")
     return module
 
@@ -156,10 +156,10 @@ GPU_PEAK_BF16 = {
 
 
 def step_flops(spec: RunSpec) -> int:
-    """FLOPs of forward and backward of one global batch, counted operator by operator on the meta device.
+    """Count the FLOPs of forward and backward of one global batch, operator by operator on the meta device.
 
     Args:
-        spec: The run. Recomputed activations are not counted: they are no progress.
+        spec: The run. Recomputed activations are not counted.
     """
     with torch.device("meta"):
         model = create_model(spec.model.name, **model_options(spec))
@@ -171,12 +171,12 @@ def step_flops(spec: RunSpec) -> int:
 
 
 def model_options(spec: RunSpec) -> dict[str, object]:
-    """Keyword arguments of `create_model` for a run: its options and the number of bands it will see."""
+    """Give the keyword arguments of `create_model` for a run: its options and the number of bands it will see."""
     return {"in_chans": spec.channels, **spec.model.options}
 
 
 def meta_batch(spec: RunSpec, samples: int) -> ImageSetBatch:
-    """A batch of the run's shapes; its tensors take the default device (`torch.device` as a context)."""
+    """Make a batch of the run's shapes on the default device (`torch.device` as a context)."""
     images, size, channels = spec.sampling.images, spec.sampled_size, spec.channels
     return ImageSetBatch(
         pixels=torch.zeros(samples, images, channels, size, size),
@@ -193,14 +193,14 @@ def meta_batch(spec: RunSpec, samples: int) -> ImageSetBatch:
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """FLOP/s that the device can do at best.
+    """Give the FLOP/s that a device can reach.
 
     Args:
         device: A GPU is looked up by name; a CPU is measured with a large matrix product in the run's precision.
         precision: `32-true` or `bf16-mixed`.
 
     Returns:
-        None for a GPU that is not in the table, or for fp32 on a GPU (which unit it uses is not ours to know).
+        None for a GPU that is not in the table, and for fp32 on a GPU, whose unit is not known.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -1,11 +1,7 @@
-"""A training as its own process: started, waited for, stopped.
-
-Being asked to stop: Ctrl-C, a scheduler's signal, or the process that started us being gone.
-
-Start a training as its own process and wait for it: progress and errors come through, Ctrl-C goes down.
+"""Start a training as a process of its own, wait for it, and stop it.
 
 Lightning's DDP starts the program again for every rank; under Kedro that would be the whole pipeline. So the node
-starts this module's command, and only that is started again.
+starts `python -m a2mae.training`, and only that is started again.
 """
 
 from __future__ import annotations
@@ -20,6 +16,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from a2mae.training.spec import ERROR_FILE, MODEL_DIR
+
 _LOG = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "A2MAE_PARENT"
@@ -27,22 +25,22 @@ PARENT_VARIABLE = "A2MAE_PARENT"
 
 
 class StopRequest:
-    """Turns signals into a flag that the loop looks at between two steps, so that a checkpoint can be written."""
+    """A flag that signals set and the loop reads between two steps, so that a checkpoint can be written."""
 
     def __init__(self) -> None:
-        """Nobody has asked yet."""
+        """Begin without a request."""
         self._signal = 0
         parent = os.environ.get(PARENT_VARIABLE, "")
         self._parent = int(parent) if parent.isdigit() else None
 
     def install(self) -> None:
-        """Listen to SIGINT (Ctrl-C), SIGTERM (schedulers) and SIGUSR1 (SLURM's warning before the time limit)."""
+        """Catch SIGINT (Ctrl-C), SIGTERM (schedulers) and SIGUSR1 (SLURM's warning before the time limit)."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
     @property
     def requested(self) -> bool:
-        """Whether the run should end after this step."""
+        """Whether the run should end after this step: a signal came, or the process that started it is gone."""
         if self._parent is not None and os.getppid() != self._parent and os.environ.get("LOCAL_RANK", "0") == "0":
             _LOG.warning("the process that started this training is gone: stopping with a checkpoint")
             self._parent = None
@@ -51,7 +49,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """The shell's convention for a process that ended because of a signal."""
+        """Exit status of a process that was ended by a signal, as shells have it."""
         return 128 + self._signal
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -76,13 +74,11 @@ def launch(run_dir: Path) -> Path:
         The finished model directory.
 
     Raises:
-        TrainingFailedError: With the process's own error message.
-        TrainingStoppedError: If it was stopped by a signal; starting again goes on.
-        KeyboardInterrupt: If we were interrupted; the training has then written a checkpoint.
+        TrainingFailedError: If the process fails; with its own error message.
+        TrainingStoppedError: If it was stopped by a signal; starting it again goes on.
+        KeyboardInterrupt: If this process was interrupted; the training has then written a checkpoint.
     """
-    from a2mae.training.results import MODEL_DIR  # noqa: PLC0415 (imports torch)
-
-    error_file = run_dir / "error.json"
+    error_file = run_dir / ERROR_FILE
     error_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "a2mae.training", str(run_dir)]
     environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}

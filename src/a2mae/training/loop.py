@@ -1,4 +1,4 @@
-"""The training loop: read, step, measure, save; and the same again after a kill, bit by bit."""
+"""The training loop: read, step, measure, save. A run that was killed and started again repeats it bit by bit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
+from a2mae.tracking import Run
+from a2mae.training import results
 from a2mae.training.checkpoints import Checkpoint, Checkpoints, capture, full, restore
 from a2mae.training.data.loader import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
 from a2mae.training.data.prepare import RawBatch, prepare
@@ -24,11 +26,10 @@ from a2mae.training.monitor import (
     METRICS_FILE,
     TIMING_FILE,
     HeldOut,
-    Progress,
-    Record,
+    MetricsFile,
+    ProgressBar,
     feature_statistics,
 )
-from a2mae.training.results import finished_identity, write_reconstructions, write_results
 from a2mae.training.spec import RunSpec
 from a2mae.training.step import (
     MovingAverage,
@@ -40,11 +41,11 @@ from a2mae.training.step import (
     set_learning_rate,
     step_generator,
 )
-from a2mae.training.tracking import NoTracker, Tracker, make_tracker
 
 _LOG = logging.getLogger(__name__)
 
 _HELD_OUT_SETS, _HELD_OUT_IMAGES = 32, 48
+_TIMING_COLUMNS = ("step", "seconds", "samples_per_s", "data_wait_share", "tflops_per_s", "mfu")
 Row = dict[str, float | int | None]
 
 
@@ -54,7 +55,7 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclass
 class _Pending:
-    """What the steps since the last row have left on the device."""
+    """What the steps since the last row of metrics have left on the device."""
 
     totals: list[Tensor] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
@@ -63,12 +64,12 @@ class _Pending:
 
 
 def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
-    """Train, from the newest checkpoint of this specification or from the start.
+    """Train from the newest checkpoint of this specification, or from the start.
 
     Args:
         run_dir: The run directory.
         spec: Its specification.
-        stop: Asked between two steps.
+        stop: Read between two steps.
 
     Returns:
         True if the run is finished, False if it was stopped (with a checkpoint).
@@ -78,7 +79,7 @@ def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
         DataMismatchError: If the data are not those of the specification.
         NonFiniteLossError: If the loss becomes NaN or infinite; names the step and its sets.
         LoaderDiedError: If a loader process is killed.
-        CheckpointError: If a checkpoint cannot be written.
+        CheckpointWriteError: If a checkpoint cannot be written.
     """
     fabric = make_fabric(spec)
     trainer = Trainer(fabric, run_dir, spec)
@@ -86,9 +87,9 @@ def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
         with dead_loaders_told():
             finished = trainer.fit(stop)
     except BaseException:
-        trainer.tracker.finish({}, failed=True)
+        trainer.tracker.finish(failed=True)
         raise
-    trainer.tracker.finish(trainer.summary)
+    results.finish_tracking(trainer.tracker, run_dir, spec, trainer.summary)
     return finished
 
 
@@ -97,7 +98,7 @@ class Trainer:
 
     Attributes:
         summary: The numbers of `metrics.json`, once finished.
-        tracker: Where numbers and pictures go besides our own files.
+        tracker: W&B's run, which gets numbers and pictures besides our own files.
     """
 
     def __init__(self, fabric: Fabric, run_dir: Path, spec: RunSpec, *, resume: bool = True) -> None:
@@ -111,7 +112,7 @@ class Trainer:
         """
         self._fabric, self._run_dir, self._spec = fabric, run_dir, spec
         self.summary: Row = {}
-        self.tracker: Tracker = NoTracker()
+        self.tracker = Run()
         self._reader = SampleReader(run_dir, spec)
         self._tables = self._reader.tables().to(fabric.device)
         self.dataset = BatchDataset(run_dir, spec, rank=fabric.global_rank, world_size=fabric.world_size)
@@ -135,15 +136,14 @@ class Trainer:
         self._score: float | None = None
         self._flops = step_flops(spec)
         self._peak = peak_flops(fabric.device, spec.numerics.precision)
-        self._world_size = fabric.world_size
 
     def fit(self, stop: StopRequest) -> bool:
         """Run to the end or until asked to stop; see `train`."""
         spec, first = self._spec, self._fabric.is_global_zero
         if first:
-            self.tracker = make_tracker(spec, self._run_dir)
-            self._metrics = Record(self._run_dir / METRICS_FILE, self._columns(), resume_at=self._step)
-            self._timing = Record(self._run_dir / TIMING_FILE, _TIMING_COLUMNS, resume_at=self._step)
+            self.tracker = results.open_tracking(spec, self._run_dir)
+            self._metrics = MetricsFile(self._run_dir / METRICS_FILE, self._columns(), resume_at=self._step)
+            self._timing = MetricsFile(self._run_dir / TIMING_FILE, _TIMING_COLUMNS, resume_at=self._step)
         loader = iter(
             make_loader(
                 self.dataset,
@@ -153,7 +153,7 @@ class Trainer:
                 pin_memory=self._fabric.device.type == "cuda",
             )
         )
-        progress = Progress(spec.optimizer.steps, self._step, shown=first)
+        progress = ProgressBar(spec.optimizer.steps, self._step, shown=first)
         pending = self._resumed
         loss: float | None = None
         while self._step < spec.optimizer.steps:
@@ -183,14 +183,19 @@ class Trainer:
     # -- one step ------------------------------------------------------------------------------------------------
 
     def train_step(self, raw: RawBatch, stop: StopRequest) -> tuple[Tensor, Tensor]:
-        """Forward, backward and update on this process's share of the batch.
+        """Take one step: forward, backward and update on this process's share of the batch.
 
-        Each micro-batch adds the gradient of its SUM of errors; divided by the number of scored values of the global
-        batch at the end, so that accumulation and several processes give the gradient of one large batch exactly,
-        also where some pixels are not valid.
+        Each micro-batch adds the gradient of its sum of errors, which is divided by the number of scored values of the
+        global batch at the end. So accumulation and several processes give the gradient of one large batch exactly,
+        also where pixels are invalid.
+
+        Args:
+            raw: This process's share of the batch.
+            stop: Whether the process was asked to stop is added up over all processes with the totals.
 
         Returns:
-            Totals of the global batch (and, last, how many processes were asked to stop), and the gradient's norm.
+            Totals of the global batch, `StepTotals.flat` and last the number of processes that were asked to stop, and
+            the gradient's norm.
         """
         spec, fabric = self._spec, self._fabric
         set_learning_rate(self._optimizer, learning_rate(spec.optimizer, self._step))
@@ -213,7 +218,7 @@ class Trainer:
         assert totals is not None
         asked = torch.full((1,), float(stop.requested), device=fabric.device)
         vector = cast(Tensor, fabric.all_reduce(torch.cat([totals.flat(), asked]), reduce_op="sum"))
-        # Wrappers average gradients over processes; the sum is wanted.
+        # DDP and FSDP average gradients over processes; the sum is wanted.
         factor = fabric.world_size * nominal / vector[0].clamp(min=1)
         gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, factor)
@@ -227,22 +232,22 @@ class Trainer:
 
     @property
     def train_sets(self) -> int:
-        """Image sets trained on."""
+        """Number of image sets trained on."""
         return len(self._reader.positions)
 
     @property
     def pixels_per_token(self) -> int:
-        """Side of what a token covers, in pixels of the sampled image."""
+        """Side of what one token covers, pixels of the sampled image."""
         return self._model.pixels_per_token
 
     def parameter_counts(self) -> tuple[int, int]:
-        """Parameters of the model, and of its encoder."""
+        """Count the parameters of the model, and of its encoder."""
         return sum(p.numel() for p in self._model.parameters()), sum(
             p.numel() for p in self._model.encoder.parameters()
         )
 
     def _agreed_to_stop(self, totals: Tensor) -> bool:
-        """Whether any process was asked to stop; on a GPU this is looked at when the host waits for it anyway."""
+        """Tell whether any process was asked to stop; on a GPU only when the host waits for the device anyway."""
         if totals.device.type == "cuda" and self._step % self._spec.logging.interval:
             return False
         return bool(totals[-1] > 0)
@@ -258,7 +263,7 @@ class Trainer:
         return ("step", "epoch", "samples", "loss", "lr", "grad_norm", *features, loss, same_place, *groups)
 
     def _log(self, pending: _Pending, *, measure: bool) -> float:
-        """Write one row; the only place where the host waits for the device."""
+        """Write one row of metrics and one of timing; only here the host waits for the device."""
         spec = self._spec
         vectors = torch.stack(pending.totals).cpu()
         self._check_finite(vectors)
@@ -286,7 +291,9 @@ class Trainer:
             "tflops_per_s": self._flops * len(pending.totals) / max(seconds, 1e-9) / 1e12,
         }
         if self._peak is not None:
-            timing["mfu"] = self._flops * len(pending.totals) / max(seconds, 1e-9) / (self._peak * self._world_size)
+            timing["mfu"] = (
+                self._flops * len(pending.totals) / max(seconds, 1e-9) / (self._peak * self._fabric.world_size)
+            )
         if self._fabric.is_global_zero:
             self._metrics.append(row)
             self._timing.append(timing)
@@ -295,7 +302,7 @@ class Trainer:
         return float(totals.loss / totals.weight)
 
     def _measure(self, *, full_measure: bool) -> Row:
-        """Features of the fixed images; with `full_measure` also loss and kNN on them."""
+        """Measure the features of the fixed images; with `full_measure` also the loss and the kNN on them."""
         self._model.eval()
         with self._fabric.autocast():
             features = self._held_out.features(self._model)
@@ -327,13 +334,13 @@ class Trainer:
     # -- keeping -------------------------------------------------------------------------------------------------
 
     def _resume(self) -> int:
-        """Load the newest checkpoint of this specification; what belongs to another run is removed.
+        """Load the newest checkpoint of this specification, and remove what belongs to another run.
 
         Returns:
             Steps already taken.
         """
         spec = self._spec
-        if finished_identity(self._run_dir) == spec.identity:
+        if results.finished_identity(self._run_dir) == spec.identity:
             _LOG.info("%s holds a finished run of this specification: training it afresh", self._run_dir)
             checkpoint = None
         else:
@@ -351,12 +358,12 @@ class Trainer:
             )
         if self._fabric.is_global_zero:
             self._checkpoints.clear()
-            (self._run_dir / "finished.json").unlink(missing_ok=True)
+            (self._run_dir / results.FINISHED_FILE).unlink(missing_ok=True)
         self._fabric.barrier()
         return 0
 
     def _save(self, pending: _Pending) -> None:
-        """Write a checkpoint, with what the next row of the metrics will need; never one of a loss gone bad."""
+        """Write a checkpoint with what the next row of metrics needs, unless a loss is not finite."""
         if pending.totals:
             self._check_finite(torch.stack(pending.totals).cpu())
         tensors = capture(self._plain_module, self._optimizer, self._average)
@@ -388,10 +395,9 @@ class Trainer:
                 model.load_state_dict(state["average"], strict=False)  # it has no buffers
             model.eval()
             if spec.logging.reconstructions:
-                panels, captions = write_reconstructions(self._run_dir, spec, model, self._reader, self._held_out)
-                self.tracker.pictures("reconstructions", panels, captions, self._step)
-            write_results(self._run_dir, spec, model, metrics)
+                panels, captions = results.write_reconstructions(
+                    self._run_dir, spec, model, self._reader, self._held_out
+                )
+                self.tracker.log_pictures("reconstructions", panels, captions, self._step)
+            results.write_results(self._run_dir, spec, model, metrics)
         self._fabric.barrier()
-
-
-_TIMING_COLUMNS = ("step", "seconds", "samples_per_s", "data_wait_share", "tflops_per_s", "mfu")

@@ -1,13 +1,8 @@
-"""What is seen of a run: curves, and held-out measures on a few fixed sets.
-
-What is seen of a run while it goes on: one CSV row per interval, safe to kill and to continue, and a bar.
+"""Follow a run: rows of metrics, a progress bar, and measures on a few fixed image sets.
 
 `metrics.csv` holds what the seed decides, so two runs write the same bytes; `timing.csv` holds what the clock decides.
-
-What is measured on a few fixed sets while the model trains: held-out loss, collapse, and a kNN that needs no labels.
-
-A contrastive peer's loss fell by 30 % while its features collapsed (METHOD section 4): effective rank and standard
-deviation of the features are therefore looked at from the first step.
+A falling loss does not tell whether features collapse (docs/methods.md, traps): effective rank and standard deviation
+of the features are measured from the first step on, and a kNN that needs no labels with the held-out loss.
 """
 
 from __future__ import annotations
@@ -40,8 +35,8 @@ METRICS_FILE = "metrics.csv"
 TIMING_FILE = "timing.csv"
 
 
-class Record:
-    """A CSV file that grows by whole lines."""
+class MetricsFile:
+    """A CSV file that grows by whole lines, so that a killed run can go on with it."""
 
     def __init__(self, path: Path, columns: tuple[str, ...], *, resume_at: int) -> None:
         """Start the file, or go on with it.
@@ -49,10 +44,10 @@ class Record:
         Args:
             path: The file.
             columns: Its header; the first is `step`.
-            resume_at: Rows of later steps are dropped: the resumed run writes them again. 0 starts afresh.
+            resume_at: Rows of later steps are dropped, since the resumed run writes them again; 0 starts afresh.
         """
         self._path, self._columns = path, columns
-        kept = [row for row in read_record(path) if int(row["step"]) <= resume_at] if resume_at else []
+        kept = [row for row in read_metrics(path) if int(row["step"]) <= resume_at] if resume_at else []
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore", restval="")
         writer.writeheader()
@@ -60,10 +55,13 @@ class Record:
         write_bytes(path, buffer.getvalue().encode())
 
     def append(self, row: Mapping[str, float | int | None]) -> None:
-        """Add one row; values that are not there are left empty.
+        """Add one row.
 
         Args:
-            row: Value of each column; floats are written with the digits that read back as the same number.
+            row: Values by column; missing ones are left empty, floats read back as the same number.
+
+        Raises:
+            KeyError: If there is no such column.
         """
         unknown = set(row) - set(self._columns)
         if unknown:
@@ -74,8 +72,8 @@ class Record:
             file.write(",".join(cells) + "\n")
 
 
-def read_record(path: Path) -> list[dict[str, str]]:
-    """The rows of a record; a line cut short by a crash is left out."""
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a `MetricsFile`; a line that a crash has cut short is left out."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
@@ -84,11 +82,11 @@ def read_record(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if None not in row and None not in row.values()]
 
 
-class Progress:
-    """A bar on a terminal; in a pipe or a log file a line every tenth of the run instead of a thousand."""
+class ProgressBar:
+    """A bar on a terminal; in a pipe or a log file one line every tenth of the run."""
 
     def __init__(self, steps: int, start: int, *, shown: bool) -> None:
-        """Begin.
+        """Show the bar.
 
         Args:
             steps: Steps of the whole run.
@@ -101,7 +99,7 @@ class Progress:
         self._started, self._first = time.monotonic(), start
 
     def update(self, step: int, loss: float | None) -> None:
-        """Show that `step` steps are done.
+        """Show how far the run is.
 
         Args:
             step: Steps taken in all.
@@ -123,7 +121,7 @@ class Progress:
 
 
 HELD_OUT_LOSS, TRAINING_SETS_LOSS = "held_out_loss", "training_sets_loss"
-"""Two names, so that a loss on sets that were trained on is nowhere taken for one on places held out."""
+"""Two names, so that a loss on sets that were trained on is never taken for one on held-out places."""
 _WHOLE = (0.0, 0.0, 1.0)
 _NO_FLIP = (False, False, False)
 _DRAW_EPOCH = 2**32 - 1  # an epoch that no run reaches: fixed draws
@@ -132,7 +130,7 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """How spread out features are.
+    """How far features are spread out.
 
     Attributes:
         effective_rank: exp of the entropy of the normalised singular values (Roy and Vetterli 2007); 1 is collapse.
@@ -144,11 +142,12 @@ class FeatureStatistics:
 
 
 class HeldOut:
-    """Fixed sets and fixed draws of a run.
+    """Fixed samples of a run, on which it is measured.
 
     Attributes:
         from_training: True if the index has no held-out sets, so that training sets stand in.
-        loss_name: What the loss on them is called in the curves: `held_out_loss`, or `training_sets_loss`.
+        loss_name: Column of the loss on them: `held_out_loss`, or `training_sets_loss`.
+        positions: `(n,)` the sets, as positions in the index.
     """
 
     def __init__(self, reader: SampleReader, tables: BandTables, *, sets: int, images: int) -> None:
@@ -168,25 +167,25 @@ class HeldOut:
         self._reader, self._tables = reader, tables
         self._size = reader.spec.sampled_size
         self._samples = reader.gather([self._fixed_draw(int(p)) for p in positions], positions.tolist())
-        members = [image for p in positions for image in range(*_bounds(reader, int(p)))]
-        chosen = _spread(np.asarray(members, np.int64), images)
+        members = [np.arange(len(reader.index.row))[reader.index.images_of(int(p))] for p in positions]
+        chosen = _spread(np.concatenate(members), images)
         set_of = np.searchsorted(reader.index.offsets, chosen, side="right") - 1
         self._location = torch.from_numpy(np.asarray(reader.index.location[set_of]))
-        draws = [Draw(np.asarray([i]), self._show_bands(int(i))[None], _WHOLE, _NO_FLIP) for i in chosen]
+        draws = [Draw(np.asarray([i]), reader.fixed_bands(int(i))[None], _WHOLE, _NO_FLIP) for i in chosen]
         self._images = reader.gather(draws, set_of.tolist())
 
     def batch(self, samples: slice = slice(None)) -> ImageSetBatch:
-        """The fixed samples, whole footprints in the bands that a person sees where the model takes three."""
+        """Give the fixed samples: whole footprints, in red, green and blue where the model takes three bands."""
         return prepare(self._to_device(self._samples[samples]), self._tables, self._size)
 
     @torch.no_grad()
     def features(self, model: Pretrainer) -> Tensor:
-        """Each fixed image's mean patch token, which `evaluate` reads too, the place not told, `(n, D)` float32."""
+        """Average each fixed image's patch tokens, as `evaluate` does, without telling the place: `(n, D)` float32."""
         parts = []
         for start in range(0, len(self._images.index), _CHUNK):
             raw = self._to_device(self._images[start : start + _CHUNK])
             batch = prepare(raw, self._tables, self._reader.spec.sampling.image_size)
-            # Without the place: its bits in the encoding would answer what the kNN asks of the pixels.
+            # The bits of the place in the encoding would answer what the kNN asks of the pixels.
             tokens = model.forward_features(
                 batch.pixels[:, 0],
                 gsd_m=batch.gsd_m[:, 0],
@@ -198,7 +197,7 @@ class HeldOut:
         return torch.cat(parts)
 
     def same_place_accuracy(self, features: Tensor) -> float | None:
-        """Share of images whose nearest other image shows the same place: kNN (k = 1, cosine) without labels.
+        """Give the share of images whose nearest other image shows the same place: kNN (k = 1, cosine) without labels.
 
         Args:
             features: As from `features`.
@@ -220,7 +219,7 @@ class HeldOut:
 
     @torch.no_grad()
     def loss(self, model: Pretrainer, seed: int) -> float:
-        """Loss on the fixed samples under fixed masks."""
+        """Compute the loss on the fixed samples under fixed masks."""
         device = self._tables.gain[0].device
         masks = torch.Generator(device).manual_seed(seed % 2**63)
         total = weight = torch.zeros((), device=device)
@@ -232,19 +231,15 @@ class HeldOut:
 
     def _fixed_draw(self, position: int) -> Draw:
         draw = self._reader.draw(_DRAW_EPOCH, position)
-        bands = np.stack([self._show_bands(int(image)) for image in draw.images])
+        bands = np.stack([self._reader.fixed_bands(int(image)) for image in draw.images])
         return Draw(draw.images, bands, _WHOLE, _NO_FLIP)
-
-    def _show_bands(self, image: int) -> NDArray[np.int64]:
-        """Red, green, blue where the model takes three bands, else the first ones it takes."""
-        return self._reader.fixed_bands(image)
 
     def _to_device(self, raw: RawBatch) -> RawBatch:
         return raw.to(self._tables.gain[0].device)
 
 
 def feature_statistics(features: Tensor) -> FeatureStatistics:
-    """Effective rank and standard deviation.
+    """Measure effective rank and standard deviation of features.
 
     Args:
         features: `(n, D)`.
@@ -263,8 +258,3 @@ def _spread(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     if len(values) <= count:
         return values
     return values[np.linspace(0, len(values) - 1, count).astype(np.int64)]
-
-
-def _bounds(reader: SampleReader, position: int) -> tuple[int, int]:
-    members = reader.index.images_of(position)
-    return members.start, members.stop

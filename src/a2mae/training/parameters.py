@@ -1,26 +1,43 @@
-"""Parameters of the `pretrain` stage. Their parts are those of the run specification, so nothing is described twice."""
+"""Parameters of the `pretrain` stage.
+
+The groups `sampling`, `numerics`, `hardware` and `logging` go into the run specification (`spec.py`) as they are;
+`model` and `optimizer` are resolved there, since they depend on the method and on the number of image sets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from a2mae.config import Parameters
-from a2mae.training.spec import HardwareSpec, LoggingSpec, Method, NumericsSpec, OptimizerSpec, SamplingSpec
-from a2mae.training.strict_json import check_bounds, from_json
 
-T = TypeVar("T")
+Method = Literal["a2mae", "scale_mae", "mae", "satmae"]
+"""The pretraining methods: names of `a2mae.models.create_model` start with one of them."""
 
 
-def _part(kind: type[T]) -> BeforeValidator:
-    """Read a mapping as one part of the run specification, with that part's own error messages."""
+def _option(value: object) -> object:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(group, list | tuple) for group in value):
+        groups = tuple(tuple(group) for group in value)
+        if all(type(band) is int for group in groups for band in group):
+            return groups
+    raise ValueError("must be a string, a number, a flag, or groups of band numbers such as [[0, 1], [2]]")
 
-    def read(value: Any) -> Any:  # noqa: ANN401 (pydantic hands in whatever the YAML held)
-        return from_json(kind, value) if isinstance(value, Mapping) else value
 
-    return BeforeValidator(read)
+Option = Annotated[object, PlainValidator(_option)]
+"""One field of a model's configuration: a scalar, or the band numbers of each group of bands (SatMAE)."""
+
+
+class StrictParameters(Parameters):
+    """A group whose values have their types exactly: the string "12" and the flag true are no numbers."""
+
+    model_config = ConfigDict(strict=True)
+
+    def replace(self, **changes: object) -> Self:
+        """Give the same group with other values, checked again."""
+        return type(self)(**{**dict(self), **changes})
 
 
 class ModelParameters(Parameters):
@@ -30,30 +47,75 @@ class ModelParameters(Parameters):
         description="ViT-T, -S, -B or -L; also sets the decoder's width"
     )
     patch_size: int = Field(ge=2, le=64, description="side of a patch, pixels")
-    options: dict[str, str | int | float | bool | None] = Field(
+    options: dict[str, Option] = Field(
         default_factory=dict,
         description="any field of the method's configuration (a2mae.models): embed_dim, depth, masking, encoding, ...",
     )
-    method_options: dict[Method, dict[str, str | int | float | bool | None]] = Field(
+    method_options: dict[Method, dict[str, Option]] = Field(
         default_factory=dict, description="likewise, but only for one method"
     )
 
 
-class OptimizerParameters(Parameters):
+class SamplingParameters(StrictParameters):
+    """How a sample is drawn from an image set (docs/methods.md, A²-MAE)."""
+
+    images: int = Field(
+        default=3,
+        ge=1,
+        le=6,
+        description="images per sample K, the first is the anchor; single images for Scale-MAE and MAE",
+    )
+    image_size: int = Field(default=224, ge=8, le=4096, description="side of every image after crop and resize, pixels")
+    bands: Literal["draw", "rgb", "all"] = Field(
+        default="draw",
+        description="draw: `bands_drawn` of the sensor's bands in random order; rgb: red, green, blue; all: every band",
+    )
+    bands_drawn: int = Field(default=3, ge=1, description="bands drawn per image, without replacement")
+    whole_probability: float = Field(
+        default=0.5, ge=0, le=1, description="share of samples that take the whole footprint; the others take one crop"
+    )
+    crop_fraction_min: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="smallest side of a crop as a share of the footprint's, drawn uniformly up to 1",
+    )
+    anchor: Literal["random", "table"] = Field(
+        default="random",
+        description="random: any image of the set may be the anchor; table: the one tagged in the image table",
+    )
+    fallback: Literal["anchor", "other_date"] = Field(
+        default="anchor",
+        description="what stands in where the wanted sensor has no other image: `anchor`, image 1 again (as released);"
+        " `other_date`, any image of the set that is not used yet, then image 1",
+    )
+    flips: bool = Field(
+        default=False, description="mirror and transpose at random, the same for all images of a sample"
+    )
+
+
+class AdamWParameters(Parameters):
+    """What the configured and the resolved optimiser have in common."""
+
+    batch_size: int = Field(ge=1, description="image sets per step, over all processes")
+    learning_rate_end: float = Field(default=0.0, ge=0, description="rate at the end of the cosine")
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=(0.9, 0.95), strict=False
+    )
+    clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; null clips nothing")
+    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="keep a moving average of the weights")
+
+
+class OptimizerParameters(AdamWParameters):
     """AdamW, its schedule and the length of the run. Null takes the method's published recipe."""
 
     epochs: float | None = Field(default=None, gt=0, description="how often the sets are gone through; or give steps")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps; or give epochs")
-    batch_size: int = Field(ge=1, description="image sets per step, over all processes")
     base_learning_rate: float | None = Field(
         default=None, gt=0, description="per 256 sets: the peak rate is this times batch_size / 256"
     )
-    learning_rate_end: float = Field(default=0.0, ge=0, description="rate at the end of the cosine")
     warmup_share: float | None = Field(default=None, ge=0, lt=1, description="share of the steps with a rising rate")
-    weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; null clips nothing")
-    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="keep a moving average of the weights")
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimizerParameters:
@@ -62,63 +124,82 @@ class OptimizerParameters(Parameters):
         return self
 
 
+class NumericsParameters(StrictParameters):
+    """What changes the numbers that a step computes."""
+
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        default="32-true", description="bf16-mixed: bfloat16 autocast with weights and loss in fp32"
+    )
+    compile: bool = Field(default=False, description="send the model through `torch.compile`")
+    activation_checkpointing: bool = Field(
+        default=False, description="compute the encoder's activations again in the backward pass, to save memory"
+    )
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples per forward pass and process; fewer than the process's share accumulates gradients",
+    )
+
+
+class HardwareParameters(StrictParameters):
+    """Where it runs. Nothing here changes which samples are seen, so a run may be continued on other hardware."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto takes a GPU where there is one"
+    )
+    devices: int = Field(default=1, ge=0, description="processes per machine; 0: one per GPU, or one on a CPU")
+    nodes: int = Field(default=1, ge=1, description="machines")
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    threads: int = Field(
+        default=0, ge=0, description="torch threads per process; 0: the machine's cores shared by its processes"
+    )
+    workers: int = Field(
+        default=0, ge=0, description="loader processes per training process; 0: load in the training process"
+    )
+    timeout_s: int = Field(
+        default=50, ge=1, description="how long a rank waits for the others, seconds; at the start up to ten minutes"
+    )
+
+
+class LoggingParameters(StrictParameters):
+    """What is written while it runs."""
+
+    interval: int = Field(
+        default=10, ge=1, description="steps between two rows of metrics.csv: there the host waits for the device"
+    )
+    monitor_interval: int = Field(
+        default=0, ge=0, description="steps between two measurements on the held-out sets; 0: only at the end"
+    )
+    checkpoint_interval: int = Field(
+        default=200, ge=0, description="steps between two checkpoints; 0: only at the end and when stopped"
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="how many of the newest stay; the best by the held-out loss stays too"
+    )
+    reconstructions: int = Field(default=6, ge=0, description="fixed sets shown in reconstructions.npz")
+    wandb_project: str | None = Field(
+        default=None, description="null: no W&B run. WANDB_MODE decides between offline and online"
+    )
+
+
 class PretrainParameters(Parameters):
     """The group `pretrain`."""
 
-    method: Method = Field(description="a2mae, scale_mae or mae")
+    method: Method
     seed: int = Field(ge=0, lt=2**63, description="decides weights, samples and masks")
     model: ModelParameters
-    sampling: Annotated[SamplingSpec, _part(SamplingSpec)]
+    sampling: SamplingParameters
     optimizer: OptimizerParameters
-    numerics: Annotated[NumericsSpec, _part(NumericsSpec)] = NumericsSpec()
-    hardware: Annotated[HardwareSpec, _part(HardwareSpec)] = HardwareSpec()
-    logging: Annotated[LoggingSpec, _part(LoggingSpec)] = LoggingSpec()
+    numerics: NumericsParameters = NumericsParameters()
+    hardware: HardwareParameters = HardwareParameters()
+    logging: LoggingParameters = LoggingParameters()
 
     @model_validator(mode="after")
-    def _bounds(self) -> PretrainParameters:
-        for part in ("sampling", "numerics", "hardware", "logging"):
-            check_bounds(getattr(self, part), at=part)
-        patch = self.model.patch_size
-        if self.sampling.image_size % patch:
-            near = max(patch, round(self.sampling.image_size / patch) * patch)
+    def _whole_patches(self) -> PretrainParameters:
+        size, patch = self.sampling.image_size, self.model.patch_size
+        if size % patch:
             raise ValueError(
-                f"sampling.image_size ({self.sampling.image_size}) must be a multiple of model.patch_size ({patch}),"
-                f" for example {near}"
+                f"sampling.image_size ({size}) must be a multiple of model.patch_size ({patch}),"
+                f" for example {max(patch, round(size / patch) * patch)}"
             )
         return self
-
-
-RECIPES: Mapping[str, tuple[float, float]] = {
-    # base learning rate per 256 samples, warm-up share (METHOD sections 2 and 3; MAE: He et al. 2022, appendix A)
-    "a2mae": (1e-5, 0.4),  # it starts from ImageNet-MAE weights: from scratch give a larger rate
-    "scale_mae": (1.5e-4, 20 / 800),
-    "mae": (1.5e-4, 40 / 800),
-}
-"""The published recipes."""
-
-
-def resolve_optimizer(parameters: OptimizerParameters, method: str, sets: int) -> OptimizerSpec:
-    """Fill in what is null and turn epochs into steps.
-
-    Args:
-        parameters: As configured.
-        method: Whose recipe fills the gaps.
-        sets: Image sets trained on.
-    """
-    base_rate, warmup_share = RECIPES[method]
-    if parameters.base_learning_rate is not None:
-        base_rate = parameters.base_learning_rate
-    if parameters.warmup_share is not None:
-        warmup_share = parameters.warmup_share
-    steps = parameters.steps or max(1, round((parameters.epochs or 1) * sets / parameters.batch_size))
-    return OptimizerSpec(
-        learning_rate=base_rate * parameters.batch_size / 256,
-        learning_rate_end=parameters.learning_rate_end,
-        weight_decay=parameters.weight_decay,
-        betas=parameters.betas,
-        clip_norm=parameters.clip_norm,
-        steps=steps,
-        warmup_steps=min(int(warmup_share * steps), steps - 1),
-        batch_size=parameters.batch_size,
-        ema_decay=parameters.ema_decay,
-    )

@@ -1,9 +1,4 @@
-"""What a run will cost, and how much of the machine it uses.
-
-How much work a step is and how much the machine can do: FLOPs, peak rates, and their ratio (MFU).
-
-What a run will cost, before anything is spent: `python -m a2mae.training RUN_DIR --dry-run`.
-"""
+"""Tell what a run will cost before anything is spent: `python -m a2mae.training RUN_DIR --dry-run`."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ _MEASURED_STEPS = 3
 
 
 def plan(run_dir: Path, spec: RunSpec) -> list[str]:
-    """Measure a few real steps and extrapolate; nothing is written and checkpoints are not touched.
+    """Measure a few real steps and extrapolate. Nothing is written, and checkpoints are not touched.
 
     Args:
         run_dir: The run directory.
@@ -67,7 +62,7 @@ def plan(run_dir: Path, spec: RunSpec) -> list[str]:
 
 
 def _measure(trainer: Trainer) -> float:
-    """Median seconds of a step, reading included, after one to warm up."""
+    """Measure the median seconds of a step, reading included, after one to warm up."""
     loader = iter(make_loader(trainer.dataset, 0, 1 + _MEASURED_STEPS, workers=0, pin_memory=False))
     seconds = []
     for _ in range(1 + _MEASURED_STEPS):

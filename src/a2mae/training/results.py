@@ -1,4 +1,4 @@
-"""What a finished run leaves: the model directory, its metrics, and reconstructions to look at."""
+"""Write what a finished run leaves: the model directory, its metrics, reconstructions to look at, and its W&B run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from a2mae.files import whole_file, whole_folder, write_json
+from a2mae.files import file_digest, whole_file, whole_folder, write_json
 from a2mae.models import Pretrainer, save_pretrained
+from a2mae.tracking import Piece, Run, open_run
 from a2mae.training.data.loader import SampleReader
 from a2mae.training.monitor import METRICS_FILE, HeldOut
-from a2mae.training.spec import SPEC_FILE, RunSpec
+from a2mae.training.spec import MODEL_DIR, SPEC_FILE, RunSpec
 
-MODEL_DIR = "model"
 RECONSTRUCTIONS_FILE = "reconstructions.npz"
 FINISHED_FILE = "finished.json"
 Metrics = Mapping[str, float | int | str | None]
 
 
 def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metrics) -> Path:
-    """Write the model directory, whole or not at all, then the mark that the run is finished.
+    """Write the model directory, whole or not at all, then mark the run as finished.
 
     Args:
         run_dir: The run directory.
@@ -57,7 +57,7 @@ def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metr
             },
         )
         write_json(partial / "metrics.json", dict(metrics))
-        # What the seed decided goes along with the model; checkpoints and timings stay behind.
+        # What the seed decides goes with the model; checkpoints and timings stay behind.
         (partial / "run").mkdir()
         for name in (SPEC_FILE, METRICS_FILE, RECONSTRUCTIONS_FILE):
             if (run_dir / name).is_file():
@@ -67,7 +67,7 @@ def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metr
 
 
 def finished_identity(run_dir: Path) -> str | None:
-    """Identity of the run that was finished here, if one was."""
+    """Read the identity of the run that was finished here; None if none was."""
     try:
         content = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -75,11 +75,36 @@ def finished_identity(run_dir: Path) -> str | None:
     return str(content.get("identity")) if (run_dir / MODEL_DIR / "config.json").is_file() else None
 
 
+def open_tracking(spec: RunSpec, run_dir: Path) -> Run:
+    """Open the W&B run that the specification asks for, or go on with it: same specification, same run id."""
+    if spec.logging.wandb_project is None:
+        return Run()
+    return open_run(
+        "pretrain",
+        spec.model_dump(mode="json") | {"identity": spec.identity},
+        folder=run_dir,
+        project=spec.logging.wandb_project,
+        id=f"pretrain-{spec.identity[:12]}",
+        name=f"pretrain-{spec.method}",
+        resume="allow",
+    )
+
+
+def finish_tracking(run: Run, run_dir: Path, spec: RunSpec, summary: Mapping[str, float | int | None]) -> None:
+    """Add the summary, link the model to the store it was made from if the training is finished, and close the run."""
+    run.summarize(summary)
+    if finished_identity(run_dir) == spec.identity:
+        weights = file_digest(run_dir / MODEL_DIR / "model.safetensors")
+        used = [Piece("image_sets", "store", spec.data.store_hash)]
+        run.link(used=used, made=[Piece("pretrained_model", "model", weights)])
+    run.finish()
+
+
 @torch.no_grad()
 def write_reconstructions(
     run_dir: Path, spec: RunSpec, model: Pretrainer, reader: SampleReader, held_out: HeldOut
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """Write `reconstructions.npz`: fixed sets, what was hidden of them, and what the model makes of it.
+    """Write `reconstructions.npz`: fixed sets, what was hidden of them, and what the model predicts there.
 
     Args:
         run_dir: The run directory.

@@ -1,4 +1,4 @@
-"""The run specification: everything that a training run is made of, resolved, in one `spec.json`.
+"""The run specification: all that a training run is made of, resolved, in one `spec.json`.
 
 The `pretrain` node (or a person) writes it; `python -m a2mae.training RUN_DIR` reads it and nothing else. Paths are
 relative to the run directory, so that a tree of data and models can be moved and two machines write the same bytes.
@@ -6,206 +6,119 @@ relative to the run directory, so that a tree of data and models can be moved an
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated
+
+from pydantic import Field, ValidationError, model_validator
 
 from a2mae.files import write_json
-from a2mae.training.strict_json import Scalar, SpecificationError, check_bounds, from_json, to_json
+from a2mae.training.parameters import (
+    AdamWParameters,
+    HardwareParameters,
+    LoggingParameters,
+    Method,
+    NumericsParameters,
+    OptimizerParameters,
+    Option,
+    PretrainParameters,
+    SamplingParameters,
+    StrictParameters,
+)
 
 FORMAT_VERSION = 1
-SPEC_FILE = "spec.json"
+SPEC_FILE, ERROR_FILE, MODEL_DIR = "spec.json", "error.json", "model"
+"""Of a run directory: what is run, why it failed, and the finished model."""
 
-Method = Literal["a2mae", "scale_mae", "mae"]
+
+class SpecificationError(ValueError):
+    """A run specification that cannot be meant; the message names the place, what was found and what is expected."""
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(StrictParameters):
     """Which model: a name of `a2mae.models.create_model` and its keyword arguments."""
 
     name: str
-    options: Mapping[str, Scalar] = field(default_factory=dict)
+    options: dict[str, Option] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class SensorSpec:
-    """One source: its bands and how they are normalised, in the store's order and physical units."""
+class SensorSpec(StrictParameters):
+    """One sensor: its bands and how they are normalised, in the store's order and in physical units."""
 
     id: str
-    bands: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...] = field(metadata={"gt": 0})
+    bands: tuple[str, ...] = Field(min_length=1, strict=False)
+    mean: tuple[float, ...] = Field(strict=False)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(strict=False)
 
-    def __post_init__(self) -> None:
-        """Refuse statistics that do not match the bands."""
-        if not self.bands or not len(self.bands) == len(self.mean) == len(self.std):
-            raise SpecificationError(
+    @model_validator(mode="after")
+    def _one_value_per_band(self) -> SensorSpec:
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise ValueError(
                 f"sensor {self.id!r}: {len(self.bands)} bands need as many means and standard deviations,"
                 f" found {len(self.mean)} and {len(self.std)}"
             )
+        return self
 
 
-@dataclass(frozen=True)
-class DataSpec:
-    """Where the samples come from, pinned by content.
+class DataSpec(StrictParameters):
+    """Where the samples come from, pinned by content."""
 
-    Attributes:
-        store: Image-set store: a path relative to the run directory, or a URL with a scheme.
-        store_hash: The store's manifest hash when the specification was written.
-        index: NumPy index of the sets, relative to the run directory.
-        index_hash: SHA-256 of that file.
-        sensors: The sources, in the order of `ImageSetBatch.sensor_id`.
-    """
+    store: str = Field(description="image-set store: a path relative to the run directory, or a URL with a scheme")
+    store_hash: str = Field(description="the store's manifest hash when the specification was written")
+    index: str = Field(description="NumPy index of the sets, relative to the run directory")
+    index_hash: str = Field(description="SHA-256 of that file")
+    sensors: tuple[SensorSpec, ...] = Field(
+        min_length=1, strict=False, description="in the order of `ImageSetBatch.sensor_id`"
+    )
 
-    store: str
-    store_hash: str
-    index: str
-    index_hash: str
-    sensors: tuple[SensorSpec, ...]
-
-
-@dataclass(frozen=True)
-class SamplingSpec:
-    """How a sample is drawn from a set (METHOD section 2).
-
-    Attributes:
-        images: Images per sample K; image 1 is the anchor. Methods for single images take them as K samples.
-        image_size: Side of every image after crop and resize, pixels.
-        bands: `draw`: `bands_drawn` of the sensor's bands in random order; `rgb`: red, green, blue; `all`: every band.
-        bands_drawn: Bands drawn per image, without replacement.
-        whole_probability: Share of samples that take the whole footprint; the others take one crop.
-        crop_fraction_min: Smallest side of a crop as a share of the footprint's side; drawn uniformly up to 1.
-        anchor: `random`: any image of the set may be the anchor; `table`: the one tagged in the image table.
-        fallback: What stands in where the wanted source has no other image: `anchor` (image 1 again, as released) or
-            `other_date` (any image of the set not used yet, then image 1).
-        flips: Whether samples are mirrored and transposed at random (the same for all K images).
-    """
-
-    images: int = field(default=3, metadata={"ge": 1, "le": 6})
-    image_size: int = field(default=224, metadata={"ge": 8, "le": 4096})
-    bands: Literal["draw", "rgb", "all"] = "draw"
-    bands_drawn: int = field(default=3, metadata={"ge": 1})
-    whole_probability: float = field(default=0.5, metadata={"ge": 0, "le": 1})
-    crop_fraction_min: float = field(default=0.25, metadata={"gt": 0, "le": 1})
-    anchor: Literal["random", "table"] = "random"
-    fallback: Literal["anchor", "other_date"] = "anchor"
-    flips: bool = False
+    @model_validator(mode="after")
+    def _each_sensor_once(self) -> DataSpec:
+        ids = [sensor.id for sensor in self.sensors]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"'sensors' names a sensor twice: {ids}")
+        return self
 
 
-@dataclass(frozen=True)
-class OptimizerSpec:
+class OptimizerSpec(AdamWParameters, StrictParameters):
     """AdamW and its schedule: linear warm-up, then half a cosine to `learning_rate_end`."""
 
-    learning_rate: float = field(metadata={"gt": 0})
-    learning_rate_end: float = field(default=0.0, metadata={"ge": 0})
-    weight_decay: float = field(default=0.05, metadata={"ge": 0})
-    betas: tuple[float, float] = field(default=(0.9, 0.95), metadata={"ge": 0, "lt": 1})
-    clip_norm: float | None = field(default=None, metadata={"gt": 0})
-    steps: int = field(default=1000, metadata={"ge": 1})
-    warmup_steps: int = field(default=0, metadata={"ge": 0})
-    batch_size: int = field(default=64, metadata={"ge": 1})
-    ema_decay: float | None = field(default=None, metadata={"gt": 0, "lt": 1})
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(gt=0)
+    steps: int = Field(default=1000, ge=1)
+    warmup_steps: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> OptimizerSpec:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"'warmup_steps' ({self.warmup_steps}) must be fewer than 'steps' ({self.steps})")
+        return self
 
 
-@dataclass(frozen=True)
-class NumericsSpec:
-    """What changes the numbers a step computes.
-
-    Attributes:
-        precision: `32-true`, or `bf16-mixed`: bfloat16 autocast with weights and loss in fp32.
-        compile: Whether the model goes through `torch.compile`.
-        activation_checkpointing: Recompute the encoder's activations in the backward pass to save memory.
-        micro_batch_size: Samples per forward pass and process; smaller than the process's share means accumulation.
-    """
-
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = False
-    activation_checkpointing: bool = False
-    micro_batch_size: int | None = field(default=None, metadata={"ge": 1})
-
-
-@dataclass(frozen=True)
-class HardwareSpec:
-    """Where it runs. Nothing here changes which samples are seen, so a run may be continued on other hardware.
-
-    Attributes:
-        accelerator: `auto` takes a GPU where there is one.
-        devices: Processes per machine; 0 = every GPU there is (or one process on a CPU).
-        nodes: Machines.
-        strategy: `auto`, `ddp` or `fsdp`.
-        threads: Torch threads per process; 0 = the cores of this machine divided by its processes.
-        workers: Loader processes per training process; 0 = load in the training process.
-        timeout_s: How long a rank waits for the others before it gives up; at the start, up to ten minutes.
-    """
-
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = field(default=1, metadata={"ge": 0})
-    nodes: int = field(default=1, metadata={"ge": 1})
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    threads: int = field(default=0, metadata={"ge": 0})
-    workers: int = field(default=0, metadata={"ge": 0})
-    timeout_s: int = field(default=50, metadata={"ge": 1})
-
-
-@dataclass(frozen=True)
-class LoggingSpec:
-    """What is written while it runs.
-
-    Attributes:
-        interval: Steps between two rows of `metrics.csv`; the only steps on which the host waits for the device.
-        monitor_interval: Steps between two measurements on the held-out sets (features, kNN); 0 = only at the end.
-        checkpoint_interval: Steps between two checkpoints; 0 = only at the end and when stopped.
-        keep_checkpoints: How many of the newest checkpoints stay; the best by the held-out loss stays too.
-        reconstructions: Fixed sets shown in `reconstructions.npz`.
-        wandb_project: W&B project; null writes no W&B run. `WANDB_MODE` decides between offline and online.
-    """
-
-    interval: int = field(default=10, metadata={"ge": 1})
-    monitor_interval: int = field(default=0, metadata={"ge": 0})
-    checkpoint_interval: int = field(default=200, metadata={"ge": 0})
-    keep_checkpoints: int = field(default=2, metadata={"ge": 1})
-    reconstructions: int = field(default=6, metadata={"ge": 0})
-    wandb_project: str | None = None
-
-
-@dataclass(frozen=True)
-class RunSpec:
+class RunSpec(StrictParameters):
     """One training run, resolved."""
 
     method: Method
     model: ModelSpec
     data: DataSpec
-    sampling: SamplingSpec
+    sampling: SamplingParameters
     optimizer: OptimizerSpec
-    numerics: NumericsSpec = NumericsSpec()
-    hardware: HardwareSpec = HardwareSpec()
-    logging: LoggingSpec = LoggingSpec()
-    seed: int = field(default=0, metadata={"ge": 0, "lt": 2**63})
+    numerics: NumericsParameters = NumericsParameters()
+    hardware: HardwareParameters = HardwareParameters()
+    logging: LoggingParameters = LoggingParameters()
+    seed: int = Field(default=0, ge=0, lt=2**63)
     code_commit: str = "unknown"
     format_version: int = FORMAT_VERSION
 
-    def __post_init__(self) -> None:
-        """Refuse combinations that cannot be meant."""
-        check_bounds(self)
+    @model_validator(mode="after")
+    def _known_format(self) -> RunSpec:
         if self.format_version != FORMAT_VERSION:
-            raise SpecificationError(
+            raise ValueError(
                 f"'format_version' is {self.format_version}, this code reads {FORMAT_VERSION}: write the run again"
             )
-        if self.optimizer.warmup_steps >= self.optimizer.steps:
-            raise SpecificationError(
-                f"'optimizer.warmup_steps' ({self.optimizer.warmup_steps}) must be fewer than"
-                f" 'optimizer.steps' ({self.optimizer.steps})"
-            )
-        if not self.data.sensors:
-            raise SpecificationError("'data.sensors' is empty: there is nothing to learn from")
-        ids = [sensor.id for sensor in self.data.sensors]
-        if len(set(ids)) != len(ids):
-            raise SpecificationError(f"'data.sensors' names a sensor twice: {ids}")
+        return self
 
     @property
     def channels(self) -> int:
@@ -216,7 +129,7 @@ class RunSpec:
 
     @property
     def sampled_size(self) -> int:
-        """Side of the images that are read: Scale-MAE's target is twice as fine as its input."""
+        """Side of the images that are read, pixels: Scale-MAE's target is twice as fine as its input."""
         return self.sampling.image_size * (2 if self.method == "scale_mae" else 1)
 
     @property
@@ -224,28 +137,37 @@ class RunSpec:
         """SHA-256 of all that decides the weights: two runs with the same identity may continue one another.
 
         Hardware, logging and the code's commit are left out: a run may go on elsewhere and be watched more closely.
+        So is the place of the store, whose content is hashed.
         """
-        content = to_json(self)
-        for name in ("hardware", "logging", "code_commit"):
-            del content[name]
-        # Where the store lies does not matter, its content does.
-        del content["data"]["store"]
+        content = self.model_dump(
+            mode="json", exclude={"hardware": True, "logging": True, "code_commit": True, "data": {"store"}}
+        )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def write(self, run_dir: Path) -> None:
         """Write `spec.json` atomically into the run directory."""
-        write_json(run_dir / SPEC_FILE, to_json(self))
+        write_json(run_dir / SPEC_FILE, self.model_dump(mode="json"))
 
-    def with_hardware(self, **changes: Any) -> RunSpec:  # noqa: ANN401 (fields of HardwareSpec)
-        """The same run on other hardware."""
-        return dataclasses.replace(self, hardware=dataclasses.replace(self.hardware, **changes))
+    def with_hardware(self, **changes: object) -> RunSpec:
+        """Give the same run on other hardware.
+
+        Args:
+            **changes: Fields of `HardwareParameters`.
+
+        Raises:
+            SpecificationError: If a value cannot be meant.
+        """
+        try:
+            return self.replace(hardware=self.hardware.replace(**changes))
+        except ValidationError as error:
+            raise SpecificationError(f"hardware: {_problems(error)}") from error
 
 
 def read_spec(run_dir: Path) -> RunSpec:
     """Read `spec.json` of a run directory.
 
     Raises:
-        SpecificationError: If it is absent, not JSON, or not understood; the message names the key.
+        SpecificationError: If it is absent, not JSON, or not understood; the message names the place.
     """
     path = run_dir / SPEC_FILE
     try:
@@ -257,16 +179,91 @@ def read_spec(run_dir: Path) -> RunSpec:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SpecificationError(f"{path} is not JSON: {error}") from error
     try:
-        return from_json(RunSpec, data)
-    except SpecificationError as error:
-        raise SpecificationError(f"{path}: {error}") from error
+        return RunSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecificationError(f"{path}: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong, each with its place in the file."""
+    told = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            told.append(f"{place!r} is missing")
+        elif problem["type"] == "value_error":  # one of ours, which says what it found
+            told.append(f"{place!r}: {message}" if place else message)
+        else:
+            told.append(f"{place!r}: {message}, found {type(problem['input']).__name__} {problem['input']!r:.60}")
+    return "; ".join(told)
+
+
+RECIPES: Mapping[Method, tuple[float, float]] = {
+    # Base learning rate per 256 samples, warm-up share (docs/methods.md; MAE: He et al. 2022, appendix A; SatMAE: its
+    # repository's command for dates).
+    "a2mae": (1e-5, 0.4),  # it starts from ImageNet-MAE weights: from scratch give a larger rate
+    "scale_mae": (1.5e-4, 20 / 800),
+    "mae": (1.5e-4, 40 / 800),
+    "satmae": (1.5e-4, 40 / 100),
+}
+"""The published recipes."""
+
+
+def resolve(parameters: PretrainParameters, data: DataSpec, *, sets: int, code_commit: str) -> RunSpec:
+    """Specify the run that the parameters ask for.
+
+    Args:
+        parameters: The group `pretrain`.
+        data: What it is trained on.
+        sets: Image sets trained on.
+        code_commit: For the description of the model.
+    """
+    method, model = parameters.method, parameters.model
+    return RunSpec(
+        method=method,
+        model=ModelSpec(
+            name=f"{method}_vit_{model.size}_patch{model.patch_size}",
+            options={**model.options, **model.method_options.get(method, {})},
+        ),
+        data=data,
+        sampling=parameters.sampling,
+        optimizer=resolve_optimizer(parameters.optimizer, method, sets),
+        numerics=parameters.numerics,
+        hardware=parameters.hardware,
+        logging=parameters.logging,
+        seed=parameters.seed,
+        code_commit=code_commit,
+    )
+
+
+def resolve_optimizer(parameters: OptimizerParameters, method: Method, sets: int) -> OptimizerSpec:
+    """Fill in what is null and turn epochs into steps.
+
+    Args:
+        parameters: As configured.
+        method: Whose recipe fills the gaps.
+        sets: Image sets trained on.
+    """
+    base_rate, warmup_share = RECIPES[method]
+    if parameters.base_learning_rate is not None:
+        base_rate = parameters.base_learning_rate
+    if parameters.warmup_share is not None:
+        warmup_share = parameters.warmup_share
+    steps = parameters.steps or max(1, round((parameters.epochs or 1) * sets / parameters.batch_size))
+    return OptimizerSpec(
+        **{name: getattr(parameters, name) for name in AdamWParameters.model_fields},
+        learning_rate=base_rate * parameters.batch_size / 256,
+        steps=steps,
+        warmup_steps=min(int(warmup_share * steps), steps - 1),
+    )
 
 
 def resolve_url(run_dir: Path, url: str) -> str:
-    """The store's address as seen from here: a URL stays, a relative path starts at the run directory."""
+    """Give the store's address as seen from here: a URL stays, a relative path starts at the run directory."""
     return url if "://" in url else os.path.normpath(run_dir.resolve() / url)
 
 
 def relative_url(run_dir: Path, url: str) -> str:
-    """The store's address as written into `spec.json`; the inverse of `resolve_url`."""
+    """Give the store's address as written into `spec.json`; the inverse of `resolve_url`."""
     return url if "://" in url else os.path.relpath(Path(url).resolve(), run_dir.resolve())

@@ -1,9 +1,4 @@
-"""One training step: the forward pass, the optimiser, its learning rate and the moving average.
-
-One training step's forward as a module: what DDP, FSDP and `torch.compile` wrap.
-
-AdamW with decay groups, its learning rate as a function of the step, and the moving average of the weights.
-"""
+"""One training step: the forward pass that DDP, FSDP and `torch.compile` wrap, AdamW, its rate, and the average."""
 
 from __future__ import annotations
 
@@ -24,10 +19,10 @@ FIELDS = tuple(field.name for field in dataclasses.fields(ImageSetBatch))
 
 @dataclass(frozen=True)
 class StepTotals:
-    """Sums over a batch that add up over micro-batches and processes.
+    """Sums over a batch, which add up over micro-batches and processes.
 
     Attributes:
-        weight: Scalar, scored values (pixels times bands) behind the loss.
+        weight: Scalar, number of scored values (pixels times bands) behind the loss.
         loss: Scalar, loss times weight.
         group_loss: `(sensors, 3)` per source and mask group.
         group_weight: `(sensors, 3)`.
@@ -43,12 +38,12 @@ class StepTotals:
         return StepTotals(*(getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)))
 
     def flat(self) -> Tensor:
-        """All of them in one vector, for one reduction over processes."""
+        """Put all of them into one vector, for one reduction over processes."""
         return torch.cat([self.weight[None], self.loss[None], self.group_loss.flatten(), self.group_weight.flatten()])
 
     @classmethod
     def from_flat(cls, vector: Tensor, sensors: int) -> StepTotals:
-        """The inverse of `flat`."""
+        """Take apart what `flat` put together."""
         groups = vector[2:].view(2, sensors, -1)
         return cls(vector[0], vector[1], groups[0], groups[1])
 
@@ -74,7 +69,7 @@ class TrainStep(nn.Module):
     def forward(
         self, *tensors: Tensor, generator: torch.Generator | None = None, fully_valid: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss, its weight, and both per source and mask group.
+        """Compute the loss, its weight, and both per sensor and mask group.
 
         Args:
             *tensors: The fields of an `ImageSetBatch` in order: wrappers hand tensors on, not dataclasses.
@@ -82,25 +77,24 @@ class TrainStep(nn.Module):
             fully_valid: True if every pixel is valid.
 
         Returns:
-            `loss` with its graph; `weight`, `group_loss`, `group_weight` without.
+            `loss` with its graph; `weight`, `group_loss` and `group_weight` without.
         """
         batch = ImageSetBatch(**dict(zip(FIELDS, tensors, strict=True)))
-        # In fp32 whatever the autocast: the models compute their losses so (METHOD section 4).
         output = self.model(batch, generator=generator, fully_valid=fully_valid or None)
         group_loss, group_weight = loss_by_group(output, batch.sensor_id, batch.same_source_as_anchor, self._sensors)
         return output.loss, output.token_weight.sum(), group_loss, group_weight
 
 
 def batch_tensors(batch: ImageSetBatch) -> tuple[Tensor, ...]:
-    """The batch's fields in the order that `TrainStep` takes them."""
+    """Give the batch's fields in the order that `TrainStep` takes them."""
     return tuple(getattr(batch, name) for name in FIELDS)
 
 
 def step_generator(seed: int, step: int, device: torch.device, skip: tuple[int, int, int]) -> torch.Generator:
-    """What a process draws its masks from in one step.
+    """Make the generator that a process draws its masks from in one step.
 
-    The masks of a global batch are one stream; a process skips those of the processes before it, so that the masks do
-    not depend on how many processes share the batch (exactly on the CPU, whose generator has no parallel streams).
+    The masks of a global batch are one stream, and a process skips those of the processes before it: masks do not
+    depend on how many processes share the batch (exactly so on the CPU, whose generator has no parallel streams).
 
     Args:
         seed: The run's seed.
@@ -115,21 +109,39 @@ def step_generator(seed: int, step: int, device: torch.device, skip: tuple[int, 
 
 
 def learning_rate(spec: OptimizerSpec, step: int) -> float:
-    """Linear warm-up, then half a cosine (METHOD sections 2 and 3, "Optimiser").
+    """Linear warm-up, then half a cosine (docs/methods.md, A²-MAE and Scale-MAE).
 
     Args:
         spec: Peak, end, warm-up and length.
         step: Steps already taken; the rate is that of the next one.
     """
-    if step < spec.warmup_steps:
-        return spec.learning_rate * (step + 1) / spec.warmup_steps
-    progress = (step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return spec.learning_rate_end + (spec.learning_rate - spec.learning_rate_end) * cosine
+    return warmup_cosine(step, spec.warmup_steps, spec.steps, peak=spec.learning_rate, end=spec.learning_rate_end)
+
+
+def warmup_cosine(
+    step: int, warmup_steps: int, steps: int, *, peak: float = 1.0, end: float = 0.0, divide_first: bool = True
+) -> float:
+    """Rise linearly to `peak` over the warm-up, then fall along half a cosine to `end`.
+
+    Args:
+        step: Steps already taken.
+        warmup_steps: Steps of the warm-up.
+        steps: Steps in all; after them it stays at `end`.
+        peak: Value at the end of the warm-up.
+        end: Value at the end.
+        divide_first: How the angle is rounded, which decides the last bit and so a model's bytes: pi (done / of) as in
+            pretraining, else (pi done) / of as in finetuning.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    of = max(1, steps - warmup_steps)
+    done = min(step - warmup_steps, of)
+    cosine = 0.5 * (1 + math.cos(math.pi * (done / of) if divide_first else math.pi * done / of))
+    return end + (peak - end) * cosine
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.AdamW:
-    """AdamW, fused; biases, norms and single tokens are not decayed.
+    """Make a fused AdamW; biases, norms and single tokens are not decayed.
 
     Args:
         model: Its trainable parameters are optimised.
@@ -156,7 +168,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class MovingAverage:
-    """Exponential moving average of a model's parameters, updated in place after every step."""
+    """Exponential moving average of a model's parameters, updated after every step."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Start from the weights as they are.
@@ -177,7 +189,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over a saved average.
+        """Load a saved average.
 
         Raises:
             KeyError: If a parameter is missing.

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2mae.models.layers.geosot import cell_size_deg, codes_to_bits, encode, footprint_bits, layer_for_size
+from a2mae.models.layers.geosot import codes_to_bits, encode, footprint_bits
 
 
 def dms(degrees: float, minutes: float, seconds: float) -> torch.Tensor:
@@ -67,16 +67,6 @@ def test_bits_are_the_most_significant_first():
     bits = codes_to_bits(codes)[0]
     assert bits.shape == (256,)
     assert bits[0] == 1 and bits[1:63].sum() == 0 and bits[63] == 1 and bits[224:].sum() == 32
-
-
-def test_the_layer_follows_the_footprint():
-    assert layer_for_size(1920) == 14 and cell_size_deg(14) == pytest.approx(2 / 60)
-    assert layer_for_size(30) == 21 and layer_for_size(111_000) == 9
-    for bad in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="must be positive"):
-            layer_for_size(bad)
-    with pytest.raises(ValueError, match="0 to 32, found 33"):
-        cell_size_deg(33)
 
 
 def test_footprints_differ_by_place_and_hemisphere():

@@ -15,6 +15,7 @@ from a2mae.simulate.ground.covers import (
     response_matrix,
 )
 
+USUAL = Character(np.zeros(len(COVERS)), np.zeros(len(COVERS)), 0.0)
 S2 = {band.name: band for band in BUILTIN_SENSORS["sentinel-2-l2a"].bands}
 
 
@@ -62,7 +63,7 @@ def test_seasons_turn_half_a_year_apart():
 
 
 def test_every_state_has_a_reflectance_and_shadow_is_darkest():
-    table = reflectance_table(list(S2.values()), soil="loam", northern_day=170, character=Character.usual())
+    table = reflectance_table(list(S2.values()), soil="loam", northern_day=170, character=USUAL)
     states = table[:, : len(COVERS) << 8].reshape(len(S2), len(COVERS), 8, 32)
     assert states.min() >= 0
     assert states.max() < 0.8
@@ -82,6 +83,6 @@ def test_a_regions_character_is_smooth_over_the_spectrum_and_shifts_its_seasons(
     late = Character(character.level * 0, character.slope * 0, days=20.0)
     tables = {
         name: reflectance_table(list(S2.values()), soil="loam", northern_day=day, character=kind)
-        for name, day, kind in (("usual", 100, Character.usual()), ("late", 120, late))
+        for name, day, kind in (("usual", 100, USUAL), ("late", 120, late))
     }
     assert np.allclose(tables["usual"], tables["late"])

@@ -12,22 +12,35 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import yaml
 
 from a2mae.config import RegistrationParameters
-from a2mae.plausibility import ADVICE, FLAT_ADVICE, implausible_ranges, suspicious_offsets
-from a2mae.remote.fetch import ReadingParameters
-from a2mae.scenes import Role, assets_from_json, assets_to_json, scenes_from_table, scenes_to_table
-from a2mae.sensors import BUILTIN_SENSORS
+from a2mae.plausibility import implausible_ranges, suspicious_offsets
+from a2mae.remote.policy import ReadingParameters
+from a2mae.scenes import (
+    Role,
+    assets_from_json,
+    assets_to_json,
+    scenes_from_table,
+    scenes_to_table,
+    sensors_from_json,
+)
+from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
+from a2mae.simulate.run import simulate
 from a2mae.stssd.coregister import build as build_module
-from a2mae.stssd.coregister.build import build
+from a2mae.stssd.coregister.build import build, covered_locations
+from a2mae.stssd.ingest.ingest import ingest
+from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.stssd.store import writer as store_writer
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.tables import IMAGE_COLUMNS, REJECTED_COLUMNS
 
 from ..conftest import RECIPES, Built, World
+
+DOCS = Path(__file__).parents[3] / "docs" / "stssd.md"
+PLACE = (12.3, 51.9)
+GRID_S2 = ["B02", "B03", "B04", "B08", "B11", "B12"]
 
 
 def tree(path: str) -> dict[str, str]:
@@ -144,6 +157,17 @@ def test_without_its_work_folder_a_finished_build_is_the_same(world: World, buil
     assert tree(url) == tree(built.url)
 
 
+def test_a_survey_that_was_cut_otherwise_is_not_taken_for_this_one(world: World, built: Built, tmp_path: Path) -> None:
+    """How many locations a part of the survey has may change from one run to the next."""
+    url = str(tmp_path / "stssd.zarr")
+    shutil.copytree(f"{built.url}.work", f"{url}.work")
+    assert built.parameters.locations_per_task > 1
+    parameters = built.parameters.model_copy(update={"locations_per_task": 1})
+    again = build(world.scenes, world.locations, world.sensors, parameters, url)
+    pd.testing.assert_frame_equal(again.images, built.tables.images)
+    assert tree(url) == tree(built.url)
+
+
 def test_files_that_break_cost_their_images_only(world: World, built: Built, tmp_path: Path) -> None:
     copy = tmp_path / "world"
     shutil.copytree(world.folder, copy)
@@ -187,6 +211,20 @@ def test_gates_and_switches(world: World, tmp_path: Path) -> None:
     assert tables.rejected["detail"].str.contains("max_cloud_fraction").any()
 
 
+def test_locations_come_with_the_scenes_that_cover_enough_of_them(world: World) -> None:
+    scenes = scenes_from_table(world.scenes)
+    squares = world.locations.set_index("location_id")
+    few, many = (covered_locations(scenes, world.locations, share) for share in (0.999, 0.2))
+    assert [one.footprint.location_id for one in many] == list(squares.index)
+    for one in many:
+        row = squares.loc[one.footprint.location_id]
+        assert (one.lon, one.lat, one.footprint.size_m) == (row["lon"], row["lat"], row["footprint_m"])
+        shares = {s.scene_id: s.geometry.intersection(row["geometry"]).area / row["geometry"].area for s in scenes}
+        assert [s.scene_id for s in one.scenes] == sorted(key for key, share in shares.items() if share >= 0.2)
+    assert {s.scene_id for one in few for s in one.scenes} <= {s.scene_id for one in many for s in one.scenes}
+    assert covered_locations(scenes, world.locations.iloc[:0], 0.5) == []
+
+
 def test_places_that_fill_no_recipe_say_what_they_have_and_what_is_wanted(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,6 +241,50 @@ def test_places_that_fill_no_recipe_say_what_they_have_and_what_is_wanted(
     assert "no set was made; for example" in caplog.text
 
 
+def four_recipes() -> dict[str, object]:
+    """The block of the documentation that a reader copies."""
+    block = DOCS.read_text(encoding="utf-8").split("<!-- recipes -->")[1].split("```yaml")[1].split("```")[0]
+    recipes = yaml.safe_load(block)["coregister"]["recipes"]
+    recipes["city"]["near"] = [list(PLACE)]
+    recipes["gf-1"] = recipes.pop("gf1")  # a kind may end in what numbers the sets of a kind
+    return recipes
+
+
+def test_the_four_kinds_are_built_of_simulated_scenes(tmp_path: Path) -> None:
+    dates = tuple(
+        AcquisitionParameters(period=period, season=season)
+        for period, season in (("before", "growing"), ("after", "dormant"))
+    )
+    region = RegionParameters(
+        name="one", lon=PLACE[0], lat=PLACE[1], biome="temperate_plain", footprints=1, gaofen1_footprints=1,
+        gaofen2_footprints=1,
+    )  # fmt: skip
+    sensors = ("sentinel-2-l2a", "landsat-oli-c2-l2", "gaofen-1", "gaofen-2")
+    simulate(
+        SimulateParameters(workers=1, regions=(region,), acquisitions=dict.fromkeys(sensors, dates)), tmp_path / "world"
+    )
+    found = ingest(IngestParameters(), simulated_catalog=tmp_path / "world" / "catalog.json")
+    parameters = CoregisterParameters(recipes={**four_recipes(), "aerial": None}, workers=1)
+    url = str(tmp_path / "stssd.zarr")
+    images = build(found.scenes, found.locations, sensors_from_json(found.sensors), parameters, url).images
+    kinds = images.groupby("kind")
+    assert (images["set_id"] == images["location_id"] + "-" + images["kind"]).all()
+    expected = {
+        "grid": {"sentinel-2-l2a": 2, "landsat-oli-c2-l2": 2}, "city": {"sentinel-2-l2a": 2, "landsat-oli-c2-l2": 2},
+        "gf-1": {"gaofen-1": 2, "sentinel-2-l2a": 2}, "gf2": {"gaofen-2": 2, "sentinel-2-l2a": 2},
+    }  # fmt: skip
+    assert {kind: rows["sensor"].value_counts().to_dict() for kind, rows in kinds} == expected
+    assert all(rows["datetime"].dt.month.between(4, 9).any() and rows["is_reference"].sum() == 1 for _, rows in kinds)
+    used = {(kind, sensor): rows["bands"].iloc[0] for (kind, sensor), rows in
+            images.groupby(["kind", "sensor"])}  # fmt: skip
+    assert list(used["grid", "sentinel-2-l2a"]) == GRID_S2
+    assert used["city", "sentinel-2-l2a"] is None and used["gf-1", "gaofen-1"] is None
+    assert len(used["grid", "landsat-oli-c2-l2"]) == 7
+    # A scene that serves several kinds is stored once, with all of its bands.
+    store = ImageSetStore.open(url)
+    assert store.count("sentinel-2-l2a") == 2 and store.shape("sentinel-2-l2a")[0] == 12
+
+
 def test_no_overlap_and_wrong_footprint_are_named(world: World, tmp_path: Path, built: Built) -> None:
     away = world.locations.copy()
     away["geometry"] = away.geometry.translate(20)
@@ -212,62 +294,6 @@ def test_no_overlap_and_wrong_footprint_are_named(world: World, tmp_path: Path, 
     odd["footprint_m"] = 1900.0
     with pytest.raises(ValueError, match=r"not a whole number of pixels of (8|30) m.*footprint_m"):
         build(world.scenes, odd, world.sensors, built.parameters, str(tmp_path / "b.zarr"))
-
-
-def dark(*values: tuple[str, str, float], sensor: str = "sentinel-2-l2a") -> pd.DataFrame:
-    rows = [{"location_id": place, "scene_id": scene, "dark_value": value} for place, scene, value in values]
-    return pd.DataFrame(rows).assign(sensor=sensor, processing_baseline="05.09")
-
-
-def away(images: pd.DataFrame) -> dict[str, float]:
-    found = suspicious_offsets(images)
-    return dict(zip(found["scene_id"], found["away"].round(6), strict=True))
-
-
-def test_offset_applied_twice_is_noticed() -> None:
-    assert away(dark(("a", "s", 0.02), ("a", "t", -0.08))) == {"s": 0.1, "t": -0.1}
-    assert away(dark(("a", "s", 0.02), ("a", "t", 0.03))) == {}
-    assert away(dark(("a", "s", 0.02), ("b", "t", 0.12))) == {}, "other places are not compared"
-    # All scenes wrong alike: no surface is that dark.
-    alike = dark(("a", "s", -0.08), ("a", "t", -0.08))
-    assert away(alike) == {"s": -0.08, "t": -0.08}
-    assert away(alike.assign(sensor="landsat-oli-c2-l2")) == {}
-    assert away(dark(("a", "s", -0.08))) == {"s": -0.08}
-    assert away(alike.iloc[:0]) == {}
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("stuvwxyz"), st.floats(-0.2, 0.3)), max_size=20))
-def test_dark_values_are_compared_with_the_median_of_the_others(values: list[tuple[str, str, float]]) -> None:
-    table = dark(*values, ("a", "s", 0.0)).drop_duplicates(["location_id", "scene_id"], ignore_index=True)
-    expected: dict[str, float] = {}
-    for scene, of_scene in table.groupby("scene_id"):
-        differences = []
-        for place, value in zip(of_scene["location_id"], of_scene["dark_value"], strict=True):
-            others = table[(table["location_id"] == place) & (table["scene_id"] != scene)]["dark_value"]
-            differences += [value - np.median(others)] if len(others) else []
-        if differences and 0.08 <= abs(np.median(differences)) <= 0.12:
-            expected[str(scene)] = float(np.median(differences))
-        elif of_scene["dark_value"].median() < -0.05:
-            expected[str(scene)] = float(of_scene["dark_value"].median())
-    found = suspicious_offsets(pd.concat([table, table], ignore_index=True))  # an image of two sets has two rows
-    assert dict(zip(found["scene_id"], found["away"], strict=True)) == pytest.approx(expected)
-
-
-def test_scenes_that_are_no_reflectance_are_told_by_their_range() -> None:
-    ranges = {"fine": (0.01, 0.4), "snow": (0.3, 0.98), "bytes": (0.001, 0.0255), "percent": (2.0, 61.0)}
-    ranges |= {"counts": (310.0, 5200.0), "cloud": (0.4, 1.3)}
-    rows = [(scene, "sentinel-2-l2a", low, high) for scene, (low, high) in ranges.items()]
-    rows += [("fine", "sentinel-2-l2a", 0.002, 0.03)]  # another place of it, a lake
-    rows += [("radar", "sentinel-1-rtc", -22.0, -3.0), ("picture", "naip", 12.0, 240.0)]
-    rows += [("rounded", "naip", 0.0002, 0.01), ("lake", "sentinel-2-l2a", 0.0, 210.0)]
-    images = pd.DataFrame(rows, columns=["scene_id", "sensor", "dark_value", "bright_value"])
-    sensors = [BUILTIN_SENSORS[name] for name in ("sentinel-2-l2a", "sentinel-1-rtc", "naip")]
-    found = implausible_ranges(images, sensors).set_index("scene_id")
-    assert list(found.index) == ["bytes", "counts", "lake", "percent", "rounded"]
-    assert found.loc["bytes"].tolist() == ["sentinel-2-l2a", 0.001, 0.0255, ADVICE]
-    assert list(found.index[found["advice"] == FLAT_ADVICE]) == ["rounded"]  # one count of the store in all
-    assert implausible_ranges(images.iloc[:0], sensors).empty
 
 
 def test_bytes_taken_for_reflectance_are_warned_of(

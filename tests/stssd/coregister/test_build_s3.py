@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from a2mae.stssd.coregister.build import ShardTask, build
+from a2mae.stssd.coregister.build import build
+from a2mae.stssd.coregister.work import ShardTask
 from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.tag.statistics import measure

@@ -41,10 +41,12 @@ def parameters(folder, **changes):
 def test_tables(folder):
     done = ingest(parameters(folder))
     assert [c for c in done.scenes.columns if c != "geometry"] == SCENE_COLUMNS.names
-    assert list(done.refused.columns) == REJECTED_COLUMNS.names
+    assert list(done.rejected.columns) == REJECTED_COLUMNS.names
     assert len(scenes_from_table(done.scenes)) == 4
     assert len(done.locations) == 4
-    assert dict(zip(done.refused["scene_id"], done.refused["reason"], strict=True)) == {"20200101_small": "no_location"}
+    assert dict(zip(done.rejected["scene_id"], done.rejected["reason"], strict=True)) == {
+        "20200101_small": "no_location"
+    }
     assert sensors_from_json(done.sensors) == {"gaofen-1": BUILTIN_SENSORS["gaofen-1"]}
     assert done.stac_items == {"type": "FeatureCollection", "features": []}
 
@@ -58,7 +60,7 @@ def test_limits_of_time(folder):
     done = ingest(parameters(folder, datetime_start="2020-03-01", datetime_end="2021-12-31"))
     accepted = done.scenes[done.scenes["status"] == "accepted"]
     assert list(accepted["scene_id"]) == ["20200601_a", "20210101_a"]
-    assert set(done.refused["reason"]) == {"outside_time"}
+    assert set(done.rejected["reason"]) == {"outside_time"}
     assert accepted["datetime"].min() == dt.datetime(2020, 6, 1, tzinfo=dt.UTC)
 
 
@@ -76,13 +78,13 @@ def test_of_a_scene_processed_again_the_latest_is_used(tmp_path):
         for baseline in ("02.14", "05.00")
     ]
     done = ingest(parameters(folder, rules=rules))
-    refused = done.refused.set_index("scene_id")
-    assert list(refused.index) == ["20200101_b0214"] and refused["reason"].item() == "superseded"
-    assert "baseline 05.00: 20200101_b0500" in refused["detail"].item()
+    rejected = done.rejected.set_index("scene_id")
+    assert list(rejected.index) == ["20200101_b0214"] and rejected["reason"].item() == "superseded"
+    assert "baseline 05.00: 20200101_b0500" in rejected["detail"].item()
 
 
 def test_nothing_usable_counts_the_reasons(folder):
-    with pytest.raises(ValueError, match=r"no usable scene among 4 refused \(sensor_not_used 4\).*use_sensors") as e:
+    with pytest.raises(ValueError, match=r"no usable scene among 4 rejected \(sensor_not_used 4\).*use_sensors") as e:
         ingest(parameters(folder, use_sensors=["naip"]))
     assert "rules" not in str(e.value), "the rules are right"
     with pytest.raises(ValueError, match=r"no_rule 4.*ingest\.rules"):
@@ -159,8 +161,8 @@ def test_the_real_samples():
         "naip-5m": 10, "sentinel-2-l2a": 2, "naip": 2, "landsat-9-toa-15m": 1, "sentinel-2-toa-rgbn": 1,
         "sentinel-2-l2a-rgbn": 1, "landsat-8-l2-rgb": 1, "landsat-8-toa-rgbn": 1,
     }  # fmt: skip
-    refused = dict(zip(done.refused["scene_id"], done.refused["reason"], strict=True))
-    assert {k: v for k, v in refused.items() if v != "excluded"} == {
+    rejected = dict(zip(done.rejected["scene_id"], done.rejected["reason"], strict=True))
+    assert {k: v for k, v in rejected.items() if v != "excluded"} == {
         "rasterframes_l8_naip__elkton-l8": "no_date",
         "rasterframes_l8_naip__naip-va": "no_date",
         "treesat_multisensor__Abies_alba_1_1005_WEFL_NLF": "no_date",
@@ -174,8 +176,8 @@ def test_the_real_samples():
     assert (landsat.crs, sentinel.crs) == ("EPSG:32604", "EPSG:32603")
     assert np.isneginf(landsat.assets[0].nodata) and sentinel.assets[0].nodata == 0
     assert (sentinel.mask.band_index, sentinel.mask.scale, len(sentinel.bands)) == (5, 0.01, 4)
-    # Every file of the folder is in a scene or in the refused table.
-    counted = sum(int(d.split(" ")[0]) for d in done.refused.loc[done.refused["reason"] == "excluded", "detail"])
+    # Every file of the folder is in a scene or in the rejected table.
+    counted = sum(int(d.split(" ")[0]) for d in done.rejected.loc[done.rejected["reason"] == "excluded", "detail"])
     in_scenes = {asset.href for s in scenes.values() for asset in s.assets}
     undated = 5 + 4 + 2
     total = sum(1 for path in DATA.rglob("*") if path.is_file())

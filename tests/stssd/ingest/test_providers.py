@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from a2mae.remote.fetch import RemoteAccess
+from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import scenes_from_table, sensors_from_json
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.run import simulate
@@ -28,7 +28,7 @@ EARTH_SEARCH_KEYS = {
 }  # fmt: skip
 HOOK = '''
 """Planetary Computer's signer, with its endpoint on loopback."""
-from a2mae.remote.policy import SasSigner
+from a2mae.remote.fetch import SasSigner
 
 sign = SasSigner("{endpoint}", host="127.0.0.1")
 '''

@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from a2mae.errors import RefusedError
-from a2mae.remote.documents import walk
+from a2mae.errors import RejectedError
 from a2mae.scenes import MaskKind
 from a2mae.sensors import Units, get_sensor
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.ingest.stac_documents import walk
 from a2mae.stssd.ingest.stac_profiles import Recogniser
 
 from ..stac_parsing import ITEMS, POLICY, parse
@@ -24,11 +24,11 @@ real_items = pytest.mark.skipif(not ITEMS.is_dir(), reason="../shared/data/stac_
 def all_items():
     """Every item below the folder with its file, by the same walk that catalogs use."""
     for path in sorted(ITEMS.rglob("*json")):
-        refused = []
+        rejected = []
         if json.loads(path.read_text()).get("type") in ("Feature", "FeatureCollection"):
-            for document in walk(str(path), POLICY, max_items=100, max_bytes=10**8, refused=refused):
+            for document in walk(str(path), POLICY, max_items=100, max_bytes=10**8, rejected=rejected):
                 yield path.relative_to(ITEMS).as_posix(), document
-        assert refused == []
+        assert rejected == []
 
 
 # (first letters of the id) → sensor, scale and offset of every band, mask, UTM zone; by hand from the items' own words.
@@ -52,7 +52,7 @@ def test_every_field_of_real_items_is_what_they_say():
     for _, document in all_items():
         try:
             scene = parse(document.item, base=document.base).scene
-        except RefusedError:
+        except RejectedError:
             continue  # the next test names them
         key = next(key for key in REAL_FIELDS if scene.scene_id.startswith(key))
         seen.add(key)
@@ -73,12 +73,12 @@ def test_every_field_of_real_items_is_what_they_say():
 
 @pytest.mark.real_data
 @real_items
-def test_every_real_item_parses_or_is_refused_with_a_reason():
+def test_every_real_item_parses_or_is_rejected_with_a_reason():
     good, bad = {}, {}
     for name, document in all_items():
         try:
             good.setdefault(name, []).append(parse(document.item, base=document.base).scene)
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             bad.setdefault(name, []).append(refusal.reason)
     assert bad == {
         "LC08_L2SR_081119_20200101_20200823_02_T2.json": ["gsd_mismatch"],  # its transforms say 1157 m

@@ -35,7 +35,7 @@ def read(folder, *rules, **more):
 
 
 def reasons(found):
-    return {r.scene_id: r.reason for r in found.refused}
+    return {r.scene_id: r.reason for r in found.rejected}
 
 
 def write_naip(folder, name="a_20200131", **changes):
@@ -105,7 +105,7 @@ def test_one_bad_file_stops_no_other(tmp_path):
         "naip/notes.txt": "no_rule",
         "l8__landsat__20200131T101112__s1": "missing_band",
     }
-    assert all(r.detail for r in found.refused)
+    assert all(r.detail for r in found.rejected)
 
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
@@ -121,7 +121,7 @@ def test_unknown_sensor_and_units(tmp_path):
     write_naip(tmp_path)
     found = read(tmp_path, {**NAIP_RULE, "sensor": "nap"})
     assert reasons(found) == {"naip__a_20200131": "unknown_sensor"}
-    assert "Did you mean 'naip'" in found.refused[0].detail
+    assert "Did you mean 'naip'" in found.rejected[0].detail
     assert list(reasons(read(tmp_path, {**NAIP_RULE, "units": "reflectance"})).values()) == ["units_mismatch"]
 
 
@@ -136,10 +136,10 @@ def test_a_rule_that_takes_no_file_is_warned_of(tmp_path, caplog):
 
 def test_a_mistyped_band_names_its_neighbour(tmp_path):
     write_naip(tmp_path)
-    (refused,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B03", "B4"]}).refused
-    assert refused.reason == "missing_band" and "'B03': did you mean 'B3'?" in refused.detail
-    (refused,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B4", None]}, bands={"naip": ("B3",)}).refused
-    assert "did you mean" not in refused.detail, "the others are bands of the sensor, only not wanted"
+    (rejected,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B03", "B4"]}).rejected
+    assert rejected.reason == "missing_band" and "'B03': did you mean 'B3'?" in rejected.detail
+    (rejected,) = read(tmp_path, {**NAIP_RULE, "bands": ["B1", "B2", "B4", None]}, bands={"naip": ("B3",)}).rejected
+    assert "did you mean" not in rejected.detail, "the others are bands of the sensor, only not wanted"
 
 
 def test_counts_without_a_scale_are_not_guessed(tmp_path):
@@ -187,10 +187,10 @@ def test_excluded_files_are_counted(tmp_path):
     for i in range(3):
         write_tif(tmp_path / "labels" / f"{i}.tif")
     found = read(tmp_path, NAIP_RULE, exclude=[{"files": "labels/**", "why": "labels"}])
-    assert [(r.reason, r.detail) for r in found.refused] == [("excluded", "3 files match 'labels/**': labels")]
+    assert [(r.reason, r.detail) for r in found.rejected] == [("excluded", "3 files match 'labels/**': labels")]
 
 
-def test_links_out_of_the_folder_are_refused(tmp_path):
+def test_links_out_of_the_folder_are_rejected(tmp_path):
     outside = write_naip(tmp_path / "outside")
     inside = tmp_path / "in" / "naip"
     inside.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""STAC items of many providers become scenes of the right sensor, or are refused with a reason."""
+"""STAC items of many providers become scenes of the right sensor, or are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import box, mapping
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.scenes import CloudTest
 from a2mae.sensors import Units, get_sensor
 from a2mae.simulate.run import write_tiny_world
@@ -99,7 +99,7 @@ def test_items_that_cannot_be_used(change, reason):
     item = changed(change)
     if reason == "unknown_sensor":
         item["collection"] = "ikonos"
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         parse(item)
     assert caught.value.reason == reason and caught.value.detail
 
@@ -131,7 +131,7 @@ def test_law_whatever_an_item_holds_it_is_a_scene_or_a_refusal(changes):
             inner[path[-1]] = value
     try:
         scene = parse(item).scene
-    except RefusedError as refusal:
+    except RejectedError as refusal:
         assert refusal.reason and len(refusal.detail) < 2000
     else:
         assert scene.geometry.area > 0 and -180.1 <= scene.geometry.bounds[0] <= scene.geometry.bounds[2] <= 180.1
@@ -169,7 +169,7 @@ def test_radar_says_its_units():
     scene = parse(item).scene
     assert {a.units for a in scene.bands} == {Units.BACKSCATTER_LINEAR} and scene.sensor == "sentinel-1-rtc"
     item["collection"] = "sentinel-1-grd"
-    with pytest.raises(RefusedError, match=r"ingest\.stac_profiles: units: backscatter_db or backscatter_linear"):
+    with pytest.raises(RejectedError, match=r"ingest\.stac_profiles: units: backscatter_db or backscatter_linear"):
         parse(item)
     grd = {
         "name": "calibrated GRD",
@@ -207,7 +207,7 @@ def read(catalog, **changes):
 def test_the_simulated_catalog(world):
     folder, manifest = world
     found = read(folder / "catalog.json")
-    assert found.refused == []
+    assert found.rejected == []
     assert {s.scene_id: s.sensor for s in found.scenes} == {s.scene_id: s.sensor for s in manifest.scenes}
     for scene in found.scenes:
         sensor = get_sensor(scene.sensor)
@@ -234,7 +234,7 @@ def test_broken_files_and_documents_stop_nothing_else(copied):
     items[ids[3]].write_text(json.dumps(description))
     found = read(folder / "catalog.json")
     assert [s.scene_id for s in found.scenes] == ids[4:]
-    reasons = {Path(r.scene_id).stem: r.reason for r in found.refused}
+    reasons = {Path(r.scene_id).stem: r.reason for r in found.rejected}
     assert reasons == {ids[0]: "corrupt", ids[1]: "bad_metadata", ids[2]: "missing_file", ids[3]: "bad_href"}
 
 
@@ -247,7 +247,7 @@ def test_links_out_of_the_catalog_are_not_followed(copied):
     (folder / "catalog.json").write_text(json.dumps(catalog))
     found = read(folder / "catalog.json")
     assert len(found.scenes) == len(manifest.scenes)
-    assert [r.reason for r in found.refused] == ["bad_href"] * 3
+    assert [r.reason for r in found.rejected] == ["bad_href"] * 3
 
 
 def test_bounds_and_missing_catalogs(world, tmp_path):
@@ -272,7 +272,7 @@ def test_a_catalog_by_http_reads_headers_by_ranges(copied):
         source = {"catalog": f"{server.url}/catalog.json"}
         hrefs = {"schemes": ["http"], "allow_private": True}
         found = read(None, source=source, hrefs=hrefs, probe="all")
-        assert found.refused == [] and len(found.scenes) == len(manifest.scenes)
+        assert found.rejected == [] and len(found.scenes) == len(manifest.scenes)
         assert any(path.endswith("B04.tif") for path in server.ranges)
         assert all(a.href.startswith(server.url) and a.shape for s in found.scenes for a in s.assets)
         with pytest.raises(ValueError, match="allow_private"):
@@ -291,12 +291,12 @@ def test_without_projection_the_header_tells(tmp_path):
     del item["properties"]["proj:epsg"]
     item["geometry"] = None
     (tmp_path / "i.json").write_text(json.dumps(item))
-    assert [r.reason for r in read(tmp_path / "i.json").refused] == ["no_footprint"]
+    assert [r.reason for r in read(tmp_path / "i.json").rejected] == ["no_footprint"]
     item["geometry"] = s2_item()["geometry"]
     (tmp_path / "i.json").write_text(json.dumps(item))
     (scene,) = read(tmp_path / "i.json").scenes
     assert (scene.crs, scene.gsd_m, scene.assets[3].band_index, scene.assets[0].scale) == ("EPSG:32633", 8.0, 4, 1e-4)
-    assert [r.reason for r in read(tmp_path / "i.json", probe="none").refused] == ["no_crs"]
+    assert [r.reason for r in read(tmp_path / "i.json", probe="none").rejected] == ["no_crs"]
     del item["assets"]["image"]["raster:scale"], item["assets"]["image"]["raster:offset"]
     (tmp_path / "i.json").write_text(json.dumps(item))
-    assert [r.reason for r in read(tmp_path / "i.json").refused] == ["no_scale"]
+    assert [r.reason for r in read(tmp_path / "i.json").rejected] == ["no_scale"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pystac
 import pytest
 
-from a2mae.remote.policy import SasSigner
+from a2mae.remote.fetch import SasSigner
 from a2mae.scenes import scenes_from_table
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.ingest import ingest
@@ -134,7 +134,7 @@ def test_a_recording_replays_without_the_api_and_makes_the_same_tables(provider,
 def test_addresses_of_items_are_not_trusted(provider):
     url, files, manifest = provider
     before = len(files.requests)
-    with pytest.raises(ValueError, match=rf"no usable scene among {len(manifest.scenes)} refused \(bad_href"):
+    with pytest.raises(ValueError, match=rf"no usable scene among {len(manifest.scenes)} rejected \(bad_href"):
         ingest(parameters(url, hrefs={"schemes": ["http"]}))
     assert len(files.requests) == before  # nothing was asked of the private address
 
@@ -147,7 +147,7 @@ def test_a_file_that_fails_refuses_its_scene_only(provider, tmp_path):
     (tmp_path / "items.json").write_text(json.dumps(recorded))
     done = ingest(parameters(url, replay=str(tmp_path / "items.json")))
     assert ids(done) == sorted(s.scene_id for s in manifest.scenes if s.scene_id != victim["id"])
-    assert dict(zip(done.refused["scene_id"], done.refused["reason"], strict=True))[victim["id"]] == "unreachable"
+    assert dict(zip(done.rejected["scene_id"], done.rejected["reason"], strict=True))[victim["id"]] == "unreachable"
 
 
 def test_an_api_that_does_not_answer(provider):

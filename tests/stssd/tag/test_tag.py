@@ -18,7 +18,7 @@ from a2mae.stssd.parameters import TagParameters
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.tag.properties import encode, footprint_codes, four_properties, layer_for_size
 from a2mae.stssd.tag.statistics import heterogeneity, measure, merged, moments_of
-from a2mae.stssd.tag.tag import SPLITS, Tagged, split_by_place, tag
+from a2mae.stssd.tag.tag import SPLITS, Tagged, split_by_location, tag
 from a2mae.tables import IMAGE_COLUMNS, SET_COLUMNS
 
 from ..conftest import Built, World
@@ -56,16 +56,25 @@ def test_tables_and_tensors_have_the_same_codes(degrees: list[float], layer: int
 
 @settings(deadline=None, max_examples=50)
 @given(st.floats(0.001, 5e7))
-def test_layers_agree(size_m: float) -> None:
-    assert layer_for_size(size_m) == tensor_geosot.layer_for_size(size_m)
+def test_the_layer_is_the_finest_whose_cell_holds_the_footprint(size_m: float) -> None:
+    sides_m = np.array([512, *(256 / 2**n for n in range(9)), *(32 / 2**n / 60 for n in range(6))]) * 111_319.49
+    layer = layer_for_size(size_m)
+    assert 1 <= layer <= 32
+    if sides_m[-1] <= size_m <= sides_m[1]:
+        assert sides_m[layer] >= size_m and (layer == 15 or sides_m[layer + 1] < size_m)
+
+
+def test_layers_of_known_footprints() -> None:
+    assert [layer_for_size(size_m) for size_m in (1920, 30, 111_000)] == [14, 21, 9]  # 2 minutes, 1 second, 1 degree
 
 
 def test_bad_coordinates_are_refused() -> None:
     for values, layer in (([np.nan], 32), ([181.0], 32), ([0.0], 0), ([0.0], 33)):
         with pytest.raises(ValueError, match="GeoSOT"):
             encode(np.array(values), layer)
-    with pytest.raises(ValueError, match="positive"):
-        layer_for_size(-1.0)
+    for size_m in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="positive"):
+            layer_for_size(size_m)
 
 
 def test_footprints_of_both_hemispheres_have_corners_in_order() -> None:
@@ -122,8 +131,8 @@ def test_splits_keep_blocks_together_and_their_shares(seed: int, block: int, cou
         }
     )
     fractions = {"train": 0.7, "val": 0.1, "test": 0.2}
-    splits = split_by_place(places, block_m=block * 1920.0, fractions=fractions, seed=seed)
-    again = split_by_place(
+    splits = split_by_location(places, block_m=block * 1920.0, fractions=fractions, seed=seed)
+    again = split_by_location(
         places.sample(frac=1, random_state=0), block_m=block * 1920.0, fractions=fractions, seed=seed
     )
     assert splits.sort_index().equals(again.sort_index())
@@ -195,6 +204,7 @@ def test_tables_are_complete(world: World, built: Built, tagged: Tagged) -> None
     _, valid = store.read(image["sensor"], [image["row"]])
     assert image["valid_fraction"] == pytest.approx(valid.mean())
     assert set(sets["kind"]) == {"grid", "gf1"}
+    assert sets.set_index("set_id")["kind"].equals(images.groupby("set_id")["kind"].first())
     assert isinstance(sets, gpd.GeoDataFrame) and sets.crs.to_epsg() == 4326
     assert sets.groupby("location_id")["split"].nunique().eq(1).all()
     assert set(sets["split"]) == set(SPLITS)

@@ -1,3 +1,7 @@
+"""Folders of pictures by class, and tables that name each picture's classes: read, split, rejected where wrong."""
+
+from __future__ import annotations
+
 import dataclasses
 import math
 import shutil
@@ -7,12 +11,17 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 
 from a2mae.sensors import Units
-from a2mae.tasks.datasets.class_folders import ClassFolder
-from a2mae.tasks.datasets.folders import FORMATS, layout_named, split_of
+from a2mae.tasks.datasets.class_folders import _images_by_class, class_folder, label_table
+from a2mae.tasks.datasets.formats import FORMATS, layout_named
+from a2mae.tasks.datasets.sources import prepare
+from a2mae.tasks.datasets.splits import split_of
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source, write_task_data
+from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.registry import Task
 from helpers.class_pictures import two_classes
 from helpers.task_samples import EUROSAT_MS, EUROSAT_RGB
 
@@ -33,9 +42,8 @@ def pictures(tmp_path):
 
 
 def test_folder_per_class_becomes_task_data(pictures, tmp_path):
-    folder = ClassFolder(pictures, RGB)
-    assert len(folder) == 40
-    write_task_data(tmp_path / "data", folder.spec, folder.samples())
+    folder = class_folder(pictures, RGB)
+    assert write_task_data(tmp_path / "data", folder.spec, folder.samples()) == 40
     data = TaskData(tmp_path / "data")
     assert data.spec.class_names == ("dark", "light")
     assert data.spec.encoding.units is Units.DN
@@ -46,38 +54,51 @@ def test_folder_per_class_becomes_task_data(pictures, tmp_path):
     assert data.samples["lon"].isna().all()
 
 
-def test_one_corrupt_file_among_many_is_skipped_and_named(pictures):
+def test_one_corrupt_file_among_many_is_skipped_and_named(tmp_path):
+    pictures = two_classes(tmp_path / "many", 60, ".jpg")
     (pictures / "dark" / "dark_3.jpg").write_bytes(b"\xff\xd8\xff not a picture")
-    folder = ClassFolder(pictures, RGB, max_skipped_share=0.05)
-    assert len(list(folder.samples())) == 39
-    assert len(folder.skipped) == 1
-    assert folder.skipped[0].startswith("dark/dark_3.jpg")
+    folder = class_folder(pictures, RGB)
+    assert len(list(folder.samples())) == 119
+    (note,) = folder.late_notes()
+    assert note.startswith("skipped, unreadable: 1 of 120 files: dark/dark_3.jpg: ")
+
+
+def test_pictures_of_other_sizes_are_cut_or_padded_to_the_first_or_to_the_side_that_is_asked_for(tmp_path):
+    pictures = two_classes(tmp_path / "set", 3)
+    Image.fromarray(np.full((12, 30, 3), 90, np.uint8)).save(pictures / "light" / "light_2.png")
+    *others, wide = class_folder(pictures, RGB).samples()
+    assert {sample.pixels.shape for sample in (*others, wide)} == {(1, 3, 16, 16)}
+    assert wide.valid[0, :12].all() and not wide.valid[0, 12:].any()
+    assert (wide.pixels[0, :, :12] == 90).all()
+    asked = class_folder(pictures, RGB, chip_px=8)
+    assert {sample.pixels.shape for sample in asked.samples()} == {(1, 3, 8, 8)}
+    assert "scenes are cut to 8 px, smaller ones padded with nodata" in asked.spec.notes
 
 
 def test_too_many_corrupt_files_are_an_error(pictures):
     for number in range(5):
         (pictures / "dark" / f"dark_{number}.jpg").write_bytes(b"")
     with pytest.raises(TaskDataError, match=r"5 of 40 files .* cannot be read.*Remove them or fetch them"):
-        list(ClassFolder(pictures, RGB).samples())
+        list(class_folder(pictures, RGB).samples())
 
 
 def test_absent_folder_no_classes_empty_class(pictures, tmp_path):
     with pytest.raises(TaskDataError, match=r"classify\.data\.folder: no folder at"):
-        ClassFolder(tmp_path / "nothing", RGB)
+        class_folder(tmp_path / "nothing", RGB)
     (tmp_path / "flat").mkdir()
     with pytest.raises(TaskDataError, match="one folder per class"):
-        ClassFolder(tmp_path / "flat", RGB)
+        class_folder(tmp_path / "flat", RGB)
     (pictures / "medium").mkdir()
     with pytest.raises(TaskDataError, match=r"no images .* in class medium"):
-        ClassFolder(pictures, RGB)
+        class_folder(pictures, RGB)
 
 
 def test_wrong_band_count_and_wrong_type_say_what_was_seen(pictures):
     with pytest.raises(TaskDataError, match="3 bands, but the stated format has 13"):
-        list(ClassFolder(pictures, MS).samples())
+        list(class_folder(pictures, MS).samples())
     as_counts = with_encoding(RGB, dtype="uint16")
     with pytest.raises(TaskDataError, match=r"uint8 with values \d+ to \d+, but the stated format is uint16"):
-        list(ClassFolder(pictures, as_counts).samples())
+        list(class_folder(pictures, as_counts).samples())
 
 
 def chips(folder: Path, *, count: int = 20, each: int = 3, first: int = 0, step_m: int = 9_000) -> Path:
@@ -97,7 +118,7 @@ def chips(folder: Path, *, count: int = 20, each: int = 3, first: int = 0, step_
 
 
 def written(folder: Path, path: Path) -> TaskData:
-    write_source(path / "data", ClassFolder(folder, RGB))
+    write_source(path / "data", class_folder(folder, RGB))
     return TaskData(path / "data")
 
 
@@ -122,7 +143,7 @@ def test_chips_of_one_square_have_no_test_split_and_the_error_says_what_to_do(tm
 
 def test_a_benchmark_is_split_by_name_wherever_its_files_lie(tmp_path: Path) -> None:
     assert FORMATS["eurosat_ms"].benchmark and layout_named("eurosat_ms", gsd_m=20).benchmark
-    folder = ClassFolder(chips(tmp_path / "set"), dataclasses.replace(RGB, benchmark=True))
+    folder = class_folder(chips(tmp_path / "set"), dataclasses.replace(RGB, benchmark=True))
     rows = [sample.row for sample in folder.samples()]
     assert [row["split"] for row in rows] == [split_of(str(row["sample_id"])) for row in rows]
     assert all(row["place"] == row["sample_id"] and math.isfinite(float(str(row["lon"]))) for row in rows)
@@ -130,7 +151,7 @@ def test_a_benchmark_is_split_by_name_wherever_its_files_lie(tmp_path: Path) -> 
 
 
 def test_files_without_a_place_are_split_by_name(pictures: Path) -> None:
-    rows = [sample.row for sample in ClassFolder(pictures, RGB).samples()]
+    rows = [sample.row for sample in class_folder(pictures, RGB).samples()]
     assert [row["split"] for row in rows] == [split_of(str(row["sample_id"])) for row in rows]
     assert all(row["place"] == row["sample_id"] for row in rows)
 
@@ -158,21 +179,21 @@ def test_splits_above_the_classes_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_splits_that_are_not_whole_are_refused(tmp_path: Path, pictures: Path) -> None:
     chips(tmp_path / "own" / "train")
     with pytest.raises(TaskDataError, match=r"holds train/, but no test/: splits of your own need"):
-        ClassFolder(tmp_path / "own", RGB)
+        class_folder(tmp_path / "own", RGB)
     shutil.copytree(tmp_path / "own" / "train", tmp_path / "own" / "test")
     shutil.copytree(pictures / "dark", tmp_path / "own" / "test" / "dark")
     with pytest.raises(TaskDataError, match=r"own/train: no images .* in class dark"):
-        ClassFolder(tmp_path / "own", RGB)
+        class_folder(tmp_path / "own", RGB)
     shutil.rmtree(tmp_path / "own" / "test" / "dark")
     shutil.copytree(tmp_path / "own" / "test", tmp_path / "own" / "validation")
     with pytest.raises(TaskDataError, match=r"in class test, train, validation.*no other folder beside them"):
-        ClassFolder(tmp_path / "own", RGB)
+        class_folder(tmp_path / "own", RGB)
 
 
 def test_classes_may_be_called_train_and_test(pictures: Path) -> None:
     (pictures / "dark").rename(pictures / "train")
     (pictures / "light").rename(pictures / "test")
-    assert ClassFolder(pictures, RGB).spec.class_names == ("test", "train")
+    assert class_folder(pictures, RGB).spec.class_names == ("test", "train")
 
 
 @pytest.fixture
@@ -187,7 +208,7 @@ def few_ms(tmp_path):
 @pytest.mark.real_data
 @needs_ms
 def test_eurosat_multispectral_is_reflectance_with_places(few_ms):
-    samples = list(ClassFolder(few_ms, MS).samples())
+    samples = list(class_folder(few_ms, MS).samples())
     assert len(samples) == 16
     bands = {band.name: i for i, band in enumerate(MS.sensor.bands)}
     forest = np.median([s.pixels[0].mean((1, 2)) * 1e-4 for s in samples if s.row["label"] == 0], axis=0)
@@ -202,19 +223,18 @@ def test_eurosat_multispectral_is_reflectance_with_places(few_ms):
 def test_wrong_scale_is_refused_with_the_values_seen(few_ms):
     wrong = with_encoding(MS, scale=1.0)
     with pytest.raises(TaskDataError, match=r"values are .* with median .*reflectance is 0 to 1"):
-        list(ClassFolder(few_ms, wrong).samples())
+        list(class_folder(few_ms, wrong).samples())
     already_scaled = with_encoding(MS, scale=1e-8)
     with pytest.raises(TaskDataError, match="reflectance is 0 to 1"):
-        list(ClassFolder(few_ms, already_scaled).samples())
+        list(class_folder(few_ms, already_scaled).samples())
 
 
 @pytest.mark.real_data
 @needs_rgb
 def test_eurosat_rgb_layout():
-    folder = ClassFolder(EUROSAT_RGB, RGB)
-    assert len(folder) == 27_000
-    assert len(folder.spec.class_names) == 10
-    first = next(folder.samples())
+    names, images = _images_by_class(EUROSAT_RGB, "classify.data")
+    assert (len(names), len(images)) == (10, 27_000)
+    first = next(class_folder(EUROSAT_RGB, RGB).samples())
     with rasterio.open(EUROSAT_RGB / f"{first.row['sample_id']}.jpg") as source:
         np.testing.assert_array_equal(first.pixels[0], source.read())
 
@@ -235,8 +255,103 @@ def test_messages_name_the_parameters_that_state_the_format(pictures):
         )
         for layout in wrong:
             with pytest.raises(TaskDataError, match=keys):
-                list(ClassFolder(pictures, dataclasses.replace(layout, group=group)).samples())
+                list(class_folder(pictures, dataclasses.replace(layout, group=group)).samples())
         with pytest.raises(TaskDataError, match=rf"^{group}\.folder: no folder at"):
-            ClassFolder(pictures / "nothing", layout_named("rgb_bytes", group=group))
+            class_folder(pictures / "nothing", layout_named("rgb_bytes", group=group))
         with pytest.raises(TaskDataError, match=rf"^{group}\.format: unknown format 'rgb'"):
             layout_named("rgb", group=group)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Forty pictures: a bright top is "roof", a bright left side "road"; some have both and some nothing."""
+    rng = np.random.default_rng(0)
+    lines = ["file,classes,split"]
+    for number in range(40):
+        picture = rng.integers(0, 60, (24, 24, 3)).astype(np.uint8)
+        roof, road = number % 2 == 0, number % 4 < 2
+        picture[:12] += np.uint8(150 * roof)
+        picture[:, :6] += np.uint8(40 * road)
+        (tmp_path / "own" / "pictures").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "own" / "pictures" / f"{number}.png")
+        names = "; ".join(name for name, there in (("roof", roof), ("road", road)) if there)
+        lines.append(f"pictures/{number}.png,{names},{'train' if number < 24 else 'val' if number < 32 else 'test'}")
+    (tmp_path / "own" / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path / "own"
+
+
+def test_each_image_has_its_classes(table: Path, tmp_path: Path) -> None:
+    options = {"task": "classify", "data": {"folder": str(table), "gsd_m": 10}}
+    write_source(tmp_path / "data", prepare(TaskParameters.model_validate(options), None, tmp_path))
+    data = TaskData(tmp_path / "data")
+    assert data.spec.task is Task.CLASSIFY and data.spec.multi_label
+    assert data.spec.class_names == ("road", "roof")
+    assert data.samples["split"].value_counts().to_dict() == {"train": 24, "val": 8, "test": 8}
+    read = data.read(np.arange(40))
+    top = read.images[:, 0, :, :12, 12:].mean((1, 2, 3))
+    bright = top > (top.min() + top.max()) / 2
+    np.testing.assert_array_equal(read.targets[:, 1] == 1, bright)
+    assert {tuple(target) for target in read.targets.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_classes_can_be_named_in_an_order(table: Path) -> None:
+    assert label_table(table, RGB, ("roof", "road", "pool"), chip_px=None).spec.class_names == ("roof", "road", "pool")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("file,classes", "name,classes"), r"has the columns name, classes, split; needed are file, classes"),
+        (("pictures/3.png", "pictures/300.png"), r"labels\.csv, line 5: no file 'pictures/300\.png'"),
+        (("pictures/3.png", "../labels.csv"), r"line 5: no file '\.\./labels\.csv'"),
+        (("pictures/3.png", "pictures/2.png"), r"names 1 file\(s\) more than once: pictures/2\.png"),
+        ((",test", ",holdout"), r"line 34: split 'holdout'; there are train, val, test"),
+        ((",test", ","), r"some lines have a split and some have none"),
+        (("roof", "pool"), r"names the class\(es\) pool, not among classify\.data\.class_names: roof, road"),
+    ],
+)
+def test_a_wrong_table_is_refused(table: Path, change: tuple[str, str], message: str) -> None:
+    labels = table / "labels.csv"
+    labels.write_text(labels.read_text().replace(*change), encoding="utf-8")
+    with pytest.raises(TaskDataError, match=message):
+        label_table(table, RGB, ("roof", "road"), chip_px=None)
+
+
+def test_a_table_that_is_not_in_utf_8_is_rejected(table: Path) -> None:
+    (table / "labels.csv").write_bytes((table / "labels.csv").read_bytes().replace(b"roof", "höhe".encode("cp1252")))
+    with pytest.raises(TaskDataError, match=r"labels\.csv is not in UTF-8 .*save it as CSV UTF-8"):
+        label_table(table, RGB, (), chip_px=None)
+
+
+def one_class_each(table: Path) -> Path:
+    """The same pictures, each of one class: roof or none of it."""
+    lines = (table / "labels.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    changed = [f"{file},{'roof' if 'roof' in classes else 'ground'},{split}" for file, classes, split in rows]
+    (table / "labels.csv").write_text("\n".join([lines[0], *changed]) + "\n", encoding="utf-8")
+    return table
+
+
+def prepared(table: Path, path: Path, **data: object) -> TaskData:
+    options = {"task": "classify", "data": {"folder": str(table), "gsd_m": 10, **data}}
+    write_source(path / "data", prepare(TaskParameters.model_validate(options), None, path))
+    return TaskData(path / "data")
+
+
+def test_a_table_of_one_class_per_line_gives_one_class_per_image(table: Path, tmp_path: Path) -> None:
+    data = prepared(one_class_each(table), tmp_path)
+    assert not data.spec.multi_label and data.spec.class_names == ("ground", "roof")
+    numbers = data.samples["sample_id"].str.rsplit("/", n=1).str[-1].astype(int)
+    expected = (numbers % 2 == 0).astype(int).tolist()  # even numbers are roofs
+    assert data.read_targets(np.arange(40)).tolist() == expected == data.samples["label"].tolist()
+    assert "every line of labels.csv names one class" in data.spec.notes
+
+
+def test_the_user_may_say_how_many_classes_an_image_has(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(TaskDataError, match=r"20 of 40 lines do .* pictures/0\.png \(roof; road\), but .*false"):
+        prepared(table, tmp_path, multi_label=False)
+    data = prepared(one_class_each(table), tmp_path, multi_label=True)
+    assert data.spec.multi_label
+    targets = data.read_targets(np.arange(40))
+    assert targets.shape == (40, 2) and (targets.sum(axis=1) == 1).all()
+    assert "an image has any number of classes" in data.spec.notes

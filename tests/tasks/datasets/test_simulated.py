@@ -9,9 +9,10 @@ from affine import Affine
 from a2mae.simulate.run import simulate, tiny_parameters
 from a2mae.tasks.datasets.cuts import Tables, Truth, displacement_m
 from a2mae.tasks.datasets.simulated import cut_simulated
-from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.parameters import SimulatedDataParameters
+from a2mae.tasks.registry import Task
 from helpers.built_world import build_world
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")

@@ -6,8 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from a2mae.tasks.datasets.task_data import IGNORE, Sample, Task, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, Sample, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import SAMPLES_PER_SHARD, write_task_data
+from a2mae.tasks.registry import Task
 from helpers.task_samples import make_row, make_samples, make_spec, spec_for
 
 

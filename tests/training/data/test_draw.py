@@ -12,13 +12,13 @@ from training_runs import make_index
 
 from a2mae.training.data.draw import band_choices_of, draw_sample, epoch_order
 from a2mae.training.data.index import SetIndex, build_index
-from a2mae.training.spec import SamplingSpec
+from a2mae.training.parameters import SamplingParameters
 
 INDEX = make_index()
 BANDS = (7, 12)
 
 
-def draw(sampling: SamplingSpec, seed: int, epoch: int, position: int, index: SetIndex = INDEX):
+def draw(sampling: SamplingParameters, seed: int, epoch: int, position: int, index: SetIndex = INDEX):
     choices = band_choices_of(sampling, BANDS, [(3, 2, 1)] * 2)
     return draw_sample(index, sampling, choices, seed=seed, epoch=epoch, position=position)
 
@@ -46,7 +46,7 @@ keys = st.tuples(st.integers(0, 2**62), st.integers(0, 10**6), st.integers(0, 7)
 @settings(max_examples=60, deadline=None)
 @given(key=keys, images=st.integers(1, 6), crop=st.floats(0.05, 1.0), whole=st.floats(0, 1))
 def test_a_draw_is_pure_and_keeps_the_rules(key, images: int, crop: float, whole: float) -> None:
-    sampling = SamplingSpec(images=images, whole_probability=whole, crop_fraction_min=crop)
+    sampling = SamplingParameters(images=images, whole_probability=whole, crop_fraction_min=crop)
     one, again = draw(sampling, *key), draw(sampling, *key)
     np.testing.assert_array_equal(one.images, again.images)
     np.testing.assert_array_equal(one.bands, again.bands)
@@ -63,7 +63,7 @@ def test_a_draw_is_pure_and_keeps_the_rules(key, images: int, crop: float, whole
 def test_image_2_is_of_either_source_and_image_3_of_the_other() -> None:
     second = []
     for epoch in range(200):
-        chosen = draw(SamplingSpec(images=3), 0, epoch, 0).images
+        chosen = draw(SamplingParameters(images=3), 0, epoch, 0).images
         assert len(set(chosen.tolist())) == 3
         sources = INDEX.sensor[chosen]
         assert sources[1] != sources[2]
@@ -74,7 +74,7 @@ def test_image_2_is_of_either_source_and_image_3_of_the_other() -> None:
 def test_without_another_image_of_the_source_image_1_is_used_again() -> None:
     index = one_set([0, 1])
     for epoch in range(20):
-        images = draw(SamplingSpec(images=3), 0, epoch, 0, index).images
+        images = draw(SamplingParameters(images=3), 0, epoch, 0, index).images
         anchor, other = images[0], 1 - images[0]
         assert sorted(images[1:].tolist()) == sorted([anchor, other])
 
@@ -82,27 +82,27 @@ def test_without_another_image_of_the_source_image_1_is_used_again() -> None:
 def test_one_source_many_dates_follows_the_fallback() -> None:
     index = one_set([0] * 5)
     for epoch in range(20):
-        repeated = draw(SamplingSpec(images=3), 0, epoch, 0, index).images
-        dated = draw(SamplingSpec(images=3, fallback="other_date"), 0, epoch, 0, index).images
+        repeated = draw(SamplingParameters(images=3), 0, epoch, 0, index).images
+        dated = draw(SamplingParameters(images=3, fallback="other_date"), 0, epoch, 0, index).images
         assert (repeated == repeated[0]).sum() == 2  # image 3: there is no other source
         assert len(set(dated.tolist())) == 3
 
 
 def test_the_anchor_may_be_the_tagged_one() -> None:
     index = one_set([0, 0, 1, 1], [False, False, True, False])
-    tagged = {int(draw(SamplingSpec(anchor="table"), 0, epoch, 0, index).images[0]) for epoch in range(30)}
-    random = {int(draw(SamplingSpec(anchor="random"), 0, epoch, 0, index).images[0]) for epoch in range(60)}
+    tagged = {int(draw(SamplingParameters(anchor="table"), 0, epoch, 0, index).images[0]) for epoch in range(30)}
+    random = {int(draw(SamplingParameters(anchor="random"), 0, epoch, 0, index).images[0]) for epoch in range(60)}
     assert tagged == {2} and random == {0, 1, 2, 3}
 
 
 def test_bands_by_rule() -> None:
-    assert draw(SamplingSpec(bands="rgb"), 0, 0, 0).bands.tolist() == [[3, 2, 1]] * 3
-    every = draw(SamplingSpec(bands="all"), 0, 0, 0)
+    assert draw(SamplingParameters(bands="rgb"), 0, 0, 0).bands.tolist() == [[3, 2, 1]] * 3
+    every = draw(SamplingParameters(bands="all"), 0, 0, 0)
     for image, bands in zip(every.images, every.bands, strict=True):
         count = BANDS[INDEX.sensor[image]]
         assert bands.tolist() == [*range(count), *[-1] * (12 - count)]
     two = draw_sample(
-        one_set([0]), SamplingSpec(images=1), [np.arange(2)], seed=0, epoch=0, position=0
+        one_set([0]), SamplingParameters(images=1), [np.arange(2)], seed=0, epoch=0, position=0
     )  # radar: two bands, three wanted
     assert set(two.bands[0].tolist()) == {0, 1} and two.bands.shape == (1, 3)
 
@@ -115,7 +115,7 @@ def test_only_bands_that_an_image_has_are_drawn() -> None:
     poor.bands[fine] = np.isin(np.arange(12), [1, 2, 3, 7])
     poor.bands[fine[0]] = np.arange(12) == 3  # fewer than are drawn
     for epoch in range(40):
-        sampling = SamplingSpec(images=4)
+        sampling = SamplingParameters(images=4)
         given, same, fewer = (draw(sampling, 5, epoch, 0, index) for index in (INDEX, whole, poor))
         np.testing.assert_array_equal(given.images, same.images)  # a mask that hides nothing changes no draw
         np.testing.assert_array_equal(given.bands, same.bands)
@@ -124,14 +124,14 @@ def test_only_bands_that_an_image_has_are_drawn() -> None:
         for image, bands in zip(fewer.images, fewer.bands, strict=True):
             assert set(bands.tolist()) <= set(np.flatnonzero(poor.bands[image]).tolist())
             assert len(set(bands.tolist())) == (1 if image == fine[0] else 3)
-    every = draw(SamplingSpec(bands="all", images=4), 0, 0, 0, poor)
+    every = draw(SamplingParameters(bands="all", images=4), 0, 0, 0, poor)
     for image, bands in zip(every.images, every.bands, strict=True):
         expected = [b if poor.bands[image, b] and b < BANDS[INDEX.sensor[image]] else -1 for b in range(12)]
         assert bands.tolist() == expected
 
 
 def test_whole_and_crop_have_their_share() -> None:
-    whole = [draw(SamplingSpec(), 0, epoch, 0).window == (0.0, 0.0, 1.0) for epoch in range(400)]
+    whole = [draw(SamplingParameters(), 0, epoch, 0).window == (0.0, 0.0, 1.0) for epoch in range(400)]
     assert 0.4 < np.mean(whole) < 0.6
 
 

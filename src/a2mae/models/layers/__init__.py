@@ -1,1 +1,1 @@
-"""What models are made of: pure functions and small modules that know of no method."""
+"""What the models are made of: functions and small modules that belong to no method."""

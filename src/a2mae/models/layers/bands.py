@@ -12,7 +12,7 @@ ABSENT_NM = -1.0
 
 
 class PatchEmbed(nn.Module):
-    """One linear map of a patch's pixels: any sensor fits because a fixed number of its bands is drawn (A²-MAE)."""
+    """One linear map of a patch's pixels. Any sensor fits, since a fixed number of its bands is drawn (A²-MAE)."""
 
     def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
-        """`(M, C, H, W)` to `(M, N, D)`; the wavelength is not looked at."""
+        """`(M, C, H, W)` to `(M, N, D)`; the wavelengths are not read."""
         if images.shape[1] != self.in_chans:
             raise ValueError(
                 f"this encoder reads {self.in_chans} bands (bands='draw3', in_chans={self.in_chans}), found"
@@ -31,11 +31,11 @@ class PatchEmbed(nn.Module):
 
 
 class WavelengthMixing(nn.Module):
-    """Weights of a linear map from any bands to `rank` channels, as a smooth function of each band's wavelength.
+    """Weights of a linear map from any bands to `rank` channels, as a smooth function of each band's wavelength [ours].
 
-    Equal to a patch kernel of rank `rank` generated per band, at the cost of one small product per pixel. Bands of a
-    sensor never seen get the weights of their wavelengths; radar (0 nm) has a learned vector of its own, so its
-    polarisations cannot be told apart.
+    This equals a patch kernel of rank `rank` generated per band and costs one small product per pixel. Bands of
+    an unseen sensor get the weights of their wavelengths. Radar (0 nm) has one learned vector, so its polarisations
+    cannot be told apart.
     """
 
     frequencies: Tensor
@@ -56,7 +56,7 @@ class WavelengthMixing(nn.Module):
 
 
 class WavelengthPatchEmbed(nn.Module):
-    """Wavelength-conditioned patch embedding [ours]: every band of a sensor at once, and of one never seen."""
+    """Patch embedding of any number of bands, given their wavelengths [ours]."""
 
     def __init__(self, rank: int, embed_dim: int, patch_size: int) -> None:
         super().__init__()
@@ -69,14 +69,14 @@ class WavelengthPatchEmbed(nn.Module):
             raise ValueError("bands='wavelength' needs wavelength_nm (B, C) in nanometres; 0 marks radar")
         weights = self.mixing(wavelength_nm)  # (M, C, R)
         present = (wavelength_nm >= 0).sum(-1).clamp(min=1)[:, None, None]
-        # Over the root of the count: the scale of the tokens does not depend on how many bands there are.
+        # Divided by the root of the count, so that the scale of the tokens does not depend on the number of bands.
         mixed = torch.einsum("mchw,mcr->mrhw", images, (weights / present**0.5).to(images.dtype))
         tokens: Tensor = self.proj(mixed).flatten(2).transpose(1, 2)
         return tokens
 
 
 class WavelengthPrediction(nn.Module):
-    """The head that predicts the pixels of any bands from a token, given their wavelengths [ours]."""
+    """Head that predicts the pixels of any bands from a token, given their wavelengths [ours]."""
 
     def __init__(self, rank: int, decoder_dim: int, patch_size: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class WavelengthPrediction(nn.Module):
 
 
 class GroupPatchEmbed(nn.Module):
-    """SatMAE's group embedding: every group of bands has a linear map, and tokens, of its own (SatMAE §3.3)."""
+    """One linear map, and thus tokens, per group of bands (SatMAE §3.3)."""
 
     def __init__(self, groups: tuple[tuple[int, ...], ...], embed_dim: int, patch_size: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class GroupPatchEmbed(nn.Module):
         self.members = nn.ModuleList(PatchEmbed(len(group), embed_dim, patch_size) for group in groups)
 
     def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
-        """`(M, C, H, W)` to `(M, G, N, D)`; the wavelength is not looked at."""
+        """`(M, C, H, W)` to `(M, G, N, D)`; the wavelengths are not read."""
         bands = sum(len(group) for group in self.groups)
         if images.shape[1] != bands:
             raise ValueError(f"this encoder reads {bands} bands in groups {self.groups}, found {images.shape[1]}")
@@ -109,7 +109,7 @@ class GroupPatchEmbed(nn.Module):
 
 
 class GroupPrediction(nn.Module):
-    """One linear head per group of bands, put together in the order of the bands."""
+    """One linear head per group of bands; the predictions come in the order of the bands."""
 
     order: Tensor
 

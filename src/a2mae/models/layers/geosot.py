@@ -1,13 +1,15 @@
-"""GeoSOT-2D codes of coordinates and footprints, vectorised in torch (Cheng et al.; METHOD.md section 2).
+"""GeoSOT-2D codes of coordinates and footprints in torch (Cheng et al.; docs/methods.md, A²-MAE).
 
 One coordinate is 32 bits: sign (1 = west or south), 8 bits of whole degrees, 6 of minutes, 6 of seconds and 11 of the
 second's fraction in 1/2048. A code of layer n keeps its n leading bits: layer 9 is a cell of 1 degree, 15 of 1 minute,
 21 of 1 second, 32 of 1/2048 second.
+
+`stssd/tag/properties.py` has the same code for tables in NumPy. There are two because this one is traced into exported
+graphs (torch.export, ONNX), while the stages that build image sets run without torch; a test holds them together
+(tests/stssd/tag).
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -16,39 +18,10 @@ METRES_PER_DEGREE = 111_319.49
 """Of latitude, and of longitude at the equator (WGS 84 semi-major axis)."""
 
 LAYERS = 32
-_CELL_DEG: list[float] = (
-    [512.0 / 2**n for n in range(10)]  # layers 0-9: 512 to 1 degrees
-    + [32.0 / 2**n / 60 for n in range(6)]  # 10-15: 32 to 1 minutes
-    + [32.0 / 2**n / 3600 for n in range(6)]  # 16-21: 32 to 1 seconds
-    + [0.5 / 2**n / 3600 for n in range(11)]  # 22-32: 1/2 to 1/2048 seconds
-)
-
-
-def cell_size_deg(layer: int) -> float:
-    """Side of a cell in degrees.
-
-    Raises:
-        ValueError: If the layer is not 0 to 32.
-    """
-    if not 0 <= layer <= LAYERS:
-        raise ValueError(f"GeoSOT layer must be 0 to {LAYERS}, found {layer}")
-    return _CELL_DEG[layer]
-
-
-def layer_for_size(size_m: float) -> int:
-    """The finest layer whose cell is at least as large as a footprint [ours]: 14 (2 minutes) at 1,920 m.
-
-    Args:
-        size_m: Side of the footprint in metres.
-    """
-    if not (math.isfinite(size_m) and size_m > 0):
-        raise ValueError(f"a footprint's side must be positive metres, found {size_m}")
-    fitting = [n for n in range(1, LAYERS + 1) if _CELL_DEG[n] * METRES_PER_DEGREE >= size_m]
-    return fitting[-1] if fitting else 1
 
 
 def encode(degrees: Tensor, layer: int = LAYERS) -> Tensor:
-    """GeoSOT-2D codes of coordinates.
+    """Code coordinates.
 
     Args:
         degrees: `(...)` float64 longitudes or latitudes; negative is west or south.
@@ -72,7 +45,7 @@ def encode(degrees: Tensor, layer: int = LAYERS) -> Tensor:
 
 
 def codes_to_bits(codes: Tensor) -> Tensor:
-    """Unsigned 32-bit codes as float32 bits, the most significant first.
+    """Spread unsigned 32-bit codes into float32 bits, the most significant first.
 
     Args:
         codes: `(..., 8)` int64: four corners (upper left, upper right, lower right, lower left) x (lon, lat).
@@ -86,7 +59,7 @@ def codes_to_bits(codes: Tensor) -> Tensor:
 
 
 def footprint_bits(lonlat_deg: Tensor, size_m: Tensor, layer: int) -> Tensor:
-    """Bits of the footprint around a centre, on a local flat Earth.
+    """Code the footprint around a centre, on a local flat Earth.
 
     Args:
         lonlat_deg: `(..., 2)` longitude and latitude of the centre.

@@ -1,11 +1,9 @@
-"""Which patches are hidden, and the losses over them.
+"""Draw masks over the patches of image sets, and compute the losses over the masked patches.
 
-Which patches of an image set are hidden: five strategies, without a loop over the batch and without a host sync.
-
-Our own rule keeps the same share of EVERY image visible and puts every token back where it came from. The released
-A²-MAE code does neither (METHOD.md section 2; reproduced in tests/models/test_released_defects.py).
-
-Patches of pixels and the losses over them, always in float32 and over masked AND valid pixels only.
+Masks are drawn without a loop over the batch and without waiting for the device. Our rule keeps the same share of every
+image visible and puts every token back where it came from; the released A²-MAE code does neither (docs/methods.md,
+traps; reproduced in tests/models/test_released_defects.py). Losses are computed in float32, over pixels that are both
+masked and valid.
 """
 
 from __future__ import annotations
@@ -19,67 +17,67 @@ from torch import Tensor
 STRATEGIES = ("anchor", "independent", "same", "random", "anchor_visible")
 """`anchor`: another date of the anchor's source has its own mask, another source has the anchor's.
 `independent`: every image its own. `same`: every image the anchor's. `random`: over all tokens of the set.
-`anchor_visible`: only the anchor is seen (what the released code does by accident, made a choice)."""
+`anchor_visible`: only the anchor is seen (what the released code does by accident)."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A drawn mask. V is the number of encoder slots per sample, the same for the whole batch.
+    """A drawn mask. V is the number of tokens that the encoder gets per sample, the same for the whole batch.
 
     Attributes:
-        ids: `(B, V)` int64, which token of the flattened `K * N` sequence sits in each slot; unique within a row.
-        shown: `(B, V)` bool, False where the slot is only padding: its token has no valid pixel.
+        ids_keep: `(B, V)` int64, the tokens kept of the flattened `K * N` sequence; each once within a row.
+        key_padding_mask: `(B, V)` bool, True where a kept token has no valid pixel and only fills the batch up.
         hidden: `(B, K, N)` bool, True where the encoder sees nothing.
     """
 
-    ids: Tensor
-    shown: Tensor
+    ids_keep: Tensor
+    key_padding_mask: Tensor
     hidden: Tensor
 
     def select(self, tokens: Tensor) -> Tensor:
-        """The tokens of the slots: `(B, K, N, D)` to `(B, V, D)`."""
-        return tokens.flatten(1, 2).gather(1, self.ids[..., None].expand(-1, -1, tokens.shape[-1]))
+        """Take the kept tokens: `(B, K, N, D)` to `(B, V, D)`."""
+        return tokens.flatten(1, 2).gather(1, self.ids_keep[..., None].expand(-1, -1, tokens.shape[-1]))
 
     def restore(self, encoded: Tensor, mask_token: Tensor) -> Tensor:
         """Put encoded tokens back where they came from and the mask token everywhere else.
 
         Args:
-            encoded: `(B, V, D)` in slot order.
+            encoded: `(B, V, D)` in the order of `ids_keep`.
             mask_token: `(1, 1, D)`.
 
         Returns:
             `(B, K, N, D)`.
         """
         batch, images, patches = self.hidden.shape
-        encoded = torch.where(self.shown[..., None], encoded, mask_token.to(encoded.dtype))
+        encoded = torch.where(self.key_padding_mask[..., None], mask_token.to(encoded.dtype), encoded)
         full = mask_token.to(encoded.dtype).expand(batch, images * patches, -1)
-        # Scattering to the slots' own indices is the true inverse of `select`, whatever their order.
-        full = full.scatter(1, self.ids[..., None].expand_as(encoded), encoded)
+        # Scattering to the tokens' own indices is the inverse of `select`, whatever their order.
+        full = full.scatter(1, self.ids_keep[..., None].expand_as(encoded), encoded)
         return torch.unflatten(full, 1, (images, patches))
 
     def padding(self, fully_valid: bool | None = None) -> Tensor | None:
-        """Attention needs `shown` only where a slot may be padding; None lets the fast kernels run.
+        """Give the `key_padding_mask`, or None where nothing is padding, which lets fast attention kernels run.
 
         Args:
             fully_valid: True if the caller knows that every pixel of the batch is valid; None looks at the values where
                 that is free (on the CPU) and otherwise assumes padding, since looking would wait for the device.
         """
-        if fully_valid is None and self.shown.device.type == "cpu":
-            fully_valid = bool(self.shown.all())
-        return None if fully_valid else self.shown
+        if fully_valid is None and self.key_padding_mask.device.type == "cpu":
+            fully_valid = not self.key_padding_mask.any()
+        return None if fully_valid else self.key_padding_mask
 
 
-def kept_count(patches: int, keep_ratio: float) -> int:
-    """How many of an image's patches stay visible: at least one, never all.
+def num_keep(num_patches: int, keep_ratio: float) -> int:
+    """Count the patches of an image that stay visible: at least one, never all.
 
     Raises:
         ValueError: If the ratio is not between 0 and 1 or the image has fewer than two patches.
     """
     if not 0 < keep_ratio < 1:
         raise ValueError(f"keep_ratio must lie between 0 and 1, both excluded, found {keep_ratio}")
-    if patches < 2:
-        raise ValueError(f"masking needs at least two patches per image, found {patches}: use a larger image")
-    return min(max(int(patches * keep_ratio + 1e-6), 1), patches - 1)
+    if num_patches < 2:
+        raise ValueError(f"masking needs at least two patches per image, found {num_patches}: use a larger image")
+    return min(max(int(num_patches * keep_ratio + 1e-6), 1), num_patches - 1)
 
 
 def draw_mask(
@@ -91,7 +89,7 @@ def draw_mask(
 ) -> Mask:
     """Draw a mask (A²-MAE, anchor-aware masking; alternatives in `STRATEGIES`).
 
-    Tokens without a valid pixel are the last to be chosen; a slot that has to hold one all the same is padding.
+    Tokens without a valid pixel are chosen last; those that are kept all the same are padding.
 
     Args:
         strategy: One of `STRATEGIES`.
@@ -106,14 +104,14 @@ def draw_mask(
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown masking strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
     batch, images, patches = token_valid.shape
-    kept = kept_count(patches, keep_ratio)
+    keep = num_keep(patches, keep_ratio)
     noise = torch.rand(batch, images, patches, generator=generator, device=token_valid.device)
     key = noise + 2.0 * ~token_valid  # (B, K, N); ascending order is the order of choice, the invalid come last
 
     if strategy == "random":
-        ids = key.flatten(1).argsort(dim=1)[:, : images * kept]
+        ids = key.flatten(1).argsort(dim=1)[:, : images * keep]
     elif strategy == "anchor_visible":
-        ids = key[:, 0].argsort(dim=1)[:, : min(images * kept, patches)]
+        ids = key[:, 0].argsort(dim=1)[:, : min(images * keep, patches)]
     else:
         shared = {
             "anchor": ~same_source_as_anchor,
@@ -121,13 +119,13 @@ def draw_mask(
             "same": torch.ones_like(same_source_as_anchor),
         }[strategy]
         key = torch.where(shared[..., None], key[:, :1], key)  # π₁ for those that share the anchor's mask
-        order = key.argsort(dim=2)[:, :, :kept]  # (B, K, kept)
+        order = key.argsort(dim=2)[:, :, :keep]  # (B, K, keep)
         ids = (order + patches * torch.arange(images, device=order.device)[:, None]).flatten(1)
-    return _mask(ids, token_valid.flatten(1).gather(1, ids), token_valid.shape)
+    return _mask(ids, ~token_valid.flatten(1).gather(1, ids), token_valid.shape)
 
 
 def mask_from_hidden(hidden: Tensor, token_valid: Tensor) -> Mask:
-    """The mask that hides exactly what the caller says (and what has no valid pixel).
+    """Make the mask that hides exactly what the caller says, and what has no valid pixel.
 
     Args:
         hidden: `(B, K, N)` bool, True = masked; the count may differ between samples.
@@ -142,50 +140,52 @@ def mask_from_hidden(hidden: Tensor, token_valid: Tensor) -> Mask:
             f" found {hidden.dtype} of shape {tuple(hidden.shape)}"
         )
     shown = (~hidden & token_valid).flatten(1)
-    slots = max(int((~hidden).flatten(1).sum(1).max()), 1)
-    ids = (~shown).to(torch.uint8).argsort(dim=1, stable=True)[:, :slots]
-    return _mask(ids, shown.gather(1, ids), token_valid.shape)
+    keep = max(int((~hidden).flatten(1).sum(1).max()), 1)
+    ids = (~shown).to(torch.uint8).argsort(dim=1, stable=True)[:, :keep]
+    return _mask(ids, ~shown.gather(1, ids), token_valid.shape)
 
 
-def _mask(ids: Tensor, shown: Tensor, shape: torch.Size) -> Mask:
+def _mask(ids_keep: Tensor, padding: Tensor, shape: torch.Size) -> Mask:
     batch, images, patches = shape
-    hidden = torch.ones(batch, images * patches, dtype=torch.bool, device=ids.device).scatter(1, ids, ~shown)
-    return Mask(ids=ids, shown=shown, hidden=torch.unflatten(hidden, 1, (images, patches)))
+    hidden = torch.ones(batch, images * patches, dtype=torch.bool, device=ids_keep.device).scatter(1, ids_keep, padding)
+    return Mask(ids_keep, padding, torch.unflatten(hidden, 1, (images, patches)))
 
 
 EPSILON = 1e-6
 """Added to a patch's variance (MAE §3, A²-MAE loss)."""
 
 
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """`(..., C, H, W)` to `(..., N, patch * patch * C)`, rows of pixels with the band fastest, as MAE orders them."""
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """Cut `(..., C, H, W)` into `(..., N, patch * patch * C)`, rows of pixels with the band fastest, as MAE does."""
     *_, height, width = images.shape
-    x = torch.unflatten(images, -1, (width // patch, patch))  # (..., C, H, w, q)
-    x = torch.unflatten(x, -3, (height // patch, patch))  # (..., C, h, p, w, q)
+    x = torch.unflatten(images, -1, (width // patch_size, patch_size))  # (..., C, H, w, q)
+    x = torch.unflatten(x, -3, (height // patch_size, patch_size))  # (..., C, h, p, w, q)
     return x.movedim(-5, -1).transpose(-4, -3).flatten(-3).flatten(-3, -2)  # (..., h, w, p, q, C) -> (..., N, p*q*C)
 
 
-def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
-    """The inverse of `patchify`: `(..., N, patch * patch * C)` to `(..., C, H, W)`."""
-    bands = patches.shape[-1] // (patch * patch)
-    x = torch.unflatten(torch.unflatten(patches, -2, grid), -1, (patch, patch, bands))  # (..., h, w, p, q, C)
+def unpatchify(patches: Tensor, patch_size: int, grid_size: tuple[int, int]) -> Tensor:
+    """Put `(..., N, patch * patch * C)` back together as `(..., C, H, W)`, the inverse of `patchify`."""
+    bands = patches.shape[-1] // (patch_size * patch_size)
+    x = torch.unflatten(
+        torch.unflatten(patches, -2, grid_size), -1, (patch_size, patch_size, bands)
+    )  # (..., h, w, p, q, C)
     return x.transpose(-4, -3).movedim(-1, -5).flatten(-2).flatten(-3, -2)
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """No autocast on the tensor's device; the meta device, on which FLOPs are counted, has none to switch off."""
+    """Switch autocast off on the tensor's device (the meta device, on which FLOPs are counted, has none)."""
     device = tensor.device.type
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-def token_validity(valid: Tensor, patch: int) -> Tensor:
-    """`(..., H, W)` bool to `(..., N)` bool: True where a patch has at least one valid pixel."""
-    return patchify(valid[..., None, :, :], patch).any(-1)
+def token_validity(valid: Tensor, patch_size: int) -> Tensor:
+    """Tell which patches have at least one valid pixel: `(..., H, W)` bool to `(..., N)` bool."""
+    return patchify(valid[..., None, :, :], patch_size).any(-1)
 
 
 @dataclass(frozen=True)
 class PatchLoss:
-    """Result of `masked_patch_loss`.
+    """What `masked_patch_loss` gives.
 
     Attributes:
         loss: Scalar float32.
@@ -203,21 +203,21 @@ class PatchLoss:
 
 
 def masked_patch_loss(
-    prediction: Tensor, pixels: Tensor, valid: Tensor, hidden: Tensor, patch: int, *, normalize: bool = True
+    prediction: Tensor, pixels: Tensor, valid: Tensor, hidden: Tensor, patch_size: int, *, normalize: bool = True
 ) -> PatchLoss:
-    """Mean squared error of per-patch-normalised pixels over masked and valid values (MAE §3, A²-MAE loss).
+    """Compute the mean squared error of normalised patches over masked and valid values (MAE §3, A²-MAE loss).
 
     Args:
         prediction: `(..., N, patch * patch * C)`, any float type.
         pixels: `(..., C, H, W)` the images themselves.
         valid: `(..., C, H, W)` or, for all bands alike, `(..., 1, H, W)` bool.
         hidden: `(..., N)` bool, True = masked.
-        patch: Side of a patch in pixels.
+        patch_size: Side of a patch in pixels.
         normalize: Bring every patch of the target to mean 0 and variance 1 over its valid values.
     """
-    with full_precision(pixels):  # in bf16 a peer lost 1.3 of loss (METHOD.md section 4)
-        target = patchify(pixels.float(), patch)
-        weight = patchify(valid.expand_as(pixels), patch).float()
+    with full_precision(pixels):  # a loss in bf16 is off by as much as it falls (docs/methods.md, traps)
+        target = patchify(pixels.float(), patch_size)
+        weight = patchify(valid.expand_as(pixels), patch_size).float()
         if normalize:
             count = weight.sum(-1, keepdim=True)
             mean = (target * weight).sum(-1, keepdim=True) / count.clamp(min=1)

@@ -11,11 +11,12 @@ from a2mae.report import text
 from a2mae.report.blocks import Section, Table, chart
 from a2mae.report.inputs import ReportInputs, records
 from a2mae.report.sections.tasks import title_of
+from a2mae.tasks.registry import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAIN_METRICS = {"classify": ("top1", "micro_f1"), "segment": ("miou",), "detect_change": ("f1",)}
+MAIN_METRICS = {task.value: (task.kind.metrics[0], *task.kind.label_metrics[:1]) for task in Task}
 """The main metric of a task: the first that the data has; `micro_f1` is for several classes per image."""
 _SPELLED = {
     "top1": "top-1",

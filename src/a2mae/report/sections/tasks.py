@@ -15,6 +15,7 @@ from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table,
 from a2mae.report.inputs import ReportInputs, TaskInputs
 from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
 from a2mae.tasks.palette import class_colours
+from a2mae.tasks.registry import Task
 
 _READABLE = 16
 """Classes up to which numbers are written into the cells."""
@@ -39,7 +40,7 @@ def mistakes(inputs: ReportInputs, name: str) -> Section | None:
     counts: Counts = np.asarray(task.confusion["pretrained"], np.int64).reshape(len(names), len(names))
     if not counts.sum():
         return None
-    found = _most_frequent(names, counts, "images" if name == "classify" else "pixels")
+    found = _most_frequent(names, counts, "pixels" if Task(name).kind.per_pixel else "images")
     figure = chart(
         f"mistakes-{name.replace('_', '-')}",
         _heatmap(names, counts),
@@ -123,8 +124,6 @@ def _percent(part: int, whole: int) -> str:
 IGNORE = 255
 """Label of pixels that are not scored."""
 
-_TITLES = {"classify": "Classification", "segment": "Segmentation", "detect_change": "Change detection"}
-
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -144,7 +143,7 @@ def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
 
 def title_of(task: str) -> str:
     """Name a task for readers; an unknown task keeps its own name."""
-    return _TITLES.get(task, task)
+    return Task(task).kind.title if task in tuple(Task) else task
 
 
 def _names(arrays: Arrays) -> list[str]:

@@ -1,4 +1,4 @@
-"""The STAC catalog of the scenes: what a provider says about each file."""
+"""The STAC catalog of the scenes, as a provider describes each file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pystac.stac_io import DefaultStacIO
 
 from a2mae.files import whole_file
 from a2mae.sensors import BUILTIN_SENSORS, Band
-from a2mae.simulate.delivery.truth import FileFacts, SceneFacts
+from a2mae.simulate.delivery.manifest import FileFacts, SceneFacts
 from a2mae.simulate.region import Grid, Region
 from a2mae.simulate.scenes import Scene
 

@@ -1,8 +1,7 @@
-"""How providers pack a scene into cloud-optimised GeoTIFFs: bands, counts and quality layers.
+"""Pack a scene into cloud-optimised GeoTIFFs as its provider does: bands, counts and quality layers.
 
-Cloud-optimised GeoTIFFs with all that a reader needs inside, written whole or not at all.
-
-How providers pack a scene into files: one per band or all in one, counts, and their own quality layers.
+Sentinel-2 and Landsat come as one file per band beside a quality layer, the others as one file of all bands. Scale,
+offset, nodata and band names stand in the files.
 """
 
 from __future__ import annotations
@@ -222,7 +221,7 @@ def _counts(value: Floats, encoding: Encoding, unseen: NDArray[np.bool_]) -> NDA
 
 
 def _camera_counts(value: Floats, band: Band, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A film-like curve to 8 bits, as aerial mosaics are delivered: no physical units."""
+    """Map reflectance to 8 bits by a film-like curve, as aerial mosaics are delivered: no physical units."""
     full = 0.75 if band.common_name == "nir" else 0.45
     counts: NDArray[np.uint8] = np.clip(np.rint(255 * np.clip(value / full, 0, 1) ** 0.62), 1, 255).astype(np.uint8)
     counts[unseen] = 0

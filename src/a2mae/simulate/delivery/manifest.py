@@ -1,4 +1,7 @@
-"""What a simulation wrote: the manifest beside the scenes, from which every other room finds scenes and truth."""
+"""What a simulation wrote: facts about each file while it runs, and at the end the manifest.
+
+From the manifest every other room finds the scenes and their truth.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,41 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from a2mae.files import write_json
 from a2mae.simulate.ground.covers import CLASSES
+from a2mae.simulate.region import Grid
 
 MANIFEST = "manifest.json"
+TRUTH_SCENES = "truth/scenes.parquet"
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileFacts(_Entry):
+    """A written file: its path below the simulation's folder, its digest, and, of a scene's file, what it holds."""
+
+    path: str
+    size: int
+    sha256: str
+    key: str = ""
+    bands: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    dtype: str = ""
+    nodata: int = 0
+    scale: float = 1.0
+    offset: float = 0.0
+    grid: Grid | None = None
+
+
+class SceneFacts(_Entry):
+    """A finished scene, or the finished truth of a region."""
+
+    name: str
+    cloud_fraction: float = 0.0
+    shadow_fraction: float = 0.0
+    nodata_fraction: float = 0.0
+    changed_share: float = 0.0
+    files: tuple[FileFacts, ...]
 
 
 class ClassEntry(_Entry):
@@ -55,7 +87,7 @@ class SceneEntry(_Entry):
     season: Literal["growing", "dormant"]
     item: str
     clouds: str
-    refuse: Literal["", "cloud", "nodata"] = Field(description="why a builder must refuse it; empty: it should not")
+    refuse: Literal["", "cloud", "nodata"] = Field(description="why a builder must reject it; empty: it should not")
 
 
 class Manifest(_Entry):
@@ -67,7 +99,7 @@ class Manifest(_Entry):
     fingerprint: str = Field(description="sha256 of parameters and simulator code")
     content_hash: str = Field(description="sha256 over the digests of all files")
     catalog: str = "catalog.json"
-    truth_scenes: str = "truth/scenes.parquet"
+    truth_scenes: str = TRUTH_SCENES
     classes: tuple[ClassEntry, ...]
     regions: tuple[RegionEntry, ...]
     scenes: tuple[SceneEntry, ...]
@@ -75,12 +107,12 @@ class Manifest(_Entry):
 
 
 def class_entries() -> tuple[ClassEntry, ...]:
-    """The land-cover classes as the manifest lists them."""
+    """List the land-cover classes as the manifest does."""
     return tuple(ClassEntry(value=entry.value, name=entry.name, color=entry.color) for entry in CLASSES)
 
 
 def hash_of_files(files: Mapping[str, str]) -> str:
-    """One sha256 for a set of files: over `path digest` lines in the order of paths."""
+    """Return one SHA-256 for a set of files: over `path digest` lines in the order of paths."""
     lines = "".join(f"{path} {files[path]}\n" for path in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -105,5 +137,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest atomically: the last file of a run."""
+    """Write the manifest: the last file of a run."""
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))

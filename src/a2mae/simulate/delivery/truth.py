@@ -1,24 +1,22 @@
-"""What is really there, and which scenes are already written.
-
-What is really there: land cover of both periods and what changed, on the region's own grid.
-
-What is already written: one small file per finished scene, so that a run that was cut short goes on where it was.
-"""
+"""What is really there: land cover of both periods on a region's grid, and a table of what is true of each scene."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from a2mae.files import write_json
+from a2mae.files import whole_file
+from a2mae.simulate.delivery.manifest import TRUTH_SCENES, SceneFacts
 from a2mae.simulate.ground.covers import CLASS_OF_COVER, CLASSES
 from a2mae.simulate.ground.landscape import Landscape
 from a2mae.simulate.region import Grid, Region
+from a2mae.simulate.scenes import Scene
 
 _SAMPLES = 3  # per axis and truth pixel
 
@@ -39,12 +37,12 @@ class RegionTruth:
 
     @property
     def change(self) -> NDArray[np.uint8]:
-        """`(H, W)` 1 where the class has changed, else 0."""
+        """1 where the class has changed, else 0, `(H, W)`."""
         return np.asarray(self.before != self.after, dtype=np.uint8)
 
 
 def _majority(fine: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The most frequent class of each `factor x factor` block; the smaller value wins a tie."""
+    """Find the most frequent class of each `factor x factor` block; the smaller value wins a tie."""
     height, width = fine.shape[0] // factor, fine.shape[1] // factor
     blocks = fine.reshape(height, factor, width, factor)
     best = np.zeros((height, width), dtype=np.uint8)
@@ -78,63 +76,56 @@ def region_truth(region: Region, landscape: Landscape, *, gsd_m: float) -> Regio
     return RegionTruth(grid, before, after)
 
 
-WORK = ".work"
-"""Folder of the ledger; gone when the run is complete."""
+_SCENE_TRUTH = pa.schema(
+    [
+        ("scene_id", pa.string()),
+        ("region", pa.string()),
+        ("sensor", pa.string()),
+        ("datetime", pa.timestamp("us", tz="UTC")),
+        ("period", pa.string()),
+        ("season", pa.string()),
+        ("true_shift_x_m", pa.float64()),  # content lies this far east of where the georeference says
+        ("true_shift_y_m", pa.float64()),  # and this far north
+        ("shift_crs", pa.string()),  # the zone whose metres and axes these are: the region's own
+        ("cloud_fraction", pa.float64()),
+        ("shadow_fraction", pa.float64()),
+        ("nodata_fraction", pa.float64()),
+        ("processing_baseline", pa.string()),
+        ("refuse", pa.string()),
+    ]
+)
 
 
-class FileFacts(BaseModel):
-    """One written file: where it is (relative to the simulation's folder), what it holds, its digest."""
+def write_scene_truth(folder: Path, plans: Iterable[tuple[Region, Scene]], facts: Mapping[str, SceneFacts]) -> str:
+    """Write the table of what is true of each scene.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
-    size: int
-    sha256: str
-    key: str = ""
-    bands: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
-    dtype: str = ""
-    nodata: int = 0
-    scale: float = 1.0
-    offset: float = 0.0
-    grid: Grid | None = None
-
-
-class SceneFacts(BaseModel):
-    """A finished scene, or the finished truth of a region."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    cloud_fraction: float = 0.0
-    shadow_fraction: float = 0.0
-    nodata_fraction: float = 0.0
-    changed_share: float = 0.0
-    files: tuple[FileFacts, ...]
-
-
-def record(folder: Path, facts: SceneFacts) -> SceneFacts:
-    """Note that a scene is complete: written after all its files.
+    Args:
+        folder: The simulation's folder.
+        plans: Every scene with its region.
+        facts: What became of each, by scene id.
 
     Returns:
-        The facts as they will be read back, so that a run and a continued run describe a scene alike.
+        The table's path below the folder.
     """
-    write_json(folder / WORK / f"{facts.name}.json", facts.model_dump(mode="json"))
-    return SceneFacts.model_validate_json(facts.model_dump_json())
-
-
-def finished(folder: Path, name: str) -> SceneFacts | None:
-    """What is noted about a scene, if it is complete: noted, and every file there with its size."""
-    path = folder / WORK / f"{name}.json"
-    if not path.exists():
-        return None
-    try:
-        facts = SceneFacts.model_validate_json(path.read_bytes())
-    except ValidationError:
-        return None  # of another version of this code: the scene is made again
-    return facts if all_there(folder, {file.path: file.size for file in facts.files}) else None
-
-
-def all_there(folder: Path, sizes: Mapping[str, int]) -> bool:
-    """Whether every file exists with its size."""
-    return all((folder / path).is_file() and (folder / path).stat().st_size == size for path, size in sizes.items())
+    rows = [
+        {
+            "scene_id": scene.id,
+            "region": scene.region,
+            "sensor": scene.sensor_id,
+            "datetime": scene.when,
+            "period": scene.period,
+            "season": scene.season,
+            "true_shift_x_m": scene.shift_m[0],
+            "true_shift_y_m": scene.shift_m[1],
+            "shift_crs": f"EPSG:{region.epsg}",
+            "cloud_fraction": facts[scene.id].cloud_fraction,
+            "shadow_fraction": facts[scene.id].shadow_fraction,
+            "nodata_fraction": facts[scene.id].nodata_fraction,
+            "processing_baseline": scene.baseline or None,
+            "refuse": scene.refuse,
+        }
+        for region, scene in plans
+    ]
+    with whole_file(folder / TRUTH_SCENES) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=_SCENE_TRUTH), temporary)
+    return TRUTH_SCENES

@@ -1,4 +1,4 @@
-"""What happens between the two periods: towns grow, forests are cut, land burns or is flooded, roads are built."""
+"""Draw and apply what happens between the two periods: new towns and roads, clear-cuts, fires and floods."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _FLOODABLE = (*_BUILDABLE, CODE["reed"])
 
 
 def _window(change: Change, points: Points) -> tuple[slice, slice] | None:
-    """Rows and columns that a change can reach, or None."""
+    """Find the rows and columns that a change can reach; None if there are none."""
     reach = change.reach_m
     if not points.separable:
         near = (np.abs(points.x_m - change.x_m) < reach) & (np.abs(points.y_m - change.y_m) < reach)
@@ -137,7 +137,7 @@ def paint_changes(
 
 
 def _along_and_across(change: Change, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Coordinates along the change's axes, 1 at their ends."""
+    """Return coordinates along the change's axes, 1 at their ends."""
     dx, dy = x - np.float32(change.x_m), y - np.float32(change.y_m)
     cos, sin = np.float32(np.cos(change.angle_rad)), np.float32(np.sin(change.angle_rad))
     along = (dx * cos + dy * sin) / np.float32(change.half_length_m)
@@ -169,7 +169,7 @@ _QUIET_SHARE = 0.12  # of cells, in which nothing is made to happen
 
 
 def _draw(rng: np.random.Generator, kind: ChangeKind, x_m: float, y_m: float) -> Change:
-    """A change of a kind at a place, of random size and direction."""
+    """Draw a change of a kind at a place, of random size and direction."""
     size = float(rng.uniform(0.7, 1.35))
     length, width = _HALF_AXES_M[kind]
     wide = 1.0 if kind is ChangeKind.NEW_ROAD else size

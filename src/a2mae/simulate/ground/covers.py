@@ -1,13 +1,11 @@
 """Materials as reflectance over wavelength, and the covers that are made of them, with their seasons.
 
-Materials as reflectance over wavelength, and what a band sees of them.
-
-A material's reflectance is given at a few wavelengths and joined by straight lines; a band's answer is its mean under a
+A material's reflectance is given at a few wavelengths and joined by straight lines; a band sees its mean under a
 Gaussian response of the band's centre and width. So every `Band`, built-in or the user's own, has its response without
 a table of its own. The figures are rounded by us to the shapes that any spectral library shows: the chlorophyll edge
 near 700 nm, the water absorptions at 1,450 and 1,900 nm, iron's slope in red soils and tiles.
 
-What can lie on the ground: land-cover classes, the finer covers they are made of, and their seasons.
+A cover is a mixture of materials whose green part follows the season; a land-cover class is made of several covers.
 """
 
 from __future__ import annotations
@@ -58,7 +56,7 @@ _FWHM_PER_SIGMA = 2.3548  # 2 sqrt(2 ln 2)
 
 
 def band_response(material: str, band: Band) -> float:
-    """Reflectance (0–1) of a material as a band sees it.
+    """Compute the reflectance (0–1) of a material as a band sees it.
 
     Args:
         material: A key of `MATERIALS`.
@@ -72,7 +70,7 @@ def band_response(material: str, band: Band) -> float:
 
 
 def response_matrix(materials: Sequence[str], bands: Sequence[Band]) -> NDArray[np.float64]:
-    """Reflectance of each material in each band, `(materials, bands)`."""
+    """Compute the reflectance of each material in each band, `(materials, bands)`."""
     return np.array([[band_response(material, band) for band in bands] for material in materials])
 
 
@@ -131,7 +129,7 @@ class Cover:
     height_m: int = 0
 
     def green_fraction(self, northern_day: float) -> float:
-        """Green fraction 0–1 at a day of the year as the northern hemisphere counts it (cyclic)."""
+        """Return the green fraction 0–1 at a day of the year as the northern hemisphere counts it (cyclic)."""
         if self.high == self.low:
             return self.high
         mid, half = (self.start_day + self.end_day) / 2, (self.end_day - self.start_day) / 2
@@ -205,7 +203,7 @@ def _ground(name: str, soil: str) -> list[tuple[str, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Character:
-    """How a region differs from others of its kind: no forest is quite like another.
+    """How a region differs from others of its biome.
 
     Attributes:
         level: `(covers,)` natural logarithm of each cover's brightness relative to the usual.
@@ -226,13 +224,8 @@ class Character:
             days=float(5 * rng.standard_normal()),
         )
 
-    @classmethod
-    def usual(cls) -> Character:
-        """No difference."""
-        return cls(np.zeros(len(COVERS)), np.zeros(len(COVERS)), 0.0)
-
     def gains(self, bands: Sequence[Band]) -> NDArray[np.float64]:
-        """Factor on reflectance, `(covers, bands)`."""
+        """Compute the factor on reflectance, `(covers, bands)`."""
         along = np.array([(band.center_wavelength_nm - 1400.0) / 1000.0 for band in bands])
         return np.asarray(np.exp(self.level[:, None] + self.slope[:, None] * along))
 
@@ -240,7 +233,7 @@ class Character:
 def reflectance_table(
     bands: Sequence[Band], *, soil: str, northern_day: float, character: Character
 ) -> NDArray[np.float32]:
-    """Reflectance of every pixel state at one date.
+    """Compute the reflectance of every pixel state at one date.
 
     Args:
         bands: The sensor's bands.

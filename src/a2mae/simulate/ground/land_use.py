@@ -1,10 +1,7 @@
-"""What a region is used for: biomes, fields and settlements.
+"""Land use of a region: biomes (how much of what, and what grows when), fields and settlements.
 
-Kinds of landscape: how much of what a region has, what grows there and when.
-
-Fields: blocks of parcels in a few orientations, each parcel with its crop, tone and edges.
-
-Settlements: streets, lots, houses, gardens and works, as arithmetic on coordinates.
+Fields are blocks of parcels in a few orientations, each parcel with its crop, tone and edges. Settlements are streets,
+lots, houses, gardens and works. Both are arithmetic on coordinates, exact at any scale.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from a2mae.simulate.noise import Floats, Points
 
 @dataclass(frozen=True, slots=True)
 class Biome:
-    """Composition and habits of a kind of landscape.
+    """Composition and seasons of a kind of landscape.
 
     Shares are of the land left over by what comes before in the order rivers, lakes, settlements, bare, forest, fields.
 
@@ -219,7 +216,7 @@ class Parcels:
 
 
 def crop_cover(biome: Biome, parcel: ParcelAt, *, year: int) -> NDArray[np.uint8]:
-    """Cover code of each parcel's crop in a year: parcels rotate, so most carry another crop in another year."""
+    """Choose the cover code of each parcel's crop in a year: parcels rotate, so most carry another one each year."""
     names = list(biome.crops)
     share = np.cumsum([biome.crops[name] for name in names])
     bins = np.searchsorted(share / share[-1], (np.arange(256) + 0.5) / 256)
@@ -235,7 +232,7 @@ _LOTS = (5, 2)  # per block
 
 
 def _hash(i: NDArray[np.int32], j: NDArray[np.int32], salt: int) -> NDArray[np.uint32]:
-    """Well-mixed 32 bits of two indices."""
+    """Mix two indices into 32 bits."""
     h = i.astype(np.uint32) * np.uint32(0x9E3779B1) ^ j.astype(np.uint32) * np.uint32(0x85EBCA77) ^ np.uint32(salt)
     h ^= h >> np.uint32(15)
     h *= np.uint32(0x2C1B3C6D)
@@ -244,7 +241,7 @@ def _hash(i: NDArray[np.int32], j: NDArray[np.int32], salt: int) -> NDArray[np.u
 
 
 def block_centers(x: Floats, y: Floats, angle_rad: float) -> tuple[Floats, Floats]:
-    """Centre of the street block in which each place lies, so that a town can grow by whole blocks.
+    """Find the centre of the street block in which each place lies, so that a town can grow by whole blocks.
 
     Args:
         x: Local metres east, broadcasting with `y`.

@@ -1,4 +1,4 @@
-"""One region's ground: asked at any places, it answers with the state of each.
+"""The ground of one region, sampled at any places.
 
 Large forms (rivers, roads, forests, towns, relief) are smooth fields on a lattice, linear between its nodes; their zero
 lines are the outlines, so an outline has no resolution of its own. Parcels, streets, lots and buildings are arithmetic
@@ -24,23 +24,7 @@ LATTICE_M = 30.0
 # Beyond the region: displaced scenes, point spread and the relief's slopes look outside it, and the box of a grid of
 # the neighbouring zone does so by its tilt (up to 6 degrees).
 _PAD_M, _PAD_SHARE = 800.0, 0.25
-_FIELDS = (
-    *(
-        "river",
-        "river_width",
-        "highway",
-        "lane",
-        "lake",
-        "urban",
-        "bare",
-        "forest",
-        "conifer",
-        "wet",
-        "fields",
-        "orchard",
-        "domain",
-    ),
-)
+_FIELDS = tuple("river river_width highway lane lake urban bare forest conifer wet fields orchard domain".split())
 _STRIP_PIXELS = 100_000  # of one evaluation: its arrays stay in the processor's cache
 FINE_GSD_M = 1.5
 """Sampling distance below which rows of trees and tram lines are drawn one by one."""
@@ -75,7 +59,7 @@ class Landscape:
     changes: tuple[Change, ...] = ()
 
     def states(self, points: Points, *, after: bool, year: int, gsd_m: float) -> NDArray[np.uint16]:
-        """State of each place (`covers` packs cover, green level and brightness level into one integer).
+        """Compute the state of each place: cover, green level and brightness level packed into one integer.
 
         Args:
             points: Where.
@@ -95,7 +79,7 @@ class Landscape:
         return states
 
     def covers(self, points: Points, *, after: bool, year: int, gsd_m: float) -> NDArray[np.uint8]:
-        """Cover code of each place, `(H, W)`."""
+        """Compute the cover code of each place, `(H, W)`."""
         return (self.states(points, after=after, year=year, gsd_m=gsd_m) >> COVER_SHIFT).astype(np.uint8)
 
     def _strip(self, points: Points, *, after: bool, year: int, gsd_m: float) -> NDArray[np.uint16]:
@@ -161,18 +145,18 @@ class Landscape:
 
 
 def _within(values: Floats, period: float) -> Floats:
-    """The values modulo a period; quicker than `%`."""
+    """Compute the values modulo a period, quicker than `%` does."""
     return np.asarray(values - np.floor(values / np.float32(period)) * np.float32(period), dtype=np.float32)
 
 
 def _line_distance(field: Floats, step_m: float) -> Floats:
-    """Metres from the field's zero line, by its slope: exact on the line, good near it."""
+    """Estimate the metres from a field's zero line by its slope: exact on the line, good near it."""
     slope = np.hypot(*np.gradient(field, step_m))
     return np.asarray(field / np.maximum(slope, 0.25 * slope.mean()), dtype=np.float32)
 
 
 def _above(field: Floats, share: float, where: NDArray[np.bool_] | None = None) -> Floats:
-    """The field lowered so that `share` of it (within `where`) is positive."""
+    """Lower a field so that `share` of it (within `where`) is positive."""
     values = field if where is None or not where.any() else field[where]
     return np.asarray(field - np.quantile(values, 1.0 - min(max(share, 0.0), 1.0)), dtype=np.float32)
 
@@ -217,23 +201,8 @@ def make_landscape(seed: int, name: str, biome: Biome, half_side_m: float) -> La
     wet = np.minimum(_above(field("wet", 700, 0.1) + 3 * banks, 0.12 * biome.wetland), -urban * 4)
     fields = _above(field("fields", 2000, 0.05) - 4 * slope, biome.fields, land & (forest < 0) & (bare < 0))
     orchard = _above(field("orchard", 1500), biome.orchard, fields > 0)
-    stack = np.stack(
-        [
-            river_line,
-            width,
-            highway,
-            lane,
-            lake,
-            urban,
-            bare,
-            forest,
-            conifer,
-            wet,
-            fields,
-            orchard,
-            field("domain", 2200),
-        ]
-    ).astype(np.float32)
+    areas = (lake, urban, bare, forest, conifer, wet, fields, orchard, field("domain", 2200))
+    stack = np.stack([river_line, width, highway, lane, *areas]).astype(np.float32)  # as in _FIELDS
     return Landscape(
         name=name,
         biome=biome,
@@ -249,7 +218,7 @@ def make_landscape(seed: int, name: str, biome: Biome, half_side_m: float) -> La
 
 
 def with_changes(landscape: Landscape, seed: int, *, share: float) -> Landscape:
-    """The landscape with about `share` of its ground changed between the periods."""
+    """Return the landscape with about `share` of its ground changed between the periods."""
     if share <= 0:
         return landscape
     lattice = landscape.lattice

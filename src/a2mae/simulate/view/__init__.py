@@ -1,1 +1,1 @@
-"""What is between the ground and the counts: sun, clouds, optics, and the provider's masks."""
+"""What lies between the ground and the counts: sun, clouds, optics, and the provider's masks."""

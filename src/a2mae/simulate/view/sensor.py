@@ -1,8 +1,6 @@
-"""What a sensor makes of light: point spread, noise, rounding, and the provider's masks with their errors.
+"""See the ground through a sensor's optics, and draw the provider's masks with the provider's errors.
 
-From the ground's fine grid to a sensor's pixels: point spread, then noise and rounding.
-
-The provider's own masks, with the provider's errors: thin cloud missed, edges widened, bright ground mistaken.
+The masks miss thin cloud, widen its edges and mistake some ground, as real ones do.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ frequency is then 0.27, as these instruments have."""
 
 
 def kernel(factor: int) -> NDArray[np.float32]:
-    """Weights of the fine pixels along one axis: the aperture (box) blurred by the optics (Gaussian).
+    """Compute the weights of the fine pixels along one axis: the aperture (box) blurred by the optics (Gaussian).
 
     Args:
         factor: Fine pixels per sensor pixel.
@@ -36,7 +34,7 @@ def kernel(factor: int) -> NDArray[np.float32]:
 
 
 def halo(factor: int) -> int:
-    """Fine pixels that `reduce` needs beyond the sensor's grid on every side."""
+    """Return how many fine pixels `reduce` needs beyond the sensor's grid on every side."""
     return math.ceil(2 * PSF_SIGMA_PX * factor)
 
 
@@ -69,7 +67,7 @@ def _widened(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 
 
 def _fumbled(field: Floats, rng: np.random.Generator) -> Floats:
-    """The classifier's idea of opacity: the truth with an error of 0.06."""
+    """Add the classifier's error of 0.06 to the true opacity."""
     return field + np.float32(0.06) * rng.standard_normal(field.shape, dtype=np.float32) * (field > 0)
 
 
@@ -82,7 +80,7 @@ def sentinel2_scl(
     unseen: NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """Sentinel-2 scene classification.
+    """Draw the Sentinel-2 scene classification.
 
     Values: 0 no data, 2 dark, 3 shadow, 4 vegetation, 5 bare, 6 water, 8 and 9 cloud, 10 cirrus.
 
@@ -116,7 +114,7 @@ def landsat_qa_pixel(
     unseen: NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> NDArray[np.uint16]:
-    """Landsat Collection 2 QA_PIXEL.
+    """Draw the Landsat Collection 2 QA_PIXEL.
 
     Bits: 0 fill, 1 dilated cloud, 2 cirrus, 3 cloud, 4 shadow, 6 clear, 7 water, 8–15 confidences.
 

@@ -1,4 +1,4 @@
-"""Above the ground: the sun's place, clouds and their shadows, haze, and light on slopes."""
+"""The sky over a scene: the sun's position, clouds and their shadows, haze, and light on slopes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sun:
 
 
 def sun_position(lat_deg: float, when: datetime, solar_hour: float) -> Sun:
-    """Sun at a latitude, date and local solar hour, by the standard formulas (error below 1 degree)."""
+    """Compute the sun's position by the standard formulas (error below 1 degree)."""
     day = when.timetuple().tm_yday
     declination = np.radians(23.44) * np.sin(2 * np.pi * (day - 81) / 365.0)
     lat = np.radians(lat_deg)
@@ -47,7 +47,7 @@ def sun_position(lat_deg: float, when: datetime, solar_hour: float) -> Sun:
 
 
 def illumination(elevation_m: Floats, step_m: float, sun: Sun) -> Floats:
-    """Light on each lattice node relative to level ground, 0.45–1.4, north up in row order (row 0 in the south).
+    """Compute the light on each lattice node relative to level ground, 0.45–1.4; row 0 lies in the south.
 
     Surface reflectance products keep part of the slopes' light and shade; the exponent stands for that part.
     """
@@ -73,7 +73,7 @@ class Sky:
     offset_m: tuple[float, float]
 
     def cover(self, points: Points) -> tuple[Floats, Floats]:
-        """Opacity of cloud and depth of shadow at the places, both `(H, W)` 0–1."""
+        """Return opacity of cloud and depth of shadow at the places, both `(H, W)` 0–1."""
         if self.clouds is None:
             return np.zeros(points.shape, np.float32), np.zeros(points.shape, np.float32)
         cloud = _opacity(self.clouds.sample(points)[0])
@@ -116,7 +116,7 @@ def make_sky(seed: int, scene_id: str, sun: Sun, *, cloud_share: float, half_sid
 
 
 def nodata_edge(points: Points, rng: np.random.Generator, *, half_side_m: float, share: float) -> NDArray[np.bool_]:
-    """Places beyond a slanted swath edge.
+    """Find the places beyond a slanted swath edge.
 
     Args:
         points: The places.

@@ -1,1 +1,1 @@
-"""Scenes at places become registered image sets: survey, pool, warp, write; by many workers, continued after a kill."""
+"""Make registered image sets of scenes: survey the locations, solve for the shifts, warp once, write the store."""

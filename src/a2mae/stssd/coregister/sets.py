@@ -1,4 +1,8 @@
-"""Which scenes of a place make an image set: recipes, seasons, the order in which candidates are tried."""
+"""Choose the scenes of a location that make its image sets.
+
+A recipe names the sources of a set. The scenes of each source are tried in an order that spreads them over seasons or
+over time, until enough of them pass the quality gate. Nothing is read here: the caller's `accept` does that.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from a2mae.scenes import Scene
-from a2mae.stssd.parameters import Recipe
+from a2mae.stssd.parameters import Recipe, SourceRule
 
 _REMEMBERED = 256  # groups of candidates whose order is kept
+_ONE_OVERPASS = dt.timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedSet:
-    """Scenes that form a set at a place.
+    """Scenes that form a set at a location.
 
     Attributes:
         kind: The recipe's name.
-        number: Counts the sets of one kind at the place.
+        number: Counts the sets of one kind at the location, from 0.
         scenes: Scene ids, in time order.
     """
 
@@ -37,17 +42,18 @@ def group(
     max_candidates: int,
     accept: Callable[[Scene], bool],
 ) -> list[PlannedSet]:
-    """Form the sets of one place.
+    """Form the sets of one location.
 
     Args:
-        candidates: Scenes that cover the place.
-        recipes: By kind; None switches a kind off.
-        lat: Latitude of the place, which decides when its growing season is.
+        candidates: Scenes that cover the location.
+        recipes: Recipes by kind; None switches a kind off.
+        lat: Latitude of the location in degrees, which decides when its growing season is.
         max_candidates: Scenes tried per source and set.
-        accept: Reads the scene at the place and says whether it is good enough; asked only when it matters.
+        accept: Whether a scene is good enough at the location. It reads the scene, so it is called only for scenes
+            that a set may need.
 
     Returns:
-        The sets, recipe by recipe; a scene may serve several kinds.
+        The sets, recipe by recipe, each in time order. A scene may serve several kinds, but no set has it twice.
     """
     sets: list[PlannedSet] = []
     for kind, recipe in recipes.items():
@@ -56,43 +62,38 @@ def group(
         sources = _ordered_sources(candidates, recipe, northern=lat >= 0)
         number = 0
         for together in [[source] for source in sources] if recipe.single_source else [sources]:
-            for scenes in _sets_of(together, recipe, max_candidates=max_candidates, accept=accept):
-                sets.append(PlannedSet(kind, number, scenes))
+            for scenes in _sets_of(together, recipe, lat=lat, max_candidates=max_candidates, accept=accept):
+                sets.append(PlannedSet(kind, number, tuple(scene.scene_id for scene in scenes)))
                 number += 1
     return sets
 
 
-def _sets_of(
-    sources: Sequence[tuple[list[Scene], int]],
-    recipe: Recipe,
-    *,
-    max_candidates: int,
-    accept: Callable[[Scene], bool],
-) -> Iterator[tuple[str, ...]]:
-    needed = len(recipe.sources) or recipe.min_sources
-    if len(sources) < needed:
-        return  # nothing is read at a place that cannot make the set
-    picked = [
-        _pick(scenes, wanted * recipe.max_sets, tries=max_candidates * recipe.max_sets, accept=accept)
-        for scenes, wanted in sources
-    ]
-    for number in range(recipe.max_sets):
-        parts = [
-            scenes[number * wanted : (number + 1) * wanted] for scenes, (_, wanted) in zip(picked, sources, strict=True)
-        ]
-        parts = [part for part in parts if part]
-        chosen = _in_turn(parts)[: recipe.max_images]
-        if len(parts) < needed or len(chosen) < recipe.min_images:
-            return
-        ordered = sorted(chosen, key=lambda scene: (scene.datetime, scene.scene_id))
-        yield tuple(scene.scene_id for scene in ordered)
+def is_complete(scenes: Sequence[Scene], recipe: Recipe, *, lat: float) -> bool:
+    """Check whether scenes make a set of a recipe: enough images, and at least one of every source.
+
+    Args:
+        scenes: Members of the set.
+        recipe: Its recipe.
+        lat: Latitude of the location, degrees.
+    """
+    if len(scenes) < max(recipe.min_images, len(recipe.sources)):
+        return False
+    if recipe.sources:
+        return all(any(_fits(rule, scene, lat) for scene in scenes) for rule in recipe.sources)
+    return len({scene.sensor for scene in scenes}) >= recipe.min_sources
 
 
 def order(scenes: Iterable[Scene], *, lat: float, spread: Literal["seasons", "time"]) -> list[Scene]:
-    """The order in which scenes of one source are tried.
+    """Sort the scenes of one source into the order in which they are tried.
 
-    `seasons`: the least cloudy of the growing season, of the other, and so on in turn. `time`: the first, the last,
-    then always the one farthest in time from all before it. Ties go to the less cloudy, then to the smaller id.
+    Ties go to the less cloudy scene, then to the earlier one, then to the smaller id. A scene without a provider's
+    cloud cover counts as half cloudy.
+
+    Args:
+        scenes: Scenes of one source, in any order.
+        lat: Latitude of the location, degrees.
+        spread: `seasons`: the least cloudy of the growing season, of the dormant season, and so on in turn. `time`:
+            the first, the last, then always the one that is farthest in time from all before it.
     """
 
     def by_cloud(scene: Scene) -> tuple[float, dt.datetime, str]:
@@ -103,16 +104,12 @@ def order(scenes: Iterable[Scene], *, lat: float, spread: Literal["seasons", "ti
         growing = [scene for scene in ranked if in_growing_season(scene.datetime, lat)]
         dormant = [scene for scene in ranked if not in_growing_season(scene.datetime, lat)]
         return _in_turn([growing, dormant])
-    left = sorted(ranked, key=lambda scene: (scene.datetime, *by_cloud(scene)))
-    chosen: list[Scene] = []
-    for scene in (left[0], left[-1]) if left else ():
-        if scene not in chosen:
-            chosen.append(scene)
-    times = {scene.scene_id: scene.datetime.timestamp() for scene in left}
-    rest = [scene for scene in left if scene not in chosen]
-    gap = {s.scene_id: min((abs(times[s.scene_id] - times[c.scene_id]) for c in chosen), default=0.0) for s in rest}
+    by_time = sorted(ranked, key=lambda scene: (scene.datetime, *by_cloud(scene)))
+    chosen, rest = [*by_time[:1], *by_time[1:][-1:]], by_time[1:-1]
+    times = {scene.scene_id: scene.datetime.timestamp() for scene in by_time}
+    gap = {s.scene_id: min(abs(times[s.scene_id] - times[c.scene_id]) for c in chosen) for s in rest}
     while rest:
-        best = max(rest, key=lambda scene: (gap[scene.scene_id], *(-by_cloud(scene)[0],)))
+        best = max(rest, key=lambda scene: (gap[scene.scene_id], -by_cloud(scene)[0]))
         chosen.append(best)
         rest.remove(best)
         for scene in rest:
@@ -121,16 +118,49 @@ def order(scenes: Iterable[Scene], *, lat: float, spread: Literal["seasons", "ti
 
 
 def in_growing_season(when: dt.datetime, lat: float) -> bool:
-    """April to September north of the equator, October to March south of it."""
+    """Check whether a time lies in the growing season.
+
+    That is April to September north of the equator, October to March south of it [ours].
+
+    Args:
+        when: The time, UTC.
+        lat: Latitude of the location, degrees.
+    """
     northern_summer = 4 <= when.month <= 9
     return northern_summer if lat >= 0 else not northern_summer
+
+
+def _sets_of(
+    sources: Sequence[tuple[list[Scene], int]],
+    recipe: Recipe,
+    *,
+    lat: float,
+    max_candidates: int,
+    accept: Callable[[Scene], bool],
+) -> Iterator[list[Scene]]:
+    """Yield the sets of one recipe, each in time order, from sorted scenes and the wanted number of each source."""
+    if len(sources) < (len(recipe.sources) or recipe.min_sources):
+        return  # nothing is read where the set cannot be made
+    picked: list[list[Scene]] = []
+    for scenes, wanted in sources:
+        taken = [scene for before in picked for scene in before]
+        tries = max_candidates * recipe.max_sets
+        picked.append(_pick(scenes[:tries], wanted * recipe.max_sets, taken=taken, accept=accept))
+    for number in range(recipe.max_sets):
+        parts = [
+            scenes[number * wanted : (number + 1) * wanted] for scenes, (_, wanted) in zip(picked, sources, strict=True)
+        ]
+        chosen = _in_turn(parts)[: recipe.max_images]
+        if not is_complete(chosen, recipe, lat=lat):
+            return
+        yield sorted(chosen, key=lambda scene: (scene.datetime, scene.scene_id))
 
 
 _remembered: OrderedDict[tuple[object, ...], tuple[object, list[tuple[list[Scene], int]]]] = OrderedDict()
 
 
 def _ordered_sources(candidates: Sequence[Scene], recipe: Recipe, *, northern: bool) -> list[tuple[list[Scene], int]]:
-    """Scenes of every source in the order they are tried, and wanted number; neighbouring places share them."""
+    """Sort the scenes of every source; the result is kept for neighbouring locations, which have the same scenes."""
     key = (id(recipe), northern, *map(id, candidates))
     if key in _remembered:
         _remembered.move_to_end(key)
@@ -139,39 +169,37 @@ def _ordered_sources(candidates: Sequence[Scene], recipe: Recipe, *, northern: b
     found = [
         (order(scenes, lat=lat, spread=recipe.spread), wanted) for scenes, wanted in _sources(candidates, recipe, lat)
     ]
-    _remembered[key] = ((recipe, tuple(candidates)), found)  # kept alive, so that an id stays theirs
+    _remembered[key] = ((recipe, tuple(candidates)), found)  # kept alive, so that no other object gets their id
     if len(_remembered) > _REMEMBERED:
         _remembered.popitem(last=False)
     return found
 
 
 def _sources(candidates: Sequence[Scene], recipe: Recipe, lat: float) -> list[tuple[list[Scene], int]]:
-    """Scenes and wanted number per source; fewer than asked for if a source is absent."""
+    """Find the scenes and the wanted number of every source that has scenes."""
     if not recipe.sources:
         sensors = sorted({scene.sensor for scene in candidates})
         return [([s for s in candidates if s.sensor == sensor], recipe.images_per_source) for sensor in sensors]
-    found = [
-        (
-            [
-                s
-                for s in candidates
-                if rule.fits(s.sensor)
-                and (rule.season == "any" or in_growing_season(s.datetime, lat) == (rule.season == "growing"))
-            ],
-            rule.images,
-        )
-        for rule in recipe.sources
-    ]
+    found = [([scene for scene in candidates if _fits(rule, scene, lat)], rule.images) for rule in recipe.sources]
     return [(scenes, wanted) for scenes, wanted in found if scenes]
 
 
-def _pick(ordered: Sequence[Scene], wanted: int, *, tries: int, accept: Callable[[Scene], bool]) -> list[Scene]:
+def _fits(rule: SourceRule, scene: Scene, lat: float) -> bool:
+    in_season = rule.season == "any" or in_growing_season(scene.datetime, lat) == (rule.season == "growing")
+    return rule.fits(scene.sensor) and in_season
+
+
+def _pick(
+    scenes: Sequence[Scene], wanted: int, *, taken: Sequence[Scene], accept: Callable[[Scene], bool]
+) -> list[Scene]:
+    """Take the first scenes that are accepted, but none of an overpass that another source of the set has taken."""
     picked: list[Scene] = []
-    for scene in ordered[:tries]:
+    for scene in scenes:
         if len(picked) == wanted:
             break
-        # Two products of one overpass (overlapping tiles) are one image of the place.
-        if any(scene.sensor == p.sensor and abs(scene.datetime - p.datetime) < dt.timedelta(hours=1) for p in picked):
+        # Two products of one overpass (overlapping tiles) are one image of the location.
+        same = (p for p in (*taken, *picked) if p.sensor == scene.sensor)
+        if any(abs(scene.datetime - p.datetime) < _ONE_OVERPASS for p in same):
             continue
         if accept(scene):
             picked.append(scene)
@@ -179,5 +207,6 @@ def _pick(ordered: Sequence[Scene], wanted: int, *, tries: int, accept: Callable
 
 
 def _in_turn(lists: Sequence[Sequence[Scene]]) -> list[Scene]:
+    """Take the first of every list, then the second of every list, and so on."""
     longest = max((len(scenes) for scenes in lists), default=0)
     return [scenes[k] for k in range(longest) for scenes in lists if k < len(scenes)]

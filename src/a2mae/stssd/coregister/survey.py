@@ -1,47 +1,47 @@
-"""First look at every place: which images are good enough, which sets they make, how far they lie apart.
+"""Survey every location: which images are good enough, which sets they make, how far they lie apart.
 
-Only the few bands that registration compares and the masks are read here. The result is plain data, from which the
-shifts of scenes are pooled (`pooling`) before all bands are read and warped once (`build`).
+Only the masks and the few bands that registration compares are read here. The result is plain data: the shifts of
+scenes are solved from it before all bands are read and warped, once.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from a2mae.errors import ReadError
-from a2mae.raster.footprints import transformer
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import Footprint, Image, read_image
-from a2mae.registration.correlate import Match
-from a2mae.registration.pairs import Picture, compare, trusted
+from a2mae.registration.pairs import PairMatch, Picture, compare, trusted
 from a2mae.scenes import Scene
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister.sets import PlannedSet, group
-from a2mae.stssd.parameters import CoregisterParameters
-
-logger = logging.getLogger(__name__)
+from a2mae.stssd.parameters import CoregisterParameters, Recipe
 
 _RANGE_PIXELS = 4096  # of an image are enough to tell its 1st and 99th percentiles
 _COMPARED = (("red",), ("nir", "nir08"), ("swir16", "green"))
+_INCOMPLETE = (
+    "good enough, but the place lacks what a recipe asks for beside it (another source or date), or the set is full"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A location with the scenes that cover it.
+class Location:
+    """A square of ground with the scenes that cover it.
 
     Attributes:
         footprint: The square.
-        lat: Of its centre, degrees.
-        scenes: Candidates.
+        lon: Longitude of its centre, degrees.
+        lat: Latitude of its centre, degrees.
+        scenes: Scenes that cover it: the candidates for its sets.
     """
 
     footprint: Footprint
+    lon: float
     lat: float
     scenes: tuple[Scene, ...]
 
@@ -51,9 +51,9 @@ class SurveyedImage:
     """An image that passed the quality gate and is in a set.
 
     Attributes:
-        scene_id: Scene.
-        cloud_fraction: Cloud and shadow, share of what was seen.
-        valid_fraction: Usable share of the footprint.
+        scene_id: Id of its scene.
+        cloud_fraction: Cloud and shadow, share of what was seen, 0 to 1.
+        valid_fraction: Usable share of the footprint, 0 to 1.
         dark_value: 1st percentile of the valid pixels of the darkest compared band, physical units.
         bright_value: 99th percentile of the brightest.
     """
@@ -66,11 +66,11 @@ class SurveyedImage:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """An image kept out.
+class Rejection:
+    """An image that is in no set, and why.
 
     Attributes:
-        scene_id: Scene.
+        scene_id: Id of its scene.
         reason: Short code: "cloud", "nodata", "corrupt", "units", "incomplete_set", "no_recipe", ...
         detail: The sentence a person reads.
     """
@@ -81,37 +81,18 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class PairMatch:
-    """A trusted comparison of two images of a place.
-
-    Attributes:
-        moving: Scene id of the image to be moved.
-        fixed: Scene id it was compared with.
-        coarser_gsd_m: GSD of the coarser of the two.
-        match: What was found.
-        trusted: Whether it says enough to act on.
-    """
-
-    moving: str
-    fixed: str
-    coarser_gsd_m: float
-    match: Match
-    trusted: bool
-
-
-@dataclass(frozen=True)
 class Surveyed:
-    """What is known of a place after the first look: its sets that share a reference.
+    """The sets of a location that share a reference. A location with several references has one of these for each.
 
     Attributes:
-        location_id: Place.
+        location_id: Id of the location.
         reference: Scene id of the image that the others are moved to, a member of each of the sets; empty without
             sets.
         hub: Scene id of the image that the others were compared with first: the finest of the clearest.
         images: Images of the sets.
         sets: The sets.
-        matches: Comparisons made at the place.
-        refused: Images kept out.
+        matches: Comparisons made at the location.
+        rejected: Rejected images; only the first of a location has them.
     """
 
     location_id: str
@@ -120,70 +101,61 @@ class Surveyed:
     images: tuple[SurveyedImage, ...]
     sets: tuple[PlannedSet, ...]
     matches: tuple[PairMatch, ...]
-    refused: tuple[Refusal, ...]
+    rejected: tuple[Rejection, ...]
 
 
 def survey(
-    reader: RasterReader, places: Sequence[Place], sensors: Mapping[str, Sensor], parameters: CoregisterParameters
+    reader: RasterReader, locations: Sequence[Location], sensors: Mapping[str, Sensor], parameters: CoregisterParameters
 ) -> list[Surveyed]:
-    """Look at places one after the other; files stay open between them."""
-    return [part for place in places for part in _survey_place(reader, place, sensors, parameters)]
+    """Survey locations one after the other; files stay open between them.
+
+    Args:
+        reader: Opens and reads the scenes' files.
+        locations: Squares with their scenes.
+        sensors: Descriptions of the scenes' sensors, by id.
+        parameters: The `coregister` group.
+
+    Returns:
+        One or more entries per location, in the order of the locations.
+    """
+    return [part for location in locations for part in _survey_location(reader, location, sensors, parameters)]
 
 
 def compared_bands(sensor: Sensor) -> tuple[str, ...]:
-    """Up to three bands that show structure well: red, near and short-wave infrared where there are any."""
+    """Choose up to three bands that show structure well: red, near and short-wave infrared where there are any."""
     by_common = {band.common_name: band.name for band in reversed(sensor.bands)}
     found = [next((by_common[name] for name in names if name in by_common), None) for names in _COMPARED]
     return tuple(name for name in found if name) or sensor.band_names[:3]
 
 
-def _survey_place(
-    reader: RasterReader, place: Place, sensors: Mapping[str, Sensor], parameters: CoregisterParameters
+def _survey_location(
+    reader: RasterReader, location: Location, sensors: Mapping[str, Sensor], parameters: CoregisterParameters
 ) -> list[Surveyed]:
     looked: dict[str, tuple[SurveyedImage, Picture]] = {}
-    refused: dict[str, Refusal] = {}
+    rejected: dict[str, Rejection] = {}
 
     def accept(scene: Scene) -> bool:
-        if scene.scene_id not in looked and scene.scene_id not in refused:
-            result = _look(reader, scene, sensors[scene.sensor], place.footprint, parameters)
-            if isinstance(result, Refusal):
-                refused[scene.scene_id] = result
+        if scene.scene_id not in looked and scene.scene_id not in rejected:
+            result = _look(reader, scene, sensors[scene.sensor], location.footprint, parameters)
+            if isinstance(result, Rejection):
+                rejected[scene.scene_id] = result
             else:
                 looked[scene.scene_id] = result
         return scene.scene_id in looked
 
-    lon = _longitude(place.footprint)
-    recipes = {kind: r if r is not None and r.is_at(lon, place.lat) else None for kind, r in parameters.recipes.items()}
-    sets = group(
-        place.scenes,
-        recipes,
-        lat=place.lat,
-        max_candidates=parameters.quality.max_candidates,
-        accept=accept,
-    )
+    recipes = {k: r for k, r in parameters.recipes.items() if r is not None and r.is_at(location.lon, location.lat)}
+    tries = parameters.quality.max_candidates
+    sets = group(location.scenes, recipes, lat=location.lat, max_candidates=tries, accept=accept)
     used = sorted({scene_id for planned in sets for scene_id in planned.scenes})
-    for scene_id in sorted(set(looked) - set(used)):
-        refused[scene_id] = Refusal(
-            scene_id,
-            "incomplete_set",
-            "good enough, but the place lacks what a recipe asks for beside it (another source or date), or the set"
-            " is full",
-        )
+    for scene_id in looked.keys() - set(used):
+        rejected[scene_id] = Rejection(scene_id, "incomplete_set", _INCOMPLETE)
     if not used:
-        seen = ", ".join(f"{sensor} {count}" for sensor, count in Counter(s.sensor for s in place.scenes).items())
-        wanted = ", ".join(f"{kind} ({recipe.wants})" for kind, recipe in recipes.items() if recipe is not None)
-        for scene in place.scenes:
-            refused.setdefault(
-                scene.scene_id,
-                Refusal(
-                    scene.scene_id,
-                    "no_recipe",
-                    f"not read: the scenes here ({seen}) fill none of coregister.recipes: {wanted or 'all are off'}",
-                ),
-            )
-    location_id, kept_out = place.footprint.location_id, tuple(refused[key] for key in sorted(refused))
+        detail = _no_recipe(location.scenes, recipes)
+        for scene in location.scenes:
+            rejected.setdefault(scene.scene_id, Rejection(scene.scene_id, "no_recipe", detail))
+    location_id, rejections = location.footprint.location_id, tuple(rejected[key] for key in sorted(rejected))
     if not used:
-        return [Surveyed(location_id, "", "", (), (), (), kept_out)]
+        return [Surveyed(location_id, "", "", (), (), (), rejections)]
 
     def clearest(scene_id: str) -> tuple[int, float, str]:
         # Among equally clear ones the finest, then the first by id, so that neighbours agree.
@@ -193,37 +165,45 @@ def _survey_place(
     hub = min(used, key=clearest)
     matches = tuple(_matches(hub, used, {k: v[1] for k, v in looked.items()}, parameters))
     placed = {hub} | {pair.moving for pair in matches if pair.trusted}
-    parts: list[Surveyed] = []
+    found: list[Surveyed] = []
+    for reference, together in _by_reference(sets, lambda scene_id: (scene_id not in placed, clearest(scene_id))):
+        members = sorted({scene_id for planned in together for scene_id in planned.scenes})
+        images = tuple(looked[scene_id][0] for scene_id in members)
+        found.append(Surveyed(location_id, reference, hub, images, together, matches, () if found else rejections))
+    return found
+
+
+def _no_recipe(scenes: Sequence[Scene], recipes: Mapping[str, Recipe]) -> str:
+    """Say which scenes there are at a location, and which ones the recipes ask for."""
+    seen = ", ".join(f"{sensor} {count}" for sensor, count in Counter(scene.sensor for scene in scenes).items())
+    wanted = ", ".join(f"{kind} ({recipe.wants})" for kind, recipe in recipes.items())
+    return f"not read: the scenes here ({seen}) fill none of coregister.recipes: {wanted or 'all are off'}"
+
+
+def _by_reference(
+    sets: Sequence[PlannedSet], rank: Callable[[str], tuple[bool, tuple[int, float, str]]]
+) -> Iterator[tuple[str, tuple[PlannedSet, ...]]]:
+    """Share references among sets: the image that most sets have is theirs, of several the one of the lowest rank."""
     left = list(sets)
     while left:
-        # The image that most sets have is the reference of those; it is better one that could be placed.
-        members = {scene_id for planned in left for scene_id in planned.scenes}
-        served = {key: sum(key in planned.scenes for planned in left) for key in members}
-        reference = min(members, key=lambda key: (-served[key], key not in placed, clearest(key)))
-        together = tuple(planned for planned in left if reference in planned.scenes)
+        served = Counter(scene_id for planned in left for scene_id in planned.scenes)
+        reference = min(served, key=lambda scene_id: (-served[scene_id], rank(scene_id)))
+        yield reference, tuple(planned for planned in left if reference in planned.scenes)
         left = [planned for planned in left if reference not in planned.scenes]
-        images = sorted({scene_id for planned in together for scene_id in planned.scenes})
-        facts = tuple(looked[scene_id][0] for scene_id in images)
-        parts.append(Surveyed(location_id, reference, hub, facts, together, matches, () if parts else kept_out))
-    return parts
-
-
-def _longitude(footprint: Footprint) -> float:
-    half = footprint.size_m / 2
-    lon, _ = transformer(footprint.crs, "EPSG:4326").transform(footprint.x_m + half, footprint.y_m - half)
-    return float(lon)
 
 
 def _look(
     reader: RasterReader, scene: Scene, sensor: Sensor, footprint: Footprint, parameters: CoregisterParameters
-) -> tuple[SurveyedImage, Picture] | Refusal:
+) -> tuple[SurveyedImage, Picture] | Rejection:
+    """Read an image's masks and compared bands and hold them against the quality gate."""
     quality = parameters.quality
     try:
-        image = read_image(reader, scene, sensor, footprint, parameters.clouds, bands=compared_bands(sensor))
+        grid = footprint.grid(sensor.gsd_m)
+        image = read_image(reader, scene, sensor, grid, parameters.clouds, bands=compared_bands(sensor))
     except ReadError as error:
-        return Refusal(scene.scene_id, error.reason, str(error))
+        return Rejection(scene.scene_id, error.reason, str(error))
     if image.seen_fraction < quality.min_valid_fraction:
-        return Refusal(
+        return Rejection(
             scene.scene_id,
             "nodata",
             f"{image.seen_fraction:.0%} of the footprint was seen, coregister.quality.min_valid_fraction asks for"
@@ -231,14 +211,14 @@ def _look(
         )
     if image.cloud_fraction > quality.max_cloud_fraction:
         told = "the cloud mask" if scene.mask is not None else "the brightness test"
-        return Refusal(
+        return Rejection(
             scene.scene_id,
             "cloud",
             f"{image.cloud_fraction:.0%} is cloud or shadow by {told}, coregister.quality.max_cloud_fraction allows"
             f" {quality.max_cloud_fraction:.0%}",
         )
     if image.valid_fraction < quality.min_valid_fraction:
-        return Refusal(
+        return Rejection(
             scene.scene_id,
             "nodata",
             f"{image.valid_fraction:.0%} of the footprint is usable (seen and clear),"
@@ -250,7 +230,7 @@ def _look(
 
 
 def _range_of(image: Image) -> tuple[float, float]:
-    """1st percentile of the darkest band and 99th of the brightest."""
+    """Estimate the 1st percentile of the darkest band and the 99th of the brightest, physical units."""
     valid = np.flatnonzero(image.valid)
     chosen = valid[:: max(1, len(valid) // _RANGE_PIXELS)]
     values: NDArray[np.float32] = image.physical.reshape(len(image.physical), -1)[:, chosen]

@@ -1,8 +1,7 @@
-"""What a worker of a build does, and what decides the content of a store and of each of its shards.
+"""The two tasks of a worker of a build, and the fingerprints by which a build knows what it has done already.
 
-What decides the content of a store and of each of its shards, as hashes.
-
-What a worker of a build does: look at some places, or fill one shard.
+A worker surveys some locations, or warps the images of one shard and writes it. It imports this module alone, so
+neither pandas nor geopandas is needed here.
 """
 
 from __future__ import annotations
@@ -19,31 +18,101 @@ from a2mae.config import CloudParameters
 from a2mae.errors import ReadError
 from a2mae.raster.read import kept_reader
 from a2mae.raster.warp import Footprint, encode, read_image
-from a2mae.remote.fetch import RemoteAccess, VerifyChecksums
-from a2mae.remote.storage import Folder
+from a2mae.remote.policy import RemoteAccess, VerifyChecksums
+from a2mae.remote.storage import Folder, Parts
 from a2mae.remote.verify import source_digest, verified_checksum
 from a2mae.scenes import BandAsset, Scene, assets_to_json
 from a2mae.sensors import Sensor
-from a2mae.stssd.coregister.survey import Place, Surveyed, survey
+from a2mae.stssd.coregister.survey import Location, Surveyed, survey
 from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.stssd.store.ledger import Shard
 from a2mae.stssd.store.writer import StoreWriter
 
-BUILD_VERSION = 6  # raise when the same input would give other pixels or tables
-_MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_if_unreachable"}  # not what is built
+BUILD_VERSION = 6
+"""Raise it when the same input would give other pixels or another survey."""
+
+SURVEY = "survey"
+"""Folder of the survey's parts in a build's work."""
+SURVEYED = TypeAdapter(list[Surveyed])
+"""JSON of a part of the survey."""
+
+# These parameters say how a build is run; the others decide what is built.
+_MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_if_unreachable"}
+
+
+@dataclass(frozen=True)
+class SurveyTask:
+    """Locations for one worker to survey; the result is kept beside the store as the part `key` of the survey."""
+
+    run: str
+    url: str
+    key: str
+    fingerprint: str
+    locations: tuple[Location, ...]
+    sensors: Mapping[str, Sensor]
+    parameters: CoregisterParameters
+    access: RemoteAccess
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard for one worker to fill: per row a scene, its square, and its shift (east, north) in metres."""
+
+    run: str
+    url: str
+    shard: Shard
+    sensor: Sensor
+    images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
+    clouds: CloudParameters
+    access: RemoteAccess
+    made_of: str
+
+
+def survey_task(task: SurveyTask) -> str:
+    """Survey the locations of a task and keep the result; return its key."""
+    with kept_reader(task.run, work=task.url, access=task.access) as reader:
+        result = survey(reader, task.locations, task.sensors, task.parameters)
+    Parts(Folder(f"{task.url}/{SURVEY}"), task.fingerprint).put(task.key, SURVEYED.dump_json(result))
+    return task.key
+
+
+def shard_task(task: ShardTask) -> int:
+    """Warp the images of a shard, once from their source to the registered position, and write the shard.
+
+    Returns:
+        How many of its images could not be read. Their rows stay empty; the store notes why.
+    """
+    shape = tuple(task.images[0][1].grid(task.sensor.gsd_m).shape)
+    encoding = task.sensor.encoding
+    pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
+    valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
+    failed: list[dict[str, object]] = []
+    with kept_reader(task.run, work=f"{task.url}.work", access=task.access) as reader:
+        for k, (scene, footprint, shift_m) in enumerate(task.images):
+            try:
+                grid = footprint.grid(task.sensor.gsd_m)
+                image = read_image(reader, scene, task.sensor, grid, task.clouds, shift_m=shift_m)
+            except ReadError as error:
+                failed.append({"row": task.shard.start + k, "reason": error.reason, "detail": str(error)})
+                continue
+            pixels[k] = encode(image.physical, image.seen, encoding)
+            valid[k] = image.valid
+    note = {"failed": failed} if failed else None
+    StoreWriter(task.url).write(task.shard, pixels, valid, note=note, made_of=task.made_of)
+    return len(failed)
 
 
 class Fingerprints:
-    """Hashes of one build: every scene's files are looked at once."""
+    """Hashes of everything that decides the content of a store and of each of its shards."""
 
     def __init__(
         self, scenes: Mapping[str, Scene], sensors: Mapping[str, Sensor], parameters: CoregisterParameters
     ) -> None:
-        """Begin.
+        """Look at every scene's files, once.
 
         Args:
-            scenes: Those that reach a place, by id.
-            sensors: Their descriptions by id.
+            scenes: Scenes that cover a location, by id.
+            sensors: Descriptions of their sensors, by id.
             parameters: The `coregister` group.
         """
         self._settings = json.dumps(parameters.model_dump(mode="json", exclude=_MANNER), sort_keys=True)
@@ -56,31 +125,27 @@ class Fingerprints:
                 scene.datetime.isoformat(),
                 scene.cloud_test.value,
                 assets_to_json(scene.assets),
-                # A file that is compared with its checksum before it is used is known by that, mended or not yet.
+                # A file whose checksum is compared before use is known by that, also while it is still damaged.
                 *(_file_digest(asset, mode) for asset in scene.assets),
             )
             for scene_id, scene in sorted(scenes.items())
         }
 
-    def of_build(self, places: Iterable[tuple[Footprint, Iterable[str]]]) -> str:
-        """Of everything that decides the content.
-
-        Args:
-            places: Squares, each with the ids of the scenes that cover it.
-        """
-        squares = ([*_square(square), *scenes] for square, scenes in places)
+    def of_build(self, locations: Iterable[Location]) -> str:
+        """Hash everything that decides the content of the store."""
+        squares = ([*_square(one.footprint), *(scene.scene_id for scene in one.scenes)] for one in locations)
         return _hash(
             f"build {BUILD_VERSION}", self._settings, *self._sensors.values(), *self._scenes.values(), *squares
         )
 
-    def of_images(self, sensor: str, images: Iterable[tuple[str, Footprint, tuple[float, float]]]) -> str:
-        """Of what decides the pixels of a shard.
+    def of_images(self, sensor: str, images: Iterable[tuple[Scene, Footprint, tuple[float, float]]]) -> str:
+        """Hash everything that decides the pixels of a shard.
 
         Args:
             sensor: Sensor id.
-            images: Scene, square and shift (east, north), metres, of every row.
+            images: Scene, square and shift (east, north) in metres of every row.
         """
-        rows = ([self._scenes[scene], *_square(square)[1:], *shift_m] for scene, square, shift_m in images)
+        rows = ([self._scenes[scene.scene_id], *_square(square)[1:], *shift_m] for scene, square, shift_m in images)
         return _hash(f"build {BUILD_VERSION}", self._settings, self._sensors[sensor], *rows)
 
 
@@ -98,67 +163,3 @@ def _hash(*parts: object) -> str:
     for part in parts:
         digest.update(json.dumps(part).encode() + b"\n")
     return digest.hexdigest()
-
-
-SURVEYED = TypeAdapter(list[Surveyed])
-"""What a part of the survey is kept as."""
-
-
-@dataclass(frozen=True)
-class SurveyTask:
-    """Places for one worker; `name` is the ledger entry that the result is kept in."""
-
-    run: str
-    url: str
-    name: str
-    places: tuple[Place, ...]
-    sensors: Mapping[str, Sensor]
-    parameters: CoregisterParameters
-    access: RemoteAccess
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard for one worker; an image per row of the shard."""
-
-    run: str
-    url: str
-    shard: Shard
-    sensor: Sensor
-    images: tuple[tuple[Scene, Footprint, tuple[float, float]], ...]
-    clouds: CloudParameters
-    access: RemoteAccess
-    made_of: str
-
-
-def survey_task(task: SurveyTask) -> str:
-    """Survey the places of a task and keep the result in the ledger."""
-    with kept_reader(task.run, work=task.url, access=task.access) as reader:
-        result = survey(reader, task.places, task.sensors, task.parameters)
-    Folder(task.url).write(task.name, SURVEYED.dump_json(result))
-    return task.name
-
-
-def shard_task(task: ShardTask) -> int:
-    """Warp the images of a shard and write it.
-
-    Returns:
-        How many of its images could not be read; those rows stay empty and are noted in the store.
-    """
-    shape = tuple(task.images[0][1].grid(task.sensor.gsd_m).shape)
-    encoding = task.sensor.encoding
-    pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
-    valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
-    failed: list[dict[str, object]] = []
-    with kept_reader(task.run, work=f"{task.url}.work", access=task.access) as reader:
-        for k, (scene, footprint, shift_m) in enumerate(task.images):
-            try:
-                image = read_image(reader, scene, task.sensor, footprint, task.clouds, shift_m=shift_m)
-            except ReadError as error:
-                failed.append({"row": task.shard.start + k, "reason": error.reason, "detail": str(error)})
-                continue
-            pixels[k] = encode(image.physical, image.seen, encoding)
-            valid[k] = image.valid
-    note = {"failed": failed} if failed else None
-    StoreWriter(task.url).write(task.shard, pixels, valid, note=note, made_of=task.made_of)
-    return len(failed)

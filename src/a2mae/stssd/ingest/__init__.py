@@ -1,1 +1,1 @@
-"""From sources of scenes to the scene, location and refusal tables."""
+"""The `ingest` stage: find the scenes of a source, check them, and lay out the locations."""

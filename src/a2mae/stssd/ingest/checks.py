@@ -1,13 +1,7 @@
-"""What every source hands back, and the checks that it makes before a scene counts as usable.
-
-What every source hands back, and what every source needs to know.
-
-Checks that every source makes before a scene counts as usable.
-"""
+"""What every source of scenes returns, and the checks that a scene must pass before it counts as usable."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +9,27 @@ from dataclasses import dataclass, field
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RefusedError
-from a2mae.scenes import BandAsset, RefusedScene, Scene
+from a2mae.errors import RejectedError, did_you_mean
+from a2mae.scenes import BandAsset, RejectedScene, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, UnknownBandError, UnknownSensorError, get_sensor
 
 _SAFE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,199}$")
+_GSD_FACTOR = 2.0
 
 
 @dataclass
 class Found:
-    """Scenes of a source: usable ones and the others with their reasons."""
+    """Scenes of a source.
+
+    Attributes:
+        scenes: Usable ones.
+        rejected: The others, with their reasons.
+        items: STAC items that an API gave: with them the stage runs again without it.
+    """
 
     scenes: list[Scene] = field(default_factory=list)
-    refused: list[RefusedScene] = field(default_factory=list)
+    rejected: list[RejectedScene] = field(default_factory=list)
+    items: list[Mapping[str, object]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,21 @@ class SensorTable:
     use: tuple[str, ...] = ()
 
     def get(self, sensor_id: str) -> Sensor:
-        """The sensor with the wanted bands.
+        """Look up a sensor, with the wanted bands only.
 
         Raises:
-            RefusedError: "unknown_sensor" or "sensor_not_used".
+            RejectedError: "unknown_sensor" or "sensor_not_used".
         """
         try:
             sensor = get_sensor(sensor_id, self.own)
         except UnknownSensorError as error:
-            raise RefusedError("unknown_sensor", str(error)) from error
+            raise RejectedError("unknown_sensor", str(error)) from error
         if self.use and sensor_id not in self.use:
-            raise RefusedError("sensor_not_used", f"sensor {sensor_id!r} is not in ingest.use_sensors")
+            raise RejectedError("sensor_not_used", f"sensor {sensor_id!r} is not in ingest.use_sensors")
         return sensor.subset(self.bands[sensor_id]) if sensor_id in self.bands else sensor
 
     def check(self) -> None:
-        """Refuse settings that name sensors or bands that do not exist.
+        """Check that the settings name sensors and bands that exist.
 
         Raises:
             ValueError: With the parameter to change.
@@ -77,32 +79,34 @@ class SensorTable:
 
 
 def check_id(scene_id: str) -> str:
-    """Ids become parts of names in tables and logs: only plain ones are taken.
+    """Reject ids that are not plain: they become parts of names in tables and logs.
 
     Raises:
-        RefusedError: "bad_id".
+        RejectedError: "bad_id".
     """
     if not _SAFE_ID.match(scene_id):
-        raise RefusedError(
+        raise RejectedError(
             "bad_id", f"id {scene_id[:80]!r} has other signs than letters, digits and . _ : + @ = -, or is too long"
         )
     return scene_id
 
 
-_GSD_FACTOR = 2.0
-
-
 def check_units(sensor: Sensor, units: Units, what: str) -> None:
-    """Refuse values that the sensor's store would hold under another meaning.
+    """Reject values that the sensor's store would hold under another meaning.
 
     Linear and decibel backscatter convert exactly into each other; everything else must agree.
 
+    Args:
+        sensor: The scene's sensor.
+        units: Of the scene's decoded values.
+        what: The rule or item that gives them, for the message.
+
     Raises:
-        RefusedError: "units_mismatch".
+        RejectedError: "units_mismatch".
     """
     radar = {Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR}
     if units is not sensor.encoding.units and not {units, sensor.encoding.units} <= radar:
-        raise RefusedError(
+        raise RejectedError(
             "units_mismatch",
             f"{what} gives {units.value}, but sensor {sensor.id!r} holds {sensor.encoding.units.value};"
             " define a sensor with these units under ingest.sensors",
@@ -110,14 +114,18 @@ def check_units(sensor: Sensor, units: Units, what: str) -> None:
 
 
 def check_gsd(sensor: Sensor, assets: Sequence[BandAsset]) -> float:
-    """The finest pixel size of a scene, if it is what the sensor is said to have.
+    """Find the finest pixel size of a scene, metres, and reject what the sensor cannot have.
+
+    Args:
+        sensor: The scene's sensor.
+        assets: Its bands.
 
     Raises:
-        RefusedError: "gsd_mismatch" if it is off by more than a factor of two.
+        RejectedError: "gsd_mismatch" if it is off by more than a factor of two.
     """
     finest = min(asset.gsd_m for asset in assets)
     if not sensor.gsd_m / _GSD_FACTOR <= finest <= sensor.gsd_m * _GSD_FACTOR:
-        raise RefusedError(
+        raise RejectedError(
             "gsd_mismatch",
             f"pixels of {finest:g} m, but sensor {sensor.id!r} has {sensor.gsd_m:g} m;"
             " define a sensor with this gsd_m under ingest.sensors",
@@ -126,14 +134,19 @@ def check_gsd(sensor: Sensor, assets: Sequence[BandAsset]) -> float:
 
 
 def check_bands(sensor: Sensor, found: Sequence[str], what: str) -> None:
-    """Refuse scenes that lack a band.
+    """Reject scenes that lack a band.
+
+    Args:
+        sensor: The scene's sensor, with the wanted bands.
+        found: Names of the bands that the scene has.
+        what: The rule or item, for the message.
 
     Raises:
-        RefusedError: "missing_band", naming them.
+        RejectedError: "missing_band", naming them.
     """
     missing = [name for name in sensor.band_names if name not in found]
     if missing:
-        raise RefusedError(
+        raise RejectedError(
             "missing_band",
             f"{what} lacks {', '.join(missing)} of sensor {sensor.id!r} (found {', '.join(found) or 'none'}"
             f"{_meant(sensor, missing, found)}); keep fewer with ingest.bands.{sensor.id} or map them",
@@ -141,21 +154,21 @@ def check_bands(sensor: Sensor, found: Sequence[str], what: str) -> None:
 
 
 def _meant(sensor: Sensor, missing: Sequence[str], found: Sequence[str]) -> str:
-    """Which band a name that the sensor does not have may stand for."""
+    """Guess which missing band is meant by a name that the sensor does not have."""
     whole = BUILTIN_SENSORS.get(sensor.id, sensor)  # `sensor` may be a subset: its other bands are no mistakes
     strange = [name for name in found if name not in (*whole.band_names, *sensor.band_names)]
-    hints = [(name, near[0]) for name in strange if (near := difflib.get_close_matches(name, missing, 1))]
-    return "".join(f"; {name!r}: did you mean {band!r}?" for name, band in hints)
+    hints = [(name, hint.strip()) for name in strange if (hint := did_you_mean(name, missing))]
+    return "".join(f"; {name!r}: {hint}" for name, hint in hints)
 
 
 def common_footprint(footprints: Sequence[BaseGeometry]) -> BaseGeometry:
-    """Where all bands are.
+    """Intersect the footprints of a scene's bands.
 
     Raises:
-        RefusedError: "no_footprint" if they have no place in common.
+        RejectedError: "no_footprint" if they have no place in common.
     """
     unique = list({footprint.wkb: footprint for footprint in footprints}.values())
     common = unique[0] if len(unique) == 1 else shapely.intersection_all(unique)
     if common.is_empty or common.area == 0:
-        raise RefusedError("no_footprint", "the bands of this scene do not overlap on the ground")
+        raise RejectedError("no_footprint", "the bands of this scene do not overlap on the ground")
     return common

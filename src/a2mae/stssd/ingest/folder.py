@@ -1,8 +1,7 @@
-"""A folder of GeoTIFFs: rules in the configuration say which names make which scenes.
+"""Find the scenes of a folder of GeoTIFFs: rules in the configuration say which names make which scenes.
 
-Landsat's MTL.txt: when a scene was taken and how its counts become top-of-atmosphere reflectance.
-
-A folder of GeoTIFFs: rules in the configuration say which names make which scenes.
+Landsat files may have an MTL.txt beside them, which says when the scene was taken and how its counts become
+top-of-atmosphere reflectance.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy
-from a2mae.scenes import BandAsset, CloudTest, MaskKind, RefusedScene, Role, Scene
+from a2mae.scenes import BandAsset, CloudTest, MaskKind, RejectedScene, Role, Scene
 from a2mae.sensors import Units
 from a2mae.stssd.ingest.checks import Found, SensorTable, check_bands, check_gsd, check_units, common_footprint
 from a2mae.stssd.ingest.parameters import ExcludeRule, FolderRule, IngestParameters, nodata_value
@@ -30,87 +29,7 @@ logger = logging.getLogger(__name__)
 
 _LINE = re.compile(r"^\s*([A-Z0-9_]+)\s*=\s*\"?([^\"\n]*?)\"?\s*$", re.MULTILINE)
 _MAX_BYTES = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class LandsatMetadata:
-    """What is needed of an MTL file.
-
-    Attributes:
-        datetime: Scene centre, UTC.
-        cloud_cover_pct: For the whole scene, None where not given.
-        platform: STAC platform, for example `landsat-8`.
-        reflectance: Band number -> (scale, offset), corrected for the sun's elevation.
-    """
-
-    datetime: dt.datetime
-    cloud_cover_pct: float | None
-    platform: str
-    reflectance: dict[str, tuple[float, float]]
-
-
-def read_mtl(path: Path) -> LandsatMetadata:
-    """Read an MTL file.
-
-    Top-of-atmosphere reflectance is (MULT x DN + ADD) / sin(sun elevation), Landsat 8 Data Users Handbook, section 5.
-
-    Raises:
-        RefusedError: "no_metadata" if it is absent or lacks what is needed.
-    """
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            entries = dict(_LINE.findall(file.read(_MAX_BYTES)))
-        time = re.sub(r"(\.\d{6})\d+", r"\1", entries["SCENE_CENTER_TIME"].rstrip("Z"))
-        when = dt.datetime.fromisoformat(f"{entries['DATE_ACQUIRED']}T{time}").replace(tzinfo=dt.UTC)
-        sun = math.sin(math.radians(float(entries["SUN_ELEVATION"])))
-        if sun <= 0:
-            raise ValueError("the sun is below the horizon")
-        prefix = "REFLECTANCE_MULT_BAND_"
-        factors = {
-            key.removeprefix(prefix): (
-                float(value) / sun,
-                float(entries[f"REFLECTANCE_ADD_BAND_{key.removeprefix(prefix)}"]) / sun,
-            )
-            for key, value in entries.items()
-            if key.startswith(prefix)
-        }
-    except (OSError, KeyError, ValueError) as error:
-        raise RefusedError(
-            "no_metadata", f"{path.name} is not a Landsat MTL file with date and factors: {error!r}"
-        ) from error
-    cloud = float(entries.get("CLOUD_COVER", "-1"))
-    return LandsatMetadata(
-        datetime=when,
-        cloud_cover_pct=cloud if cloud >= 0 else None,
-        platform=entries.get("SPACECRAFT_ID", "").lower().replace("_", "-"),
-        reflectance=factors,
-    )
-
-
 _MTL_BAND = re.compile(r"(\d+)$")
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """Files that a rule takes for one scene: token -> path below the folder ("" for several bands in a file)."""
-
-    scene_id: str
-    rule: FolderRule
-    fields: Mapping[str, str]
-    files: Mapping[str, str]
-
-    @property
-    def folder(self) -> str:
-        return os.path.dirname(next(iter(self.files.values())))
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A file of a candidate: its token, checked href and header."""
-
-    token: str
-    href: str
-    header: RasterHeader
 
 
 def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
@@ -141,15 +60,100 @@ def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
         try:
             hrefs |= {name: policy.check_path(root / name) for name in candidate.files.values()}
             usable.append(candidate)
-        except RefusedError as refusal:
-            found.refused.append(_refused(candidate, refusal))
+        except RejectedError as rejection:
+            found.rejected.append(_rejected(candidate, rejection))
     headers = read_headers(hrefs.values(), workers=parameters.workers)
     for candidate in usable:
         try:
             found.scenes.append(_scene(candidate, root, hrefs, headers, sensors))
-        except RefusedError as refusal:
-            found.refused.append(_refused(candidate, refusal))
+        except RejectedError as rejection:
+            found.rejected.append(_rejected(candidate, rejection))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class LandsatMetadata:
+    """What is needed of an MTL file.
+
+    Attributes:
+        datetime: Scene centre, UTC.
+        cloud_cover_pct: For the whole scene, None where not given.
+        platform: STAC platform, for example `landsat-8`.
+        reflectance: Band number -> (scale, offset), corrected for the sun's elevation.
+    """
+
+    datetime: dt.datetime
+    cloud_cover_pct: float | None
+    platform: str
+    reflectance: dict[str, tuple[float, float]]
+
+
+def read_mtl(path: Path) -> LandsatMetadata:
+    """Read a Landsat MTL file.
+
+    Top-of-atmosphere reflectance is (MULT x DN + ADD) / sin(sun elevation), Landsat 8 Data Users Handbook, section 5.
+
+    Raises:
+        RejectedError: "no_metadata" if it is absent or lacks what is needed.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            entries = dict(_LINE.findall(file.read(_MAX_BYTES)))
+        time = re.sub(r"(\.\d{6})\d+", r"\1", entries["SCENE_CENTER_TIME"].rstrip("Z"))
+        when = dt.datetime.fromisoformat(f"{entries['DATE_ACQUIRED']}T{time}").replace(tzinfo=dt.UTC)
+        sun = math.sin(math.radians(float(entries["SUN_ELEVATION"])))
+        if sun <= 0:
+            raise ValueError("the sun is below the horizon")
+        prefix = "REFLECTANCE_MULT_BAND_"
+        factors = {
+            key.removeprefix(prefix): (
+                float(value) / sun,
+                float(entries[f"REFLECTANCE_ADD_BAND_{key.removeprefix(prefix)}"]) / sun,
+            )
+            for key, value in entries.items()
+            if key.startswith(prefix)
+        }
+    except (OSError, KeyError, ValueError) as error:
+        raise RejectedError(
+            "no_metadata", f"{path.name} is not a Landsat MTL file with date and factors: {error!r}"
+        ) from error
+    cloud = float(entries.get("CLOUD_COVER", "-1"))
+    return LandsatMetadata(
+        datetime=when,
+        cloud_cover_pct=cloud if cloud >= 0 else None,
+        platform=entries.get("SPACECRAFT_ID", "").lower().replace("_", "-"),
+        reflectance=factors,
+    )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Files that a rule takes for one scene.
+
+    Attributes:
+        scene_id: Made of the path.
+        rule: The rule.
+        fields: Values of the fields of its pattern, without `band`.
+        files: Value of the `band` field ("" where a file holds all bands) -> path below the folder.
+    """
+
+    scene_id: str
+    rule: FolderRule
+    fields: Mapping[str, str]
+    files: Mapping[str, str]
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(next(iter(self.files.values())))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file of a candidate: its token, checked href and header."""
+
+    token: str
+    href: str
+    header: RasterHeader
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -172,7 +176,7 @@ def _exclude(names: Sequence[str], rules: Sequence[ExcludeRule], found: Found) -
     for index, count in sorted(counts.items()):
         rule = rules[index]
         name = str(rule.files or rule.regex)
-        found.refused.append(RefusedScene(name, "excluded", f"{count} files match {name!r}: {rule.why}"))
+        found.rejected.append(RejectedScene(name, "excluded", f"{count} files match {name!r}: {rule.why}"))
     return kept
 
 
@@ -186,7 +190,7 @@ def _candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found)
         hit = next(((rule, m) for pattern, rule in patterns if (m := pattern.fullmatch(name))), None)
         if hit is None:
             detail = "no rule under ingest.rules matches this file and none under ingest.exclude leaves it out"
-            found.refused.append(RefusedScene(name, "no_rule", detail))
+            found.rejected.append(RejectedScene(name, "no_rule", detail))
             continue
         rule, match = hit
         taken[rule.name] += 1
@@ -197,7 +201,7 @@ def _candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found)
         token = fields.pop("band")
         if token not in rule.bands and (rule.mask is None or token != rule.mask.token):
             detail = f"rule {rule.name!r} matches, but its bands have no {token!r}: this file is not used"
-            found.refused.append(RefusedScene(name, "band_not_used", detail, rule.sensor))
+            found.rejected.append(RejectedScene(name, "band_not_used", detail, rule.sensor))
             continue
         groups[rule.name, os.path.dirname(name), tuple(sorted(fields.items()))][token] = name
     for rule in rules:
@@ -223,15 +227,15 @@ def _safe_id(path: str) -> str:
     return safe
 
 
-def _refused(candidate: _Candidate, refusal: RefusedError) -> RefusedScene:
-    return RefusedScene(candidate.scene_id, refusal.reason, refusal.detail, candidate.rule.sensor)
+def _rejected(candidate: _Candidate, rejection: RejectedError) -> RejectedScene:
+    return RejectedScene(candidate.scene_id, rejection.reason, rejection.detail, candidate.rule.sensor)
 
 
 def _scene(
     candidate: _Candidate,
     root: Path,
     hrefs: Mapping[str, str],
-    headers: Mapping[str, RasterHeader | RefusedError],
+    headers: Mapping[str, RasterHeader | RejectedError],
     sensors: SensorTable,
 ) -> Scene:
     rule = candidate.rule
@@ -240,7 +244,7 @@ def _scene(
     opened: dict[str, _Opened] = {}
     for token, name in candidate.files.items():
         header = headers[hrefs[name]]
-        if isinstance(header, RefusedError):
+        if isinstance(header, RejectedError):
             raise header
         opened[token] = _Opened(token, hrefs[name], header)
     mtl = _metadata(candidate, root)
@@ -275,7 +279,7 @@ def _places(rule: FolderRule, opened: Mapping[str, _Opened]) -> dict[str, tuple[
         return {band: (token, 1) for token, band in rule.bands.items() if token in opened}
     count = opened[""].header.count
     if count != len(rule.bands):
-        raise RefusedError(
+        raise RejectedError(
             "missing_band",
             f"rule {rule.name!r} lists {len(rule.bands)} bands but the file has {count};"
             " list every band of the file under ingest.rules (null for those to skip)",
@@ -286,7 +290,7 @@ def _places(rule: FolderRule, opened: Mapping[str, _Opened]) -> dict[str, tuple[
 def _band(rule: FolderRule, name: str, index: int, file: _Opened, mtl: LandsatMetadata | None) -> BandAsset:
     header = file.header
     if index > header.count:
-        raise RefusedError("missing_band", f"{name}: the file has {header.count} bands, not {index}")
+        raise RejectedError("missing_band", f"{name}: the file has {header.count} bands, not {index}")
     scale, offset = _factors(rule, name, index, file, mtl)
     return BandAsset(
         band=name,
@@ -310,13 +314,13 @@ def _factors(
     if mtl is not None:
         number = _MTL_BAND.search(token) or _MTL_BAND.search(name)
         if number is None or number[1] not in mtl.reflectance:
-            raise RefusedError("no_scale", f"{name}: the MTL file has no reflectance factors for {token or name!r}")
+            raise RejectedError("no_scale", f"{name}: the MTL file has no reflectance factors for {token or name!r}")
         return mtl.reflectance[number[1]]
     scale = header.scales[index - 1] if rule.scale == "file" else rule.scale
     offset = header.offsets[index - 1] if rule.offset == "file" else rule.offset
     untagged = rule.scale == "file" and (scale, offset) == (1.0, 0.0)
     if untagged and header.dtype.startswith(("int", "uint")) and rule.units is not Units.BACKSCATTER_DB:
-        raise RefusedError(
+        raise RejectedError(
             "no_scale",
             f"{name}: {header.dtype} counts of sensor {rule.sensor!r} without a scale in the file;"
             f" give scale and offset in rule {rule.name!r}",
@@ -329,10 +333,10 @@ def _mask(rule: FolderRule, opened: Mapping[str, _Opened]) -> BandAsset | None:
         return None
     token, index = (rule.mask.token, 1) if rule.mask.token is not None else ("", rule.mask.band_index or 1)
     if token not in opened:
-        raise RefusedError("missing_band", f"rule {rule.name!r}: the cloud mask {token!r} is not beside the bands")
+        raise RejectedError("missing_band", f"rule {rule.name!r}: the cloud mask {token!r} is not beside the bands")
     href, header = opened[token].href, opened[token].header
     if index > header.count:
-        raise RefusedError(
+        raise RejectedError(
             "missing_band", f"rule {rule.name!r}: no band {index} for the mask in a file of {header.count}"
         )
     return BandAsset(
@@ -372,14 +376,14 @@ def _datetime(candidate: _Candidate, mtl: LandsatMetadata | None) -> dt.datetime
         return rule.datetime if rule.datetime.tzinfo else rule.datetime.replace(tzinfo=dt.UTC)
     text = candidate.fields.get("date")
     if text is None:
-        raise RefusedError(
+        raise RejectedError(
             "no_date",
             f"rule {rule.name!r} has no {{date}} field; add one to its pattern, or datetime: or landsat_mtl: to it",
         )
     try:
         when = dt.datetime.strptime(text, rule.date_format)
     except ValueError as error:
-        raise RefusedError(
+        raise RejectedError(
             "no_date", f"{text!r} is not {rule.date_format!r}; change date_format of rule {rule.name!r}"
         ) from error
     return when if when.tzinfo else when.replace(tzinfo=dt.UTC)

@@ -1,4 +1,4 @@
-"""From a source to the scene table, the location table and the list of what was refused."""
+"""Make the scene table, the location table and the table of rejected scenes from a source."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from shapely.geometry import box
 from a2mae.errors import plural
 from a2mae.raster.mosaics import mosaics
 from a2mae.remote.policy import load_signer
-from a2mae.scenes import RefusedScene, Scene, refused_to_table, scenes_to_table, sensors_to_json
+from a2mae.scenes import RejectedScene, Scene, rejected_to_table, scenes_to_table, sensors_to_json
 from a2mae.sensors import Sensor, UnknownSensorError, get_sensor
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.folder import read_folder
 from a2mae.stssd.ingest.locations import find_locations
 from a2mae.stssd.ingest.parameters import IngestParameters
-from a2mae.stssd.ingest.stac import StacFound, read_stac_api, read_stac_catalog
+from a2mae.stssd.ingest.stac import read_stac_api, read_stac_catalog
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +32,23 @@ class Ingested:
     """What `ingest` makes.
 
     Attributes:
-        scenes: Scene table, accepted and refused.
+        scenes: Scene table, accepted and rejected.
         locations: Location table.
-        refused: Refused scenes and files with their reasons (`REJECTED_COLUMNS`).
+        rejected: Rejected scenes and files with their reasons (`REJECTED_COLUMNS`).
         sensors: Full description of the sensors in use, by id.
-        stac_items: Items that an API gave, for replay; no features for other sources.
+        stac_items: Items that an API gave, as a FeatureCollection that replays the stage without it; no features for
+            other sources.
     """
 
     scenes: gpd.GeoDataFrame
     locations: gpd.GeoDataFrame
-    refused: pd.DataFrame
+    rejected: pd.DataFrame
     sensors: dict[str, object]
     stac_items: dict[str, object]
 
 
 def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = None) -> Ingested:
-    """Read the source, sort out what cannot be used, and lay out the locations.
+    """Read the source, reject what cannot be used, and lay out the locations.
 
     Args:
         parameters: The `ingest` group.
@@ -62,9 +63,9 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     _check_named(parameters, own)
     load_signer(parameters.source.signing)  # a hook that cannot be imported is told before anything is read
     found = _read(parameters, table, simulated_catalog)
-    scenes, refused = _select(found, parameters)
+    scenes, rejected = _select(found, parameters)
     if not scenes:
-        raise ValueError(_nothing(refused, parameters))
+        raise ValueError(_nothing(rejected, parameters))
     joined = mosaics(scenes) if parameters.mosaics else []
     sensors = [table.get(sensor_id) for sensor_id in sorted({scene.sensor for scene in scenes})]
     places = find_locations([*scenes, *joined], sensors, parameters.locations)
@@ -72,30 +73,24 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     unused = set(places.unused)
     joined = [scene for scene in joined if scene.scene_id not in unused]
     in_mosaic = {part[0].href for scene in joined for part in scene.parts}
+    detail = f"usable, but no square of {side:g} m that enough scenes share lies in it (ingest.locations)"
     off = [
-        RefusedScene(
-            scene.scene_id,
-            "no_location",
-            f"usable, but no square of {side:g} m that enough scenes share lies in it (ingest.locations)",
-            scene.sensor,
-            scene.datetime,
-            scene.geometry,
-        )
+        scene.rejected("no_location", detail)
         for scene in scenes
         if scene.scene_id in unused and scene.assets[0].href not in in_mosaic
     ]
-    _log([*scenes, *joined], refused, off, places.table)
+    _log([*scenes, *joined], rejected, off, places.table)
     return Ingested(
-        scenes=scenes_to_table([*scenes, *joined], refused),
+        scenes=scenes_to_table([*scenes, *joined], rejected),
         locations=places.table,
-        refused=refused_to_table([*refused, *off]),
+        rejected=rejected_to_table([*rejected, *off]),
         sensors=sensors_to_json(sensors),
-        stac_items=found.recorded if isinstance(found, StacFound) else StacFound().recorded,
+        stac_items={"type": "FeatureCollection", "features": found.items},
     )
 
 
 def _check_named(parameters: IngestParameters, own: Mapping[str, Sensor]) -> None:
-    """Refuse a rule or profile of a sensor that does not exist: each of its scenes would be refused for it."""
+    """Check that rules and profiles name sensors that exist: all their scenes would be rejected otherwise."""
     for group, named in (("rules", parameters.rules), ("stac_profiles", parameters.stac_profiles)):
         for entry in named:
             try:
@@ -113,9 +108,9 @@ def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | No
     return read_stac_catalog(parameters, table, default=simulated)
 
 
-def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], list[RefusedScene]]:
+def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], list[RejectedScene]]:
     """Apply the limits of time, cloud and area, and keep ids unique."""
-    refused = list(found.refused)
+    rejected = list(found.rejected)
     area = (
         box(*parameters.source.api.bbox) if parameters.source.api.bbox and parameters.source_kind != "folder" else None
     )
@@ -127,12 +122,12 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
         if reason is None:
             kept[scene.scene_id] = scene
         else:
-            refused.append(RefusedScene(scene.scene_id, *reason, scene.sensor, scene.datetime, scene.geometry))
-    return _newest(list(kept.values()), refused), refused
+            rejected.append(scene.rejected(*reason))
+    return _newest(list(kept.values()), rejected), rejected
 
 
-def _newest(scenes: Sequence[Scene], refused: list[RefusedScene]) -> list[Scene]:
-    """Of an acquisition that its provider processed again, the latest baseline; the others go to `refused`.
+def _newest(scenes: Sequence[Scene], rejected: list[RejectedScene]) -> list[Scene]:
+    """Keep the latest baseline of an acquisition that its provider processed again; the others go to `rejected`.
 
     The same acquisition is the same sensor, platform and instant on the same grid.
     """
@@ -149,7 +144,7 @@ def _newest(scenes: Sequence[Scene], refused: list[RefusedScene]) -> list[Scene]
             kept.append(scene)
             continue
         detail = f"processed again with baseline {best.processing_baseline}: {best.scene_id}"
-        refused.append(RefusedScene(scene.scene_id, "superseded", detail, scene.sensor, scene.datetime, scene.geometry))
+        rejected.append(scene.rejected("superseded", detail))
     return kept
 
 
@@ -172,34 +167,35 @@ def _outside(
     return None
 
 
-def _reasons(refused: Iterable[RefusedScene]) -> str:
-    counts = Counter(r.reason for r in refused)
+def _reasons(rejected: Iterable[RejectedScene]) -> str:
+    counts = Counter(r.reason for r in rejected)
     return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
 
 
-def _nothing(refused: Sequence[RefusedScene], parameters: IngestParameters) -> str:
-    if not refused:
+def _nothing(rejected: Sequence[RejectedScene], parameters: IngestParameters) -> str:
+    """Say why there is no scene, and what to change."""
+    if not rejected:
         where = {
             "folder": "the folder's names need rules under ingest.rules",
             "stac_api": "widen bbox, datetime or filter under ingest.source.api",
             "stac_catalog": "point ingest.source.catalog at another catalog",
         }
         return f"no scene found: {where[parameters.source_kind]}"
-    different = list({r.detail: r for r in reversed(refused)}.values())[::-1]
+    different = list({r.detail: r for r in reversed(rejected)}.values())[::-1]
     examples = "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
-    return f"no usable scene among {len(refused)} refused ({_reasons(refused)}). For example {examples}."
+    return f"no usable scene among {len(rejected)} rejected ({_reasons(rejected)}). For example {examples}."
 
 
 def _log(
-    scenes: Sequence[Scene], refused: Sequence[RefusedScene], off: Sequence[RefusedScene], table: gpd.GeoDataFrame
+    scenes: Sequence[Scene], rejected: Sequence[RejectedScene], off: Sequence[RejectedScene], table: gpd.GeoDataFrame
 ) -> None:
     sensors = Counter(scene.sensor for scene in scenes)
     logger.info(
-        "Ingested %s (%s) and %s; refused %d%s; %s no location.",
+        "Ingested %s (%s) and %s; rejected %d%s; %s no location.",
         plural(len(scenes), "scene"),
         ", ".join(f"{sensor} {count}" for sensor, count in sorted(sensors.items())),
         plural(len(table), "location"),
-        len(refused),
-        f" ({_reasons(refused)})" if refused else "",
+        len(rejected),
+        f" ({_reasons(rejected)})" if rejected else "",
         plural(len(off), "usable scene reaches", "usable scenes reach"),
     )

@@ -1,4 +1,4 @@
-"""Locations: the squares that images are cut from, in the UTM zone of their centre."""
+"""Lay out the locations: the squares that images are cut from, in the UTM zone of their centre."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ class Locations:
 
 
 def check_footprint(footprint_m: float, sensors: Sequence[Sensor]) -> None:
-    """Refuse a side that is not a whole number of pixels of every sensor.
+    """Check that a square's side is a whole number of pixels of every sensor.
+
+    Args:
+        footprint_m: Side of the square, metres.
+        sensors: Sensors in use.
 
     Raises:
         ValueError: Naming the sensors and the nearest sides that fit.
@@ -69,7 +73,7 @@ def _common_step(sensors: Sequence[Sensor]) -> float:
 
 
 def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameters: LocationParameters) -> Locations:
-    """Squares that enough scenes cover.
+    """Find the squares that enough scenes cover.
 
     Args:
         scenes: Usable scenes.
@@ -217,7 +221,7 @@ def _count(
     sensor_codes: NDArray[np.int64],
     parameters: LocationParameters,
 ) -> tuple[pd.DataFrame, int]:
-    """Squares with enough scenes and sensors; the largest number of scenes on any."""
+    """Squares with enough scenes and sensors, and the largest number of scenes on any."""
     n = len(corners)
     scenes = np.bincount(pairs[:, 0], minlength=n)
     seen = np.unique(np.column_stack([pairs[:, 0], sensor_codes[pairs[:, 1]]]), axis=0)

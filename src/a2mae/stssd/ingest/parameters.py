@@ -1,4 +1,4 @@
-"""What the `ingest` group of parameters may say: sources, rules, profiles, locations."""
+"""Parameters of `ingest`: sources, rules for file names, profiles of STAC providers, locations."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import Parameters
-from a2mae.remote.fetch import RemoteAccess
-from a2mae.remote.policy import HrefPolicy
+from a2mae.remote.policy import HrefPolicy, RemoteAccess
 from a2mae.scenes import CloudTest, MaskKind
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 
@@ -32,7 +31,7 @@ class HrefParameters(Parameters):
     allow_private: bool = Field(default=False, description="Allow loopback, link-local and private network addresses.")
 
     def policy(self, *folders: Path, local: bool = False) -> HrefPolicy:
-        """What may be opened.
+        """Make the policy that says what may be opened.
 
         Args:
             folders: Further folders below which local files may lie.
@@ -47,12 +46,15 @@ class HrefParameters(Parameters):
 class ApiParameters(Parameters):
     """A search on a STAC API."""
 
+    moved: ClassVar[Mapping[str, str]] = {
+        "intersects": "bbox, and ingest.locations.mode: polygons with ingest.locations.polygons"
+    }
+
     url: str = Field(default="", description="Root of the API.")
     collections: tuple[str, ...] = Field(default=(), description="Collections to search.")
     bbox: tuple[float, float, float, float] | None = Field(
         default=None, description="West, south, east, north in degrees."
     )
-    intersects: str | None = Field(default=None, description="GeoJSON file whose geometry the items must intersect.")
     datetime: str | None = Field(default=None, description="Instant or interval, for example 2020-05-01/2020-09-30.")
     query: dict[str, Any] | None = Field(
         default=None, description="STAC `query` extension, for example {eo:cloud_cover: {lt: 30}}."
@@ -82,7 +84,7 @@ class SourceParameters(Parameters):
         description="`none`, or `package.module:function` (address -> signed address), applied when reading.",
     )
     max_items: Annotated[int, Field(ge=1)] = Field(
-        default=100_000, description="A static catalog with more items is refused."
+        default=100_000, description="A static catalog with more items is rejected."
     )
     max_document_mb: Annotated[float, Field(gt=0)] = Field(
         default=64.0, description="Largest JSON document that is read."
@@ -105,10 +107,9 @@ class MaskRule(Parameters):
         return self
 
 
-class FolderRule(Parameters):
-    """Which files of a folder make scenes of which sensor."""
+class FilePattern(Parameters):
+    """Which files of a folder are meant, by their paths below it."""
 
-    name: str = Field(description="Shown in messages.")
     files: str | None = Field(
         default=None,
         description="Pattern of paths below the folder: `*` within a name, `**` across folders, `{date}`, `{band}`,"
@@ -117,6 +118,23 @@ class FolderRule(Parameters):
     regex: str | None = Field(
         default=None, description="The same as a regular expression with named groups; instead of `files`."
     )
+
+    @model_validator(mode="after")
+    def _one_pattern(self) -> Self:
+        if (self.files is None) == (self.regex is None):
+            raise ValueError("give exactly one of 'files' and 'regex'")
+        self.pattern()
+        return self
+
+    def pattern(self) -> re.Pattern[str]:
+        """The pattern over paths below the folder, with `/` between names."""
+        return re.compile(self.regex if self.regex is not None else template_regex(str(self.files)))
+
+
+class FolderRule(FilePattern):
+    """Which files of a folder make scenes of which sensor."""
+
+    name: str = Field(description="Shown in messages.")
     sensor: str = Field(description="Sensor id.")
     bands: tuple[str | None, ...] | dict[str, str] = Field(
         description="Several bands in a file: the sensor's band names in file order (null skips one). One band per"
@@ -144,11 +162,8 @@ class FolderRule(Parameters):
     )
 
     @model_validator(mode="after")
-    def _pattern(self) -> FolderRule:
-        if (self.files is None) == (self.regex is None):
-            raise ValueError(f"rule {self.name!r}: give exactly one of 'files' and 'regex'")
-        groups = self.pattern().groupindex
-        if isinstance(self.bands, dict) != ("band" in groups):
+    def _parts_fit(self) -> FolderRule:
+        if isinstance(self.bands, dict) != ("band" in self.pattern().groupindex):
             raise ValueError(
                 f"rule {self.name!r}: a {{band}} field in the pattern and a mapping in 'bands' belong together"
             )
@@ -158,28 +173,11 @@ class FolderRule(Parameters):
             raise ValueError(f"rule {self.name!r}: cloud_test 'mask' needs a mask")
         return self
 
-    def pattern(self) -> re.Pattern[str]:
-        """The rule's pattern over paths below the folder, with `/` between names."""
-        return re.compile(self.regex if self.regex is not None else template_regex(str(self.files)))
 
-
-class ExcludeRule(Parameters):
+class ExcludeRule(FilePattern):
     """Files that are no scenes, and why: they are counted, not listed one by one."""
 
-    files: str | None = Field(default=None, description="Pattern as in rules.")
-    regex: str | None = Field(default=None, description="The same as a regular expression; instead of `files`.")
-    why: str = Field(description="Goes into the refused table.")
-
-    @model_validator(mode="after")
-    def _pattern(self) -> ExcludeRule:
-        if (self.files is None) == (self.regex is None):
-            raise ValueError("exclude: give exactly one of 'files' and 'regex'")
-        self.pattern()
-        return self
-
-    def pattern(self) -> re.Pattern[str]:
-        """The pattern over paths below the folder."""
-        return re.compile(self.regex if self.regex is not None else template_regex(str(self.files)))
+    why: str = Field(description="Goes into the table of rejected scenes.")
 
 
 class StacProfile(Parameters):
@@ -281,13 +279,14 @@ class IngestParameters(Parameters):
         default={}, description="Sensor -> bands to keep, in order; absent: all of them."
     )
     max_cloud_cover_pct: float = Field(
-        default=100.0, ge=0, le=100, description="Scenes that their provider calls cloudier are refused."
+        default=100.0, ge=0, le=100, description="Scenes that their provider calls cloudier are rejected."
     )
     datetime_start: dt.datetime | None = Field(default=None, description="Earliest acquisition.")
     datetime_end: dt.datetime | None = Field(default=None, description="Latest acquisition.")
     mosaics: bool = Field(
         default=True,
-        description="Squares across the border of two scenes of one overpass are filled from both; false: left out.",
+        description="Squares across the border of two scenes of one overpass are filled from both; false: they are"
+        " no locations.",
     )
     sentinel2_offset: Literal["baseline", "flag"] = Field(
         default="baseline",
@@ -329,7 +328,7 @@ class IngestParameters(Parameters):
         return "folder" if self.folder is not None else self.source.kind
 
     def access(self) -> RemoteAccess:
-        """How the pixels of what was ingested are reached."""
+        """How the pixels of the ingested scenes are reached."""
         return RemoteAccess(self.source.signing, self.hrefs.policy())
 
     def own_sensors(self) -> Mapping[str, Sensor]:
@@ -338,7 +337,7 @@ class IngestParameters(Parameters):
 
 
 def template_regex(template: str) -> str:
-    """The regular expression of a file pattern.
+    """Translate a file pattern into a regular expression.
 
     `*` and `?` stay within a name, `**/` is any number of folders, `{name}` is a named field without `/`; a field that
     appears twice must have the same value.
@@ -364,7 +363,12 @@ def template_regex(template: str) -> str:
 
 
 def nodata_value(nodata: Nodata, declared: float | None) -> float | None:
-    """The number a rule's `nodata` stands for, given what the file declares."""
+    """The stored number that stands for "nothing was seen".
+
+    Args:
+        nodata: As a rule or profile says it.
+        declared: What the file or its metadata declare.
+    """
     if nodata == "file":
         return declared
     return None if nodata == "none" else float(nodata)

@@ -1,4 +1,4 @@
-"""Which of the possible locations are kept: spread, balanced over classes, dense around cities, capped; all seeded."""
+"""Choose among the possible locations: spread, balanced over classes, dense around cities, capped; all seeded."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def draw(found: pd.DataFrame, parameters: LocationParameters) -> NDArray[np.int6
 
 
 def _around_cities(found: pd.DataFrame, parameters: LocationParameters, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows in a random order, those near cities sooner; rows out of every city's reach are left out.
+    """Rows in a random order, those near cities sooner, without rows out of every city's reach.
 
     A location's weight is the sum over cities of their population times a Gaussian of the distance. Drawing without
     replacement by weight is sorting by exponential variates divided by the weights (Efraimidis and Spirakis 2006).
@@ -100,7 +100,7 @@ def _cities(path: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _balanced(found: pd.DataFrame, parameters: LocationParameters, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows in a random order in which every class of the raster has its turn, until it is used up."""
+    """Rows in a random order in which the classes of the raster take turns until each is used up."""
     classes, known = _classes(found, str(parameters.strata))
     if not known.any():
         raise ValueError(
@@ -109,7 +109,7 @@ def _balanced(found: pd.DataFrame, parameters: LocationParameters, rng: np.rando
         )
     if not known.all():
         outside = plural(int((~known).sum()), "location lies", "locations lie")
-        logger.info("%s outside the raster of strata, left out.", outside)
+        logger.info("%s outside the raster of strata and cannot be drawn.", outside)
     shuffled = rng.permutation(np.flatnonzero(known))
     labels = classes[shuffled]
     turn = pd.Series(labels).groupby(labels, sort=False).cumcount().to_numpy()
@@ -156,7 +156,7 @@ def _chord(distance_m: float) -> float:
 
 
 def _apart(found: pd.DataFrame, distance_m: float) -> NDArray[np.bool_]:
-    """Greedy in the given order: a place is kept if no kept one is nearer than the distance."""
+    """Keep, in the given order, every location that is not nearer than the distance to one that is kept."""
     points = _on_sphere(found["lon"].to_numpy(), found["lat"].to_numpy())
     chord = _chord(distance_m) * (1 - 1e-9)
     tree = cKDTree(points)

@@ -1,4 +1,4 @@
-"""Single fields of STAC items, whose JSON is not trusted: numbers, times, grids and outlines."""
+"""Read single fields of STAC items, whose JSON is not trusted: numbers, times, grids and outlines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from affine import Affine
 from shapely.geometry import shape as shapely_shape
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
 from a2mae.scenes import BandAsset
 
@@ -22,25 +22,31 @@ _MAX_CHECKSUM = 256
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where the pixels of an asset lie, as its item says; attributes as in `BandAsset`."""
+class AssetGrid:
+    """Where the pixels of an asset lie, as far as its item says; attributes as in `BandAsset`."""
 
-    crs: str
-    shape: tuple[int, int]
-    transform: tuple[float, float, float, float, float, float]
+    crs: str | None
+    shape: tuple[int, int] | None
+    transform: tuple[float, float, float, float, float, float] | None
     gsd_m: float
 
 
-def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: str | None) -> Grid | None:
-    """The asset's grid where the projection extension gives all of it (asset first, then item).
+def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: str | None, gsd_m: float) -> AssetGrid:
+    """Read an asset's grid, without shape and transform where the projection extension does not give all of it.
+
+    Args:
+        asset: The asset's JSON; its fields win.
+        properties: The item's properties.
+        crs: The item's reference system.
+        gsd_m: Pixel size where the asset gives none, metres.
 
     Raises:
-        RefusedError: "bad_metadata" where the fields describe no raster.
+        RejectedError: "bad_metadata" where the fields describe no raster.
     """
     code = crs_of(asset) or crs
     shape, numbers = (sequence(asset.get(k)) or sequence(properties.get(k)) for k in ("proj:shape", "proj:transform"))
     if code is None or len(shape) != 2 or len(numbers) not in (6, 9):
-        return None
+        return AssetGrid(crs, None, None, number(asset.get("gsd")) or gsd_m)
     try:
         rows, cols = (int(str(n)) for n in shape)
         a, b, c, d, e, f = (float(str(n)) for n in numbers[:6])
@@ -48,14 +54,14 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
             raise ValueError("a number is not finite")
         width, height = pixel_size_m(Affine(a, b, c, d, e, f), (rows, cols), code)
     except ValueError as error:
-        raise RefusedError("bad_metadata", f"projection fields cannot be read: {error}") from error
+        raise RejectedError("bad_metadata", f"projection fields cannot be read: {error}") from error
     if not (0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width < math.inf and 0 < height < math.inf):
-        raise RefusedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
-    return Grid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
+        raise RejectedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
+    return AssetGrid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
 
 
 def crs_of(fields: Mapping[str, object]) -> str | None:
-    """The reference system that the projection extension gives, old or new."""
+    """Read the reference system from the projection extension, old or new: "EPSG:…" or WKT."""
     code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
     if isinstance(code, str) and code:
         return code
@@ -66,41 +72,41 @@ def crs_of(fields: Mapping[str, object]) -> str | None:
 
 
 def datetime_of(properties: Mapping[str, object]) -> dt.datetime:
-    """When the scene was taken, UTC where no zone is said.
+    """Read the time of acquisition; it is UTC where no zone is given.
 
     Raises:
-        RefusedError: "no_date".
+        RejectedError: "no_date".
     """
     text = properties.get("datetime") or properties.get("start_datetime")
     try:
         when = dt.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
     except ValueError as error:
-        raise RefusedError("no_date", f"the item's datetime {text!r} is not a date") from error
+        raise RejectedError("no_date", f"the item's datetime {text!r} is not a date") from error
     return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
 
 
 def geometry_of(item: Mapping[str, object], bands: Sequence[BandAsset]) -> BaseGeometry:
-    """Where the item says its pixels are, inside the grid of its finest band.
+    """Read the item's footprint, EPSG:4326, cut to the grid of its finest band.
 
     Raises:
-        RefusedError: "no_footprint" or "bad_metadata".
+        RejectedError: "no_footprint" or "bad_metadata".
     """
     said = _stated_geometry(item)
     grids = [a for a in bands if a.crs and a.shape and a.transform]
     if not grids:
         if said is None:
-            raise RefusedError("no_footprint", "the item has neither a geometry on Earth nor projection fields")
+            raise RejectedError("no_footprint", "the item has neither a geometry on Earth nor projection fields")
         return said
     finest = min(grids, key=lambda a: a.gsd_m)
     try:
         ground = footprint_lonlat(Affine(*(finest.transform or ())), finest.shape or (0, 0), str(finest.crs))
     except ValueError as error:
-        raise RefusedError("bad_metadata", f"projection fields describe no place: {error}") from error
+        raise RejectedError("bad_metadata", f"projection fields describe no place: {error}") from error
     if said is None:
         return ground
     inside = shapely.intersection(said, ground)
     if inside.is_empty or inside.area == 0:
-        raise RefusedError("no_footprint", "the item's geometry lies outside its own grid")
+        raise RejectedError("no_footprint", "the item's geometry lies outside its own grid")
     return inside
 
 
@@ -118,7 +124,7 @@ def _stated_geometry(item: Mapping[str, object]) -> BaseGeometry | None:
 
 
 def count_numbers(coordinates: object, *, enough: int) -> int:
-    """How many numbers nested lists hold, counted up to `enough`."""
+    """Count the numbers in nested lists, up to `enough`."""
     count, waiting = 0, [iter(sequence(coordinates))]
     while waiting and count < enough:
         for part in waiting[-1]:
@@ -134,30 +140,30 @@ def count_numbers(coordinates: object, *, enough: int) -> int:
 
 
 def nodata_of(value: object) -> float | None:
-    """A nodata value: a number, or the text that JSON has instead of NaN and the infinities."""
+    """Read a nodata value: a number, or the text that JSON has instead of NaN and the infinities."""
     if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
         return float(value)
     return number(value)
 
 
 def number(value: object) -> float | None:
-    """A finite number that is not a truth value, or None."""
+    """The value if it is a finite number, else None."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > _LARGEST:
         return None
     return float(value)
 
 
 def mapping(value: object) -> Mapping[str, object]:
-    """A mapping; empty where it is something else."""
+    """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def sequence(value: object) -> Sequence[object]:
-    """A list; empty where it is something else."""
+    """The value if it is a list, else an empty one."""
     return value if isinstance(value, (list, tuple)) else ()
 
 
 def checksum_of(asset: Mapping[str, object]) -> str | None:
-    """The multihash of an asset's file, as the item has it (`checksums.parse_multihash` reads it)."""
+    """Read the multihash of an asset's file, as the item gives it; `verify.parse_multihash` decodes it."""
     text = asset.get("file:checksum") or asset.get("checksum:multihash")  # the latter until STAC 1.0.0-beta.2
     return text[:_MAX_CHECKSUM] if isinstance(text, str) and text else None

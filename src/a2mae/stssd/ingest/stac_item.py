@@ -1,4 +1,4 @@
-"""One STAC item → one scene, whichever version of STAC and its extensions it is written in."""
+"""Make a scene of a STAC item, whichever version of STAC and its extensions it is written in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import shapely
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
@@ -95,7 +95,7 @@ class ItemScene:
 
 
 def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: HrefPolicy, base: str) -> ItemScene:
-    """Read an item.
+    """Read an item as far as its JSON goes.
 
     Args:
         item: The item's JSON, of STAC 1.0.0-beta.1 or later.
@@ -104,7 +104,7 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         base: Checked href of the item itself; relative hrefs start there.
 
     Raises:
-        RefusedError: With the reason, if it cannot be used.
+        RejectedError: With the reason, if it cannot be used.
     """
     _check_size(item)
     properties = mapping(item.get("properties"))
@@ -144,76 +144,79 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
 
 
 def _check_size(item: Mapping[str, object]) -> None:
-    """Refuse what no provider writes before anything is made of it."""
+    """Reject sizes that no provider writes, before anything is made of the item."""
     assets = mapping(item.get("assets"))
     lists = ("eo:bands", "bands", "raster:bands")
     bands = sum(len(sequence(mapping(asset).get(name))) for asset in assets.values() for name in lists)
     vertices = count_numbers(mapping(item.get("geometry")).get("coordinates"), enough=2 * _MAX_VERTICES + 1) // 2
     for found, most, what in ((len(assets), _MAX_ASSETS, "assets"), (bands, _MAX_BANDS, "bands")):
         if found > most:
-            raise RefusedError("too_large", f"the item has {found} {what}, more than {most} are not looked at")
+            raise RejectedError("too_large", f"the item has {found} {what}, more than {most} are not looked at")
     if vertices >= _MAX_VERTICES:
-        raise RefusedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
+        raise RejectedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
 
 
-def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RefusedError]) -> Scene:
+def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]) -> Scene:
     """Complete a scene with the headers of its files, where they were read, and check it.
 
+    Args:
+        found: The scene as its item describes it.
+        headers: Header, or why there is none, by href.
+
     Raises:
-        RefusedError: If a file is refused or does not agree with the item.
+        RejectedError: If a file is rejected or does not agree with the item.
     """
-    assets = []
-    footprints = []
-    for asset in found.scene.assets:
-        header = headers.get(asset.href)
-        if isinstance(header, RefusedError):
-            raise header
-        if header is None:
-            if asset.crs is None or asset.transform is None:
-                raise RefusedError(
-                    "no_crs",
-                    f"asset {asset.band!r} gives no projection and its header was not read; set ingest.probe: all",
-                )
-            if asset.band in found.open_factors:
-                raise RefusedError(
-                    "no_scale", f"asset {asset.band!r} gives no scale; set ingest.probe: all or add a stac profile"
-                )
-            assets.append(asset)
-            continue
-        if asset.band_index > header.count:
-            raise RefusedError(
-                "missing_band", f"asset {asset.band!r}: no band {asset.band_index} in a file of {header.count}"
-            )
-        index = asset.band_index - 1
-        nodata = asset.nodata if asset.nodata is not None or asset.role is not Role.DATA else header.nodata[index]
-        if found.profile.nodata == "none":
-            nodata = None
-        asset = replace(  # noqa: PLW2901 (the same asset, completed)
-            asset, crs=header.crs, shape=header.shape, transform=header.transform[:6], gsd_m=header.gsd_m, nodata=nodata
-        )
-        if asset.band in found.open_factors:
-            scale, offset = header.scales[index], header.offsets[index]
-            if (scale, offset) == (1.0, 0.0) and header.dtype.startswith(("int", "uint")):
-                raise RefusedError(
-                    "no_scale",
-                    f"asset {asset.band!r}: {header.dtype} counts without a scale in item or file; add a profile with"
-                    " scale and offset under ingest.stac_profiles",
-                )
-            asset = replace(asset, scale=scale, offset=offset)  # noqa: PLW2901
-        assets.append(asset)
-        if asset.role is Role.DATA:
-            footprints.append(header.footprint)
+    assets = tuple(_completed(asset, headers.get(asset.href), found) for asset in found.scene.assets)
     bands = [a for a in assets if a.role is Role.DATA]
     gsd_m = check_gsd(found.profile.sensor, bands)
     geometry = found.scene.geometry
-    if footprints:
-        ground = common_footprint(footprints)
+    opened = [header for a in bands if isinstance(header := headers.get(a.href), RasterHeader)]
+    if opened:
+        ground = common_footprint([header.footprint for header in opened])
         inside = shapely.intersection(geometry, ground) if geometry.is_valid else ground
         if inside.is_empty or inside.area == 0:
-            raise RefusedError("no_footprint", "the item's geometry lies outside its files")
+            raise RejectedError("no_footprint", "the item's geometry lies outside its files")
         geometry = inside
     finest = min(bands, key=lambda a: a.gsd_m)
-    return replace(found.scene, assets=tuple(assets), gsd_m=gsd_m, crs=str(finest.crs), geometry=geometry)
+    return replace(found.scene, assets=assets, gsd_m=gsd_m, crs=str(finest.crs), geometry=geometry)
+
+
+def _completed(asset: BandAsset, header: RasterHeader | RejectedError | None, found: ItemScene) -> BandAsset:
+    """An asset with what its file's header adds to its item."""
+    if isinstance(header, RejectedError):
+        raise header
+    name, open_factors = f"asset {asset.band!r}", asset.band in found.open_factors
+    if header is None:
+        if asset.crs is None or asset.transform is None:
+            raise RejectedError(
+                "no_crs", f"{name} gives no projection and its header was not read; set ingest.probe: all"
+            )
+        if open_factors:
+            raise RejectedError("no_scale", f"{name} gives no scale; set ingest.probe: all or add a stac profile")
+        return asset
+    if asset.band_index > header.count:
+        raise RejectedError("missing_band", f"{name}: no band {asset.band_index} in a file of {header.count}")
+    index = asset.band_index - 1
+    nodata = asset.nodata if asset.nodata is not None or asset.role is not Role.DATA else header.nodata[index]
+    if found.profile.nodata == "none":
+        nodata = None
+    scale, offset = (header.scales[index], header.offsets[index]) if open_factors else (asset.scale, asset.offset)
+    if open_factors and (scale, offset) == (1.0, 0.0) and header.dtype.startswith(("int", "uint")):
+        raise RejectedError(
+            "no_scale",
+            f"{name}: {header.dtype} counts without a scale in item or file; add a profile with"
+            " scale and offset under ingest.stac_profiles",
+        )
+    return replace(
+        asset,
+        crs=header.crs,
+        shape=header.shape,
+        transform=header.transform[:6],
+        gsd_m=header.gsd_m,
+        nodata=nodata,
+        scale=scale,
+        offset=offset,
+    )
 
 
 def _places(parts: _Item) -> dict[str, _Place]:
@@ -271,16 +274,15 @@ def _names(entry: Mapping[str, object]) -> set[str]:
 
 
 def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
-    profile, crs = parts.profile, parts.crs
+    profile = parts.profile
     raster = place.raster
     said = (number(raster.get("scale")), number(raster.get("offset")))
     scale = profile.scale if profile.scale is not None else said[0]
     offset = profile.offset if profile.offset is not None else said[1]
     complete = scale is not None
     declared = nodata_of(raster.get("nodata"))
-    grid = grid_of(place.asset, parts.properties, crs)
     sensor_band = profile.sensor.bands[profile.sensor.band_index(name)]
-    gsd_m = grid.gsd_m if grid else number(place.asset.get("gsd")) or sensor_band.gsd_m
+    grid = grid_of(place.asset, parts.properties, parts.crs, sensor_band.gsd_m)
     asset = BandAsset(
         band=name,
         href=parts.href(place.asset),
@@ -289,17 +291,17 @@ def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
         offset=0.0 if offset is None else offset,
         nodata=nodata_value(profile.nodata, declared),
         units=profile.units,
-        gsd_m=gsd_m,
-        crs=grid.crs if grid else crs,
-        shape=grid.shape if grid else None,
-        transform=grid.transform if grid else None,
+        gsd_m=grid.gsd_m,
+        crs=grid.crs,
+        shape=grid.shape,
+        transform=grid.transform,
         checksum=checksum_of(place.asset),
     )
     return asset, complete
 
 
 def _mask(parts: _Item) -> BandAsset | None:
-    assets, profile, crs = parts.assets, parts.profile, parts.crs
+    assets, profile = parts.assets, parts.profile
     stems = {key.rsplit(".", 1)[0].lower() if _is_extension(key) else key.lower(): key for key in assets}
     key = next((stems[k.lower()] for k in profile.mask_keys if k.lower() in stems), None)
     if key is None or not _is_raster(assets[key]):
@@ -309,7 +311,7 @@ def _mask(parts: _Item) -> BandAsset | None:
         kind = MASK_KINDS.get(key.rsplit(".", 1)[0].lower(), MaskKind.NONE)
     if kind is MaskKind.NONE:
         return None
-    grid = grid_of(assets[key], parts.properties, crs)
+    grid = grid_of(assets[key], parts.properties, parts.crs, profile.sensor.gsd_m)
     return BandAsset(
         band=key,
         href=parts.href(assets[key]),
@@ -318,11 +320,11 @@ def _mask(parts: _Item) -> BandAsset | None:
         offset=0.0,
         nodata=None,
         units=Units.DN,
-        gsd_m=grid.gsd_m if grid else number(assets[key].get("gsd")) or profile.sensor.gsd_m,
+        gsd_m=grid.gsd_m,
         role=Role.CLOUD_MASK,
         mask=kind,
-        crs=grid.crs if grid else crs,
-        shape=grid.shape if grid else None,
-        transform=grid.transform if grid else None,
+        crs=grid.crs,
+        shape=grid.shape,
+        transform=grid.transform,
         checksum=checksum_of(assets[key]),
     )

@@ -1,4 +1,4 @@
-"""Which sensor a STAC item is of, under which keys its bands lie, and what its numbers mean."""
+"""Recognise STAC items: their sensor, the asset keys of its bands, and the meaning of the numbers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from a2mae.errors import RefusedError
+from a2mae.errors import RejectedError
 from a2mae.scenes import CloudTest, MaskKind
 from a2mae.sensors import Sensor, Units
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.parameters import Nodata, StacProfile
+from a2mae.stssd.ingest.stac_fields import mapping
 
 # Asset keys that providers use besides a band's name and common name.
 _SENTINEL2_KEYS = {
@@ -66,7 +67,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Recogniser:
-    """Finds the profile of an item.
+    """Finds out how an item becomes a scene.
 
     Attributes:
         sensors: The sensors of the run.
@@ -79,14 +80,14 @@ class Recogniser:
     honour_flag: bool = False
 
     def profile(self, item: Mapping[str, object]) -> Profile:
-        """The profile of an item.
+        """Choose the profile of an item: the user's first, then those of well-known providers, then the sensor's own.
 
         Raises:
-            RefusedError: "unknown_sensor", "labels", "no_baseline", "units_mismatch".
+            RejectedError: "unknown_sensor", "labels", "no_baseline", "units_mismatch".
         """
-        properties = _mapping(item.get("properties"))
+        properties = mapping(item.get("properties"))
         if any(str(key).startswith("label:") for key in properties):
-            raise RefusedError("labels", "this item holds labels, not an image")
+            raise RejectedError("labels", "this item holds labels, not an image")
         facts = {**properties, "collection": item.get("collection"), "id": item.get("id")}
         platform = _platform(properties)
         for own in self.own:
@@ -102,7 +103,7 @@ class Recogniser:
             return Profile(sensor, {}, Units.BACKSCATTER_LINEAR, scale=1.0, offset=0.0, platform=platform)
         sensor = self.sensors.get(collection)  # a collection may be named as the sensor
         if sensor.encoding.units in (Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR):
-            raise RefusedError(
+            raise RejectedError(
                 "units_unknown",
                 f"items of {collection!r} do not say whether their backscatter is calibrated, in decibel or linear (the"
                 " public sentinel-1-grd collections hold raw amplitudes in radar geometry: use sentinel-1-rtc); say it"
@@ -145,11 +146,11 @@ class Recogniser:
     ) -> Profile:
         level = sentinel2_level(item, properties, collection)
         if level is None:
-            raise RefusedError("unknown_sensor", "a Sentinel-2 item that does not say whether it is L1C or L2A")
+            raise RejectedError("unknown_sensor", "a Sentinel-2 item that does not say whether it is L1C or L2A")
         sensor = self.sensors.get(f"sentinel-2-{level}")
         baseline = sentinel2_baseline(item, properties)
         if baseline is None:
-            raise RefusedError(
+            raise RejectedError(
                 "no_baseline",
                 "a Sentinel-2 item without a processing baseline: its offset cannot be told;"
                 " add a profile with scale and offset under ingest.stac_profiles",
@@ -181,7 +182,7 @@ class Recogniser:
             if collection and collection in self.sensors.own:
                 sensor = self.sensors.get(collection)
                 return Profile(sensor, {}, sensor.encoding.units, platform=platform)
-            raise RefusedError(
+            raise RejectedError(
                 "unknown_sensor",
                 f"{platform} collection {number or '?'} {properties.get('odc:product') or collection or ''} is not"
                 " USGS Collection 2 Level 2; define its sensor under ingest.sensors and a profile under"
@@ -208,11 +209,7 @@ MASK_KINDS: Mapping[str, MaskKind] = {
     "cloud_mask": MaskKind.BINARY,
     "cloud": MaskKind.BINARY,
 }
-"""What a mask's key says about its kind, where the profile leaves it open."""
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
+"""Kind of a mask by the key of its asset, where the profile does not say it."""
 
 
 def _platform(properties: Mapping[str, object]) -> str:
@@ -226,7 +223,7 @@ def _is_sentinel2(platform: str, collection: str, properties: Mapping[str, objec
 
 
 def sentinel2_level(item: Mapping[str, object], properties: Mapping[str, object], collection: str) -> str | None:
-    """`l1c` or `l2a`, from what the product says about itself, then from its ids."""
+    """Read the processing level, `l1c` or `l2a`, from the product's properties or else its ids; None where unknown."""
     texts: Iterable[str] = (
         str(properties.get("s2:product_type", "")),
         str(properties.get("processing:level", "")),
@@ -245,7 +242,7 @@ def sentinel2_level(item: Mapping[str, object], properties: Mapping[str, object]
 
 
 def sentinel2_baseline(item: Mapping[str, object], properties: Mapping[str, object]) -> str | None:
-    """Processing baseline as "NN.NN", from its property or from a product name; never from the date."""
+    """Read the processing baseline, "NN.NN", from its property or a product name, never from the date."""
     for key in ("s2:processing_baseline", "sentinel2:processing_baseline", "processing:version"):
         match = re.fullmatch(r"N?0?(\d{1,2})\.(\d{2})", str(properties.get(key, "")))
         if match:

@@ -1,7 +1,7 @@
-"""What of a store is written while it is being built: an entry per shard, made into the manifest at the end.
+"""The ledger of a store that is being built: one entry per written shard, made into the manifest at the end.
 
-An entry has the shard's digests, a note, and the fingerprint of what the shard was made of. A store that is built again
-of something else keeps the shards whose fingerprints are the same.
+An entry has the digests of the shard's files, a note, and the fingerprint of what the shard was made of. A store that
+is built again from other scenes or parameters keeps the shards whose fingerprints are the same.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Shard:
 
     @property
     def keys(self) -> tuple[str, str]:
-        """Its files below the store: pixels and mask."""
+        """Its files below the store, pixels and mask."""
         return f"{self.sensor}/pixels/c/{self.index}/0/0/0", f"{self.sensor}/valid/c/{self.index}/0/0"
 
     @property
     def name(self) -> str:
-        """Its entry in the ledger."""
+        """Name of its entry in the ledger."""
         return f"{_LEDGER}/{self.sensor}/{self.index:06d}.json"
 
 
@@ -49,9 +49,9 @@ class Entry:
     """What is known of a written shard.
 
     Attributes:
-        files: Its files by key, each with `sha256` and `bytes`; none where every row is empty.
+        files: Its files by key, each with `sha256` and `bytes`; none if every row is empty.
         note: Facts about its rows.
-        fingerprint: Of what it was made of; empty where nobody said.
+        fingerprint: Of what it was made of; empty if that is not known.
     """
 
     files: Mapping[str, Mapping[str, object]]
@@ -63,24 +63,24 @@ class Ledger:
     """The entries of one store."""
 
     def __init__(self, folder: Folder) -> None:
-        """Of the store in a folder."""
+        """Use the ledger of the store in a folder."""
         self._folder = folder
 
     def names(self) -> set[str]:
-        """Of all entries (`Shard.name`)."""
+        """List the names of all entries (`Shard.name`)."""
         return {name for name in self._folder.sizes() if self.has(name)}
 
     @staticmethod
     def has(name: str) -> bool:
-        """Whether a file of the store belongs to its ledger."""
+        """Tell whether a file of the store belongs to its ledger."""
         return name.startswith(f"{_LEDGER}/")
 
     def write(self, shard: Shard, entry: Entry) -> None:
-        """Enter a shard."""
+        """Write the entry of a shard."""
         self._folder.write_json(shard.name, asdict(entry))
 
     def entry(self, shard: Shard) -> Entry:
-        """The entry of a shard.
+        """Read the entry of a shard.
 
         Raises:
             StoreTornError: If there is none.
@@ -90,20 +90,20 @@ class Ledger:
             raise StoreTornError(
                 f"{self._folder.url}: the ledger entry of {shard} vanished while the store was being built"
             )
-        found = json.loads(data)  # an entry of an earlier version knows no fingerprint: its shard is written anew
+        found = json.loads(data)  # an entry of an earlier version has no fingerprint: its shard is written anew
         return Entry(found.get("files", {}), found.get("note", {}), found.get("fingerprint", ""))
 
     def remove(self, name: str) -> None:
-        """Forget a shard."""
+        """Remove the entry of a shard."""
         self._folder.remove(name)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all entries."""
         self._folder.remove(_LEDGER)
 
 
 def manifest_of(entries: Mapping[Shard, Entry], sensors: Mapping[str, object]) -> dict[str, object]:
-    """The manifest of a whole store.
+    """Make the manifest of a finished store.
 
     Args:
         entries: Of all shards.
@@ -119,7 +119,7 @@ def manifest_of(entries: Mapping[Shard, Entry], sensors: Mapping[str, object]) -
 
 
 def entries_of(manifest: Mapping[str, Any], shards: Iterable[Shard]) -> dict[Shard, Entry]:
-    """The entries that a manifest was made of."""
+    """Take the entries back out of a manifest."""
     notes = {(n["sensor"], n["index"]): n["note"] for n in manifest["notes"]}
     made_of = manifest.get("made_of", {})
     return {
@@ -133,7 +133,7 @@ def entries_of(manifest: Mapping[str, Any], shards: Iterable[Shard]) -> dict[Sha
 
 
 def reopen(folder: Folder, kept: Mapping[Shard, Entry]) -> None:
-    """Make the ledger of a finished store again, with these shards; until the last step it is the finished store."""
+    """Write the ledger of a finished store again, with these shards, then remove its manifest."""
     ledger = Ledger(folder)
     for shard, entry in kept.items():
         ledger.write(shard, entry)

@@ -1,9 +1,9 @@
-"""Chunks straight into and out of shard files: what Zarr writes and reads, without Zarr's work per chunk.
+"""Read and write the shard files of Zarr v3 arrays directly, one `pread` and one decode per chunk.
 
-A training sample is a dozen chunks, and a general reader spends more time on finding each (event loop, selections,
-shard index read again) than on decoding it. The store writes one layout (`store_writer`); this reads exactly that one
-with one `pread` and one decode per chunk, and `open_shards` returns None for anything else, which Zarr then reads.
-Writing is the same the other way round: `encode_shard` makes the bytes of a whole shard file, which any Zarr reads.
+A training sample is a dozen chunks, and a general reader spends more time on finding each of them (event loop,
+selections, the shard's index read again) than on decoding it: `benchmarks/loader.py` has the ratio. The files are plain
+Zarr. `open_shards` reads the one layout that `writer.py` creates and returns None for any other, which is then read by
+Zarr itself (`ZarrReader`), like stores that are not on a local disk. `encode_shard` makes the bytes of one shard file.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from zarr.codecs import BloscCodec
 
 _ABSENT = 2**64 - 1  # offset of a chunk that holds only fill values
 _SHARDS_OPEN = (64, 4096)  # per array, fewest and most: a file descriptor and an index of some kilobytes each
-_ARRAYS = 16  # so many arrays, two per sensor, may use up the files that the system lets this process open
+_ARRAYS = 16  # arrays (two per sensor) that share the files which the system lets this process open
 _HEADER_BYTES = 16
 _LEVEL = 5
 
 
 def compressor(typesize: int) -> BloscCodec:
-    """What the store's chunks are compressed with.
+    """Give the codec of the store's chunks.
 
     Args:
-        typesize: Bytes per value; named because the Zarr library otherwise asks the data for it.
+        typesize: Bytes per value. Stated because Zarr otherwise asks the data for it.
     """
     return BloscCodec(cname="lz4", clevel=_LEVEL, shuffle="bitshuffle", typesize=typesize)
 
 
 class DamagedShardError(ValueError):
-    """A shard's bytes are not what was written."""
+    """A shard file whose bytes are not those that were written."""
 
 
 class ImageReader(Protocol):
-    """Reads bands of single images, one image after the other."""
+    """What reads bands of one image after the other; `dtype` is that of the stored values."""
 
     dtype: np.dtype[Any]
 
@@ -63,14 +63,10 @@ class ImageReader(Protocol):
 
 
 class ZarrReader:
-    """Reads through Zarr: any layout, any storage.
-
-    Attributes:
-        dtype: Of the stored values.
-    """
+    """Read through Zarr, from any layout and any storage."""
 
     def __init__(self, array: zarr.Array[Any]) -> None:
-        """Wrap an open array `(image, band, y, x)`, or `(image, y, x)` for one band."""
+        """Wrap an array `(image, band, y, x)`, or `(image, y, x)` for one band."""
         self._array = array
         self.dtype = np.dtype(array.dtype)
 
@@ -88,8 +84,8 @@ class ZarrReader:
             out[[k for k, band in enumerate(bands) if band < 0]] = 0
 
 
-class Shard:
-    """One open shard file and where its chunks lie."""
+class _ShardFile:
+    """An open shard file and the index of its chunks."""
 
     def __init__(self, path: str, chunks: int) -> None:
         """Open a shard and read the index at its end.
@@ -99,7 +95,7 @@ class Shard:
             chunks: How many chunks it has room for.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If there is no such file.
             DamagedShardError: If the index is not whole.
         """
         self.path = path
@@ -117,19 +113,15 @@ class Shard:
 
 
 class ShardedArray:
-    """An array of images `(image, band, y, x)` that is sharded along its first axis; `(image, y, x)` is one band.
-
-    Attributes:
-        dtype: Of the stored values.
-    """
+    """Read an array `(image, band, y, x)` that is sharded along its first axis; `(image, y, x)` is one band."""
 
     def __init__(self, folder: Path, layout: _Layout) -> None:
-        """Use `open_shards`."""
+        """Use `open_shards` instead."""
         self._layout = layout
         self.dtype = layout.fill.dtype
         self._prefix, self._suffix = f"{folder}/c/", "/0" * layout.inner_axes
         self._at_once = _shards_at_once()
-        self._open: OrderedDict[int, Shard | None] = OrderedDict()
+        self._open: OrderedDict[int, _ShardFile | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, row: int, bands: Sequence[int], window: tuple[int, int, int, int], out: NDArray[np.generic]) -> None:
@@ -167,7 +159,7 @@ class ShardedArray:
                         self._decode(shard, first + group * stride, chunks[group])
                     target[k] = chunks[group][member, ys[0] - top : ys[1] - top, xs[0] - left : xs[1] - left]
 
-    def _decode(self, shard: Shard | None, number: int, out: NDArray[np.generic]) -> None:
+    def _decode(self, shard: _ShardFile | None, number: int, out: NDArray[np.generic]) -> None:
         offset, length = (_ABSENT, 0) if shard is None else shard.index[number].tolist()
         if shard is None or offset == _ABSENT:
             out[...] = self._layout.fill
@@ -181,7 +173,7 @@ class ShardedArray:
         except (RuntimeError, ValueError) as error:
             raise DamagedShardError(f"{shard.path} is damaged: chunk {number} cannot be decoded ({error})") from error
 
-    def _shard(self, number: int) -> Shard | None:
+    def _shard(self, number: int) -> _ShardFile | None:
         with self._lock:
             if number in self._open:
                 self._open.move_to_end(number)
@@ -189,9 +181,9 @@ class ShardedArray:
             layout = self._layout
             path = f"{self._prefix}{number}{self._suffix}"
             try:
-                shard = Shard(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2])
+                shard = _ShardFile(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2])
             except FileNotFoundError:
-                shard = None  # holds only fill values: Zarr writes no file then
+                shard = None  # holds fill values only: Zarr writes no file then
             self._open[number] = shard
             if len(self._open) > self._at_once:
                 self._open.popitem(last=False)
@@ -206,14 +198,14 @@ def _shards_at_once() -> int:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where chunks are.
+    """How an array is cut into shards and chunks.
 
     Attributes:
         rows: Images per shard.
         chunk: Bands, rows and columns of a chunk; a chunk holds one image.
         parts: Chunks of one image along the same axes.
-        inner_axes: Axes behind the images.
-        fill: The value of what was never written.
+        inner_axes: Axes after the images.
+        fill: Value of what was never written.
     """
 
     rows: int
@@ -235,20 +227,20 @@ def open_shards(folder: Path) -> ShardedArray | None:
     layout = _layout(json.loads((folder / "zarr.json").read_bytes()))
     if layout is None:
         return None
-    # One chunk is too small for blosc's own threads; the process's main thread would start them.
+    # A chunk is too small for blosc's own threads, which the main thread would start.
     blosc.use_threads = False
     return ShardedArray(folder, layout)
 
 
 def encode_shard(images: NDArray[np.generic], metadata: bytes) -> bytes | None:
-    """The bytes of a shard file.
+    """Make the bytes of a shard file.
 
     Args:
         images: `(n, band, y, x)` or `(n, y, x)`, at most as many as a shard has room for.
         metadata: The array's `zarr.json`.
 
     Returns:
-        None where every value is the fill value: Zarr knows no file as that.
+        None if every value is the fill value: Zarr reads a missing file as that.
 
     Raises:
         ValueError: If the array has another layout than the store's own.

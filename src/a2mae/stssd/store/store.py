@@ -1,4 +1,4 @@
-"""The image-set store: one sharded Zarr v3 array per sensor, read by training and tasks.
+"""Read the image-set store: one sharded Zarr v3 array per sensor.
 
 Layout below the store's URL (a local folder or `s3://…`):
 
@@ -8,18 +8,15 @@ Layout below the store's URL (a local folder or `s3://…`):
     <sensor id>/valid             (image, y, x) bool: seen, and neither cloud nor shadow
     manifest.json                 sha256 of every shard; written last, so its presence says "complete"
 
-Only NumPy, Zarr and fsspec are needed here: the training step runs on machines that have little else.
+It needs NumPy, Zarr and fsspec alone, since training runs on machines that have little else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
 import json
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,48 +38,17 @@ from a2mae.stssd.store.shards import DamagedShardError, ImageReader, ZarrReader,
 FORMAT = "a2mae-image-sets"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_PYTHON_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
-_RUST_PIPELINE = "zarrs.ZarrsCodecPipeline"
 
 Window = tuple[int, int, int, int]
 """`(y0, y1, x0, x1)` in pixels of the sensor's grid, upper bounds exclusive."""
 
-_rust_pipeline_process: int | None = None
-_pipeline_lock = threading.RLock()
-
-
-def _renew_lock() -> None:
-    global _pipeline_lock  # noqa: PLW0603 (a fork may have copied it held by a thread that the child lacks)
-    _pipeline_lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
-
-
-@contextlib.contextmanager
-def codec_pipeline(*, fast: bool) -> Iterator[None]:
-    """Choose the code that encodes and decodes the chunks of arrays opened inside.
-
-    Args:
-        fast: Use zarrs (Rust) where it is installed: twice as fast to read. Its threads do not survive a fork, so
-            a process forked from one that has read with it decodes with Zarr's own code instead of hanging.
-    """
-    global _rust_pipeline_process  # noqa: PLW0603 (one fact about the process)
-    process = os.getpid()
-    usable = fast and importlib.util.find_spec("zarrs") is not None and _rust_pipeline_process in (None, process)
-    if usable:
-        _rust_pipeline_process = process
-    # Zarr's configuration is one for the process: a second thread (a Dask worker may have several) waits.
-    with _pipeline_lock, zarr.config.set({"codec_pipeline.path": _RUST_PIPELINE if usable else _PYTHON_PIPELINE}):
-        yield
-
 
 class ImageSetStore:
-    """Read access to a finished image-set store. Picklable; safe in forked and spawned workers.
+    """A finished image-set store, for reading; picklable, and safe in forked and spawned workers.
 
     Attributes:
         url: Where the store is.
-        manifest_hash: sha256 over format, sensors and shard digests: same bytes, same hash.
+        manifest_hash: SHA-256 over format, sensors and shard digests: the same for the same bytes.
     """
 
     def __init__(
@@ -92,7 +58,7 @@ class ImageSetStore:
         manifest: Mapping[str, object],
         storage_options: StorageOptions | None,
     ) -> None:
-        """Use `ImageSetStore.open`."""
+        """Use `ImageSetStore.open` instead."""
         self.url = url
         self.manifest_hash = manifest_hash(manifest)
         self._manifest = manifest
@@ -107,7 +73,7 @@ class ImageSetStore:
 
         Args:
             url: Local folder or fsspec URL.
-            storage_options: For fsspec, for example an S3 endpoint. Never logged.
+            storage_options: For fsspec, for example an S3 endpoint; never logged.
 
         Raises:
             StoreMissingError: If nothing is there.
@@ -145,7 +111,7 @@ class ImageSetStore:
         return tuple(sorted(self._sensors))
 
     def sensor(self, sensor: str) -> Sensor:
-        """The full description of a sensor.
+        """Give the full description of a sensor.
 
         Raises:
             KeyError: If the store has no such sensor; the message lists those it has.
@@ -156,11 +122,11 @@ class ImageSetStore:
             raise KeyError(f"{self.url} has no sensor {sensor!r}; it has {', '.join(self.sensors)}") from None
 
     def count(self, sensor: str) -> int:
-        """Rows of a sensor's array. A row that no image row names is empty."""
+        """Count the rows of a sensor's array; rows that the image table does not name are empty."""
         return int(self._entry(sensor)["shape"][0])
 
     def shape(self, sensor: str) -> tuple[int, int, int]:
-        """`(C, H, W)` of one image of a sensor."""
+        """Give the shape `(C, H, W)` of one image of a sensor."""
         _, bands, height, width = self._entry(sensor)["shape"]
         return bands, height, width
 
@@ -176,7 +142,7 @@ class ImageSetStore:
         Args:
             sensor: Sensor id.
             rows: `(N,)` row numbers, any order, repeats allowed.
-            bands: Band indices or names in the order wanted; all if None.
+            bands: Band numbers or names, in the order wanted; all if None.
             window: Part of the grid; all if None.
 
         Returns:
@@ -198,12 +164,12 @@ class ImageSetStore:
     def read_each(
         self, sensor: str, rows: NDArray[np.int64], bands: NDArray[np.int64], window: Window | None = None
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read images as stored, each with bands of its own; arguments, result and errors as `read`.
+        """Read images as stored, each with bands of its own; result and errors as of `read`.
 
         Args:
             sensor: Sensor id.
-            rows: `(N,)`.
-            bands: `(N, C)` band numbers of each image; a negative one leaves zeros.
+            rows: `(N,)` row numbers.
+            bands: `(N, C)` band numbers of each image; a negative one gives zeros.
             window: Part of the grid; all if None.
         """
         count, (all_bands, height, width) = self.count(sensor), self.shape(sensor)
@@ -235,7 +201,7 @@ class ImageSetStore:
         bands: Sequence[int | str] | None = None,
         window: Window | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read images in the sensor's units (reflectance, dB, …); arguments and errors as `read`.
+        """Read images in the sensor's units (reflectance, dB, …); arguments and errors as of `read`.
 
         Returns:
             `(N, C, H, W)` float32 without NaN, 0 where invalid, and `(N, H, W)` bool.
@@ -247,7 +213,7 @@ class ImageSetStore:
         return physical, valid
 
     def verify(self) -> None:
-        """Read every shard and compare its digest with the manifest.
+        """Compare the digest of every shard with the manifest.
 
         Raises:
             StoreTornError: Naming the first shard whose bytes are not those that were written.
@@ -265,7 +231,7 @@ class ImageSetStore:
         return cast(dict[str, dict[str, dict[str, list[int]]]], self._manifest)["sensors"][sensor]
 
     def _open_arrays(self, sensor: str) -> tuple[ImageReader, ImageReader]:
-        if self._process != os.getpid():  # forked: what the parent opened is not ours
+        if self._process != os.getpid():  # forked: a child opens its own files
             self._arrays, self._process = {}, os.getpid()
         if sensor not in self._arrays:
             pixels, valid = (self._open_array(f"{sensor}/{name}") for name in ("pixels", "valid"))
@@ -277,13 +243,12 @@ class ImageSetStore:
         shards = open_shards(Path(folder.key(name))) if folder.is_local else None
         if shards is not None:
             return shards
-        with codec_pipeline(fast=folder.is_local):
-            group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
-            return ZarrReader(cast("zarr.Array[Any]", group[name]))
+        group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
+        return ZarrReader(cast("zarr.Array[Any]", group[name]))
 
 
 def read_attributes(folder: Folder) -> dict[str, object] | None:
-    """The store's own attributes, or None where there is no store.
+    """Read the store's own attributes; None if there is no store.
 
     Raises:
         StoreError: If something else is there.
@@ -303,10 +268,10 @@ def read_attributes(folder: Folder) -> dict[str, object] | None:
 
 
 def check_version(attributes: Mapping[str, object], url: str) -> None:
-    """Refuse a store of another format version.
+    """Check that a store has the format version that this code reads.
 
     Raises:
-        StoreVersionError: Saying which was found and which is read.
+        StoreVersionError: If it has another one.
     """
     found = attributes.get("format_version")
     if found != FORMAT_VERSION:
@@ -317,7 +282,7 @@ def check_version(attributes: Mapping[str, object], url: str) -> None:
 
 
 def manifest_hash(manifest: Mapping[str, object]) -> str:
-    """sha256 over what a reader can see: format version, sensors, shapes and shard digests."""
+    """Hash what a reader can see: format version, sensors, shapes and shard digests."""
     content = {
         "format_version": manifest["format_version"],
         "sensors": manifest["sensors"],
@@ -327,7 +292,7 @@ def manifest_hash(manifest: Mapping[str, object]) -> str:
 
 
 def shard_entries(manifest: Mapping[str, object]) -> dict[str, dict[str, str]]:
-    """Shard files by their key below the store, each with `sha256` and `bytes`."""
+    """Give the shard files by their key below the store, each with `sha256` and `bytes`."""
     return cast(dict[str, dict[str, str]], manifest["shards"])
 
 

@@ -1,10 +1,9 @@
-"""Writing the image-set store: shard by shard, by any number of workers, continued after a kill.
+"""Write the image-set store shard by shard, with any number of workers, going on after a kill.
 
-A shard is a run of consecutive rows of one sensor. Whoever writes a shard writes all of it, then a ledger entry with
-its digests. A build that was killed finds the ledger and goes on with the shards that have no entry; when all have
-one, `finish` writes the manifest and removes the ledger. The bytes do not depend on how often it was killed, nor on
-the number of workers, nor on what the store held before: of a store that is built again of something else, the shards
-that were made of the same stay.
+A shard is a run of consecutive rows of one sensor. A worker writes all of it, then a ledger entry with its digests. A
+build that was killed goes on with the shards that have no entry; when all have one, `finish` writes the manifest and
+removes the ledger. The bytes depend neither on kills nor on the number of workers nor on what the store held before: a
+store that is built again from other scenes keeps the shards whose input is the same.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from a2mae.errors import InputError
 from a2mae.files import PART
 from a2mae.remote.storage import Folder, StorageOptions, StoreError, StoreMissingError, StoreTornError
 from a2mae.sensors import Sensor, sensor_from_dict
@@ -28,7 +28,7 @@ from a2mae.stssd.store.shards import compressor, encode_shard
 from a2mae.stssd.store.store import FORMAT, FORMAT_VERSION, MANIFEST, check_version, manifest_hash, read_attributes
 
 SHARD_BYTES = 32 * 2**20
-"""Uncompressed size that a shard is planned for: large enough for few files, small enough for a worker's memory."""
+"""Uncompressed size of a shard: large enough for few files, small enough for a worker's memory."""
 MAX_ROWS_PER_SHARD = 256
 _BAND_CHUNK_BYTES = 32 * 2**10  # planes at least this large get a chunk per band: three of twelve bands are read alone
 _CHUNK_SIDE = 512  # larger grids are cut, so that a 224-pixel crop of a 1,920-pixel image reads a part
@@ -39,7 +39,7 @@ class SensorPlan:
     """What the store will hold of one sensor.
 
     Attributes:
-        sensor: Its description; kept whole in the store.
+        sensor: Its description, which is kept in the store.
         count: Number of rows.
         height: Rows of the grid, pixels.
         width: Columns of the grid, pixels.
@@ -59,7 +59,7 @@ class SensorPlan:
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What shards of the same rows must share to have the same bytes."""
+        """What decides the bytes of a shard besides its rows."""
         return self.sensor, self.height, self.width, self.shard_rows
 
     @property
@@ -72,13 +72,13 @@ class SensorPlan:
 
 
 class StoreWriter:
-    """Writes the shards of one store. Open one per worker process on the same URL."""
+    """Writes the shards of one store; every worker process opens its own on the same URL."""
 
     def __init__(self, url: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> None:
         """Open a store that `create` has begun.
 
         Raises:
-            StoreMissingError: If it has not been begun.
+            StoreMissingError: If there is none.
         """
         self._folder = Folder(os.fspath(url), storage_options)
         attributes = read_attributes(self._folder)
@@ -105,10 +105,10 @@ class StoreWriter:
         Args:
             url: Local folder or fsspec URL.
             plans: One per sensor.
-            fingerprint: Hash of everything that decides the content: tables, parameters, code's format.
-            made_of: Fingerprint of what decides the pixels of one shard; "" where only the whole is known.
-            again: Asked for the note of every written shard: whether it is to be written anew.
-            storage_options: For fsspec. Never logged.
+            fingerprint: Hash of everything that decides the content: tables, parameters, version of the build.
+            made_of: Gives the fingerprint of what decides the pixels of a shard; "" if only the whole has one.
+            again: Tells from the note of a written shard whether it is to be written again.
+            storage_options: For fsspec; never logged.
 
         Raises:
             StoreError: If the folder holds something that is not an image-set store: it is left alone.
@@ -145,11 +145,11 @@ class StoreWriter:
         return writer
 
     def shards(self) -> list[Shard]:
-        """All shards of the store, in order."""
+        """List all shards of the store, in order."""
         return _shards(self._plans.values())
 
     def pending(self) -> list[Shard]:
-        """The shards that have not been written."""
+        """List the shards that are not written yet."""
         if self._folder.read(MANIFEST) is not None:
             return []
         written = self._ledger.names()
@@ -163,26 +163,26 @@ class StoreWriter:
         note: Mapping[str, object] | None = None,
         made_of: str = "",
     ) -> None:
-        """Write one shard as a whole; twice is the same as once.
+        """Write one shard as a whole; writing it twice is the same as once.
 
         Args:
             shard: One of `shards()`.
-            pixels: `(stop - start, C, H, W)` stored integers. A row of nothing but nodata takes no space.
+            pixels: `(stop - start, C, H, W)` stored integers; a row of nodata alone takes no space.
             valid: `(stop - start, H, W)` bool.
             note: JSON-ready facts about these rows, kept in the manifest (see `notes`).
-            made_of: As `create` was told for this shard.
+            made_of: Its fingerprint, as `create` was given it.
 
         Raises:
-            ValueError: If a shape or type is not the planned one.
+            InputError: If a shape or type is not the planned one.
         """
         plan = self._plans[shard.sensor]
         expected = (shard.stop - shard.start, *plan.shape[1:])
         if pixels.shape != expected or pixels.dtype != np.dtype(plan.sensor.encoding.dtype):
-            raise ValueError(
+            raise InputError(
                 f"{shard}: pixels {pixels.shape} {pixels.dtype} given, {expected} {plan.sensor.encoding.dtype} planned"
             )
         if valid.shape != (expected[0], *expected[2:]) or valid.dtype != np.bool_:
-            raise ValueError(
+            raise InputError(
                 f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
             )
         written: dict[str, Mapping[str, object]] = {}
@@ -229,7 +229,7 @@ class StoreWriter:
         return manifest_hash(manifest)
 
     def notes(self) -> list[tuple[Shard, Mapping[str, Any]]]:
-        """The notes of all written shards that have one, in order."""
+        """List the notes of all written shards that have one, in order."""
         return [(shard, entry.note) for shard, entry in self._entries().items() if entry.note]
 
     def _entries(self) -> dict[Shard, Entry]:
@@ -240,7 +240,7 @@ class StoreWriter:
         return {shard: self._ledger.entry(shard) for shard in self.shards() if shard not in pending}
 
     def _reopen(self, again: Callable[[Mapping[str, object]], bool]) -> None:
-        """Take shards that are to be written anew off the ledger; of a finished store, make its ledger again first."""
+        """Remove the entries of shards that are to be written again; a finished store gets its ledger back first."""
         entries = self._entries()
         anew = {shard for shard, entry in entries.items() if entry.note and again(entry.note)}
         if not anew:
@@ -296,7 +296,7 @@ class StoreWriter:
                 )
 
     def _remove_partial_files(self) -> None:
-        """Drop temporary files of killed workers, so that the folder's content is the same as without the kill."""
+        """Remove temporary files of killed workers, so that the folder is the same as without the kill."""
         for name in self._folder.sizes():
             if name.endswith(PART):
                 self._folder.remove(name)
@@ -313,7 +313,7 @@ def _shards(plans: Iterable[SensorPlan]) -> list[Shard]:
 def _keep(
     folder: Folder, before: Sequence[SensorPlan], plans: Sequence[SensorPlan], made_of: Callable[[Shard], str]
 ) -> None:
-    """Leave of a store only the shards that the new one has, too; killed anywhere, it is done again."""
+    """Keep of a store only the shards that the new one has too; if it is killed, it is done again."""
     ledger, data = Ledger(folder), folder.read(MANIFEST)
     if data is not None:
         entries = entries_of(json.loads(data), _shards(before))
@@ -330,7 +330,7 @@ def _keep(
         reopen(folder, kept)
     staying = {"zarr.json"} | {key for shard in kept for key in (shard.name, *shard.keys)}
     for name in sorted(folder.sizes().keys() - staying, key=lambda name: not ledger.has(name)):
-        folder.remove(name)  # entries first; the arrays' descriptions, too: their lengths are others
+        folder.remove(name)  # entries first; the arrays' descriptions too, since their lengths differ
 
 
 def _read_plan(entry: Mapping[str, Any]) -> SensorPlan:
@@ -339,7 +339,7 @@ def _read_plan(entry: Mapping[str, Any]) -> SensorPlan:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a file may be left of a store whose removal was cut short (its `zarr.json` goes last)."""
+    """Tell whether a file may be left of a store whose removal was cut short (its `zarr.json` goes last)."""
     return name.endswith((PART, ".json")) or "/c/" in name
 
 

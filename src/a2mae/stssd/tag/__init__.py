@@ -1,1 +1,1 @@
-"""What was built: anchors, splits, statistics, four properties; and its pruning."""
+"""Tag registered images: anchors, GeoSOT codes, splits by location, statistics and the four properties."""

@@ -1,12 +1,9 @@
-"""The four properties that the paper's abstract claims of STSSD, and GeoSOT codes of footprints.
+"""Measure the four properties that the paper's abstract claims of STSSD, and code footprints in GeoSOT.
 
-GeoSOT-2D codes of footprints, vectorised over tables (METHOD.md section 2).
-
-One coordinate is 32 bits: sign (1 = west or south), 8 bits of whole degrees, 6 of minutes, 6 of seconds and 11 of the
-second's fraction in 1/2048. A code of layer n keeps its n leading bits and has zeros below. `models/layers/geosot.py`
-is the same for tensors, where neither pyproj nor a table is at hand; a test holds the two together.
-
-The four properties that the paper's abstract claims of STSSD, measured on what was built.
+GeoSOT-2D codes (docs/methods.md, A²-MAE) are computed here for whole tables. One coordinate is 32 bits: sign (1 is
+west or south), 8 bits of whole degrees, 6 of minutes, 6 of seconds and 11 of the second's fraction in 1/2048. A code of
+layer n keeps its n leading bits and has zeros below. `models/layers/geosot.py` is the same for tensors, where neither
+pyproj nor a table is at hand; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -98,11 +95,14 @@ _ONE_DEGREE_LAYER = 9
 
 
 def four_properties(images: pd.DataFrame, sets: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Several sources, diverse coverage, unified locations, heterogeneity within the images.
+    """Measure the four properties: several sources, diverse coverage, unified locations, heterogeneity.
 
     Args:
         images: Image table.
         sets: Set table.
+
+    Returns:
+        Figures by name for each property, JSON-ready.
     """
     return {
         "sources": _sources(images, sets),

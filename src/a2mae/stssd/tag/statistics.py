@@ -1,12 +1,11 @@
-"""One pass over the store: moments of every band of every image, from which everything statistical is merged.
+"""Measure the moments of every band of every image in one pass over the store, and merge them into statistics.
 
-Moments are merged by the pairwise formula of Chan, Golub and LeVeque, in the order of rows, so that the result is the
-same for any number of workers and agrees with NumPy's over all pixels at once.
+Moments are merged by the pairwise formula of Chan, Golub and LeVeque, in the order of rows. So the result is the same
+for any number of workers, and agrees with NumPy's over all pixels at once.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,8 +21,6 @@ from a2mae.stssd.store.store import ImageSetStore
 if TYPE_CHECKING:
     import pandas as pd
 
-logger = logging.getLogger(__name__)
-
 _ROWS_PER_TASK = 64
 _READ_BYTES = 16 * 2**20
 
@@ -33,14 +30,14 @@ BandStatistics = dict[str, dict[str, dict[str, float]]]
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Moments of the valid pixels of N images with C bands, physical units.
+    """Moments of the valid pixels of N images with C bands, in physical units.
 
     Attributes:
-        count: `(N,)` valid pixels.
-        mean: `(N, C)`.
+        count: `(N,)` number of valid pixels.
+        mean: `(N, C)` mean; 0 without valid pixels.
         squares: `(N, C)` sum of squared differences from the mean.
-        minimum: `(N, C)`; +inf without valid pixels.
-        maximum: `(N, C)`; -inf without valid pixels.
+        minimum: `(N, C)` minimum; +inf without valid pixels.
+        maximum: `(N, C)` maximum; -inf without valid pixels.
         texture: `(N, C)` mean absolute difference of neighbouring valid pixels.
         pixels: Pixels per image, valid or not.
     """
@@ -60,7 +57,7 @@ class Moments:
 
     @property
     def valid_fraction(self) -> NDArray[np.float64]:
-        """`(N,)`."""
+        """`(N,)` share of valid pixels of each image."""
         return np.asarray(self.count / self.pixels)
 
 
@@ -75,16 +72,16 @@ class _Task:
 def measure(
     store: ImageSetStore, images: pd.DataFrame, *, workers: int = 1, dask_scheduler: str | None = None
 ) -> dict[str, tuple[NDArray[np.int64], Moments]]:
-    """Read every image that the table names once.
+    """Measure every image that the table names; each is read once.
 
     Args:
         store: The image-set store.
         images: Image table; several rows may name one image.
         workers: Local processes.
-        dask_scheduler: Address of a cluster to use instead.
+        dask_scheduler: Address of a Dask cluster to use instead.
 
     Returns:
-        Sensor → (rows of the store, ascending, and their moments).
+        By sensor id: rows of the store, ascending, and their moments.
     """
     rows = {
         str(sensor): np.unique(group["row"].to_numpy(np.int64)) for sensor, group in images.groupby("sensor", sort=True)
@@ -105,12 +102,12 @@ def measure(
 
 
 def moments_of(pixels: NDArray[np.generic], valid: NDArray[np.bool_], encoding: Encoding) -> Moments:
-    """Moments of images.
+    """Measure the moments of images.
 
     Args:
         pixels: `(N, C, H, W)` stored integers.
-        valid: `(N, H, W)`.
-        encoding: How they become physical values.
+        valid: `(N, H, W)` which pixels count.
+        encoding: How stored integers become physical values.
     """
     images, bands = pixels.shape[:2]
     count = valid.sum(axis=(1, 2)).astype(np.int64)
@@ -145,7 +142,7 @@ def moments_of(pixels: NDArray[np.generic], valid: NDArray[np.bool_], encoding: 
 
 
 def _steps(band: NDArray[np.generic], axis: int, both: NDArray[np.bool_] | None) -> float:
-    """Sum of absolute differences of neighbours along an axis, of those pairs only that are both valid."""
+    """Sum the absolute differences of neighbours along an axis, of those pairs only that are both valid."""
     before, after = (band[:, :-1], band[:, 1:]) if axis == 1 else (band[:-1], band[1:])
     # The larger minus the smaller: no wider type is needed for stored integers that may be unsigned.
     step = np.maximum(before, after) - np.minimum(before, after)
@@ -156,12 +153,15 @@ def _steps(band: NDArray[np.generic], axis: int, both: NDArray[np.bool_] | None)
 
 
 def merged(moments: Moments, chosen: NDArray[np.bool_], band_names: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Statistics of all valid pixels of the chosen images together.
+    """Merge moments into statistics over all valid pixels of the chosen images.
 
     Args:
-        moments: Of N images.
-        chosen: `(N,)` which of them count.
+        moments: Moments of N images with C bands.
+        chosen: `(N,)` which images count.
         band_names: C names.
+
+    Returns:
+        `{band: {mean, std, minimum, maximum, count}}` in physical units; empty without valid pixels.
     """
     count = moments.count[chosen].astype(np.float64)
     total = count.sum()
@@ -183,10 +183,17 @@ def merged(moments: Moments, chosen: NDArray[np.bool_], band_names: tuple[str, .
 
 
 def heterogeneity(moments: Moments, statistics: Mapping[str, Mapping[str, float]]) -> NDArray[np.float64]:
-    """How varied each image is in itself, 0 to 1 [ours].
+    """Measure how varied each image is in itself, from 0 to 1 [ours].
 
-    Per band the variance within the image over the sum of it and the variance of the whole data set, averaged over
+    This is the variance within the image over the sum of it and the variance of the whole data set, averaged over
     bands: 0 is a uniform image, 0.5 one that varies as much in itself as all images together.
+
+    Args:
+        moments: Moments of N images.
+        statistics: Statistics of the whole data set by band, in the moments' order of bands.
+
+    Returns:
+        `(N,)`.
     """
     everywhere = np.array([band["std"] for band in statistics.values()]) ** 2
     within = moments.std**2

@@ -1,8 +1,6 @@
-"""Anchor metadata: the final image table, the set table with its splits, band statistics and features.
+"""Complete the image table and make the set table, band statistics and image features, in one pass over the store.
 
-Training, validation and test by place: blocks of the map, never single images or neighbours.
-
-Anchor metadata: the final image table, the set table, band statistics and features, in one pass over the store.
+Sets are split into training, validation and test by location: whole blocks of the map, never single images.
 """
 
 from __future__ import annotations
@@ -23,55 +21,11 @@ from a2mae.stssd.parameters import TagParameters
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.tag.properties import footprint_codes
 from a2mae.stssd.tag.statistics import BandStatistics, Moments, heterogeneity, measure, merged
-from a2mae.tables import IMAGE_COLUMNS, LOCATION_COLUMNS, SET_COLUMNS, check_columns
+from a2mae.tables import FEATURE_COLUMNS, IMAGE_COLUMNS, LOCATION_COLUMNS, SET_COLUMNS, check_columns, to_frame
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-
-
-def split_by_place(locations: pd.DataFrame, *, block_m: float, fractions: Mapping[str, float], seed: int) -> pd.Series:
-    """Assign locations to splits, all of a block to the same.
-
-    Blocks are squares of the UTM grid. In the order of a seeded hash each goes to the split that lacks most of its
-    share, so that small data sets get their fractions too.
-
-    Args:
-        locations: `LOCATION_COLUMNS` of the places in use.
-        block_m: Side of a block, metres.
-        fractions: Share of the locations per split; they add up to 1.
-        seed: Of the hash.
-
-    Returns:
-        Split by `location_id`.
-    """
-    column = np.floor((locations["x_m"] + locations["footprint_m"] / 2) / block_m).astype(np.int64)
-    row = np.floor((locations["y_m"] - locations["footprint_m"] / 2) / block_m).astype(np.int64)
-    block = locations["crs"].astype(str) + ":" + column.astype(str) + ":" + row.astype(str)
-    sizes = block.value_counts().sort_index()
-    ranks = {name: hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in sizes.index}
-    total, got = len(locations), dict.fromkeys(SPLITS, 0)
-    chosen: dict[str, str] = {}
-    for name in sorted(sizes.index, key=ranks.__getitem__):
-        lacking = {split: fractions.get(split, 0.0) * total - got[split] for split in SPLITS}
-        best = max(SPLITS, key=lambda split: (lacking[split], fractions.get(split, 0.0)))
-        chosen[name] = best
-        got[best] += int(sizes[name])
-    return pd.Series(block.map(chosen).to_numpy(), index=locations["location_id"].to_numpy(), name="split")
-
-
-FEATURE_COLUMNS = pa.schema(
-    [
-        ("sensor", pa.string()),
-        ("row", pa.int64()),
-        ("valid_fraction", pa.float64()),
-        ("heterogeneity", pa.float64()),
-        ("mean", pa.list_(pa.float64())),  # per band, physical units
-        ("std", pa.list_(pa.float64())),  # within the image
-        ("texture", pa.list_(pa.float64())),  # mean absolute difference of neighbouring pixels
-    ]
-)
-"""Image features: one row per image in the store, from which pruning clusters the sets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +33,10 @@ class Tagged:
     """What tagging makes.
 
     Attributes:
-        images: `IMAGE_COLUMNS`.
-        sets: `SET_COLUMNS` and geometry.
-        features: `FEATURE_COLUMNS`.
-        statistics: Of the training split, `{sensor: {band: {...}}}`.
+        images: `IMAGE_COLUMNS`, one row per image of a set.
+        sets: `SET_COLUMNS` and geometry, one row per set.
+        features: `FEATURE_COLUMNS`, one row per image in the store.
+        statistics: Band statistics of the training split, in physical units.
     """
 
     images: pd.DataFrame
@@ -103,7 +57,8 @@ def tag(
         parameters: The `tag` group.
 
     Raises:
-        ValueError: If there are no images, or a table was written by an earlier version.
+        ValueError: If there are no images, the store does not belong to them, or a table was written by an earlier
+            version.
     """
     check_columns(registered, IMAGE_COLUMNS, "registered_images", "coregister")
     check_columns(locations, LOCATION_COLUMNS, "locations", "ingest")
@@ -115,7 +70,7 @@ def tag(
     used = locations[locations["location_id"].isin(registered["location_id"])].reset_index(drop=True)
     settings = parameters.split
     fractions = {"train": settings.train, "val": settings.val, "test": settings.test}
-    splits = split_by_place(used, block_m=settings.block_m, fractions=fractions, seed=settings.seed)
+    splits = split_by_location(used, block_m=settings.block_m, fractions=fractions, seed=settings.seed)
     measured = measure(store, registered, workers=parameters.workers, dask_scheduler=parameters.dask_scheduler)
 
     training = registered[registered["location_id"].map(splits) == "train"]
@@ -138,14 +93,54 @@ def tag(
         "Tagged %s in %s at %s: %s",
         plural(len(images), "image"),
         plural(len(sets), "set"),
-        plural(len(used), "place"),
+        plural(len(used), "location"),
         ", ".join(f"{count} {split}" for split, count in sets["split"].value_counts().sort_index().items()),
     )
     return Tagged(images, sets, feature_table, statistics)
 
 
+def split_by_location(
+    locations: pd.DataFrame, *, block_m: float, fractions: Mapping[str, float], seed: int
+) -> pd.Series:
+    """Assign locations to splits, all of a block to the same one, so that neighbours are not split up.
+
+    Blocks are squares of the UTM grid. In the order of a seeded hash, each goes to the split that lacks most of its
+    share, so that small data sets get their fractions too.
+
+    Args:
+        locations: `LOCATION_COLUMNS` of the locations in use.
+        block_m: Side of a block, metres.
+        fractions: Share of the locations per split, 0 to 1; they add up to 1.
+        seed: Seed of the hash.
+
+    Returns:
+        Split by `location_id`.
+    """
+    column = np.floor((locations["x_m"] + locations["footprint_m"] / 2) / block_m).astype(np.int64)
+    row = np.floor((locations["y_m"] - locations["footprint_m"] / 2) / block_m).astype(np.int64)
+    block = locations["crs"].astype(str) + ":" + column.astype(str) + ":" + row.astype(str)
+    sizes = block.value_counts().sort_index()
+    ranks = {name: hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in sizes.index}
+    total, got = len(locations), dict.fromkeys(SPLITS, 0)
+    chosen: dict[str, str] = {}
+    for name in sorted(sizes.index, key=ranks.__getitem__):
+        lacking = {split: fractions.get(split, 0.0) * total - got[split] for split in SPLITS}
+        best = max(SPLITS, key=lambda split: (lacking[split], fractions.get(split, 0.0)))
+        chosen[name] = best
+        got[best] += int(sizes[name])
+    return pd.Series(block.map(chosen).to_numpy(), index=locations["location_id"].to_numpy(), name="split")
+
+
 def feature_frame(sensor: str, rows: NDArray[np.int64], moments: Moments, varied: NDArray[np.float64]) -> pd.DataFrame:
-    """`FEATURE_COLUMNS` of one sensor's images; lists are Arrow's, an object each would be most of the table."""
+    """Make the features of one sensor's images (`FEATURE_COLUMNS`).
+
+    Args:
+        sensor: Sensor id.
+        rows: `(N,)` rows of the store.
+        moments: Their moments.
+        varied: `(N,)` their heterogeneity.
+    """
+    # Lists are Arrow's: an object each would be most of the table.
     lists = {"mean": moments.mean, "std": moments.std, "texture": moments.texture}
     return pd.DataFrame(
         {
@@ -159,7 +154,7 @@ def feature_frame(sensor: str, rows: NDArray[np.int64], moments: Moments, varied
 
 
 def _lists(values: NDArray[np.float64], kind: pa.DataType) -> pd.arrays.ArrowExtensionArray:
-    """A column of the rows of `(N, B)`."""
+    """Make a column of lists of the rows of `(N, B)`."""
     count, bands = values.shape
     ends = pa.array(np.arange(0, count * bands + 1, bands, dtype=np.int32))
     return pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays(ends, pa.array(values.ravel()), type=kind))
@@ -168,17 +163,21 @@ def _lists(values: NDArray[np.float64], kind: pa.DataType) -> pd.arrays.ArrowExt
 def complete_images(
     registered: pd.DataFrame, locations: pd.DataFrame, features: pd.DataFrame, parameters: TagParameters
 ) -> pd.DataFrame:
-    """Fill codes, exact valid fractions and anchors into the image table of coregister.
+    """Fill GeoSOT codes, exact valid fractions and anchors into the image table of coregister.
 
-    The other columns are those of `registered`, which are not copied.
+    Args:
+        registered: Image table of the coregister stage; its other columns are used as they are, without a copy.
+        locations: `LOCATION_COLUMNS` of the locations in use.
+        features: `FEATURE_COLUMNS`.
+        parameters: The `tag` group.
     """
     images = registered[IMAGE_COLUMNS.names]
     codes = footprint_codes(locations, parameters.geosot_layer)
-    place = pd.Index(locations["location_id"]).get_indexer(images["location_id"])
+    at = pd.Index(locations["location_id"]).get_indexer(images["location_id"])
     each = np.empty(len(locations), dtype=object)
     each[:] = list(codes.astype(np.uint32, copy=False))
-    # The images of a place share its codes: of millions of images, a small array each would be most of the table.
-    images = images.assign(geosot=each[place], valid_fraction=_of_images(images, features, "valid_fraction"))
+    # The images of a location share its codes: of millions of images, a small array each would be most of the table.
+    images = images.assign(geosot=each[at], valid_fraction=_of_images(images, features, "valid_fraction"))
     clear = -images["valid_fraction"].to_numpy().round(2)
     gsd_m = images["gsd_m"].to_numpy()
     first = {"clearest": clear, "reference": ~images["is_reference"].to_numpy(), "finest": gsd_m}[parameters.anchor]
@@ -192,7 +191,7 @@ def complete_images(
 
 
 def _of_images(images: pd.DataFrame, features: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """A feature of every image, looked up by sensor and row.
+    """Look up a feature of every image by sensor and row.
 
     Raises:
         KeyError: If an image has no features.
@@ -214,12 +213,20 @@ def _of_images(images: pd.DataFrame, features: pd.DataFrame, name: str) -> NDArr
 def set_table(
     images: pd.DataFrame, locations: gpd.GeoDataFrame, features: pd.DataFrame, splits: pd.Series
 ) -> gpd.GeoDataFrame:
-    """`SET_COLUMNS` and geometry of the sets that an image table names."""
-    columns = ["set_id", "location_id", "image_id", "datetime", "lon", "lat"]
+    """Make the set table (`SET_COLUMNS` and geometry) of the sets that an image table names.
+
+    Args:
+        images: Image table.
+        locations: Location table with its geometry.
+        features: `FEATURE_COLUMNS`.
+        splits: Split by `location_id`.
+    """
+    columns = ["set_id", "location_id", "kind", "image_id", "datetime", "lon", "lat"]
     varied = images[columns].assign(heterogeneity=_of_images(images, features, "heterogeneity"))
     groups = varied.groupby("set_id", sort=True)
     sets = groups.agg(
         location_id=("location_id", "first"),
+        kind=("kind", "first"),
         image_count=("image_id", "size"),
         time_start=("datetime", "min"),
         time_end=("datetime", "max"),
@@ -231,23 +238,8 @@ def set_table(
     ends = np.cumsum(used.groupby("set_id", sort=True).size().to_numpy())
     names = used["sensor"].to_numpy(object)
     sets["sensors"] = [list(names[a:b]) for a, b in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
-    # A set id is the location's id, a hyphen, the kind, and a number from the second on.
-    kinds = [sid[len(loc) + 1 :] for sid, loc in zip(sets["set_id"], sets["location_id"], strict=True)]
-    sets["kind"] = pd.Series(kinds, dtype=object).str.replace(r"-\d+$", "", regex=True)
     sets["cluster"], sets["kept"], sets["keep_reason"] = -1, True, ""
     sets["split"] = sets["location_id"].map(splits).to_numpy()
     geometry = locations.set_index("location_id").geometry.loc[sets["location_id"]].to_numpy()
-    return gpd.GeoDataFrame(typed(sets[SET_COLUMNS.names], SET_COLUMNS), geometry=geometry, crs=4326)
-
-
-def typed(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
-    """A frame with the columns and types of a schema."""
-    return to_frame(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
-
-
-def to_frame(table: pa.Table) -> pd.DataFrame:
-    """A table of Arrow as a frame; texts stay Arrow's."""
-    frame: pd.DataFrame = table.to_pandas(
-        types_mapper={pa.string(): pd.StringDtype(na_value=float("nan"))}.get, split_blocks=True
-    )
-    return frame
+    table = pa.Table.from_pandas(sets[SET_COLUMNS.names], schema=SET_COLUMNS, preserve_index=False)
+    return gpd.GeoDataFrame(to_frame(table), geometry=geometry, crs=4326)

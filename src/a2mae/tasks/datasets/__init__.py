@@ -1,1 +1,1 @@
-"""Task data: samples with truth, from folders, benchmarks and the simulated Earth, in one form."""
+"""Task data: labelled samples from folders, benchmarks and the simulated Earth, in one format."""

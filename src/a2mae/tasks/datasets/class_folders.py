@@ -1,52 +1,67 @@
-"""Classification data from a folder per class or a table of labels.
-
-The user's own images whose classes stand in a table: just one each, or any number.
-
-Classification data from a folder per class: EuroSAT's JPEGs, its 13-band GeoTIFFs, or the user's own.
-"""
+"""Classification data of the user's own: a folder per class, or pictures with a table of labels."""
 
 from __future__ import annotations
 
 import csv
-import math
-import warnings
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform, transform_bounds
+from rasterio.errors import RasterioError
 
-from a2mae.tasks.datasets.folders import (
-    BLOCK_DEG,
-    IMAGE_SUFFIXES,
-    FolderFormat,
-    ValueRange,
-    check_integers,
-    position_of,
-    split_of,
-    square_of,
+from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, read_picture
+from a2mae.tasks.datasets.labelled import (
+    STATED_BY_FOLDERS,
+    LabelledScene,
+    LabelledScenes,
+    Reading,
+    folder_spec,
+    scene_of,
 )
-from a2mae.tasks.datasets.labelled import MAX_SKIPPED_SHARE, LabelledScene, LabelledScenes, Reading
-from a2mae.tasks.datasets.scene_folders import folder_spec, read_picture, scene_of
-from a2mae.tasks.datasets.task_data import SPLITS, Sample, Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.splits import position_of
+from a2mae.tasks.datasets.task_data import SPLITS, TaskDataError
+from a2mae.tasks.registry import Task
 
 LABELS_FILE = "labels.csv"
 _COLUMNS = ("file", "classes")
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One line of the table."""
+class _Image:
+    """An image, its classes, its split where one is stated, and its name in its split."""
 
-    file: str
+    path: Path
     classes: tuple[str, ...]
     split: str | None
+    name: str
+
+
+def class_folder(
+    folder: Path, layout: FolderFormat, *, chip_px: int | None = None, max_files: int | None = None
+) -> LabelledScenes:
+    """Read a folder per class: EuroSAT's JPEGs, its 13-band GeoTIFFs, or the user's own.
+
+    The class folders may lie in `train/`, `val/` and `test/`. Without these, files that say where they lie are split
+    by place and others by a hash of their names; the files of a benchmark always are, see `FolderFormat`.
+
+    Args:
+        folder: One folder per class inside, or `train/`, `val/` and `test/` with these inside.
+        layout: What the files hold.
+        chip_px: Side of a sample, cut from the image's middle; None: as the first image is.
+        max_files: Read only so many, spread over the classes by a hash of their names.
+
+    Raises:
+        TaskDataError: If the folder is absent, has no class folders, or a class has no images to train on.
+    """
+    names, images = _images_by_class(folder, layout.group or "classify.data")
+    if max_files is not None:
+        spread = sorted(images, key=lambda image: position_of(f"subset/{image.path.stem}"))
+        images = sorted(spread[:max_files], key=lambda image: image.path)
+    rule = STATED_BY_FOLDERS if images[0].split else None
+    return _scenes(folder, layout, names, images, split_rule=rule, chip_px=chip_px)
 
 
 def label_table(
@@ -57,7 +72,7 @@ def label_table(
     chip_px: int | None,
     multi_label: bool | None = None,
 ) -> LabelledScenes:
-    """Pictures beside a `labels.csv` with the columns `file`, `classes` (separated by `;`, may be none) and `split`.
+    """Read pictures by a `labels.csv` with the columns `file`, `classes` (separated by `;`, may be none) and `split`.
 
     Where every line names just one class an image has one class, as in a folder per class; else it has any number.
     `split` may be left out; images are then split by place where they are georeferenced, by name where they are not.
@@ -66,15 +81,15 @@ def label_table(
         folder: Holds the table; `file` is a path in it.
         layout: What the files hold.
         class_names: In the order wanted; empty: all that the table names, sorted.
-        chip_px: Side of a sample, cut from the image's middle; None: that of the first image.
+        chip_px: Side of a sample, cut from the image's middle; None: as the first image is.
         multi_label: Whether an image may have any number of classes; None: as the lines are.
 
     Raises:
         TaskDataError: If the table is not whole, names a file that is not there or outside, or an unknown class; or if
             a line names none or several where an image shall have one.
     """
-    rows = _rows(folder)
-    found = sorted({name for row in rows for name in row.classes})
+    images = _rows(folder)
+    found = sorted({name for image in images for name in image.classes})
     unknown = [name for name in found if class_names and name not in class_names]
     if unknown:
         raise TaskDataError(
@@ -84,246 +99,119 @@ def label_table(
     names = class_names or tuple(found)
     if len(names) < 2:
         raise TaskDataError(f"{folder / LABELS_FILE} names {len(names)} class(es); at least two are needed")
+    several = _several(folder, images, multi_label)
+    told = "an image has any number of classes" if several else f"every line of {LABELS_FILE} names one class"
+    rule = f"split as {LABELS_FILE} says" if images[0].split else None
+    return _scenes(folder, layout, names, images, split_rule=rule, chip_px=chip_px, multi_label=several, notes=(told,))
 
-    several = _several(folder, rows, multi_label)
+
+def _scenes(
+    folder: Path,
+    layout: FolderFormat,
+    class_names: tuple[str, ...],
+    images: list[_Image],
+    *,
+    split_rule: str | None,
+    chip_px: int | None,
+    multi_label: bool = False,
+    notes: tuple[str, ...] = (),
+) -> LabelledScenes:
+    """Make pictures whose classes are known a source."""
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
-        for row in rows:
+        for image in images:
             reading.of += 1
             try:
-                picture = read_picture(folder / row.file, layout)
+                picture = read_picture(image.path, layout)
             except (RasterioError, OSError) as error:
-                reading.skipped.append(f"{row.file}: {error}")
+                reading.skipped.append(f"{image.path.relative_to(folder)}: {error}")
                 continue
-            target = np.isin(names, row.classes) if several else np.array(names.index(row.classes[0]))
-            name = Path(row.file).with_suffix("").as_posix()
-            yield scene_of(name, row.split, [picture], target.astype(np.uint8), reading.grounds)
+            target = (
+                np.isin(class_names, image.classes) if multi_label else np.array(class_names.index(image.classes[0]))
+            ).astype(np.uint8)
+            yield scene_of(image.name, image.split, [picture], target, reading.grounds, by_name=layout.benchmark)
 
-    spec = folder_spec(Task.CLASSIFY, folder, layout, names, ())
-    told = "an image has any number of classes" if several else f"every line of {LABELS_FILE} names one class"
-    spec = replace(spec, multi_label=several, notes=(*spec.notes, told))
-    return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
+    spec = folder_spec(Task.CLASSIFY, folder, layout, class_names, split_rule=split_rule, notes=notes)
+    return LabelledScenes(replace(spec, multi_label=multi_label), layout, scenes, chip_px=chip_px)
 
 
-def _several(folder: Path, rows: list[_Row], stated: bool | None) -> bool:
+def _several(folder: Path, images: list[_Image], stated: bool | None) -> bool:
     """Whether an image may have any number of classes, as the user says, else as the lines are."""
-    other = [row for row in rows if len(row.classes) != 1]
+    other = [image for image in images if len(image.classes) != 1]
     if stated is False and other:
+        first = other[0]
         raise TaskDataError(
-            f"{folder / LABELS_FILE}: {len(other)} of {len(rows)} lines do not name just one class, first that of"
-            f" {other[0].file} ({'; '.join(other[0].classes) or 'none'}), but classify.data.multi_label is false: give"
-            " each image one class, or leave it out"
+            f"{folder / LABELS_FILE}: {len(other)} of {len(images)} lines do not name just one class, first that of"
+            f" {first.path.relative_to(folder)} ({'; '.join(first.classes) or 'none'}), but classify.data.multi_label"
+            " is false: give each image one class, or leave it out"
         )
     return bool(other) if stated is None else stated
 
 
-def _rows(folder: Path) -> list[_Row]:
+def _rows(folder: Path) -> list[_Image]:
+    """Read the table of labels."""
     path, root = folder / LABELS_FILE, folder.resolve()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if not set(_COLUMNS) <= set(columns):
-            raise TaskDataError(f"{path} has the columns {', '.join(columns)}; needed are {', '.join(_COLUMNS)}")
-        rows = []
-        for number, line in enumerate(reader, start=2):
-            name, split = (line["file"] or "").strip(), (line.get("split") or "").strip() or None
-            if not (folder / name).resolve().is_relative_to(root) or not (folder / name).is_file():
-                raise TaskDataError(f"{path}, line {number}: no file {name!r} in {folder}")
-            if split is not None and split not in SPLITS:
-                raise TaskDataError(f"{path}, line {number}: split {split!r}; there are {', '.join(SPLITS)}")
-            classes = (part.strip() for part in (line["classes"] or "").split(";"))
-            rows.append(_Row(name, tuple(part for part in classes if part), split))
-    twice = sorted(name for name, count in Counter(row.file for row in rows).items() if count > 1)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TaskDataError(f"{path} is not in UTF-8 ({error}): save it as CSV UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    columns = reader.fieldnames or []
+    if not set(_COLUMNS) <= set(columns):
+        raise TaskDataError(f"{path} has the columns {', '.join(columns)}; needed are {', '.join(_COLUMNS)}")
+    images = []
+    for number, line in enumerate(reader, start=2):
+        name, split = (line["file"] or "").strip(), (line.get("split") or "").strip() or None
+        if not (folder / name).resolve().is_relative_to(root) or not (folder / name).is_file():
+            raise TaskDataError(f"{path}, line {number}: no file {name!r} in {folder}")
+        if split is not None and split not in SPLITS:
+            raise TaskDataError(f"{path}, line {number}: split {split!r}; there are {', '.join(SPLITS)}")
+        classes = tuple(stripped for part in (line["classes"] or "").split(";") if (stripped := part.strip()))
+        images.append(_Image(folder / name, classes, split, Path(name).with_suffix("").as_posix()))
+    counts = Counter(image.path.relative_to(folder).as_posix() for image in images)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise TaskDataError(f"{path} names {len(twice)} file(s) more than once: {', '.join(twice[:5])}")
-    if len({row.split is None for row in rows}) > 1:
+    if len({image.split is None for image in images}) > 1:
         raise TaskDataError(f"{path}: some lines have a split and some have none; give all or none")
-    return rows
+    return images
 
 
-_BY_NAME = "split by a hash of the file name: 70 % train, 10 % val, 20 % test"
-_BY_PLACE = f"split by place ({BLOCK_DEG:g} degrees) where georeferenced, else by a hash of the file name"
-_STATED = "split as the folders train/, val/ and test/ say"
-
-
-@dataclass(frozen=True)
-class _File:
-    """An image, its class, and its split where a folder says it."""
-
-    path: Path
-    label: str
-    split: str | None
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Where an image lies: its centre and its box (west, south, east, north), degrees."""
-
-    lon: float
-    lat: float
-    box: tuple[float, float, float, float]
-
-
-class ClassFolder:
-    """Reads a folder per class, sample by sample; unreadable files are skipped, counted and named.
-
-    The class folders may lie in `train/`, `val/` and `test/`. Without these, files that say where they lie are split
-    by place and others by a hash of their names; the files of a benchmark always are, see `FolderFormat`.
-
-    Attributes:
-        spec: What the samples are.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        layout: FolderFormat,
-        *,
-        max_skipped_share: float = MAX_SKIPPED_SHARE,
-        max_files: int | None = None,
-    ) -> None:
-        """Prepare to read.
-
-        Args:
-            folder: One folder per class inside, or `train/`, `val/` and `test/` with these inside.
-            layout: What the files hold.
-            max_skipped_share: More unreadable files than this share are an error.
-            max_files: Read only so many, spread over the classes by a hash of their names.
-
-        Raises:
-            TaskDataError: If the folder is absent, has no class folders, or a class has no images to train on.
-        """
-        self.folder = folder
-        self.layout = layout
-        self._max_skipped_share = max_skipped_share
-        self._reading = Reading(max_skipped_share=max_skipped_share)
-        names, self._files = _classes_and_files(folder, layout.group or "classify.data")
-        stated = self._files[0].split is not None
-        self.spec = TaskSpec(
-            task=Task.CLASSIFY,
-            source=folder.name,
-            class_names=names,
-            colors=(),
-            bands=layout.sensor.bands,
-            encoding=layout.sensor.encoding,
-            gsd_m=layout.gsd_m,
-            notes=(_STATED if stated else _BY_NAME if layout.benchmark else _BY_PLACE,),
-        )
-        if max_files is not None:
-            spread = sorted(self._files, key=lambda file: position_of(f"subset/{file.path.stem}"))
-            self._files = sorted(spread[:max_files], key=lambda file: file.path)
-
-    @property
-    def sensors(self) -> tuple[str, ...]:
-        """The one that the layout states."""
-        return (self.layout.sensor.id,)
-
-    def __len__(self) -> int:
-        """How many image files there are."""
-        return len(self._files)
-
-    @property
-    def skipped(self) -> list[str]:
-        """`path: reason` of every file left out so far."""
-        return self._reading.skipped
-
-    def samples(self) -> Iterator[Sample]:
-        """Read every file.
-
-        Raises:
-            TaskDataError: If files do not fit the stated bands, size or units, or too many cannot be read.
-        """
-        labels = {name: index for index, name in enumerate(self.spec.class_names)}
-        seen = ValueRange(self.layout)
-        self._reading = Reading(max_skipped_share=self._max_skipped_share)
-        for file in self._files:
-            self._reading.of += 1
-            try:
-                pixels, where = _read(file.path)
-            except (RasterioError, OSError) as error:
-                self._reading.skipped.append(f"{file.path.relative_to(self.folder)}: {error}")
-                continue
-            self._check(file.path, pixels)
-            seen.add(pixels)
-            split, place = self._split_and_place(file, where)
-            label = labels[file.label]
-            yield Sample(
-                pixels=pixels[None],
-                valid=np.ones((1, *pixels.shape[1:]), bool),
-                target=np.array(label, np.uint8),
-                row={
-                    "sample_id": self._name(file),
-                    "split": split,
-                    "place": place,
-                    "sensor": self.layout.sensor.id,
-                    "sensor_before": "",
-                    "gsd_m": self.layout.gsd_m,
-                    "lon": math.nan if where is None else where.lon,
-                    "lat": math.nan if where is None else where.lat,
-                    "day": math.nan,
-                    "day_before": math.nan,
-                    "label": label,
-                },
-            )
-        seen.check(str(self.folder))
-        self._reading.check(str(self.folder))
-
-    def late_notes(self) -> tuple[str, ...]:
-        """What was left out or lies on the ground of another split, known once all was read."""
-        return self._reading.notes()
-
-    def _name(self, file: _File) -> str:
-        """The path in the folder, without its suffix: `Forest/Forest_12`, `train/Forest/Forest_12`."""
-        return file.path.relative_to(self.folder).with_suffix("").as_posix()
-
-    def _split_and_place(self, file: _File, where: _Where | None) -> tuple[str, str]:
-        name = self._name(file)
-        if file.split is not None:
-            own = name.removeprefix(f"{file.split}/")
-            return file.split, name if where is None else self._reading.grounds.place(own, file.split, where.box)
-        place = name if where is None or self.layout.benchmark else square_of(where.lon, where.lat)
-        return split_of(place), place
-
-    def _check(self, path: Path, pixels: npt.NDArray[np.integer[Any]]) -> None:
-        bands = len(self.layout.sensor.bands)
-        if pixels.shape[0] != bands:
-            raise TaskDataError(
-                f"{path}: {pixels.shape[0]} bands, but the stated format has {bands}"
-                f" ({', '.join(self.layout.sensor.band_names)}); {self.layout.advice}"
-            )
-        check_integers(path, pixels, self.layout)
-
-
-def _classes_and_files(folder: Path, group: str) -> tuple[tuple[str, ...], list[_File]]:
-    """Every class by name, and every image in a fixed order.
+def _images_by_class(folder: Path, group: str) -> tuple[tuple[str, ...], list[_Image]]:
+    """Find every class by name, and every image in a fixed order.
 
     Raises:
         TaskDataError: If there is no folder, fewer than two classes, or a class without an image to train on.
     """
     if not folder.is_dir():
         raise TaskDataError(f"{group}.folder: no folder at {folder}")
-    roots: list[tuple[str | None, Path]] = [(split, folder / split) for split in _stated_splits(folder)]
-    files: list[_File] = []
+    splits = _stated_splits(folder)
+    roots: list[tuple[str | None, Path]] = [(split, folder / split) for split in splits] or [(None, folder)]
+    images: list[_Image] = []
     names: set[str] = set()
-    for split, root in roots or [(None, folder)]:
+    for split, root in roots:
         classes = _folders(root)
         names |= set(classes)
-        files += [_File(path, name, split) for name in classes for path in sorted(_images(root / name))]
+        images += [
+            _Image(path, (name,), split, path.relative_to(root).with_suffix("").as_posix())
+            for name in classes
+            for path in sorted(_images(root / name))
+        ]
     if len(names) < 2:
         raise TaskDataError(f"{folder} must hold one folder per class with images inside; found {len(names)} folders")
-    taught = {file.label for file in files if file.split in (None, "train")}
+    taught = {image.classes[0] for image in images if image.split in (None, "train")}
     if empty := sorted(names - taught):
-        where = f"{folder}/train" if roots else str(folder)
+        where = f"{folder}/train" if splits else str(folder)
         raise TaskDataError(
             f"{where}: no images ({', '.join(IMAGE_SUFFIXES)}) in class {', '.join(empty)}. Each folder is a class with"
             " its images inside; splits of your own are train/, val/ and test/ above the class folders, and no other"
             " folder beside them"
         )
-    return tuple(sorted(names)), files
+    return tuple(sorted(names)), images
 
 
 def _stated_splits(folder: Path) -> list[str]:
-    """`train`, `val` and `test` where they alone are there and hold folders, no images; else none.
+    """Return `train`, `val` and `test` where they alone are there and hold folders, no images; else none.
 
     Raises:
         TaskDataError: If such folders are there, but one of train and test is not.
@@ -346,17 +234,3 @@ def _folders(folder: Path) -> list[str]:
 
 def _images(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _read(path: Path) -> tuple[npt.NDArray[np.integer[Any]], _Where | None]:
-    """Pixels `(C, H, W)`, and where they lie (None: not georeferenced)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # JPEGs are not; their lon/lat stay NaN
-        with rasterio.open(path) as source:
-            pixels = source.read()
-            if source.crs is None:
-                return pixels, None
-            x, y = source.xy((source.height - 1) / 2, (source.width - 1) / 2)
-            (lon,), (lat,) = transform(source.crs, "EPSG:4326", [x], [y])
-            box = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
-    return pixels, _Where(float(lon), float(lat), box)

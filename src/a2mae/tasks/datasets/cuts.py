@@ -1,4 +1,9 @@
-"""Which windows of which images become samples: by place and date, with their truth, within a label budget."""
+"""Which windows of which images become samples: by place and date, with their truth, within a label budget.
+
+The truth is drawn in the world's frame; pixels are not. The content of a scene lies `true_shift` beside where its
+georeference says, and the builder moved every registered image onto the reference of its set, which keeps its own
+shift. So an image of the store shows at a position the truth at that position minus the reference's shift.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +32,7 @@ Layer = Literal["before", "after", "change"]
 
 
 class Truth:
-    """Reads the truth of a simulation.
+    """The truth of a simulation.
 
     Attributes:
         class_names: Land-cover classes; class index i is entry i.
@@ -51,15 +56,15 @@ class Truth:
             self._index[entry.value] = index
 
     def period(self, scene_id: str) -> Literal["before", "after"]:
-        """Whether a scene shows the world before or after the changes."""
+        """Say whether a scene shows the world before or after the changes."""
         return "before" if self._scene(scene_id, "period") == "before" else "after"
 
     def region(self, scene_id: str) -> str:
-        """The region that a scene lies in."""
+        """Return the name of the region that a scene lies in."""
         return str(self._scene(scene_id, "region"))
 
     def shift_m(self, scene_id: str) -> tuple[float, float]:
-        """How far a scene's content lies east and north of where its georeference says, metres."""
+        """Return how far a scene's content lies east and north of where its georeference says, metres."""
         return float(str(self._scene(scene_id, "true_shift_x_m"))), float(str(self._scene(scene_id, "true_shift_y_m")))
 
     def on_grid(
@@ -72,7 +77,7 @@ class Truth:
         shape: tuple[int, int],
         shift_m: tuple[float, float],
     ) -> npt.NDArray[np.uint8]:
-        """The truth as an image shows it: moved by the image's displacement, nearest pixel of the grid.
+        """Return the truth as an image shows it: moved by the image's displacement, nearest pixel of the grid.
 
         Args:
             region: Name of the region.
@@ -157,7 +162,7 @@ class Cut:
 
 
 class Cutter:
-    """Walks over places and dates."""
+    """Cuts samples place by place and date by date."""
 
     def __init__(
         self, tables: Tables, truth: Truth, parameters: SimulatedDataParameters, grid_px: int, gsd_m: float
@@ -167,7 +172,7 @@ class Cutter:
         Args:
             tables: What the builder wrote.
             truth: Of the simulation that the scenes came from.
-            parameters: Sensors, size and stride of the windows.
+            parameters: Sensors and size of the windows.
             grid_px: Side of a footprint on the task's grid.
             gsd_m: Of that grid, metres per pixel.
         """
@@ -185,7 +190,11 @@ class Cutter:
         self._locations = tables.locations.set_index("location_id")
 
     def single(self, *, by_image: bool) -> Iterator[Cut]:
-        """Windows of single images; by image: those with one dominant class, which is the target."""
+        """Cut windows of single images.
+
+        Args:
+            by_image: Take those with one dominant class, which is the target.
+        """
         # One scene of one place may serve several sets; as a sample it counts once.
         for _, image in self._images.drop_duplicates(["location_id", "sensor", "scene_id"]).iterrows():
             cover = self._truth_of(image, self._truth.period(str(image["scene_id"])))
@@ -200,7 +209,7 @@ class Cutter:
                 yield Cut((image,), window, target, str(image["split"]))
 
     def pairs(self) -> Iterator[Cut]:
-        """Windows of date pairs of one place, before and after the changes; both dates on one reference."""
+        """Cut windows of date pairs of one place, before and after the changes; both dates on one reference."""
         allowed = self._parameters.cross_sensor
         registered = self._images[self._images["registration"] != "nominal"]
         for _, images in registered.groupby("location_id", sort=True):
@@ -234,12 +243,12 @@ class Cutter:
         )
 
     def _usable(self, image: pd.Series) -> list[Window]:
-        """Windows with enough usable pixels."""
+        """Find the windows with enough usable pixels."""
         sensor = str(image["sensor"])
         _, valid = self._tables.store.read(sensor, [int(image["row"])], [0])
         side = valid.shape[-1]
-        size, stride = self._parameters.chip_px, self._parameters.stride_px or self._parameters.chip_px
-        starts = range(0, self._grid_px - size + 1, stride)
+        size = self._parameters.chip_px
+        starts = range(0, self._grid_px - size + 1, size)
         windows = []
         for y, x in product(starts, starts):
             low_y, high_y, low_x, high_x = (round(v * side / self._grid_px) for v in (y, y + size, x, x + size))
@@ -249,7 +258,7 @@ class Cutter:
 
 
 def displacement_m(image: pd.Series, reference: pd.Series, truth: Truth) -> tuple[float, float]:
-    """How far an image's content in the store lies east and north of the world's frame, metres.
+    """Return how far an image's content in the store lies east and north of the world's frame, metres.
 
     Args:
         image: A row of the image table.
@@ -267,7 +276,7 @@ def _season_gap(first: pd.Series, second: pd.Series) -> int:
 
 
 def known_classes(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[list[Cut], list[int]]:
-    """Leave out classes that cannot be learnt or scored, and renumber the rest.
+    """Leave out classes that cannot be learned or scored, and renumber the rest.
 
     Args:
         cuts: With targets as the truth numbers them.
@@ -296,7 +305,7 @@ def known_classes(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[list[Cut],
 
 
 def budgeted(cuts: list[Cut], parameters: SimulatedDataParameters, rng: np.random.Generator) -> list[Cut]:
-    """At most `max_train` training samples and `max_test` of each other split, drawn evenly."""
+    """Draw at most `max_train` training samples and `max_test` of each other split."""
     chosen: list[int] = []
     for split in SPLITS:
         rows = np.array([i for i, cut in enumerate(cuts) if cut.split == split], np.int64)
@@ -306,7 +315,7 @@ def budgeted(cuts: list[Cut], parameters: SimulatedDataParameters, rng: np.rando
 
 
 def balanced(cuts: list[Cut], parameters: SimulatedDataParameters, rng: np.random.Generator) -> list[Cut]:
-    """As `budgeted`, with an equal share of the budget for each class."""
+    """Draw as `budgeted`, with an equal share of the budget for each class."""
     classes = sorted({int(cut.target) for cut in cuts})
     share = {
         name: None if limit is None else max(limit // len(classes), 1)

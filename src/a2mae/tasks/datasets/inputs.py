@@ -1,4 +1,4 @@
-"""From task data to what the encoder takes: chosen bands, normalised as it was taught, with their metadata."""
+"""From task data to what an encoder takes: chosen bands, normalised as in its pretraining, with their metadata."""
 
 from __future__ import annotations
 
@@ -97,42 +97,24 @@ def plan_inputs(
         TaskDataError: If the number of bands is not a multiple of `bands_per_view`, a band is absent, or the encoder
             knows the sensor but not the band.
     """
-    width = bands_per_view or len(bands)
-    if not bands or len(bands) % width:
-        raise TaskDataError(
-            f"{data.spec.task}: the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)})."
-            f" Name a multiple of {width} in parameter '{group or data.spec.task}.bands'"
-        )
+    group = group or data.spec.task
+    width = _view_width(bands, bands_per_view, group)
     positions = [data.spec.band_index(name, group) for name in bands]
     chosen = [data.spec.bands[position] for position in positions]
-    sensors = sorted({*data.samples["sensor"], *data.samples["sensor_before"]} - {""})
-    means, stds, sources = [], [], []
-    for sensor in sensors:
+    statistics: dict[str, _Statistics] = {}
+    for sensor in sorted({*data.samples["sensor"], *data.samples["sensor_before"]} - {""}):
         if sensor in normalisation:
-            pairs = [_taught(normalisation[sensor], sensor, band, group or data.spec.task) for band in chosen]
-            sources.append("model")
-        else:
-            pairs = training_statistics(data, positions, sensor)
-            sources.append("data")
-            logger.info(
-                "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
-                group or data.spec.task,
-                sensor,
-                data.spec.source,
-                ", ".join(normalisation) or "none",
-            )
-        means.append(tuple(mean for mean, _ in pairs))
-        stds.append(tuple(std for _, std in pairs))
-    return InputPlan(
-        bands=tuple(band.name for band in chosen),
-        bands_per_view=width,
-        center_wavelength_nm=tuple(band.center_wavelength_nm for band in chosen),
-        sensors=tuple(sensors),
-        mean=tuple(means),
-        std=tuple(stds),
-        normalised_by=tuple(sources),
-        location=location,
-    )
+            statistics[sensor] = _pretrained(normalisation, sensor, chosen, group)
+            continue
+        statistics[sensor] = "data", training_statistics(data, positions, sensor)
+        logger.info(
+            "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
+            group,
+            sensor,
+            data.spec.source,
+            ", ".join(normalisation) or "none",
+        )
+    return _plan(chosen, width, statistics, location=location)
 
 
 def plan_bands(
@@ -160,48 +142,66 @@ def plan_bands(
             f"the encoder was not pretrained on {sensor.id!r}, so it has no statistics to normalise it by; it knows"
             f" {', '.join(normalisation)}: set embed.sensor to one of these, or pretrain with the sensor"
         )
+    width = _view_width(bands, bands_per_view, "embed")
+    chosen = [sensor.bands[sensor.band_index(name)] for name in bands]
+    return _plan(chosen, width, {sensor.id: _pretrained(normalisation, sensor.id, chosen, "embed")}, location=location)
+
+
+_Statistics = tuple[str, Sequence[tuple[float, float]]]
+"""Where they come from ("model" or "data"), then mean and deviation per band."""
+
+
+def _view_width(bands: Sequence[str], bands_per_view: int | None, group: str) -> int:
     width = bands_per_view or len(bands)
     if not bands or len(bands) % width:
         raise TaskDataError(
-            f"the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)}): name a multiple of"
-            f" {width} in embed.bands"
+            f"{group}: the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)}). Name a"
+            f" multiple of {width} in parameter '{group}.bands'"
         )
-    chosen = [sensor.bands[sensor.band_index(name)] for name in bands]
-    pairs = [_taught(normalisation[sensor.id], sensor.id, band, "embed") for band in chosen]
+    return width
+
+
+def _plan(bands: Sequence[Band], width: int, statistics: Mapping[str, _Statistics], *, location: bool) -> InputPlan:
     return InputPlan(
-        bands=tuple(band.name for band in chosen),
+        bands=tuple(band.name for band in bands),
         bands_per_view=width,
-        center_wavelength_nm=tuple(band.center_wavelength_nm for band in chosen),
-        sensors=(sensor.id,),
-        mean=(tuple(mean for mean, _ in pairs),),
-        std=(tuple(std for _, std in pairs),),
-        normalised_by=("model",),
+        center_wavelength_nm=tuple(band.center_wavelength_nm for band in bands),
+        sensors=tuple(statistics),
+        mean=tuple(tuple(mean for mean, _ in pairs) for _, pairs in statistics.values()),
+        std=tuple(tuple(std for _, std in pairs) for _, pairs in statistics.values()),
+        normalised_by=tuple(source for source, _ in statistics.values()),
         location=location,
     )
 
 
-def _taught(statistics: Mapping[str, Sequence[float]], sensor: str, band: Band, group: str) -> tuple[float, float]:
-    """Mean and deviation of a band as pretraining had them; the band may have another name at another sensor."""
-    name = band.name
-    if sensor in BUILTIN_SENSORS:
-        known = BUILTIN_SENSORS[sensor]
-        for wanted in (band.common_name, band.name):
-            try:
-                name = known.bands[known.band_index(wanted)].name
-                break
-            except UnknownBandError:
-                continue
-    if name not in statistics:
-        raise TaskDataError(
-            f"the encoder was pretrained on {sensor!r} without band {name!r}; it knows {', '.join(statistics)}."
-            f" Choose other bands in {group}.bands, or pretrain with it"
-        )
-    mean, std = statistics[name]
-    return float(mean), float(std)
+def _pretrained(normalisation: Normalisation, sensor: str, bands: Sequence[Band], group: str) -> _Statistics:
+    """Mean and deviation of bands as pretraining had them; a band may have another name at another sensor."""
+    statistics = normalisation[sensor]
+    pairs = []
+    for band in bands:
+        name = band.name
+        if sensor in BUILTIN_SENSORS:
+            known = BUILTIN_SENSORS[sensor]
+            for wanted in (band.common_name, band.name):
+                try:
+                    name = known.bands[known.band_index(wanted)].name
+                    break
+                except UnknownBandError:
+                    continue
+        if name not in statistics:
+            raise TaskDataError(
+                f"the encoder was pretrained on {sensor!r} without band {name!r}; it knows {', '.join(statistics)}."
+                f" Choose other bands in {group}.bands, or pretrain with it"
+            )
+        mean, std = statistics[name]
+        pairs.append((float(mean), float(std)))
+    return "model", pairs
 
 
 def training_statistics(data: TaskData, positions: Sequence[int], sensor: str) -> list[tuple[float, float]]:
-    """Mean and deviation per band over valid training pixels of one sensor, at most 2,000 samples evenly chosen.
+    """Compute mean and deviation per band over valid training pixels of one sensor.
+
+    At most 2,000 samples are read, evenly chosen.
 
     Args:
         data: The task data.
@@ -258,7 +258,7 @@ class TaskBatch:
     targets: Tensor
 
     def to(self, device: torch.device) -> TaskBatch:
-        """The same batch on another device."""
+        """Move the batch to another device."""
         return TaskBatch(
             images=self.images.to(device),
             gsd_m=self.gsd_m.to(device),
@@ -270,7 +270,7 @@ class TaskBatch:
 
 
 class TaskInputs:
-    """Reads batches of one data set for one encoder; keeps what fits in memory, reads the rest as it goes."""
+    """Batches of one data set for one encoder; a small data set is kept in memory."""
 
     def __init__(self, data: TaskData, plan: InputPlan, *, cache_mb: float = 512) -> None:
         """Prepare.
@@ -300,7 +300,7 @@ class TaskInputs:
         self._std = np.asarray(plan.std, np.float32)
 
     def batch(self, rows: npt.NDArray[np.int64]) -> TaskBatch:
-        """Samples by row number."""
+        """Read samples by row number, normalised."""
         if self._cached is None:
             read = self.data.read(rows, self._bands)
         else:

@@ -1,24 +1,34 @@
-"""Labelled scenes of any size → samples of one size: checked against what was stated, cut, split by place."""
+"""Labelled scenes of any size become samples of one size: checked against what was stated, cut, split by place.
+
+Every reader of a folder or a benchmark yields `LabelledScene`s; `LabelledScenes` is what they share.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.warp import transform, transform_bounds
 
-from a2mae.sensors import Encoding
-from a2mae.tasks.datasets.folders import FolderFormat, Grounds, ValueRange, split_of
-from a2mae.tasks.datasets.task_data import IGNORE, Sample, Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.formats import FolderFormat, Picture, ValueRange, check_bands, to_counts
+from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, split_of, square_of
+from a2mae.tasks.datasets.task_data import IGNORE, Sample, TaskDataError, TaskSpec
+from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import starts
 
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_SHARE = 0.01
 """More unreadable files than this share are an error, fewer are left out and named."""
+STATED_BY_FOLDERS = "split as the folders train/, val/ and test/ say"
+_NAMED = 5
+"""How many of a kind a note names."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class LabelledScene:
     Attributes:
         name: Unique in its data set.
         place: Scenes of one place are of one split.
-        images: `(T, C, H, W)` numbers as stored, in the layout's encoding (floats with whole values are taken).
+        images: `(T, C, H, W)` numbers as stored, in the format's encoding (floats with whole values are taken).
         target: `(H, W)` classes with `IGNORE`, a 0-d class, or `(K,)` 0 and 1 for several labels.
         valid: `(T, H, W)` bool; None: all of it.
         split: As the data set has it; None: by a hash of the place.
@@ -42,8 +52,8 @@ class LabelledScene:
     target: npt.NDArray[Any]
     valid: npt.NDArray[np.bool_] | None = None
     split: str | None = None
-    lon: float = float("nan")
-    lat: float = float("nan")
+    lon: float = math.nan
+    lat: float = math.nan
 
 
 @dataclass
@@ -53,53 +63,69 @@ class Reading:
     Attributes:
         of: Files that were tried.
         skipped: `path: reason` of those that could not be read.
-        grounds: Where they lie, for those that say it.
-        max_skipped_share: More unreadable files than this share are an error.
+        grounds: Where scenes lie, for those that say it.
+        noted: Other things to report: what was done, and to which features or chips.
+        seen_px: Valid pixels of label masks.
+        unknown_px: Those of them without a label.
     """
 
     of: int = 0
     skipped: list[str] = field(default_factory=list)
     grounds: Grounds = field(default_factory=Grounds)
-    max_skipped_share: float = MAX_SKIPPED_SHARE
+    noted: dict[str, list[str]] = field(default_factory=dict)
+    seen_px: int = 0
+    unknown_px: int = 0
+
+    def note(self, what: str, where: str) -> None:
+        """Count something for the report.
+
+        Args:
+            what: Was done.
+            where: The feature or chip.
+        """
+        self.noted.setdefault(what, []).append(where)
 
     def check(self, source: str) -> None:
-        """Warn of what flatters scores, and refuse a data set of which too much cannot be read.
+        """Log what was found out, and reject a data set of which too much cannot be read.
 
         Raises:
             TaskDataError: With the count and the first of them.
         """
-        for line in (*(f"skipped {line}" for line in self.skipped[:5]), *self._across()):
+        for line in (*(f"skipped {line}" for line in self.skipped[:_NAMED]), *self._found()):
             logger.warning("%s: %s", source, line)
-        if len(self.skipped) > self.max_skipped_share * self.of:
+        if len(self.skipped) > MAX_SKIPPED_SHARE * self.of:
             raise TaskDataError(
                 f"{len(self.skipped)} of {self.of} files in {source} cannot be read (at most"
-                f" {self.max_skipped_share:.0%} are skipped): {'; '.join(self.skipped[:3])}"
-                f"{' …' if len(self.skipped) > 3 else ''}. Remove them or fetch them again"
+                f" {MAX_SKIPPED_SHARE:.0%} are skipped): {_first(self.skipped, '; ')}. Remove them or fetch them again"
             )
 
     def notes(self) -> tuple[str, ...]:
-        """For the report; empty where nothing was left out and no ground is in two splits."""
-        notes = []
-        if self.skipped:
-            notes.append(f"skipped, unreadable: {len(self.skipped)} of {self.of} files: {_first(self.skipped, '; ')}")
-        return (*notes, *self._across())
+        """Return what to report."""
+        if not self.skipped:
+            return self._found()
+        skipped = f"skipped, unreadable: {len(self.skipped)} of {self.of} files: {_first(self.skipped, '; ')}"
+        return (skipped, *self._found())
 
-    def _across(self) -> tuple[str, ...]:
-        if not (across := self.grounds.across):
-            return ()
-        told = f"{len(across)} of {self.of} scenes lie on the ground of a scene of another split, so that scores may"
-        return (f"{told} flatter: {_first(across, ', ')}",)
+    def _found(self) -> tuple[str, ...]:
+        notes = [f"{what}: {len(where)}: {_first(where, ', ')}" for what, where in self.noted.items()]
+        if self.unknown_px:
+            share = self.unknown_px / self.seen_px
+            notes.append(f"{share:.1%} of the pixels that were seen are unknown: neither trained on nor scored")
+        if across := self.grounds.across:
+            told = f"{len(across)} of {self.of} scenes lie on the ground of a scene of another split"
+            notes.append(f"{told}, so that scores may flatter: {_first(across, ', ')}")
+        return tuple(notes)
 
 
 def _first(lines: list[str], between: str) -> str:
-    return between.join(lines[:5]) + (" …" if len(lines) > 5 else "")
+    return between.join(lines[:_NAMED]) + (" …" if len(lines) > _NAMED else "")
 
 
 class LabelledScenes:
-    """A source of task data.
+    """A source of task data that reads labelled scenes.
 
     Attributes:
-        spec: What it holds.
+        spec: What the samples are.
     """
 
     def __init__(
@@ -110,16 +136,17 @@ class LabelledScenes:
         *,
         chip_px: int | None = None,
     ) -> None:
-        """Prepare.
+        """Prepare to read.
 
         Args:
             spec: What the samples are.
             layout: What the files hold, as stated.
             scenes: Reads the scenes one by one, and notes what it finds out in what it is given.
-            chip_px: Side of a sample; null: that of the first scene, if it is square.
+            chip_px: Side of a sample; None: images with one label are as large as the first, all others are cut to
+                squares of its shorter side.
         """
-        size = "as they are" if chip_px is None else f"in chips of {chip_px} px, smaller scenes padded with nodata"
-        self.spec = replace(spec, notes=(*spec.notes, f"scenes are used {size}"))
+        cut = () if chip_px is None else (f"scenes are cut to {chip_px} px, smaller ones padded with nodata",)
+        self.spec = replace(spec, notes=(*spec.notes, *cut))
         self._layout = layout
         self._scenes = scenes
         self._chip_px = chip_px
@@ -127,7 +154,7 @@ class LabelledScenes:
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        """The one that the layout states."""
+        """The one that the format states."""
         return (self._layout.sensor.id,)
 
     def samples(self) -> Iterator[Sample]:
@@ -138,18 +165,20 @@ class LabelledScenes:
         """
         self._reading = Reading()
         seen = ValueRange(self._layout)
-        chip_px = self._chip_px
+        size = None if self._chip_px is None else (self._chip_px, self._chip_px)
         for scene in self._scenes(self._reading):
             checked = self._checked(scene)
             seen.add(checked.images)
-            if chip_px is None:
-                chip_px = min(checked.images.shape[-2:])
-            yield from self._chips(checked, chip_px)
+            if size is None:
+                height, width = checked.images.shape[-2:]
+                whole = self.spec.task is Task.CLASSIFY
+                size = (height, width) if whole else (min(height, width), min(height, width))
+            yield from self._chips(checked, size)
         seen.check(self.spec.source)
         self._reading.check(self.spec.source)
 
     def late_notes(self) -> tuple[str, ...]:
-        """What was left out or lies on one ground, known once all was read."""
+        """Return what was left out or is unknown; complete once all was read."""
         return self._reading.notes()
 
     def _checked(self, scene: LabelledScene) -> LabelledScene:
@@ -157,23 +186,18 @@ class LabelledScenes:
         expected = 2 if self.spec.task is Task.DETECT_CHANGE else 1
         if times != expected:
             raise TaskDataError(f"{scene.name}: {times} date(s), {self.spec.task} needs {expected}")
-        stated = self._layout.sensor
-        if bands != len(stated.bands):
-            raise TaskDataError(
-                f"{scene.name}: {bands} bands, but the stated format has {len(stated.bands)}"
-                f" ({', '.join(stated.band_names)}); set {self.spec.task}.data.format or file_bands"
-            )
+        check_bands(scene.name, bands, self._layout)
         if scene.target.ndim == 2 and scene.target.shape != (height, width):
             raise TaskDataError(
                 f"{scene.name}: the mask has {scene.target.shape[0]} x {scene.target.shape[1]} pixels, its image"
                 f" {height} x {width}"
             )
         valid = np.ones((times, height, width), bool) if scene.valid is None else scene.valid
-        images = to_counts(scene.images, valid, stated.encoding, scene.name)
+        images = to_counts(scene.images, valid, self._layout.sensor.encoding, scene.name)
         return replace(scene, images=images, valid=valid, target=self._labels(scene))
 
     def _labels(self, scene: LabelledScene) -> npt.NDArray[np.uint8]:
-        """Whole numbers within the classes, as uint8."""
+        """Bring labels to uint8; all must be classes or `IGNORE`."""
         found = np.asarray(scene.target)
         limit = 2 if self.spec.multi_label else len(self.spec.class_names)
         strange = np.unique(found[~(np.isin(found, np.arange(limit)) | (found == IGNORE))])
@@ -184,27 +208,29 @@ class LabelledScenes:
             )
         return found.astype(np.uint8)
 
-    def _chips(self, scene: LabelledScene, size: int) -> Iterator[Sample]:
-        """Samples of `size` x `size`; an image with one label gives one, from its middle."""
+    def _chips(self, scene: LabelledScene, size: tuple[int, int]) -> Iterator[Sample]:
+        """Cut samples of one size; an image with one label gives one, from its middle."""
         height, width = scene.images.shape[-2:]
         assert scene.valid is not None
         if self.spec.task is Task.CLASSIFY:
-            corners = [(max(height - size, 0) // 2, max(width - size, 0) // 2)]
+            corners = [(max(height - size[0], 0) // 2, max(width - size[1], 0) // 2)]
         else:
-            corners = [(y, x) for y in starts(height, size, 0) for x in starts(width, size, 0)]
+            corners = [(y, x) for y in starts(height, size[0], 0) for x in starts(width, size[1], 0)]
         for y, x in corners:
-            window = (slice(y, y + size), slice(x, x + size))
+            name = f"{scene.name}-{y}-{x}" if len(corners) > 1 else scene.name
+            window = (slice(y, y + size[0]), slice(x, x + size[1]))
             valid = _padded(scene.valid[:, *window], size, False)
             target = scene.target
             if target.ndim == 2:
-                target = _padded(target[window], size, IGNORE)
-                target = np.where(valid.all(axis=0), target, np.uint8(IGNORE))
-            yield Sample(
-                _padded(scene.images[:, :, *window], size, 0) * valid[:, None],
-                valid,
-                target,
-                self._row(scene, f"{scene.name}-{y}-{x}" if len(corners) > 1 else scene.name),
-            )
+                seen = valid.all(axis=0)
+                target = np.where(seen, _padded(target[window], size, IGNORE), np.uint8(IGNORE))
+                self._reading.seen_px += int(seen.sum())
+                self._reading.unknown_px += int((seen & (target == IGNORE)).sum())
+                if (target == IGNORE).all():
+                    self._reading.note("chips without a label, left out", name)
+                    continue
+            pixels = _padded(scene.images[:, :, *window], size, 0) * valid[:, None]
+            yield Sample(pixels, valid, target, self._row(scene, name))
 
     def _row(self, scene: LabelledScene, name: str) -> dict[str, object]:
         sensor = self._layout.sensor.id
@@ -217,49 +243,96 @@ class LabelledScenes:
             "gsd_m": self._layout.gsd_m,
             "lon": scene.lon,
             "lat": scene.lat,
-            "day": float("nan"),
-            "day_before": float("nan"),
+            "day": math.nan,
+            "day_before": math.nan,
             "label": int(scene.target) if scene.target.ndim == 0 else -1,
         }
 
 
-def to_counts(
-    images: npt.NDArray[Any], valid: npt.NDArray[np.bool_], encoding: Encoding, name: str
-) -> npt.NDArray[np.integer[Any]]:
-    """Numbers in the stored type, refused where they cannot be what was stated.
-
-    Args:
-        images: `(T, C, H, W)`; integers, or floats with whole values.
-        valid: `(T, H, W)`; what is not valid is not looked at and becomes 0.
-        encoding: As stated.
-        name: Of the scene, for the message.
-
-    Raises:
-        TaskDataError: For NaN in valid pixels, fractions, or values that the type does not hold; with the range seen.
-    """
-    limits = np.iinfo(encoding.dtype)
-    usable = np.broadcast_to(valid[:, None], images.shape)
-    inside = images[usable]
-    if inside.size:
-        low, high = inside.min(), inside.max()
-        wrong = None
-        if not np.isfinite(inside).all():
-            wrong = "holds NaN or infinity"
-        elif low < limits.min or high > limits.max:
-            wrong = f"has values {low:g} to {high:g}"
-        elif images.dtype.kind == "f" and not np.array_equal(inside, np.round(inside)):
-            wrong = f"has fractions between {low:g} and {high:g}"
-        if wrong:
-            raise TaskDataError(
-                f"{name} {wrong}, but the stated format is {encoding.dtype} ({encoding.units},"
-                f" scale {encoding.scale:g}, offset {encoding.offset:g})"
-            )
-    return np.where(usable, images, 0).astype(encoding.dtype)
-
-
-def _padded(values: npt.NDArray[Any], size: int, fill: float) -> npt.NDArray[Any]:
-    """The last two axes filled up to `size`."""
-    missing = [size - length for length in values.shape[-2:]]
+def _padded(values: npt.NDArray[Any], size: tuple[int, int], fill: float) -> npt.NDArray[Any]:
+    """Fill the last two axes up to a size."""
+    missing = [wanted - length for wanted, length in zip(size, values.shape[-2:], strict=True)]
     if not any(missing):
         return values
     return np.pad(values, [(0, 0)] * (values.ndim - 2) + [(0, pad) for pad in missing], constant_values=fill)
+
+
+def folder_spec(
+    task: Task,
+    folder: Path,
+    layout: FolderFormat,
+    class_names: tuple[str, ...],
+    *,
+    split_rule: str | None = None,
+    colors: tuple[tuple[int, int, int], ...] = (),
+    notes: tuple[str, ...] = (),
+) -> TaskSpec:
+    """Describe the samples of a folder of the user's own.
+
+    Args:
+        task: What is predicted.
+        folder: Gives its name.
+        layout: What the files hold.
+        class_names: One per class.
+        split_rule: Who says the splits; None: nobody, they follow from places and names.
+        colors: RGB per class, or empty.
+        notes: Further rules, for the report.
+    """
+    if split_rule is None:
+        split_rule = f"split by place ({BLOCK_DEG:g} degrees) where georeferenced, else by a hash of the file name"
+        if layout.benchmark:
+            split_rule = "split by a hash of the file name: 70 % train, 10 % val, 20 % test"
+    return TaskSpec(
+        task=task,
+        source=folder.name,
+        class_names=class_names,
+        colors=colors,
+        bands=layout.sensor.bands,
+        encoding=layout.sensor.encoding,
+        gsd_m=layout.gsd_m,
+        notes=(split_rule, *notes),
+    )
+
+
+def scene_of(
+    name: str,
+    split: str | None,
+    pictures: Sequence[Picture],
+    target: npt.NDArray[Any],
+    grounds: Grounds,
+    *,
+    by_name: bool = False,
+) -> LabelledScene:
+    """Join the pictures of one or two dates with their truth.
+
+    Without a split of its own the place of a scene is its square of `BLOCK_DEG`, or its name. With one, its place is
+    the first scene on its ground: two dates of a field are one place, two fields of a village are two.
+
+    Args:
+        name: Unique in its split.
+        split: As the folder or the table says; None: to be decided by the place.
+        pictures: One per date, on one grid.
+        target: As `LabelledScene` has it.
+        grounds: Of the scenes before.
+        by_name: Without a split, the place is the name wherever the scene lies.
+    """
+    grid = pictures[0].grid
+    lon = lat = math.nan
+    own = place = name if split is None else f"{split}/{name}"
+    if grid is not None:
+        x, y = grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2)
+        (lon,), (lat,) = transform(str(grid.crs), "EPSG:4326", [x], [y])
+        if split is not None:
+            place = grounds.place(name, split, transform_bounds(str(grid.crs), "EPSG:4326", *grid.extent.boundingbox))
+        elif not by_name:
+            place = square_of(lon, lat)
+    return LabelledScene(
+        name=own,
+        place=place,
+        images=np.stack([picture.pixels for picture in pictures]),
+        target=target,
+        valid=np.stack([picture.valid for picture in pictures]),
+        split=split,
+        lon=float(lon),
+        lat=float(lat),
+    )

@@ -1,12 +1,6 @@
-"""Task data cut from the image-set store and the simulated truth.
+"""Task data cut from the image-set store, with labels from the simulated truth.
 
-The simulated truth on a chip's own grid.
-
-The truth is drawn in the world's frame; pixels are not. A scene's content lies `true_shift` beside where its
-georeference says, and the builder moved every registered image onto the reference of its set, which keeps its own
-shift. So what an image of the store shows at a position is the truth at that position minus the reference's shift.
-
-Task data cut from the image-set store and the simulated truth.
+The labels lie where the image shows the ground: see `a2mae.tasks.datasets.cuts`.
 """
 
 from __future__ import annotations
@@ -28,18 +22,19 @@ from rasterio.warp import reproject
 from a2mae.sensors import Sensor
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.tasks.datasets.cuts import Cut, Cutter, Tables, Truth, balanced, budgeted, known_classes
-from a2mae.tasks.datasets.task_data import IGNORE, Sample, Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, Sample, TaskDataError, TaskSpec
 from a2mae.tasks.parameters import SimulatedDataParameters
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 
 
-Pixels = tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.bool_]]
+_Pixels = tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.bool_]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class SimulatedData:
-    """A task data set about to be written: `samples()` reads the pixels.
+    """A source of task data that reads windows of the image-set store.
 
     Attributes:
         spec: What it holds.
@@ -61,7 +56,7 @@ class SimulatedData:
     def samples(self) -> Iterator[Sample]:
         """Read every cut; images of neighbouring cuts are decoded once."""
         places = self.tables.locations.set_index("location_id")
-        whole: dict[str, Pixels] = {}
+        whole: dict[str, _Pixels] = {}
         for cut in self.cuts:
             names = [str(image["image_id"]) for image in cut.images]
             whole = {
@@ -78,11 +73,11 @@ class SimulatedData:
             yield Sample(pixels, valid, target, self._row(cut, place))
 
     def late_notes(self) -> tuple[str, ...]:
-        """Nothing: what is left out is known before anything is read."""
+        """Return nothing: what is left out is known before anything is read."""
         return ()
 
-    def _read(self, image: pd.Series) -> Pixels:
-        """One image on the task's grid, in the task's integers, and where it is valid."""
+    def _read(self, image: pd.Series) -> _Pixels:
+        """Read one image on the task's grid, in the task's integers, and where it is valid."""
         sensor = self.tables.store.sensor(image["sensor"])
         names = [sensor.bands[_band(sensor, band.common_name or band.name)].name for band in self.spec.bands]
         side = self.tables.store.shape(sensor.id)[-1]
@@ -155,8 +150,8 @@ def cut_simulated(
     cutter = Cutter(tables, truth, parameters, grid_px, main.gsd_m)
     rng = np.random.default_rng(seed)
     notes = [f"splits by place; {main.title} grid of {main.gsd_m:g} m; samples need {parameters.min_valid:.0%} usable"]
-    names: tuple[str, ...] = ("unchanged", "changed")
-    colors: tuple[tuple[int, int, int], ...] = ((235, 235, 235), (214, 39, 40))
+    names: tuple[str, ...] = CHANGE_CLASSES
+    colors: tuple[tuple[int, int, int], ...] = CHANGE_COLORS
     if task is Task.DETECT_CHANGE:
         cuts = budgeted(list(cutter.pairs()), parameters, rng)
     else:
@@ -180,6 +175,8 @@ def cut_simulated(
         gsd_m=main.gsd_m,
         notes=tuple(notes),
     )
+    splits = [cut.split for cut in cuts]
+    logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))
     return SimulatedData(spec, tuple(cuts), tables, grid_px)
 
 
@@ -190,7 +187,7 @@ def _sensor(store: ImageSetStore, name: str) -> Sensor:
 
 
 def _band(sensor: Sensor, name: str) -> int:
-    """Position of a band by name or common name; `nir` also finds Landsat's `nir08`."""
+    """Find a band by name or common name; `nir` also finds Landsat's `nir08`."""
     for wanted in (name, f"{name}08", name.removesuffix("08")):
         for index, band in enumerate(sensor.bands):
             if wanted in (band.name, band.common_name):

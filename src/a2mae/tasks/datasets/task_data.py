@@ -1,4 +1,4 @@
-"""Task data on disk: images, labels and who they are; written once, read lazily.
+"""Task data on disk: images, labels and a table of samples; written once, read lazily.
 
 A task data set is a folder: `task.json` (what it is), `arrays.zarr` (the pixels, sharded) and `samples.parquet` (one
 row per sample). Pixels stay integers with one typed encoding, so a unit is never guessed when they are read.
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +21,11 @@ import pandas as pd
 import zarr
 
 from a2mae.sensors import Band, Encoding, Units
+from a2mae.tasks.registry import Task as Task  # noqa: PLC0414 (until all import it from there)
 
 FORMAT_VERSION = 1
 IGNORE = 255
-"""Label of what is not scored: nodata, cloud, a class that training never saw."""
+"""Label of what is not scored: nodata, cloud, unlabelled ground, a class that training never saw."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
     "sample_id": "object",
@@ -43,21 +43,12 @@ SAMPLE_COLUMNS: dict[str, str] = {
 """Columns of `samples.parquet`; row i describes row i of the arrays."""
 
 SPLITS = ("train", "val", "test")
+CHANGE_CLASSES = ("unchanged", "changed")
+CHANGE_COLORS = ((235, 235, 235), (214, 39, 40))
 
 
 class TaskDataError(ValueError):
-    """Task data that cannot be what was asked for; the message says what was found, expected, and what to change."""
-
-
-class Task(StrEnum):
-    """What is predicted."""
-
-    CLASSIFY = "classify"
-    """One class per image."""
-    SEGMENT = "segment"
-    """One class per pixel."""
-    DETECT_CHANGE = "detect_change"
-    """Changed or not, per pixel, from two dates."""
+    """Raised for task data that cannot be what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ class TaskSpec:
     multi_label: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Reject what cannot be meant."""
         if not 2 <= len(self.class_names) < IGNORE:
             raise TaskDataError(f"{self.task}: 2 to {IGNORE - 1} classes are needed, found {len(self.class_names)}")
         if len(set(self.class_names)) != len(self.class_names):
@@ -101,7 +92,7 @@ class TaskSpec:
         return tuple(band.name for band in self.bands)
 
     def band_index(self, name: str, group: str = "") -> int:
-        """Position of a band, by name or common name.
+        """Find a band by name or common name.
 
         Args:
             name: Of the band.
@@ -119,7 +110,7 @@ class TaskSpec:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready; `task_spec_from_dict` reads it back."""
+        """Return it JSON-ready; `task_spec_from_dict` reads it back."""
         return dataclasses.asdict(self)
 
 
@@ -173,12 +164,12 @@ class TaskArrays:
 
 @dataclass(frozen=True)
 class StoredArrays:
-    """Samples as they are stored: a quarter to a half of the memory of `TaskArrays`.
+    """Samples as they are stored, in a quarter to a half of the memory of `TaskArrays`.
 
     Attributes:
         images: `(N, T, C, H, W)` integers in the data's encoding.
         valid: `(N, T, H, W)` bool.
-        targets: `(N,)` or `(N, H, W)` uint8.
+        targets: `(N,)`, `(N, K)` or `(N, H, W)` uint8.
     """
 
     images: npt.NDArray[np.integer[Any]]
@@ -220,7 +211,7 @@ class TaskData:
         return times, bands, height, width
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
-        """Rows of a split in stored order."""
+        """Return the rows of a split in stored order."""
         return np.flatnonzero((self.samples["split"] == split).to_numpy()).astype(np.int64)
 
     def read(self, rows: npt.NDArray[np.int64], bands: Sequence[int] | None = None) -> TaskArrays:
@@ -240,7 +231,7 @@ class TaskData:
         return StoredArrays(stored, _rows(self._valid, rows), _rows(self._targets, rows))
 
     def decode(self, stored: StoredArrays) -> TaskArrays:
-        """Stored integers as physical values, 0 where not valid."""
+        """Turn stored integers into physical values, 0 where not valid."""
         encoding = self.spec.encoding
         images = stored.images.astype(np.float32) * np.float32(encoding.scale) + np.float32(encoding.offset)
         images *= stored.valid[:, :, None]
@@ -248,7 +239,7 @@ class TaskData:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what it holds: description, table and labels, so of which pixels in which order."""
+        """SHA-256 of description, table and labels, so of which pixels in which order."""
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True, default=str).encode())
         digest.update(pd.util.hash_pandas_object(self.samples, index=False).to_numpy().tobytes())
         digest.update(str(self._images.shape).encode())
@@ -256,20 +247,20 @@ class TaskData:
         return digest.hexdigest()
 
     def read_targets(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Labels alone, `(N,)` or `(N, H, W)`."""
+        """Read labels alone, `(N,)`, `(N, K)` or `(N, H, W)`."""
         return _rows(self._targets, rows)
 
 
-ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 64
 """Of rows in any order: zarr makes an index of eight bytes for every value that it reads."""
 
 
 def _rows(array: zarr.Array[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Rows of an array, in any order; neighbours in their order are one plain read."""
+    """Read rows of an array in any order; neighbours in their order are one plain read."""
     if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
         return np.asarray(array[int(rows[0]) : int(rows[0]) + len(rows)])
     found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
         found[some] = array.get_orthogonal_selection((rows[some],))
     return found

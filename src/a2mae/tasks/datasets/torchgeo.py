@@ -1,11 +1,8 @@
 """Benchmark data sets by name, read through torchgeo from where the user has them; nothing is downloaded.
 
-What torchgeo does not say of benchmark data sets: which bands, in which order, stored how, how many metres apart.
-
-Benchmark data sets by name, read through torchgeo from where the user has them; nothing is downloaded.
-
-torchgeo hands out tensors without units: what their numbers stand for is known for some (`torchgeo_known.py`) and
-stated by the user for any other, and checked against the values like everything else.
+torchgeo hands out tensors without units. What their numbers stand for (which bands, in which order, stored how, how
+many metres apart) is known for those in `DATA_SETS` and stated by the user for any other, and checked against the
+values like everything else.
 """
 
 from __future__ import annotations
@@ -20,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
-from a2mae.tasks.datasets.folders import FORMATS, FolderFormat, split_of
+from a2mae.tasks.datasets.formats import FORMATS, FolderFormat
 from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
-from a2mae.tasks.datasets.task_data import IGNORE, Task, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.splits import split_of
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.parameters import TorchgeoParameters
+from a2mae.tasks.registry import Task
 
-CHANGE = ("unchanged", "changed")
-Numbers = npt.NDArray[Any]
+_Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Mapped:
         task: What its labels are good for.
         layout: Bands in torchgeo's order, encoding, GSD.
         splits: torchgeo's split name → ours; None: the class takes no `split`, scenes are split by name.
-        classes: Class names; empty: the data set's own attribute `classes`.
+        classes: Class names; empty: those of change, else the data set's own attribute `classes`.
         arguments: Further ones of the class.
         val_from_train: Some training scenes become validation: torchgeo has no validation split.
         multi_label: Labels are `(K,)` of 0 and 1.
@@ -53,20 +51,20 @@ class Mapped:
     arguments: Mapping[str, object] | None = None
     val_from_train: bool = False
     multi_label: bool = False
-    target: Callable[[Numbers], Numbers] | None = None
+    target: Callable[[_Numbers], _Numbers] | None = None
     resized: bool = False
     reference: str = ""
 
 
 def _rgb(gsd_m: float, title: str) -> FolderFormat:
-    """8-bit pictures of an aerial or satellite camera: digital numbers, whatever made them."""
+    """Describe 8-bit pictures of an aerial or satellite camera: digital numbers, whatever made them."""
     sensor = FORMATS["rgb_bytes"].sensor
     bands = tuple(replace(band, gsd_m=gsd_m) for band in sensor.bands)
     return FolderFormat(replace(sensor, title=title, gsd_m=gsd_m, bands=bands), gsd_m)
 
 
 def _sentinel2(base: str, order: tuple[str, ...], name: str) -> FolderFormat:
-    """Sentinel-2 before processing baseline 04.00: reflectance x 10,000 without an offset."""
+    """Describe Sentinel-2 before processing baseline 04.00: reflectance x 10,000 without an offset."""
     bands = BUILTIN_SENSORS[base].subset(order).bands
     return FolderFormat(Sensor(name, name, 10, bands, Encoding("uint16", 1e-4, 0.0, 0, Units.REFLECTANCE)), 10.0)
 
@@ -81,18 +79,18 @@ def _worldview2() -> FolderFormat:
 
 
 _L1C = tuple(f"B{i:02d}" for i in range(1, 9))
-THREE = {"train": "train", "val": "val", "test": "test"}
-TWO = {"train": "train", "test": "test"}
+_THREE = {"train": "train", "val": "val", "test": "test"}
+_TWO = {"train": "train", "test": "test"}
 DATA_SETS: Mapping[str, Mapped] = {
-    "EuroSAT": Mapped(Task.CLASSIFY, FORMATS["eurosat_ms"], THREE, reference="arXiv 1709.00029"),
-    "RESISC45": Mapped(Task.CLASSIFY, _rgb(1.0, "Google Earth, 0.2 to 30 m"), THREE, reference="arXiv 1703.00121"),
+    "EuroSAT": Mapped(Task.CLASSIFY, FORMATS["eurosat_ms"], _THREE, reference="arXiv 1709.00029"),
+    "RESISC45": Mapped(Task.CLASSIFY, _rgb(1.0, "Google Earth, 0.2 to 30 m"), _THREE, reference="arXiv 1703.00121"),
     "UCMerced": Mapped(
-        Task.CLASSIFY, _rgb(0.3, "USGS aerial, one foot"), THREE, resized=True, reference="10.1145/1869790.1869829"
+        Task.CLASSIFY, _rgb(0.3, "USGS aerial, one foot"), _THREE, resized=True, reference="10.1145/1869790.1869829"
     ),
     "BigEarthNet": Mapped(
         Task.CLASSIFY,
         _sentinel2("sentinel-2-l2a", (*_L1C, "B8A", "B09", "B11", "B12"), "sentinel-2-l2a-bigearthnet"),
-        THREE,
+        _THREE,
         arguments={"bands": "s2", "num_classes": 19},
         multi_label=True,
         reference="arXiv 1902.06148",
@@ -100,20 +98,22 @@ DATA_SETS: Mapping[str, Mapped] = {
     "OSCD": Mapped(
         Task.DETECT_CHANGE,
         _sentinel2("sentinel-2-l1c", (*_L1C, "B8A", "B09", "B10", "B11", "B12"), "sentinel-2-l1c-oscd"),
-        TWO,
-        CHANGE,
+        _TWO,
         val_from_train=True,
         reference="10.1109/IGARSS.2018.8518015",
     ),
-    "LEVIRCD": Mapped(Task.DETECT_CHANGE, _rgb(0.5, "Google Earth"), THREE, CHANGE, reference="10.3390/rs12101662"),
+    "LEVIRCD": Mapped(Task.DETECT_CHANGE, _rgb(0.5, "Google Earth"), _THREE, reference="10.3390/rs12101662"),
     "LEVIRCDPlus": Mapped(
-        Task.DETECT_CHANGE, _rgb(0.5, "Google Earth"), TWO, CHANGE, val_from_train=True, reference="arXiv 2107.09244"
+        Task.DETECT_CHANGE,
+        _rgb(0.5, "Google Earth"),
+        _TWO,
+        val_from_train=True,
+        reference="arXiv 2107.09244",
     ),
     "XView2": Mapped(
         Task.DETECT_CHANGE,
         _rgb(0.5, "Maxar"),
-        TWO,
-        CHANGE,
+        _TWO,
         val_from_train=True,
         target=lambda damage: (damage >= 1).astype(np.uint8),  # minor damage or worse
         reference="arXiv 1911.09296",
@@ -149,7 +149,7 @@ def torchgeo_data(
     layout: FolderFormat | None = None,
     class_names: Sequence[str] = (),
 ) -> LabelledScenes:
-    """A data set of torchgeo as a source of task data.
+    """Make a data set of torchgeo a source of task data.
 
     Args:
         name: torchgeo's class name.
@@ -179,7 +179,7 @@ def torchgeo_data(
     spec = TaskSpec(
         task=task,
         source=name,
-        class_names=mapped.classes or _classes(first, task),
+        class_names=mapped.classes or (CHANGE_CLASSES if task is Task.DETECT_CHANGE else _classes(first, task)),
         colors=(),
         bands=mapped.layout.sensor.bands,
         encoding=mapped.layout.sensor.encoding,
@@ -204,17 +204,17 @@ def torchgeo_data(
 
 
 def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, class_names: tuple[str, ...]) -> Mapped:
-    """The user's words as a mapping."""
+    """Return what the user states as a mapping."""
     unlabelled, first = list(stated.unlabelled), stated.first_class
 
-    def target(labels: Numbers) -> Numbers:
+    def target(labels: _Numbers) -> _Numbers:
         return np.where(np.isin(labels, unlabelled), IGNORE, labels.astype(np.int64) - first)
 
     return Mapped(
         task=task,
         layout=layout,
         splits=dict(stated.splits) or None,
-        classes=class_names or (CHANGE if task is Task.DETECT_CHANGE else ()),
+        classes=class_names,
         arguments=stated.arguments,
         val_from_train="val" not in stated.splits.values(),
         multi_label=stated.multi_label,
@@ -256,7 +256,7 @@ def _classes(found: object, task: Task) -> tuple[str, ...]:
 
 
 def _names(found: Any) -> list[str]:  # noqa: ANN401 (as `_open`)
-    """A name per scene that does not depend on the order in which a file system lists them; else its number."""
+    """Name every scene independently of the order in which a file system lists them, else by its number."""
     for attribute in ("files", "folders", "images", "image_fns", "imgs"):
         entries = getattr(found, attribute, None)
         if entries and len(entries) == len(found):
@@ -288,7 +288,7 @@ def _split(ours: str, label: str, mapped: Mapped) -> str | None:
 
 
 def _scene(label: str, split: str | None, sample: Mapping[str, Any], mapped: Mapped) -> LabelledScene:
-    """Torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`."""
+    """Read torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`."""
     images = np.asarray(sample["image"])
     images = np.round(images) if mapped.resized else images
     if images.ndim == 3:

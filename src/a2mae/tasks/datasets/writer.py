@@ -1,4 +1,4 @@
-"""Writing task data: whole or not at all, and refused where its splits would make a score mean nothing."""
+"""Write task data: whole or not at all, and not if its splits would make a score mean nothing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from a2mae.tasks.datasets.task_data import (
     TaskDataError,
     TaskSpec,
 )
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 
@@ -32,29 +33,31 @@ CHUNK_BYTES = 128 * 2**10
 FEW_TO_LEARN_FROM = 5
 """Training samples of a class below which the user is warned: a handful tells little of how a class looks."""
 MAX_SHARED_SHARE = 0.01
-"""Equal images in different splits, as a share of the test split: more are refused, fewer are noted."""
+"""Equal images in different splits, as a share of the test split: more are rejected, fewer are noted."""
 
 
 class TaskDataSource(Protocol):
-    """Task data that can be written."""
+    """Task data that can be written.
 
-    @property
-    def spec(self) -> TaskSpec:
-        """What it holds."""
+    Attributes:
+        spec: What the samples are.
+    """
+
+    spec: TaskSpec
 
     @property
     def sensors(self) -> tuple[str, ...]:
         """Ids of the sensors of its samples, sorted."""
 
     def samples(self) -> Iterator[Sample]:
-        """Every sample, read as it is asked for."""
+        """Yield every sample, read as it is asked for."""
 
     def late_notes(self) -> tuple[str, ...]:
-        """Rules that were applied while reading, for the report; asked for when every sample was read."""
+        """Return rules that were applied while reading, for the report; asked for when every sample was read."""
 
 
 def write_source(path: Path, source: TaskDataSource) -> int:
-    """`write_task_data` of a source, with what it only knows when it was read."""
+    """Write the samples of a source with `write_task_data`, and what it only knows once they were read."""
     return write_task_data(path, source.spec, source.samples(), late_notes=source.late_notes)
 
 
@@ -75,7 +78,7 @@ def write_task_data(
     Raises:
         TaskDataError: If there are none, shapes differ, a label is outside the classes, or splits leak.
     """
-    census = Census(spec)
+    census = _Census(spec)
     rows: list[dict[str, object]] = []
     with whole_folder(path) as building:
         building.mkdir()
@@ -89,15 +92,15 @@ def write_task_data(
             raise TaskDataError(f"{spec.task}: {spec.source!r} gave no samples" + "".join(f"; {n}" for n in notes))
         writer.close()
         table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
-        check_splits(table, spec)
+        _check_splits(table, spec)
         spec = dataclasses.replace(spec, notes=(*notes, *census.check()))
         table.to_parquet(building / "samples.parquet", index=False)
         write_json(building / "task.json", {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()})
     return len(rows)
 
 
-class Census:
-    """Counts what must not be, or must be known: images in two splits, classes that a split has none or few of."""
+class _Census:
+    """Counts images in two splits, and classes that a split has none or few of."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self._spec = spec
@@ -107,10 +110,10 @@ class Census:
         self._classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
 
     def add(self, sample: Sample) -> None:
-        """Look at one sample."""
+        """Count one sample."""
         split, name = str(sample.row["split"]), str(sample.row["sample_id"])
         if split not in self._size:
-            return  # `check_splits` names it
+            return  # `_check_splits` names it
         self._size[split] += 1
         present = np.flatnonzero(sample.target) if self._spec.multi_label else np.unique(sample.target)
         self._classes[split].update(present[present != IGNORE].tolist())
@@ -122,13 +125,20 @@ class Census:
             self._shared.append(f"{other} ({where}) = {name} ({split})")
 
     def check(self) -> tuple[str, ...]:
-        """Notes on what was found and is bearable.
+        """Return notes on what was found and can be lived with.
 
         Raises:
-            TaskDataError: For classes in test that training never saw, or equal images in different splits that are
-                more than 1 % of the test split; they are named.
+            TaskDataError: For training labels of one class alone, classes in test that training never saw, or equal
+                images in different splits that are more than 1 % of the test split; they are named.
         """
         spec, names = self._spec, self._spec.class_names
+        learned = sorted(self._classes["train"])
+        if len(learned) < 2 and not spec.multi_label:
+            found = f"are all {names[learned[0]]!r}" if learned else "are all unknown"
+            raise TaskDataError(
+                f"{spec.task}: the training labels of {spec.source!r} {found}, so there is nothing to tell apart; the"
+                f" classes are {', '.join(names)}. {_ONE_CLASS.get(spec.task, 'Give samples of each')}"
+            )
         unseen = sorted(self._classes["test"].keys() - self._classes["train"].keys())
         if unseen:
             raise TaskDataError(
@@ -147,7 +157,7 @@ class Census:
         return tuple(notes)
 
     def _rare_classes(self) -> list[str]:
-        """Notes on classes with no or few training samples, which are also warned of, and with none in test."""
+        """Note classes with no or few training samples, which are also warned of, and with none in test."""
         spec, notes = self._spec, []
         taught = [(name, self._classes["train"][index]) for index, name in enumerate(spec.class_names)]
         if absent := [name for name, count in taught if not count]:
@@ -160,6 +170,13 @@ class Census:
         if untested := [name for index, name in enumerate(spec.class_names) if index not in tested]:
             notes.append(f"no test sample of: {', '.join(untested)}: without a score, and in no mean over classes")
         return notes
+
+
+_ONE_CLASS = {
+    Task.SEGMENT: "Masks number the classes 0, 1, … (255 is unknown: black and white is 0 and 1); for polygons,"
+    " segment.data.outside names the class of the ground in none of them",
+    Task.DETECT_CHANGE: "Give pairs in which something has changed, and something has not",
+}
 
 
 class _ShardWriter:
@@ -223,13 +240,13 @@ class _ShardWriter:
 
 
 def _samples_per_chunk(sample_bytes: int) -> int:
-    """A power of two that makes chunks of about 128 KiB: small samples are not worth a chunk each."""
+    """Return a power of two that makes chunks of about 128 KiB: small samples are not worth a chunk each."""
     wanted = max(CHUNK_BYTES // max(sample_bytes, 1), 1)
     return int(min(2 ** (wanted.bit_length() - 1), SAMPLES_PER_SHARD))
 
 
-def check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:
-    """Refuse splits that would make a score mean nothing.
+def _check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:
+    """Reject splits that would make a score mean nothing.
 
     Args:
         samples: Columns of `SAMPLE_COLUMNS`.

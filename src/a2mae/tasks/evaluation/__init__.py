@@ -1,1 +1,1 @@
-"""What an encoder is worth: frozen by kNN and probes, finetuned beside its twin."""
+"""Scores of an encoder: frozen by kNN and probes, finetuned beside its random_init baseline."""

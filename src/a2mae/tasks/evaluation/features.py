@@ -1,17 +1,15 @@
-"""Frozen features of images: an encoder's, other encoders', and the plain baselines that it must beat.
+"""Frozen features of images: an encoder's, those of timm's networks, and the plain baselines to beat.
 
-Frozen features of images: an encoder's, and the plain baselines that it must beat.
-
-Encoders that this project did not train, from a local file: timm's, and torchgeo's weights for timm's architectures.
-
-Nothing is downloaded. What such a network expects of its input (mean, deviation, size) is stated by the user; without
-it the data's own training statistics are used and the size stays as it is.
+Networks that this project did not train come from a local file (torchgeo's weights are for timm's architectures);
+nothing is downloaded. What such a network expects of its input (mean, deviation, size) is stated by the user; without
+it the statistics of the training split are used and the size stays as it is.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +22,7 @@ from torch.nn import functional as F
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import Normalisation, TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
-from a2mae.tasks.parameters import OtherEncoderParameters
+from a2mae.tasks.parameters import OtherEncoderParameters, Pool, Precision
 
 HISTOGRAM_BINS = 32
 PIXELS_SIDE = 8
@@ -34,20 +32,16 @@ class FeatureExtractor(Protocol):
     """Images to vectors."""
 
     def __call__(self, batch: TaskBatch) -> Tensor:
-        """A batch with one date → `(B, D)` float32."""
+        """Turn a batch with one date into `(B, D)` float32."""
 
 
-Precision = Literal["32-true", "bf16-mixed"]
-POOLS = ("cls", "mean", "mean_std")
-
-
-def pooled(tokens: Tensor, pool: str) -> Tensor:
-    """One vector of an image's tokens.
+def pooled(tokens: Tensor, pool: Pool) -> Tensor:
+    """Pool the tokens of an image to one vector.
 
     Args:
         tokens: `(B, 1 + N, D)`, CLS first.
-        pool: `cls`; `mean` of the patch tokens; `mean_std`: their mean and their deviation side by side, so also how
-            much an image varies within itself, as a histogram knows it.
+        pool: `cls`; `mean` of the patch tokens; `mean_std`: their mean and their deviation side by side, which also
+            tells how much an image varies within itself.
 
     Returns:
         `(B, D)`, for `mean_std` `(B, 2 D)`.
@@ -63,20 +57,15 @@ def pooled(tokens: Tensor, pool: str) -> Tensor:
 class EncoderFeatures:
     """An encoder's tokens pooled to a vector, the views of an image side by side."""
 
-    def __init__(self, encoder: Encoder, *, pool: str, bands_per_view: int, precision: Precision = "32-true") -> None:
+    def __init__(self, encoder: Encoder, *, pool: Pool, bands_per_view: int, precision: Precision = "32-true") -> None:
         """Wrap an encoder.
 
         Args:
             encoder: Put into evaluation mode.
-            pool: One of `POOLS`, see `pooled`.
+            pool: See `pooled`.
             bands_per_view: Bands that the encoder takes at once.
             precision: `bf16-mixed` computes in bfloat16.
-
-        Raises:
-            ValueError: For another pooling.
         """
-        if pool not in POOLS:
-            raise ValueError(f"pool must be one of {', '.join(POOLS)}, found {pool!r}")
         self._encoder = encoder.eval()
         self._pool = pool
         self._width = bands_per_view
@@ -84,7 +73,7 @@ class EncoderFeatures:
 
     @torch.no_grad()
     def __call__(self, batch: TaskBatch) -> Tensor:
-        """See `FeatureExtractor`."""
+        """Turn a batch with one date into `(B, D)` float32."""
         parts = []
         for number, view in enumerate(torch.split(batch.images[:, 0], self._width, dim=1)):
             with torch.autocast(view.device.type, torch.bfloat16, enabled=self._half):
@@ -100,12 +89,12 @@ class EncoderFeatures:
 
 
 def pixel_features(batch: TaskBatch) -> Tensor:
-    """The image itself, averaged to 8 x 8 pixels."""
+    """Average the image itself to 8 x 8 pixels."""
     return F.interpolate(batch.images[:, 0], size=(PIXELS_SIDE, PIXELS_SIDE), mode="area").flatten(1)
 
 
 def histogram_features(batch: TaskBatch) -> Tensor:
-    """A histogram of 32 bins per band over −3 to 3 deviations; what lies outside counts in the last bins."""
+    """Count a histogram of 32 bins per band over −3 to 3 deviations; what lies outside counts in the last bins."""
     images = batch.images[:, 0]
     position = ((images + 3) / 6 * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1).flatten(2)
     counts = torch.zeros(*position.shape[:2], HISTOGRAM_BINS)
@@ -123,7 +112,7 @@ def extract(
     batch_size: int,
     device: torch.device,
 ) -> Tensor:
-    """Features of samples seen at a coarser GSD.
+    """Extract features of samples seen at a coarser GSD.
 
     Args:
         extractor: Images to vectors.
@@ -145,10 +134,15 @@ def extract(
 
 
 def coarser(batch: TaskBatch, relative_gsd: float, multiple: int) -> TaskBatch:
-    """The same images with fewer pixels, by area averaging, and the GSD that they then have.
+    """Give images fewer pixels by area averaging, and the GSD that they then have.
 
     Where the side would be no multiple of the patch it is enlarged to the next one, bilinearly: the detail is that of
     the coarse image and the GSD that of the pixels fed.
+
+    Args:
+        batch: With one date.
+        relative_gsd: 1 is native, 0.25 keeps a quarter of the side.
+        multiple: Sides must be a multiple of this (the patch).
     """
     if relative_gsd == 1:
         return batch
@@ -159,17 +153,10 @@ def coarser(batch: TaskBatch, relative_gsd: float, multiple: int) -> TaskBatch:
     fed = [-(-length // multiple) * multiple for length in sizes]
     if fed != sizes:
         images = F.interpolate(images, size=fed, mode="bilinear", align_corners=False)
-    return TaskBatch(
-        images=images[:, None],
-        gsd_m=batch.gsd_m * (side / fed[-1]),
-        lonlat_deg=batch.lonlat_deg,
-        day=batch.day,
-        wavelength_nm=batch.wavelength_nm,
-        targets=batch.targets,
-    )
+    return dataclasses.replace(batch, images=images[:, None], gsd_m=batch.gsd_m * (side / fed[-1]))
 
 
-LISTED = 5
+_LISTED = 5
 
 
 class ForeignFeatures:
@@ -190,7 +177,7 @@ class ForeignFeatures:
             TaskDataError: If timm has no such model, or the file's tensors are not the model's; they are named.
         """
         if not timm.is_model(entry.model):
-            near = ", ".join(timm.list_models(f"*{entry.model.split('_')[0]}*")[:LISTED])
+            near = ", ".join(timm.list_models(f"*{entry.model.split('_')[0]}*")[:_LISTED])
             raise TaskDataError(f"evaluate.others {entry.name!r}: timm has no model {entry.model!r}; near it: {near}")
         options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "pretrained": False}
         is_vit = "vit" in entry.model or "deit" in entry.model
@@ -203,13 +190,13 @@ class ForeignFeatures:
         self.patch = int(cast(Any, model.patch_embed).patch_size[0]) if is_vit else 1
 
     def to(self, device: torch.device) -> ForeignFeatures:
-        """The same network on another device."""
+        """Move the network to another device."""
         self._model.to(device)
         return self
 
     @torch.no_grad()
     def __call__(self, batch: TaskBatch) -> Tensor:
-        """A batch with one date → `(B, D)` float32."""
+        """Turn a batch with one date into `(B, D)` float32."""
         images = batch.images[:, 0]
         if self._size is not None:
             images = F.interpolate(images, size=(self._size, self._size), mode="bilinear", align_corners=False)
@@ -234,13 +221,18 @@ def _load(model: nn.Module, entry: OtherEncoderParameters) -> None:
     if missing or wrong:
         raise TaskDataError(
             f"evaluate.others {entry.name!r}: {path.name} does not fit timm's {entry.model}: {len(missing)} tensors are"
-            f" missing ({', '.join(missing[:LISTED])}), {len(wrong)} differ in shape ({'; '.join(wrong[:LISTED])})"
+            f" missing ({', '.join(missing[:_LISTED])}), {len(wrong)} differ in shape ({'; '.join(wrong[:_LISTED])})"
         )
     model.load_state_dict({name: state[name] for name in expected})
 
 
 def stated_normalisation(entry: OtherEncoderParameters, data: TaskData, bands: tuple[str, ...]) -> Normalisation:
-    """The user's mean and deviation per band for every sensor of the data; empty where none are stated.
+    """Return the stated mean and deviation per band for every sensor of the data; empty where none are stated.
+
+    Args:
+        entry: As the user states them.
+        data: Has the sensors.
+        bands: That the network gets.
 
     Raises:
         TaskDataError: If there are not as many as bands.

@@ -1,10 +1,7 @@
-"""Frozen encoders: kNN over relative GSDs in both readings, linear probe, few-shot probes.
+"""Scores of frozen encoders: kNN over relative GSDs in both readings, linear probe, few-shot probes.
 
-The kNN protocol of Scale-MAE (arXiv 2212.14532): cosine, k = 20, weights exp(similarity / 0.07), top-1.
-
-Linear probe: logistic regression by L-BFGS on frozen features, its regularisation chosen on validation.
-
-Frozen encoders judged: kNN over relative GSDs in both readings, linear probe, few-shot probes.
+kNN is the protocol of Scale-MAE (arXiv 2212.14532): cosine, k = 20, weights exp(similarity / 0.07), top-1. The linear
+probe is a logistic regression by L-BFGS on frozen features, its regularisation chosen on validation.
 """
 
 from __future__ import annotations
@@ -24,23 +21,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from a2mae.tasks.datasets.inputs import TaskInputs
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskDataError
-from a2mae.tasks.evaluation.features import (
-    FeatureExtractor,
-    extract,
-)
-from a2mae.tasks.metrics.measures import ConfusionCounts, Score, accuracy
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.evaluation.features import FeatureExtractor, extract
+from a2mae.tasks.metrics.confusion import ConfusionCounts, Score, accuracy
 from a2mae.tasks.metrics.scores import score_row
 from a2mae.tasks.parameters import EvaluateParameters
 
 logger = logging.getLogger(__name__)
 
-
 Row = Mapping[str, object]
 """Of the score table."""
-
-
 TEMPERATURE = 0.07
+_SPLITS = ("train", "val", "test")
 
 
 def knn_predict(
@@ -53,7 +45,7 @@ def knn_predict(
     temperature: float = TEMPERATURE,
     chunk: int = 1024,
 ) -> Tensor:
-    """Vote of the k nearest training samples.
+    """Classify by a vote of the k nearest training samples.
 
     Args:
         train_features: `(M, D)`, any scale; normalised here.
@@ -82,11 +74,11 @@ def knn_predict(
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the probe said.
+    """Predictions of a linear probe.
 
     Attributes:
         prediction: `(N,)` classes of the test features.
-        c: The inverse regularisation that won on validation.
+        c: The inverse regularisation that scored best on validation.
         validation_accuracy: With it.
     """
 
@@ -105,7 +97,7 @@ def linear_probe(
     c_grid: Sequence[float] = (0.01, 0.1, 1.0, 10.0),
     max_iter: int = 200,
 ) -> ProbeResult:
-    """Fit on train, choose C on validation, predict test.
+    """Fit a linear probe on train, choose C on validation, predict test.
 
     Args:
         train: `(M, D)` features; standardised by their own mean and deviation.
@@ -149,20 +141,13 @@ class Candidate:
     patch: int = 1
 
 
-@dataclass(frozen=True)
-class _Features:
-    train: torch.Tensor
-    val: torch.Tensor
-    test: torch.Tensor
-
-
 def evaluate_frozen(
     candidate: Candidate, inputs: TaskInputs, options: EvaluateParameters, device: torch.device
 ) -> list[Row]:
-    """Judge one candidate on one classification data set.
+    """Score one candidate on one classification data set.
 
     Args:
-        candidate: What is judged.
+        candidate: An encoder or baseline.
         inputs: The data, normalised for the candidate.
         options: Protocols.
         device: Where features are computed.
@@ -174,18 +159,18 @@ def evaluate_frozen(
         TaskDataError: If the data is not for classification.
     """
     data = inputs.data
-    if data.spec.task is not Task.CLASSIFY:
+    if data.spec.task.kind.per_pixel:
         raise TaskDataError(f"evaluate needs classification data, found {data.spec.task} ({data.spec.source})")
     if data.spec.multi_label:
         raise TaskDataError(
-            f"kNN and probes need one class per image; {data.spec.source!r} has several: finetune, or judge on a folder"
+            f"kNN and probes need one class per image; {data.spec.source!r} has several: finetune, or score on a folder"
             " per class (evaluate.folder)"
         )
-    judge = _Judge(candidate, data, options)
-    splits = {split: data.rows(split) for split in ("train", "val", "test")}
-    native: _Features | None = None
+    scorer = _Scorer(candidate, data, options)
+    splits = {split: data.rows(split) for split in _SPLITS}
+    native: dict[str, Tensor] = {}
     for scale in tqdm(sorted(options.relative_gsd, reverse=True), desc=f"kNN {candidate.name}", leave=False):
-        parts = {
+        features = {
             split: extract(
                 candidate.extractor,
                 inputs,
@@ -199,32 +184,32 @@ def evaluate_frozen(
             else torch.zeros(0, 1)
             for split, rows in splits.items()
         }
-        features = _Features(**parts)
         native = native or features  # scales start at 1
-        judge.knn("knn_query_coarse", native.train, features.test, scale)
-        judge.knn("knn_both_coarse", features.train, features.test, scale)
-        if options.standardised:
-            judge.knn("knn_query_coarse", *standardised(native.train, features.test), scale, mode="knn_standardised")
-            judge.knn("knn_both_coarse", *standardised(features.train, features.test), scale, mode="knn_standardised")
-    assert native is not None
-    judge.probe(native)
-    judge.few_shot(native)
-    return judge.rows
+        for metric, bank in (("knn_query_coarse", native["train"]), ("knn_both_coarse", features["train"])):
+            scorer.knn(metric, bank, features["test"], scale)
+            if options.standardised:
+                scorer.knn(metric, *standardised(bank, features["test"]), scale, mode="knn_standardised")
+    scorer.probe(native)
+    scorer.few_shot(native)
+    return scorer.rows
 
 
-def standardised(bank: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both by the bank's mean and deviation per dimension.
+def standardised(bank: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardise both by the bank's mean and deviation per dimension.
 
-    The vectors of a ViT share a large constant part: then all cosines are near 1, and the vote hears little of what
-    differs.
+    The vectors of a ViT share a large constant part, which brings all cosines near 1 and drowns what differs.
+
+    Args:
+        bank: `(M, D)` training features.
+        query: `(N, D)` features.
     """
     deviation, mean = torch.std_mean(bank, dim=0)
     scale = deviation.clamp(min=1e-6)
     return (bank - mean) / scale, (query - mean) / scale
 
 
-class _Judge:
-    """Collects rows of one candidate on one data set."""
+class _Scorer:
+    """Collects the rows of one candidate on one data set."""
 
     def __init__(self, candidate: Candidate, data: TaskData, options: EvaluateParameters) -> None:
         self.rows: list[Row] = []
@@ -235,18 +220,18 @@ class _Judge:
         self._labels = {split: data.read_targets(data.rows(split)).astype(np.int64) for split in _SPLITS}
         self._places = data.samples["place"].to_numpy()[data.rows("test")]
 
-    def knn(self, metric: str, bank: torch.Tensor, query: torch.Tensor, scale: float, *, mode: str = "knn") -> None:
+    def knn(self, metric: str, bank: Tensor, query: Tensor, scale: float, *, mode: str = "knn") -> None:
         labels = torch.from_numpy(self._labels["train"])
         prediction = knn_predict(bank, labels, query, self._classes, k=self._options.k)
         self._add(mode, metric, self._score(prediction.numpy()), gsd_m=self._data.spec.gsd_m / scale)
 
-    def probe(self, features: _Features) -> None:
+    def probe(self, features: Mapping[str, Tensor]) -> None:
         result = linear_probe(
-            features.train.numpy(),
+            features["train"].numpy(),
             self._labels["train"],
-            features.val.numpy(),
+            features["val"].numpy(),
             self._labels["val"],
-            features.test.numpy(),
+            features["test"].numpy(),
             c_grid=self._options.c_grid,
         )
         self._add("linear_probe", "top1", self._score(result.prediction))
@@ -258,18 +243,14 @@ class _Judge:
             result.c,
         )
 
-    def few_shot(self, features: _Features) -> None:
-        """Probes on a few labels per class; the same draws for every candidate."""
+    def few_shot(self, features: Mapping[str, Tensor]) -> None:
+        """Probe on a few labels per class; the draws are the same for every candidate."""
+        train, labels = features["train"].numpy(), self._labels["train"]
         for shots in self._options.shots:
             for seed in range(self._options.shot_seeds):
                 rows = np.concatenate(list(self._drawn(shots, self._options.seed + seed)))
                 result = linear_probe(
-                    features.train.numpy()[rows],
-                    self._labels["train"][rows],
-                    features.train.numpy()[:0],
-                    self._labels["train"][:0],
-                    features.test.numpy(),
-                    c_grid=(1.0,),
+                    train[rows], labels[rows], train[:0], labels[:0], features["test"].numpy(), c_grid=(1.0,)
                 )
                 self._add("few_shot", f"top1_{shots}_shot", self._score(result.prediction), seed=seed)
 
@@ -288,6 +269,3 @@ class _Judge:
     ) -> None:
         seed = self._options.seed if seed is None else seed
         self.rows.append(score_row(self._data.spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m))
-
-
-_SPLITS = ("train", "val", "test")

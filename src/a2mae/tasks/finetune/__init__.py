@@ -1,1 +1,1 @@
-"""Task models: encoder and head, finetuned from either start."""
+"""Finetuning: an encoder with a task's head, from the pretrained weights and from the random_init baseline."""

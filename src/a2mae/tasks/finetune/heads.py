@@ -1,4 +1,4 @@
-"""Heads that turn a ViT's tokens into classes: pooled for images, decoded for pixels, fused for two dates."""
+"""Heads that turn the tokens of a ViT into classes: pooled for images, decoded for pixels, fused for two dates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LinearHead(nn.Module):
             pool: `cls`, or `mean` of the patch tokens.
 
         Raises:
-            ValueError: For another pooling.
+            ValueError: For another `pool`.
         """
         super().__init__()
         if pool not in ("cls", "mean"):
@@ -36,7 +36,7 @@ class LinearHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`(B, 1 + N, D)` → `(B, K)`."""
+        """Classify tokens: `(B, 1 + N, D)` → `(B, K)`."""
         pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)
         logits: Tensor = self.linear(self.norm(pooled))
         return logits
@@ -47,26 +47,31 @@ class AttentiveHead(nn.Module):
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
-        heads = next(count for count in (8, 6, 4, 3, 2, 1) if features % count == 0)
+        heads = _num_heads(features)
         self.attention = AttentionPoolLatent(features, num_heads=heads, mlp_ratio=2.0)
         self.norm = nn.LayerNorm(features)
         self.linear = nn.Linear(features, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`(B, 1 + N, D)` → `(B, K)`."""
+        """Classify tokens: `(B, 1 + N, D)` → `(B, K)`."""
         logits: Tensor = self.linear(self.norm(self.attention(tokens)))
         return logits
 
 
-def token_norm(features: int, *, batch: bool) -> nn.Module:
-    """What comes before a decoder.
+def _token_norms(features: int, levels: int, *, fused: bool) -> nn.ModuleList:
+    """Make what normalises the levels before a decoder.
 
-    Args:
-        features: Width D.
-        batch: BatchNorm without affine, for an encoder's own maps: a ViT's tokens share a large constant part, which a
-            LayerNorm would keep. Maps of two dates already fused have none, and take a LayerNorm.
+    An encoder's own maps get a BatchNorm without affine: a ViT's tokens share a large constant part, which a LayerNorm
+    would keep. The fused maps of two dates have none, and get a LayerNorm.
     """
-    return nn.BatchNorm2d(features, affine=False, eps=1e-6) if batch else LayerNorm2d(features)
+    return nn.ModuleList(
+        [LayerNorm2d(features) if fused else nn.BatchNorm2d(features, affine=False, eps=1e-6) for _ in range(levels)]
+    )
+
+
+def _normed(norms: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
+    """Normalise levels and join them: `(B, D * levels, h, w)`."""
+    return torch.cat([norm(level) for norm, level in zip(norms, maps, strict=True)], dim=1)
 
 
 class LinearDecoder(nn.Module):
@@ -74,14 +79,13 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, features: int, levels: int, classes: int, patch: int, *, fused: bool = False) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([token_norm(features, batch=not fused) for _ in range(levels)])
+        self.norms = _token_norms(features, levels, fused=fused)
         self.linear = nn.Conv2d(features * levels, classes * patch * patch, 1)
         self.shuffle = nn.PixelShuffle(patch)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
-        normed = [norm(level) for norm, level in zip(self.norms, maps, strict=True)]
-        logits: Tensor = self.shuffle(self.linear(torch.cat(normed, dim=1)))
+        """Decode levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
+        logits: Tensor = self.shuffle(self.linear(_normed(self.norms, maps)))
         return logits
 
 
@@ -92,7 +96,7 @@ class ConvDecoder(nn.Module):
         self, features: int, levels: int, classes: int, patch: int, *, fused: bool = False, width: int = 64
     ) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([token_norm(features, batch=not fused) for _ in range(levels)])
+        self.norms = _token_norms(features, levels, fused=fused)
         grow = max(patch // 2, 1)
         self.project = nn.Conv2d(features * levels, width * grow * grow // 4, 1)
         self.shuffle = nn.PixelShuffle(grow)
@@ -108,16 +112,15 @@ class ConvDecoder(nn.Module):
         self.to_pixels = nn.PixelShuffle(patch // grow)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
-        normed = [norm(level) for norm, level in zip(self.norms, maps, strict=True)]
-        logits: Tensor = self.to_pixels(self.refine(self.shuffle(self.project(torch.cat(normed, dim=1)))))
+        """Decode levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
+        logits: Tensor = self.to_pixels(self.refine(self.shuffle(self.project(_normed(self.norms, maps)))))
         return logits
 
 
 class DetailDecoder(nn.Module):
-    """The light decoder joined with the pixels themselves: tokens say what, a few convolutions say where.
+    """A light decoder of the tokens, joined with a few convolutions of the pixels, for what is smaller than a patch.
 
-    A token covers a whole patch, and a road is thinner than one. As UNETR's first skip connection (arXiv 2103.10504).
+    Like the first skip connection of UNETR (arXiv 2103.10504): a token covers a whole patch, and a road is thinner.
     """
 
     def __init__(
@@ -135,19 +138,23 @@ class DetailDecoder(nn.Module):
             width: Channels at full size.
         """
         super().__init__()
-        self.norms = nn.ModuleList([token_norm(features, batch=not fused) for _ in range(levels)])
+        self.norms = _token_norms(features, levels, fused=fused)
         self.project = nn.Conv2d(features * levels, width * 4, 1)
         self.grow = nn.Sequential(nn.PixelShuffle(2), _conv(width, width))
         self.stem = nn.Sequential(_conv(bands, width), _conv(width, width))
         self.join = nn.Sequential(_conv(2 * width, width), _conv(width, width), nn.Conv2d(width, classes, 1))
 
     def forward(self, maps: Sequence[Tensor], pixels: Tensor) -> Tensor:
-        """Levels of `(B, D, h, w)` and `(B, bands, h * patch, w * patch)` → `(B, K, h * patch, w * patch)`."""
-        normed = [norm(level) for norm, level in zip(self.norms, maps, strict=True)]
-        tokens = self.grow(self.project(torch.cat(normed, dim=1)))
+        """Decode levels of `(B, D, h, w)` with pixels `(B, bands, h * patch, w * patch)`, which the classes are of."""
+        tokens = self.grow(self.project(_normed(self.norms, maps)))
         tokens = F.interpolate(tokens, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
         logits: Tensor = self.join(torch.cat([tokens, self.stem(pixels)], dim=1))
         return logits
+
+
+def _num_heads(features: int) -> int:
+    """Return how many attention heads a width is divided into."""
+    return next(count for count in (8, 6, 4, 3, 2, 1) if features % count == 0)
 
 
 def _conv(channels: int, width: int) -> nn.Module:
@@ -156,8 +163,6 @@ def _conv(channels: int, width: int) -> nn.Module:
 
 class UPerNetHead(nn.Module):
     """UPerNet (arXiv 1807.10221) on a plain ViT: levels rescaled to 4, 2, 1 and 1/2 times the token grid."""
-
-    LEVELS = 4
 
     def __init__(self, features: int, classes: int, patch: int, width: int = 128) -> None:
         super().__init__()
@@ -181,7 +186,7 @@ class UPerNetHead(nn.Module):
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
+        """Decode four levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
         height, width = maps[0].shape[-2:]
         levels = [rescale(level) for rescale, level in zip(self.pyramid, maps, strict=True)]
         fused = self.decoder([maps[0], maps[0], *levels])
@@ -204,7 +209,7 @@ class ChangeFusion(nn.Module):
                 date attend to the other's before the difference is taken.
 
         Raises:
-            ValueError: For another mode.
+            ValueError: For another `mode`.
         """
         super().__init__()
         parts = {"difference": 1, "concat": 2, "difference_concat": 3, "attention": 3}
@@ -213,12 +218,11 @@ class ChangeFusion(nn.Module):
         self.mode = mode
         self.project = nn.ModuleList([nn.Conv2d(parts[mode] * features, features, 1) for _ in range(levels)])
         if mode == "attention":
-            heads = next(count for count in (8, 6, 4, 3, 2, 1) if features % count == 0)
             self.norm = nn.LayerNorm(features)
-            self.attention = nn.MultiheadAttention(features, heads, batch_first=True)
+            self.attention = nn.MultiheadAttention(features, _num_heads(features), batch_first=True)
 
     def forward(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
-        """Two lists of levels `(B, D, h, w)` → one."""
+        """Join two lists of levels `(B, D, h, w)`."""
         return [
             project(self._join(first, second))
             for project, first, second in zip(self.project, before, after, strict=True)

@@ -1,8 +1,6 @@
-"""A pretrained encoder with a task's head, and LoRA updates of it.
+"""Task models: an encoder with a task's head, the symmetries of images, and LoRA updates.
 
-LoRA (arXiv 2106.09685): low-rank updates of a frozen encoder's attention, merged into its weights when done.
-
-A pretrained encoder with a task's head.
+LoRA (arXiv 2106.09685): low-rank updates of a frozen encoder's attention, merged into its weights at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskBatch
-from a2mae.tasks.datasets.task_data import Task
 from a2mae.tasks.finetune.heads import (
     AttentiveHead,
     ChangeFusion,
@@ -30,12 +27,12 @@ from a2mae.tasks.finetune.heads import (
     LinearHead,
     UPerNetHead,
 )
-from a2mae.tasks.parameters import HEADS
+from a2mae.tasks.registry import Task
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """Quarter turns, then a mirror.
+    """One of the eight symmetries of a square, which leave a satellite image a satellite image.
 
     Attributes:
         turns: Quarter turns, counter-clockwise.
@@ -46,18 +43,18 @@ class Symmetry:
     mirror: bool
 
     def move(self, images: Tensor) -> Tensor:
-        """`(..., H, W)` moved; its sides change places with an odd number of turns."""
+        """Turn and mirror `(..., H, W)`; its sides change places with an odd number of turns."""
         moved = torch.rot90(images, self.turns, (-2, -1))
         return (moved.flip(-1) if self.mirror else moved).contiguous()
 
     def undo(self, images: Tensor) -> Tensor:
-        """`(..., H, W)` moved back: the inverse of `move`."""
+        """Move `(..., H, W)` back: the inverse of `move`."""
         moved = images.flip(-1) if self.mirror else images
         return torch.rot90(moved, -self.turns, (-2, -1)).contiguous()
 
 
 def symmetries(height: int, width: int) -> tuple[Symmetry, ...]:
-    """Those that keep an image's shape: eight of a square, else four; the first changes nothing."""
+    """Return those that keep an image's shape: eight of a square, else four; the first changes nothing."""
     turns = range(4) if height == width else (0, 2)
     return tuple(Symmetry(turn, mirror) for mirror, turn in itertools.product((False, True), turns))
 
@@ -73,13 +70,13 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., in)` → `(..., out)`."""
+        """Apply the layer and its update: `(..., in)` → `(..., out)`."""
         out: Tensor = self.linear(x)
         return out + F.linear(F.linear(x, self.down), self.up)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The plain layer with the update folded in."""
+        """Fold the update into the plain layer."""
         self.linear.weight += self.up @ self.down
         return self.linear.requires_grad_(True)
 
@@ -103,11 +100,11 @@ def merge_lora(encoder: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Everything but the encoder that a task model is made of; saved beside its weights.
+    """Everything that a task model is made of but the encoder; saved beside its weights.
 
     Attributes:
         task: What is predicted.
-        head: One of `HEADS[task]`.
+        head: One of `task.kind.heads`.
         classes: K.
         views: How many views (groups of bands) an image has.
         bands_per_view: Bands of a view.
@@ -126,12 +123,13 @@ class HeadConfig:
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a head that the task does not have."""
-        if self.head not in HEADS[self.task]:
-            raise ValueError(f"{self.task}: head must be one of {', '.join(HEADS[self.task])}, found {self.head!r}")
+        """Reject a head that the task does not have."""
+        heads = self.task.kind.heads
+        if self.head not in heads:
+            raise ValueError(f"{self.task}: head must be one of {', '.join(heads)}, found {self.head!r}")
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready."""
+        """Return it JSON-ready; `head_config_from_dict` reads it back."""
         return dataclasses.asdict(self)
 
 
@@ -164,14 +162,14 @@ class TaskModel(nn.Module):
         patch = encoder.patch_size
         self.head: nn.Module
         self.levels = _levels(len(encoder.blocks))
-        if config.task is Task.CLASSIFY:
+        if not config.task.kind.per_pixel:
             self.head = (
                 AttentiveHead(features, config.classes)
                 if config.head == "attentive"
                 else LinearHead(features, config.classes, pool="cls" if config.head == "linear" else "mean")
             )
             return
-        fused = config.task is Task.DETECT_CHANGE
+        fused = config.task.kind.dates == 2
         if config.head == "linear":
             self.levels = self.levels[-1:]
             self.head = LinearDecoder(features, 1, config.classes, patch, fused=fused)
@@ -186,41 +184,41 @@ class TaskModel(nn.Module):
             self.fusion = ChangeFusion(features, len(self.levels), config.fusion)
 
     def forward(self, batch: TaskBatch) -> Tensor:
-        """A batch → `(B, K)` or `(B, K, H, W)` logits."""
+        """Predict `(B, K)` or `(B, K, H, W)` logits of a batch."""
         if self.training or not self.config.symmetric:
             return self._logits(batch)
         answers = []
         for symmetry in symmetries(*batch.images.shape[-2:]):
             logits = self._logits(dataclasses.replace(batch, images=symmetry.move(batch.images)))
-            answers.append(logits if self.config.task is Task.CLASSIFY else symmetry.undo(logits))
+            answers.append(symmetry.undo(logits) if self.config.task.kind.per_pixel else logits)
         return torch.stack(answers).mean(dim=0)
 
     def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor
-        if self.config.task is Task.CLASSIFY:
+        if not self.config.task.kind.per_pixel:
             logits = self.head(self._tokens(batch))
         else:
             maps = self._maps(batch, 0)
-            if self.config.task is Task.DETECT_CHANGE:
+            if self.config.task.kind.dates == 2:
                 maps = self.fusion(maps, self._maps(batch, 1))
             logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
         return logits
 
     def _pixels(self, batch: TaskBatch) -> Tensor:
-        """All bands of the date; of two dates both and their difference."""
-        if self.config.task is not Task.DETECT_CHANGE:
+        """Return all bands of the date; of two dates both and their difference."""
+        if self.config.task.kind.dates == 1:
             return batch.images[:, 0]
         before, after = batch.images.unbind(1)
         return torch.cat([before, after, (after - before).abs()], dim=1)
 
     def _tokens(self, batch: TaskBatch) -> Tensor:
-        """Tokens of the only date, views side by side: `(B, 1 + N, D * views)`."""
+        """Encode the only date, views side by side: `(B, 1 + N, D * views)`."""
         views = torch.split(batch.images[:, 0], self.config.bands_per_view, dim=1)
         tokens = [self.encoder.forward_features(v, **self._metadata(batch, 0, i)) for i, v in enumerate(views)]
         return torch.cat(tokens, dim=-1)
 
     def _maps(self, batch: TaskBatch, time: int) -> list[Tensor]:
-        """Levels of one date, views side by side: `(B, D * views, h, w)` each."""
+        """Encode one date to levels, views side by side: `(B, D * views, h, w)` each."""
         views = torch.split(batch.images[:, time], self.config.bands_per_view, dim=1)
         per_view = [
             self.encoder.forward_intermediates(v, self.levels, **self._metadata(batch, time, i))
@@ -238,7 +236,7 @@ class TaskModel(nn.Module):
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers by depth, for timm's layer-wise learning rate decay: embedding, blocks, then everything else."""
+        """Group layers by depth for timm's layer-wise learning rate decay: embedding, blocks, then everything else."""
         return {
             "stem": r"^encoder\.(?:cls_token|patch_embed)",
             # 99999 is timm's sign for "with the group before"; what matches nothing (the head) is the last group.
@@ -247,5 +245,5 @@ class TaskModel(nn.Module):
 
 
 def _levels(depth: int) -> list[int]:
-    """Four blocks, evenly through the depth, the last included."""
+    """Choose four blocks, evenly through the depth, the last included."""
     return [max(round(depth * quarter / 4) - 1, 0) for quarter in (1, 2, 3, 4)]

@@ -1,37 +1,54 @@
-"""Finetuning: losses, augmentation, and one plain loop for the three tasks.
-
-Losses for imbalanced classes; `IGNORE` never counts.
-
-The square's eight symmetries: what a satellite image may be turned and flipped by without losing its meaning.
-
-Finetuning: one plain loop for the three tasks.
-"""
+"""Finetuning: losses for imbalanced classes (`IGNORE` never counts), and one loop for the three tasks."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from a2mae.parallel import cores
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
-from a2mae.tasks.datasets.task_data import IGNORE, Task
-from a2mae.tasks.finetune.course import Course, KeptCourse, Progress
+from a2mae.tasks.datasets.task_data import IGNORE
+from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, FinetuneState, Progress
 from a2mae.tasks.finetune.model import Symmetry, TaskModel, add_lora, merge_lora
-from a2mae.tasks.parameters import FinetuneParameters
+from a2mae.tasks.parameters import LOSSES, FinetuneParameters
+from a2mae.training.step import warmup_cosine
 
 logger = logging.getLogger(__name__)
 
-LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy_dice")
+
+@contextmanager
+def computing(name: str, threads: int) -> Iterator[torch.device]:
+    """Yield the device that a parameter names, and compute with the number of threads that the parameters say.
+
+    That number decides bytes: the sum of two halves is rounded otherwise than one sum. Otherwise it would be the
+    caller's `OMP_NUM_THREADS`. It is put back at the end.
+
+    Args:
+        name: As torch names devices; `auto` takes an accelerator where there is one.
+        threads: Of torch and of the BLAS; 0: as many as there are cores.
+    """
+    before, count = torch.get_num_threads(), threads or cores()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    with threadpool_limits(count):
+        torch.set_num_threads(count)
+        try:
+            yield torch.device(name)
+        finally:
+            torch.set_num_threads(before)
 
 
 class TaskLoss(nn.Module):
@@ -64,7 +81,7 @@ class TaskLoss(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`(B, K, ...)` logits and `(B, ...)` classes → scalar, float32; 0 where every label is ignored."""
+        """Compute the loss of `(B, K, ...)` logits and `(B, ...)` classes; 0 where every label is ignored."""
         logits = logits.float()
         if self.multi_label:
             return F.binary_cross_entropy_with_logits(logits, target.float(), pos_weight=self.weight)
@@ -86,7 +103,7 @@ class TaskLoss(nn.Module):
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 − the mean soft Dice of the classes that are in the batch's truth.
+    """Return 1 − the mean soft Dice of the classes that are in the batch's truth.
 
     Args:
         logits: `(B, K, ...)`.
@@ -105,7 +122,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def label_weights(targets: npt.NDArray[np.uint8], *, power: float = 0.5) -> Tensor:
-    """Weights of a yes for rare labels: (no / yes) ** power.
+    """Weigh a yes of rare labels: (no / yes) ** power.
 
     Args:
         targets: `(N, K)` of 0 and 1.
@@ -117,7 +134,7 @@ def label_weights(targets: npt.NDArray[np.uint8], *, power: float = 0.5) -> Tens
 
 
 def class_weights(targets: npt.NDArray[np.uint8], classes: int, *, power: float = 0.5) -> Tensor:
-    """Weights that lift rare classes: (1 / frequency) ** power, with a mean of 1 over the labels.
+    """Weigh rare classes higher: (1 / frequency) ** power, with a mean of 1 over the labels.
 
     Args:
         targets: Training labels, any shape, with `IGNORE`.
@@ -132,7 +149,7 @@ def class_weights(targets: npt.NDArray[np.uint8], classes: int, *, power: float 
 
 
 class NotFiniteError(RuntimeError):
-    """The loss left the finite numbers; the message names the step and the samples."""
+    """Raised where the loss is not finite; the message names the step and the samples."""
 
 
 def finetune(
@@ -145,7 +162,7 @@ def finetune(
     device: torch.device,
     name: str = "finetune",
     validate: Callable[[TaskModel], float] | None = None,
-    kept: KeptCourse | None = None,
+    checkpoint: FinetuneCheckpoint | None = None,
 ) -> list[Progress]:
     """Train a task model in place for a fixed number of steps.
 
@@ -154,19 +171,19 @@ def finetune(
         inputs: Where batches come from.
         rows: Training rows.
         recipe: Optimiser, schedule, loss, augmentation.
-        seed: Decides order and augmentation; the same for a model and its random-initialised twin.
+        seed: Decides order and augmentation; the same for a model and its random_init baseline.
         device: Where to train.
         name: For the progress bar.
-        validate: Scores the model on the validation split, higher is better; asked `recipe.val_checks` times, and the
-            best state is what the model is left with.
-        kept: Where the state is kept from time to time; what a stopped finetuning left there is gone on with.
+        validate: Scores the model on the validation split, higher is better; called `recipe.val_checks` times, and the
+            model is left with its best weights.
+        checkpoint: Written from time to time; what a stopped finetuning left there is gone on with.
 
     Returns:
         The loss over the steps.
 
     Raises:
         NotFiniteError: If the loss is not a finite number.
-        CheckpointError: If the state cannot be kept.
+        CheckpointWriteError: If a checkpoint cannot be written.
     """
     torch.manual_seed(seed)  # LoRA's initial weights, stochastic depth
     if recipe.mode == "lora":
@@ -175,7 +192,7 @@ def finetune(
         model.encoder.requires_grad_(recipe.mode == "full")
     model.to(device).train()
     groups = param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
-    optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
     weight = None
     if recipe.class_weight_power > 0:
         targets = inputs.data.read_targets(rows)
@@ -186,46 +203,46 @@ def finetune(
             else class_weights(targets, model.config.classes, power=power)
         )
     loss_of = TaskLoss(recipe.loss, weight, multi_label=model.config.multi_label).to(device)
-    course = kept.resume(model, optimiser) if kept is not None else Course()
-    if course.step:
-        logger.info("%s: going on from step %d of %d", name, course.step, recipe.steps)
+    state = checkpoint.resume(model, optimizer) if checkpoint is not None else FinetuneState()
+    if state.step:
+        logger.info("%s: going on from step %d of %d", name, state.step, recipe.steps)
     look_every = -(-recipe.steps // recipe.val_checks) if recipe.val_checks and validate is not None else 0
     log_every = max(recipe.steps // 50, 1)
     running: list[Tensor] = []
-    drawn = islice(_drawn(rows, recipe.batch_size, np.random.default_rng(seed), recipe.augment), course.step, None)
-    for step in tqdm(range(course.step, recipe.steps), desc=name, unit="step", leave=False):
-        scale = _schedule(step, recipe.steps, recipe.warmup_steps)
-        for group in optimiser.param_groups:
+    drawn = islice(_drawn(rows, recipe.batch_size, np.random.default_rng(seed), recipe.augment), state.step, None)
+    for step in tqdm(range(state.step, recipe.steps), desc=name, unit="step", leave=False):
+        scale = warmup_cosine(step, recipe.warmup_steps, recipe.steps, divide_first=False)
+        for group in optimizer.param_groups:
             group["lr"] = recipe.lr * scale * group["lr_scale"]
         chosen, symmetry = next(drawn)
         batch = inputs.batch(chosen).to(device)
         if symmetry is not None:
-            batch = flipped(batch, symmetry, pixels=model.config.task is not Task.CLASSIFY)
+            batch = flipped(batch, symmetry, pixels=model.config.task.kind.per_pixel)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits = model(batch)
         loss = loss_of(logits.float(), batch.targets)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)
         running.append(loss.detach())
-        course.step, last = step + 1, step + 1 == recipe.steps
-        logged = last or course.step % log_every == 0
+        state.step, last = step + 1, step + 1 == recipe.steps
+        logged = last or state.step % log_every == 0
         if logged:
             mean = float(torch.stack(running).mean())  # the only synchronisation with the device
             if not math.isfinite(mean):
                 names = inputs.data.samples["sample_id"].iloc[chosen].tolist()
                 raise NotFiniteError(f"{name}: loss is {mean} at step {step + 1}, samples {', '.join(names[:8])} …")
-            course.history.append(Progress(course.step, mean, recipe.lr * scale))
+            state.history.append(Progress(state.step, mean, recipe.lr * scale))
             running.clear()
-        optimiser.step()
-        if look_every and validate is not None and (last or course.step % look_every == 0):
-            course.look(model, validate(model))
+        optimizer.step()
+        if look_every and validate is not None and (last or state.step % look_every == 0):
+            state.keep_if_best(model, validate(model))
             model.train()
-        if kept is not None and logged and kept.due(last=last):
-            kept.keep(course, model, optimiser)
-    course.leave_best(model)
+        if checkpoint is not None and logged and checkpoint.due(last=last):
+            checkpoint.save(state, model, optimizer)
+    state.restore_best(model)
     merge_lora(model.encoder)
-    history = course.history
+    history = state.history
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history
 
@@ -234,7 +251,7 @@ def finetune(
 def predict(
     model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
 ) -> npt.NDArray[np.uint8]:
-    """Classes of samples, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
+    """Predict the classes of samples, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
     model.to(device).eval()
     parts = []
     for start in range(0, len(rows), batch_size):
@@ -245,7 +262,7 @@ def predict(
 
 
 def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
-    """The batch flipped and turned; targets with it where they are pixels.
+    """Flip and turn a batch; targets with it where they are pixels.
 
     One symmetry for the whole batch keeps it one cheap view; over the steps every image meets all eight.
 
@@ -263,20 +280,13 @@ def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
 def _drawn(
     rows: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator, augment: bool
 ) -> Iterator[tuple[npt.NDArray[np.int64], Symmetry | None]]:
-    """What chance decides of each step: its samples, and how they are flipped and turned."""
+    """Draw the samples of each step, and how they are flipped and turned."""
     for chosen in _endless(rows, batch_size, rng):
         yield chosen, Symmetry(int(rng.integers(4)), bool(rng.integers(2))) if augment else None
 
 
-def _schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
 def _endless(rows: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
-    """Batches of exactly `batch_size`, epoch after epoch, each epoch in a new order."""
+    """Yield batches of exactly `batch_size`, epoch after epoch, each epoch in a new order."""
     left = np.empty(0, np.int64)
     while True:
         while len(left) < batch_size:

@@ -1,1 +1,1 @@
-"""Rasters of any size, window by window: classes, change, embeddings."""
+"""Maps and embeddings of whole rasters, window by window."""

@@ -1,11 +1,8 @@
-"""Class and change maps of whole rasters by finetuned models, two dates aligned first.
+"""Draw class and change maps of whole rasters by finetuned models, window by window with blending.
 
-Two dates brought onto each other before they are compared: providers put them up to some pixels apart.
-
-A displaced edge looks like change. The training pairs are cut from registered image sets, so a pair of scenes has to be
-registered, too, by the same comparison, at windows spread over the ground that both show.
-
-Class and change maps of whole rasters by finetuned models, window by window with blending.
+Providers put two dates up to some pixels apart, and a displaced edge looks like change. The pairs that a change
+detector is trained on are cut from registered image sets, so a pair to be mapped is registered as well (`aligned`), by
+the same comparison, at windows spread over the ground that both dates show.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from odc.geo.geobox import GeoBox
 from tqdm import tqdm
@@ -31,29 +27,30 @@ from a2mae.config import RegistrationParameters
 from a2mae.registration.pairs import Picture, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
-from a2mae.tasks.finetune.checkpoint import Finetuned
-from a2mae.tasks.inference.embed import Windows, normalised
-from a2mae.tasks.inference.rasters import Raster, RasterWindows, on_grid_of
+from a2mae.tasks.finetune.finetuned import Finetuned
+from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
 from a2mae.tasks.palette import class_colours
-from a2mae.tasks.tiling import StripWriter, Tile, blended_strips, starts
+from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips, starts
 
 logger = logging.getLogger(__name__)
 
 _WINDOW_PX = 256  # of the coarser raster
 _PER_SIDE = 5
-_LEAST_PX = 0.05  # of the coarser raster: what is nearer lies on the other, and is not resampled
+_LEAST_PX = 0.05  # of the coarser raster: a smaller move is left out, and nothing is resampled
+FULL_PROBABILITY = 250
+"""Stored value of probability 1; 255 is nodata."""
 
 
 def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> Raster:
-    """The second raster moved onto the first, where the two tell how far.
+    """Move the second raster onto the first.
 
     Args:
         fixed: Stays where it is; its CRS is in metres.
-        moving: Of the same ground, on whatever grid and with the same bands.
-        settings: How far at most, and what is asked of a comparison.
+        moving: The same ground and bands on any grid.
+        settings: How far to search, and what is asked of a comparison.
 
     Returns:
-        `moving` with its `shift_m`; as it was where too few windows agree, which is warned of, or if not `enabled`.
+        `moving` with its `shift_m`; unchanged if too few windows agree, which is warned of, or if not `enabled`.
     """
     if not settings.enabled:
         return moving
@@ -68,7 +65,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
             if found is not None and trusted(found, coarser, settings):
                 moves.append((found.shift_x_m, found.shift_y_m))
                 errors.append(found.error_m)
-    agreed = agreement(moves, errors, coarser, min_places=min(settings.pool_locations, looked))
+    agreed = agreement(moves, errors, coarser, min_locations=min(settings.pool_locations, looked))
     if agreed is None:
         logger.warning(
             "the later date stays where its provider put it: of %d windows %d tell how far it lies from the earlier"
@@ -87,7 +84,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
 
 
 def _windows(raster: Raster, coarser_gsd_m: float) -> Iterator[tuple[GeoBox, float]]:
-    """Squares spread over a raster, each with its side in metres; the whole raster's middle where it is smaller."""
+    """Yield squares spread over a raster, each with its side in metres; a small raster is one square."""
     rows, columns = raster.shape
     side = min(math.ceil(_WINDOW_PX * coarser_gsd_m / raster.gsd_m), rows, columns)
     for top in _spread(rows, side):
@@ -102,16 +99,11 @@ def _spread(length: int, side: int) -> list[int]:
 
 
 def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: float) -> Picture:
-    """A square at the raster's own pixels."""
+    """Read a square at the raster's own pixels."""
     side = round(side_m / raster.gsd_m)
     pixels, valid = windows.on(window.zoom_to((side, side)))
     day = dt.datetime.fromtimestamp((raster.day or 0.0) * 86400, dt.UTC)
     return Picture(pixels, valid, side_m / side, side_m, day)
-
-
-Floats = npt.NDArray[np.float32]
-FULL_PROBABILITY = 250
-"""Stored value of probability 1; 255 is nodata."""
 
 
 class _Common(TypedDict):
@@ -133,36 +125,36 @@ def map_raster(
     scores: Mapping[str, object] | None = None,
     probabilities: Path | None = None,
 ) -> Path:
-    """Classes of every pixel, as a uint8 COG with a colour table.
+    """Predict the class of every pixel, as a uint8 COG with a colour table.
 
     Args:
         finetuned: A segmenter, with one raster, or a change detector, with two (before, after).
         rasters: The dates; later ones are read on the first one's grid.
-        path: Of the COG.
+        path: Path of the COG.
         windows: How the raster is cut.
         device: Where to run.
-        model_hash: Goes into the fingerprint: another model starts anew.
-        scores: Of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
+        model_hash: Identifies the model: a map that another one has begun is not continued.
+        scores: Scores of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
 
     Returns:
         The path. Grid and CRS are the first raster's; what was not seen at every date is nodata (255).
 
     Raises:
-        TaskDataError: If the number of rasters is not the task's, or a sensor is new to the model.
+        TaskDataError: If the number of rasters is not the task's, or the model does not know a sensor.
     """
     spec, plan, model = finetuned.spec, finetuned.plan, finetuned.model
     dates = 2 if hasattr(model, "fusion") else 1
     if len(rasters) != dates:
         raise TaskDataError(f"{spec.task} maps need {dates} raster(s), found {len(rasters)}")
-    strangers = sorted({raster.sensor for raster in rasters} - set(plan.sensors))
+    strangers = sorted({raster.sensor.id for raster in rasters} - set(plan.sensors))
     if strangers:
         raise TaskDataError(
             f"the {spec.task} model knows {', '.join(plan.sensors)}, not {', '.join(strangers)}: set"
             f" {spec.task}.map.sensor"
         )
     first = rasters[0]
-    rasters = [first, *(on_grid_of(raster, first) for raster in rasters[1:])]
+    rasters = [first, *(replace(raster, grid=first.grid) for raster in rasters[1:])]
     rows, columns = first.shape
     patch = model.encoder.patch_size
     patches, overlap = windows.in_patches(patch)
@@ -197,15 +189,7 @@ def map_raster(
 
         def predict(tiles: list[Tile]) -> Floats:
             images = np.stack(
-                [
-                    np.stack(
-                        [
-                            normalised(*reader.read(tile.row, tile.col, size, size), plan, raster.sensor)
-                            for reader, raster in zip(readers, rasters, strict=True)
-                        ]
-                    )
-                    for tile in tiles
-                ]
+                [np.stack([reader.normalised(plan, tile.row, tile.col, size) for reader in readers]) for tile in tiles]
             )
             lonlat = [first.lonlat_deg(tile.row, tile.col, size) for tile in tiles]
             return _probabilities(finetuned, rasters, torch.from_numpy(images).to(device), lonlat)
@@ -240,7 +224,7 @@ def map_raster(
 def _probabilities(
     finetuned: Finetuned, rasters: Sequence[Raster], images: torch.Tensor, lonlat_deg: list[tuple[float, float]]
 ) -> Floats:
-    """`(B, T, C, H, W)` → `(B, K, H, W)` class probabilities."""
+    """Class probabilities `(B, K, H, W)` of images `(B, T, C, H, W)`."""
     count, device = len(images), images.device
     days = [raster.day for raster in rasters]
     day = None

@@ -1,4 +1,4 @@
-"""Embeddings of whole rasters: one vector per patch as a COG, one per block as GeoParquet, with constant memory."""
+"""Embed whole rasters: one vector per patch as a COG, one per block as GeoParquet, with constant memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,46 +22,17 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from a2mae.models.encoder import Encoder
-from a2mae.raster.read import GDAL_OPTIONS
+from a2mae.raster.header import GDAL_OPTIONS
 from a2mae.tasks.datasets.inputs import InputPlan
-from a2mae.tasks.inference.rasters import Raster, RasterWindows, coarser_grid
-from a2mae.tasks.tiling import StripWriter, Tile, blended_strips, starts
+from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows, coarser_grid
+from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips, starts
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float32]
 INT8_LIMIT = 127
 INT8_NODATA = -128
 ROW_GROUP_BYTES = 32 * 2**20
-"""Vectors held before a row group of the table is written."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How a raster is cut.
-
-    Attributes:
-        tile_px: Side of a window.
-        overlap_px: Shared by neighbours and blended.
-        batch_size: Windows per forward pass.
-    """
-
-    tile_px: int
-    overlap_px: int
-    batch_size: int
-
-    def in_patches(self, patch: int) -> tuple[int, int]:
-        """Window and overlap in whole patches."""
-        size = max(self.tile_px // patch, 1)
-        return size, min(self.overlap_px // patch, size - 1)
-
-
-def normalised(pixels: Floats, valid: npt.NDArray[np.bool_], plan: InputPlan, sensor: str) -> Floats:
-    """Physical pixels `(C, H, W)` as the encoder was taught; 0 where not valid."""
-    index = plan.sensors.index(sensor)
-    mean = np.asarray(plan.mean[index], np.float32)[:, None, None]
-    std = np.asarray(plan.std[index], np.float32)[:, None, None]
-    return np.where(valid, (pixels - mean) / std, np.float32(0)).astype(np.float32)
+"""Size of the vectors that are held before a row group of the table is written."""
 
 
 def embed_raster(
@@ -76,20 +46,20 @@ def embed_raster(
     quantise: bool = False,
     model_hash: str = "",
 ) -> Path:
-    """One vector per patch, as a GeoTIFF with a band per dimension.
+    """Embed every patch of a raster, as a COG with a band per dimension.
 
     Args:
-        encoder: Pretrained or finetuned.
+        encoder: A pretrained or finetuned encoder.
         plan: Bands and normalisation.
-        raster: What is embedded.
-        path: Of the COG.
+        raster: The raster.
+        path: Path of the COG.
         windows: How the raster is cut.
         device: Where to run.
         quantise: Store int8 with one scale per dimension (written as the band's scale).
-        model_hash: Goes into the fingerprint: another model starts anew.
+        model_hash: Identifies the model: embeddings that another one has begun are not continued.
 
     Returns:
-        The path. Same CRS as the raster, pixels of one patch; patches less than half seen are nodata.
+        The path. CRS of the raster, pixels of one patch; patches of which less than half was seen are nodata.
     """
     patch = encoder.patch_size
     size, overlap = windows.in_patches(patch)
@@ -107,15 +77,14 @@ def embed_raster(
         nodata=INT8_NODATA if quantise else float("nan"),
         fingerprint=hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
         names=[f"feature {number}" for number in range(features)],
-        tags={"PATCH_PX": str(patch), "SENSOR": raster.sensor, "BANDS": ",".join(plan.bands)},
+        tags={"PATCH_PX": str(patch), "SENSOR": raster.sensor.id, "BANDS": ",".join(plan.bands)},
         scales=[step] * features if quantise else (),
     )
     encoder.to(device).eval()
     with RasterWindows(raster) as reader:
 
         def predict(tiles: list[Tile]) -> Floats:
-            read = [reader.read(t.row * patch, t.col * patch, size * patch, size * patch) for t in tiles]
-            images = np.stack([normalised(pixels, valid, plan, raster.sensor) for pixels, valid in read])
+            images = np.stack([reader.normalised(plan, t.row * patch, t.col * patch, size * patch) for t in tiles])
             lonlat = [raster.lonlat_deg(t.row * patch, t.col * patch, size * patch) for t in tiles]
             tokens = _tokens(encoder, plan, raster, torch.from_numpy(images).to(device), lonlat)
             count, _, width = tokens.shape
@@ -147,7 +116,7 @@ def embed_raster(
 def _tokens(
     encoder: Encoder, plan: InputPlan, raster: Raster, images: torch.Tensor, lonlat_deg: list[tuple[float, float]]
 ) -> torch.Tensor:
-    """Patch tokens `(B, N, D * views)` of windows, final norm applied."""
+    """Patch tokens `(B, N, D * views)` of windows `(B, C, H, W)`, final norm applied."""
     count = len(images)
     lonlat = torch.tensor(lonlat_deg, dtype=torch.float64, device=images.device) if plan.location else None
     day = None if raster.day is None else torch.full((count,), raster.day, device=images.device)
@@ -166,25 +135,25 @@ def _tokens(
 
 
 def _seen(reader: RasterWindows, row: int, rows: int, columns: int, patch: int) -> npt.NDArray[np.bool_]:
-    """`(rows, columns)`: patches of which at least half was seen."""
+    """Patches of which at least half was seen, `(rows, columns)`."""
     _, valid = reader.read(row * patch, 0, rows * patch, columns * patch)
     share = valid.reshape(rows, patch, columns, patch).mean(axis=(1, 3))
     return np.asarray(share >= 0.5)
 
 
 def write_block_vectors(path: Path, block: int, table: Path) -> int:
-    """Mean vector of each block of patches as GeoParquet, for search in a table; row groups are written as they come.
+    """Average the vectors of each block of patches into a GeoParquet table, row group by row group.
 
-    Columns: `row`, `column`, `seen` (share of its patches), `vector` and the block's square in the raster's CRS. A
-    block of which nothing was seen has no row.
+    Columns: `row`, `column`, `seen` (share of its patches), `vector` and `geometry`, the block's square in the raster's
+    CRS. A block of which nothing was seen has no row.
 
     Args:
-        path: Written by `embed_raster`.
+        path: COG that `embed_raster` wrote.
         block: Side of a block in patches.
         table: The file; replaced when the new one is whole.
 
     Returns:
-        How many blocks were written.
+        Number of blocks written.
     """
     partial = table.with_name(f".{table.name}.partial")
     with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
@@ -205,7 +174,7 @@ def write_block_vectors(path: Path, block: int, table: Path) -> int:
 
 
 def _block_schema(features: int, crs: str) -> pa.Schema:
-    """Columns, and what GeoParquet 1.0 says about the geometry."""
+    """Columns, with GeoParquet 1.0 metadata of the geometry."""
     geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": CRS.from_user_input(crs).to_json_dict()}
     about = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     return pa.schema(
@@ -239,7 +208,7 @@ def _block_rows(
 
 
 def _blocks(source: rasterio.io.DatasetReader, block: int) -> Iterator[tuple[int, Floats, npt.NDArray[np.float64]]]:
-    """Row of blocks, `(D, columns)` mean vectors and `(columns,)` share of patches seen, top to bottom."""
+    """Yield row of blocks, mean vectors `(D, columns)` and share of patches seen `(columns,)`, top to bottom."""
     scales = np.asarray(source.scales, np.float32)[:, None, None]
     for number, top in enumerate(range(0, source.height, block)):
         height = min(block, source.height - top)

@@ -1,1 +1,1 @@
-"""Predictions against truth: metrics, intervals over places, pictures."""
+"""Metrics of predictions, with intervals over places, and the table of all scores."""

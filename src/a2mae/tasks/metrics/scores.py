@@ -1,4 +1,4 @@
-"""What a task's predictions are worth, with intervals over places; and the one tidy table of all scores."""
+"""Scores of a task's predictions with intervals over places, and the tidy table of all scores."""
 
 from __future__ import annotations
 
@@ -9,35 +9,45 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from a2mae.tasks.datasets.task_data import Task, TaskData, TaskSpec
-from a2mae.tasks.metrics import measures as metrics
-from a2mae.tasks.metrics.measures import ConfusionCounts, Floats, GroupedCounts, LabelCounts, Score, score_of
+from a2mae.tasks.datasets.task_data import TaskData, TaskSpec
+from a2mae.tasks.metrics import confusion as metrics
+from a2mae.tasks.metrics.confusion import ConfusionCounts, Floats, GroupedCounts, LabelCounts, Score, score_of
+from a2mae.tasks.registry import Task
 
 Metric = Callable[[Floats], Floats]
 
-METRICS: Mapping[Task, Mapping[str, Metric]] = {
-    Task.CLASSIFY: {"top1": metrics.accuracy, "mean_class_accuracy": metrics.mean_class_accuracy},
-    Task.SEGMENT: {"miou": metrics.mean_iou, "pixel_accuracy": metrics.accuracy},
-    Task.DETECT_CHANGE: {
-        "f1": metrics.change_f1,
-        "iou": metrics.change_iou,
-        "precision": metrics.change_precision,
-        "recall": metrics.change_recall,
-    },
+_MEASURES: Mapping[str, Metric] = {
+    "top1": metrics.accuracy,
+    "mean_class_accuracy": metrics.mean_class_accuracy,
+    "micro_f1": metrics.micro_f1,
+    "macro_f1": metrics.macro_f1,
+    "miou": metrics.mean_iou,
+    "pixel_accuracy": metrics.accuracy,
+    "f1": metrics.change_f1,
+    "iou": metrics.change_iou,
+    "precision": metrics.change_precision,
+    "recall": metrics.change_recall,
 }
-"""Standard metrics per task, the main one first."""
 
-LABEL_METRICS: Mapping[str, Metric] = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
-"""Of classification with several labels per image."""
+
+def metrics_of(task: Task, *, multi_label: bool = False) -> Mapping[str, Metric]:
+    """Give a task's metrics by name, the main one first.
+
+    Args:
+        task: The task.
+        multi_label: Those of images with any number of classes.
+    """
+    return {name: _MEASURES[name] for name in (task.kind.label_metrics if multi_label else task.kind.metrics)}
+
 
 READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_both_coarse": "both sides coarse"}
-"""Of Scale-MAE's kNN protocol over scales: metric of the score table, and what it stands for."""
+"""kNN over scales (Scale-MAE's protocol): metric of the score table, and what it stands for."""
 
 SCORE_COLUMNS: Mapping[str, str] = {
     "task": "str",  # "classify", "segment", "detect_change"
     "data": "str",  # source of the data set
     "model": "str",  # "pretrained", "random", "pixels", "histogram"
-    "mode": "str",  # how it was judged: "finetuned", "knn", "linear_probe", "few_shot"; "gain": above its random twin
+    "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot"; "gain": over random_init
     "metric": "str",
     "value": "float64",
     "low": "float64",  # 95 % interval
@@ -69,12 +79,12 @@ class TaskScores:
     drawn: Mapping[str, Floats] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
-        """`flat_scores`, and `per_class`."""
+        """Return `flat_scores` and `per_class`, JSON-ready."""
         return {**flat_scores(self.scores), "per_class": dict(self.per_class)}
 
 
 def flat_scores(scores: Mapping[str, Score]) -> dict[str, object]:
-    """Scores of the same samples, flat and JSON-ready: `top1`, `top1_low`, `top1_high`, …; then `n` and `groups`."""
+    """Flatten scores of the same samples: `top1`, `top1_low`, `top1_high`, …; then `n` and `groups`."""
     flat: dict[str, object] = {}
     for name, score in scores.items():
         flat |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
@@ -82,20 +92,20 @@ def flat_scores(scores: Mapping[str, Score]) -> dict[str, object]:
     return {**flat, "n": any_score.n, "groups": any_score.groups}
 
 
-def gain(found: TaskScores, twin: TaskScores) -> dict[str, Score]:
-    """How much higher a model scores than its twin on the same samples, by metric.
+def gain(found: TaskScores, baseline: TaskScores) -> dict[str, Score]:
+    """Compute how much higher a model scores than its baseline on the same samples, by metric.
 
-    Both are resampled by the same draws of places, so what makes a place hard for both does not widen the interval: it
-    tells a difference that two intervals side by side cannot.
+    Both are resampled by the same draws of places. A place that is hard for both does not widen the interval, so it
+    shows a difference where the two intervals side by side still overlap.
 
     Args:
         found: The model's scores.
-        twin: Those of what it is held against.
+        baseline: The scores of random_init.
     """
     gains = {}
     for name, score in found.scores.items():
-        other = twin.scores[name]
-        drawn = found.drawn[name] - twin.drawn[name]
+        other = baseline.scores[name]
+        drawn = found.drawn[name] - baseline.drawn[name]
         gains[name] = score_of(score.value - other.value, drawn, score.n, score.groups, least=-1.0)
     return gains
 
@@ -108,7 +118,7 @@ def score_task(
     Args:
         data: The task data.
         rows: `(N,)`.
-        prediction: `(N,)` or `(N, H, W)` classes.
+        prediction: `(N,)` or `(N, H, W)` classes; with several labels `(N, K)` of 0 and 1.
         resamples: Of the bootstrap over places.
         seed: Of the bootstrap.
     """
@@ -116,12 +126,13 @@ def score_task(
     places = data.samples["place"].to_numpy()[rows]
     counts: GroupedCounts
     if spec.multi_label:
-        counts, known, of_class = LabelCounts(truth, prediction, places), LABEL_METRICS, metrics.label_f1
+        counts, of_class = LabelCounts(truth, prediction, places), metrics.label_f1
         confusion = truth.astype(np.int64).T @ prediction.astype(np.int64)
     else:
-        counts, known = ConfusionCounts(truth, prediction, places, len(spec.class_names)), METRICS[spec.task]
-        of_class = metrics.per_class_accuracy if spec.task is Task.CLASSIFY else metrics.per_class_iou
+        counts = ConfusionCounts(truth, prediction, places, len(spec.class_names))
+        of_class = metrics.per_class_iou if spec.task.kind.per_pixel else metrics.per_class_accuracy
         confusion = counts.matrix.astype(np.int64)
+    known = metrics_of(spec.task, multi_label=spec.multi_label)
     resampled = counts.resampled(resamples, seed)
     drawn = {name: metric(resampled) for name, metric in known.items()}
     per_class = dict(zip(spec.class_names, of_class(counts.matrix).tolist(), strict=True))
@@ -137,24 +148,30 @@ def score_task(
 
 
 def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8]) -> float:
-    """The task's main metric of predictions of some rows, without an interval: to choose by on validation."""
+    """Compute the task's main metric without an interval, to choose by on validation.
+
+    Args:
+        data: The task data.
+        rows: `(N,)`.
+        prediction: As for `score_task`.
+    """
     spec, truth = data.spec, data.read_targets(rows)
     if spec.multi_label:
         return float(metrics.micro_f1(LabelCounts(truth, prediction, rows.tolist()).matrix))
     counts = ConfusionCounts(truth, prediction, [0] * len(rows), len(spec.class_names))
-    found = float(next(iter(METRICS[spec.task].values()))(counts.matrix))
+    found = float(next(iter(metrics_of(spec.task).values()))(counts.matrix))
     return found if np.isfinite(found) else 0.0  # F1 of change that nobody saw
 
 
 def score_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """The tidy table, in a fixed order of rows and columns."""
+    """Make the tidy table, in a fixed order of rows and columns."""
     table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(dict(SCORE_COLUMNS))
     order = ["task", "data", "mode", "metric", "model", "gsd_m", "seed"]
     return table.sort_values(order, kind="stable").reset_index(drop=True)
 
 
 def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: int) -> list[dict[str, object]]:
-    """Rows of the score table from a task's metrics JSON (see `a2mae.pipelines.tasks`).
+    """Make rows of the score table from the metrics of a task (see `a2mae.tasks.evaluation.both_starts`).
 
     Args:
         task_metrics: `{"task": …, "data": …, "gsd_m": …, "pretrained": {...}, "random": {...}, "gain": {...}}`.
@@ -164,8 +181,8 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
     rows = []
     for model, mode in (("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")):
         found = task_metrics["gain" if mode == "gain" else model]
-        known = METRICS[Task(str(described["task"]))]
-        for metric in known if set(known) <= set(found) else LABEL_METRICS:
+        kind = Task(str(described["task"])).kind
+        for metric in kind.metrics if set(kind.metrics) <= set(found) else kind.label_metrics:
             rows.append(
                 {
                     **described,
@@ -187,15 +204,15 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
 def score_row(
     spec: TaskSpec, model: str, mode: str, metric: str, score: Score, *, seed: int, gsd_m: float | None = None
 ) -> dict[str, object]:
-    """One row of the score table.
+    """Make a row of the score table.
 
     Args:
         spec: Of the data set.
         model: Whose score it is.
-        mode: How it was judged: finetuned, kNN, ...
+        mode: How it was scored: finetuned, knn, …
         metric: What was measured.
         score: With its interval.
-        seed: Of the judgement.
+        seed: Of the scoring.
         gsd_m: That the images were seen at; the data set's own by default.
     """
     return {

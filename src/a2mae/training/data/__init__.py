@@ -1,1 +1,1 @@
-"""From the store to a batch: which sets, which crops, read by number and prepared."""
+"""From the image-set store to a batch: draw samples, read them by number, prepare them on the device."""

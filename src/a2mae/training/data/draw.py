@@ -1,7 +1,7 @@
-"""What a sample is made of, decided by `(seed, epoch, position)` alone.
+"""Draw what a sample is made of, from `(seed, epoch, position)` alone.
 
-Nothing here reads pixels. A draw is a pure function of three integers, so a resumed run, a run with another number of
-loader processes and a run on another number of machines all see the same samples.
+Nothing here reads pixels. Because a draw depends on three integers only, a resumed run, a run with another number of
+loader processes and a run on another number of machines see the same samples.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2mae.training.data.index import SetIndex
-from a2mae.training.spec import SamplingSpec
+from a2mae.training.parameters import SamplingParameters
 
 
 class Stream(IntEnum):
-    """Independent streams of random numbers, so that one use never shifts another."""
+    """Independent streams of random numbers: drawing from one does not shift another."""
 
     ORDER = 0
     SAMPLE = 1
@@ -27,7 +27,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """Random numbers that depend on nothing but the arguments.
+    """Make a generator of random numbers that depend on the arguments alone.
 
     Args:
         seed: The run's seed.
@@ -39,7 +39,7 @@ def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample, as decided.
+    """One sample, as drawn.
 
     Attributes:
         images: `(K,)` int64, positions of the images in the index; the first is the anchor.
@@ -56,21 +56,21 @@ class Draw:
 
 def draw_sample(
     index: SetIndex,
-    sampling: SamplingSpec,
+    sampling: SamplingParameters,
     band_choices: Sequence[NDArray[np.int64]],
     *,
     seed: int,
     epoch: int,
     position: int,
 ) -> Draw:
-    """Draw one sample of a set (METHOD section 2, "Sample").
+    """Draw one sample of a set (docs/methods.md, A²-MAE).
 
     Args:
         index: The sets.
         sampling: The rules.
         band_choices: Per sensor, the bands that may be drawn (`band_choices_of`).
         seed: The run's seed.
-        epoch: How often the data has been gone through.
+        epoch: How often the data have been gone through.
         position: The set's position in the index.
     """
     rng = generator(seed, Stream.SAMPLE, epoch, position)
@@ -78,7 +78,7 @@ def draw_sample(
     images = _draw_images(members, index, sampling, rng)
     bands = np.stack([_draw_bands(bands_of(index, band_choices, int(image)), sampling, rng) for image in images])
     window = (0.0, 0.0, 1.0)
-    # Both are drawn whether needed or not, so that the probability does not shift what follows.
+    # All are drawn whether needed or not, so that the probability does not shift what follows.
     whole, side, left, top = rng.random(4)
     if whole >= sampling.whole_probability:
         side = sampling.crop_fraction_min + side * (1 - sampling.crop_fraction_min)
@@ -88,14 +88,14 @@ def draw_sample(
 
 
 def band_choices_of(
-    sampling: SamplingSpec, sensor_bands: Sequence[int], rgb: Sequence[Sequence[int]]
+    sampling: SamplingParameters, sensor_bands: Sequence[int], rgb: Sequence[Sequence[int]]
 ) -> list[NDArray[np.int64]]:
-    """The bands of each sensor that a sample may take.
+    """List the bands of each sensor that a sample may take.
 
     Args:
         sampling: The rules.
         sensor_bands: Number of bands of each sensor.
-        rgb: Red, green and blue band of each sensor (looked at only where the rule is `rgb`).
+        rgb: Red, green and blue band of each sensor; read only where the rule is `rgb`.
     """
     if sampling.bands == "rgb":
         return [np.asarray(indices, np.int64) for indices in rgb]
@@ -107,9 +107,7 @@ def band_choices_of(
 
 
 def bands_of(index: SetIndex, band_choices: Sequence[NDArray[np.int64]], image: int) -> NDArray[np.int64]:
-    """The bands of its sensor's choices that an image has.
-
-    Where choices hold their places (`rgb`, and `all`, which pads with -1), so do these: -1 stands for a missing band.
+    """List the bands of its sensor's choices that an image has, with -1 in the place of those it lacks.
 
     Args:
         index: The sets.
@@ -124,14 +122,14 @@ def bands_of(index: SetIndex, band_choices: Sequence[NDArray[np.int64]], image: 
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order in which an epoch goes through `count` sets."""
+    """Draw the order in which an epoch goes through `count` sets."""
     return generator(seed, Stream.ORDER, epoch).permutation(count)
 
 
 def _draw_images(
-    members: NDArray[np.int64], index: SetIndex, sampling: SamplingSpec, rng: np.random.Generator
+    members: NDArray[np.int64], index: SetIndex, sampling: SamplingParameters, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Anchor first; then image 2 from a source drawn at random, image 3 from the other source, and so on in turn."""
+    """Draw the anchor, then image 2 from a sensor drawn at random, image 3 from the other one, and so on in turn."""
     tagged = members[index.is_anchor[members]]
     candidates = tagged if sampling.anchor == "table" and len(tagged) else members
     anchor = int(rng.choice(candidates))
@@ -139,7 +137,7 @@ def _draw_images(
     rest = rng.permutation(members[members != anchor])
     chosen = [anchor]
     for turn in range(sampling.images - 1):
-        # With one source at the place there is no other source for image 3: the fallback applies.
+        # With one sensor at the place there is no other one for image 3: the fallback applies.
         source = sources[turn % max(2, len(sources))] if turn % max(2, len(sources)) < len(sources) else None
         free = [int(image) for image in rest if int(image) not in chosen]
         of_source = [image for image in free if source is not None and index.sensor[image] == source]
@@ -152,8 +150,10 @@ def _draw_images(
     return np.asarray(chosen, np.int64)
 
 
-def _draw_bands(choices: NDArray[np.int64], sampling: SamplingSpec, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Without replacement and in random order; an image with fewer bands than asked for gives them again in turn."""
+def _draw_bands(
+    choices: NDArray[np.int64], sampling: SamplingParameters, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw without replacement, in random order; an image with fewer bands than asked for gives them again in turn."""
     if sampling.bands != "draw":
         return choices
     return np.resize(rng.permutation(choices[choices >= 0]), sampling.bands_drawn)

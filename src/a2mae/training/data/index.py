@@ -1,8 +1,8 @@
 """The index of image sets: which rows of the store belong together, as flat NumPy arrays.
 
-The tables of the data room are Parquet; training reads neither Parquet nor Python objects. The pretrain node cuts what
-a sample needs into these arrays, one `.npz` whose members are memory-mapped: loader processes share one copy of it in
-the page cache, so a million sets cost no worker any memory of its own.
+The tables of the data set are Parquet, which training does not read. The pretrain node cuts what a sample needs into
+these arrays, one `.npz` whose members are memory-mapped: loader processes share one copy of it in the page cache, so a
+million sets cost no worker memory of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SetIndexError(ValueError):
 
 @dataclass(frozen=True)
 class SetIndex:
-    """S sets of N images in all; the images of set s are `offsets[s]:offsets[s + 1]`.
+    """S sets with N images in all; the images of set s are `offsets[s]:offsets[s + 1]`.
 
     Attributes:
         set_id: `(S,)` bytes, ASCII names of the sets.
@@ -62,7 +62,7 @@ class SetIndex:
     bands: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not fit one another."""
+        """Check that the arrays fit one another."""
         sets, images = len(self.set_id), len(self.row)
         shapes = {
             "location": (sets,),
@@ -88,15 +88,15 @@ class SetIndex:
         return len(self.set_id)
 
     def images_of(self, position: int) -> slice:
-        """The images of one set."""
+        """Give the images of one set."""
         return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
 
     def sets_of(self, split: int) -> NDArray[np.int64]:
-        """Positions of the sets of a split, ascending."""
+        """List the positions of a split's sets, ascending."""
         return np.flatnonzero(self.split == split).astype(np.int64)
 
     def name(self, position: int) -> str:
-        """The set's id."""
+        """Give a set's id."""
         return bytes(self.set_id[position]).decode("ascii")
 
     def write(self, path: Path) -> str:
@@ -140,10 +140,10 @@ def build_index(
     is_anchor: NDArray[np.bool_],
     bands: NDArray[np.bool_] | None = None,
 ) -> SetIndex:
-    """Gather images that come in any order into an index.
+    """Build an index of images that come in any order.
 
     Args:
-        set_id: `(S,)`; sets without images are left out of the index.
+        set_id: `(S,)`; sets without images do not enter the index.
         location: `(S,)`.
         split: `(S,)`.
         image_set: `(N,)` position in `set_id` of each image's set.
@@ -154,9 +154,9 @@ def build_index(
         lonlat_deg: `(N, 2)`.
         geosot: `(N, 8)`.
         is_anchor: `(N,)`.
-        bands: `(N, B)`; left out where it says that nothing is missing.
+        bands: `(N, B)`; not stored where no band is missing.
     """
-    # The order within a set is by sensor, day and row, so that the index does not depend on the order of the tables.
+    # Within a set by sensor, day and row, so that the index does not depend on the order of the tables.
     order = np.lexsort((row, day, sensor, image_set))
     counts = np.bincount(image_set, minlength=len(set_id))
     kept = counts > 0
@@ -177,7 +177,7 @@ def build_index(
 
 
 def _map_members(path: Path, names: set[str], *, optional: set[str]) -> dict[str, Any]:
-    """Memory-map the arrays of an uncompressed `.npz`.
+    """Memory-map the arrays of an uncompressed `.npz`, which NumPy reads into memory instead.
 
     A member is a zip header of 30 bytes, its name, an extra field, and then a plain `.npy` file.
     """

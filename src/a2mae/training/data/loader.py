@@ -1,7 +1,7 @@
-"""Batches of the run, each read whole by its number: step in, stored integers out.
+"""Read the batches of a run by their number, as stored integers.
 
-A batch is a pure function of its number, so the loader needs no state of its own: to resume at step 4,711 is to ask
-for batch 4,711. Workers are spawned with paths and settings only, and open store and index themselves.
+A batch depends on its number alone, so the loader has no state: to resume at step 4,711 is to ask for batch 4,711.
+Loader processes are spawned with paths and settings only, and open store and index themselves.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from a2mae.stssd.store.store import ImageSetStore
 from a2mae.training.data.draw import Draw, band_choices_of, bands_of, draw_sample, epoch_order
 from a2mae.training.data.index import TRAIN, SetIndex
 from a2mae.training.data.prepare import BandTables, RawBatch, RawImages, band_tables
-from a2mae.training.spec import RunSpec, resolve_url
-from a2mae.training.strict_json import SpecificationError
+from a2mae.training.spec import RunSpec, SpecificationError, resolve_url
 
-_READ_WHOLE_UP_TO = 512  # pixels per side; of larger images only the part under the window is read
+_READ_WHOLE_UP_TO = 512  # side, pixels: of larger images only the part under the window is read
 
 
 class DataMismatchError(ValueError):
@@ -37,7 +36,7 @@ class LoaderDiedError(RuntimeError):
 
 
 class SampleReader:
-    """Reads any sample of a run.
+    """Read any sample of a run.
 
     Attributes:
         index: The sets.
@@ -74,11 +73,13 @@ class SampleReader:
                     f"sensor {sensor.id!r}: the store has bands {', '.join(sensor.band_names)},"
                     f" the specification {', '.join(entry.bands)}"
                 )
-        self._choices = band_choices_of(
-            spec.sampling,
-            [len(sensor.bands) for sensor in self._sensors],
-            [self._rgb(position) for position in range(len(self._sensors))],
-        )
+        rgb: list[tuple[int, ...]] = []
+        if spec.sampling.bands == "rgb":
+            try:
+                rgb = [self._rgb(code) for code in range(len(self._sensors))]
+            except UnknownBandError as error:
+                raise SpecificationError(f"'sampling.bands' is 'rgb', but {error}") from error
+        self._choices = band_choices_of(spec.sampling, [len(sensor.bands) for sensor in self._sensors], rgb)
         self.positions = self.index.sets_of(TRAIN)
         if not len(self.positions):
             raise DataMismatchError(
@@ -88,7 +89,7 @@ class SampleReader:
         self._order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, spec.seed))
 
     def tables(self) -> BandTables:
-        """How this run's stored integers are normalised."""
+        """Make the tables by which stored integers are normalised."""
         entries = self.spec.data.sensors
         return band_tables(
             [(sensor.encoding.scale, sensor.encoding.offset) for sensor in self._sensors],
@@ -98,13 +99,13 @@ class SampleReader:
         )
 
     def draw(self, epoch: int, position: int) -> Draw:
-        """Draw one sample."""
+        """Draw one sample: the set at a position of the index, in an epoch."""
         return draw_sample(
             self.index, self.spec.sampling, self._choices, seed=self.spec.seed, epoch=epoch, position=position
         )
 
     def keys(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """`(epoch, set position)` of the samples from `start` to `stop`, counted from the beginning of the run."""
+        """List `(epoch, position of the set)` of the samples `start` to `stop` of the run."""
         count = len(self.positions)
         return [
             (sample // count, int(self.positions[self._order(sample // count, count)[sample % count]]))
@@ -150,7 +151,7 @@ class SampleReader:
         )
 
     def fixed_bands(self, image: int) -> NDArray[np.int64]:
-        """The bands of an image in a fixed sample: red, green, blue where three are drawn, else the first that are."""
+        """List the bands of an image in a fixed sample: red, green, blue where three are drawn, else the first."""
         sampling, sensor = self.spec.sampling, int(self.index.sensor[image])
         choices = bands_of(self.index, self._choices, image)
         if sampling.bands != "draw":
@@ -158,22 +159,15 @@ class SampleReader:
         choices = choices[choices >= 0]
         if sampling.bands_drawn == 3:
             try:
-                shown = np.asarray(self._rgb(sensor, always=True), np.int64)
+                shown = np.asarray(self._rgb(sensor), np.int64)
             except UnknownBandError:
                 return np.resize(choices, 3)  # radar has no red, green and blue
             if np.isin(shown, choices).all():
                 return shown
         return np.resize(choices, sampling.bands_drawn)
 
-    def _rgb(self, sensor: int, *, always: bool = False) -> tuple[int, ...]:
-        if not always and self.spec.sampling.bands != "rgb":
-            return ()
-        try:
-            return tuple(self._sensors[sensor].band_index(name) for name in ("red", "green", "blue"))
-        except UnknownBandError as error:
-            if always:
-                raise
-            raise SpecificationError(f"'sampling.bands' is 'rgb', but {error}") from error
+    def _rgb(self, code: int) -> tuple[int, ...]:
+        return tuple(self._sensors[code].band_index(name) for name in ("red", "green", "blue"))
 
     def _read_group(
         self,
@@ -204,7 +198,7 @@ class SampleReader:
 
 
 class BatchDataset(Dataset[RawBatch]):
-    """The batches of one process of a run, by step number. Picklable: it opens nothing until a batch is asked for."""
+    """The batches of one process of a run by step number; picklable, since it opens nothing before it is read."""
 
     def __init__(self, run_dir: Path, spec: RunSpec, *, rank: int = 0, world_size: int = 1) -> None:
         """Describe the batches of one of `world_size` processes.
@@ -227,7 +221,7 @@ class BatchDataset(Dataset[RawBatch]):
         self._reader: SampleReader | None = None
 
     def __getitem__(self, step: int) -> RawBatch:
-        """This process's share of the batch of a step (steps count from 0)."""
+        """Read this process's share of the batch of a step; steps count from 0."""
         if self._reader is None:
             self._reader = SampleReader(self._run_dir, self._spec)
         size = self._spec.optimizer.batch_size
@@ -242,13 +236,13 @@ class BatchDataset(Dataset[RawBatch]):
 def make_loader(
     dataset: BatchDataset, start: int, stop: int, *, workers: int, pin_memory: bool
 ) -> DataLoader[RawBatch]:
-    """A loader of the batches from step `start` to `stop`.
+    """Make a loader of the batches from step `start` to `stop`.
 
     Args:
         dataset: The batches.
         start: First step.
         stop: One past the last step.
-        workers: Loader processes; they are spawned, because forked ones grow with every Python object they touch.
+        workers: Loader processes. They are spawned, because forked ones grow with every Python object they touch.
         pin_memory: Copy batches into page-locked memory for a GPU.
     """
     return DataLoader(
@@ -263,7 +257,7 @@ def make_loader(
 
 
 def next_batch(loader: Iterator[RawBatch]) -> RawBatch:
-    """The next batch.
+    """Take the next batch.
 
     Args:
         loader: An iterator over what `make_loader` gives.
@@ -281,10 +275,10 @@ def next_batch(loader: Iterator[RawBatch]) -> RawBatch:
 
 @contextlib.contextmanager
 def dead_loaders_told() -> Iterator[None]:
-    """Everything done while loader processes live belongs under this.
+    """Raise `LoaderDiedError` for a loader process that is killed while the block runs.
 
-    torch tells of a killed loader process from a signal handler: its error comes up at whatever line the main process
-    is, be that in the middle of a checkpoint.
+    torch reports that from a signal handler, so its error comes up at any line of the main process, also in the middle
+    of writing a checkpoint.
 
     Raises:
         LoaderDiedError: If a loader process was killed.
@@ -292,7 +286,7 @@ def dead_loaders_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Of a killed loader process the text gives the pid; what was raised in a living one says "Caught ...".
+        # The error of a killed process has its pid; what was raised in a living one says "Caught".
         if isinstance(error, LoaderDiedError) or "Caught " in str(error) or "DataLoader worker (pid" not in str(error):
             raise
         raise _died(error) from error
@@ -306,7 +300,7 @@ def _died(error: Exception) -> LoaderDiedError:
 
 
 def _under(window: tuple[float, float, float], height: int, width: int, size: int) -> tuple[int, int, int, int]:
-    """The stored pixels that a window needs when it is resized to `size`: those under it and under the filter's rim."""
+    """Find the stored pixels that a window needs when it is resized to `size`: `(y0, y1, x0, x1)`, rim included."""
     left, top, side = window
     stretches = []
     for start, length in ((top, height), (left, width)):

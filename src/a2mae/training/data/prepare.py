@@ -1,13 +1,7 @@
-"""From stored integers to the batch that a model sees: normalise, crop, resize, mirror; on any device.
+"""Turn stored integers into the batch that a model sees: crop, resize, normalise and mirror, batched, on any device.
 
-What the loader hands on: stored integers per sensor, and how they are normalised.
-
-Loader processes import this and not the models.
-
-From stored integers to the batch a model sees: normalise, crop, resize, mirror; batched, on any device.
-
-Crop and resize are one step: each output pixel is a weighted mean of the stored pixels under it, with the window's
-edges where its metres say, also between two stored pixels. So images of 4, 10 and 30 m show exactly the same ground.
+Crop and resize are one step: each output pixel is a weighted mean of the stored pixels under it, and the window's edges
+may lie between two stored pixels. So images of 4, 10 and 30 m show exactly the same ground.
 """
 
 from __future__ import annotations
@@ -23,12 +17,13 @@ from torch import Tensor
 
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.layers.bands import ABSENT_NM
+from a2mae.models.layers.geosot import codes_to_bits
 from a2mae.models.layers.masking import full_precision
 
 
 @dataclass(frozen=True)
 class RawImages:
-    """Images of one sensor, as stored: whole, or the same part of each that was read.
+    """Images of one sensor as stored: whole, or the same part of each.
 
     Attributes:
         sensor: Position in the run's list of sensors.
@@ -38,7 +33,7 @@ class RawImages:
         valid: `(n, H, W)` bool.
         bands: `(n, C)` int64, which bands they are; -1 for one that only fills the tensor up.
         slot: `(n,)` int64, where the image goes: `sample * K + image`.
-        fully_valid: True if every pixel is valid: known to the host, so that nobody has to ask the device.
+        fully_valid: True if every pixel is valid; known on the host, so that nothing waits for the device.
     """
 
     sensor: int
@@ -51,7 +46,7 @@ class RawImages:
     fully_valid: bool
 
     def map(self, change: Callable[[Tensor], Tensor]) -> RawImages:
-        """The same images with every tensor changed."""
+        """Give the same images with every tensor changed."""
         return dataclasses.replace(
             self,
             pixels=change(self.pixels),
@@ -63,7 +58,7 @@ class RawImages:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """A batch as the loader reads it: stored integers per sensor, and per image what the index knows.
+    """A batch as the loader reads it: stored integers by sensor, and what the index has of each image.
 
     Attributes:
         images: The stored pixels, in groups of one sensor and one size.
@@ -89,19 +84,19 @@ class RawBatch:
 
     @property
     def fully_valid(self) -> bool:
-        """True if every pixel of the batch is valid."""
+        """Whether every pixel of the batch is valid."""
         return all(group.fully_valid for group in self.images)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RawBatch:
-        """The same batch on another device."""
+        """Give the same batch on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> RawBatch:
-        """The same batch in page-locked memory (called by the DataLoader)."""
+        """Give the same batch in page-locked memory (called by the DataLoader)."""
         return self._map(Tensor.pin_memory)
 
     def __getitem__(self, samples: slice) -> RawBatch:
-        """Some of the samples, for gradient accumulation."""
+        """Take some of the samples, for gradient accumulation."""
         per_sample = self.sensor_id.shape[1]
         start, stop, _ = samples.indices(len(self.index))
         images = []
@@ -125,12 +120,12 @@ _PER_SAMPLE = ("window", "flips", "gsd_m", "sensor_id", "day", "lonlat_deg", "ge
 
 @dataclass(frozen=True)
 class BandTables:
-    """Per sensor and band, how a stored integer becomes a normalised value: `stored * gain + bias`.
+    """How stored integers are normalised, by sensor and band: `stored * gain + bias`.
 
     Attributes:
         gain: One `(bands,)` float32 tensor per sensor.
-        bias: Likewise.
-        wavelength_nm: Likewise, centre wavelength; 0 for radar.
+        bias: One likewise.
+        wavelength_nm: One likewise, centre wavelengths; 0 for radar.
     """
 
     gain: tuple[Tensor, ...]
@@ -138,7 +133,7 @@ class BandTables:
     wavelength_nm: tuple[Tensor, ...]
 
     def to(self, device: torch.device) -> BandTables:
-        """The same tables on another device."""
+        """Give the same tables on another device."""
         return BandTables(*(tuple(t.to(device) for t in getattr(self, f.name)) for f in dataclasses.fields(self)))
 
 
@@ -151,10 +146,10 @@ def band_tables(
     """Fold decoding and normalisation into one gain and one bias per band.
 
     Args:
-        encodings: Per sensor `(scale, offset)`: physical = stored * scale + offset.
-        mean: Per sensor and band, physical units.
+        encodings: `(scale, offset)` of each sensor: physical = stored * scale + offset.
+        mean: Of each band of each sensor, physical units.
         std: Likewise.
-        wavelength_nm: Likewise.
+        wavelength_nm: Centre wavelength likewise.
     """
     gains, biases = [], []
     for (scale, offset), means, stds in zip(encodings, mean, std, strict=True):
@@ -169,12 +164,12 @@ def prepare(raw: RawBatch, tables: BandTables, size: int) -> ImageSetBatch:
     """Make the batch that the models take.
 
     Args:
-        raw: B samples of K images, on the device where the work is to be done.
+        raw: B samples of K images, on the device that is to do the work.
         tables: Normalisation, on the same device.
         size: Side of the images that come out, pixels.
 
     Returns:
-        The batch; `gsd_m` is the distance between its pixels, so the window's metres over `size`.
+        The batch; its `gsd_m` is the side of the window, metres, over `size`.
     """
     samples, per_sample = raw.sensor_id.shape
     channels = raw.images[0].bands.shape[1]
@@ -198,7 +193,7 @@ def prepare(raw: RawBatch, tables: BandTables, size: int) -> ImageSetBatch:
                 grid=group.grid,
                 origin=group.origin,
             )
-            # Decoding and normalising are linear, so they may follow the resize, where there are fewer pixels.
+            # Decoding and normalising are linear, so they may follow the resize, which leaves fewer pixels.
             normalised = resized * gain[..., None, None] + bias[..., None, None]
         pixels[group.slot] = normalised if seen is None else normalised * seen[:, None]
         valid[group.slot] = True if seen is None else seen
@@ -207,11 +202,10 @@ def prepare(raw: RawBatch, tables: BandTables, size: int) -> ImageSetBatch:
     pixels = pixels.view(samples, per_sample, channels, size, size)
     valid = valid.view(samples, per_sample, size, size)
     side_m = footprint_m.view(samples, per_sample) * raw.window[:, 2:3]
-    bits = torch.arange(31, -1, -1, device=device)
     return ImageSetBatch(
         pixels=_flip(pixels, raw.flips),
         gsd_m=(side_m / size).to(torch.float32),
-        geosot_bits=((raw.geosot[..., None] >> bits) & 1).flatten(-2).to(torch.float32),
+        geosot_bits=codes_to_bits(raw.geosot),
         sensor_id=raw.sensor_id,
         day=raw.day,
         same_source_as_anchor=raw.sensor_id == raw.sensor_id[:, :1],
@@ -242,8 +236,8 @@ def crop_resize(
         origin: Row and column of the whole image where `values` begins.
 
     Returns:
-        `(n, C, size, size)` float32, 0 where invalid; `(n, size, size)` bool, True where at least half of what lies
-        under the pixel is valid, None if all of it is.
+        `(n, C, size, size)` float32, 0 where invalid; and `(n, size, size)` bool, True where at least half of what lies
+        under the pixel is valid, or None if `valid` is None.
     """
     height, width = values.shape[-2:]
     all_rows, all_columns = grid or (height, width)
@@ -260,17 +254,18 @@ def crop_resize(
 
 
 def resize_weights(length: int, start: Tensor, extent: Tensor, size: int) -> Tensor:
-    """Weights of an antialiased bilinear resize of a stretch of one axis.
+    """Compute the weights of an antialiased bilinear resize of a stretch of one axis.
 
     Args:
         length: Stored pixels along the axis.
-        start: `(n,)` where the stretch begins, in stored pixels from the edge.
-        extent: `(n,)` its length in stored pixels.
+        start: `(n,)` where the stretch begins, stored pixels from the edge.
+        extent: `(n,)` its length, stored pixels.
         size: Pixels that come out.
 
     Returns:
-        `(n, size, length)` float32; every row sums to 1. Output pixel i is a triangle around its centre, as wide as
-        the coarser of the two grids: torch's `interpolate(..., mode="bilinear", antialias=True)`, at any offset.
+        `(n, size, length)` float32; every row sums to 1. An output pixel weighs a triangle around its centre,
+        as wide as the coarser of the two grids, as of torch's `interpolate(..., mode="bilinear", antialias=True)`, but
+        at any offset.
     """
     step = (extent / size)[:, None, None]
     centres = start[:, None, None] + (torch.arange(size, device=start.device)[None, :, None] + 0.5) * step
@@ -282,7 +277,7 @@ def resize_weights(length: int, start: Tensor, extent: Tensor, size: int) -> Ten
 def _flip(images: Tensor, flips: Tensor) -> Tensor:
     """Mirror and transpose `(B, K, ..., H, W)` as each sample's flags say."""
     shape = (-1,) + (1,) * (images.dim() - 1)
-    # The flags stay on the device: asking whether any is set would make the host wait for it.
+    # The flags stay on the device: reading them would make the host wait for it.
     images = torch.where(flips[:, 0].view(shape), images.flip(-1), images)
     images = torch.where(flips[:, 1].view(shape), images.flip(-2), images)
     return torch.where(flips[:, 2].view(shape), images.transpose(-1, -2), images)

@@ -1,0 +1,191 @@
+"""What is refused before a run's first node: mistyped names, inputs nobody has made, outputs nobody could write.
+
+Hours may lie between the start of a run and the node that would stumble.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kedro.framework.project import pipelines, settings
+from kedro.io import DataCatalog
+from kedro.validation.exceptions import ParameterValidationError
+
+from a2mae.config import Parameters
+from a2mae.errors import A2maeError, did_you_mean
+from a2mae.pipeline_registry import MOVED, STAGES
+from a2mae.pipelines.chain import tracked
+from a2mae.pipelines.tasks import opened_by
+
+if TYPE_CHECKING:
+    from kedro.config import AbstractConfigLoader
+    from kedro.pipeline import Pipeline
+
+
+class UnknownEnvironmentError(A2maeError, FileNotFoundError):
+    """`--env` names a folder that is not there."""
+
+
+class MovedDatasetError(A2maeError, ValueError):
+    """A catalog names a type of dataset by where it was before."""
+
+
+class MissingInputError(A2maeError, FileNotFoundError):
+    """A run's input has not been made."""
+
+
+class NamedFileError(A2maeError, FileNotFoundError):
+    """A parameter names a file or folder that is not there."""
+
+
+class OutputFolderError(A2maeError, OSError):
+    """An output folder cannot be written to."""
+
+
+def check_environment(loader: AbstractConfigLoader) -> None:
+    """Check that `--env` has a folder, where the configuration is one; Kedro's own message names no other.
+
+    Raises:
+        UnknownEnvironmentError: If it has none; the message names the nearest and all there are.
+    """
+    source = Path(loader.conf_source)
+    if loader.env is None or not source.is_dir() or (source / loader.env).is_dir():
+        return
+    if loader.env in MOVED:
+        raise UnknownEnvironmentError(f"no environment '{loader.env}': {MOVED[loader.env]}")
+    known = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name != "base")
+    raise UnknownEnvironmentError(
+        f"no environment '{loader.env}': {did_you_mean(loader.env, known)}{source} has"
+        f" {', '.join(known) or 'none'}; one of your own is a folder there with what differs from conf/base"
+        " (docs/own-folder.md)"
+    )
+
+
+def check_groups(loader: AbstractConfigLoader) -> None:
+    """Check that the configuration has every group of `--params`: Kedro ignores a group that nothing reads.
+
+    Inside a group the pydantic model refuses a mistyped key.
+
+    Raises:
+        ParameterValidationError: If a group is unknown; the message names the nearest and all there are.
+    """
+    if not loader.runtime_params:
+        return
+    files_only = type(loader)(conf_source=loader.conf_source, env=loader.env, **settings.CONFIG_LOADER_ARGS)
+    known = sorted(files_only["parameters"])
+    for group in loader.runtime_params:
+        if group not in known:
+            hint = MOVED.get(group) or (
+                f"{did_you_mean(group, known)}conf/base/parameters_*.yml has {', '.join(known)}"
+            )
+            raise ParameterValidationError(f"unknown parameter group '{group}' in --params: {hint}")
+
+
+_RENAMED = {
+    "FolderDataset": "PathDataset",
+    "HtmlPageDataset": "TextFileDataset",
+    "MarkdownDataset": "TextFileDataset",
+    "StreamedDataset": "RasterDataset",
+}
+
+
+def check_dataset_types(loader: AbstractConfigLoader) -> None:
+    """Check that no catalog entry names a type of `a2mae.io`, which was their place before.
+
+    Raises:
+        MovedDatasetError: If one does; the message names its successor.
+    """
+    for name, entry in loader["catalog"].items():
+        kind = str(entry.get("type", "")) if isinstance(entry, dict) else ""
+        if kind.startswith("a2mae.io."):
+            last = kind.rpartition(".")[2]
+            raise MovedDatasetError(
+                f"catalog entry '{name}' has the type {kind}, which has moved: write"
+                f" a2mae.pipelines.datasets.{_RENAMED.get(last, last)}"
+            )
+
+
+def check_inputs(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
+    """Check that every dataset that a run reads and does not itself write is there.
+
+    Raises:
+        MissingInputError: If one is not; the message names it and the stage that makes it.
+    """
+    missing: list[str] = []
+    makers: list[str] = []
+    for dataset in sorted(pipeline.inputs()):
+        entry = tracked(catalog, dataset)
+        if entry is None or "://" in entry.filepath or (project / entry.filepath).exists():
+            continue
+        missing.append(f"'{dataset}' ({os.path.relpath(project / entry.filepath, project)})")
+        makers += [stage for stage in STAGES if dataset in pipelines[stage].all_outputs()]
+    if missing:
+        first = ",".join(sorted(set(makers), key=STAGES.index))
+        hint = f"first run what makes it, --pipelines={first}, or the whole chain" if first else "no stage makes it"
+        raise MissingInputError(
+            f"the run reads what is not there: {', '.join(missing)}; {hint}. If it lies elsewhere, set"
+            " 'data_root' in conf/<env>/globals.yml or choose its environment by --env"
+        )
+
+
+def check_named_paths(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
+    """Check every `OnDiskPath` in the parameter groups that a run's nodes read.
+
+    What lies below an output of this run may be made by it, and what is no local path is left to its reader.
+
+    Raises:
+        NamedFileError: If one is not there; all of them are named, with the key to change.
+    """
+    written = [
+        (project / entry.path).resolve()
+        for name in pipeline.all_outputs()
+        if (entry := tracked(catalog, name)) is not None and "://" not in entry.path
+    ]
+    missing = [
+        f"{key} is {path!r}"
+        for key, path in _named_paths(pipeline, catalog)
+        if not ("://" in path or path.startswith("/vsi") or Path(path).exists())
+        and not any(Path(path).resolve().is_relative_to(output) for output in written)
+    ]
+    if missing:
+        raise NamedFileError(
+            f"no such file or folder: {'; '.join(missing)}. Relative paths start from {Path.cwd()}; set the"
+            " parameter to what is there, or to null"
+        )
+
+
+def _named_paths(pipeline: Pipeline, catalog: DataCatalog) -> Iterator[tuple[str, str]]:
+    """Every path that a parameter names and a node of the run opens, with the parameter's key."""
+    nodes = {node.name for node in pipeline.nodes}
+    for name in sorted(pipeline.inputs()):
+        group, values = name.removeprefix("params:"), catalog.load(name) if name.startswith("params:") else None
+        for key, path in values.named_paths() if isinstance(values, Parameters) else ():
+            if not (openers := opened_by(group, key)) or not nodes.isdisjoint(openers):
+                yield f"{group}.{key}", path
+
+
+def check_outputs(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
+    """Check that the folder of every dataset that a run writes can be written to.
+
+    Raises:
+        OutputFolderError: If a folder, or what stands in its place, cannot; all of them are named.
+    """
+    wrong: dict[str, list[str]] = {}
+    for dataset in sorted(pipeline.all_outputs()):
+        entry = tracked(catalog, dataset)
+        if entry is None or "://" in entry.path:
+            continue
+        found = next(folder for folder in (project / entry.path).absolute().parents if os.path.lexists(folder))
+        if not found.is_dir():
+            wrong.setdefault(f"{found} is a file", []).append(dataset)
+        elif not os.access(found, os.W_OK | os.X_OK):
+            wrong.setdefault(f"{found} is not writable by this user", []).append(dataset)
+    if wrong:
+        reasons = "; ".join(f"{reason}, needed for {', '.join(datasets)}" for reason, datasets in wrong.items())
+        raise OutputFolderError(
+            f"the run's outputs cannot be written: {reasons}. Free the folder, or set another 'data_root' in"
+            " conf/<env>/globals.yml"
+        )

@@ -1,0 +1,142 @@
+"""Compare outputs with a `dvc.lock`, and make the lock of a commit by a whole run in a fresh clone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from a2mae.files import write_bytes
+from a2mae.provenance.record import LineageError, environment
+
+LOCK_FILE = "dvc.lock"
+HEADER = (
+    "# Written by `make dvc-lock`: a whole run of the commit before this file's, in a fresh clone, on\n# environment: "
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One stage beside the lock.
+
+    Attributes:
+        stage: Its name.
+        outputs: How many outputs the lock lists; 0 where it does not know the stage.
+        wrong: Which of them are changed or missing.
+        since: Source files and parameters that are not those which the lock was made with.
+    """
+
+    stage: str
+    outputs: int = 0
+    wrong: tuple[str, ...] = ()
+    since: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Tell whether every output has the bytes of the lock."""
+        return bool(self.outputs) and not self.wrong
+
+    def __str__(self) -> str:
+        state = f"ok: {self.outputs} outputs" if self.same else "DIFFERS" if self.outputs else "NOT IN THE LOCK"
+        since = [f"since the lock was made changed: {', '.join(self.since)}"] if self.since else []
+        return "\n    ".join([f"{self.stage:<14}{state}", *self.wrong, *since])
+
+
+def verdicts(root: Path, lock: str) -> Iterator[Verdict]:
+    """Compare what each stage of `dvc.yaml` has written with a lock.
+
+    Args:
+        root: The project's folder.
+        lock: Text of a `dvc.lock`; entries of stages that have gone since are left alone, as DVC does.
+    """
+    locked = yaml.safe_load(lock)["stages"]
+    for name in yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]:
+        stage = locked.get(name, {"outs": []})
+        found = [(out, _md5(root / out["path"])) for out in stage["outs"]]
+        wrong = [f"{'CHANGED' if md5 else 'MISSING'}  {out['path']}" for out, md5 in found if md5 != out["md5"]]
+        yield Verdict(name, len(found), tuple(sorted(wrong)), tuple(_since(root, stage)))
+
+
+def _since(root: Path, stage: Mapping[str, Any]) -> Iterator[str]:
+    """Code and parameters that have changed since a stage was locked."""
+    for dep in stage.get("deps", []):
+        if dep["path"].startswith("src/") and _md5(root / dep["path"]) != dep["md5"]:
+            yield dep["path"]
+    for name, values in stage.get("params", {}).items():
+        now = yaml.safe_load((root / name).read_text("utf-8")) if (root / name).is_file() else {}
+        yield from (f"{name}:{key}" for key, value in values.items() if now.get(key) != value)
+
+
+def _md5(path: Path) -> str | None:
+    """Hash of a file or folder as DVC writes it into its lock (a folder's: of its list of files); None for nothing."""
+    if path.is_dir():
+        files = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+        names = {name.as_posix(): file for name, file in files.items() if "__pycache__" not in name.parts}  # .dvcignore
+        listed = [{"md5": _md5(names[name]), "relpath": name} for name in sorted(names)]
+        return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def committed(root: Path) -> str:
+    """Return the lock of the last commit.
+
+    Raises:
+        LineageError: If the commit has none.
+    """
+    done = subprocess.run(["git", "show", f"HEAD:./{LOCK_FILE}"], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LineageError(f"the last commit has no {LOCK_FILE} ({done.stderr.strip()}): `make dvc-lock` makes it")
+    return done.stdout
+
+
+def made_on(lock: str) -> dict[str, str]:
+    """Return the environment that a lock's first lines name; empty where they name none."""
+    begin = HEADER.splitlines()[-1]
+    found = [line.removeprefix(begin) for line in lock.splitlines()[:2] if line.startswith(begin)]
+    return dict(json.loads(found[0])) if found else {}
+
+
+def repro_in_clone(root: Path, clone: Path) -> None:
+    """Clone the last commit and run `dvc repro` there from nothing.
+
+    Args:
+        root: The project's folder.
+        clone: Where the clone goes; its lock has no entries of stages that have gone.
+
+    Raises:
+        LineageError: If a stage fails.
+    """
+    subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
+    (clone / LOCK_FILE).unlink(missing_ok=True)
+    env = {"WANDB_MODE": "offline", "KEDRO_DISABLE_TELEMETRY": "1"} | os.environ
+    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(clone / "src")}
+    if subprocess.run(["dvc", "repro"], cwd=clone, env=env, check=False).returncode:
+        raise LineageError("`dvc repro` failed in the fresh clone: see above")
+
+
+def write(root: Path) -> None:
+    """Make `dvc.lock` by a whole run of the last commit in a fresh clone.
+
+    Raises:
+        LineageError: If what is committed is not what lies here, or a stage fails.
+    """
+    status = ["git", "status", "--porcelain", "--", f":!{LOCK_FILE}"]
+    changed = subprocess.run(status, cwd=root, capture_output=True, text=True, check=True).stdout
+    if changed.strip():
+        raise LineageError(f"commit first, so that the lock is that of a commit:\n{changed}")
+    with tempfile.TemporaryDirectory(prefix="dvc-lock-") as folder:
+        repro_in_clone(root, Path(folder) / "clone")
+        text = (Path(folder) / "clone" / LOCK_FILE).read_text("utf-8")
+    write_bytes(root / LOCK_FILE, f"{HEADER}{json.dumps(environment(with_torch=True))}\n{text}".encode())

@@ -1,0 +1,226 @@
+"""Read STAC items from a static catalog or a live API, bounded in size and number."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pystac
+from pystac.errors import STACError
+from pystac_client import Client
+from pystac_client.conformance import ConformanceClasses
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import DoesNotConformTo
+from tqdm import tqdm
+
+from a2mae.errors import RejectedError
+from a2mae.remote.fetch import fetch
+from a2mae.remote.policy import HrefPolicy, ReadingParameters, redact
+from a2mae.scenes import RejectedScene
+from a2mae.stssd.ingest.parameters import ApiParameters
+
+logger = logging.getLogger(__name__)
+
+_MAX_DEPTH = 12
+_NO_SEARCH = (
+    APIError,
+    RejectedError,
+    STACError,
+    DoesNotConformTo,
+    NotImplementedError,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+)
+_BOUND = "ingest.source.max_document_mb allows"
+
+
+@dataclass(frozen=True)
+class Document:
+    """An item and where it was found.
+
+    Attributes:
+        item: The item's JSON.
+        base: Checked href of the document.
+    """
+
+    item: Mapping[str, object]
+    base: str
+
+
+def read_json(href: str, policy: HrefPolicy, max_bytes: int) -> Mapping[str, object]:
+    """Read one JSON document; redirects are rejected, because the document's links start at its own address.
+
+    Args:
+        href: Checked href of the document.
+        policy: What it may lead to.
+        max_bytes: Bound on its size.
+
+    Raises:
+        RejectedError: "missing_file", "unreachable", "too_large" or "bad_metadata".
+    """
+    data = fetch(href, policy, max_bytes=max_bytes, bound=_BOUND, follow=False, packed=True)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RejectedError("bad_metadata", f"{redact(href)} is not JSON: {error}") from error
+    if not isinstance(document, Mapping):
+        raise RejectedError("bad_metadata", f"{redact(href)} is not a STAC document")
+    return document
+
+
+def walk(
+    href: str, policy: HrefPolicy, *, max_items: int, max_bytes: int, rejected: list[RejectedScene]
+) -> Iterator[Document]:
+    """Find the items below a catalog, a collection, an item or a feature collection, each once, in a fixed order.
+
+    A document that cannot be read stops no other.
+
+    Args:
+        href: Checked href of the document to start at.
+        policy: What links may point at.
+        max_items: Bound on documents read.
+        max_bytes: Bound on the size of each.
+        rejected: Documents that cannot be read are added here.
+
+    Raises:
+        RejectedError: If the first document cannot be read, or the catalog is larger than allowed.
+    """
+    queue: list[tuple[str, int]] = [(href, 0)]
+    seen = {href}
+    yielded = 0
+    while queue:
+        here, depth = queue.pop(0)
+        try:
+            document = read_json(here, policy, max_bytes)
+            yield_now, links = _open(document, here)
+        except RejectedError as rejection:
+            if here == href:
+                raise
+            rejected.append(RejectedScene(redact(here), rejection.reason, rejection.detail))
+            continue
+        for found in yield_now:
+            yielded += 1
+            if yielded > max_items:
+                raise RejectedError("too_large", f"more than {max_items} items; raise ingest.source.max_items")
+            yield found
+        if links and depth >= _MAX_DEPTH:
+            rejected.append(RejectedScene(redact(here), "too_deep", f"catalogs nested deeper than {_MAX_DEPTH}"))
+            continue
+        for target in links:
+            try:
+                checked = policy.check(target, base=here)
+            except RejectedError as rejection:
+                rejected.append(RejectedScene(redact(here), rejection.reason, rejection.detail))
+                continue
+            if checked not in seen:
+                seen.add(checked)
+                if len(seen) > 2 * max_items + 10_000:
+                    raise RejectedError("too_large", f"more than {max_items} documents; raise ingest.source.max_items")
+                queue.append((checked, depth + 1))
+
+
+def _open(document: Mapping[str, object], here: str) -> tuple[list[Document], list[str]]:
+    """The items that a document holds, and the links to follow."""
+    kind = document.get("type")
+    if kind == "Feature":
+        return [Document(document, here)], []
+    if kind == "FeatureCollection":
+        features = document.get("features")
+        if not isinstance(features, list):
+            raise RejectedError("bad_metadata", f"{redact(here)}: a FeatureCollection without features")
+        return [Document(f if isinstance(f, Mapping) else {}, here) for f in features], []
+    try:
+        catalog = pystac.read_dict(dict(document), href=here)
+    except (STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RejectedError("bad_metadata", f"{redact(here)} is not a STAC document: {error!r}") from error
+    return [], [str(link.href) for link in catalog.links if link.rel in ("child", "item")]
+
+
+class _ApiIO(StacApiIO):
+    """Makes pystac-client's requests as all others are made: checked, bounded, tried again."""
+
+    def __init__(self, policy: HrefPolicy, reading: ReadingParameters, max_bytes: int) -> None:
+        super().__init__()
+        self._policy, self._reading, self._max_bytes = policy, reading, max_bytes
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> str:
+        # A search by POST changes nothing: it may be repeated.
+        how = {"method": "POST", "json": parameters} if method == "POST" else {"params": parameters}
+        answer = fetch(
+            self._policy.check(href),
+            self._policy,
+            max_bytes=self._max_bytes,
+            bound=_BOUND,
+            reading=self._reading,
+            packed=True,
+            headers=headers,
+            **how,
+        )
+        return answer.decode("utf-8")
+
+
+def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:
+    """Search a STAC API; gives items sorted by collection and id, each once.
+
+    Args:
+        api: What to ask for.
+        policy: What redirects, and pages on other hosts than the API's, are checked against.
+        max_bytes: Of one page.
+
+    Raises:
+        ValueError: If the search cannot be made or fails after its retries.
+    """
+    if not api.url.startswith(("https://", "http://")):
+        raise ValueError(f"ingest.source.api.url: {api.url!r} is not the address of a STAC API")
+    if api.bbox is None:
+        raise ValueError("ingest.source.api: set bbox (west, south, east, north)")
+    reading = ReadingParameters(retries=api.retries, timeout_s=api.timeout_s)
+    stac_io = _ApiIO(policy.trusting(api.url), reading, max_bytes)
+    found: dict[tuple[str, str], Mapping[str, object]] = {}
+    try:
+        client = Client.open(api.url, stac_io=stac_io)
+        _check_support(client, api)
+        text = isinstance(api.filter, str)
+        pages = client.search(
+            method="GET" if text else "POST",
+            filter_lang=None if api.filter is None else "cql2-text" if text else "cql2-json",
+            collections=list(api.collections) or None,
+            bbox=api.bbox,
+            datetime=api.datetime,
+            query=api.query,
+            filter=api.filter,
+            limit=min(api.page_size, api.max_items),
+            max_items=api.max_items,
+        )
+        for item in tqdm(pages.items_as_dicts(), desc="searching", unit="item", delay=1):
+            found.setdefault((str(item.get("collection")), str(item.get("id"))), item)
+    except _NO_SEARCH as error:
+        raise ValueError(f"ingest.source.api: {redact(api.url)} does not answer the search: {error}") from error
+    if len(found) >= api.max_items:
+        logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
+    return [found[key] for key in sorted(found)]
+
+
+def _check_support(client: Client, api: ApiParameters) -> None:
+    """Check that the API knows the filters: a server that does not ignores them and gives scenes nobody asked for.
+
+    Raises:
+        ValueError: If the search has a part that the API does not declare.
+    """
+    parts = (("query", api.query, ConformanceClasses.QUERY), ("filter", api.filter, ConformanceClasses.FILTER))
+    for name, value, conformance in parts:
+        if value is not None and not client.conforms_to(conformance):
+            raise ValueError(
+                f"ingest.source.api.{name}: {redact(api.url)} does not declare that it knows {name!r}; leave it out and"
+                " use ingest.max_cloud_cover_pct, or the other of query and filter"
+            )

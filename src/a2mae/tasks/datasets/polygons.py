@@ -1,0 +1,221 @@
+"""Polygon labels: vector files of any CRS, drawn as classes onto the grid of an image.
+
+GeoPackage, Shapefile, GeoParquet and GeoJSON are read by geopandas. Features are numbered from 0 in the file's order,
+also in messages. Where polygons overlap, the later one counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyogrio
+import shapely
+from odc.geo.geobox import GeoBox
+from rasterio.features import rasterize
+from shapely.geometry.base import BaseGeometry
+
+from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
+
+logger = logging.getLogger(__name__)
+
+POLYGON_SUFFIXES = (".gpkg", ".shp", ".parquet", ".geoparquet", ".geojson", ".json")
+UNKNOWN = "unknown"
+"""Value of `outside`: ground in no polygon has no label, so it is neither trained on nor scored."""
+_AREAS = ("Polygon", "MultiPolygon")
+_NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
+
+Note = Callable[[str, str], None]
+"""Takes what was done to a feature, and which one it was."""
+
+
+@dataclass(frozen=True)
+class FolderLabels:
+    """What the labels of a folder stand for.
+
+    Attributes:
+        class_names: One per class; the value of a mask is the position.
+        class_property: The attribute of a feature that holds its class name.
+        outside: Class of the ground in no polygon, or `UNKNOWN`.
+        buffer_m: Points and lines stand for the ground within this distance; None: they are rejected.
+    """
+
+    class_names: tuple[str, ...]
+    class_property: str = "class"
+    outside: str = UNKNOWN
+    buffer_m: float | None = None
+
+
+def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) -> npt.NDArray[np.uint8]:
+    """Draw the polygons of a vector file as class numbers.
+
+    Args:
+        path: Of one of `POLYGON_SUFFIXES`. A file without features is an image without polygons.
+        grid: Of the image.
+        labels: Classes, and the attribute that names them.
+        note: Told of every feature that was repaired or has no geometry.
+
+    Returns:
+        `(H, W)` class numbers; in no polygon that of `labels.outside`, `IGNORE` where it is unknown.
+
+    Raises:
+        TaskDataError: If the file has no CRS, several layers, a feature without a known class or an area, or if none
+            of its polygons touches the image.
+        OSError: If it is no vector file.
+    """
+    features = _read(path)
+    background = IGNORE if labels.outside == UNKNOWN else labels.class_names.index(labels.outside)
+    target = np.full(grid.shape, background, np.uint8)
+    if not len(features):
+        return target
+    classes = _classes(path, features, labels)
+    geometry = _valid(path, features.geometry, grid, labels, note)
+    if not len(geometry):
+        return target
+    drawn = _on_image(path, geometry, grid, labels.buffer_m or 0.0)
+    rasterize(zip(drawn, classes[drawn.index], strict=True), out=target, transform=grid.affine)
+    return target
+
+
+def _read(path: Path) -> gpd.GeoDataFrame:
+    """Read every feature of a file's only layer; a geometry that cannot be decoded is None."""
+    if path.suffix.lower() in (".parquet", ".geoparquet"):
+        try:
+            features = gpd.read_parquet(path)
+        except ValueError as error:  # no Parquet, or Parquet without a geometry
+            raise OSError(" ".join(str(error).split())) from error
+    else:
+        try:
+            _check_layers(path)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore")
+        except pyogrio.errors.DataSourceError as error:
+            raise OSError(str(error)) from error
+        for warning in told:
+            logger.warning("%s: %s", path, warning.message)
+    if not isinstance(features, gpd.GeoDataFrame):
+        raise OSError("it holds a table without geometries")
+    if features.crs is None:
+        raise TaskDataError(f"{path} has no CRS: write it with the one that its coordinates are in")
+    return features.reset_index(drop=True)
+
+
+def _check_layers(path: Path) -> None:
+    layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+    if len(layers) > 1:
+        raise TaskDataError(
+            f"{path} holds the layers {', '.join(layers)}, and labels are read from a file's only one: write the layer"
+            " with the labels to a file of its own"
+        )
+
+
+def _classes(path: Path, features: gpd.GeoDataFrame, labels: FolderLabels) -> npt.NDArray[np.int64]:
+    """Find the class number of every feature."""
+    key = labels.class_property
+    others = ", ".join(sorted(str(column) for column in features.columns if column != features.geometry.name)) or "none"
+    if key not in features.columns:
+        raise TaskDataError(
+            f"{path}: feature 0 has no property {key!r}, but {others}; set segment.data.class_property to the one that"
+            " names the class"
+        )
+    numbers = {name: number for number, name in enumerate(labels.class_names)}
+    found = []
+    for index, value in enumerate(features[key]):
+        if pd.isna(value):
+            raise TaskDataError(f"{path}: feature {index} has no {key!r}: give every feature its class")
+        # Whole numbers beside empty values come as floats.
+        name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+        if name not in numbers:
+            raise TaskDataError(f"{path}: feature {index} has {key} {name!r}; classes are {', '.join(numbers)}")
+        found.append(numbers[name])
+    return np.array(found, np.int64)
+
+
+def _valid(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, labels: FolderLabels, note: Note) -> gpd.GeoSeries:
+    """Repair geometries and leave out empty ones, under the index of their features."""
+    absent = geometry.isna() | geometry.is_empty
+    kinds = geometry.geom_type[~absent]
+    strange = kinds[~kinds.isin((*_AREAS, *_NO_AREAS))]
+    if len(strange):
+        raise TaskDataError(
+            f"{path}: feature {strange.index[0]} is a {strange.iloc[0]}: labels are polygons, points or lines"
+        )
+    thin = kinds[kinds.isin(_NO_AREAS)]
+    if len(thin) and labels.buffer_m is None:
+        raise TaskDataError(
+            f"{path}: feature {thin.index[0]} is a {thin.iloc[0]}, which has no area: draw polygons, or set"
+            " segment.data.buffer_m to the distance up to which the ground around is of the class"
+        )
+    geometry = geometry[~absent].copy()
+    if geometry.crs.is_geographic:
+        _check_degrees(path, geometry, grid)
+    for index in geometry.index[~geometry.is_valid & kinds.isin(_AREAS)]:
+        geometry[index] = shapely.make_valid(geometry[index], method="structure", keep_collapsed=False)
+        if not geometry[index].is_empty:
+            note("geometries repaired", f"{path.name} feature {index}")
+    for index in sorted([*absent.index[absent], *geometry.index[geometry.is_empty]]):
+        note("features without an area, left out", f"{path.name} feature {index}")
+    return geometry[~geometry.is_empty]
+
+
+def _check_degrees(path: Path, geometry: gpd.GeoSeries, grid: GeoBox) -> None:
+    bounds = geometry.bounds
+    wrong = (bounds.minx < -180) | (bounds.maxx > 180) | (bounds.miny < -90) | (bounds.maxy > 90)
+    if wrong.any():
+        index = wrong.idxmax()
+        raise TaskDataError(
+            f"{path}: feature {index} lies at {bounds.minx[index]:g}, {bounds.miny[index]:g}, which are no degrees."
+            f"{_swapped(geometry, _outline(grid, geometry.crs))} GeoJSON holds longitude and latitude (WGS 84): export"
+            " it so, or state its CRS"
+        )
+
+
+def _on_image(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, buffer_m: float) -> gpd.GeoSeries:
+    """Bring what touches an image to its CRS, points and lines widened."""
+    outline = _outline(grid, geometry.crs, buffer_m)
+    touching = geometry[geometry.intersects(outline)]
+    if not len(touching):
+        there, image = (
+            ", ".join(f"{value:g}" for value in bounds) for bounds in (geometry.total_bounds, outline.bounds)
+        )
+        raise TaskDataError(
+            f"{path}: none of its {len(geometry)} features touches its image. They lie within {there} (west, south,"
+            f" east, north), the image within {image} of the same CRS.{_swapped(geometry, outline)} Where an image"
+            " shows nothing that was labelled, give it a file without features"
+        )
+    # A country reaches further than the image's CRS; a margin keeps the cut edges off the image.
+    west, south, east, north = outline.bounds
+    margin = 0.1 * max(east - west, north - south)
+    near = touching.intersection(shapely.box(west - margin, south - margin, east + margin, north + margin))
+    thin = touching.geom_type.isin(_NO_AREAS)
+    if thin.any():
+        near[thin] = near[thin].to_crs(_metres(grid)).buffer(buffer_m).to_crs(geometry.crs)
+    return near.to_crs(str(grid.crs))
+
+
+def _outline(grid: GeoBox, crs: object, buffer_m: float = 0.0) -> BaseGeometry:
+    """Return the ground of an image, and what lies within a distance of it, in another CRS."""
+    outline = gpd.GeoSeries([shapely.segmentize(grid.extent.geom, grid.extent.geom.length / 64)], crs=str(grid.crs))
+    if buffer_m:
+        outline = outline.to_crs(_metres(grid)).buffer(buffer_m)
+    return outline.to_crs(crs).iloc[0]
+
+
+def _metres(grid: GeoBox) -> object:
+    """Return the UTM zone of an image."""
+    return gpd.GeoSeries([grid.extent.geom], crs=str(grid.crs)).estimate_utm_crs()
+
+
+def _swapped(geometry: gpd.GeoSeries, outline: BaseGeometry) -> str:
+    """Say so if geometries touch the image once x and y are exchanged."""
+    if not shapely.intersects(shapely.transform(geometry.array, lambda xy: xy[:, ::-1]), outline).any():
+        return ""
+    return " With x and y exchanged they would: their axes are swapped, latitude stands before longitude."

@@ -1,0 +1,147 @@
+"""Score a task's models from both starts, pretrained and random_init; its test samples as pictures for the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.finetune.finetuned import STARTS, Finetuned
+from a2mae.tasks.finetune.train import computing, predict
+from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, score_task
+from a2mae.tasks.palette import class_colours
+from a2mae.tasks.parameters import TaskParameters
+
+logger = logging.getLogger(__name__)
+
+PictureArrays = dict[str, npt.NDArray[np.generic]]
+
+
+def display_bands(data: TaskData) -> list[int]:
+    """Choose red, green and blue where the data has them, else its first three bands (or one, thrice)."""
+    common = [band.common_name for band in data.spec.bands]
+    if {"red", "green", "blue"} <= set(common):
+        return [common.index(name) for name in ("red", "green", "blue")]
+    return [min(i, len(common) - 1) for i in range(3)]
+
+
+def pictures(
+    data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8], *, count: int, seed: int
+) -> PictureArrays:
+    """Make the arrays of `pictures.npz`.
+
+    Args:
+        data: The task data.
+        rows: `(N,)` test rows.
+        prediction: `(N,)`, `(N, K)` or `(N, H, W)` of the pretrained model.
+        count: How many to show; drawn at random, for change only among those where something changed.
+        seed: Of the draw.
+
+    Returns:
+        `image (n, H, W, 3)` uint8, or `image_before` and `image_after`; `truth` and `prediction`, `(n,)`, `(n, H, W)`
+        or, with any number of classes per image, `(n, K)` of 0 and 1; `class_names`, `class_colours` `(K, 3)` uint8,
+        `sample_id`.
+    """
+    truth = data.read_targets(rows)
+    eligible = np.arange(len(rows))
+    if data.spec.task.kind.dates == 2:
+        changed = (truth == 1).reshape(len(rows), -1).mean(axis=1)
+        eligible = np.flatnonzero(changed > 0.01) if (changed > 0.01).any() else eligible
+    chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:count])
+    images = data.read(rows[chosen], display_bands(data))
+    arrays: PictureArrays = {}
+    names = ("image_before", "image_after") if data.image_shape[0] == 2 else ("image",)
+    for time, name in enumerate(names):
+        arrays[name] = np.stack(
+            [
+                _stretched(image, valid)
+                for image, valid in zip(images.images[:, time], images.valid[:, time], strict=True)
+            ]
+        )
+    arrays["truth"] = truth[chosen]
+    arrays["prediction"] = prediction[chosen]
+    arrays["class_names"] = np.array(data.spec.class_names)
+    arrays["class_colours"] = np.array(class_colours(data.spec.colors, len(data.spec.class_names)), np.uint8)
+    arrays["sample_id"] = np.array(data.samples["sample_id"].to_numpy()[rows[chosen]].tolist())
+    return arrays
+
+
+def _stretched(image: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Stretch `(3, H, W)` to `(H, W, 3)` bytes, 2 to 98 % of the valid values, one stretch for the three bands."""
+    seen = image[:, valid]
+    low, high = np.percentile(seen, (2, 98)) if seen.size else (0.0, 1.0)
+    scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * valid
+    return np.ascontiguousarray((scaled * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Scores of a task's two models.
+
+    Attributes:
+        metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores, and the `gain` of the
+            first over the second, paired over places.
+        pictures: Test samples with the pretrained model's prediction.
+        confusion: JSON-ready counts of the pretrained model, truth by rows.
+    """
+
+    metrics: dict[str, object]
+    pictures: PictureArrays
+    confusion: dict[str, object]
+
+
+def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Finetuned]) -> TaskResult:
+    """Score both models on the test split, as they were saved.
+
+    Args:
+        options: The task's parameters.
+        data: Its samples.
+        models: By start.
+    """
+    with computing(options.device, options.threads) as device:
+        return _score_both(options, data, models, device)
+
+
+def _score_both(
+    options: TaskParameters, data: TaskData, models: Mapping[str, Finetuned], device: torch.device
+) -> TaskResult:
+    spec = data.spec
+    rows = data.rows("test")
+    scores: dict[str, TaskScores] = {}
+    shown: PictureArrays = {}
+    for start in STARTS:
+        found = models[start]
+        prediction = predict(found.model, TaskInputs(data, found.plan), rows, batch_size=64, device=device)
+        scores[start] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
+        if start == "pretrained":
+            shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
+    main = next(iter(scores["pretrained"].scores))
+    first, baseline = scores["pretrained"].scores[main], scores["random"].scores[main]
+    gains = gain(scores["pretrained"], scores["random"])
+    logger.info(
+        "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, difference %+.3f (%+.3f to %+.3f),"
+        " %d test samples of %d places",
+        spec.task, main, first.value, first.low, first.high, baseline.value, baseline.low, baseline.high,
+        gains[main].value, gains[main].low, gains[main].high, first.n, first.groups,
+    )  # fmt: skip
+    metrics: dict[str, object] = {
+        "task": spec.task.value,
+        "data": spec.source,
+        "gsd_m": spec.gsd_m,
+        "train_samples": len(data.rows("train")),
+        "rules": list(spec.notes),
+        **{start: scores[start].to_dict() for start in STARTS},
+        "gain": flat_scores(gains),
+    }
+    confusion = {
+        "class_names": list(spec.class_names),
+        "multi_label": spec.multi_label,
+        **{start: scores[start].confusion.tolist() for start in STARTS},
+    }
+    return TaskResult(metrics, shown, confusion)

@@ -1,0 +1,274 @@
+"""Rasters that the user names: which bands a file holds and by which scale and offset it is read.
+
+A file is checked before it is mapped or embedded, those of maps before any training.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from a2mae.plausibility import TOO_DARK, impossible_reflectance, too_dark
+from a2mae.scenes import BandAsset
+from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, get_sensor, sensor_from_dict
+from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
+from a2mae.tasks.datasets.writer import TaskDataSource
+from a2mae.tasks.inference.rasters import Raster, sample_of
+from a2mae.tasks.parameters import MapParameters, TaskParameters
+from a2mae.tasks.registry import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RasterKeys:
+    """Full names of the parameters that say what a raster holds, for messages.
+
+    Attributes:
+        group: The group of parameters.
+        has_encoding: Whether the group has a scale and an offset; else the file has to state them.
+    """
+
+    group: str
+    has_encoding: bool = False
+
+    @property
+    def sensor(self) -> str:
+        """The parameter that says whose raster it is."""
+        return f"{self.group}.sensor"
+
+    @property
+    def raster(self) -> str:
+        """The parameter that names the raster."""
+        return f"{self.group}.raster"
+
+    @property
+    def advice(self) -> str:
+        """What to change where values are not what they are taken for: the end of a sentence."""
+        stated = f"set {self.group}.scale and {self.group}.offset, " if self.has_encoding else ""
+        return f"{stated}write scale and offset into the file, or set {self.sensor}"
+
+
+EMBED = RasterKeys("embed", has_encoding=True)
+
+
+def keys_of_map(task: Task) -> RasterKeys:
+    """Return the names of the parameters of a task's map."""
+    return RasterKeys(f"{task}.map")
+
+
+def raster_from_file(
+    path: Path,
+    sensor: Sensor,
+    bands: Sequence[str],
+    *,
+    stated: Sensor | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    keys: RasterKeys = EMBED,
+) -> Raster:
+    """Describe a GeoTIFF, COG or VRT that holds bands of a sensor on one projected grid in metres.
+
+    Bands are found by their descriptions, else by their order: as stated if the file has as many bands as that, or the
+    sensor's if it has as many as the sensor. Scale and offset are those given, else the file's if it has any, else
+    those of `stated` or the sensor; a file of floats without any is taken as physical values. An offset that only the
+    sensor states is warned of: many providers have taken it off already.
+
+    Args:
+        path: The file.
+        sensor: Whose raster it is.
+        bands: Names or common names, in the order wanted.
+        stated: The sensor with the bands, order and encoding of files like this one, as those that a task was trained
+            on; None: as the sensor has them.
+        scale: Physical units per count, whatever file and sensor say; None: as they say.
+        offset: Physical value of a stored zero, likewise.
+        keys: Names of the parameters, for messages.
+
+    Raises:
+        TaskDataError: If the file cannot be opened, has no CRS or none in metres, lacks a band, or its values are not
+            in the sensor's units; the message says what was seen.
+    """
+    try:
+        with rasterio.open(path) as source:
+            if source.crs is None:
+                raise TaskDataError(
+                    f"{path} has no coordinate reference system: write one, for example with rio edit-info"
+                )
+            if not source.crs.is_projected or source.crs.linear_units not in ("metre", "meter", "m"):
+                raise TaskDataError(
+                    f"{path} is in {source.crs}, not in metres: reproject it, for example to its UTM zone"
+                )
+            layouts = (stated or sensor, sensor)
+            assets = tuple(_asset(source, path, layouts, name, keys) for name in bands)
+            silent = any(_says_nothing(source, asset.band_index - 1) for asset in assets)
+            grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
+    except RasterioError as error:
+        raise TaskDataError(f"{path} cannot be opened as a raster: {error}") from error
+    if scale is not None:
+        assets = tuple(replace(asset, scale=scale) for asset in assets)
+    if offset is not None:
+        assets = tuple(replace(asset, offset=offset) for asset in assets)
+    raster = Raster((assets,), stated or sensor, tuple(asset.band for asset in assets), grid, path.name)
+    if silent and stated is None and offset is None and sensor.encoding.offset:
+        known = f"set {keys.group}.offset (0.0, or {sensor.encoding.offset:g} if it is right)"
+        logger.warning(
+            "%s states no scale and offset: it is read by the offset of %s, %g. Where a provider has taken that off"
+            " already (harmonised data), every value is wrong by it: %s",
+            path,
+            sensor.id,
+            sensor.encoding.offset,
+            known if keys.has_encoding else keys.advice,
+        )
+    _check_units(raster, path, keys)
+    return raster
+
+
+def _says_nothing(source: DatasetReader, position: int) -> bool:
+    """Whether a band holds integers for which the file has neither scale nor offset."""
+    is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
+    return not is_float and (source.scales[position], source.offsets[position]) == (1.0, 0.0)
+
+
+def _asset(source: DatasetReader, path: Path, layouts: tuple[Sensor, Sensor], name: str, keys: RasterKeys) -> BandAsset:
+    """Where a band lies in a file of one of these layouts, the first one that fits."""
+    stated, sensor = layouts
+    band = sensor.bands[sensor.band_index(name)]
+    named = [str(text or "") for text in source.descriptions]
+    position = next((i for i, text in enumerate(named) if text in (band.name, band.common_name)), None)
+    if position is None:
+        layout = next((layout for layout in layouts if source.count == len(layout.bands)), None)
+        if layout is None:
+            raise TaskDataError(
+                f"{path} has no band described as {band.name!r} or {band.common_name!r} (descriptions:"
+                f" {', '.join(map(repr, named))}), and its {source.count} bands are not the {len(sensor.bands)} of"
+                f" {sensor.id} ({', '.join(sensor.band_names)}): describe the bands, or set {keys.sensor}"
+            )
+        position = layout.band_index(name)
+    encoding = stated.encoding
+    is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
+    found = float(source.scales[position]), float(source.offsets[position])
+    if _says_nothing(source, position):
+        found = encoding.scale, encoding.offset
+    nodata = source.nodata if source.nodata is not None else (None if is_float else float(encoding.nodata))
+    return BandAsset(
+        band=band.name,
+        href=str(path),
+        band_index=position + 1,
+        scale=found[0],
+        offset=found[1],
+        nodata=nodata,
+        units=encoding.units,
+        gsd_m=abs(float(source.transform.a)),
+    )
+
+
+def _check_units(raster: Raster, path: Path, keys: RasterKeys) -> None:
+    """Refuse values of one window that cannot be reflectance, and warn of such that hardly can."""
+    if raster.sensor.encoding.units is not Units.REFLECTANCE:
+        return
+    seen = sample_of(raster)
+    if not seen.size:
+        return
+    low, high, median = float(seen.min()), float(seen.max()), float(np.median(seen))
+    found = impossible_reflectance(low, high, median)
+    if found:
+        raise TaskDataError(f"{path}: decoded as reflectance {found}: {keys.advice}")
+    brightest = float(np.percentile(seen, 99))
+    if too_dark(brightest):
+        logger.warning("%s: values from %.4g to %.4g; %s: %s", path, low, brightest, TOO_DARK, keys.advice)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What a task's data decides about the rasters that its model maps.
+
+    Attributes:
+        spec: Specification of the data: files like those of the training have its bands, order and encoding.
+        sensors: Ids of the sensors of its samples, in the order of the input plan.
+        bands: Names in the data, in the order wanted.
+        known: Sensors in use, by id, as `ingest` describes them.
+    """
+
+    spec: TaskSpec
+    sensors: Sequence[str]
+    bands: Sequence[str]
+    known: Mapping[str, object]
+
+    def sensor(self, options: MapParameters) -> tuple[Sensor, Sensor | None]:
+        """Find whose rasters are mapped.
+
+        Returns:
+            The sensor; and, if its files are of the training's kind, the sensor with their bands, order and encoding.
+
+        Raises:
+            TaskDataError: If the data has no samples of the sensor.
+        """
+        spec, sensor_id = self.spec, options.sensor or self.sensors[0]
+        if sensor_id not in self.sensors:
+            raise TaskDataError(
+                f"{keys_of_map(spec.task).sensor}: the {spec.task} data of {spec.source!r} is of"
+                f" {', '.join(self.sensors)}, not of {sensor_id!r}; set it to one of those, or teach the task"
+                f" {sensor_id!r} ({spec.task}.data)"
+            )
+        as_trained = tuple(self.sensors) == (sensor_id,)
+        trained = Sensor(sensor_id, spec.source, spec.gsd_m, spec.bands, spec.encoding)
+        # Pictures of a folder are of no sensor that ingest or the program knows.
+        known = sensor_id in self.known or sensor_id in BUILTIN_SENSORS
+        found = trained if as_trained and not known else sensor_named(sensor_id, self.known)
+        return found, trained if as_trained else None
+
+    def rasters(self, options: MapParameters) -> list[Raster]:
+        """Open the named raster, or the earlier and the later one of a pair; none if no raster is named.
+
+        Raises:
+            TaskDataError: If one cannot be opened, has no CRS in metres, lacks a band or is in other units.
+        """
+        if options.raster is None:
+            return []
+        sensor, stated = self.sensor(options)
+        paths = [options.raster_before, options.raster] if self.spec.task is Task.DETECT_CHANGE else [options.raster]
+        keys = keys_of_map(self.spec.task)
+        return [raster_from_file(Path(str(path)), sensor, self.bands, stated=stated, keys=keys) for path in paths]
+
+
+def check_named(options: TaskParameters, source: TaskDataSource, known: Mapping[str, object] | None) -> None:
+    """Open the rasters that are to be mapped, so that one that cannot be is found before hours of training.
+
+    Args:
+        options: The task's parameters.
+        source: Its samples, not read yet.
+        known: Sensors in use, by id; None if no stage has looked at scenes.
+
+    Raises:
+        TaskDataError: As `Mapped.rasters`, or if the data lacks a band.
+    """
+    spec = source.spec
+    if known is None and options.map.raster is None:
+        logger.warning(
+            "%s names no raster and no stage of the chain makes scenes: there will be scores and no map; name one, or"
+            " leave the map out by --to-outputs=%s.metrics",
+            keys_of_map(spec.task).raster,
+            spec.task,
+        )
+    if options.map.raster is not None:
+        bands = [spec.bands[spec.band_index(name)].name for name in options.bands]
+        Mapped(spec, source.sensors, bands, known or {}).rasters(options.map)
+
+
+def sensor_named(sensor_id: str, known: Mapping[str, object]) -> Sensor:
+    """Return a sensor as `ingest` describes it, else the built-in one.
+
+    Args:
+        sensor_id: The sensor's id.
+        known: Sensors in use, by id.
+    """
+    described = known.get(sensor_id)
+    return sensor_from_dict(described) if isinstance(described, Mapping) else get_sensor(sensor_id)

@@ -1,0 +1,82 @@
+"""The tasks: what the other rooms need to know of each, without torch.
+
+A task is an entry here. Pipelines, parameters, scores, cards and pages ask these attributes instead of names, so a
+further task brings its entry and the module that makes its samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """What a task is.
+
+    Attributes:
+        title: For people.
+        purpose: What the model is taught, for somebody who does not know the project.
+        heads: That it can have, the plainest first (`tasks/finetune/heads.py`).
+        metrics: That it is scored by, the main one first (`tasks/metrics/measures.py`).
+        label_metrics: Likewise where an image has any number of classes; empty where it cannot.
+        dates: Images of one place that a sample has.
+        per_pixel: Whether a label is a map of the ground; then a whole raster can be mapped, too.
+        hub_task: `pipeline_tag` of a model card.
+    """
+
+    title: str
+    purpose: str
+    heads: tuple[str, ...]
+    metrics: tuple[str, ...]
+    label_metrics: tuple[str, ...] = ()
+    dates: int = 1
+    per_pixel: bool = True
+    hub_task: str = "image-segmentation"
+
+
+class Task(StrEnum):
+    """What is predicted; the value names the stage, its namespace and its parameter group."""
+
+    kind: TaskKind
+
+    def __new__(cls, name: str, kind: TaskKind | None = None) -> Self:
+        """Make a member of a name and a kind; `Task(name)` finds one and never comes here."""
+        assert kind is not None
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.kind = kind
+        return member
+
+    CLASSIFY = (
+        "classify",
+        TaskKind(
+            title="Classification",
+            purpose="The pretrained model is taught to name what an image shows.",
+            heads=("linear", "mean", "attentive"),
+            metrics=("top1", "mean_class_accuracy"),
+            label_metrics=("micro_f1", "macro_f1"),
+            per_pixel=False,
+            hub_task="image-classification",
+        ),
+    )
+    SEGMENT = (
+        "segment",
+        TaskKind(
+            title="Segmentation",
+            purpose="The pretrained model is taught to name every spot of an image.",
+            heads=("linear", "conv", "upernet", "detail"),
+            metrics=("miou", "pixel_accuracy"),
+        ),
+    )
+    DETECT_CHANGE = (
+        "detect_change",
+        TaskKind(
+            title="Change detection",
+            purpose="The pretrained model is taught to mark what changed between two dates.",
+            heads=("linear", "conv", "upernet", "detail"),
+            metrics=("f1", "iou", "precision", "recall"),
+            dates=2,
+        ),
+    )

@@ -1,0 +1,199 @@
+"""What a run would stumble over after hours is refused before its first node, with what to change."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kedro.config import OmegaConfigLoader
+from kedro.framework.project import configure_project
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+from kedro.validation.exceptions import ParameterValidationError
+
+from a2mae.pipelines.checks import (
+    MissingInputError,
+    MovedDatasetError,
+    NamedFileError,
+    OutputFolderError,
+    UnknownEnvironmentError,
+    check_dataset_types,
+    check_environment,
+    check_groups,
+    check_inputs,
+    check_named_paths,
+    check_outputs,
+)
+from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+
+
+def check_env(source: Path, env: str | None) -> None:
+    loader = SimpleNamespace(conf_source=str(source), env=env)
+    check_environment(loader)
+
+
+def test_the_nearest_and_all_there_are_are_named(tmp_path: Path) -> None:
+    for name in ("base", "local", "many_places"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UnknownEnvironmentError, match=r"did you mean 'many_places'\? .* has local, many_places;"):
+        check_env(tmp_path, "manyplaces")
+    check_env(tmp_path, "many_places")
+    check_env(tmp_path, None)
+
+
+def test_a_packed_configuration_is_left_to_kedro(tmp_path: Path) -> None:
+    (tmp_path / "conf.tar.gz").write_bytes(b"")
+    check_env(tmp_path / "conf.tar.gz", "mine")
+
+
+def loader_of(source: Path, **runtime: object) -> OmegaConfigLoader:
+    configure_project("a2mae")
+    for name in ("base", "local"):
+        (source / name).mkdir(exist_ok=True)
+    return OmegaConfigLoader(str(source), base_env="base", default_run_env="local", runtime_params=runtime)
+
+
+def test_a_group_that_nobody_knows_is_named_with_its_neighbour(tmp_path: Path) -> None:
+    loader = loader_of(tmp_path, pretrian={"seed": 1})
+    (tmp_path / "base/parameters.yml").write_text("pretrain: {seed: 0}\ntag: {seed: 0}\n")
+    told = r"'pretrian' in --params: did you mean 'pretrain'\? conf/base/parameters_\*\.yml has pretrain, tag"
+    with pytest.raises(ParameterValidationError, match=told):
+        check_groups(loader)
+    check_groups(loader_of(tmp_path, pretrain={"seed": 1}))
+    check_groups(loader_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("a2mae.io.table.TableDataset", "a2mae.pipelines.datasets.TableDataset"),
+        ("a2mae.io.folder.FolderDataset", "a2mae.pipelines.datasets.PathDataset"),
+        ("a2mae.io.task_data.StreamedDataset", "a2mae.pipelines.datasets.RasterDataset"),
+    ],
+)
+def test_a_dataset_type_that_has_moved_is_told_with_its_successor(tmp_path: Path, before: str, now: str) -> None:
+    loader = loader_of(tmp_path)
+    (tmp_path / "base/catalog.yml").write_text(f"_x: 1\nmine:\n  type: {before}\n  filepath: data/x\n")
+    with pytest.raises(MovedDatasetError, match=f"'mine' has the type {before}, which has moved: write {now}$"):
+        check_dataset_types(loader)
+    (tmp_path / "base/catalog.yml").write_text(f"mine:\n  type: {now}\n  filepath: data/x\n")
+    check_dataset_types(loader)
+
+
+READING = Pipeline([node(lambda scenes, mine: [scenes, mine], ["scenes", "mine"], "made"), node(len, "made", "count")])
+
+
+def check_made(project: Path, **paths: str) -> None:
+    configure_project("a2mae")
+    entries = {name: {"type": "json.JSONDataset", "filepath": path} for name, path in paths.items()}
+    check_inputs(READING, DataCatalog.from_config(entries), project)
+
+
+def test_the_stage_that_makes_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(
+        MissingInputError, match=r"'scenes' \(data/scenes\.json\); .*--pipelines=ingest,.*data_root"
+    ) as e:
+        check_made(
+            tmp_path, scenes="data/scenes.json", mine="mine.json", made="data/made.json", count="data/count.json"
+        )
+    assert "mine" not in str(e.value), "what is there was called missing"
+    assert "made" not in str(e.value).replace("not been made", ""), "what the run makes itself was asked for"
+
+
+def test_what_no_stage_makes_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "scenes.json").write_text("{}")
+    with pytest.raises(MissingInputError, match=r"'mine' \(mine\.json\); no stage makes it"):
+        check_made(tmp_path, scenes="scenes.json", mine="mine.json")
+
+
+def test_what_is_there_or_far_away_is_not_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "scenes.json").write_text("{}")
+    check_made(tmp_path, scenes=str(tmp_path / "scenes.json"), mine="s3://bucket/mine.json")
+
+
+NAMING = Pipeline(
+    [
+        node(lambda options: options, "params:segment", "made", name="segment.prepare_data"),
+        node(lambda options: options, "params:segment", "map", name="segment.draw_map"),
+        node(lambda options: options, "params:evaluate", "scores", name="evaluate"),
+    ]
+)
+
+
+def check_named(
+    project: Path,
+    *,
+    segment: dict[str, object],
+    others: list[dict[str, object]] | None = None,
+    pipeline: Pipeline = NAMING,
+) -> None:
+    catalog = DataCatalog.from_config({"made": {"type": "json.JSONDataset", "filepath": "data/made.json"}})
+    catalog["params:segment"] = MemoryDataset(TaskParameters.model_validate({"task": "segment", **segment}))
+    catalog["params:evaluate"] = MemoryDataset(EvaluateParameters.model_validate({"others": others or []}))
+    check_named_paths(pipeline, catalog, project)
+
+
+def test_every_path_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
+    timm = {"name": "resnet", "kind": "timm", "model": "resnet18", "weights": "nowhere.pth"}
+    with pytest.raises(NamedFileError) as told:
+        check_named(tmp_path, segment={"data": {"folder": "field"}, "map": {"raster": "scene.tif"}}, others=[timm])
+    for part in (
+        "evaluate.others.0.weights is 'nowhere.pth'",
+        "segment.data.folder is 'field'",
+        "segment.map.raster is 'scene.tif'",
+        f"start from {Path.cwd()}",
+    ):
+        assert part in str(told.value)
+
+
+def test_what_is_there_far_away_or_made_by_the_run_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "field").mkdir()
+    check_named(tmp_path, segment={"data": {"folder": "field"}, "map": {"raster": "s3://bucket/scene.tif"}})
+    check_named(tmp_path, segment={"map": {"raster": "/vsicurl/https://example.org/scene.tif"}})
+    check_named(tmp_path, segment={"data": {"folder": str(tmp_path / "data" / "made.json")}})
+    with pytest.raises(NamedFileError, match="data/other"):
+        check_named(tmp_path, segment={"data": {"folder": str(tmp_path / "data" / "other")}})
+
+
+def test_a_path_is_asked_for_only_where_its_reader_runs(tmp_path: Path) -> None:
+    both: dict[str, object] = {"data": {"folder": "moved away"}, "map": {"raster": "scene.tif"}}
+    with pytest.raises(NamedFileError, match=r"segment\.map\.raster") as told:
+        check_named(tmp_path, segment=both, pipeline=NAMING.only_nodes("segment.draw_map"))
+    assert "moved away" not in str(told.value)
+    with pytest.raises(NamedFileError, match=r"segment\.map\.raster"):  # it opens what is to be mapped, too
+        check_named(tmp_path, segment=both, pipeline=NAMING.only_nodes("segment.prepare_data"))
+    check_named(tmp_path, segment=both, pipeline=NAMING.only_nodes("evaluate"))
+
+
+WRITING = Pipeline([node(lambda: 1, None, "first"), node(lambda: 2, None, "second")])
+
+
+def check_written(project: Path, first: str, second: str) -> None:
+    catalog = DataCatalog.from_config(
+        {name: {"type": "json.JSONDataset", "filepath": path} for name, path in (("first", first), ("second", second))}
+    )
+    check_outputs(WRITING, catalog, project)
+
+
+def test_folders_that_are_yet_to_be_made_are_fine(tmp_path: Path) -> None:
+    check_written(tmp_path, "data/01_raw/deep/one.json", "data/two.json")
+    assert not (tmp_path / "data").exists(), "looking made a folder"
+
+
+def test_a_file_in_a_folders_place_is_named_with_all_that_needs_it(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("not a folder")
+    with pytest.raises(OutputFolderError, match=r"data is a file, needed for first, second.*data_root"):
+        check_written(tmp_path, "data/01_raw/one.json", "data/two.json")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o555)
+    with pytest.raises(OutputFolderError, match=r"data is not writable by this user, needed for first"):
+        check_written(tmp_path, "data/01_raw/one.json", "elsewhere/two.json")

@@ -1,0 +1,102 @@
+"""Finetuned models: what they have learned, saved and read back; chosen on validation, from either start."""
+
+import numpy as np
+import pytest
+import torch
+
+from a2mae.models.checkpoint import load_encoder, read_config, save_pretrained
+from a2mae.models.registry import create_model
+from a2mae.models.released import CheckpointError
+from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.datasets.writer import write_task_data
+from a2mae.tasks.finetune.finetuned import (
+    Finetuned,
+    FinetuneRun,
+    load_task_model,
+    random_init,
+    save_task_model,
+)
+from a2mae.tasks.finetune.train import finetune, predict
+from a2mae.tasks.metrics.confusion import ConfusionCounts
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+from a2mae.tasks.registry import Task
+from helpers.task_models import CPU, LEARNED, build
+from helpers.task_samples import SENTINEL2, make_samples, spec_for
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_finetuning_learns_each_task_and_the_saved_model_says_the_same(pretrained, data, tmp_path, task):
+    head, metric, wanted = LEARNED[task]
+    model, inputs, plan = build(pretrained, data, task, head)
+    recipe = FinetuneParameters(steps=60, batch_size=16, lr=3e-3, warmup_steps=5)
+    history = finetune(model, inputs, data[task].rows("train"), recipe, seed=0, device=CPU)
+    assert history[-1].loss < 0.5 * history[0].loss
+    test = data[task].rows("test")
+    prediction = predict(model, inputs, test, batch_size=8, device=CPU)
+    counts = ConfusionCounts(data[task].read_targets(test), prediction, test, model.config.classes)
+    assert metric(counts.matrix) > wanted
+
+    run = FinetuneRun(
+        Finetuned(model, plan, data[task].spec, tuple(history)),
+        read_config(pretrained),
+        "pretrained",
+        recipe.model_dump(),
+    )
+    save_task_model(tmp_path / "model", run)
+    again = load_task_model(tmp_path / "model")
+    assert (again.plan, again.spec, again.history) == (plan, data[task].spec, history)
+    same = predict(again.model, TaskInputs(data[task], again.plan), test, batch_size=8, device=CPU)
+    np.testing.assert_array_equal(same, prediction)
+    # and its encoder is an encoder like any other
+    finetuned = load_encoder(tmp_path / "model").state_dict()
+    assert all(torch.equal(value, model.encoder.state_dict()[name]) for name, value in finetuned.items())
+
+
+def test_random_init_has_the_architecture_and_other_weights(pretrained):
+    encoder = load_encoder(pretrained)
+    state = torch.random.get_rng_state()
+    baseline, again, other = random_init(encoder, 3), random_init(encoder, 3), random_init(encoder, 4)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert baseline.config == encoder.config
+    weight = "blocks.0.attn.qkv.weight"
+    assert torch.equal(baseline.state_dict()[weight], again.state_dict()[weight])
+    assert not torch.equal(baseline.state_dict()[weight], other.state_dict()[weight])
+    assert not torch.equal(baseline.state_dict()[weight], encoder.state_dict()[weight])
+
+
+def test_a_pretrained_directory_is_no_task_model(pretrained):
+    with pytest.raises(CheckpointError, match="finetune it first"):
+        load_task_model(pretrained)
+
+
+def test_the_rate_and_the_state_are_chosen_on_validation(tmp_path, monkeypatch):
+    """A rate that destroys is tried first and not kept; of the kept one, the best state seen is what is left."""
+    from a2mae.tasks.finetune import finetuned as starts
+    from a2mae.tasks.metrics.scores import main_score
+
+    write_task_data(tmp_path / "data", spec_for(Task.CLASSIFY), make_samples(Task.CLASSIFY, count=60, size=16))
+    data = TaskData(tmp_path / "data")
+    torch.manual_seed(0)
+    made = create_model("mae_vit_tiny_patch8", embed_dim=32, depth=1, decoder_dim=32, decoder_depth=1)
+    statistics = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
+    pretrained = save_pretrained(made, tmp_path / "model", config={"normalization": statistics})
+    recipe = {"steps": 30, "batch_size": 16, "warmup_steps": 2, "lr_grid": (30.0, 1e-2), "val_checks": 5}
+    options = TaskParameters.model_validate({"task": "classify", "device": "cpu", "head": "mean", "finetune": recipe})
+    asked = []
+
+    def spied(data, rows, prediction):
+        asked.append(set(data.samples["split"].to_numpy()[rows]))
+        return main_score(data, rows, prediction)
+
+    monkeypatch.setattr(starts, "main_score", spied)
+    found = starts.finetune_start(options, data, pretrained, "pretrained")
+    assert found.recipe["lr"] == 1e-2
+    assert len(asked) == 2 * (5 + 1)
+    assert all(splits == {"val"} for splits in asked)  # the test split is never looked at
+    val = data.rows("val")
+    prediction = predict(found.finetuned.model, TaskInputs(data, found.finetuned.plan), val, batch_size=8, device=CPU)
+    assert main_score(data, val, prediction) > 0.9
+    monkeypatch.setattr(TaskData, "rows", lambda self, split: val if split == "train" else val[:0])
+    with pytest.raises(TaskDataError, match="need a validation split, and 'test' has none"):
+        starts.finetune_start(options, data, pretrained, "pretrained")

@@ -1,0 +1,271 @@
+"""Losses, the loop and its rates; and that the configuration, not the shell, says how many threads compute."""
+
+import dataclasses
+import itertools
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
+from torch.nn import functional as F
+
+from a2mae.models import create_model
+from a2mae.models.checkpoint import save_pretrained
+from a2mae.parallel import cores
+from a2mae.tasks.datasets.task_data import IGNORE
+from a2mae.tasks.datasets.writer import write_task_data
+from a2mae.tasks.finetune.model import Symmetry
+from a2mae.tasks.finetune.train import (
+    NotFiniteError,
+    TaskLoss,
+    class_weights,
+    computing,
+    dice_loss,
+    finetune,
+    flipped,
+    label_weights,
+)
+from a2mae.tasks.parameters import LOSSES, FinetuneParameters
+from a2mae.tasks.registry import Task
+from a2mae.training.step import warmup_cosine
+from helpers.checkout import ROOT
+from helpers.task_models import CPU, LEARNED, STATISTICS, build
+from helpers.task_samples import make_samples, spec_for
+
+
+def test_same_seed_same_weights(pretrained, data):
+    runs = []
+    for _ in range(2):
+        model, inputs, _ = build(pretrained, data, Task.SEGMENT, "linear")
+        finetune(model, inputs, data[Task.SEGMENT].rows("train"), FinetuneParameters(steps=3), seed=5, device=CPU)
+        runs.append(model.state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_half_precision_learns_as_well_and_keeps_whole_weights(pretrained, data, task):
+    head, _, _ = LEARNED[task]
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        model, inputs, _ = build(pretrained, data, task, head)
+        recipe = FinetuneParameters(steps=20, batch_size=16, lr=3e-3, warmup_steps=5, precision=precision)
+        history = finetune(model, inputs, data[task].rows("train"), recipe, seed=0, device=CPU)
+        losses[precision] = np.array([moment.loss for moment in history])
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    whole, half = losses.values()
+    assert not np.array_equal(whole, half), "the option changed nothing"
+    np.testing.assert_allclose(half, whole, atol=0.1 * whole[0])
+
+
+@pytest.mark.parametrize("mode", ["frozen", "lora"])
+def test_modes_change_what_they_may(pretrained, data, mode):
+    model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    recipe = FinetuneParameters(steps=4, mode=mode, lora_rank=2, lr=1e-2)
+    finetune(model, inputs, data[Task.CLASSIFY].rows("train"), recipe, seed=0, device=CPU)
+    after = model.encoder.state_dict()
+    assert after.keys() == before.keys()  # LoRA is merged: the architecture is plain again
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if mode == "frozen":
+        assert changed == set()
+    else:
+        assert changed == {f"blocks.{i}.attn.{layer}.weight" for i in range(4) for layer in ("qkv", "proj")}
+        delta = after["blocks.0.attn.qkv.weight"] - before["blocks.0.attn.qkv.weight"]
+        assert torch.linalg.matrix_rank(delta.double(), rtol=1e-3) <= 2
+
+
+def test_learning_rate_falls_towards_the_input(pretrained, data):
+    from timm.optim._param_groups import param_groups_layer_decay
+
+    model, _, _ = build(pretrained, data, Task.CLASSIFY, "mean")
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    named = {name: scale[id(p)] for name, p in model.named_parameters()}
+    blocks = [named[f"encoder.blocks.{i}.attn.qkv.weight"] for i in range(4)]
+    ladder = [
+        named["encoder.patch_embed.proj.weight"],
+        *blocks,
+        named["encoder.norm.weight"],
+        named["head.linear.weight"],
+    ]
+    assert ladder[-1] == 1.0
+    assert all(b >= 2 * a for a, b in itertools.pairwise(ladder[:5]))
+    assert ladder[4] == ladder[5] == 0.5
+
+
+def test_flips_move_image_and_target_together(pretrained, data):
+    _, inputs, _ = build(pretrained, data, Task.SEGMENT, "linear")
+    batch = inputs.batch(np.arange(2))
+    tagged = dataclasses.replace(batch, images=batch.targets[:, None, None].float())
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(64):
+        moved = flipped(tagged, Symmetry(int(rng.integers(4)), bool(rng.integers(2))), pixels=True)
+        assert torch.equal(moved.images[:, 0, 0].long(), moved.targets)
+        seen.add(tuple(moved.targets[0].flatten().tolist()))
+    assert len(seen) == 8
+    tall = dataclasses.replace(batch, images=batch.images[..., :16], targets=batch.targets[..., :16])
+    every = [Symmetry(turns, mirror) for turns in range(4) for mirror in (False, True)]
+    assert {flipped(tall, symmetry, pixels=True).images.shape for symmetry in every} == {tall.images.shape}
+
+
+def test_a_loss_that_leaves_the_numbers_names_the_samples(pretrained, data):
+    model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")
+    with torch.no_grad():
+        model.head.linear.bias.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match=r"loss is nan at step 1, samples place-0"):
+        finetune(model, inputs, data[Task.CLASSIFY].rows("train"), FinetuneParameters(steps=2), seed=0, device=CPU)
+
+
+@given(warmup=st.integers(0, 40), steps=st.integers(1, 300), seed=st.integers(0, 2**31))
+def test_the_schedule_is_the_same_to_the_bit_as_it_was(warmup, steps, seed):
+    """The last bit of a rate decides a model's bytes."""
+    for step in np.random.default_rng(seed).integers(0, steps, 20).tolist():
+        if step < warmup:
+            expected = (step + 1) / warmup
+        else:
+            expected = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+        assert warmup_cosine(step, warmup, steps, divide_first=False) == expected
+        assert warmup_cosine(step, warmup, steps) == pytest.approx(expected, abs=1e-15)
+
+
+def logits_and_target(seed=0, ignored=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 3, 5, 7, generator=generator)
+    target = torch.randint(0, 3, (2, 5, 7), generator=generator)
+    hidden = torch.rand(2, 5, 7, generator=generator) < ignored
+    return logits, torch.where(hidden, IGNORE, target)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_what_is_ignored_has_no_say_and_no_gradient(kind):
+    logits, target = logits_and_target()
+    other = torch.where((target == IGNORE).unsqueeze(1), logits + 5 * torch.randn_like(logits), logits)
+    loss_of = TaskLoss(kind, torch.tensor([1.0, 2.0, 0.5]))
+    torch.testing.assert_close(loss_of(other, target), loss_of(logits, target))
+    logits.requires_grad_()
+    loss_of(logits, target).backward()
+    assert logits.grad.movedim(1, -1)[target == IGNORE].abs().max() == 0
+    assert logits.grad.movedim(1, -1)[target != IGNORE].abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_batch_without_labels_costs_nothing_and_breaks_nothing(kind):
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = TaskLoss(kind)(logits, torch.full((1, 4, 4), IGNORE))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.abs().max() == 0
+
+
+def test_focal_loss_is_the_published_one():
+    logits, target = logits_and_target()
+    scored = target != IGNORE
+    chance = logits.softmax(1).gather(1, torch.where(scored, target, 0).unsqueeze(1)).squeeze(1)[scored]
+    expected = (-((1 - chance) ** 2) * chance.log()).mean()
+    torch.testing.assert_close(TaskLoss("focal")(logits, target), expected)
+    flat = TaskLoss("focal", focal_gamma=0.0)(logits, target)
+    torch.testing.assert_close(flat, F.cross_entropy(logits, target, ignore_index=IGNORE))
+    weight = torch.tensor([3.0, 1.0, 1.0])
+    assert TaskLoss("focal", weight)(logits, target) > TaskLoss("focal")(logits, target)
+
+
+def test_dice_by_hand():
+    target = torch.tensor([[0, 0, 1, IGNORE]])
+    logits = torch.tensor([[[2.0, 0.0, 1.0, 9.0], [0.0, 0.0, 3.0, -9.0], [-1.0, 0.0, 0.0, 0.0]]])
+    chance = logits.softmax(1)[0, :, :3]
+    first = 2 * chance[0, :2].sum() / (chance[0].sum() + 2)
+    second = 2 * chance[1, 2] / (chance[1].sum() + 1)
+    torch.testing.assert_close(dice_loss(logits, target), 1 - (first + second) / 2)  # class 2 is not in the truth
+    sure = 50 * F.one_hot(torch.tensor([[0, 0, 1, 2]]), 3).movedim(-1, 1).float()
+    assert dice_loss(sure, target).item() == pytest.approx(0, abs=1e-6)
+    both = TaskLoss("cross_entropy_dice")(logits, target)
+    torch.testing.assert_close(both, TaskLoss("cross_entropy")(logits, target) + dice_loss(logits, target))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_class_weights_lift_the_rare_and_keep_the_mean(power):
+    targets = np.array([0] * 80 + [1] * 16 + [2] * 4 + [IGNORE] * 50, np.uint8)
+    weights = class_weights(targets, 4, power=power).numpy()
+    assert (np.array([80, 16, 4]) @ weights[:3]) / 100 == pytest.approx(1, rel=1e-5)
+    np.testing.assert_allclose(weights[2] / weights[0], 20**power, rtol=1e-5)
+    assert weights[3] == 1  # a class without labels
+
+
+def test_several_labels_are_so_many_yes_or_no():
+    logits, targets = torch.randn(6, 4), torch.randint(0, 2, (6, 4))
+    weight = label_weights(np.array([[1, 0], [1, 0], [1, 1], [0, 0]], np.uint8), power=1.0)
+    np.testing.assert_allclose(weight.numpy(), [1 / 3, 3.0])
+    expected = F.binary_cross_entropy_with_logits(logits, targets.float())
+    torch.testing.assert_close(TaskLoss("cross_entropy", multi_label=True)(logits, targets), expected)
+    with pytest.raises(ValueError, match="several labels per image are learnt by cross_entropy, found 'dice'"):
+        TaskLoss("dice", multi_label=True)
+    with pytest.raises(ValueError, match="loss must be one of"):
+        TaskLoss("hinge")
+
+
+FINETUNE = """
+import sys
+from pathlib import Path
+from a2mae.files import file_digest
+from a2mae.tasks.finetune.finetuned import save_task_model
+from a2mae.tasks.finetune.finetuned import finetune_start
+from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.datasets.task_data import TaskData
+
+folder = Path(sys.argv[1])
+for threads in (1, 2):
+    recipe = {"steps": 2, "batch_size": 4, "warmup_steps": 1}
+    options = TaskParameters(task="segment", head="detail", device="cpu", threads=threads, finetune=recipe)
+    out = folder / sys.argv[2] / str(threads)
+    save_task_model(out, finetune_start(options, TaskData(folder / "data"), folder / "model", "pretrained"))
+    sys.stdout.write(file_digest(out / "model.safetensors") + "\\n")
+"""
+
+
+@pytest.mark.timeout(1500)  # fifteen seconds of one core; a busy machine may take long
+def test_the_callers_variable_does_not_decide_the_bytes(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("a2mae_vit_tiny_patch8", depth=1, decoder_dim=32, decoder_depth=1)
+    save_pretrained(model, tmp_path / "model", config={"normalization": STATISTICS})
+    write_task_data(tmp_path / "data", spec_for(Task.SEGMENT), make_samples(Task.SEGMENT, count=8, size=64))
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", FINETUNE, str(tmp_path), said],
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": said},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for said in ("1", "2")
+    ]
+    digests = [job.communicate(timeout=1400)[0].split() for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0]
+    assert digests[0] == digests[1]
+    one, two = digests[0]
+    assert one != two, "the number of threads decides bytes: were it otherwise, this test would show nothing"
+
+
+def threads() -> set[int]:
+    blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    return {torch.get_num_threads(), *blas}
+
+
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_as_many_threads_as_asked_for_and_afterwards_as_before(asked):
+    before = threads()
+    with computing("cpu", asked) as device:
+        assert device == torch.device("cpu") and threads() == {asked or cores()}
+    assert threads() == before
+
+
+def test_they_are_given_back_when_the_work_fails():
+    before = threads()
+    with pytest.raises(ZeroDivisionError), computing("auto", 3):
+        raise ZeroDivisionError
+    assert threads() == before
