@@ -14,10 +14,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from a2mae.errors import InputError
 from a2mae.models.layers.encodings import sincos_2d
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A model file or directory that cannot be read; the message says why."""
 
 

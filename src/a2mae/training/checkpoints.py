@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from a2mae.errors import A2maeError
 from a2mae.files import file_digest, json_text, whole_file, whole_folder, write_bytes
 from a2mae.training.step import MovingAverage
 
@@ -98,7 +99,7 @@ _NAME = re.compile(r"step-(\d{9})")
 _STATE = "state.json"
 
 
-class CheckpointWriteError(RuntimeError):
+class CheckpointWriteError(A2maeError, RuntimeError):
     """A checkpoint could not be written."""
 
 

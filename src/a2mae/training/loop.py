@@ -13,6 +13,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from a2mae.errors import A2maeError
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
 from a2mae.tracking import Run
 from a2mae.training import results
@@ -49,7 +50,7 @@ _TIMING_COLUMNS = ("step", "seconds", "samples_per_s", "data_wait_share", "tflop
 Row = dict[str, float | int | None]
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(A2maeError, RuntimeError):
     """The loss became NaN or infinite."""
 
 

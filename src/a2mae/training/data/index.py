@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from a2mae.errors import InputError
 from a2mae.files import file_digest, whole_file
 
 INDEX_FILE = "index.npz"
@@ -24,7 +25,7 @@ TRAIN, HELD_OUT = 0, 1
 """Values of `SetIndex.split`."""
 
 
-class SetIndexError(ValueError):
+class SetIndexError(InputError):
     """An index that is torn or contradicts itself."""
 
 
