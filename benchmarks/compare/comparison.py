@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from a2mae.files import write_json
-from a2mae.tasks.evaluation.evaluate import Units
+from a2mae.tasks.evaluation.evaluate import ScoreCache
 from a2mae.tasks.metrics.scores import score_table
 from benchmarks.compare.judges import Contender, Judge
 
@@ -69,7 +69,7 @@ class Comparison:
 
 
 def run_comparison(
-    kept: Units,
+    kept: ScoreCache,
     contenders: Sequence[Contender],
     judges: Sequence[Judge],
     train: Callable[[Contender], Path],
@@ -107,8 +107,8 @@ def run_comparison(
             assert model is not None
             logger.info("%d of %d: %s, seed %d, %s", number, len(units), contender.name, contender.seed, judge.name)
             rows = [{**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, model)]
-            kept.keep(_decided_by(contender, judge), rows)
-    found = [one for one in (kept.found(_decided_by(*unit)) for unit in units) if one is not None]
+            kept.put(_decided_by(contender, judge), rows)
+    found = [one for one in (kept.get(_decided_by(*unit)) for unit in units) if one is not None]
     other = sum(one.code != kept.code for one in found)
     if other:
         logger.warning(

@@ -37,7 +37,7 @@ class Trainer:
     Attributes:
         entries: `(name, contender, source)` of all that are trained, in order.
         steps: Of every training.
-        architecture: JSON of what the random encoder is a twin of.
+        architecture: JSON of the architecture of random_init.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.evaluate import Units
+from a2mae.tasks.evaluation.evaluate import ScoreCache
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from a2mae.tasks.registry import Task
 from benchmarks.compare.comparison import Budget, run_comparison, steps_within
@@ -60,7 +60,7 @@ class Coin:
 
 
 def units(folder, code="as it is"):
-    return Units(folder / "units", code)
+    return ScoreCache(folder / "units", code)
 
 
 def contenders(seeds=(0, 1)):

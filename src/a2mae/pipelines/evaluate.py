@@ -23,12 +23,12 @@ def evaluate(
     classify_data: object = None,
     **task_metrics: Any,  # noqa: ANN401 (JSON)
 ) -> tuple[object, dict[str, object]]:
-    """Judge the pretrained encoder against its random twin and plain baselines, and gather every score.
+    """Score the pretrained encoder beside random_init and plain baselines, and gather every score.
 
     Args:
         options: The `evaluate` group.
         pretrained_model: Model directory.
-        run: Folder where judgements are kept: a stopped evaluation goes on.
+        run: Folder where scores are cached: a stopped evaluation goes on.
         classify_data: Classification data of this run; None where the chain has no `classify`.
         **task_metrics: Metrics of the finetuned tasks.
 
@@ -37,9 +37,9 @@ def evaluate(
     """
     from a2mae.provenance.code import code_digest
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.evaluation.evaluate import Units, evaluate_all
+    from a2mae.tasks.evaluation.evaluate import ScoreCache, evaluate_all
 
-    kept = Units(run, code_digest("a2mae.pipelines.evaluate"))
+    kept = ScoreCache(run, code_digest("a2mae.pipelines.evaluate"))
     data = cast("TaskData | None", classify_data)
     found = evaluate_all(options, pretrained_model, data, list(task_metrics.values()), kept)
     return found.table, found.summary
@@ -50,7 +50,7 @@ def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
 
     Args:
         made: Datasets that the stages of the environment's chain make; None: all. Without `classify.data` encoders
-            are judged on `evaluate.folder` alone.
+            are scored on `evaluate.folder` alone.
     """
     inputs = {"options": "params:evaluate", "pretrained_model": "pretrained_model", "run": "evaluation_run"}
     inputs |= optional_inputs(made, [f"{Task.CLASSIFY}.data"], *([f"{task}.metrics"] for task in Task))

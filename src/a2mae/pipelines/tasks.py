@@ -250,7 +250,7 @@ def draw_map(
         ingest: The `ingest` group: how the scenes' files are reached.
         coregister: The `coregister` group: how their clouds are told.
         model: Finetuned from the pretrained encoder.
-        metrics: Its scores and its twin's.
+        metrics: Its scores and those of random_init.
         scenes: Scene table: the default rasters are its scenes; None where no stage has made one.
         sensors: Sensors in use, likewise.
 

@@ -184,11 +184,26 @@ def test_points_and_lines_are_rejected_or_widened(tmp_path: Path) -> None:
 
 def test_polygons_beside_their_image_are_rejected_and_an_empty_file_is_an_image_without_any(tmp_path: Path) -> None:
     beside = frame(("roof", field((8, 24), (44, 60))), ("roof", field((8, 24), (0, 9), number=1)))
-    with pytest.raises(TaskDataError, match=r"none of its 2 polygons touches its image.*a file without") as told:
+    with pytest.raises(TaskDataError, match=r"none of its 2 features touches its image.*a file without") as told:
         drawn(write(tmp_path / "a.gpkg", beside, "EPSG:4326"))
     assert "exchanged" not in str(told.value)
     target, _ = drawn(write(tmp_path / "empty.gpkg", beside[:0]))
     assert (target == 0).all()
+
+
+def test_features_that_reach_further_than_the_images_crs(tmp_path: Path) -> None:
+    world, antipode = shapely.box(-179, -80, 179, 80), shapely.box(-170, -50, -160, -40)
+    features = gpd.GeoDataFrame({"class": ["water", "roof"]}, geometry=[world, antipode], crs="EPSG:4326")
+    features.to_file(tmp_path / "a.gpkg")
+    assert (drawn(tmp_path / "a.gpkg")[0] == 2).all()
+    features = features.to_crs("EPSG:4326").iloc[1:]
+    features.to_file(tmp_path / "b.gpkg")
+    with pytest.raises(TaskDataError, match=r"none of its 1 features touches its image"):
+        drawn(tmp_path / "b.gpkg")
+    far = gpd.GeoDataFrame({"class": ["roof"]}, geometry=[shapely.box(5e5, 5e6, 5.1e5, 5.1e6)], crs="EPSG:2193")
+    far.to_file(tmp_path / "c.gpkg")  # New Zealand's, in which the image has no place
+    with pytest.raises(TaskDataError, match=r"none of its 1 features touches its image"):
+        drawn(tmp_path / "c.gpkg")
 
 
 @pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
@@ -196,7 +211,7 @@ def test_swapped_axes_are_recognised(tmp_path: Path, crs: str) -> None:
     features = frame(("roof", field((8, 24), (4, 12)))).to_crs(crs)
     features = features.set_geometry(shapely.transform(features.geometry.array, lambda xy: xy[:, ::-1]), crs=crs)
     features.to_file(tmp_path / "a.geojson")
-    with pytest.raises(TaskDataError, match=r"none of its 1 polygons touches.*With x and y exchanged they would"):
+    with pytest.raises(TaskDataError, match=r"none of its 1 features touches.*With x and y exchanged they would"):
         drawn(tmp_path / "a.geojson")
 
 

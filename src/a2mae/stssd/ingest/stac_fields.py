@@ -22,22 +22,23 @@ _MAX_CHECKSUM = 256
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where the pixels of an asset lie, as its item says; attributes as in `BandAsset`."""
+class AssetGrid:
+    """Where the pixels of an asset lie, as far as its item says; attributes as in `BandAsset`."""
 
-    crs: str
-    shape: tuple[int, int]
-    transform: tuple[float, float, float, float, float, float]
+    crs: str | None
+    shape: tuple[int, int] | None
+    transform: tuple[float, float, float, float, float, float] | None
     gsd_m: float
 
 
-def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: str | None) -> Grid | None:
-    """Read an asset's grid; None where the projection extension does not give all of it.
+def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: str | None, gsd_m: float) -> AssetGrid:
+    """Read an asset's grid, without shape and transform where the projection extension does not give all of it.
 
     Args:
         asset: The asset's JSON; its fields win.
         properties: The item's properties.
         crs: The item's reference system.
+        gsd_m: Pixel size where the asset gives none, metres.
 
     Raises:
         RejectedError: "bad_metadata" where the fields describe no raster.
@@ -45,7 +46,7 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
     code = crs_of(asset) or crs
     shape, numbers = (sequence(asset.get(k)) or sequence(properties.get(k)) for k in ("proj:shape", "proj:transform"))
     if code is None or len(shape) != 2 or len(numbers) not in (6, 9):
-        return None
+        return AssetGrid(crs, None, None, number(asset.get("gsd")) or gsd_m)
     try:
         rows, cols = (int(str(n)) for n in shape)
         a, b, c, d, e, f = (float(str(n)) for n in numbers[:6])
@@ -56,7 +57,7 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
         raise RejectedError("bad_metadata", f"projection fields cannot be read: {error}") from error
     if not (0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width < math.inf and 0 < height < math.inf):
         raise RejectedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
-    return Grid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
+    return AssetGrid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
 
 
 def crs_of(fields: Mapping[str, object]) -> str | None:

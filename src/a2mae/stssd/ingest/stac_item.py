@@ -274,16 +274,15 @@ def _names(entry: Mapping[str, object]) -> set[str]:
 
 
 def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
-    profile, crs = parts.profile, parts.crs
+    profile = parts.profile
     raster = place.raster
     said = (number(raster.get("scale")), number(raster.get("offset")))
     scale = profile.scale if profile.scale is not None else said[0]
     offset = profile.offset if profile.offset is not None else said[1]
     complete = scale is not None
     declared = nodata_of(raster.get("nodata"))
-    grid = grid_of(place.asset, parts.properties, crs)
     sensor_band = profile.sensor.bands[profile.sensor.band_index(name)]
-    gsd_m = grid.gsd_m if grid else number(place.asset.get("gsd")) or sensor_band.gsd_m
+    grid = grid_of(place.asset, parts.properties, parts.crs, sensor_band.gsd_m)
     asset = BandAsset(
         band=name,
         href=parts.href(place.asset),
@@ -292,17 +291,17 @@ def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
         offset=0.0 if offset is None else offset,
         nodata=nodata_value(profile.nodata, declared),
         units=profile.units,
-        gsd_m=gsd_m,
-        crs=grid.crs if grid else crs,
-        shape=grid.shape if grid else None,
-        transform=grid.transform if grid else None,
+        gsd_m=grid.gsd_m,
+        crs=grid.crs,
+        shape=grid.shape,
+        transform=grid.transform,
         checksum=checksum_of(place.asset),
     )
     return asset, complete
 
 
 def _mask(parts: _Item) -> BandAsset | None:
-    assets, profile, crs = parts.assets, parts.profile, parts.crs
+    assets, profile = parts.assets, parts.profile
     stems = {key.rsplit(".", 1)[0].lower() if _is_extension(key) else key.lower(): key for key in assets}
     key = next((stems[k.lower()] for k in profile.mask_keys if k.lower() in stems), None)
     if key is None or not _is_raster(assets[key]):
@@ -312,7 +311,7 @@ def _mask(parts: _Item) -> BandAsset | None:
         kind = MASK_KINDS.get(key.rsplit(".", 1)[0].lower(), MaskKind.NONE)
     if kind is MaskKind.NONE:
         return None
-    grid = grid_of(assets[key], parts.properties, crs)
+    grid = grid_of(assets[key], parts.properties, parts.crs, profile.sensor.gsd_m)
     return BandAsset(
         band=key,
         href=parts.href(assets[key]),
@@ -321,11 +320,11 @@ def _mask(parts: _Item) -> BandAsset | None:
         offset=0.0,
         nodata=None,
         units=Units.DN,
-        gsd_m=grid.gsd_m if grid else number(assets[key].get("gsd")) or profile.sensor.gsd_m,
+        gsd_m=grid.gsd_m,
         role=Role.CLOUD_MASK,
         mask=kind,
-        crs=grid.crs if grid else crs,
-        shape=grid.shape if grid else None,
-        transform=grid.transform if grid else None,
+        crs=grid.crs,
+        shape=grid.shape,
+        transform=grid.transform,
         checksum=checksum_of(assets[key]),
     )

@@ -20,6 +20,7 @@ import pyogrio
 import shapely
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
+from shapely.geometry.base import BaseGeometry
 
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
 
@@ -75,12 +76,10 @@ def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) ->
     if not len(features):
         return target
     classes = _classes(path, features, labels)
-    areas = _areas(path, features.geometry, grid, labels, note)
-    if not len(areas):
+    geometry = _valid(path, features.geometry, grid, labels, note)
+    if not len(geometry):
         return target
-    drawn = areas.to_crs(str(grid.crs))
-    if not _touch(drawn, grid):
-        raise TaskDataError(_misses(path, areas, grid))
+    drawn = _on_image(path, geometry, grid, labels.buffer_m or 0.0)
     rasterize(zip(drawn, classes[drawn.index], strict=True), out=target, transform=grid.affine)
     return target
 
@@ -119,7 +118,7 @@ def _check_layers(path: Path) -> None:
 
 
 def _classes(path: Path, features: gpd.GeoDataFrame, labels: FolderLabels) -> npt.NDArray[np.int64]:
-    """Class number of every feature."""
+    """Find the class number of every feature."""
     key = labels.class_property
     others = ", ".join(sorted(str(column) for column in features.columns if column != features.geometry.name)) or "none"
     if key not in features.columns:
@@ -140,33 +139,31 @@ def _classes(path: Path, features: gpd.GeoDataFrame, labels: FolderLabels) -> np
     return np.array(found, np.int64)
 
 
-def _areas(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, labels: FolderLabels, note: Note) -> gpd.GeoSeries:
-    """Valid polygons in the file's CRS, under the index of their features."""
+def _valid(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, labels: FolderLabels, note: Note) -> gpd.GeoSeries:
+    """Repair geometries and leave out empty ones, under the index of their features."""
     absent = geometry.isna() | geometry.is_empty
     kinds = geometry.geom_type[~absent]
-    if strange := kinds[~kinds.isin((*_AREAS, *_NO_AREAS))].to_dict():
-        index, kind = next(iter(strange.items()))
-        raise TaskDataError(f"{path}: feature {index} is a {kind}: labels are polygons, points or lines")
+    strange = kinds[~kinds.isin((*_AREAS, *_NO_AREAS))]
+    if len(strange):
+        raise TaskDataError(
+            f"{path}: feature {strange.index[0]} is a {strange.iloc[0]}: labels are polygons, points or lines"
+        )
+    thin = kinds[kinds.isin(_NO_AREAS)]
+    if len(thin) and labels.buffer_m is None:
+        raise TaskDataError(
+            f"{path}: feature {thin.index[0]} is a {thin.iloc[0]}, which has no area: draw polygons, or set"
+            " segment.data.buffer_m to the distance up to which the ground around is of the class"
+        )
     geometry = geometry[~absent].copy()
     if geometry.crs.is_geographic:
         _check_degrees(path, geometry, grid)
-    thin = kinds.isin(_NO_AREAS)
-    if thin.any():
-        if labels.buffer_m is None:
-            raise TaskDataError(
-                f"{path}: feature {kinds[thin].index[0]} is a {kinds[thin].iloc[0]}, which has no area: draw polygons,"
-                " or set segment.data.buffer_m to the distance up to which the ground around is of the class"
-            )
-        metres = _outline(grid).estimate_utm_crs()
-        geometry[thin] = geometry[thin].to_crs(metres).buffer(labels.buffer_m).to_crs(geometry.crs)
-    for index in geometry.index[~geometry.is_valid]:
+    for index in geometry.index[~geometry.is_valid & kinds.isin(_AREAS)]:
         geometry[index] = shapely.make_valid(geometry[index], method="structure", keep_collapsed=False)
         if not geometry[index].is_empty:
             note("geometries repaired", f"{path.name} feature {index}")
-    empty = geometry.is_empty
-    for index in sorted([*absent.index[absent], *geometry.index[empty]]):
+    for index in sorted([*absent.index[absent], *geometry.index[geometry.is_empty]]):
         note("features without an area, left out", f"{path.name} feature {index}")
-    return geometry[~empty]
+    return geometry[~geometry.is_empty]
 
 
 def _check_degrees(path: Path, geometry: gpd.GeoSeries, grid: GeoBox) -> None:
@@ -176,32 +173,49 @@ def _check_degrees(path: Path, geometry: gpd.GeoSeries, grid: GeoBox) -> None:
         index = wrong.idxmax()
         raise TaskDataError(
             f"{path}: feature {index} lies at {bounds.minx[index]:g}, {bounds.miny[index]:g}, which are no degrees."
-            f"{_swapped(geometry, grid)} GeoJSON holds longitude and latitude (WGS 84): export it so, or state its CRS"
+            f"{_swapped(geometry, _outline(grid, geometry.crs))} GeoJSON holds longitude and latitude (WGS 84): export"
+            " it so, or state its CRS"
         )
 
 
-def _outline(grid: GeoBox) -> gpd.GeoSeries:
-    return gpd.GeoSeries([grid.extent.geom], crs=str(grid.crs))
+def _on_image(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, buffer_m: float) -> gpd.GeoSeries:
+    """Bring what touches an image to its CRS, points and lines widened."""
+    outline = _outline(grid, geometry.crs, buffer_m)
+    touching = geometry[geometry.intersects(outline)]
+    if not len(touching):
+        there, image = (
+            ", ".join(f"{value:g}" for value in bounds) for bounds in (geometry.total_bounds, outline.bounds)
+        )
+        raise TaskDataError(
+            f"{path}: none of its {len(geometry)} features touches its image. They lie within {there} (west, south,"
+            f" east, north), the image within {image} of the same CRS.{_swapped(geometry, outline)} Where an image"
+            " shows nothing that was labelled, give it a file without features"
+        )
+    # A country reaches further than the image's CRS; a margin keeps the cut edges off the image.
+    west, south, east, north = outline.bounds
+    margin = 0.1 * max(east - west, north - south)
+    near = touching.intersection(shapely.box(west - margin, south - margin, east + margin, north + margin))
+    thin = touching.geom_type.isin(_NO_AREAS)
+    if thin.any():
+        near[thin] = near[thin].to_crs(_metres(grid)).buffer(buffer_m).to_crs(geometry.crs)
+    return near.to_crs(str(grid.crs))
 
 
-def _touch(drawn: gpd.GeoSeries, grid: GeoBox) -> bool:
-    finite = np.isfinite(drawn.bounds).all(axis=1)  # what cannot be projected lies far away
-    return bool(drawn[finite].intersects(grid.extent.geom).any())
+def _outline(grid: GeoBox, crs: object, buffer_m: float = 0.0) -> BaseGeometry:
+    """Return the ground of an image, and what lies within a distance of it, in another CRS."""
+    outline = gpd.GeoSeries([shapely.segmentize(grid.extent.geom, grid.extent.geom.length / 64)], crs=str(grid.crs))
+    if buffer_m:
+        outline = outline.to_crs(_metres(grid)).buffer(buffer_m)
+    return outline.to_crs(crs).iloc[0]
 
 
-def _misses(path: Path, areas: gpd.GeoSeries, grid: GeoBox) -> str:
-    there = [f"{value:g}" for value in areas.total_bounds]
-    image = [f"{value:g}" for value in _outline(grid).to_crs(areas.crs).total_bounds]
-    return (
-        f"{path}: none of its {len(areas)} polygons touches its image. They lie within {', '.join(there)} (west, south,"
-        f" east, north), the image within {', '.join(image)} of the same CRS.{_swapped(areas, grid)} Where an image"
-        " shows nothing that was labelled, give it a file without features"
-    )
+def _metres(grid: GeoBox) -> object:
+    """Return the UTM zone of an image."""
+    return gpd.GeoSeries([grid.extent.geom], crs=str(grid.crs)).estimate_utm_crs()
 
 
-def _swapped(geometry: gpd.GeoSeries, grid: GeoBox) -> str:
-    """Say so if geometries lie on the image once x and y are exchanged."""
-    exchanged = gpd.GeoSeries(shapely.transform(geometry.array, lambda xy: xy[:, ::-1]), crs=geometry.crs)
-    if not _touch(exchanged.to_crs(str(grid.crs)), grid):
+def _swapped(geometry: gpd.GeoSeries, outline: BaseGeometry) -> str:
+    """Say so if geometries touch the image once x and y are exchanged."""
+    if not shapely.intersects(shapely.transform(geometry.array, lambda xy: xy[:, ::-1]), outline).any():
         return ""
     return " With x and y exchanged they would: their axes are swapped, latitude stands before longitude."

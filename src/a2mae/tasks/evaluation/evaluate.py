@@ -1,8 +1,8 @@
 """The evaluation as a whole: which encoders are scored on which data, and the table and summary of all scores.
 
-Each judgement (one encoder, one data set, one protocol) is kept in a file of its own, named after everything that
-decides it but the code. A stopped evaluation goes on where it stopped; a changed model, option or data set is scored
-anew, and so is what other code has scored.
+The scores of one encoder on one data set are cached in a file of their own, named after everything that decides them
+but the code. A stopped evaluation goes on where it stopped; a changed model, option or data set is scored anew, and so
+is what other code has scored.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One judgement.
+class CachedScores:
+    """Scores that were computed before.
 
     Attributes:
-        code: Digest of the code that made it.
-        rows: What it found.
+        code: Digest of the code that computed them.
+        rows: Of the score table.
     """
 
     code: str
@@ -61,51 +61,60 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Units:
-    """The judgements in a folder.
+class ScoreCache:
+    """Scores in a folder, each in a file named after what decides them.
 
     Attributes:
         folder: Made with the first of them.
-        code: Digest of the code that judges now.
+        code: Digest of the code that computes scores now.
     """
 
     folder: Path
     code: str
 
     def path(self, decided_by: Sequence[object]) -> Path:
-        """Where a judgement is kept.
+        """Return the file of scores.
 
         Args:
-            decided_by: Plain values: all that its scores depend on, except code.
+            decided_by: Plain values: all that they depend on, except code.
         """
         return self.folder / f"{hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:24]}.json"
 
-    def found(self, decided_by: Sequence[object]) -> Unit | None:
-        """A judgement that was made, by whatever code; None if it was not."""
+    def get(self, decided_by: Sequence[object]) -> CachedScores | None:
+        """Read scores that were computed before, by whatever code; None if there are none.
+
+        Args:
+            decided_by: As for `path`.
+        """
         path = self.path(decided_by)
         if not path.is_file():
             return None
         document = json.loads(path.read_text("utf-8"))
-        return Unit(document.get("code", ""), document["rows"])  # older ones do not say
+        return CachedScores(document.get("code", ""), document["rows"])  # older ones do not say
 
-    def keep(self, decided_by: Sequence[object], rows: Sequence[Row]) -> None:
-        """Write a judgement of today's code, whole or not at all."""
+    def put(self, decided_by: Sequence[object], rows: Sequence[Row]) -> None:
+        """Write scores of today's code, whole or not at all.
+
+        Args:
+            decided_by: As for `path`.
+            rows: Of the score table.
+        """
         write_json(self.path(decided_by), {"code": self.code, "rows": [dict(row) for row in rows]})
 
-    def rows(self, name: str, decided_by: Sequence[object], judge: Callable[[], Sequence[Row]]) -> list[Row]:
-        """The judgement as this code made it before, or made now and kept.
+    def get_or_compute(self, name: str, decided_by: Sequence[object], score: Callable[[], Sequence[Row]]) -> list[Row]:
+        """Read scores that this code computed before, or compute and write them.
 
         Args:
             name: For the log.
-            decided_by: All that its scores depend on, except code.
-            judge: Makes it.
+            decided_by: As for `path`.
+            score: Computes them.
         """
-        before = self.found(decided_by)
+        before = self.get(decided_by)
         if before is not None and before.code == self.code:
-            logger.info("%s: judged before", name)
+            logger.info("%s: scored before", name)
             return before.rows
-        rows = list(judge())
-        self.keep(decided_by, rows)
+        rows = list(score())
+        self.put(decided_by, rows)
         return rows
 
 
@@ -127,41 +136,41 @@ def evaluate_all(
     pretrained: Path,
     prepared: TaskData | None,
     task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
-    kept: Units,
+    cache: ScoreCache,
 ) -> Evaluation:
-    """Judge frozen encoders, and join the finetuned tasks' scores.
+    """Score frozen encoders, and join the scores of the finetuned tasks.
 
     Args:
         options: Protocols, encoders, data.
         pretrained: Model directory.
         prepared: The classification data of this run; None: it has none, and the folder is all there is.
         task_metrics: Of the finetuned tasks.
-        kept: Judgements made before, and room for more: a stopped evaluation goes on.
+        cache: Scores computed before: a stopped evaluation goes on.
 
     Raises:
-        TaskDataError: If there is nothing to judge on, or data that cannot be judged.
+        TaskDataError: If there is no data to score on, or it is of another task.
     """
     if prepared is None and options.folder is None and not task_metrics:
         raise TaskDataError(
-            "evaluate has nothing to judge encoders on: the environment's chain has no task, and evaluate.folder is"
+            "evaluate has nothing to score encoders on: the environment's chain has no task, and evaluate.folder is"
             " null. Set evaluate.folder to a folder per class, or put classify into 'chain' in"
             " conf/<env>/parameters_chain.yml"
         )
     if prepared is not None and prepared.spec.multi_label and options.folder is not None:
         logger.warning(
-            "evaluate: kNN and probes need one class per image, and %r (classify.data) has several: encoders are judged"
+            "evaluate: kNN and probes need one class per image, and %r (classify.data) has several: encoders are scored"
             " on evaluate.folder alone",
             prepared.spec.source,
         )
         prepared = None
     elif prepared is None and options.folder is None:
         logger.warning(
-            "evaluate: there is no classification data, so no frozen encoder is judged: set evaluate.folder, or put"
+            "evaluate: there is no classification data, so no frozen encoder is scored: set evaluate.folder, or put"
             " classify into 'chain'"
         )
     rows: list[Row] = [row for found in task_metrics for row in finetuned_rows(found, seed=options.seed)]
     if prepared is not None:
-        rows += _frozen(options, pretrained, prepared, kept)
+        rows += _frozen(options, pretrained, prepared, cache)
     if options.folder is not None:
         taken = {str(found["data"]) for found in task_metrics if str(found["task"]) == Task.CLASSIFY}
         taken |= {prepared.spec.source} if prepared is not None else set()
@@ -172,24 +181,25 @@ def evaluate_all(
             if source.spec.source in taken:  # another folder of that name: one key of the table, one value
                 source.spec = replace(source.spec, source=f"{source.spec.source} (evaluate.folder)")
             write_source(Path(scratch) / "data", source)
-            rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"), kept)
+            rows += _frozen(options, pretrained, TaskData(Path(scratch) / "data"), cache)
     table = score_table(rows)
     return Evaluation(table, summarise(table))
 
 
-def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, kept: Units) -> list[Row]:
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache: ScoreCache) -> list[Row]:
     """Score every encoder and baseline on one data set; what was scored before is read."""
     protocol = frozen_protocol(data, options)
     model = model_digest(pretrained)
-    place = [options.device, options.threads or cores()]  # of the same bytes, whatever was judged here before
+    place = [options.device, options.threads or cores()]  # of the same bytes, whatever was scored here before
     rows: list[Row] = []
     for name in options.encoders:
         decided = [protocol, name, options.seed, model, place]
-        judge = partial(frozen_rows, name, name, pretrained, data, options)
-        rows += kept.rows(f"{name} on {data.spec.source}", decided, judge)
+        score = partial(frozen_rows, name, name, pretrained, data, options)
+        rows += cache.get_or_compute(f"{name} on {data.spec.source}", decided, score)
     for entry in options.others:
         decided = [protocol, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
-        rows += kept.rows(f"{entry.name} on {data.spec.source}", decided, partial(_other_rows, entry, data, options))
+        score = partial(_other_rows, entry, data, options)
+        rows += cache.get_or_compute(f"{entry.name} on {data.spec.source}", decided, score)
     return rows
 
 
@@ -200,14 +210,14 @@ def frozen_protocol(data: TaskData, options: EvaluateParameters) -> str:
         data: Classification data.
         options: The `evaluate` group.
     """
-    # No part of one judgement, or of it by a rounding alone.
+    # No part of what one encoder scores, or of it by a rounding alone.
     elsewhere = {"device", "threads", "folder", "format", "folder_samples", "encoders", "others"}
     protocol = options.model_dump(mode="json", exclude=elsewhere)
     return json.dumps(["frozen", data.digest, protocol], sort_keys=True)
 
 
 def frozen_rows(name: str, kind: str, model: Path, data: TaskData, options: EvaluateParameters) -> list[Row]:
-    """Score one frozen encoder, its random twin or a baseline by kNN over GSDs and by probes.
+    """Score one frozen encoder, its random_init baseline or a baseline by kNN over GSDs and by probes.
 
     Args:
         name: Of the score table's column `model`.
@@ -256,7 +266,7 @@ def _other_rows(entry: OtherEncoderParameters, data: TaskData, options: Evaluate
 def _other(
     entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters, device: torch.device
 ) -> tuple[Candidate, InputPlan]:
-    """An encoder from elsewhere with the inputs that it was taught."""
+    """Load an encoder from elsewhere with the inputs that it expects."""
     if entry.kind == "timm":
         network = ForeignFeatures(entry, len(options.bands)).to(device)
         taught = stated_normalisation(entry, data, options.bands)
@@ -270,7 +280,7 @@ def _other(
 
 
 def summarise(table: pd.DataFrame) -> dict[str, object]:
-    """Main figures per task and data set, as nested numbers: `{task: {data: {mode: {metric: {model: value}}}}}`.
+    """Gather the main figures as nested numbers: `{task: {data: {mode: {metric: {model: value}}}}}`.
 
     Few-shot scores are means over their draws; kNN is given at the native GSD and as the mean over scales.
     """

@@ -1,3 +1,5 @@
+"""Metrics from confusion counts, and their intervals over places."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,0 +1,101 @@
+"""Frozen features: an encoder's, those of timm's networks, and the plain baselines."""
+
+import numpy as np
+import pytest
+import torch
+
+from a2mae.models.checkpoint import load_encoder
+from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
+from a2mae.tasks.datasets.task_data import TaskDataError
+from a2mae.tasks.evaluation.features import (
+    EncoderFeatures,
+    ForeignFeatures,
+    coarser,
+    histogram_features,
+    pixel_features,
+)
+from a2mae.tasks.parameters import OtherEncoderParameters
+from helpers.evaluation import STATISTICS, batch_of
+
+
+@pytest.mark.parametrize("scale", [0.125, 0.25, 0.5])
+def test_coarser_images_keep_their_mean_and_say_their_gsd(scale):
+    images = torch.rand(2, 3, 64, 64)
+    seen = coarser(batch_of(images), scale, 8)
+    assert seen.images.shape[-1] == 64 * scale
+    torch.testing.assert_close(seen.images.mean((-1, -2))[:, 0], images.mean((-1, -2)))
+    assert seen.gsd_m.tolist() == [10.0 / scale] * 2
+    # one pixel is the mean of its block
+    side = int(1 / scale)
+    torch.testing.assert_close(seen.images[0, 0, 0, 0, 0], images[0, 0, :side, :side].mean())
+
+
+def test_a_side_below_the_patch_is_enlarged_and_its_gsd_is_that_of_the_pixels_fed():
+    seen = coarser(batch_of(torch.rand(1, 3, 64, 64)), 0.125, 16)
+    assert seen.images.shape[-1] == 16
+    assert seen.gsd_m.tolist() == [40.0]
+
+
+def test_baselines_are_what_they_say():
+    images = torch.zeros(1, 3, 16, 16)
+    images[0, 0, :8] = 10.0  # beyond three deviations: counted in the last bin
+    histogram = histogram_features(batch_of(images)).reshape(3, 32)
+    assert histogram.sum(1).tolist() == [1.0, 1.0, 1.0]
+    assert histogram[0, 31] == histogram[0, 16] == 0.5
+    pixels = pixel_features(batch_of(images)).reshape(3, 8, 8)
+    assert pixels[0, :4].min() == 10.0
+    assert pixels[0, 4:].max() == 0.0
+
+
+def test_encoder_features_are_the_encoders(pretrained, data):
+    encoder = load_encoder(pretrained)
+    plan = plan_inputs(data, ("red", "green", "blue") * 2, STATISTICS, bands_per_view=3, location=True)
+    batch = TaskInputs(data, plan).batch(np.arange(3))
+    with torch.no_grad():
+        tokens = encoder.forward_features(
+            batch.images[:, 0, :3], gsd_m=batch.gsd_m, lonlat_deg=batch.lonlat_deg, day=batch.day[:, 0]
+        )
+    patches = tokens[:, 1:]
+    spread = (patches - patches.mean(1, keepdim=True)).square().mean(1).sqrt()
+    for pool, expected in (
+        ("cls", tokens[:, 0]),
+        ("mean", patches.mean(1)),
+        ("mean_std", torch.cat([patches.mean(1), spread], 1)),
+    ):
+        found = EncoderFeatures(encoder, pool=pool, bands_per_view=3)(batch)
+        torch.testing.assert_close(found, torch.cat([expected, expected], 1))
+
+
+def test_half_precision_gives_nearly_the_same_features(pretrained, data):
+    encoder = load_encoder(pretrained)
+    plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    batch = TaskInputs(data, plan).batch(np.arange(4))
+    whole, half = (
+        EncoderFeatures(encoder, pool="mean_std", bands_per_view=3, precision=precision)(batch)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).abs().max() < 0.05 * whole.abs().max()
+
+
+def test_weights_that_do_not_fit_are_named(timm_file, tmp_path):
+    entry = {"name": "x", "kind": "timm", "model": "test_vit2", "weights": str(timm_file)}
+    with pytest.raises(TaskDataError, match=r"does not fit timm's test_vit2: \d+ tensors are missing"):
+        ForeignFeatures(OtherEncoderParameters(**entry), 3)
+    with pytest.raises(TaskDataError, match=r"1 differ in shape \(patch_embed.proj.weight .*3, 16, 16\) instead of"):
+        ForeignFeatures(OtherEncoderParameters(**{**entry, "model": "test_vit"}), 5)
+    with pytest.raises(TaskDataError, match="timm has no model 'resnet5000'"):
+        ForeignFeatures(OtherEncoderParameters(**{**entry, "model": "resnet5000"}), 3)
+    with pytest.raises(TaskDataError, match="no weights at"):
+        ForeignFeatures(OtherEncoderParameters(**{**entry, "weights": str(tmp_path / "no.pth")}), 3)
+    with pytest.raises(ValueError, match="'weights' is needed for kind timm, and for it alone"):
+        OtherEncoderParameters(name="x", kind="timm", model="test_vit")
+
+
+def test_images_are_resized_to_the_side_that_a_network_was_trained_with(timm_file):
+    entry = {"name": "x", "kind": "timm", "model": "test_vit", "weights": str(timm_file)}
+    images = torch.rand(2, 3, 32, 32)
+    larger = torch.nn.functional.interpolate(images, size=(64, 64), mode="bilinear", align_corners=False)
+    resized = ForeignFeatures(OtherEncoderParameters(**entry, size_px=64), 3)(batch_of(images))
+    torch.testing.assert_close(resized, ForeignFeatures(OtherEncoderParameters(**entry), 3)(batch_of(larger)))
+    assert not torch.allclose(resized, ForeignFeatures(OtherEncoderParameters(**entry), 3)(batch_of(images)))
