@@ -1,6 +1,7 @@
 """The reader of offline runs, against runs that W&B itself wrote."""
 
 import wandb
+
 from helpers.wandb_runs import find_runs, read_run
 
 

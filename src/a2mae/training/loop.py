@@ -13,7 +13,6 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from a2mae.errors import A2maeError
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
 from a2mae.tracking import Run
 from a2mae.training import results
