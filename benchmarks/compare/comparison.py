@@ -12,13 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
-from a2mae.files import write_json
-from a2mae.tasks.evaluation.evaluate import ScoreCache
+from a2mae.files import digest_of, json_text, write_json
+from a2mae.remote.storage import Parts
 from a2mae.tasks.metrics.scores import score_table
 from benchmarks.compare.judges import Contender, Judge
 
@@ -69,7 +68,7 @@ class Comparison:
 
 
 def run_comparison(
-    kept: ScoreCache,
+    kept: Parts,
     contenders: Sequence[Contender],
     judges: Sequence[Judge],
     train: Callable[[Contender], Path],
@@ -88,13 +87,13 @@ def run_comparison(
     architecture: Path | None = None
     models: dict[Contender, Path] = {}
     for number, (contender, judge) in enumerate(units, start=1):
-        if kept.path(_decided_by(contender, judge)).is_file():
+        if _is_made(kept, contender, judge):
             continue
         if budget.exhausted:
             logger.warning(
                 "the budget is spent (%.2f h): %d of %d judgements are made; raise compare.budget_h to go on",
                 budget.spent_s / 3600,
-                sum(kept.path(_decided_by(*unit)).is_file() for unit in units),
+                sum(_is_made(kept, *unit) for unit in units),
                 len(units),
             )
             break
@@ -107,19 +106,24 @@ def run_comparison(
             assert model is not None
             logger.info("%d of %d: %s, seed %d, %s", number, len(units), contender.name, contender.seed, judge.name)
             rows = [{**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, model)]
-            kept.put(_decided_by(contender, judge), rows)
-    found = [one for one in (kept.get(_decided_by(*unit)) for unit in units) if one is not None]
-    other = sum(one.code != kept.code for one in found)
+            kept.put(_key(contender, judge), json_text(rows).encode())
+    made = [_key(*unit) for unit in units if _is_made(kept, *unit)]
+    other = sum(kept.get(key) is None for key in made)
     if other:
         logger.warning(
-            "%d of %d judgements were made by other code; delete %s to make all anew", other, len(found), kept.folder
+            "%d of %d judgements were made by other code; delete %s to make all anew", other, len(made), kept.folder.url
         )
-    table = score_table(list(chain.from_iterable(one.rows for one in found)))
-    return Comparison(table, len(found), len(units), other, budget.spent_s / 3600)
+    table = score_table([row for key in made for row in json.loads(kept.get(key, of_any=True) or b"[]")])
+    return Comparison(table, len(made), len(units), other, budget.spent_s / 3600)
 
 
-def _decided_by(contender: Contender, judge: Judge) -> list[object]:
-    return [contender.name, contender.kind, contender.seed, contender.settings, judge.settings]
+def _is_made(kept: Parts, contender: Contender, judge: Judge) -> bool:
+    """Tell whether a judgement is kept, by whatever code it was made."""
+    return kept.get(_key(contender, judge), of_any=True) is not None
+
+
+def _key(contender: Contender, judge: Judge) -> str:
+    return digest_of([contender.name, contender.kind, contender.seed, contender.settings, judge.settings])
 
 
 def steps_within(

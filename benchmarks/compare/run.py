@@ -8,11 +8,12 @@ from pathlib import Path
 
 from a2mae.files import write_bytes, write_json
 from a2mae.provenance.code import code_digest
+from a2mae.remote.storage import Folder, Parts
 from a2mae.tasks.datasets.class_folders import class_folder
 from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_source
-from a2mae.tasks.evaluation.evaluate import ScoreCache, summarise
+from a2mae.tasks.evaluation.evaluate import summarise
 from benchmarks.compare.comparison import Budget, Comparison, run_comparison
 from benchmarks.compare.findings import comparison_markdown, draw_scale_curves, write_between_marks
 from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, Judge
@@ -52,7 +53,7 @@ def compare(settings: Settings, built: Built | None, folder: Path) -> Comparison
         contenders.append(Contender("random", "random", seed, trainer.architecture))
         if number == 0:
             contenders += [Contender(name, name, seed) for name in options.baselines]
-    found = run_comparison(ScoreCache(folder / "units", _code()), contenders, judges, trainer.train, budget)
+    found = run_comparison(Parts(Folder(str(folder / "units")), _code()), contenders, judges, trainer.train, budget)
     facts = [f"{trainer.described()} The budget was {options.budget_h:g} h."]
     _write(found, list(dict.fromkeys(contender.name for contender in contenders)), facts, options, folder)
     write_json(folder / "summary.json", _summary(found, trainer.steps, options))

@@ -8,9 +8,9 @@ import torch
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.remote.storage import Folder, Parts
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.evaluate import ScoreCache
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from a2mae.tasks.registry import Task
 from benchmarks.compare.comparison import Budget, run_comparison, steps_within
@@ -60,7 +60,7 @@ class Coin:
 
 
 def units(folder, code="as it is"):
-    return ScoreCache(folder / "units", code)
+    return Parts(Folder(str(folder / "units")), code)
 
 
 def contenders(seeds=(0, 1)):
@@ -115,7 +115,7 @@ def test_a_stop_in_the_middle_loses_nothing_and_is_counted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_comparison(units(tmp_path), contenders(), [Stops()], lambda c: tmp_path, budget)
     assert json.loads((tmp_path / "budget.json").read_text())["spent_s"] >= 0
-    assert len(list((tmp_path / "units").glob("*.json"))) == 2
+    assert len(list((tmp_path / "units").iterdir())) == 2
     judge = Coin()
     assert run_comparison(units(tmp_path), contenders(), [judge], lambda c: tmp_path, budget).done == 4
     assert [seed for _, seed, _ in judge.asked] == [1, 1]

@@ -36,12 +36,13 @@ def evaluate(
         The score table and its summary.
     """
     from a2mae.provenance.code import code_digest
+    from a2mae.remote.storage import Folder, Parts
     from a2mae.tasks.datasets.task_data import TaskData
-    from a2mae.tasks.evaluation.evaluate import ScoreCache, evaluate_all
+    from a2mae.tasks.evaluation.evaluate import evaluate_all
 
-    kept = ScoreCache(run, code_digest("a2mae.pipelines.evaluate"))
+    cache = Parts(Folder(str(run)), code_digest("a2mae.pipelines.evaluate"))
     data = cast("TaskData | None", classify_data)
-    found = evaluate_all(options, pretrained_model, data, list(task_metrics.values()), kept)
+    found = evaluate_all(options, pretrained_model, data, list(task_metrics.values()), cache)
     return found.table, found.summary
 
 

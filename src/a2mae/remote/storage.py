@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import fsspec
 
+from a2mae.errors import A2maeError
 from a2mae.files import json_text, write_bytes
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 StorageOptions = Mapping[str, object]
 
 
-class StoreError(RuntimeError):
+class StoreError(A2maeError, RuntimeError):
     """The store cannot be used as it is; the message says why and what to do."""
 
 
@@ -127,6 +128,10 @@ class Parts:
         """
         made_of, _, content = (self.folder.read(key) or b"").partition(b"\n")
         return content if made_of and (of_any or made_of.decode() == self.fingerprint) else None
+
+    def keys(self) -> set[str]:
+        """List the parts that there are, also those that are no longer valid."""
+        return set(self.folder.sizes())
 
     def put(self, key: str, content: bytes) -> None:
         """Keep a part; an older one of this key goes."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from a2mae.errors import A2maeError
 from a2mae.files import PART, file_digest
 from a2mae.parallel import run_all
 from a2mae.remote.storage import Folder, Parts
@@ -59,12 +60,12 @@ def simulate(parameters: SimulateParameters, folder: Path) -> Manifest:
         The manifest, as written last into the folder.
 
     Raises:
-        OSError: If the folder cannot be written.
+        A2maeError: If the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
+        raise A2maeError(
             f"cannot write the simulation to {folder}: {error}; set data_root in conf/base/globals.yml"
         ) from error
     fingerprint = _fingerprint(parameters)

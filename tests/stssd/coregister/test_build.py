@@ -157,6 +157,17 @@ def test_without_its_work_folder_a_finished_build_is_the_same(world: World, buil
     assert tree(url) == tree(built.url)
 
 
+def test_a_survey_that_was_cut_otherwise_is_not_taken_for_this_one(world: World, built: Built, tmp_path: Path) -> None:
+    """How many locations a part of the survey has may change from one run to the next."""
+    url = str(tmp_path / "stssd.zarr")
+    shutil.copytree(f"{built.url}.work", f"{url}.work")
+    assert built.parameters.locations_per_task > 1
+    parameters = built.parameters.model_copy(update={"locations_per_task": 1})
+    again = build(world.scenes, world.locations, world.sensors, parameters, url)
+    pd.testing.assert_frame_equal(again.images, built.tables.images)
+    assert tree(url) == tree(built.url)
+
+
 def test_files_that_break_cost_their_images_only(world: World, built: Built, tmp_path: Path) -> None:
     copy = tmp_path / "world"
     shutil.copytree(world.folder, copy)

@@ -11,9 +11,10 @@ from PIL import Image
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.remote.storage import Folder, Parts
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.evaluation.evaluate import ScoreCache, evaluate_all
+from a2mae.tasks.evaluation.evaluate import evaluate_all
 from a2mae.tasks.evaluation.features import (
     ForeignFeatures,
 )
@@ -39,7 +40,7 @@ def metrics_of(data):
 
 
 def cache_in(folder, code="as it is"):
-    return ScoreCache(folder, code)
+    return Parts(Folder(str(folder)), code)
 
 
 def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretrained, data, tmp_path, monkeypatch):

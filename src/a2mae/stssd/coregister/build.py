@@ -20,6 +20,7 @@ import pandas as pd
 import shapely
 from tqdm import tqdm
 
+from a2mae.errors import A2maeError, InputError
 from a2mae.parallel import Crew, warm_up
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
@@ -27,7 +28,7 @@ from a2mae.raster.warp import Footprint
 from a2mae.registration.network import Offsets, pool, positions
 from a2mae.remote.fetch import TRANSIENT
 from a2mae.remote.policy import RemoteAccess
-from a2mae.remote.storage import Folder
+from a2mae.remote.storage import Folder, Parts
 from a2mae.remote.verify import LEDGER, tell_unverified, verifying
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
@@ -41,7 +42,7 @@ from a2mae.stssd.coregister.tables import (
     rejected_table,
     tell_missing,
 )
-from a2mae.stssd.coregister.work import SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
+from a2mae.stssd.coregister.work import SURVEY, SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
 from a2mae.stssd.parameters import CoregisterParameters, check_recipes
 from a2mae.stssd.store.ledger import Shard
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
@@ -97,7 +98,7 @@ def build(
         Registered images, rejections and the store's manifest hash.
 
     Raises:
-        ValueError: If no scene covers any location, a footprint does not fit a sensor's grid, or a table was written
+        InputError: If no scene covers any location, a footprint does not fit a sensor's grid, or a table was written
             by an earlier version.
         StoreError: If `url` holds something else.
         WorkerLostError: If a local worker was killed.
@@ -110,13 +111,13 @@ def build(
     scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
     locations = covered_locations(list(scenes.values()), locations_table, parameters.quality.min_valid_fraction)
     if not locations:
-        raise ValueError(
+        raise InputError(
             f"none of {len(scenes)} accepted scenes covers any of {len(locations_table)} locations:"
             " look at the scenes and locations tables of the ingest pipeline"
         )
     sizes = {location.footprint.size_m for location in locations}
     if len(sizes) > 1:
-        raise ValueError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
+        raise InputError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
     used = {scene.scene_id: scene for location in locations for scene in location.scenes}
     for sensor_id in sorted({scene.sensor for scene in used.values()}):
         locations[0].footprint.grid(sensors[sensor_id].gsd_m)  # raises before any work if the footprint does not fit
@@ -199,44 +200,46 @@ def _survey(inputs: _Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
     """Survey the locations that no earlier run of the same build has surveyed; return all, in order."""
     locations, sensors, parameters = inputs.locations, inputs.sensors, inputs.parameters
     work = Folder(f"{inputs.url}.work")
-    folder = f"surveyed-{fingerprint[:16]}"
-    for name in {key.split("/")[0] for key in work.sizes()} - {folder, LEDGER}:
-        work.remove(name)  # of another fingerprint
+    for name in {key.split("/")[0] for key in work.sizes()} - {SURVEY, LEDGER}:
+        work.remove(name)  # of an earlier version
+    parts = Parts(Folder(f"{work.url}/{SURVEY}"), fingerprint)
     size = parameters.locations_per_task
     used = {s.sensor: sensors[s.sensor] for location in locations for s in location.scenes}
-    names = [f"{folder}/{start // size:06d}.json" for start in range(0, len(locations), size)]
-    done = {name for name in work.sizes() if name.startswith(f"{folder}/") and not _lacks_something(work, name)}
+    keys = [f"{start:08d}-{start + size:08d}" for start in range(0, len(locations), size)]
+    done = {key for key in parts.keys() & set(keys) if not _lacks_something(parts.get(key))}
+    if not done:
+        parts.clear()  # of another fingerprint
     tasks = [
         SurveyTask(
             inputs.run,
             work.url,
-            name,
+            key,
+            fingerprint,
             tuple(locations[k * size : (k + 1) * size]),
             used,
             parameters,
             inputs.access,
         )
-        for k, name in enumerate(names)
-        if name not in done
+        for k, key in enumerate(keys)
+        if key not in done
     ]
-    if len(tasks) < len(names):
-        logger.info("Going on with a survey: %d of %d parts are done", len(names) - len(tasks), len(names))
+    if done:
+        logger.info("Going on with a survey: %d of %d parts are done", len(done), len(keys))
     for _ in tqdm(crew.run(survey_task, tasks), total=len(tasks), desc="survey", unit="part", disable=not tasks):
         pass
     surveyed: list[Surveyed] = []
-    for name in names:
-        data = work.read(name)
-        if data is None:
-            raise RuntimeError(f"{work.url}/{name} vanished while the survey was running: run the build again")
-        surveyed += SURVEYED.validate_json(data)
+    for key in keys:
+        part = parts.get(key)
+        if part is None:
+            raise A2maeError(f"{parts.folder.key(key)} vanished while the survey was running: run the build again")
+        surveyed += SURVEYED.validate_json(part)
     return surveyed
 
 
-def _lacks_something(work: Folder, name: str) -> bool:
-    """Check whether a part of the survey could not reach an image that may be there by now."""
-    data = work.read(name)
-    return data is None or any(
-        rejection.reason in TRANSIENT for part in SURVEYED.validate_json(data) for rejection in part.rejected
+def _lacks_something(part: bytes | None) -> bool:
+    """Check whether a part of the survey is not there or could not reach an image that may be there by now."""
+    return part is None or any(
+        rejection.reason in TRANSIENT for place in SURVEYED.validate_json(part) for rejection in place.rejected
     )
 
 

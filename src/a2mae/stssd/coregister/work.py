@@ -19,7 +19,7 @@ from a2mae.errors import ReadError
 from a2mae.raster.read import kept_reader
 from a2mae.raster.warp import Footprint, encode, read_image
 from a2mae.remote.policy import RemoteAccess, VerifyChecksums
-from a2mae.remote.storage import Folder
+from a2mae.remote.storage import Folder, Parts
 from a2mae.remote.verify import source_digest, verified_checksum
 from a2mae.scenes import BandAsset, Scene, assets_to_json
 from a2mae.sensors import Sensor
@@ -31,6 +31,8 @@ from a2mae.stssd.store.writer import StoreWriter
 BUILD_VERSION = 6
 """Raise it when the same input would give other pixels or another survey."""
 
+SURVEY = "survey"
+"""Folder of the survey's parts in a build's work."""
 SURVEYED = TypeAdapter(list[Surveyed])
 """JSON of a part of the survey."""
 
@@ -40,11 +42,12 @@ _MANNER = {"workers", "dask_scheduler", "locations_per_task", "reading", "fail_i
 
 @dataclass(frozen=True)
 class SurveyTask:
-    """Locations for one worker to survey; the result is kept beside the store in the file `name`."""
+    """Locations for one worker to survey; the result is kept beside the store as the part `key` of the survey."""
 
     run: str
     url: str
-    name: str
+    key: str
+    fingerprint: str
     locations: tuple[Location, ...]
     sensors: Mapping[str, Sensor]
     parameters: CoregisterParameters
@@ -66,11 +69,11 @@ class ShardTask:
 
 
 def survey_task(task: SurveyTask) -> str:
-    """Survey the locations of a task and keep the result; return its file's name."""
+    """Survey the locations of a task and keep the result; return its key."""
     with kept_reader(task.run, work=task.url, access=task.access) as reader:
         result = survey(reader, task.locations, task.sensors, task.parameters)
-    Folder(task.url).write(task.name, SURVEYED.dump_json(result))
-    return task.name
+    Parts(Folder(f"{task.url}/{SURVEY}"), task.fingerprint).put(task.key, SURVEYED.dump_json(result))
+    return task.key
 
 
 def shard_task(task: ShardTask) -> int:

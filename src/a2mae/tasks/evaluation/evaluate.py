@@ -7,7 +7,6 @@ is what other code has scored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -21,10 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from a2mae.files import file_digest, write_json
+from a2mae.files import digest_of, file_digest, json_text
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
 from a2mae.parallel import cores
+from a2mae.remote.storage import Parts
 from a2mae.tasks.datasets.class_folders import class_folder
 from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
@@ -48,77 +48,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CachedScores:
-    """Scores that were computed before.
-
-    Attributes:
-        code: Digest of the code that computed them.
-        rows: Of the score table.
-    """
-
-    code: str
-    rows: list[Row]
-
-
-@dataclass(frozen=True)
-class ScoreCache:
-    """Scores in a folder, each in a file named after what decides them.
-
-    Attributes:
-        folder: Made with the first of them.
-        code: Digest of the code that computes scores now.
-    """
-
-    folder: Path
-    code: str
-
-    def path(self, decided_by: Sequence[object]) -> Path:
-        """Return the file of scores.
-
-        Args:
-            decided_by: Plain values: all that they depend on, except code.
-        """
-        return self.folder / f"{hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:24]}.json"
-
-    def get(self, decided_by: Sequence[object]) -> CachedScores | None:
-        """Read scores that were computed before, by whatever code; None if there are none.
-
-        Args:
-            decided_by: As for `path`.
-        """
-        path = self.path(decided_by)
-        if not path.is_file():
-            return None
-        document = json.loads(path.read_text("utf-8"))
-        return CachedScores(document.get("code", ""), document["rows"])  # older ones do not say
-
-    def put(self, decided_by: Sequence[object], rows: Sequence[Row]) -> None:
-        """Write scores of today's code, whole or not at all.
-
-        Args:
-            decided_by: As for `path`.
-            rows: Of the score table.
-        """
-        write_json(self.path(decided_by), {"code": self.code, "rows": [dict(row) for row in rows]})
-
-    def get_or_compute(self, name: str, decided_by: Sequence[object], score: Callable[[], Sequence[Row]]) -> list[Row]:
-        """Read scores that this code computed before, or compute and write them.
-
-        Args:
-            name: For the log.
-            decided_by: As for `path`.
-            score: Computes them.
-        """
-        before = self.get(decided_by)
-        if before is not None and before.code == self.code:
-            logger.info("%s: scored before", name)
-            return before.rows
-        rows = list(score())
-        self.put(decided_by, rows)
-        return rows
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """All scores.
 
@@ -136,7 +65,7 @@ def evaluate_all(
     pretrained: Path,
     prepared: TaskData | None,
     task_metrics: Sequence[Mapping[str, Mapping[str, object]]],
-    cache: ScoreCache,
+    cache: Parts,
 ) -> Evaluation:
     """Score frozen encoders, and join the scores of the finetuned tasks.
 
@@ -186,7 +115,7 @@ def evaluate_all(
     return Evaluation(table, summarise(table))
 
 
-def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache: ScoreCache) -> list[Row]:
+def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache: Parts) -> list[Row]:
     """Score every encoder and baseline on one data set; what was scored before is read."""
     protocol = frozen_protocol(data, options)
     model = model_digest(pretrained)
@@ -195,11 +124,32 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache
     for name in options.encoders:
         decided = [protocol, name, options.seed, model, place]
         score = partial(frozen_rows, name, name, pretrained, data, options)
-        rows += cache.get_or_compute(f"{name} on {data.spec.source}", decided, score)
+        rows += _cached_rows(cache, f"{name} on {data.spec.source}", decided, score)
     for entry in options.others:
         decided = [protocol, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
         score = partial(_other_rows, entry, data, options)
-        rows += cache.get_or_compute(f"{entry.name} on {data.spec.source}", decided, score)
+        rows += _cached_rows(cache, f"{entry.name} on {data.spec.source}", decided, score)
+    return rows
+
+
+def _cached_rows(
+    cache: Parts, name: str, decided_by: Sequence[object], score: Callable[[], Sequence[Row]]
+) -> list[Row]:
+    """Read scores that this code computed before, or compute and keep them.
+
+    Args:
+        cache: Scores computed before.
+        name: For the log.
+        decided_by: Plain values: all that the scores depend on, except code.
+        score: Computes them.
+    """
+    key = digest_of(decided_by)
+    before = cache.get(key)
+    if before is not None:
+        logger.info("%s: scored before", name)
+        return cast("list[Row]", json.loads(before))
+    rows = list(score())
+    cache.put(key, json_text(rows).encode())
     return rows
 
 
