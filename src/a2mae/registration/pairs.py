@@ -1,7 +1,7 @@
 """Compare two images of one square, and find what comparisons of one pair of scenes agree on.
 
 `compare` chooses the work grid for a pair and looks again in windows at full resolution where that grid is coarse.
-`trusted` says whether a comparison is good enough to act on, `agreement` combines those of several places.
+`trusted` says whether a comparison is good enough to act on, `agreement` combines those of several locations.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PairMatch:
-    """A comparison of the images of two scenes at one place.
+    """A comparison of the images of two scenes at one location.
 
     Attributes:
         moving: Scene id of the image to be moved.
@@ -141,17 +141,17 @@ def _second_look(fixed: Picture, moving: Picture, first: Match, coarser: float) 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A move that several places agree on.
+    """A move that several comparisons agree on.
 
     Attributes:
         move_m: (east, north), metres.
         weight: Weight of the move, 1 / m².
-        places: Number of places that agree.
+        count: Number of comparisons that agree.
     """
 
     move_m: tuple[float, float]
     weight: float
-    places: int
+    count: int
 
 
 def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters) -> bool:
@@ -171,7 +171,7 @@ def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters
 
 
 def agreement(
-    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_locations: int
+    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_count: int
 ) -> Agreement | None:
     """Average the moves that trusted comparisons agree on, weighted by their errors.
 
@@ -179,7 +179,7 @@ def agreement(
         moves_m: (east, north) of each comparison, metres.
         errors_m: Their standard errors, metres.
         coarser_gsd_m: GSD of the pair's coarser sensor, metres.
-        min_locations: At least this many must agree, and half of all.
+        min_count: At least this many must agree, and half of all.
 
     Returns:
         The move; None if too few agree.
@@ -188,7 +188,7 @@ def agreement(
         return None
     moves = np.array(moves_m)
     agree = np.hypot(*(moves - np.median(moves, axis=0)).T) <= _AGREE_PX * coarser_gsd_m
-    if agree.sum() < max(min_locations, math.ceil(len(moves) / 2)):
+    if agree.sum() < max(min_count, math.ceil(len(moves) / 2)):
         return None
     weights = 1 / np.maximum(np.array(errors_m)[agree], _ERROR_FLOOR_PX * coarser_gsd_m) ** 2
     east, north = np.average(moves[agree], axis=0, weights=weights).tolist()

@@ -65,7 +65,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
             if found is not None and trusted(found, coarser, settings):
                 moves.append((found.shift_x_m, found.shift_y_m))
                 errors.append(found.error_m)
-    agreed = agreement(moves, errors, coarser, min_locations=min(settings.pool_locations, looked))
+    agreed = agreement(moves, errors, coarser, min_count=min(settings.pool_locations, looked))
     if agreed is None:
         logger.warning(
             "the later date stays where its provider put it: of %d windows %d tell how far it lies from the earlier"
@@ -78,7 +78,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
     moved = math.hypot(east, north) >= _LEAST_PX * coarser
     logger.info(
         "the later date lies %.1f m east and %.1f m north of the earlier one by %d of %d windows: %s",
-        -east, -north, agreed.places, looked, "moved" if moved else "left there",
+        -east, -north, agreed.count, looked, "moved" if moved else "left there",
     )  # fmt: skip
     return replace(moving, shift_m=(east, north)) if moved else moving
 
