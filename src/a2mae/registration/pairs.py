@@ -25,7 +25,7 @@ _ERROR_FLOOR_PX = 0.02
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class BandStack:
     """The compared bands of an image of a square.
 
     Attributes:
@@ -52,16 +52,16 @@ class Picture:
             )
         return self._structures[key]
 
-    def days_of_year_from(self, other: Picture) -> int:
+    def days_of_year_from(self, other: BandStack) -> int:
         """Return how far apart in the year two pictures are, 0 to 183 days."""
         days = abs(self.datetime.timetuple().tm_yday - other.datetime.timetuple().tm_yday)
         return min(days, 366 - days)
 
-    def window(self, x_m: float, y_m: float, size_m: float) -> Picture:
+    def window(self, x_m: float, y_m: float, size_m: float) -> BandStack:
         """Cut out a square; offsets from the upper left corner and side (metres) must be whole pixels."""
         column, row, side = (round(value / self.gsd_m) for value in (x_m, y_m, size_m))
         part = np.s_[row : row + side, column : column + side]
-        return Picture(self.bands[:, part[0], part[1]], self.valid[part], self.gsd_m, size_m, self.datetime)
+        return BandStack(self.bands[:, part[0], part[1]], self.valid[part], self.gsd_m, size_m, self.datetime)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class PairMatch:
     trusted: bool
 
 
-def compare(fixed: Picture, moving: Picture, settings: RegistrationParameters) -> Match | None:
+def compare(fixed: BandStack, moving: BandStack, settings: RegistrationParameters) -> Match | None:
     """Estimate the shift that brings `moving` onto `fixed`.
 
     Args:
@@ -104,7 +104,7 @@ def compare(fixed: Picture, moving: Picture, settings: RegistrationParameters) -
     return _second_look(fixed, moving, found, coarser) or found
 
 
-def _second_look(fixed: Picture, moving: Picture, first: Match, coarser: float) -> Match | None:
+def _second_look(fixed: BandStack, moving: BandStack, first: Match, coarser: float) -> Match | None:
     """Refine a match of large images in windows at the coarser sensor's own resolution."""
     step = math.lcm(*(round(1000 * g) for g in (fixed.gsd_m, moving.gsd_m))) / 1000
     if step > 4 * coarser:

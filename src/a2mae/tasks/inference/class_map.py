@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from tqdm import tqdm
 
 from a2mae.config import RegistrationParameters
-from a2mae.registration.pairs import Picture, agreement, compare, trusted
+from a2mae.registration.pairs import BandStack, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
 from a2mae.tasks.finetune.finetuned import Finetuned
@@ -98,12 +98,12 @@ def _spread(length: int, side: int) -> list[int]:
     return [round(k * (length - side) / max(count - 1, 1)) for k in range(count)]
 
 
-def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: float) -> Picture:
+def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: float) -> BandStack:
     """Read a square at the raster's own pixels."""
     side = round(side_m / raster.gsd_m)
     pixels, valid = windows.on(window.zoom_to((side, side)))
     day = dt.datetime.fromtimestamp((raster.day or 0.0) * 86400, dt.UTC)
-    return Picture(pixels, valid, side_m / side, side_m, day)
+    return BandStack(pixels, valid, side_m / side, side_m, day)
 
 
 class _Common(TypedDict):
