@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.warp import transform, transform_bounds
 
-from a2mae.tasks.datasets.formats import FolderFormat, Picture, ValueRange, check_bands, to_counts
+from a2mae.tasks.datasets.formats import FolderFormat, ImageFile, ValueRange, check_bands, to_counts
 from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, split_of, square_of
 from a2mae.tasks.datasets.task_data import IGNORE, Sample, TaskDataError, TaskSpec
 from a2mae.tasks.registry import Task
@@ -297,7 +297,7 @@ def folder_spec(
 def scene_of(
     name: str,
     split: str | None,
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageFile],
     target: npt.NDArray[Any],
     grounds: Grounds,
     *,
