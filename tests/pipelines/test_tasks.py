@@ -242,13 +242,13 @@ def test_the_report_shows_the_map_beside_its_scenes(outputs, world, task):
     ]
     assert answer.lines == ("map",) and chosen.after.scene_id in answer.alt
     assert ("was moved by" in gallery.caption) == pair
-    assert "is cloud or shadow" in gallery.caption
+    assert "is nodata, cloud or shadow" in gallery.caption
     with rasterio.open(path) as source:
         classes, names = source.read(1), json.loads(source.tags()["CLASS_NAMES"])
     for name, area_km2, _ in table.rows:
         (value,) = (int(key) for key, word in names.items() if word == name)
         assert float(area_km2) == pytest.approx((classes == value).sum() * 1e-4, abs=0.006)
-    assert [swatch.label for swatch in gallery.legend] == [*(row[0] for row in table.rows), "not seen"]
+    assert [swatch.label for swatch in gallery.legend] == [*(row[0] for row in table.rows), "invalid"]
     assert scene_map(replace(shown, tasks=(TaskOutputs(task, {}),)), task) is None
     alone = scene_map(replace(shown, scenes=None), task)  # of a raster of one's own, too
     assert len(alone.blocks[0].strips[0].pictures) == 1
