@@ -32,7 +32,7 @@ from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.registration.correlate import Match
 from a2mae.registration.network import pool, positions
-from a2mae.registration.pairs import Picture, compare
+from a2mae.registration.pairs import BandStack, compare
 from a2mae.scenes import Scene, scenes_from_table, sensors_from_json
 from a2mae.sensors import Sensor
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
@@ -87,11 +87,11 @@ def world(folder: Path, *, quick: bool, seed: int) -> pd.DataFrame:
     return pd.read_parquet(folder / "truth" / "scenes.parquet").set_index("scene_id")
 
 
-def plain_phase_correlation(fixed: Picture, moving: Picture) -> NDArray[np.float64]:
+def plain_phase_correlation(fixed: BandStack, moving: BandStack) -> NDArray[np.float64]:
     """East and north shift in metres by scikit-image alone: no masks, no structure, first compared band."""
     coarser = max(fixed.gsd_m, moving.gsd_m)
 
-    def on_grid(picture: Picture) -> NDArray[np.float64]:
+    def on_grid(picture: BandStack) -> NDArray[np.float64]:
         band = np.nan_to_num(picture.bands[0], nan=float(np.nanmean(picture.bands[0])))
         factor = coarser / picture.gsd_m
         side = round(picture.size_m / coarser)
@@ -134,15 +134,15 @@ def measure(found: Ingested, truth: pd.DataFrame) -> None:
     spent = {"ours": 0.0, "plain": 0.0}
     unrelated: list[bool] = []
     with RasterReader() as reader:
-        previous: dict[str, Picture] = {}
+        previous: dict[str, BandStack] = {}
         for place in places:
-            pictures: dict[str, Picture] = {}
+            pictures: dict[str, BandStack] = {}
             for scene in place.scenes:
                 sensor = sensors[scene.sensor]
                 grid = place.footprint.grid(sensor.gsd_m)
                 image = read_image(reader, scene, sensor, grid, parameters.clouds, bands=compared_bands(sensor))
                 if image.cloud_fraction <= 0.5 and image.valid_fraction >= 0.5:
-                    pictures[scene.scene_id] = Picture(
+                    pictures[scene.scene_id] = BandStack(
                         image.physical, image.valid, sensor.gsd_m, 1920.0, scene.datetime
                     )
             for one, other in itertools.combinations(sorted(pictures), 2):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import yaml
 from kedro.io import DataCatalog
 
+from a2mae.errors import A2maeError
 from a2mae.pipeline_registry import module_of
 from a2mae.pipelines.chain import tracked
 from a2mae.provenance.code import PACKAGE, files_of
@@ -37,7 +38,7 @@ HEADER = """\
 """
 
 
-class StaleDvcError(RuntimeError):
+class StaleDvcError(A2maeError, RuntimeError):
     """`dvc.yaml` is not what the registry and the catalog say."""
 
 

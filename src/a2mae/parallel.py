@@ -24,6 +24,8 @@ from typing import Any, Self, TypeVar
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
+from a2mae.errors import A2maeError
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -34,7 +36,7 @@ SPIN = "5000"
 _PATIENCE_S = 0.1  # a worker is there by then if its server has imported everything
 
 
-class WorkerLostError(RuntimeError):
+class WorkerLostError(A2maeError, RuntimeError):
     """A worker process died; what was finished is kept."""
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from a2mae.errors import InputError
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 
 if TYPE_CHECKING:
@@ -104,13 +105,13 @@ class BandAsset:
     def __post_init__(self) -> None:
         """Check that the values make sense together."""
         if self.band_index < 1:
-            raise ValueError(f"asset {self.band!r}: band_index counts from 1, found {self.band_index}")
+            raise InputError(f"asset {self.band!r}: band_index counts from 1, found {self.band_index}")
         if not (math.isfinite(self.scale) and self.scale != 0 and math.isfinite(self.offset)):
-            raise ValueError(f"asset {self.band!r}: scale and offset must be finite and scale not 0")
+            raise InputError(f"asset {self.band!r}: scale and offset must be finite and scale not 0")
         if not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
-            raise ValueError(f"asset {self.band!r}: gsd_m must be positive metres, found {self.gsd_m}")
+            raise InputError(f"asset {self.band!r}: gsd_m must be positive metres, found {self.gsd_m}")
         if (self.role is Role.CLOUD_MASK) != (self.mask is not MaskKind.NONE):
-            raise ValueError(f"asset {self.band!r}: a cloud mask has a mask kind and a band has none")
+            raise InputError(f"asset {self.band!r}: a cloud mask has a mask kind and a band has none")
 
     @property
     def affine(self) -> Affine | None:
@@ -154,9 +155,9 @@ class Scene:
     def __post_init__(self) -> None:
         """Check that the time has a zone and that the cloud test fits the assets."""
         if self.datetime.tzinfo is None:
-            raise ValueError(f"scene {self.scene_id!r}: datetime {self.datetime} has no time zone")
+            raise InputError(f"scene {self.scene_id!r}: datetime {self.datetime} has no time zone")
         if (self.cloud_test is CloudTest.MASK) != (self.mask is not None):
-            raise ValueError(f"scene {self.scene_id!r}: cloud_test 'mask' goes with exactly one cloud_mask asset")
+            raise InputError(f"scene {self.scene_id!r}: cloud_test 'mask' goes with exactly one cloud_mask asset")
 
     def rejected(self, reason: str, detail: str) -> RejectedScene:
         """The same scene as one that cannot be used.
@@ -243,7 +244,7 @@ def assets_from_json(text: str) -> tuple[BandAsset, ...]:
     """Read the `assets` column back.
 
     Raises:
-        ValueError: If the text is not what `assets_to_json` writes.
+        InputError: If the text is not what `assets_to_json` writes.
     """
     try:
         return tuple(
@@ -261,7 +262,7 @@ def assets_from_json(text: str) -> tuple[BandAsset, ...]:
             for entry in json.loads(text)
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"scene table: column 'assets' cannot be read ({error!r}); rerun the ingest pipeline"
         ) from error
 
@@ -368,11 +369,11 @@ def sensors_from_json(data: Mapping[str, object]) -> dict[str, Sensor]:
     """Read the `sensors` dataset back.
 
     Raises:
-        ValueError: If a description is not one.
+        InputError: If a description is not one.
     """
     found: dict[str, Sensor] = {}
     for sensor_id, entry in data.items():
         if not isinstance(entry, Mapping):
-            raise ValueError(f"sensors: {sensor_id!r} is not a sensor description")
+            raise InputError(f"sensors: {sensor_id!r} is not a sensor description")
         found[sensor_id] = sensor_from_dict(entry)
     return found

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from a2mae.errors import did_you_mean
+from a2mae.errors import InputError, did_you_mean
 
 
 class Units(StrEnum):
@@ -33,11 +33,11 @@ class Units(StrEnum):
     """Radar backscatter as a power ratio."""
 
 
-class UnknownSensorError(ValueError):
+class UnknownSensorError(InputError):
     """A sensor id that neither the built-in table nor the configuration knows."""
 
 
-class UnknownBandError(ValueError):
+class UnknownBandError(InputError):
     """A band name that the sensor does not have."""
 
 
@@ -103,9 +103,9 @@ class Sensor:
         """Check that bands are unique and pixel sizes positive."""
         names = [band.name for band in self.bands]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"sensor {self.id!r}: band names must be present and unique, found {names}")
+            raise InputError(f"sensor {self.id!r}: band names must be present and unique, found {names}")
         if self.gsd_m <= 0 or any(band.gsd_m <= 0 for band in self.bands):
-            raise ValueError(f"sensor {self.id!r}: gsd_m must be positive metres, for the sensor and for every band")
+            raise InputError(f"sensor {self.id!r}: gsd_m must be positive metres, for the sensor and for every band")
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -155,16 +155,16 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
         data: Keys as the attributes of `Sensor`; `bands` is a list, `encoding` a mapping.
 
     Raises:
-        ValueError: If a key is missing, unknown or of the wrong kind; the message names it.
+        InputError: If a key is missing, unknown or of the wrong kind; the message names it.
     """
     try:
         bands = data["bands"]
         encoding = data["encoding"]
         if not isinstance(bands, (list, tuple)) or not isinstance(encoding, Mapping):
-            raise ValueError("'bands' must be a list and 'encoding' a mapping")
+            raise InputError("'bands' must be a list and 'encoding' a mapping")
         platforms = data.get("platforms", ())
         if not isinstance(platforms, (list, tuple)):
-            raise ValueError("'platforms' must be a list")
+            raise InputError("'platforms' must be a list")
         _check_keys(Encoding, encoding)
         for band in bands:
             _check_keys(Band, band)
@@ -178,14 +178,14 @@ def sensor_from_dict(data: Mapping[str, object]) -> Sensor:
         )
     except (KeyError, TypeError, ValueError) as error:
         reason = f"missing key {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"sensor description {data.get('id', '?')!r} cannot be read: {reason}") from error
+        raise InputError(f"sensor description {data.get('id', '?')!r} cannot be read: {reason}") from error
 
 
 def _check_keys(kind: type, found: Mapping[str, object]) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     for key in found:
         if key not in known:
-            raise ValueError(f"unknown key {str(key)!r}; {did_you_mean(str(key), known)}there are {', '.join(known)}")
+            raise InputError(f"unknown key {str(key)!r}; {did_you_mean(str(key), known)}there are {', '.join(known)}")
 
 
 def _builtin() -> dict[str, Sensor]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from a2mae.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -138,11 +140,11 @@ def check_columns(table: pd.DataFrame, schema: pa.Schema, name: str, stage: str)
         stage: The stage that writes it.
 
     Raises:
-        ValueError: If columns are missing; the message says which stage to run again.
+        InputError: If columns are missing; the message says which stage to run again.
     """
     missing = [column for column in schema.names if column not in table]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"the table {name} has no {', '.join(missing)}: it was written by an earlier version of this program;"
             f" run the {stage} stage again (kedro run --pipelines={stage})"
         )

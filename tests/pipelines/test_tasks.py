@@ -26,7 +26,7 @@ from a2mae.pipelines.embed import create_pipeline as embed
 from a2mae.pipelines.evaluate import create_pipeline as evaluate
 from a2mae.pipelines.tasks import create_pipeline as task
 from a2mae.raster.read import RasterReader
-from a2mae.report.inputs import ReportInputs, TaskInputs
+from a2mae.report.inputs import ReportInputs, TaskOutputs
 from a2mae.report.sections.maps import embeddings, scene_map
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.parameters import IngestParameters
@@ -231,7 +231,7 @@ def test_the_report_shows_the_map_beside_its_scenes(outputs, world, task):
     out, _ = outputs
     _, tables, found = world
     path = out / "07_model_output" / task / "map.tif"
-    shown = ReportInputs("", (), scenes=found.scenes, store=tables.store, tasks=(TaskInputs(task, {}, map=path),))
+    shown = ReportInputs("", (), scenes=found.scenes, store=tables.store, tasks=(TaskOutputs(task, {}, map=path),))
     section = scene_map(shown, task)
     gallery, table = section.blocks
     pair = task == "detect_change"
@@ -242,14 +242,14 @@ def test_the_report_shows_the_map_beside_its_scenes(outputs, world, task):
     ]
     assert answer.lines == ("map",) and chosen.after.scene_id in answer.alt
     assert ("was moved by" in gallery.caption) == pair
-    assert "is cloud or shadow" in gallery.caption
+    assert "is nodata, cloud or shadow" in gallery.caption
     with rasterio.open(path) as source:
         classes, names = source.read(1), json.loads(source.tags()["CLASS_NAMES"])
     for name, area_km2, _ in table.rows:
         (value,) = (int(key) for key, word in names.items() if word == name)
         assert float(area_km2) == pytest.approx((classes == value).sum() * 1e-4, abs=0.006)
-    assert [swatch.label for swatch in gallery.legend] == [*(row[0] for row in table.rows), "not seen"]
-    assert scene_map(replace(shown, tasks=(TaskInputs(task, {}),)), task) is None
+    assert [swatch.label for swatch in gallery.legend] == [*(row[0] for row in table.rows), "invalid"]
+    assert scene_map(replace(shown, tasks=(TaskOutputs(task, {}),)), task) is None
     alone = scene_map(replace(shown, scenes=None), task)  # of a raster of one's own, too
     assert len(alone.blocks[0].strips[0].pictures) == 1
 

@@ -16,7 +16,7 @@ from a2mae.config import RegistrationParameters
 from a2mae.raster.footprints import transformer
 from a2mae.raster.read import RasterReader
 from a2mae.registration.correlate import Match, work_gsd_m
-from a2mae.registration.pairs import Picture, compare
+from a2mae.registration.pairs import BandStack, compare
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
 
@@ -36,9 +36,9 @@ def trusted(found: Match | None, coarser: float) -> bool:
     )
 
 
-def picture(bands: np.ndarray, factor: int, valid: np.ndarray | None = None) -> Picture:
+def picture(bands: np.ndarray, factor: int, valid: np.ndarray | None = None) -> BandStack:
     seen = np.ones(bands.shape[1:], dtype=bool) if valid is None else valid
-    return Picture(bands, seen, 5.0 * factor, 1920.0, NOW)
+    return BandStack(bands, seen, 5.0 * factor, 1920.0, NOW)
 
 
 @pytest.mark.parametrize(("one", "other"), [(2, 2), (2, 6), (6, 2), (6, 6), (1, 6)])
@@ -93,8 +93,8 @@ def test_large_images_get_a_second_look_at_full_resolution() -> None:
     one, other = cut(image, 1, side=960), cut(image, 1, 3, -2, side=960)
     full = np.ones((960, 960), dtype=bool)
     found = compare(
-        Picture(one, full, 1.0, 960.0, NOW),
-        Picture(other, full, 1.0, 960.0, NOW),
+        BandStack(one, full, 1.0, 960.0, NOW),
+        BandStack(other, full, 1.0, 960.0, NOW),
         SETTINGS.model_copy(update={"max_shift_px": 6.0}),
     )
     assert work_gsd_m(1.0, 960.0) > 3
@@ -102,7 +102,7 @@ def test_large_images_get_a_second_look_at_full_resolution() -> None:
     assert np.hypot(found.shift_x_m - 2, found.shift_y_m - 3) <= 0.1
 
 
-def told_shift(fixed: Picture, moving: Picture, coarser: float) -> np.ndarray:
+def told_shift(fixed: BandStack, moving: BandStack, coarser: float) -> np.ndarray:
     found = compare(fixed, moving, SETTINGS)
     assert found is not None and trusted(found, coarser)
     return np.array([found.shift_x_m, found.shift_y_m])
@@ -138,12 +138,12 @@ def test_known_shift_put_into_two_real_sensors_of_two_utm_zones_is_recovered(tmp
     assert crs != other_crs
     side, there, back = 3000.0, transformer(crs, other_crs), transformer(other_crs, crs)
 
-    def read(path: Path, gsd: float, nodata: float) -> Picture:
+    def read(path: Path, gsd: float, nodata: float) -> BandStack:
         grid = GeoBox((round(side / gsd),) * 2, Affine(gsd, 0, east - side / 2, 0, -gsd, north + side / 2), crs)
         bands = [BandAsset(str(k), str(path), k, 1.0, 0.0, nodata, Units.REFLECTANCE, gsd) for k in (2, 3, 4)]
         with RasterReader() as reader:
             values = reader.read(bands, grid)
-        return Picture(np.nan_to_num(values), ~np.isnan(values).any(axis=0), gsd, side, NOW)
+        return BandStack(np.nan_to_num(values), ~np.isnan(values).any(axis=0), gsd, side, NOW)
 
     fixed = read(landsat, 15.0, -np.inf)
     still = told_shift(fixed, read(sentinel, 10.0, 0.0), 15)

@@ -73,7 +73,7 @@ def _decodes_to_other(spoilt: bytearray, at: int, before: np.ndarray, window: Wi
 def moved(world: World, root: str) -> dict[str, object]:
     table = world.scenes.copy()
     table["assets"] = table["assets"].str.replace(str(world.folder), root, regex=False)
-    return {"scenes_table": table, "locations": world.locations.iloc[:2], "sensors": world.sensors}
+    return {"scenes_table": table, "locations_table": world.locations.iloc[:2], "sensors": world.sensors}
 
 
 def run(given: dict[str, object], out: Path, **reading: object) -> BuiltTables:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from a2mae.report.inputs import Limits, ReportInputs, TaskInputs
+from a2mae.report.inputs import Limits, ReportInputs, TaskOutputs
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
 
 PLACES = ((8.5, 47.3, "grid"), (8.9, 47.4, "grid"), (-70.6, -33.4, "city"))
@@ -288,6 +288,6 @@ def inputs(sets, images, rejected, model_dir, task_files) -> ReportInputs:
         four_properties={"sources": {"sensors": 2, "pairs": {"a+b": 3}}, "coverage": {"utm_zones": 2}},
         prune_report=PRUNED,
         model_dir=model_dir,
-        tasks=tuple(TaskInputs(task, {}, path, confusion=CONFUSION.get(task)) for task, path in task_files.items()),
+        tasks=tuple(TaskOutputs(task, {}, path, confusion=CONFUSION.get(task)) for task, path in task_files.items()),
         scores=scores,
     )

@@ -7,6 +7,7 @@ import pystac.validation
 import pytest
 import rasterio
 
+from a2mae.errors import A2maeError
 from a2mae.files import file_digest
 from a2mae.simulate import run
 from a2mae.simulate.delivery.manifest import Manifest, read_manifest
@@ -145,12 +146,12 @@ def test_both_forms_of_sentinel2_counts_hold_the_same_reflectance(tiny):
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="data_root"):
+    with pytest.raises(A2maeError, match="data_root"):
         run.simulate(tiny_parameters(), tmp_path / "file" / "world")
 
 
 def test_a_torn_manifest_is_a_clear_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="kedro run"):
+    with pytest.raises(A2maeError, match="kedro run"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": ')
     with pytest.raises(ValueError, match="simulate again"):

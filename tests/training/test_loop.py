@@ -15,9 +15,10 @@ from training_runs import make_spec
 
 from a2mae.models import from_pretrained, load_encoder
 from a2mae.training.launch import StopRequest
-from a2mae.training.loop import NonFiniteLossError, train
+from a2mae.training.loop import train
 from a2mae.training.monitor import read_metrics
 from a2mae.training.spec import read_spec
+from a2mae.training.step import NonFiniteLossError
 
 
 class StopAfter(StopRequest):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch, check_batch
 from a2mae.models.layers.encodings import Place, own_decoder_encoding, sincos_2d
 from a2mae.models.layers.masking import (
@@ -37,9 +38,9 @@ class A2MAEConfig(PretrainConfig):
         """Check that the model can be built."""
         super().__post_init__()
         if self.masking not in STRATEGIES:
-            raise ValueError(f"unknown masking strategy {self.masking!r}; choose one of {', '.join(STRATEGIES)}")
+            raise InputError(f"unknown masking strategy {self.masking!r}; choose one of {', '.join(STRATEGIES)}")
         if self.encoding == "own" and self.decoder_dim % 16:
-            raise ValueError(f"encoding 'own' needs a decoder_dim that is a multiple of 16, found {self.decoder_dim}")
+            raise InputError(f"encoding 'own' needs a decoder_dim that is a multiple of 16, found {self.decoder_dim}")
 
 
 class A2MAE(Pretrainer):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from a2mae.errors import InputError
+
 
 @dataclass(frozen=True)
 class ImageSetBatch:
@@ -54,17 +56,17 @@ def check_images(images: Tensor, patch_size: int) -> None:
     """Check that images are finite floats `(B, C, H, W)` whose sides are multiples of the patch.
 
     Raises:
-        ValueError: Naming the offending value.
+        InputError: Naming the offending value.
     """
     if images.ndim != 4:
-        raise ValueError(f"images must have shape (B, C, H, W), found {tuple(images.shape)}")
+        raise InputError(f"images must have shape (B, C, H, W), found {tuple(images.shape)}")
     if not images.is_floating_point():
-        raise ValueError(
+        raise InputError(
             f"images must be normalised floats, found {images.dtype}: apply the model's normalisation first"
         )
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size or not height or not width:
-        raise ValueError(
+        raise InputError(
             f"image height and width must be multiples of the patch ({patch_size} px), found {height} x {width}:"
             f" pad or resize, for example to {_fit(height, patch_size)} x {_fit(width, patch_size)}"
         )
@@ -76,31 +78,31 @@ def check_gsd(gsd_m: Tensor, shape: tuple[int, ...]) -> None:
     """Check that there is one GSD per image, positive and finite.
 
     Raises:
-        ValueError: Naming the offending value.
+        InputError: Naming the offending value.
     """
     if tuple(gsd_m.shape) != shape:
-        raise ValueError(f"gsd_m must have shape {shape}, one value per image, found {tuple(gsd_m.shape)}")
+        raise InputError(f"gsd_m must have shape {shape}, one value per image, found {tuple(gsd_m.shape)}")
     if reads_values():
         bad = ~(torch.isfinite(gsd_m) & (gsd_m > 0))
         if bad.any():
-            raise ValueError(f"gsd_m must be positive, found {_first(gsd_m, bad)}")
+            raise InputError(f"gsd_m must be positive, found {_first(gsd_m, bad)}")
 
 
 def check_lonlat(lonlat_deg: Tensor, shape: tuple[int, ...]) -> None:
     """Check that longitudes lie in -180 to 180 and latitudes in -90 to 90 degrees.
 
     Raises:
-        ValueError: Naming the offending value.
+        InputError: Naming the offending value.
     """
     if tuple(lonlat_deg.shape) != (*shape, 2):
-        raise ValueError(
+        raise InputError(
             f"lonlat_deg must have shape {(*shape, 2)}, (lon, lat) in degrees, found {tuple(lonlat_deg.shape)}"
         )
     if reads_values():
         for name, values, limit in (("longitude", lonlat_deg[..., 0], 180), ("latitude", lonlat_deg[..., 1], 90)):
             bad = ~(values.abs() <= limit)
             if bad.any():
-                raise ValueError(
+                raise InputError(
                     f"{name} must lie between -{limit} and {limit} degrees, found {_first(values, bad)}"
                     " (lonlat_deg holds the longitude first)"
                 )
@@ -110,10 +112,10 @@ def check_batch(batch: ImageSetBatch, patch_size: int) -> None:
     """Check shapes, types and values of a batch; values only on the CPU.
 
     Raises:
-        ValueError: Naming the field, the offending value and the samples it is in.
+        InputError: Naming the field, the offending value and the samples it is in.
     """
     if batch.pixels.ndim != 5:
-        raise ValueError(f"pixels must have shape (B, K, C, H, W), found {tuple(batch.pixels.shape)}")
+        raise InputError(f"pixels must have shape (B, K, C, H, W), found {tuple(batch.pixels.shape)}")
     samples, images, bands, height, width = batch.pixels.shape
     shapes = {
         "gsd_m": (samples, images),
@@ -129,23 +131,23 @@ def check_batch(batch: ImageSetBatch, patch_size: int) -> None:
     for name, shape in shapes.items():
         found = tuple(getattr(batch, name).shape)
         if found != shape:
-            raise ValueError(
+            raise InputError(
                 f"{name} must have shape {shape} to go with pixels {tuple(batch.pixels.shape)}, found {found}"
             )
     for name in ("valid", "same_source_as_anchor"):
         if getattr(batch, name).dtype != torch.bool:
-            raise ValueError(f"{name} must be bool, found {getattr(batch, name).dtype}")
+            raise InputError(f"{name} must be bool, found {getattr(batch, name).dtype}")
     # On an accelerator reading values would wait for the device in every step.
     if batch.pixels.device.type == "cpu" and reads_values():
         finite = torch.isfinite(batch.pixels).flatten(1).all(1)
         if not finite.all():
-            raise ValueError(f"pixels are not finite (NaN or infinite) in samples {batch.index[~finite].tolist()}")
+            raise InputError(f"pixels are not finite (NaN or infinite) in samples {batch.index[~finite].tolist()}")
         check_gsd(batch.gsd_m, (samples, images))
         check_lonlat(batch.lonlat_deg, (samples, images))
         if not batch.same_source_as_anchor[:, 0].all():
-            raise ValueError("same_source_as_anchor must be True for image 0, the anchor itself")
+            raise InputError("same_source_as_anchor must be True for image 0, the anchor itself")
     if height % patch_size or width % patch_size:
-        raise ValueError(f"image height and width must be multiples of {patch_size} px, found {height} x {width}")
+        raise InputError(f"image height and width must be multiples of {patch_size} px, found {height} x {width}")
 
 
 def reads_values() -> bool:
@@ -157,7 +159,7 @@ def _check_finite(values: Tensor, name: str) -> None:
     bad = ~torch.isfinite(values)
     if bad.any():
         where = [int(index) for index in bad.nonzero()[0]]
-        raise ValueError(f"{name} must be finite, found {_first(values, bad)} at index {where}: set nodata to 0")
+        raise InputError(f"{name} must be finite, found {_first(values, bad)} at index {where}: set nodata to 0")
 
 
 def _first(values: Tensor, bad: Tensor) -> float:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from a2mae.errors import InputError
 from a2mae.files import whole_file, write_json
 from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.pretrainer import Pretrainer
@@ -43,9 +44,9 @@ def save_pretrained(
     reserved = {"format_version", "model", "kwargs"}
     extra = dict(config or {})
     if reserved & extra.keys():
-        raise ValueError(f"config must not hold {sorted(reserved & extra.keys())}: they are written from the model")
+        raise InputError(f"config must not hold {sorted(reserved & extra.keys())}: they are written from the model")
     if not model.name:
-        raise ValueError("only models made by create_model can be saved: this one has no name")
+        raise InputError("only models made by create_model can be saved: this one has no name")
     document = {
         "format_version": FORMAT_VERSION,
         "model": model.name,

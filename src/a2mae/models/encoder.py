@@ -16,6 +16,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from a2mae.errors import InputError
 from a2mae.models.batch import check_gsd, check_images, check_lonlat
 from a2mae.models.layers import encodings
 from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, WavelengthPatchEmbed
@@ -75,19 +76,19 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Check that the model can be built."""
         if self.encoding not in ENCODINGS:
-            raise ValueError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
+            raise InputError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
         if self.bands not in BANDS:
-            raise ValueError(f"unknown bands {self.bands!r}; choose one of {', '.join(BANDS)}")
+            raise InputError(f"unknown bands {self.bands!r}; choose one of {', '.join(BANDS)}")
         if self.attention_init not in ATTENTION_INITS:
-            raise ValueError(
+            raise InputError(
                 f"unknown attention_init {self.attention_init!r}; choose one of {', '.join(ATTENTION_INITS)}"
             )
         object.__setattr__(self, "groups", tuple(tuple(group) for group in self.groups))  # JSON gives lists
         members = sorted(band for group in self.groups for band in group)
         if (self.bands == "groups") != (self.encoding == "group"):
-            raise ValueError("bands='groups' and encoding='group' go together: set both or neither")
+            raise InputError("bands='groups' and encoding='group' go together: set both or neither")
         if (self.bands == "groups" and members != list(range(self.in_chans))) or (self.bands != "groups" and members):
-            raise ValueError(
+            raise InputError(
                 f"groups must hold each of the {self.in_chans} bands once, and only with bands='groups',"
                 f" found {self.groups} with bands={self.bands!r}"
             )
@@ -102,14 +103,14 @@ class EncoderConfig:
             "geosot_layer",
         ):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+                raise InputError(f"{name} must be positive, found {getattr(self, name)}")
         if self.embed_dim % self.num_heads:
-            raise ValueError(f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})")
+            raise InputError(f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})")
         multiple = {"sincos": 4, "gsd": 4, "group": 16}.get(self.encoding, 32)
         limited = "lonlat_deg" in ENCODINGS[self.encoding]  # the 256 bits of a location are a quarter of the width
         if self.embed_dim % multiple or (limited and self.embed_dim > 1024):
             limit = " and at most 1024" if limited else ""
-            raise ValueError(
+            raise InputError(
                 f"encoding {self.encoding!r} needs an embed_dim that is a multiple of {multiple}{limit},"
                 f" found {self.embed_dim}"
             )
@@ -195,7 +196,7 @@ class Encoder(nn.Module):
         chosen = list(range(depth - chosen, depth)) if isinstance(chosen, int) else list(chosen)
         wanted = [index + depth if index < 0 else index for index in chosen]
         if not wanted or not all(0 <= index < depth for index in wanted):
-            raise ValueError(f"indices must name blocks of 0 to {depth - 1} (or negative), found {indices}")
+            raise InputError(f"indices must name blocks of 0 to {depth - 1} (or negative), found {indices}")
         height, width = (side // self.patch_size for side in images.shape[-2:])
         x = self._with_cls(self._embed(images, gsd_m, lonlat_deg, day, wavelength_nm).flatten(1, 2))
         maps: dict[int, Tensor] = {}
@@ -299,7 +300,7 @@ class Encoder(nn.Module):
         reads = ENCODINGS[self.config.encoding]
         if gsd_m is None:
             if "gsd_m" in reads:
-                raise ValueError(
+                raise InputError(
                     f"encoding {self.config.encoding!r} needs gsd_m: metres per pixel of each image as it is fed,"
                     " shape (B,) or one number"
                 )
@@ -314,7 +315,7 @@ class Encoder(nn.Module):
                 size_m = torch.stack([gsd * width, gsd * height], dim=-1)
                 bits = footprint_bits(lonlat_deg, size_m, self.config.geosot_layer)[:, None]
         if day is not None and tuple(day.shape) != (batch,):
-            raise ValueError(f"day must have shape {(batch,)}, found {tuple(day.shape)}")
+            raise InputError(f"day must have shape {(batch,)}, found {tuple(day.shape)}")
         if wavelength_nm is not None:
             wavelength_nm = wavelength_nm.to(images.device).expand(batch, -1)[:, None]
         place = Place(gsd[:, None], bits, None if day is None else day[:, None])

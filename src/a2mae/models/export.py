@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from a2mae.errors import InputError
 from a2mae.models.encoder import ENCODINGS, Encoder
 
 
@@ -112,7 +113,7 @@ class Backbone(nn.Module):
         if indices is None:
             indices = [max(round((level + 1) * depth / 5) - 1, 0) for level in range(5)]
         if len(indices) != 5:
-            raise ValueError(f"indices must name five blocks, one per stride 2, 4, 8, 16, 32, found {list(indices)}")
+            raise InputError(f"indices must name five blocks, one per stride 2, 4, 8, 16, 32, found {list(indices)}")
         self.encoder = encoder
         self.gsd_m = gsd_m
         self.indices = tuple(indices)
@@ -128,7 +129,7 @@ class Backbone(nn.Module):
         gsd = self.gsd_m if gsd_m is None else gsd_m
         height, width = images.shape[-2:]
         if height % self.output_stride or width % self.output_stride:
-            raise ValueError(f"image height and width must be multiples of 32 px, found {height} x {width}")
+            raise InputError(f"image height and width must be multiples of 32 px, found {height} x {width}")
         levels = self.encoder.forward_intermediates(images, self.indices, norm=True, gsd_m=gsd)
         maps = [
             F.interpolate(level, (height // stride, width // stride), mode="bilinear", align_corners=False)

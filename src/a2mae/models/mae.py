@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch, check_batch, check_images
 from a2mae.models.layers.encodings import Place, sincos_2d
 from a2mae.models.layers.masking import masked_patch_loss, token_validity, unpatchify
@@ -101,5 +102,5 @@ class MAE(Pretrainer):
         if valid is None:
             valid = torch.ones(batch, height, width, dtype=torch.bool, device=images.device)
         if tuple(valid.shape) != (batch, height, width):
-            raise ValueError(f"valid must have shape {(batch, height, width)}, found {tuple(valid.shape)}")
+            raise InputError(f"valid must have shape {(batch, height, width)}, found {tuple(valid.shape)}")
         return Singles(images, torch.ones(batch, device=images.device), valid, wavelength_nm, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.encoder import Encoder, EncoderConfig, build_blocks, init_weights
 from a2mae.models.layers.bands import GroupPrediction, WavelengthPrediction
@@ -92,9 +93,9 @@ class PretrainConfig(EncoderConfig):
         num_keep(4, self.keep_ratio)  # refuses a ratio that cannot be
         for name in ("decoder_dim", "decoder_depth", "decoder_num_heads", "prediction_init"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+                raise InputError(f"{name} must be positive, found {getattr(self, name)}")
         if self.decoder_dim % self.decoder_num_heads or self.decoder_dim % 4:
-            raise ValueError(
+            raise InputError(
                 f"decoder_dim ({self.decoder_dim}) must be a multiple of 4 and of decoder_num_heads"
                 f" ({self.decoder_num_heads})"
             )

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from a2mae.errors import InputError
 from a2mae.models.layers.encodings import sincos_2d
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A model file or directory that cannot be read; the message says why."""
 
 
@@ -103,10 +104,10 @@ def load_released_state_dict(
 
     Raises:
         CheckpointError: Listing what is missing, not known or of another shape; the model is unchanged.
-        ValueError: If `parts` is unknown.
+        InputError: If `parts` is unknown.
     """
     if parts not in PARTS:
-        raise ValueError(f"unknown parts {parts!r}; choose one of {', '.join(PARTS)}")
+        raise InputError(f"unknown parts {parts!r}; choose one of {', '.join(PARTS)}")
     inner = state_dict.get("model", state_dict)
     if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
         raise CheckpointError("a published checkpoint must map names to tensors, at its top or under 'model'")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch, check_batch
 from a2mae.models.layers.encodings import Place, group_encoding, temporal_encoding
 from a2mae.models.layers.masking import PatchLoss, masked_patch_loss, token_validity, unpatchify
@@ -37,13 +38,13 @@ class SatMAEConfig(PretrainConfig):
         """Check that the model can be built."""
         super().__post_init__()
         if self.encoding not in ("temporal", "group"):
-            raise ValueError(f"SatMAE's encoding must be 'temporal' or 'group', found {self.encoding!r}")
+            raise InputError(f"SatMAE's encoding must be 'temporal' or 'group', found {self.encoding!r}")
         if self.bands == "wavelength":
-            raise ValueError("SatMAE reads a fixed list of bands: use bands='draw3' or 'groups'")
+            raise InputError("SatMAE reads a fixed list of bands: use bands='draw3' or 'groups'")
         if self.masking not in MASKINGS:
-            raise ValueError(f"unknown masking {self.masking!r}; choose one of {', '.join(MASKINGS)}")
+            raise InputError(f"unknown masking {self.masking!r}; choose one of {', '.join(MASKINGS)}")
         if self.decoder_dim % 32:
-            raise ValueError(
+            raise InputError(
                 f"SatMAE's encodings need a decoder_dim that is a multiple of 32, found {self.decoder_dim}"
             )
 

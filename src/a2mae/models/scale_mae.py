@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch, check_batch, check_gsd, check_images
 from a2mae.models.laplacian import TARGETS, LaplacianDecoder, laplacian_targets, reconstruct
 from a2mae.models.layers.encodings import Place
@@ -34,11 +35,11 @@ class ScaleMAEConfig(PretrainConfig):
         """Check that the model can be built."""
         super().__post_init__()
         if self.targets not in TARGETS:
-            raise ValueError(f"unknown targets {self.targets!r}; choose one of {', '.join(TARGETS)}")
+            raise InputError(f"unknown targets {self.targets!r}; choose one of {', '.join(TARGETS)}")
         if self.bands != "draw3":
-            raise ValueError("Scale-MAE's decoder has a fixed number of bands: use bands='draw3' with any in_chans")
+            raise InputError("Scale-MAE's decoder has a fixed number of bands: use bands='draw3' with any in_chans")
         if self.patch_size % 4 or self.decoder_dim % 4:
-            raise ValueError(
+            raise InputError(
                 "the Laplacian decoder needs a patch_size and a decoder_dim that are multiples of 4, found"
                 f" {self.patch_size} and {self.decoder_dim}"
             )
@@ -153,17 +154,17 @@ class ScaleMAE(Pretrainer):
         expected = (batch, bands, 2 * height, 2 * width)
         if target_images is None or tuple(target_images.shape) != expected:
             found = None if target_images is None else tuple(target_images.shape)
-            raise ValueError(f"target_images must show the input at twice its size, shape {expected}, found {found}")
+            raise InputError(f"target_images must show the input at twice its size, shape {expected}, found {found}")
         check_images(target_images, 2 * self.patch_size)
         if gsd_m is None:
-            raise ValueError("gsd_m is needed: the GSD of the input over the reference, shape (B,) or one number")
+            raise InputError("gsd_m is needed: the GSD of the input over the reference, shape (B,) or one number")
         gsd = torch.as_tensor(gsd_m, dtype=torch.float32, device=images.device)
         gsd = gsd.expand(batch) if gsd.ndim == 0 else gsd
         check_gsd(gsd, (batch,))
         if valid is None:
             valid = torch.ones(batch, 2 * height, 2 * width, dtype=torch.bool, device=images.device)
         if tuple(valid.shape) != (batch, 2 * height, 2 * width):
-            raise ValueError(f"valid must have shape {(batch, 2 * height, 2 * width)}, found {tuple(valid.shape)}")
+            raise InputError(f"valid must have shape {(batch, 2 * height, 2 * width)}, found {tuple(valid.shape)}")
         return Singles(target_images, gsd, valid, None, None)
 
 

@@ -15,7 +15,7 @@ from kedro.io import DataCatalog
 from kedro.validation.exceptions import ParameterValidationError
 
 from a2mae.config import Parameters
-from a2mae.errors import A2maeError, did_you_mean
+from a2mae.errors import A2maeError, InputError, did_you_mean
 from a2mae.pipeline_registry import MOVED, STAGES
 from a2mae.pipelines.chain import tracked
 from a2mae.pipelines.tasks import opened_by
@@ -29,7 +29,7 @@ class UnknownEnvironmentError(A2maeError, FileNotFoundError):
     """`--env` names a folder that is not there."""
 
 
-class MovedDatasetError(A2maeError, ValueError):
+class MovedDatasetError(InputError):
     """A catalog names a type of dataset by where it was before."""
 
 

@@ -107,10 +107,10 @@ def write_cards(
 def _inputs(
     options: ReportParameters, chain: list[str], configuration: Mapping[str, object], outputs: Mapping[str, Any]
 ) -> ReportInputs:
-    from a2mae.report.inputs import ReportInputs, TaskInputs
+    from a2mae.report.inputs import ReportInputs, TaskOutputs
 
     tasks = tuple(
-        TaskInputs(
+        TaskOutputs(
             task.value,
             outputs[f"{task}_metrics"],
             outputs.get(f"{task}_pictures"),

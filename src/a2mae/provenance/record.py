@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from a2mae.errors import without_places
+from a2mae.errors import InputError, without_places
 from a2mae.files import digest_of, file_digest, write_bytes
 from a2mae.parallel import cores
 from a2mae.provenance.code import code_digests, commit_of
@@ -32,7 +32,7 @@ _LIBRARIES = ("numpy", "scipy", "scikit-image", "scikit-learn", "rasterio", "odc
 _MODEL_LIBRARIES = ("torch", "timm", "lightning", "safetensors")
 
 
-class LineageError(ValueError):
+class LineageError(InputError):
     """A record, or what it names, is missing or not what it was."""
 
 

@@ -14,6 +14,8 @@ from pyproj.exceptions import ProjError
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
+from a2mae.errors import InputError
+
 _GEOD = Geod(ellps="WGS84")
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
 
@@ -23,12 +25,12 @@ def known_crs(text: str) -> CRS:
     """Parse a coordinate reference system from "EPSG:…" or WKT; cached.
 
     Raises:
-        ValueError: If PROJ does not know it.
+        InputError: If PROJ does not know it.
     """
     try:
         return CRS.from_user_input(text)
     except ProjError as error:
-        raise ValueError(f"{text[:80]!r} is no coordinate reference system") from error
+        raise InputError(f"{text[:80]!r} is no coordinate reference system") from error
 
 
 @lru_cache(maxsize=512)
@@ -40,12 +42,12 @@ def transformer(source: str, target: str) -> Transformer:
         target: "EPSG:…" or WKT.
 
     Raises:
-        ValueError: If PROJ does not know one of them, or no way between them.
+        InputError: If PROJ does not know one of them, or no way between them.
     """
     try:
         return Transformer.from_crs(known_crs(source), known_crs(target), always_xy=True)
     except ProjError as error:
-        raise ValueError(f"no way from {source[:80]!r} to {target[:80]!r}") from error
+        raise InputError(f"no way from {source[:80]!r} to {target[:80]!r}") from error
 
 
 def utm_crs(lon: float, lat: float) -> str:
@@ -124,16 +126,16 @@ def ring_lonlat(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> Bas
         crs: "EPSG:…" or WKT.
 
     Raises:
-        ValueError: If it cannot be expressed in degrees.
+        InputError: If it cannot be expressed in degrees.
     """
     lon, lat = transformer(crs, "EPSG:4326").transform(x, y)
     lon, lat = np.asarray(lon), np.asarray(lat)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()) or np.abs(lat).max() > 90:
-        raise ValueError("the outline lies outside what its CRS can express")
+        raise InputError("the outline lies outside what its CRS can express")
     # Follow the ring without jumps, so that a ring across the date line stays in one piece.
     lon = np.unwrap(lon, period=360.0)
     if abs(lon[-1] - lon[0]) > 180:
-        raise ValueError("the outline surrounds a pole")
+        raise InputError("the outline surrounds a pole")
     return split_at_date_line(Polygon(np.column_stack([lon, lat])))
 
 

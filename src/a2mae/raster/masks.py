@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from a2mae.config import load_function
-from a2mae.errors import ReadError
+from a2mae.errors import InputError, ReadError
 from a2mae.scenes import MaskKind
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def apply_function(spec: str, given: MaskInput) -> NDArray[np.uint8]:
         `PixelClass` `(H, W)`; the function may return bool, True for cloud or shadow.
 
     Raises:
-        ValueError: If it returns something else.
+        InputError: If it returns something else.
     """
     function: Callable[[MaskInput], NDArray[np.generic]] = load_function(spec, "coregister.clouds.functions")
     classes = np.asarray(function(given))
@@ -89,7 +89,7 @@ def apply_function(spec: str, given: MaskInput) -> NDArray[np.uint8]:
         or classes.dtype.kind not in "bui"
         or (classes.size and int(classes.max()) > max(PixelClass))
     ):
-        raise ValueError(
+        raise InputError(
             f"coregister.clouds.functions: {spec!r} must give {shape} of bool (True: cloud) or of"
             f" {', '.join(f'{c.value} {c.name.lower()}' for c in PixelClass)}; it gave {classes.dtype} {classes.shape}"
             f" for scene {given.scene_id}"
@@ -122,7 +122,7 @@ def decode_mask(
     cloud = shadow = nodata = np.zeros(values.shape, dtype=np.bool_)
     match kind:
         case MaskKind.NONE:
-            raise ValueError("a band of mask kind 'none' is not a mask")
+            raise InputError("a band of mask kind 'none' is not a mask")
         case MaskKind.QA_PIXEL:
             assert bits is not None
             cloud, shadow, nodata = (bits & 0b1110) != 0, (bits & 0b10000) != 0, (bits & 1) != 0

@@ -87,23 +87,23 @@ def _mosaic(parts: Sequence[Scene]) -> Scene:
 
 
 def prefer_single(
-    of_place: NDArray[np.integer],
+    of_location: NDArray[np.integer],
     of_scene: NDArray[np.integer],
     covered: NDArray[np.floating],
     scenes: Sequence[Scene],
 ) -> NDArray[np.bool_]:
-    """Choose between a mosaic and its parts at each place: the parts if one of them covers as much, else the mosaic.
+    """Choose between a mosaic and its parts at each location: the parts if one of them covers as much, else the mosaic.
 
     Args:
-        of_place: Place of each pair of place and scene, `(P,)`.
+        of_location: Location of each pair of location and scene, `(P,)`.
         of_scene: Position in `scenes` of each pair, `(P,)`.
-        covered: Share of the place that the scene covers, `(P,)`.
+        covered: Share of the location that the scene covers, `(P,)`.
         scenes: Scenes and mosaics.
 
     Returns:
         Pairs to keep, `(P,)` bool.
     """
-    keep = np.ones(len(of_place), dtype=np.bool_)
+    keep = np.ones(len(of_location), dtype=np.bool_)
     by_file = {scene.assets[0].href: k for k, scene in enumerate(scenes) if len(scene.parts) == 1}
     order = np.argsort(of_scene, kind="stable")
     starts = np.searchsorted(of_scene[order], np.arange(len(scenes) + 1))
@@ -113,14 +113,14 @@ def prefer_single(
         members = [by_file[part[0].href] for part in scene.parts if part[0].href in by_file]
         whole, *parts = (order[starts[n] : starts[n + 1]] for n in (k, *members))
         part_rows = np.concatenate([order[:0], *parts])
-        places, at = np.unique(of_place[whole], return_inverse=True)
-        part_rows = part_rows[np.isin(of_place[part_rows], places)]
-        at_part = np.searchsorted(places, of_place[part_rows])
-        best = np.zeros(len(places))
+        locations, at = np.unique(of_location[whole], return_inverse=True)
+        part_rows = part_rows[np.isin(of_location[part_rows], locations)]
+        at_part = np.searchsorted(locations, of_location[part_rows])
+        best = np.zeros(len(locations))
         np.maximum.at(best, at_part, covered[part_rows])
         alone = best[at] >= covered[whole] - _AS_MUCH
         keep[whole[alone]] = False
-        in_mosaic = np.zeros(len(places), dtype=np.bool_)
+        in_mosaic = np.zeros(len(locations), dtype=np.bool_)
         in_mosaic[at[~alone]] = True
         keep[part_rows[in_mosaic[at_part]]] = False
     return keep

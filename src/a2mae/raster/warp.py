@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
 from a2mae.config import CloudParameters, MaskFunctionParameters
-from a2mae.errors import ReadError
+from a2mae.errors import InputError, ReadError
 from a2mae.raster.masks import (
     MaskInput,
     PixelClass,
@@ -60,11 +60,11 @@ class Footprint:
             gsd_m: Pixel size, metres.
 
         Raises:
-            ValueError: If the side is not a whole number of pixels.
+            InputError: If the side is not a whole number of pixels.
         """
         side = self.size_m / gsd_m
         if abs(side - round(side)) > 1e-6 or side < 1:
-            raise ValueError(
+            raise InputError(
                 f"footprint {self.location_id}: {self.size_m:g} m is not a whole number of pixels of {gsd_m:g} m;"
                 " set ingest's footprint_m to a common multiple of the sensors' gsd_m"
             )

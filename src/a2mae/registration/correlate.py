@@ -22,6 +22,8 @@ import scipy.fft
 import scipy.ndimage
 from numpy.typing import NDArray
 
+from a2mae.errors import InputError
+
 _KNOWN_SHARE = 0.9  # a work pixel needs this share of its kernel valid
 _TILES = 4  # per axis, for the jackknife
 _NOISE_MARGIN_PX = 8  # lags beyond the search range that show how high chance peaks are
@@ -200,10 +202,10 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
         The best match, or None if there is nothing to correlate.
 
     Raises:
-        ValueError: If the grids differ.
+        InputError: If the grids differ.
     """
     if reference.field.shape != moving.field.shape or reference.gsd_m != moving.gsd_m:
-        raise ValueError(f"structures on different grids: {reference.field.shape} and {moving.field.shape}")
+        raise InputError(f"structures on different grids: {reference.field.shape} and {moving.field.shape}")
     gsd_m = reference.gsd_m
     search = max(2, math.ceil(max_shift_m / gsd_m) + 1)  # one more, so that a peak at the limit is seen whole
     reach = search + _NOISE_MARGIN_PX

@@ -1,10 +1,10 @@
-"""Pool comparisons of many places into one offset per scene, and turn the offsets into the shift of every image.
+"""Pool comparisons at many locations into one offset per scene, and turn the offsets into the shift of every image.
 
-A scene is misplaced by nearly the same amount all over, so comparisons at several places measure the same number.
-Scenes are the nodes of a network and comparisons its edges. An edge counts where enough places agree on it, and the
+A scene is misplaced by nearly the same amount all over, so comparisons at several locations measure the same number.
+Scenes are the nodes of a network and comparisons its edges. An edge counts where enough locations agree on it, and the
 offsets of the scenes are the least-squares solution over all edges. An image is moved by its scene's pooled offset
-relative to the reference of its place. Where the network does not connect the two, the place's own trusted comparison
-is used; where there is none, the image stays where its provider put it.
+relative to the reference of its location. Where the network does not connect the two, the location's own trusted
+comparison is used; where there is none, the image stays where its provider put it.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Offsets:
 
 @dataclass(frozen=True)
 class Position:
-    """Where an image of a place was put.
+    """Where an image of a location was put.
 
     Attributes:
         registration: "reference", "registered" or "nominal".
         shift_x_m: Move to the east, metres.
         shift_y_m: Move to the north, metres.
-        residual_px: Distance between the place's own comparison and the shift that was applied, in pixels of the
-            coarser sensor; the comparison's standard error if it was applied itself; None if the place has none.
+        residual_px: Distance between the location's own comparison and the shift that was applied, in pixels of the
+            coarser sensor; the comparison's standard error if it was applied itself; None if the location has none.
         quality: 0 to 1: one minus the height of the second-best correlation peak over the best.
     """
 
@@ -64,18 +64,18 @@ class Position:
     quality: float
 
 
-def pool(places: Iterable[Iterable[PairMatch]], *, min_locations: int) -> Offsets:
+def pool(locations: Iterable[Iterable[PairMatch]], *, min_locations: int) -> Offsets:
     """Solve for the offsets of scenes.
 
     Args:
-        places: Comparisons made at each place; those that are not trusted are passed over.
-        min_locations: An edge counts where at least this many places agree on it.
+        locations: Comparisons made at each location; those that are not trusted are passed over.
+        min_locations: An edge counts where at least this many locations agree on it.
 
     Returns:
         Offsets of the scenes that have an edge.
     """
     pairs: dict[tuple[str, str], list[PairMatch]] = defaultdict(list)
-    for matches in places:
+    for matches in locations:
         for pair in matches:
             if pair.trusted:
                 pairs[min(pair.moving, pair.fixed), max(pair.moving, pair.fixed)].append(pair)
@@ -83,7 +83,7 @@ def pool(places: Iterable[Iterable[PairMatch]], *, min_locations: int) -> Offset
     for (first, second), found in sorted(pairs.items()):
         moves = [_move_of(first, pair) for pair in found]
         errors = [pair.match.error_m for pair in found]
-        agreed = agreement(moves, errors, found[0].coarser_gsd_m, min_locations=min_locations)
+        agreed = agreement(moves, errors, found[0].coarser_gsd_m, min_count=min_locations)
         if agreed is not None:
             edges[first, second] = agreed
     if not edges:
@@ -122,11 +122,11 @@ def positions(
     reference: str,
     hub: str,
 ) -> dict[str, Position]:
-    """Decide where the images of a place go.
+    """Decide where the images of a location go.
 
     Args:
         scenes: Scene ids of the images.
-        matches: Comparisons made at the place.
+        matches: Comparisons made at the location.
         offsets: Pooled offsets of the scenes.
         gsd_m: Scene id to the GSD of its sensor, metres.
         reference: Scene id of the image that the others are moved to.
@@ -164,7 +164,7 @@ class _Own:
 
 
 def _own_shifts(matches: Sequence[PairMatch], *, reference: str, hub: str) -> dict[str, _Own]:
-    """Shifts to the reference by the place's own trusted comparisons, by way of the hub and other images."""
+    """Shifts to the reference by the location's own trusted comparisons, by way of the hub and other images."""
     known: dict[str, _Own] = {hub: _Own((0.0, 0.0), 0.0, 1.0)}
     trusted = [pair for pair in matches if pair.trusted]
     grown = True

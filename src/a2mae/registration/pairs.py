@@ -1,7 +1,7 @@
 """Compare two images of one square, and find what comparisons of one pair of scenes agree on.
 
 `compare` chooses the work grid for a pair and looks again in windows at full resolution where that grid is coarse.
-`trusted` says whether a comparison is good enough to act on, `agreement` combines those of several places.
+`trusted` says whether a comparison is good enough to act on, `agreement` combines those of several locations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ERROR_FLOOR_PX = 0.02
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class BandStack:
     """The compared bands of an image of a square.
 
     Attributes:
@@ -52,21 +52,21 @@ class Picture:
             )
         return self._structures[key]
 
-    def days_of_year_from(self, other: Picture) -> int:
+    def days_of_year_from(self, other: BandStack) -> int:
         """Return how far apart in the year two pictures are, 0 to 183 days."""
         days = abs(self.datetime.timetuple().tm_yday - other.datetime.timetuple().tm_yday)
         return min(days, 366 - days)
 
-    def window(self, x_m: float, y_m: float, size_m: float) -> Picture:
+    def window(self, x_m: float, y_m: float, size_m: float) -> BandStack:
         """Cut out a square; offsets from the upper left corner and side (metres) must be whole pixels."""
         column, row, side = (round(value / self.gsd_m) for value in (x_m, y_m, size_m))
         part = np.s_[row : row + side, column : column + side]
-        return Picture(self.bands[:, part[0], part[1]], self.valid[part], self.gsd_m, size_m, self.datetime)
+        return BandStack(self.bands[:, part[0], part[1]], self.valid[part], self.gsd_m, size_m, self.datetime)
 
 
 @dataclass(frozen=True)
 class PairMatch:
-    """A comparison of the images of two scenes at one place.
+    """A comparison of the images of two scenes at one location.
 
     Attributes:
         moving: Scene id of the image to be moved.
@@ -83,7 +83,7 @@ class PairMatch:
     trusted: bool
 
 
-def compare(fixed: Picture, moving: Picture, settings: RegistrationParameters) -> Match | None:
+def compare(fixed: BandStack, moving: BandStack, settings: RegistrationParameters) -> Match | None:
     """Estimate the shift that brings `moving` onto `fixed`.
 
     Args:
@@ -104,7 +104,7 @@ def compare(fixed: Picture, moving: Picture, settings: RegistrationParameters) -
     return _second_look(fixed, moving, found, coarser) or found
 
 
-def _second_look(fixed: Picture, moving: Picture, first: Match, coarser: float) -> Match | None:
+def _second_look(fixed: BandStack, moving: BandStack, first: Match, coarser: float) -> Match | None:
     """Refine a match of large images in windows at the coarser sensor's own resolution."""
     step = math.lcm(*(round(1000 * g) for g in (fixed.gsd_m, moving.gsd_m))) / 1000
     if step > 4 * coarser:
@@ -141,17 +141,17 @@ def _second_look(fixed: Picture, moving: Picture, first: Match, coarser: float) 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A move that several places agree on.
+    """A move that several comparisons agree on.
 
     Attributes:
         move_m: (east, north), metres.
         weight: Weight of the move, 1 / m².
-        places: Number of places that agree.
+        count: Number of comparisons that agree.
     """
 
     move_m: tuple[float, float]
     weight: float
-    places: int
+    count: int
 
 
 def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters) -> bool:
@@ -171,7 +171,7 @@ def trusted(found: Match, coarser_gsd_m: float, settings: RegistrationParameters
 
 
 def agreement(
-    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_locations: int
+    moves_m: Sequence[tuple[float, float]], errors_m: Sequence[float], coarser_gsd_m: float, *, min_count: int
 ) -> Agreement | None:
     """Average the moves that trusted comparisons agree on, weighted by their errors.
 
@@ -179,7 +179,7 @@ def agreement(
         moves_m: (east, north) of each comparison, metres.
         errors_m: Their standard errors, metres.
         coarser_gsd_m: GSD of the pair's coarser sensor, metres.
-        min_locations: At least this many must agree, and half of all.
+        min_count: At least this many must agree, and half of all.
 
     Returns:
         The move; None if too few agree.
@@ -188,7 +188,7 @@ def agreement(
         return None
     moves = np.array(moves_m)
     agree = np.hypot(*(moves - np.median(moves, axis=0)).T) <= _AGREE_PX * coarser_gsd_m
-    if agree.sum() < max(min_locations, math.ceil(len(moves) / 2)):
+    if agree.sum() < max(min_count, math.ceil(len(moves) / 2)):
         return None
     weights = 1 / np.maximum(np.array(errors_m)[agree], _ERROR_FLOOR_PX * coarser_gsd_m) ** 2
     east, north = np.average(moves[agree], axis=0, weights=weights).tolist()

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import fsspec
 import requests
 
-from a2mae.errors import RejectedError
+from a2mae.errors import A2maeError, RejectedError
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, is_remote, redact
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Answer:
     detail: str
 
 
-class NoAnswerError(OSError):
+class NoAnswerError(A2maeError, OSError):
     """A server or store does not give what it was asked for.
 
     Attributes:

@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import Field
 
 from a2mae.config import Parameters, load_function
-from a2mae.errors import RejectedError
+from a2mae.errors import InputError, RejectedError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):(.*)$", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -210,12 +210,12 @@ def load_signer(spec: str) -> Signer:
             signed.
 
     Raises:
-        ValueError: If it cannot be imported.
+        InputError: If it cannot be imported.
     """
     if spec == "none":
         return str
     if spec in _MOVED:
-        raise ValueError(f"ingest.source.signing: {spec!r} has moved: write {_MOVED[spec]}")
+        raise InputError(f"ingest.source.signing: {spec!r} has moved: write {_MOVED[spec]}")
     function = load_function(spec, "ingest.source.signing")
     return lambda href: str(function(href)) if is_remote(href) else href
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import fsspec
 
+from a2mae.errors import A2maeError
 from a2mae.files import json_text, write_bytes
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 StorageOptions = Mapping[str, object]
 
 
-class StoreError(RuntimeError):
+class StoreError(A2maeError, RuntimeError):
     """The store cannot be used as it is; the message says why and what to do."""
 
 

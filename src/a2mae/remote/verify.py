@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from a2mae.errors import RejectedError, plural
+from a2mae.errors import InputError, RejectedError, plural
 from a2mae.files import PART
 from a2mae.remote.fetch import blocks, retried
 from a2mae.remote.policy import RemoteAccess, VerifyChecksums, is_remote, redact
@@ -52,7 +52,7 @@ _ALGORITHMS = {
 }
 
 
-class UnknownChecksumError(ValueError):
+class UnknownChecksumError(InputError):
     """A checksum that cannot be compared: not a multihash, or of an algorithm that is not known here."""
 
 
@@ -382,7 +382,7 @@ def _varint(data: bytes) -> tuple[int, bytes]:
         value |= (data[k] & 0x7F) << 7 * k
         if data[k] < 0x80:
             return value, data[k + 1 :]
-    raise ValueError("a varint of more than nine bytes")
+    raise InputError("a varint of more than nine bytes")
 
 
 def _state(href: str) -> dict[str, int]:

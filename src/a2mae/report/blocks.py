@@ -12,6 +12,8 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from a2mae.errors import InputError
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -59,11 +61,11 @@ class Table:
         """Check that every row has a cell per column.
 
         Raises:
-            ValueError: If one has not.
+            InputError: If one has not.
         """
         ragged = [row for row in self.rows if len(row) != len(self.columns)]
         if ragged:
-            raise ValueError(
+            raise InputError(
                 f"table {self.caption!r}: {len(self.columns)} columns, but a row has {len(ragged[0])} cells"
             )
 

@@ -72,7 +72,7 @@ class StoreReader(Protocol):
 
 
 @dataclass(frozen=True)
-class TaskInputs:
+class TaskOutputs:
     """One task's results.
 
     Attributes:
@@ -133,7 +133,7 @@ class ReportInputs:
     four_properties: Mapping[str, object] | None = None
     prune_report: Mapping[str, object] | None = None
     model_dir: Path | None = None
-    tasks: tuple[TaskInputs, ...] = ()
+    tasks: tuple[TaskOutputs, ...] = ()
     scores: pd.DataFrame | None = None
     embeddings: Path | None = None
 

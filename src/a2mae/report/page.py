@@ -8,6 +8,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from a2mae.errors import InputError
 from a2mae.report.blocks import Chart, Page, plotly_script
 from a2mae.report.inputs import ReportInputs
 from a2mae.report.stage_pages import pages
@@ -15,7 +16,7 @@ from a2mae.report.stage_pages import pages
 SIZE_LIMIT_MB = 15
 
 
-class ReportTooLargeError(ValueError):
+class ReportTooLargeError(InputError):
     """The file would be too large to be passed on and opened at once."""
 
 

@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from a2mae.errors import InputError
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.report.blocks import Picture
@@ -105,7 +106,7 @@ def upsample_patches(hidden: NDArray[np.bool_], shape: tuple[int, int]) -> NDArr
     """Enlarge a patch grid `(h, w)` to a pixel mask `(H, W)`; H and W are multiples of h and w."""
     factor_y, factor_x = shape[0] // hidden.shape[0], shape[1] // hidden.shape[1]
     if (hidden.shape[0] * factor_y, hidden.shape[1] * factor_x) != shape:
-        raise ValueError(f"patch grid {hidden.shape} does not tile an image of {shape}")
+        raise InputError(f"patch grid {hidden.shape} does not tile an image of {shape}")
     return np.kron(hidden, np.ones((factor_y, factor_x), bool)).astype(bool)
 
 

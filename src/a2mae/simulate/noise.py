@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from a2mae.errors import InputError
+
 Floats = NDArray[np.float32]
 
 
@@ -102,7 +104,7 @@ class Lattice:
     def _split(self, values: NDArray[np.float64]) -> tuple[NDArray[np.intp], Floats]:
         position = (values - self.origin_m) / self.step_m
         if position.size and (position.min() < 0 or position.max() > self.fields.shape[1] - 1):
-            raise ValueError(f"place outside the lattice: it reaches {-self.origin_m:.0f} m from the region's centre")
+            raise InputError(f"place outside the lattice: it reaches {-self.origin_m:.0f} m from the region's centre")
         index = np.minimum(position.astype(np.intp), self.fields.shape[1] - 2)
         return index, (position - index).astype(np.float32)
 

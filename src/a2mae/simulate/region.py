@@ -10,6 +10,7 @@ import numpy as np
 from pyproj import Transformer
 from rasterio.transform import Affine
 
+from a2mae.errors import InputError
 from a2mae.simulate.noise import Points
 from a2mae.simulate.parameters import RegionParameters
 
@@ -76,7 +77,7 @@ class Grid:
         factor = gsd_m / self.gsd_m
         height, width = self.height / factor, self.width / factor
         if height != round(height) or width != round(width):
-            raise ValueError(
+            raise InputError(
                 f"a grid of {self.height} x {self.width} px of {self.gsd_m} m does not divide into {gsd_m} m"
             )
         return dataclasses.replace(self, gsd_m=gsd_m, height=round(height), width=round(width))

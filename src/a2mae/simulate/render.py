@@ -13,7 +13,7 @@ from a2mae.simulate.ground.covers import COVER_SHIFT, HEIGHT_OF_COVER, band_resp
 from a2mae.simulate.ground.landscape import FINE_GSD_M, LATTICE_M, Landscape
 from a2mae.simulate.noise import Floats, Lattice, generator
 from a2mae.simulate.region import Grid, Region
-from a2mae.simulate.scenes import HABITS, Scene, northern_day
+from a2mae.simulate.scenes import HABITS, ScenePlan, northern_day
 from a2mae.simulate.view.sensor import halo, reduce
 from a2mae.simulate.view.sky import Sky, illumination, make_sky, nodata_edge
 
@@ -49,7 +49,7 @@ class _View:
     seed: int
     region: Region
     landscape: Landscape
-    scene: Scene
+    scene: ScenePlan
     sky: Sky
     light: Lattice
 
@@ -75,7 +75,7 @@ class _View:
         )
 
 
-def render(seed: int, region: Region, landscape: Landscape, scene: Scene) -> Rendered:
+def render(seed: int, region: Region, landscape: Landscape, scene: ScenePlan) -> Rendered:
     """Render a scene.
 
     Args:
@@ -157,7 +157,7 @@ def _see(states: NDArray[np.uint16], table: Floats, ratio: int, factor: int, mar
     return seen
 
 
-def _cast_shadows(states: NDArray[np.uint16], scene: Scene, gsd_m: float) -> None:
+def _cast_shadows(states: NDArray[np.uint16], scene: ScenePlan, gsd_m: float) -> None:
     """Darken ground in the shadow of houses and trees: brightness level 0 of the pixel's state."""
     height = np.take(HEIGHT_OF_COVER, states >> COVER_SHIFT)
     shaded = np.zeros(states.shape, dtype=bool)
@@ -168,7 +168,7 @@ def _cast_shadows(states: NDArray[np.uint16], scene: Scene, gsd_m: float) -> Non
     states[shaded] &= np.uint16(0xFFE0)
 
 
-def _through_air(ground: Floats, layer: Layer, band: Band, scene: Scene, rng: np.random.Generator) -> Floats:
+def _through_air(ground: Floats, layer: Layer, band: Band, scene: ScenePlan, rng: np.random.Generator) -> Floats:
     """Reflectance as the sensor's atmospheric correction leaves it: lit, shaded, hazy, clouded and noisy."""
     wavelength = band.center_wavelength_nm / 500.0
     seen = ground * layer.light

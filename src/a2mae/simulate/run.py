@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from a2mae.errors import A2maeError
 from a2mae.files import PART, file_digest
 from a2mae.parallel import run_all
 from a2mae.remote.storage import Folder, Parts
@@ -36,7 +37,7 @@ from a2mae.simulate.ground.landscape import Landscape, make_landscape, with_chan
 from a2mae.simulate.parameters import SENSORS, AcquisitionParameters, RegionParameters, SimulateParameters
 from a2mae.simulate.region import Region
 from a2mae.simulate.render import render
-from a2mae.simulate.scenes import Scene, plan_scenes
+from a2mae.simulate.scenes import ScenePlan, plan_scenes
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,12 +60,12 @@ def simulate(parameters: SimulateParameters, folder: Path) -> Manifest:
         The manifest, as written last into the folder.
 
     Raises:
-        OSError: If the folder cannot be written.
+        A2maeError: If the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
+        raise A2maeError(
             f"cannot write the simulation to {folder}: {error}; set data_root in conf/base/globals.yml"
         ) from error
     fingerprint = _fingerprint(parameters)
@@ -117,7 +118,7 @@ class _Job:
     folder: Path
     fingerprint: str
     region: Region
-    scene: Scene | None
+    scene: ScenePlan | None
 
     @property
     def name(self) -> str:
@@ -189,7 +190,7 @@ def _file(folder: Path, path: str) -> FileFacts:
     return FileFacts(path=path, size=(folder / path).stat().st_size, sha256=file_digest(folder / path))
 
 
-def _make_scene(job: _Job, landscape: Landscape, scene: Scene) -> SceneFacts:
+def _make_scene(job: _Job, landscape: Landscape, scene: ScenePlan) -> SceneFacts:
     folder = job.folder
     rendered = render(job.parameters.seed, job.region, landscape, scene)
     files = []
@@ -241,7 +242,7 @@ def _truth_paths(region: Region) -> dict[str, str]:
     }
 
 
-def _clouds_path(scene: Scene) -> str:
+def _clouds_path(scene: ScenePlan) -> str:
     return f"truth/clouds/{scene.id}.tif"
 
 
@@ -263,7 +264,7 @@ def _region_entry(parameters: SimulateParameters, region: Region, facts: SceneFa
     )
 
 
-def _scene_entry(scene: Scene) -> SceneEntry:
+def _scene_entry(scene: ScenePlan) -> SceneEntry:
     return SceneEntry.model_validate(
         {
             "scene_id": scene.id,

@@ -50,7 +50,7 @@ HABITS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class ScenePlan:
     """One acquisition to be rendered.
 
     Attributes:
@@ -98,9 +98,9 @@ def northern_day(when: datetime, *, south: bool) -> float:
     return (when.timetuple().tm_yday + (182.5 if south else 0.0)) % 365.0
 
 
-def plan_scenes(parameters: SimulateParameters, region: Region) -> tuple[Scene, ...]:
+def plan_scenes(parameters: SimulateParameters, region: Region) -> tuple[ScenePlan, ...]:
     """List a region's scenes; each depends on the seed, the region and its own place in the list only."""
-    scenes: list[Scene] = []
+    scenes: list[ScenePlan] = []
     for sensor_id, acquisitions in parameters.acquisitions.items():
         for number, acquisition in enumerate(acquisitions):
             for grid in _grids(region, sensor_id):
@@ -155,7 +155,7 @@ def _plan(
     number: int,
     index: int,
     refuse: str = "",
-) -> Scene:
+) -> ScenePlan:
     habits, sensor, biome = HABITS[sensor_id], BUILTIN_SENSORS[sensor_id], BIOMES[region.parameters.biome]
     rng = generator(parameters.seed, region.name, sensor_id, f"scene {number}", f"{grid.left_m} {grid.top_m}")
     year = parameters.before_year if acquisition.period == "before" else parameters.after_year
@@ -173,7 +173,7 @@ def _plan(
         offset = -0.1 if float(baseline) >= _OFFSET_BASELINE else 0.0
         encoding = Encoding("uint16", encoding.scale, offset, encoding.nodata, encoding.units)
     nodata = float(rng.uniform(0.05, 0.14)) if acquisition.edge else 0.0
-    return Scene(
+    return ScenePlan(
         id=f"{habits.prefix}_{when:%Y%m%d}_{region.name}_{index:02d}",
         region=region.name,
         sensor_id=sensor_id,

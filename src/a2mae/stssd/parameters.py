@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import CloudParameters, Parameters, RegistrationParameters
+from a2mae.errors import InputError
 from a2mae.remote.policy import ReadingParameters
 from a2mae.sensors import Sensor
 
@@ -129,7 +130,7 @@ def check_recipes(recipes: Mapping[str, Recipe | None], sensors: Mapping[str, Se
         sensors: Sensors in use, by id.
 
     Raises:
-        ValueError: If none of a source's sensors has one of its bands; the message lists those that there are.
+        InputError: If none of a source's sensors has one of its bands; the message lists those that there are.
     """
     for kind, recipe in recipes.items():
         for rule in recipe.sources if recipe is not None else ():
@@ -137,7 +138,7 @@ def check_recipes(recipes: Mapping[str, Recipe | None], sensors: Mapping[str, Se
             known = {name for sensor in fitting for band in sensor.bands for name in (band.name, band.common_name)}
             unknown = [name for name in rule.bands if name not in known]
             if fitting and unknown:
-                raise ValueError(
+                raise InputError(
                     f"coregister.recipes.{kind}: {', '.join(sensor.id for sensor in fitting)} has no band"
                     f" {unknown[0]!r}; there are {', '.join(sorted(known - {''}))}"
                 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from a2mae.errors import InputError
+
 # Wong's colours for colour-blind readers, then darker and lighter relatives; a class keeps its colour by its index.
 CLASS_RGB = (
     (0, 114, 178),
@@ -46,11 +48,11 @@ def named_colours(class_names: Sequence[str], named: Mapping[str, str]) -> tuple
         named: Class name to `#rrggbb`.
 
     Raises:
-        ValueError: If a class is named that is not there.
+        InputError: If a class is named that is not there.
     """
     unknown = sorted(set(named) - set(class_names))
     if unknown:
-        raise ValueError(f"no class {', '.join(unknown)}: the classes are {', '.join(class_names)}")
+        raise InputError(f"no class {', '.join(unknown)}: the classes are {', '.join(class_names)}")
     return tuple(_rgb(named[name]) if name in named else class_colour(index) for index, name in enumerate(class_names))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
+from a2mae.errors import InputError
 from a2mae.tasks.registry import Task
 
 
@@ -16,7 +17,7 @@ def _hex_colour(value: object) -> str:
     if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
         return value
     hint = "; write the quotes, without them # begins a comment of YAML" if value is None else ""
-    raise ValueError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
+    raise InputError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
 
 
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]

@@ -19,7 +19,7 @@ class TaskKind:
         title: For people.
         purpose: What the model is taught, for somebody who does not know the project.
         heads: That it can have, the plainest first (`tasks/finetune/heads.py`).
-        metrics: That it is scored by, the main one first (`tasks/metrics/measures.py`).
+        metrics: That it is scored by, the main one first (`tasks/metrics/confusion.py`).
         label_metrics: Likewise where an image has any number of classes; empty where it cannot.
         dates: Images of one place that a sample has.
         per_pixel: Whether a label is a map of the ground; then a whole raster can be mapped, too.

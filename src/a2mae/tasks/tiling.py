@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
+from a2mae.errors import InputError
 from a2mae.files import write_json
 from a2mae.raster.header import GDAL_OPTIONS
 
@@ -72,10 +73,10 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
         First pixel of each window.
 
     Raises:
-        ValueError: If the overlap is not smaller than the window.
+        InputError: If the overlap is not smaller than the window.
     """
     if not 0 <= overlap < size:
-        raise ValueError(f"overlap must be 0 to {size - 1} pixels for windows of {size}, found {overlap}")
+        raise InputError(f"overlap must be 0 to {size - 1} pixels for windows of {size}, found {overlap}")
     if length <= size:
         return [0]
     positions = list(range(0, length - size, size - overlap))

@@ -13,6 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
+from a2mae.errors import A2maeError
 from a2mae.files import write_json
 from a2mae.parallel import share_cores
 from a2mae.training.launch import StopRequest
@@ -66,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         return 0 if train(run_dir, spec, stop) else stop.exit_code
     except Exception as error:  # the process ends here: whoever started it reads the reason in the file
-        logging.getLogger(__name__).exception("training failed")
+        logging.getLogger(__name__).error(
+            "%s: %s", type(error).__name__, error, exc_info=not isinstance(error, A2maeError)
+        )
         # A rank that fails takes the others with it: the reason of the first one is kept.
         if run_dir.is_dir() and not (run_dir / ERROR_FILE).exists():
             write_json(run_dir / ERROR_FILE, {"type": type(error).__name__, "message": str(error), "rank": int(rank)})

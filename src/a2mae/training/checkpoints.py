@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from a2mae.errors import A2maeError, InputError
 from a2mae.files import file_digest, json_text, whole_file, whole_folder, write_bytes
 from a2mae.training.step import MovingAverage
 
@@ -98,7 +99,7 @@ _NAME = re.compile(r"step-(\d{9})")
 _STATE = "state.json"
 
 
-class CheckpointWriteError(RuntimeError):
+class CheckpointWriteError(A2maeError, RuntimeError):
     """A checkpoint could not be written."""
 
 
@@ -188,7 +189,7 @@ def _read(folder: Path) -> Checkpoint:
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     for name, digest in state["sha256"].items():
         if file_digest(folder / name) != digest:
-            raise ValueError(f"{name} is not what was written")
+            raise InputError(f"{name} is not what was written")
     tensors = {Path(name).stem: load_file(folder / name) for name in state["sha256"]}
     return Checkpoint(int(state["step"]), tensors, state["facts"])
 

@@ -25,6 +25,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from a2mae.errors import A2maeError
 from a2mae.models import ImageSetBatch, Pretrainer, create_model
 from a2mae.parallel import cores
 from a2mae.training.parameters import HardwareParameters
@@ -38,7 +39,7 @@ _START_TIMEOUT_S = 600
 _set_timeout = getattr(distributed_c10d, "set_timeout", distributed_c10d._set_pg_timeout)
 
 
-class PortInUseError(RuntimeError):
+class PortInUseError(A2maeError, RuntimeError):
     """The port at which the processes of a run meet is taken."""
 
 

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from a2mae.errors import A2maeError
 from a2mae.training.spec import ERROR_FILE, MODEL_DIR
 
 _LOG = logging.getLogger(__name__)
@@ -56,11 +57,11 @@ class StopRequest:
         self._signal = number
 
 
-class TrainingFailedError(RuntimeError):
+class TrainingFailedError(A2maeError, RuntimeError):
     """The training process ended with an error."""
 
 
-class TrainingStoppedError(RuntimeError):
+class TrainingStoppedError(A2maeError, RuntimeError):
     """The training process was stopped and left a checkpoint."""
 
 

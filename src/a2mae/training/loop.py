@@ -33,6 +33,7 @@ from a2mae.training.monitor import (
 from a2mae.training.spec import RunSpec
 from a2mae.training.step import (
     MovingAverage,
+    NonFiniteLossError,
     StepTotals,
     TrainStep,
     batch_tensors,
@@ -47,10 +48,6 @@ _LOG = logging.getLogger(__name__)
 _HELD_OUT_SETS, _HELD_OUT_IMAGES = 32, 48
 _TIMING_COLUMNS = ("step", "seconds", "samples_per_s", "data_wait_share", "tflops_per_s", "mfu")
 Row = dict[str, float | int | None]
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from a2mae.config import Parameters
+from a2mae.errors import InputError
 
 Method = Literal["a2mae", "scale_mae", "mae", "satmae"]
 """The pretraining methods: names of `a2mae.models.create_model` start with one of them."""
@@ -23,7 +24,7 @@ def _option(value: object) -> object:
         groups = tuple(tuple(group) for group in value)
         if all(type(band) is int for group in groups for band in group):
             return groups
-    raise ValueError("must be a string, a number, a flag, or groups of band numbers such as [[0, 1], [2]]")
+    raise InputError("must be a string, a number, a flag, or groups of band numbers such as [[0, 1], [2]]")
 
 
 Option = Annotated[object, PlainValidator(_option)]

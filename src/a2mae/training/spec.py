@@ -15,6 +15,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
+from a2mae.errors import InputError
 from a2mae.files import write_json
 from a2mae.training.parameters import (
     AdamWParameters,
@@ -34,7 +35,7 @@ SPEC_FILE, ERROR_FILE, MODEL_DIR = "spec.json", "error.json", "model"
 """Of a run directory: what is run, why it failed, and the finished model."""
 
 
-class SpecificationError(ValueError):
+class SpecificationError(InputError):
     """A run specification that cannot be meant; the message names the place, what was found and what is expected."""
 
 

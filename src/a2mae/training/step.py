@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from a2mae.errors import A2maeError
 from a2mae.models import ImageSetBatch, Pretrainer, loss_by_group
 from a2mae.training.data.draw import Stream, generator
 from a2mae.training.spec import OptimizerSpec
@@ -196,3 +197,7 @@ class MovingAverage:
         """
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
+
+
+class NonFiniteLossError(A2maeError, RuntimeError):
+    """The loss became NaN or infinite."""

@@ -189,7 +189,7 @@ def test_a_token_is_valid_if_any_pixel_is():
 
 @pytest.mark.parametrize("method", ["a2mae", "scale_mae", "mae", "satmae"])
 def test_the_loss_is_float32_under_autocast(method, tiny, make_batch):
-    """Loss in bf16 cost a peer 1.3 (docs/methods.md, Traps)."""
+    """Loss in bf16 cost a peer 1.3 (docs/methods.md, traps)."""
     model = create_model(f"{method}_vit_tiny_patch8", **tiny)
     batch = make_batch()
     hidden = model(batch).hidden

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
+from a2mae.errors import A2maeError
 from a2mae.simulate.run import simulate, tiny_parameters
 from a2mae.tasks.datasets.cuts import Tables, Truth, displacement_m
 from a2mae.tasks.datasets.simulated import cut_simulated
@@ -189,7 +190,7 @@ def test_what_cannot_be_cut_is_named(world, registered, tmp_path):
         cut_simulated(Task.SEGMENT, registered, truth, parameters(chip_px=512), seed=0)
     with pytest.raises(TaskDataError, match="fewer than two land-cover classes"):
         cut_simulated(Task.CLASSIFY, registered, truth, parameters(min_purity=1.0, chip_px=192), seed=0)
-    with pytest.raises(FileNotFoundError, match="run `kedro run --pipelines=simulate`"):
+    with pytest.raises(A2maeError, match="run `kedro run --pipelines=simulate`"):
         Truth(tmp_path)
     foreign = registered.images.assign(scene_id="somebody-else")
     tables = Tables(registered.store, foreign, registered.sets, registered.locations)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from a2mae.errors import InputError
+
 ABSENT_NM = -1.0
 """`wavelength_nm` of a band that only fills the tensor up: it is neither read nor scored."""
 
@@ -22,7 +24,7 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
         """`(M, C, H, W)` to `(M, N, D)`; the wavelengths are not read."""
         if images.shape[1] != self.in_chans:
-            raise ValueError(
+            raise InputError(
                 f"this encoder reads {self.in_chans} bands (bands='draw3', in_chans={self.in_chans}), found"
                 f" {images.shape[1]}: choose that many, or train with bands='wavelength' to read any number"
             )
@@ -66,7 +68,7 @@ class WavelengthPatchEmbed(nn.Module):
     def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
         """`(M, C, H, W)` and `(M, C)` nanometres to `(M, N, D)`."""
         if wavelength_nm is None:
-            raise ValueError("bands='wavelength' needs wavelength_nm (B, C) in nanometres; 0 marks radar")
+            raise InputError("bands='wavelength' needs wavelength_nm (B, C) in nanometres; 0 marks radar")
         weights = self.mixing(wavelength_nm)  # (M, C, R)
         present = (wavelength_nm >= 0).sum(-1).clamp(min=1)[:, None, None]
         # Divided by the root of the count, so that the scale of the tokens does not depend on the number of bands.
@@ -103,7 +105,7 @@ class GroupPatchEmbed(nn.Module):
         """`(M, C, H, W)` to `(M, G, N, D)`; the wavelengths are not read."""
         bands = sum(len(group) for group in self.groups)
         if images.shape[1] != bands:
-            raise ValueError(f"this encoder reads {bands} bands in groups {self.groups}, found {images.shape[1]}")
+            raise InputError(f"this encoder reads {bands} bands in groups {self.groups}, found {images.shape[1]}")
         members = zip(self.members, self.groups, strict=True)
         return torch.stack([member(images[:, list(group)]) for member, group in members], dim=1)
 

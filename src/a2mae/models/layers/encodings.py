@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from a2mae.errors import InputError
+
 DAYS_PER_YEAR = 365.2425
 
 
@@ -58,10 +60,10 @@ def sincos_2d(grid_size: tuple[int, int], scale: Tensor, dim: int) -> Tensor:
         `(..., N, dim)` with N = height * width patches in row order.
 
     Raises:
-        ValueError: If dim is not a multiple of 4.
+        InputError: If dim is not a multiple of 4.
     """
     if dim % 4:
-        raise ValueError(f"a 2-D sine-cosine encoding needs a dim that is a multiple of 4, found {dim}")
+        raise InputError(f"a 2-D sine-cosine encoding needs a dim that is a multiple of 4, found {dim}")
     height, length = grid_size
     r = scale.float()[..., None]
     e_x = sincos_1d(torch.arange(length, device=scale.device) * r, dim // 2)  # (..., W, dim/2)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from a2mae.errors import InputError
+
 STRATEGIES = ("anchor", "independent", "same", "random", "anchor_visible")
 """`anchor`: another date of the anchor's source has its own mask, another source has the anchor's.
 `independent`: every image its own. `same`: every image the anchor's. `random`: over all tokens of the set.
@@ -71,12 +73,12 @@ def num_keep(num_patches: int, keep_ratio: float) -> int:
     """Count the patches of an image that stay visible: at least one, never all.
 
     Raises:
-        ValueError: If the ratio is not between 0 and 1 or the image has fewer than two patches.
+        InputError: If the ratio is not between 0 and 1 or the image has fewer than two patches.
     """
     if not 0 < keep_ratio < 1:
-        raise ValueError(f"keep_ratio must lie between 0 and 1, both excluded, found {keep_ratio}")
+        raise InputError(f"keep_ratio must lie between 0 and 1, both excluded, found {keep_ratio}")
     if num_patches < 2:
-        raise ValueError(f"masking needs at least two patches per image, found {num_patches}: use a larger image")
+        raise InputError(f"masking needs at least two patches per image, found {num_patches}: use a larger image")
     return min(max(int(num_patches * keep_ratio + 1e-6), 1), num_patches - 1)
 
 
@@ -99,10 +101,10 @@ def draw_mask(
         generator: On the device of `token_valid`; the global one if None.
 
     Raises:
-        ValueError: If the strategy or the ratio is unknown.
+        InputError: If the strategy or the ratio is unknown.
     """
     if strategy not in STRATEGIES:
-        raise ValueError(f"unknown masking strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+        raise InputError(f"unknown masking strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
     batch, images, patches = token_valid.shape
     keep = num_keep(patches, keep_ratio)
     noise = torch.rand(batch, images, patches, generator=generator, device=token_valid.device)
@@ -132,10 +134,10 @@ def mask_from_hidden(hidden: Tensor, token_valid: Tensor) -> Mask:
         token_valid: `(B, K, N)` bool.
 
     Raises:
-        ValueError: If the shapes or the type do not fit.
+        InputError: If the shapes or the type do not fit.
     """
     if hidden.dtype != torch.bool or hidden.shape != token_valid.shape:
-        raise ValueError(
+        raise InputError(
             f"hidden must be bool of shape {tuple(token_valid.shape)} (True = masked),"
             f" found {hidden.dtype} of shape {tuple(hidden.shape)}"
         )

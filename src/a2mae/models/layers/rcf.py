@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from a2mae.errors import InputError
+
 SMOOTHING = 0.1
 """Share of the mean eigenvalue that is added before whitening: directions of mere noise are not blown up."""
 THRESHOLD = 0.5
@@ -75,13 +77,13 @@ class RandomConvolutionFeatures(nn.Module):
             generator: On the CPU, for filters that can be drawn again.
 
         Raises:
-            ValueError: If there are fewer whole windows than filters.
+            InputError: If there are fewer whole windows than filters.
         """
         num_filters, in_chans, size, _ = self.filters.shape
         whole = _whole_windows(images, valid, size)  # (N, H - size + 1, W - size + 1)
         places = whole.nonzero()
         if len(places) < num_filters:
-            raise ValueError(
+            raise InputError(
                 f"random convolution features need {num_filters} windows of {size} x {size} pixels that were seen as a"
                 f" whole, found {len(places)}: give more or larger images"
             )
@@ -140,7 +142,7 @@ class RandomConvolutionFeatures(nn.Module):
         """
         size = self.filters.shape[-1]
         if patch_size < size:
-            raise ValueError(f"patches of {patch_size} pixels are smaller than the filters of {size}")
+            raise InputError(f"patches of {patch_size} pixels are smaller than the filters of {size}")
         *leading, in_chans, height, width = images.shape
         patches = torch.unflatten(images, -1, (width // patch_size, patch_size))
         patches = torch.unflatten(patches, -3, (height // patch_size, patch_size))  # (..., C, h, p, w, q)

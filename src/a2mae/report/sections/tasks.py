@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table, chart
-from a2mae.report.inputs import ReportInputs, TaskInputs
+from a2mae.report.inputs import ReportInputs, TaskOutputs
 from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.registry import Task
@@ -150,7 +150,7 @@ def _names(arrays: Arrays) -> list[str]:
     return [str(name) for name in arrays["class_names"]]
 
 
-def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+def _labels(task: TaskOutputs, arrays: Arrays, number: int, px: int) -> Section:
     names = _names(arrays)
     pictures = []
     right = 0
@@ -175,7 +175,7 @@ def _labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
     )
 
 
-def _several_labels(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+def _several_labels(task: TaskOutputs, arrays: Arrays, number: int, px: int) -> Section:
     """Show images with any number of classes."""
     names = _names(arrays)
     pictures = []
@@ -206,7 +206,7 @@ def _listed(there: NDArray[np.bool_], names: list[str]) -> str:
     return ", ".join(names[int(i)] for i in np.flatnonzero(there)) or "none"
 
 
-def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
+def _maps(task: TaskOutputs, arrays: Arrays, number: int, px: int) -> Section:
     names = _names(arrays)
     own = arrays.get("class_colours", np.empty((0, 3), np.uint8))  # absent: an earlier version's
     colours = np.array(class_colours([(int(r), int(g), int(b)) for r, g, b in own], len(names)), np.uint8)
@@ -255,7 +255,7 @@ def _maps(task: TaskInputs, arrays: Arrays, number: int, px: int) -> Section:
     )
 
 
-def _origin(task: TaskInputs) -> str:
+def _origin(task: TaskOutputs) -> str:
     if task.metrics.get("data") == "simulated":
         return "From the test split; its locations were in no training."
     return "From the test split, which was not trained on; whether pretraining saw its locations is not known."

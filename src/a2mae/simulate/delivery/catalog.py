@@ -15,7 +15,7 @@ from a2mae.files import whole_file
 from a2mae.sensors import BUILTIN_SENSORS, Band
 from a2mae.simulate.delivery.manifest import FileFacts, SceneFacts
 from a2mae.simulate.region import Grid, Region
-from a2mae.simulate.scenes import Scene
+from a2mae.simulate.scenes import ScenePlan
 
 _EO = "https://stac-extensions.github.io/eo/v1.1.0/schema.json"
 _RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
@@ -46,7 +46,7 @@ def _eo_band(band: Band) -> dict[str, object]:
     return {**entry, "common_name": common} if common else entry
 
 
-def _asset(file: FileFacts, grid: Grid, scene: Scene) -> pystac.Asset:
+def _asset(file: FileFacts, grid: Grid, scene: ScenePlan) -> pystac.Asset:
     bands = [band for band in scene.sensor.bands if band.name in file.bands]
     layer: dict[str, object] = {
         "data_type": file.dtype,
@@ -70,7 +70,7 @@ def _asset(file: FileFacts, grid: Grid, scene: Scene) -> pystac.Asset:
     )
 
 
-def make_item(region: Region, scene: Scene, facts: SceneFacts) -> pystac.Item:
+def make_item(region: Region, scene: ScenePlan, facts: SceneFacts) -> pystac.Item:
     """Describe a scene as its provider would: nothing of the truth is in it."""
     ring = region.lonlat_ring(scene.grid)
     lons, lats = [lon for lon, _ in ring], [lat for _, lat in ring]

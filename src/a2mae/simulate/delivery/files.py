@@ -21,7 +21,7 @@ from a2mae.sensors import Band, Encoding, Units
 from a2mae.simulate.ground.covers import CLASSES
 from a2mae.simulate.noise import Floats, generator
 from a2mae.simulate.region import Grid
-from a2mae.simulate.scenes import Scene
+from a2mae.simulate.scenes import ScenePlan
 from a2mae.simulate.view.sensor import landsat_qa_pixel, sentinel2_scl
 
 
@@ -150,7 +150,9 @@ class Asset:
     roles: tuple[str, ...] = ("data",)
 
 
-def deliver(seed: int, scene: Scene, reflectance: Sequence[Floats], layers: Mapping[float, Layer]) -> tuple[Asset, ...]:
+def deliver(
+    seed: int, scene: ScenePlan, reflectance: Sequence[Floats], layers: Mapping[float, Layer]
+) -> tuple[Asset, ...]:
     """Pack a scene's bands and its quality layer.
 
     Args:
@@ -174,7 +176,7 @@ def deliver(seed: int, scene: Scene, reflectance: Sequence[Floats], layers: Mapp
 
 
 def _separate(
-    scene: Scene, bands: Sequence[tuple[Band, Floats]], layers: Mapping[float, Layer], *, key: Callable[[Band], str]
+    scene: ScenePlan, bands: Sequence[tuple[Band, Floats]], layers: Mapping[float, Layer], *, key: Callable[[Band], str]
 ) -> list[Asset]:
     assets = []
     for band, value in bands:
@@ -184,7 +186,7 @@ def _separate(
     return assets
 
 
-def _scl(seed: int, scene: Scene, reflectance: Sequence[Floats], layers: Mapping[float, Layer]) -> Asset:
+def _scl(seed: int, scene: ScenePlan, reflectance: Sequence[Floats], layers: Mapping[float, Layer]) -> Asset:
     layer, sensor = layers[20.0], scene.sensor
     red = reflectance[sensor.band_index("B04")]
     red = red.reshape(red.shape[0] // 2, 2, red.shape[1] // 2, 2).mean(axis=(1, 3))
@@ -199,7 +201,7 @@ def _scl(seed: int, scene: Scene, reflectance: Sequence[Floats], layers: Mapping
     return Asset("SCL", classes[None], layer.grid, (), _SCL, ("data", "cloud", "cloud-shadow"))
 
 
-def _qa_pixel(seed: int, scene: Scene, reflectance: Sequence[Floats], layers: Mapping[float, Layer]) -> Asset:
+def _qa_pixel(seed: int, scene: ScenePlan, reflectance: Sequence[Floats], layers: Mapping[float, Layer]) -> Asset:
     layer, sensor = layers[30.0], scene.sensor
     bits = landsat_qa_pixel(
         reflectance[sensor.band_index("red")],

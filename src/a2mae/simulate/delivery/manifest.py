@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from a2mae.errors import A2maeError, InputError
 from a2mae.files import write_json
 from a2mae.simulate.ground.covers import CLASSES
 from a2mae.simulate.region import Grid
@@ -124,16 +125,16 @@ def read_manifest(folder: Path) -> Manifest:
         folder: The folder that holds `manifest.json`.
 
     Raises:
-        FileNotFoundError: If there is none: nothing was simulated here, or the run was cut short.
-        ValueError: If it is torn or of another version.
+        A2maeError: If there is none: nothing was simulated here, or the run was cut short.
+        InputError: If it is torn or of another version.
     """
     path = folder / MANIFEST
     if not path.exists():
-        raise FileNotFoundError(f"no {path}: run `kedro run --pipelines=simulate` (again, if it was cut short)")
+        raise A2maeError(f"no {path}: run `kedro run --pipelines=simulate` (again, if it was cut short)")
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{path} is not a manifest of version 1: delete it and simulate again ({error})") from error
+        raise InputError(f"{path} is not a manifest of version 1: delete it and simulate again ({error})") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from a2mae.simulate.delivery.manifest import TRUTH_SCENES, SceneFacts
 from a2mae.simulate.ground.covers import CLASS_OF_COVER, CLASSES
 from a2mae.simulate.ground.landscape import Landscape
 from a2mae.simulate.region import Grid, Region
-from a2mae.simulate.scenes import Scene
+from a2mae.simulate.scenes import ScenePlan
 
 _SAMPLES = 3  # per axis and truth pixel
 
@@ -96,7 +96,7 @@ _SCENE_TRUTH = pa.schema(
 )
 
 
-def write_scene_truth(folder: Path, plans: Iterable[tuple[Region, Scene]], facts: Mapping[str, SceneFacts]) -> str:
+def write_scene_truth(folder: Path, plans: Iterable[tuple[Region, ScenePlan]], facts: Mapping[str, SceneFacts]) -> str:
     """Write the table of what is true of each scene.
 
     Args:

@@ -20,6 +20,7 @@ import pandas as pd
 import shapely
 from tqdm import tqdm
 
+from a2mae.errors import A2maeError, InputError
 from a2mae.parallel import Crew, warm_up
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
@@ -97,7 +98,7 @@ def build(
         Registered images, rejections and the store's manifest hash.
 
     Raises:
-        ValueError: If no scene covers any location, a footprint does not fit a sensor's grid, or a table was written
+        InputError: If no scene covers any location, a footprint does not fit a sensor's grid, or a table was written
             by an earlier version.
         StoreError: If `url` holds something else.
         WorkerLostError: If a local worker was killed.
@@ -110,13 +111,13 @@ def build(
     scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
     locations = covered_locations(list(scenes.values()), locations_table, parameters.quality.min_valid_fraction)
     if not locations:
-        raise ValueError(
+        raise InputError(
             f"none of {len(scenes)} accepted scenes covers any of {len(locations_table)} locations:"
             " look at the scenes and locations tables of the ingest pipeline"
         )
     sizes = {location.footprint.size_m for location in locations}
     if len(sizes) > 1:
-        raise ValueError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
+        raise InputError(f"locations have footprints of {sorted(sizes)} m: one store holds squares of one size")
     used = {scene.scene_id: scene for location in locations for scene in location.scenes}
     for sensor_id in sorted({scene.sensor for scene in used.values()}):
         locations[0].footprint.grid(sensors[sensor_id].gsd_m)  # raises before any work if the footprint does not fit
@@ -230,7 +231,7 @@ def _survey(inputs: _Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
     for key in keys:
         part = parts.get(key)
         if part is None:
-            raise RuntimeError(f"{parts.folder.key(key)} vanished while the survey was running: run the build again")
+            raise A2maeError(f"{parts.folder.key(key)} vanished while the survey was running: run the build again")
         surveyed += SURVEYED.validate_json(part)
     return surveyed
 

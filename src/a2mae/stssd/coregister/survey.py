@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from a2mae.errors import ReadError
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import Footprint, Image, read_image
-from a2mae.registration.pairs import PairMatch, Picture, compare, trusted
+from a2mae.registration.pairs import BandStack, PairMatch, compare, trusted
 from a2mae.scenes import Scene
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister.sets import PlannedSet, group
@@ -131,7 +131,7 @@ def compared_bands(sensor: Sensor) -> tuple[str, ...]:
 def _survey_location(
     reader: RasterReader, location: Location, sensors: Mapping[str, Sensor], parameters: CoregisterParameters
 ) -> list[Surveyed]:
-    looked: dict[str, tuple[SurveyedImage, Picture]] = {}
+    looked: dict[str, tuple[SurveyedImage, BandStack]] = {}
     rejected: dict[str, Rejection] = {}
 
     def accept(scene: Scene) -> bool:
@@ -194,7 +194,7 @@ def _by_reference(
 
 def _look(
     reader: RasterReader, scene: Scene, sensor: Sensor, footprint: Footprint, parameters: CoregisterParameters
-) -> tuple[SurveyedImage, Picture] | Rejection:
+) -> tuple[SurveyedImage, BandStack] | Rejection:
     """Read an image's masks and compared bands and hold them against the quality gate."""
     quality = parameters.quality
     try:
@@ -225,7 +225,7 @@ def _look(
             f" coregister.quality.min_valid_fraction asks for {quality.min_valid_fraction:.0%}",
         )
     facts = SurveyedImage(scene.scene_id, image.cloud_fraction, image.valid_fraction, *_range_of(image))
-    picture = Picture(image.physical, image.valid, sensor.gsd_m, footprint.size_m, scene.datetime)
+    picture = BandStack(image.physical, image.valid, sensor.gsd_m, footprint.size_m, scene.datetime)
     return facts, picture
 
 
@@ -239,7 +239,7 @@ def _range_of(image: Image) -> tuple[float, float]:
 
 
 def _matches(
-    hub: str, used: Sequence[str], pictures: Mapping[str, Picture], parameters: CoregisterParameters
+    hub: str, used: Sequence[str], pictures: Mapping[str, BandStack], parameters: CoregisterParameters
 ) -> list[PairMatch]:
     """Compare every image with the hub; where that says nothing, with images that could be placed."""
     settings = parameters.registration

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from a2mae.errors import plural
+from a2mae.errors import A2maeError, InputError, plural
 from a2mae.plausibility import warn_of_offsets, warn_of_ranges
 from a2mae.raster.warp import stored_encoding_note
 from a2mae.registration.network import Position
@@ -199,7 +199,7 @@ def _row(planned: PlannedSet, image: PlacedImage, sensor: Sensor, recipe: Recipe
     }
 
 
-class BuildIncompleteError(RuntimeError):
+class BuildIncompleteError(A2maeError, RuntimeError):
     """Images could not be reached; what could be is kept, and the same build goes on with the others."""
 
 
@@ -273,7 +273,7 @@ def bands_of_images(images: pd.DataFrame, bands: Mapping[str, Sequence[str]]) ->
         `(N, B)`, B the largest number of bands; None if every image is used with all of them.
 
     Raises:
-        ValueError: If the table names a band that is not stored.
+        InputError: If the table names a band that is not stored.
     """
     if "bands" not in images or images["bands"].isna().all():
         return None
@@ -285,7 +285,7 @@ def bands_of_images(images: pd.DataFrame, bands: Mapping[str, Sequence[str]]) ->
         for kind in kinds.unique():  # a recipe's: few
             unknown = sorted(set(kind) - set(bands[str(sensor)]))
             if unknown:
-                raise ValueError(
+                raise InputError(
                     f"images.parquet names bands of {sensor} that the store does not have ({', '.join(unknown)}):"
                     " both must be of one run of coregister"
                 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RejectedError, did_you_mean
+from a2mae.errors import InputError, RejectedError, did_you_mean
 from a2mae.scenes import BandAsset, RejectedScene, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, UnknownBandError, UnknownSensorError, get_sensor
 
@@ -64,18 +64,18 @@ class SensorTable:
         """Check that the settings name sensors and bands that exist.
 
         Raises:
-            ValueError: With the parameter to change.
+            InputError: With the parameter to change.
         """
         known = {**BUILTIN_SENSORS, **self.own}
         for where, ids in (("use_sensors", self.use), ("bands", tuple(self.bands))):
             unknown = [i for i in ids if i not in known]
             if unknown:
-                raise ValueError(f"ingest.{where}: unknown sensor {unknown[0]!r}; known: {', '.join(sorted(known))}")
+                raise InputError(f"ingest.{where}: unknown sensor {unknown[0]!r}; known: {', '.join(sorted(known))}")
         for sensor_id, names in self.bands.items():
             try:
                 known[sensor_id].subset(names)
             except (UnknownBandError, ValueError) as error:
-                raise ValueError(f"ingest.bands.{sensor_id}: {error}") from error
+                raise InputError(f"ingest.bands.{sensor_id}: {error}") from error
 
 
 def check_id(scene_id: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2mae.errors import RejectedError
+from a2mae.errors import InputError, RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, RejectedScene, Role, Scene
@@ -40,16 +40,16 @@ def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
         sensors: The sensors of the run.
 
     Raises:
-        ValueError: If the folder is not given, not there or empty.
+        InputError: If the folder is not given, not there or empty.
     """
     if not parameters.folder:
-        raise ValueError("source.kind is 'folder' but no folder is given: pass --params=ingest.folder=PATH")
+        raise InputError("source.kind is 'folder' but no folder is given: pass --params=ingest.folder=PATH")
     root = Path(parameters.folder)
     if not root.is_dir():
-        raise ValueError(f"ingest.folder: {parameters.folder!r} is not a folder; pass --params=ingest.folder=PATH")
+        raise InputError(f"ingest.folder: {parameters.folder!r} is not a folder; pass --params=ingest.folder=PATH")
     names = sorted(_walk(root))
     if not names:
-        raise ValueError(f"ingest.folder: {parameters.folder!r} holds no file; point it at a folder of GeoTIFFs")
+        raise InputError(f"ingest.folder: {parameters.folder!r} holds no file; point it at a folder of GeoTIFFs")
     policy = HrefPolicy(frozenset({"file"}), (root, *map(Path, parameters.hrefs.roots)))
     found = Found()
     names = _exclude(names, parameters.exclude, found)
@@ -103,7 +103,7 @@ def read_mtl(path: Path) -> LandsatMetadata:
         when = dt.datetime.fromisoformat(f"{entries['DATE_ACQUIRED']}T{time}").replace(tzinfo=dt.UTC)
         sun = math.sin(math.radians(float(entries["SUN_ELEVATION"])))
         if sun <= 0:
-            raise ValueError("the sun is below the horizon")
+            raise InputError("the sun is below the horizon")
         prefix = "REFLECTANCE_MULT_BAND_"
         factors = {
             key.removeprefix(prefix): (

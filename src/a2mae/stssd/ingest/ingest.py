@@ -13,7 +13,7 @@ import pandas as pd
 import shapely
 from shapely.geometry import box
 
-from a2mae.errors import plural
+from a2mae.errors import InputError, plural
 from a2mae.raster.mosaics import mosaics
 from a2mae.remote.policy import load_signer
 from a2mae.scenes import RejectedScene, Scene, rejected_to_table, scenes_to_table, sensors_to_json
@@ -55,7 +55,7 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
         simulated_catalog: Catalog of this run's simulation, used when no other source is named.
 
     Raises:
-        ValueError: If nothing usable is found; the message counts the reasons and says what to change.
+        InputError: If nothing usable is found; the message counts the reasons and says what to change.
     """
     own = parameters.own_sensors()
     table = SensorTable(own, parameters.bands, parameters.use_sensors)
@@ -65,7 +65,7 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     found = _read(parameters, table, simulated_catalog)
     scenes, rejected = _select(found, parameters)
     if not scenes:
-        raise ValueError(_nothing(rejected, parameters))
+        raise InputError(_nothing(rejected, parameters))
     joined = mosaics(scenes) if parameters.mosaics else []
     sensors = [table.get(sensor_id) for sensor_id in sorted({scene.sensor for scene in scenes})]
     places = find_locations([*scenes, *joined], sensors, parameters.locations)
@@ -96,7 +96,7 @@ def _check_named(parameters: IngestParameters, own: Mapping[str, Sensor]) -> Non
             try:
                 get_sensor(entry.sensor, own)
             except UnknownSensorError as error:
-                raise ValueError(f"ingest.{group}, {entry.name!r}: {error}") from error
+                raise InputError(f"ingest.{group}, {entry.name!r}: {error}") from error
 
 
 def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | None) -> Found:

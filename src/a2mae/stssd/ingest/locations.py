@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
+from a2mae.errors import InputError
 from a2mae.raster.footprints import project, split_at_date_line, transformer, utm_crs
 from a2mae.raster.mosaics import prefer_single
 from a2mae.scenes import Scene
@@ -53,7 +54,7 @@ def check_footprint(footprint_m: float, sensors: Sequence[Sensor]) -> None:
         sensors: Sensors in use.
 
     Raises:
-        ValueError: Naming the sensors and the nearest sides that fit.
+        InputError: Naming the sensors and the nearest sides that fit.
     """
     bad = [s for s in sensors if abs(footprint_m / s.gsd_m - round(footprint_m / s.gsd_m)) > 1e-6]
     if bad:
@@ -61,7 +62,7 @@ def check_footprint(footprint_m: float, sensors: Sequence[Sensor]) -> None:
         low = math.floor(footprint_m / step) * step
         fits = [f"{side:g}" for side in (low, low + step) if side > 0]
         names = ", ".join(f"{s.id} ({s.gsd_m:g} m)" for s in bad)
-        raise ValueError(
+        raise InputError(
             f"ingest.locations.footprint_m = {footprint_m:g} is not a whole number of pixels of {names};"
             f" with the sensors in use {' or '.join(fits)} would be"
         )
@@ -81,7 +82,7 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
         parameters: Mode, size, coverage and caps.
 
     Raises:
-        ValueError: If the side does not fit the sensors or no square is covered; the message says what to change.
+        InputError: If the side does not fit the sensors or no square is covered; the message says what to change.
     """
     check_footprint(parameters.footprint_m, sensors)
     area = _area(parameters)
@@ -109,7 +110,7 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
             kept = np.isin(pairs[:, 0], frame["candidate"].to_numpy())
             covering[np.unique(pairs[kept, 1])] = True
     if not frames:
-        raise ValueError(
+        raise InputError(
             f"no location: no square of {parameters.footprint_m:g} m is covered by {parameters.min_scenes} scenes of"
             f" {parameters.min_sensors} sensors (the best has {nearest} scenes); lower ingest.locations.min_scenes,"
             " min_sensors or footprint_m, or widen the polygons"
@@ -130,11 +131,11 @@ def _area(parameters: LocationParameters) -> BaseGeometry | None:
         return None
     path = Path(parameters.polygons)
     if not path.is_file():
-        raise ValueError(f"ingest.locations.polygons: {parameters.polygons!r} is not a file")
+        raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} is not a file")
     frame = gpd.read_file(path).to_crs(4326)
     areas = [g for g in frame.geometry if g is not None and g.geom_type in ("Polygon", "MultiPolygon")]
     if not areas:
-        raise ValueError(f"ingest.locations.polygons: {parameters.polygons!r} holds no polygon")
+        raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} holds no polygon")
     return shapely.union_all(areas)
 
 
@@ -183,7 +184,7 @@ def _candidates(
         columns = np.arange(math.ceil((west - slack) / step), math.floor((east - side + slack) / step) + 1)
         rows = np.arange(math.ceil((south + side - slack) / step), math.floor((north + slack) / step) + 1)
         if len(columns) * len(rows) > _MAX_CELLS:
-            raise ValueError(
+            raise InputError(
                 f"{len(columns) * len(rows)} squares of {side:g} m in {crs} alone; give a larger"
                 " ingest.locations.spacing_m, or mode points"
             )

@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from scipy.spatial import cKDTree
 
-from a2mae.errors import plural
+from a2mae.errors import InputError, plural
 from a2mae.raster.footprints import transformer
 from a2mae.raster.header import crs_text
 from a2mae.stssd.ingest.parameters import LocationParameters
@@ -79,7 +79,7 @@ def _around_cities(found: pd.DataFrame, parameters: LocationParameters, rng: np.
     near_any = np.flatnonzero(weights > 0)
     order = near_any[np.argsort(variates[near_any] / weights[near_any], kind="stable")]
     if not len(order):
-        raise ValueError(
+        raise InputError(
             f"no location lies within {_REACH * parameters.city_radius_m:g} m of the {len(cities)} places of"
             f" ingest.locations.cities = {parameters.cities!r}; widen city_radius_m or give other places"
         )
@@ -93,9 +93,9 @@ def _cities(path: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         points = shapely.get_coordinates(shapely.centroid(frame.geometry.to_numpy()))
         population = pd.to_numeric(frame.get("population", pd.Series(1.0, index=frame.index))).fillna(1.0)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"ingest.locations.cities: {path!r} is not a GeoJSON file of places ({error})") from error
+        raise InputError(f"ingest.locations.cities: {path!r} is not a GeoJSON file of places ({error})") from error
     if not len(frame) or (population < 0).any():
-        raise ValueError(f"ingest.locations.cities: {path!r} holds no place, or a negative population")
+        raise InputError(f"ingest.locations.cities: {path!r} holds no place, or a negative population")
     return points, population.to_numpy(dtype=np.float64)
 
 
@@ -103,7 +103,7 @@ def _balanced(found: pd.DataFrame, parameters: LocationParameters, rng: np.rando
     """Rows in a random order in which the classes of the raster take turns until each is used up."""
     classes, known = _classes(found, str(parameters.strata))
     if not known.any():
-        raise ValueError(
+        raise InputError(
             f"ingest.locations.strata: {parameters.strata!r} covers none of the {len(found)} locations;"
             " give a raster of classes of this area"
         )
@@ -121,7 +121,7 @@ def _classes(found: pd.DataFrame, path: str) -> tuple[NDArray[np.int64], NDArray
     try:
         with rasterio.open(path) as source:
             if source.crs is None or np.dtype(source.dtypes[0]).kind not in "iu":
-                raise ValueError("it needs a CRS and whole numbers as classes")
+                raise InputError("it needs a CRS and whole numbers as classes")
             to = transformer("EPSG:4326", crs_text(source.crs))
             x, y = to.transform(found["lon"].to_numpy(), found["lat"].to_numpy())
             inverse = ~source.transform
@@ -141,7 +141,7 @@ def _classes(found: pd.DataFrame, path: str) -> tuple[NDArray[np.int64], NDArray
                 values[index] = here.data
                 valid[index] = ~np.ma.getmaskarray(here)
     except (RasterioError, ValueError) as error:
-        raise ValueError(f"ingest.locations.strata: {path!r} cannot be used: {error}") from error
+        raise InputError(f"ingest.locations.strata: {path!r} cannot be used: {error}") from error
     return values, valid
 
 

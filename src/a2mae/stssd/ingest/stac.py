@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from a2mae.errors import RejectedError
+from a2mae.errors import InputError, RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy, RemoteAccess, is_remote, local_href
 from a2mae.scenes import RejectedScene
@@ -29,12 +29,12 @@ def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, def
         default: The simulated catalog, used when `source.catalog` is not given.
 
     Raises:
-        ValueError: If there is no catalog or it cannot be read.
+        InputError: If there is no catalog or it cannot be read.
     """
     source, found = parameters.source, Found()
     given = source.catalog or (None if default is None else str(default))
     if given is None:
-        raise ValueError(
+        raise InputError(
             "no STAC catalog: run the simulate pipeline first, or pass --params=ingest.source.catalog=PATH"
         )
     try:
@@ -42,7 +42,7 @@ def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, def
         max_bytes = int(source.max_document_mb * 2**20)
         documents = list(walk(href, policy, max_items=source.max_items, max_bytes=max_bytes, rejected=found.rejected))
     except RejectedError as rejection:
-        raise ValueError(f"ingest.source.catalog: {rejection.detail}") from rejection
+        raise InputError(f"ingest.source.catalog: {rejection.detail}") from rejection
     _read_items(documents, parameters, sensors, policy, found)
     return found
 
@@ -87,7 +87,7 @@ def _recorded(path: Path) -> list[Mapping[str, object]]:
     try:
         items = json.loads(path.read_text(encoding="utf-8"))["features"]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"ingest.source.api.replay: {str(path)!r} is not a recorded search ({error})") from error
+        raise InputError(f"ingest.source.api.replay: {str(path)!r} is not a recorded search ({error})") from error
     return [item for item in items if isinstance(item, Mapping)]
 
 

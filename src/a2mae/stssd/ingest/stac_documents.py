@@ -17,7 +17,7 @@ from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import DoesNotConformTo
 from tqdm import tqdm
 
-from a2mae.errors import RejectedError
+from a2mae.errors import InputError, RejectedError
 from a2mae.remote.fetch import fetch
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, redact
 from a2mae.scenes import RejectedScene
@@ -178,12 +178,12 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
         max_bytes: Of one page.
 
     Raises:
-        ValueError: If the search cannot be made or fails after its retries.
+        InputError: If the search cannot be made or fails after its retries.
     """
     if not api.url.startswith(("https://", "http://")):
-        raise ValueError(f"ingest.source.api.url: {api.url!r} is not the address of a STAC API")
+        raise InputError(f"ingest.source.api.url: {api.url!r} is not the address of a STAC API")
     if api.bbox is None:
-        raise ValueError("ingest.source.api: set bbox (west, south, east, north)")
+        raise InputError("ingest.source.api: set bbox (west, south, east, north)")
     reading = ReadingParameters(retries=api.retries, timeout_s=api.timeout_s)
     stac_io = _ApiIO(policy.trusting(api.url), reading, max_bytes)
     found: dict[tuple[str, str], Mapping[str, object]] = {}
@@ -205,7 +205,7 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
         for item in tqdm(pages.items_as_dicts(), desc="searching", unit="item", delay=1):
             found.setdefault((str(item.get("collection")), str(item.get("id"))), item)
     except _NO_SEARCH as error:
-        raise ValueError(f"ingest.source.api: {redact(api.url)} does not answer the search: {error}") from error
+        raise InputError(f"ingest.source.api: {redact(api.url)} does not answer the search: {error}") from error
     if len(found) >= api.max_items:
         logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
     return [found[key] for key in sorted(found)]
@@ -215,12 +215,12 @@ def _check_support(client: Client, api: ApiParameters) -> None:
     """Check that the API knows the filters: a server that does not ignores them and gives scenes nobody asked for.
 
     Raises:
-        ValueError: If the search has a part that the API does not declare.
+        InputError: If the search has a part that the API does not declare.
     """
     parts = (("query", api.query, ConformanceClasses.QUERY), ("filter", api.filter, ConformanceClasses.FILTER))
     for name, value, conformance in parts:
         if value is not None and not client.conforms_to(conformance):
-            raise ValueError(
+            raise InputError(
                 f"ingest.source.api.{name}: {redact(api.url)} does not declare that it knows {name!r}; leave it out and"
                 " use ingest.max_cloud_cover_pct, or the other of query and filter"
             )

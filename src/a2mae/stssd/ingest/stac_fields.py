@@ -12,7 +12,7 @@ from affine import Affine
 from shapely.geometry import shape as shapely_shape
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import RejectedError
+from a2mae.errors import InputError, RejectedError
 from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
 from a2mae.scenes import BandAsset
 
@@ -51,7 +51,7 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
         rows, cols = (int(str(n)) for n in shape)
         a, b, c, d, e, f = (float(str(n)) for n in numbers[:6])
         if not all(map(math.isfinite, (a, b, c, d, e, f))):
-            raise ValueError("a number is not finite")
+            raise InputError("a number is not finite")
         width, height = pixel_size_m(Affine(a, b, c, d, e, f), (rows, cols), code)
     except ValueError as error:
         raise RejectedError("bad_metadata", f"projection fields cannot be read: {error}") from error

@@ -26,6 +26,8 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from a2mae.errors import InputError
+
 _ABSENT = 2**64 - 1  # offset of a chunk that holds only fill values
 _SHARDS_OPEN = (64, 4096)  # per array, fewest and most: a file descriptor and an index of some kilobytes each
 _ARRAYS = 16  # arrays (two per sensor) that share the files which the system lets this process open
@@ -42,7 +44,7 @@ def compressor(typesize: int) -> BloscCodec:
     return BloscCodec(cname="lz4", clevel=_LEVEL, shuffle="bitshuffle", typesize=typesize)
 
 
-class DamagedShardError(ValueError):
+class DamagedShardError(InputError):
     """A shard file whose bytes are not those that were written."""
 
 
@@ -243,11 +245,11 @@ def encode_shard(images: NDArray[np.generic], metadata: bytes) -> bytes | None:
         None if every value is the fill value: Zarr reads a missing file as that.
 
     Raises:
-        ValueError: If the array has another layout than the store's own.
+        InputError: If the array has another layout than the store's own.
     """
     layout = _layout(json.loads(metadata))
     if layout is None:
-        raise ValueError("the array's zarr.json is not of the layout that this version of a2mae writes")
+        raise InputError("the array's zarr.json is not of the layout that this version of a2mae writes")
     blosc.use_threads = False
     groups, down, across = layout.parts
     index = np.full((layout.rows, groups, down, across, 2), _ABSENT, dtype="<u8")

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from a2mae.errors import InputError
 from a2mae.raster.footprints import transformer
 from a2mae.stssd.coregister.sets import in_growing_season
 
@@ -36,13 +37,13 @@ def encode(degrees: NDArray[np.float64], layer: int = LAYERS) -> NDArray[np.uint
         layer: 1 to 32.
 
     Raises:
-        ValueError: If the layer is not 1 to 32, or a coordinate is not a number within ±180.
+        InputError: If the layer is not 1 to 32, or a coordinate is not a number within ±180.
     """
     if not 1 <= layer <= LAYERS:
-        raise ValueError(f"GeoSOT layer must be 1 to {LAYERS}, found {layer}")
+        raise InputError(f"GeoSOT layer must be 1 to {LAYERS}, found {layer}")
     values = np.asarray(degrees, dtype=np.float64)
     if not (np.abs(values) <= 180).all():
-        raise ValueError("GeoSOT codes need longitudes and latitudes in degrees within ±180")
+        raise InputError("GeoSOT codes need longitudes and latitudes in degrees within ±180")
     units = np.floor(np.abs(values) * (3600 * 2048)).astype(np.int64)  # of 1/2048 second: below 2^31, exact
     seconds = units >> 11
     code = (
@@ -59,7 +60,7 @@ def encode(degrees: NDArray[np.float64], layer: int = LAYERS) -> NDArray[np.uint
 def layer_for_size(size_m: float) -> int:
     """The finest layer whose cell is at least as large as a footprint [ours]: 14 (2 minutes) at 1,920 m."""
     if not (np.isfinite(size_m) and size_m > 0):
-        raise ValueError(f"a footprint's side must be positive metres, found {size_m}")
+        raise InputError(f"a footprint's side must be positive metres, found {size_m}")
     fitting = np.flatnonzero(_CELL_DEG[1:] * _METRES_PER_DEGREE >= size_m)
     return int(fitting[-1]) + 1 if fitting.size else 1
 

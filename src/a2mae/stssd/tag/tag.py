@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from a2mae.errors import plural
+from a2mae.errors import InputError, plural
 from a2mae.stssd.parameters import TagParameters
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.tag.properties import footprint_codes
@@ -57,13 +57,13 @@ def tag(
         parameters: The `tag` group.
 
     Raises:
-        ValueError: If there are no images, the store does not belong to them, or a table was written by an earlier
+        InputError: If there are no images, the store does not belong to them, or a table was written by an earlier
             version.
     """
     check_columns(registered, IMAGE_COLUMNS, "registered_images", "coregister")
     check_columns(locations, LOCATION_COLUMNS, "locations", "ingest")
     if registered.empty:
-        raise ValueError(
+        raise InputError(
             "registered_images is empty, no set could be made: rejected_images says why, scene by scene"
             " (coregister.recipes: what makes a set; coregister.quality: how clear an image must be)"
         )
@@ -83,7 +83,7 @@ def tag(
         in_training = np.isin(rows, training.loc[training["sensor"] == sensor, "row"].to_numpy())
         found = merged(moments, in_training, names) or merged(moments, np.ones(len(rows), dtype=np.bool_), names)
         if not found:
-            raise ValueError(f"no image of {sensor} has a valid pixel: the store does not belong to registered_images")
+            raise InputError(f"no image of {sensor} has a valid pixel: the store does not belong to registered_images")
         statistics[sensor] = found
         features.append(feature_frame(sensor, rows, moments, heterogeneity(moments, found)))
     feature_table = pd.concat(features, ignore_index=True)
@@ -194,7 +194,7 @@ def _of_images(images: pd.DataFrame, features: pd.DataFrame, name: str) -> NDArr
     """Look up a feature of every image by sensor and row.
 
     Raises:
-        KeyError: If an image has no features.
+        InputError: If an image has no features.
     """
     found = np.full(len(images), np.nan)
     known = np.zeros(len(images), dtype=np.bool_)
@@ -206,7 +206,7 @@ def _of_images(images: pd.DataFrame, features: pd.DataFrame, name: str) -> NDArr
         found[here], known[here] = table.to_numpy()[at], at >= 0
     if not known.all():
         missing = images.loc[~known, ["sensor", "row"]].iloc[0]
-        raise KeyError(f"no features of row {missing['row']} of {missing['sensor']}: run the tag stage again")
+        raise InputError(f"no features of row {missing['row']} of {missing['sensor']}: run the tag stage again")
     return found
 
 

@@ -119,7 +119,7 @@ def layout_named(
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """An image file as read.
 
     Attributes:
@@ -133,7 +133,7 @@ class Picture:
     grid: GeoBox | None
 
 
-def read_picture(path: Path, layout: FolderFormat) -> Picture:
+def read_picture(path: Path, layout: FolderFormat) -> ImageFile:
     """Read the numbers of an image file; floats are taken as physical values and NaN as nodata.
 
     Args:
@@ -156,7 +156,7 @@ def read_picture(path: Path, layout: FolderFormat) -> Picture:
     else:
         usable = pixels[:, valid]
         _check_integers(path, usable if usable.size else pixels, layout)
-    return Picture(pixels, valid, grid)
+    return ImageFile(pixels, valid, grid)
 
 
 def read_raster(path: Path) -> tuple[npt.NDArray[Any], float | None, GeoBox | None]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.warp import transform, transform_bounds
 
-from a2mae.tasks.datasets.formats import FolderFormat, Picture, ValueRange, check_bands, to_counts
+from a2mae.tasks.datasets.formats import FolderFormat, ImageFile, ValueRange, check_bands, to_counts
 from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, split_of, square_of
 from a2mae.tasks.datasets.task_data import IGNORE, Sample, TaskDataError, TaskSpec
 from a2mae.tasks.registry import Task
@@ -171,7 +171,7 @@ class LabelledScenes:
             seen.add(checked.images)
             if size is None:
                 height, width = checked.images.shape[-2:]
-                whole = self.spec.task is Task.CLASSIFY
+                whole = not self.spec.task.kind.per_pixel
                 size = (height, width) if whole else (min(height, width), min(height, width))
             yield from self._chips(checked, size)
         seen.check(self.spec.source)
@@ -183,7 +183,7 @@ class LabelledScenes:
 
     def _checked(self, scene: LabelledScene) -> LabelledScene:
         times, bands, height, width = scene.images.shape
-        expected = 2 if self.spec.task is Task.DETECT_CHANGE else 1
+        expected = self.spec.task.kind.dates
         if times != expected:
             raise TaskDataError(f"{scene.name}: {times} date(s), {self.spec.task} needs {expected}")
         check_bands(scene.name, bands, self._layout)
@@ -212,7 +212,7 @@ class LabelledScenes:
         """Cut samples of one size; an image with one label gives one, from its middle."""
         height, width = scene.images.shape[-2:]
         assert scene.valid is not None
-        if self.spec.task is Task.CLASSIFY:
+        if not self.spec.task.kind.per_pixel:
             corners = [(max(height - size[0], 0) // 2, max(width - size[1], 0) // 2)]
         else:
             corners = [(y, x) for y in starts(height, size[0], 0) for x in starts(width, size[1], 0)]
@@ -239,7 +239,7 @@ class LabelledScenes:
             "split": scene.split or split_of(scene.place),
             "place": scene.place,
             "sensor": sensor,
-            "sensor_before": sensor if self.spec.task is Task.DETECT_CHANGE else "",
+            "sensor_before": sensor if self.spec.task.kind.dates == 2 else "",
             "gsd_m": self._layout.gsd_m,
             "lon": scene.lon,
             "lat": scene.lat,
@@ -297,7 +297,7 @@ def folder_spec(
 def scene_of(
     name: str,
     split: str | None,
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageFile],
     target: npt.NDArray[Any],
     grounds: Grounds,
     *,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.errors import RasterioError
 
-from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, Picture, read_picture, read_raster
+from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, ImageFile, read_picture, read_raster
 from a2mae.tasks.datasets.labelled import (
     STATED_BY_FOLDERS,
     LabelledScene,
@@ -146,7 +146,7 @@ def _matched(root: Path, *kinds: tuple[str, Sequence[str]]) -> list[tuple[Any, .
     return [(name, *(found[name] for found in files)) for name in sorted(everyone)]
 
 
-def _mask(path: Path, picture: Picture, image: Path, classes: Sequence[str]) -> npt.NDArray[Any]:
+def _mask(path: Path, picture: ImageFile, image: Path, classes: Sequence[str]) -> npt.NDArray[Any]:
     """Read class numbers on an image's grid; what the mask itself calls nodata, and NaN, is ignored.
 
     Raises:
@@ -155,7 +155,7 @@ def _mask(path: Path, picture: Picture, image: Path, classes: Sequence[str]) -> 
     pixels, nodata, grid = read_raster(path)
     if len(pixels) != 1:
         raise TaskDataError(f"{path}: {len(pixels)} bands; a mask has one band of class numbers")
-    _check_grids(picture, Picture(pixels, np.ones(pixels.shape[1:], bool), grid), image, path)
+    _check_grids(picture, ImageFile(pixels, np.ones(pixels.shape[1:], bool), grid), image, path)
     if nodata is not None and nodata in range(len(classes)):
         raise TaskDataError(
             f"{path} says nodata {nodata:g}, which is class {classes[int(nodata)]!r}: its pixels would be in neither"
@@ -166,7 +166,7 @@ def _mask(path: Path, picture: Picture, image: Path, classes: Sequence[str]) -> 
     return numbers
 
 
-def _check_grids(first: Picture, second: Picture, path: Path, other: Path) -> None:
+def _check_grids(first: ImageFile, second: ImageFile, path: Path, other: Path) -> None:
     """Reject two files that are not pixel on pixel; one without a place is held against its size alone."""
     if first.valid.shape != second.valid.shape:
         (h, w), (rows, columns) = first.valid.shape, second.valid.shape

@@ -20,8 +20,9 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
+from a2mae.errors import InputError
 from a2mae.sensors import Band, Encoding, Units
-from a2mae.tasks.registry import Task as Task  # noqa: PLC0414 (until all import it from there)
+from a2mae.tasks.registry import Task
 
 FORMAT_VERSION = 1
 IGNORE = 255
@@ -47,7 +48,7 @@ CHANGE_CLASSES = ("unchanged", "changed")
 CHANGE_COLORS = ((235, 235, 235), (214, 39, 40))
 
 
-class TaskDataError(ValueError):
+class TaskDataError(InputError):
     """Raised for task data that cannot be what was asked for."""
 
 

@@ -28,7 +28,7 @@ _Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Mapped:
+class Remapped:
     """How a torchgeo data set becomes task data.
 
     Attributes:
@@ -81,13 +81,13 @@ def _worldview2() -> FolderFormat:
 _L1C = tuple(f"B{i:02d}" for i in range(1, 9))
 _THREE = {"train": "train", "val": "val", "test": "test"}
 _TWO = {"train": "train", "test": "test"}
-DATA_SETS: Mapping[str, Mapped] = {
-    "EuroSAT": Mapped(Task.CLASSIFY, FORMATS["eurosat_ms"], _THREE, reference="arXiv 1709.00029"),
-    "RESISC45": Mapped(Task.CLASSIFY, _rgb(1.0, "Google Earth, 0.2 to 30 m"), _THREE, reference="arXiv 1703.00121"),
-    "UCMerced": Mapped(
+DATA_SETS: Mapping[str, Remapped] = {
+    "EuroSAT": Remapped(Task.CLASSIFY, FORMATS["eurosat_ms"], _THREE, reference="arXiv 1709.00029"),
+    "RESISC45": Remapped(Task.CLASSIFY, _rgb(1.0, "Google Earth, 0.2 to 30 m"), _THREE, reference="arXiv 1703.00121"),
+    "UCMerced": Remapped(
         Task.CLASSIFY, _rgb(0.3, "USGS aerial, one foot"), _THREE, resized=True, reference="10.1145/1869790.1869829"
     ),
-    "BigEarthNet": Mapped(
+    "BigEarthNet": Remapped(
         Task.CLASSIFY,
         _sentinel2("sentinel-2-l2a", (*_L1C, "B8A", "B09", "B11", "B12"), "sentinel-2-l2a-bigearthnet"),
         _THREE,
@@ -95,22 +95,22 @@ DATA_SETS: Mapping[str, Mapped] = {
         multi_label=True,
         reference="arXiv 1902.06148",
     ),
-    "OSCD": Mapped(
+    "OSCD": Remapped(
         Task.DETECT_CHANGE,
         _sentinel2("sentinel-2-l1c", (*_L1C, "B8A", "B09", "B10", "B11", "B12"), "sentinel-2-l1c-oscd"),
         _TWO,
         val_from_train=True,
         reference="10.1109/IGARSS.2018.8518015",
     ),
-    "LEVIRCD": Mapped(Task.DETECT_CHANGE, _rgb(0.5, "Google Earth"), _THREE, reference="10.3390/rs12101662"),
-    "LEVIRCDPlus": Mapped(
+    "LEVIRCD": Remapped(Task.DETECT_CHANGE, _rgb(0.5, "Google Earth"), _THREE, reference="10.3390/rs12101662"),
+    "LEVIRCDPlus": Remapped(
         Task.DETECT_CHANGE,
         _rgb(0.5, "Google Earth"),
         _TWO,
         val_from_train=True,
         reference="arXiv 2107.09244",
     ),
-    "XView2": Mapped(
+    "XView2": Remapped(
         Task.DETECT_CHANGE,
         _rgb(0.5, "Maxar"),
         _TWO,
@@ -118,7 +118,7 @@ DATA_SETS: Mapping[str, Mapped] = {
         target=lambda damage: (damage >= 1).astype(np.uint8),  # minor damage or worse
         reference="arXiv 1911.09296",
     ),
-    "SpaceNet1": Mapped(
+    "SpaceNet1": Remapped(
         Task.SEGMENT,
         _worldview2(),
         None,
@@ -126,7 +126,7 @@ DATA_SETS: Mapping[str, Mapped] = {
         arguments={"split": "train", "image": "8band"},
         reference="arXiv 1807.01232",
     ),
-    "LoveDA": Mapped(
+    "LoveDA": Remapped(
         Task.SEGMENT,
         _rgb(0.3, "Google Earth"),
         {"train": "train", "val": "test"},  # its test split has no labels
@@ -203,14 +203,14 @@ def torchgeo_data(
     return LabelledScenes(spec, mapped.layout, scenes, chip_px=chip_px)
 
 
-def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, class_names: tuple[str, ...]) -> Mapped:
+def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, class_names: tuple[str, ...]) -> Remapped:
     """Return what the user states as a mapping."""
     unlabelled, first = list(stated.unlabelled), stated.first_class
 
     def target(labels: _Numbers) -> _Numbers:
         return np.where(np.isin(labels, unlabelled), IGNORE, labels.astype(np.int64) - first)
 
-    return Mapped(
+    return Remapped(
         task=task,
         layout=layout,
         splits=dict(stated.splits) or None,
@@ -223,7 +223,7 @@ def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, cla
     )
 
 
-def _open(name: str, root: Path, mapped: Mapped, split: str) -> Any:  # noqa: ANN401 (known by what it hands out alone)
+def _open(name: str, root: Path, mapped: Remapped, split: str) -> Any:  # noqa: ANN401 (known by what it hands out alone)
     from torchgeo import datasets  # noqa: PLC0415 (seconds to import, and only read here)
 
     made = getattr(datasets, name, None)
@@ -272,14 +272,14 @@ def _stem(entry: Any) -> str:  # noqa: ANN401 (a path, a tuple with one, or a ma
     return Path(str(entry[0] if isinstance(entry, (tuple, list)) else entry)).stem
 
 
-def _split_rule(mapped: Mapped) -> str:
+def _split_rule(mapped: Remapped) -> str:
     if mapped.splits is None:
         return "split by a hash of the scene's name, 70 % train, 10 % val, 20 % test"
     rule = ", ".join(f"its {theirs} is {ours}" for theirs, ours in mapped.splits.items())
     return rule + ("; a tenth of train, by name, is val" if mapped.val_from_train else "")
 
 
-def _split(ours: str, label: str, mapped: Mapped) -> str | None:
+def _split(ours: str, label: str, mapped: Remapped) -> str | None:
     if mapped.splits is None:
         return None
     if mapped.val_from_train and ours == "train":
@@ -287,7 +287,7 @@ def _split(ours: str, label: str, mapped: Mapped) -> str | None:
     return ours
 
 
-def _scene(label: str, split: str | None, sample: Mapping[str, Any], mapped: Mapped) -> LabelledScene:
+def _scene(label: str, split: str | None, sample: Mapping[str, Any], mapped: Remapped) -> LabelledScene:
     """Read torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`."""
     images = np.asarray(sample["image"])
     images = np.round(images) if mapped.resized else images

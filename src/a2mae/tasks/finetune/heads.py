@@ -11,6 +11,8 @@ from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from a2mae.errors import InputError
+
 
 class LinearHead(nn.Module):
     """BatchNorm without affine and one linear layer on a pooled token: the probe of MAE and Scale-MAE."""
@@ -24,11 +26,11 @@ class LinearHead(nn.Module):
             pool: `cls`, or `mean` of the patch tokens.
 
         Raises:
-            ValueError: For another `pool`.
+            InputError: For another `pool`.
         """
         super().__init__()
         if pool not in ("cls", "mean"):
-            raise ValueError(f"pool must be 'cls' or 'mean', found {pool!r}")
+            raise InputError(f"pool must be 'cls' or 'mean', found {pool!r}")
         self.pool = pool
         self.norm = nn.BatchNorm1d(features, affine=False, eps=1e-6)
         self.linear = nn.Linear(features, classes)
@@ -209,12 +211,12 @@ class ChangeFusion(nn.Module):
                 date attend to the other's before the difference is taken.
 
         Raises:
-            ValueError: For another `mode`.
+            InputError: For another `mode`.
         """
         super().__init__()
         parts = {"difference": 1, "concat": 2, "difference_concat": 3, "attention": 3}
         if mode not in parts:
-            raise ValueError(f"fusion must be one of {', '.join(parts)}, found {mode!r}")
+            raise InputError(f"fusion must be one of {', '.join(parts)}, found {mode!r}")
         self.mode = mode
         self.project = nn.ModuleList([nn.Conv2d(parts[mode] * features, features, 1) for _ in range(levels)])
         if mode == "attention":

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from a2mae.errors import InputError
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.finetune.heads import (
@@ -126,7 +127,7 @@ class HeadConfig:
         """Reject a head that the task does not have."""
         heads = self.task.kind.heads
         if self.head not in heads:
-            raise ValueError(f"{self.task}: head must be one of {', '.join(heads)}, found {self.head!r}")
+            raise InputError(f"{self.task}: head must be one of {', '.join(heads)}, found {self.head!r}")
 
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `head_config_from_dict` reads it back."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from a2mae.errors import A2maeError, InputError
 from a2mae.parallel import cores
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import IGNORE
@@ -67,13 +68,13 @@ class TaskLoss(nn.Module):
                 of a yes. For cross-entropy only.
 
         Raises:
-            ValueError: For another kind.
+            InputError: For another kind.
         """
         super().__init__()
         if kind not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, found {kind!r}")
+            raise InputError(f"loss must be one of {', '.join(LOSSES)}, found {kind!r}")
         if multi_label and kind != "cross_entropy":
-            raise ValueError(f"several labels per image are learnt by cross_entropy, found {kind!r}")
+            raise InputError(f"several labels per image are learnt by cross_entropy, found {kind!r}")
         self.multi_label = multi_label
         self.kind = kind
         self.focal_gamma = focal_gamma
@@ -148,7 +149,7 @@ def class_weights(targets: npt.NDArray[np.uint8], classes: int, *, power: float 
     return torch.from_numpy(weights.astype(np.float32))
 
 
-class NotFiniteError(RuntimeError):
+class NotFiniteError(A2maeError, RuntimeError):
     """Raised where the loss is not finite; the message names the step and the samples."""
 
 

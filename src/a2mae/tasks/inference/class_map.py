@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from tqdm import tqdm
 
 from a2mae.config import RegistrationParameters
-from a2mae.registration.pairs import Picture, agreement, compare, trusted
+from a2mae.registration.pairs import BandStack, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
 from a2mae.tasks.finetune.finetuned import Finetuned
@@ -65,7 +65,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
             if found is not None and trusted(found, coarser, settings):
                 moves.append((found.shift_x_m, found.shift_y_m))
                 errors.append(found.error_m)
-    agreed = agreement(moves, errors, coarser, min_locations=min(settings.pool_locations, looked))
+    agreed = agreement(moves, errors, coarser, min_count=min(settings.pool_locations, looked))
     if agreed is None:
         logger.warning(
             "the later date stays where its provider put it: of %d windows %d tell how far it lies from the earlier"
@@ -78,7 +78,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
     moved = math.hypot(east, north) >= _LEAST_PX * coarser
     logger.info(
         "the later date lies %.1f m east and %.1f m north of the earlier one by %d of %d windows: %s",
-        -east, -north, agreed.places, looked, "moved" if moved else "left there",
+        -east, -north, agreed.count, looked, "moved" if moved else "left there",
     )  # fmt: skip
     return replace(moving, shift_m=(east, north)) if moved else moving
 
@@ -98,12 +98,12 @@ def _spread(length: int, side: int) -> list[int]:
     return [round(k * (length - side) / max(count - 1, 1)) for k in range(count)]
 
 
-def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: float) -> Picture:
+def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: float) -> BandStack:
     """Read a square at the raster's own pixels."""
     side = round(side_m / raster.gsd_m)
     pixels, valid = windows.on(window.zoom_to((side, side)))
     day = dt.datetime.fromtimestamp((raster.day or 0.0) * 86400, dt.UTC)
-    return Picture(pixels, valid, side_m / side, side_m, day)
+    return BandStack(pixels, valid, side_m / side, side_m, day)
 
 
 class _Common(TypedDict):

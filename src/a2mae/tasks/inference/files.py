@@ -234,7 +234,7 @@ class Mapped:
         if options.raster is None:
             return []
         sensor, stated = self.sensor(options)
-        paths = [options.raster_before, options.raster] if self.spec.task is Task.DETECT_CHANGE else [options.raster]
+        paths = [options.raster_before, options.raster] if self.spec.task.kind.dates == 2 else [options.raster]
         keys = keys_of_map(self.spec.task)
         return [raster_from_file(Path(str(path)), sensor, self.bands, stated=stated, keys=keys) for path in paths]
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from a2mae.errors import InputError
 from a2mae.files import file_digest, whole_file
 
 INDEX_FILE = "index.npz"
@@ -24,7 +25,7 @@ TRAIN, HELD_OUT = 0, 1
 """Values of `SetIndex.split`."""
 
 
-class SetIndexError(ValueError):
+class SetIndexError(InputError):
     """An index that is torn or contradicts itself."""
 
 
@@ -185,19 +186,19 @@ def _map_members(path: Path, names: set[str], *, optional: set[str]) -> dict[str
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if set(members) | optional != names:
-            raise ValueError(f"it holds {', '.join(sorted(members))} instead of {', '.join(sorted(names))}")
+            raise InputError(f"it holds {', '.join(sorted(members))} instead of {', '.join(sorted(names))}")
         for name, info in members.items():
             if info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"member {name!r} is compressed and cannot be memory-mapped")
+                raise InputError(f"member {name!r} is compressed and cannot be memory-mapped")
             file.seek(info.header_offset + 26)
             name_length, extra_length = struct.unpack("<HH", file.read(4))
             file.seek(name_length + extra_length, os.SEEK_CUR)
             version = np.lib.format.read_magic(file)
             if version != (1, 0):
-                raise ValueError(f"member {name!r} has .npy version {version}, expected (1, 0)")
+                raise InputError(f"member {name!r} has .npy version {version}, expected (1, 0)")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             if dtype.hasobject or fortran:
-                raise ValueError(f"member {name!r} is not a plain C-ordered array")
+                raise InputError(f"member {name!r} is not a plain C-ordered array")
             if int(np.prod(shape)) == 0:
                 arrays[name] = np.empty(shape, dtype)
             else:

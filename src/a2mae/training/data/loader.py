@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from a2mae.errors import A2maeError, InputError
 from a2mae.files import file_digest
 from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store.store import ImageSetStore
@@ -27,11 +28,11 @@ from a2mae.training.spec import RunSpec, SpecificationError, resolve_url
 _READ_WHOLE_UP_TO = 512  # side, pixels: of larger images only the part under the window is read
 
 
-class DataMismatchError(ValueError):
+class DataMismatchError(InputError):
     """Store, index and specification do not belong together."""
 
 
-class LoaderDiedError(RuntimeError):
+class LoaderDiedError(A2maeError, RuntimeError):
     """A loader process ended before its batch was read."""
 
 
