@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from a2mae.config import Parameters
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
-from a2mae.training.parameters import PretrainParameters
+from a2mae.training.parameters import Method, Option, PretrainParameters
 
 MIN_STEPS = 20
 
@@ -19,8 +19,8 @@ class ContenderParameters(Parameters):
     """One way of pretraining."""
 
     name: str = Field(min_length=1, pattern=r"^[a-z0-9_]+$", description="of the score table's column 'model'")
-    method: Literal["a2mae", "scale_mae", "mae"] = Field(description="as in the group 'pretrain'")
-    options: dict[str, str | int | float | bool | None] = Field(
+    method: Method = Field(description="as in the group 'pretrain'")
+    options: dict[str, Option] = Field(
         default_factory=dict, description="of the method's configuration, over those of the group 'pretrain'"
     )
 
@@ -68,9 +68,9 @@ class CompareParameters(Parameters):
             names = [contender.name for contender in group]
             if len(set(names)) < len(names):
                 raise ValueError(f"contenders need names of their own, found {', '.join(names)}")
-        strange = [contender.name for contender in self.folder_contenders if contender.method == "a2mae"]
+        strange = [one.name for one in self.folder_contenders if one.method not in ("scale_mae", "mae")]
         if strange:
-            raise ValueError(f"a folder has single images, not sets: {', '.join(strange)} cannot be a2mae")
+            raise ValueError(f"a folder has single images, not sets: {', '.join(strange)} cannot be pretrained on it")
         if self.folder is None and (self.folder_contenders or self.finetune_folder):
             raise ValueError("folder_contenders and finetune_folder need 'folder'")
         if not self.contenders and not self.folder_contenders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -56,7 +55,7 @@ class Trainer:
         self.architecture = json.dumps([first.model_dump(mode="json"), pretrain.model.model_dump(mode="json")])
 
     def contender(self, name: str, seed: int) -> Contender:
-        """One of `entries` with a seed."""
+        """Give one of `entries` a seed."""
         entry, source = self._by_name[name]
         shared = self._pretrain.model_dump_json(exclude={"hardware", "logging", "seed", "method"})
         settings = [entry.model_dump(mode="json"), json.loads(shared), self.steps, source.store.manifest_hash]
@@ -74,7 +73,7 @@ class Trainer:
         return self._launch(run_dir, entry, source, seed=contender.seed, steps=self.steps)
 
     def described(self) -> str:
-        """What the trainings had in common, as a sentence."""
+        """Describe in a sentence what the trainings have in common."""
         optimizer, model = self._pretrain.optimizer, self._pretrain.model
         depth = model.options.get("depth", "all")
         images = self._pretrain.sampling.images
@@ -104,17 +103,17 @@ class Trainer:
         return model
 
     def _parameters(self, entry: ContenderParameters, source: Source, *, seed: int, steps: int) -> PretrainParameters:
-        """The group `pretrain` with what makes the contender."""
+        """Lay what makes the contender over the group `pretrain`."""
         base = self._pretrain
         methods = {**base.model.method_options}
         methods[entry.method] = {**methods.get(entry.method, {}), **entry.options}
         sampling, batch, rate = base.sampling, base.optimizer.batch_size, base.optimizer.base_learning_rate
         if source.single_images:  # K times as many sets of one: as many images, at the same rate
             batch, rate = batch * sampling.images, None if rate is None else rate / sampling.images
-            sampling = dataclasses.replace(sampling, images=1, bands="rgb")
-        logging_ = dataclasses.replace(base.logging, wandb_project=None, reconstructions=0, keep_checkpoints=1)
+            sampling = sampling.replace(images=1, bands="rgb")
+        logging_ = base.logging.replace(wandb_project=None, reconstructions=0, keep_checkpoints=1)
         if steps == TRIAL_STEPS:
-            logging_ = dataclasses.replace(logging_, interval=TRIAL_STEPS // 3, monitor_interval=0)
+            logging_ = logging_.replace(interval=TRIAL_STEPS // 3, monitor_interval=0)
         optimizer = base.optimizer.model_copy(
             update={"steps": steps, "epochs": None, "batch_size": batch, "base_learning_rate": rate}
         )
@@ -130,7 +129,7 @@ class Trainer:
         )
 
     def _planned_steps(self, options: CompareParameters) -> int:
-        """Steps that the budget gives, decided once: a later start finds them in `plan.json`."""
+        """Compute the steps that the budget gives, once: a later start finds them in `plan.json`."""
         plan = self._folder / "plan.json"
         asked = json.dumps(
             [
@@ -166,6 +165,6 @@ class Trainer:
 
 
 def _seconds_per_step(run_dir: Path, batch_size: int) -> float:
-    """From the run's own timing, without its first interval (caches, lazy imports)."""
+    """Read the run's own timing without its first interval (caches, lazy imports)."""
     rates = pd.read_csv(run_dir / "timing.csv")["samples_per_s"]
     return batch_size / float(rates.iloc[1:].median())

@@ -166,7 +166,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="names of their own, found mae, mae"):
         CompareParameters.model_validate({"budget_h": 1, "contenders": [MAE, MAE]})
     sets = {"name": "sets", "method": "a2mae"}
-    with pytest.raises(ValueError, match="single images, not sets: sets cannot be a2mae"):
+    with pytest.raises(ValueError, match="single images, not sets: sets cannot be pretrained on it"):
         CompareParameters.model_validate(
             {"budget_h": 1, "contenders": [MAE], "folder": "x", "folder_contenders": [sets]}
         )

@@ -88,7 +88,7 @@ def test_trainings_are_alike_but_for_the_method(sources, launched, tmp_path):
         assert images == mae.optimizer.batch_size * mae.sampling.images
         assert spec.optimizer.learning_rate == pytest.approx(mae.optimizer.learning_rate)
         assert spec.model.options["depth"] == mae.model.options["depth"]
-    assert dataclasses.replace(own, model=same.model).identity == same.identity
+    assert own.replace(model=same.model).identity == same.identity
     assert (single.sampling.images, single.sampling.bands) == (1, "rgb")
     again = make(sources, tmp_path / "work", steps=50)
     again.train(again.contender("mae", 1))

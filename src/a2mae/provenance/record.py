@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FOLDER, MODEL_FILE, SOURCES_FILE = "lineage", "lineage.json", "sources.json"
 """Records, below the data root; what a model directory says of itself; beside the records, digests of the scenes."""
 _FORMAT = 1
-_LIBRARIES = ("numpy", "scipy", "scikit-image", "scikit-learn", "rasterio", "odc-geo", "zarr", "pyarrow", "pandas")
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "rasterio", "odc-geo", "zarr", "pyarrow", "pandas")
 _MODEL_LIBRARIES = ("torch", "timm", "lightning", "safetensors")
 
 

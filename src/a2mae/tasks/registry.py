@@ -53,7 +53,7 @@ class Task(StrEnum):
         "classify",
         TaskKind(
             title="Classification",
-            purpose="The pretrained model is taught to name what an image shows.",
+            purpose="The pretrained model is finetuned to classify images.",
             heads=("linear", "mean", "attentive"),
             metrics=("top1", "mean_class_accuracy"),
             label_metrics=("micro_f1", "macro_f1"),
@@ -65,7 +65,7 @@ class Task(StrEnum):
         "segment",
         TaskKind(
             title="Segmentation",
-            purpose="The pretrained model is taught to name every spot of an image.",
+            purpose="The pretrained model is finetuned to classify every pixel of an image.",
             heads=("linear", "conv", "upernet", "detail"),
             metrics=("miou", "pixel_accuracy"),
         ),
@@ -74,7 +74,7 @@ class Task(StrEnum):
         "detect_change",
         TaskKind(
             title="Change detection",
-            purpose="The pretrained model is taught to mark what changed between two dates.",
+            purpose="The pretrained model is finetuned to mark what changed between two dates.",
             heads=("linear", "conv", "upernet", "detail"),
             metrics=("f1", "iou", "precision", "recall"),
             dates=2,
