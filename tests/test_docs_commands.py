@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 import a2mae
 from a2mae import pipeline_registry
 from a2mae.config import Parameters
-from a2mae.pipelines import hooks as inputs
+from a2mae.pipelines import checks as inputs
 from helpers.checkout import ROOT
 from helpers.pages import PAGES, commands, inline_commands
 

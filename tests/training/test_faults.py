@@ -88,14 +88,14 @@ def test_a_port_in_use_is_named(tmp_path: Path, store, child_environment) -> Non
 
 ONE_FAILS = """
 import os, sys
-from a2mae.training.data import samples
+from a2mae.training.data import loader
 from a2mae.training.__main__ import main
-read = samples.BatchDataset.__getitem__
+read = loader.BatchDataset.__getitem__
 def fail(self, step):
     if step == 3 and os.environ.get("LOCAL_RANK") == "1":
         raise OSError("the disk of this rank is gone")
     return read(self, step)
-samples.BatchDataset.__getitem__ = fail
+loader.BatchDataset.__getitem__ = fail
 sys.exit(main())
 """
 

@@ -17,7 +17,7 @@ from a2mae.training.launch import TrainingFailedError, TrainingStoppedError, lau
 
 BARE_MACHINE = """
 import sys
-for name in ("kedro", "kedro_datasets", "pandas", "pyarrow", "rasterio", "geopandas", "pydantic", "dask", "wandb",
+for name in ("kedro", "kedro_datasets", "pandas", "pyarrow", "rasterio", "geopandas", "dask", "wandb",
              "shapely", "skimage", "sklearn", "torchgeo", "kornia"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
 from a2mae.training.__main__ import main
