@@ -22,6 +22,7 @@ def _hex_colour(value: object) -> str:
 
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+Layers = Literal["last", "middle", "joined"]
 Pool = Literal["cls", "mean", "mean_std"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
 Precision = Literal["32-true", "bf16-mixed"]
@@ -273,8 +274,16 @@ class EvaluateParameters(Parameters):
     precision: Precision = Field(
         "32-true", description="bf16-mixed computes features faster where the device has bfloat16"
     )
-    encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
-        ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
+    layers: tuple[Layers, ...] = Field(
+        ("last",),
+        min_length=1,
+        description="ways to read an encoder: its last block, its middle one, or first, middle and last joined; of"
+        " several, the best by kNN on validation images",
+    )
+    encoders: tuple[Literal["pretrained", "random", "rcf", "statistics", "histogram", "pixels"], ...] = Field(
+        ("pretrained", "random", "rcf", "statistics", "histogram", "pixels"),
+        min_length=1,
+        description="what is compared; rcf: random convolution features, the bar that training has to clear",
     )
     others: tuple[OtherEncoderParameters, ...] = Field((), description="further encoders, from this machine's disk")
     k: int = Field(20, ge=1, description="neighbours")
@@ -291,6 +300,15 @@ class EvaluateParameters(Parameters):
     shot_seeds: int = Field(5, ge=1, description="few-shot: draws of the labels")
     batch_size: int = Field(64, ge=1, description="images per forward pass")
     bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
+
+    @model_validator(mode="after")
+    def _the_class_token_is_of_the_last_block(self) -> EvaluateParameters:
+        if self.pool == "cls" and self.layers != ("last",):
+            raise ValueError(
+                f"evaluate.layers: {', '.join(self.layers)} needs patch tokens, and evaluate.pool is cls, which is the"
+                " last block's: set pool to mean or mean_std, or layers to [last]"
+            )
+        return self
 
     @model_validator(mode="after")
     def _scales_make_sense(self) -> EvaluateParameters:

@@ -46,8 +46,9 @@ READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_bo
 SCORE_COLUMNS: Mapping[str, str] = {
     "task": "str",  # "classify", "segment", "detect_change"
     "data": "str",  # source of the data set
-    "model": "str",  # "pretrained", "random", "pixels", "histogram"
-    "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot"; "gain": over random_init
+    "model": "str",  # "pretrained", "random", "rcf", "statistics", "histogram", "pixels", or the user's name
+    "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot"; differences: "gain", "knn_gain"
+    "over": "str",  # of a difference: the model that it is over; empty for a score
     "metric": "str",
     "value": "float64",
     "low": "float64",  # 95 % interval
@@ -166,7 +167,7 @@ def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDAr
 def score_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """Make the tidy table, in a fixed order of rows and columns."""
     table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(dict(SCORE_COLUMNS))
-    order = ["task", "data", "mode", "metric", "model", "gsd_m", "seed"]
+    order = ["task", "data", "mode", "over", "metric", "model", "gsd_m", "seed"]
     return table.sort_values(order, kind="stable").reset_index(drop=True)
 
 
@@ -189,6 +190,7 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
                     "native_gsd_m": described["gsd_m"],
                     "model": model,
                     "mode": mode,
+                    "over": "random" if mode == "gain" else "",
                     "metric": metric,
                     "value": found[metric],
                     "low": found[f"{metric}_low"],
@@ -202,7 +204,15 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
 
 
 def score_row(
-    spec: TaskSpec, model: str, mode: str, metric: str, score: Score, *, seed: int, gsd_m: float | None = None
+    spec: TaskSpec,
+    model: str,
+    mode: str,
+    metric: str,
+    score: Score,
+    *,
+    seed: int,
+    gsd_m: float | None = None,
+    over: str = "",
 ) -> dict[str, object]:
     """Make a row of the score table.
 
@@ -214,12 +224,14 @@ def score_row(
         score: With its interval.
         seed: Of the scoring.
         gsd_m: That the images were seen at; the data set's own by default.
+        over: Of a difference: the model that it is over.
     """
     return {
         "task": spec.task.value,
         "data": spec.source,
         "model": model,
         "mode": mode,
+        "over": over,
         "metric": metric,
         "value": score.value,
         "low": score.low,
