@@ -24,15 +24,19 @@ class Contender:
 
     Attributes:
         name: Of the score table.
-        kind: `trained`, `random` (the architecture of the first trained one, fresh weights), `pixels` or `histogram`.
+        kind: `trained`, `random` (fresh weights), or a baseline of `evaluate.encoders` without an encoder.
         seed: Of the pretraining.
         settings: JSON of what decides its weights.
+        like: Of an untrained one: name of the trained one whose architecture, stem and normalisation it takes.
+        twin: Of a trained one: name of the untrained one that is like it.
     """
 
     name: str
     kind: str
     seed: int
     settings: str = ""
+    like: str = ""
+    twin: str = ""
 
 
 class Judge(Protocol):
@@ -130,6 +134,14 @@ class FinetuneJudge:
             prediction = predict(found.model, inputs, rows, batch_size=64, device=device)
         scores = score_task(self.data, rows, prediction, resamples=options.bootstrap, seed=contender.seed)
         return [
-            score_row(self.data.spec, contender.name, "finetuned", metric, score, seed=contender.seed)
+            score_row(
+                self.data.spec,
+                contender.name,
+                "finetuned",
+                metric,
+                score,
+                seed=contender.seed,
+                drawn=scores.drawn[metric],
+            )
             for metric, score in scores.scores.items()
         ]

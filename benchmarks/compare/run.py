@@ -49,10 +49,14 @@ def compare(settings: Settings, built: Built | None, folder: Path) -> Comparison
         trainer = Trainer(options, settings.pretrain, sources, folder)
     contenders: list[Contender] = []
     for number, seed in enumerate(options.seeds):  # all of them at one seed before the next: a stop leaves whole rows
-        contenders += [trainer.contender(name, seed) for name, _, _ in trainer.entries]
-        contenders.append(Contender("random", "random", seed, trainer.architecture))
+        trained = [trainer.contender(name, seed) for name, _, _ in trainer.entries]
+        contenders += trained
+        twins = {one.twin: one.name for one in reversed(trained)}  # like the first that has it
+        contenders += [
+            Contender(twin, "random", seed, trainer.architecture(like), like=like) for twin, like in twins.items()
+        ]
         if number == 0:
-            contenders += [Contender(name, name, seed) for name in options.baselines]
+            contenders += [Contender(name, name, seed, like=trained[0].name) for name in options.baselines]
     found = run_comparison(Parts(Folder(str(folder / "units")), _code()), contenders, judges, trainer.train, budget)
     facts = [f"{trainer.described()} The budget was {options.budget_h:g} h."]
     _write(found, list(dict.fromkeys(contender.name for contender in contenders)), facts, options, folder)

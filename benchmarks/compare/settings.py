@@ -55,8 +55,8 @@ class CompareParameters(Parameters):
     finetune_folder: bool = Field(
         False, description="also finetune on the folder by the recipe of the group 'classify'"
     )
-    baselines: tuple[Literal["pixels", "histogram"], ...] = Field(
-        ("pixels", "histogram"), description="without an encoder"
+    baselines: tuple[Literal["rcf", "statistics", "histogram", "pixels"], ...] = Field(
+        ("rcf", "statistics", "histogram", "pixels"), description="without an encoder"
     )
     document: str | None = Field(
         None, description="Markdown file whose marked part gets the table, say docs/results.md"

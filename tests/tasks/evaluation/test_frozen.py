@@ -16,10 +16,9 @@ from a2mae.tasks.evaluation.frozen import (
     evaluate_frozen,
     knn_predict,
     linear_probe,
-    paired_gains,
     standardised,
 )
-from a2mae.tasks.metrics.scores import SCORE_COLUMNS, score_table
+from a2mae.tasks.metrics.scores import SCORE_COLUMNS, paired_rows, score_table
 from a2mae.tasks.registry import Task
 from helpers.evaluation import CPU, OPTIONS, STATISTICS
 from helpers.task_samples import make_samples, spec_for
@@ -72,7 +71,7 @@ def test_protocols_score_what_is_separable_and_only_that(data):
     plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
     inputs = TaskInputs(data, plan)
     rows = pd.DataFrame(evaluate_frozen(Candidate("histogram", histogram_features), inputs, OPTIONS, CPU))
-    assert set(rows.columns) == {*SCORE_COLUMNS, "prediction"}
+    assert set(rows.columns) == {*SCORE_COLUMNS, "drawn"}
     assert rows["mode"].value_counts().to_dict() == {"knn": 4, "knn_standardised": 4, "few_shot": 4, "linear_probe": 1}
     assert rows[rows["mode"] != "few_shot"]["value"].min() > 0.95  # three covers of different colour
     assert sorted(rows[rows["mode"] == "knn"]["gsd_m"].unique()) == [10.0, 40.0]
@@ -138,17 +137,17 @@ def test_differences_of_two_candidates_are_paired_over_places(data):
 
     rows = evaluate_frozen(Candidate("pretrained", histogram_features), inputs, OPTIONS, CPU)
     rows += evaluate_frozen(Candidate("random", noise), inputs, OPTIONS, CPU)
-    table = score_table([*rows, *paired_gains(rows, data, OPTIONS, model="pretrained", over="random")])
+    table = score_table([*rows, *paired_rows(rows, "pretrained", "random")])
     scores, gains = table[table["over"] == ""], table[table["over"] == "random"]
-    assert set(gains["mode"]) == {"knn_gain", "knn_standardised_gain", "linear_probe_gain"}
-    assert len(gains) == len(scores[(scores["model"] == "random") & (scores["mode"] != "few_shot")])
+    assert set(gains["mode"]) == {"knn_gain", "knn_standardised_gain", "linear_probe_gain", "few_shot_gain"}
+    assert len(gains) == len(scores[scores["model"] == "random"])
     for gain in gains.itertuples():
         same = scores[(scores["mode"] == gain.mode.removesuffix("_gain")) & (scores["metric"] == gain.metric)]
-        same = same[same["gsd_m"] == gain.gsd_m].set_index("model")["value"]
+        same = same[(same["gsd_m"] == gain.gsd_m) & (same["seed"] == gain.seed)].set_index("model")["value"]
         assert gain.value == pytest.approx(same["pretrained"] - same["random"])
-        assert gain.low <= gain.value <= gain.high and gain.low > 0
+        assert gain.low <= gain.value <= gain.high and gain.value > 0
     # A candidate over itself: no difference and no width, however uncertain its score is.
-    same = paired_gains(rows, data, OPTIONS, model="random", over="random")
+    same = paired_rows(rows, "random", "random")
     assert {(row["value"], row["low"], row["high"]) for row in same} == {(0.0, 0.0, 0.0)}
 
 

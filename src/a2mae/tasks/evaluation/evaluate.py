@@ -40,10 +40,10 @@ from a2mae.tasks.evaluation.features import (
     stated_normalisation,
     statistics_features,
 )
-from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen, paired_gains
+from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
 from a2mae.tasks.finetune.finetuned import model_digest, plan_for_model, random_init
 from a2mae.tasks.finetune.train import computing
-from a2mae.tasks.metrics.scores import finetuned_rows, score_table
+from a2mae.tasks.metrics.scores import finetuned_rows, paired_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.registry import Task
 
@@ -140,7 +140,7 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache
         score = partial(_other_rows, entry, data, options)
         rows += _cached_rows(cache, f"{entry.name} on {data.spec.source}", decided, score)
     for over in sorted({"random", "rcf"} & set(options.encoders)):
-        rows += paired_gains(rows, data, options, model="pretrained", over=over)
+        rows += paired_rows(rows, "pretrained", over)
     return rows
 
 

@@ -6,7 +6,6 @@ probe is a logistic regression by L-BFGS on frozen features, its regularisation 
 
 from __future__ import annotations
 
-import base64
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,7 +157,7 @@ def evaluate_frozen(
         device: Where features are computed.
 
     Returns:
-        Rows of the score table, each with its `prediction` of the test images, to be compared by `paired_gains`.
+        Rows of the score table with what `paired_rows` compares candidates by.
 
     Raises:
         TaskDataError: If the data is not for classification.
@@ -208,46 +207,6 @@ def _read(candidate: Candidate, readout: str, features: Tensor) -> Tensor:
     if candidate.parts == 1:
         return features
     return torch.unflatten(features, 1, (candidate.parts, -1))[:, candidate.readouts[readout]].flatten(1)
-
-
-def paired_gains(
-    rows: Sequence[Row], data: TaskData, options: EvaluateParameters, *, model: str, over: str
-) -> list[Row]:
-    """Compute how much higher one candidate scores than another on the same test images, for kNN and linear probe.
-
-    Args:
-        rows: Of `evaluate_frozen`, of both candidates.
-        data: What they were scored on.
-        options: Of the scoring.
-        model: Of the column `model`.
-        over: Likewise.
-
-    Returns:
-        Rows of the score table: modes `knn_gain`, …, with the interval of the difference.
-    """
-    rows_of = {name: {_which(row): row for row in rows if row["model"] == name} for name in (model, over)}
-    test = data.rows("test")
-    truth, places = data.read_targets(test), data.samples["place"].to_numpy()[test]
-    gains: list[Row] = []
-    for which, row in rows_of[model].items():
-        if which not in rows_of[over] or row["mode"] == "few_shot":
-            continue
-        values, drawn = [], []
-        for one in (row, rows_of[over][which]):
-            prediction = np.frombuffer(base64.b64decode(str(one["prediction"])), "<i4")
-            counts = ConfusionCounts(truth, prediction, places, len(data.spec.class_names))
-            values.append(float(accuracy(counts.matrix)))
-            drawn.append(accuracy(counts.resampled(options.bootstrap, options.seed)))
-        score = score_of(values[0] - values[1], drawn[0] - drawn[1], counts.n, counts.groups, least=-1.0)
-        mode, gsd_m = f"{row['mode']}_gain", float(str(row["gsd_m"]))
-        gains.append(
-            score_row(data.spec, model, mode, str(row["metric"]), score, seed=options.seed, gsd_m=gsd_m, over=over)
-        )
-    return gains
-
-
-def _which(row: Row) -> tuple[object, ...]:
-    return tuple(row[key] for key in ("mode", "metric", "gsd_m", "seed"))
 
 
 def standardised(bank: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -346,6 +305,7 @@ class _Scorer:
     ) -> None:
         seed = self._options.seed if seed is None else seed
         counts = ConfusionCounts(self._labels["test"], prediction, self._places, self._classes)
-        score = counts.score(accuracy, self._options.bootstrap, self._options.seed)
-        row = score_row(self._data.spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m)
-        self.rows.append({**row, "prediction": base64.b64encode(prediction.astype("<i4").tobytes()).decode()})
+        drawn = accuracy(counts.resampled(self._options.bootstrap, self._options.seed))
+        score = score_of(float(accuracy(counts.matrix)), drawn, counts.n, counts.groups)
+        spec = self._data.spec
+        self.rows.append(score_row(spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m, drawn=drawn))
