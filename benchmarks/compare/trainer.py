@@ -56,7 +56,8 @@ class Trainer:
         entry, source = self._by_name[name]
         shared = self._pretrain.model_dump_json(exclude={"hardware", "logging", "seed", "method"})
         settings = [entry.model_dump(mode="json"), json.loads(shared), self.steps, source.store.manifest_hash]
-        stem = self._options_of(entry).get("stem", "linear")
+        base = self._pretrain.model_copy(update={"method": entry.method})
+        stem = {**base.model_options, **entry.options}.get("stem", "linear")
         twin = "random" if stem == "linear" else f"random_{stem}"
         return Contender(name, "trained", seed, json.dumps(settings, sort_keys=True), twin=twin)
 
@@ -64,10 +65,6 @@ class Trainer:
         """JSON of the architecture of one of `entries`."""
         entry, _ = self._by_name[name]
         return json.dumps([entry.model_dump(mode="json"), self._pretrain.model.model_dump(mode="json")])
-
-    def _options_of(self, entry: ContenderParameters) -> dict[str, object]:
-        model = self._pretrain.model
-        return {**model.options, **model.method_options.get(entry.method, {}), **entry.options}
 
     def train(self, contender: Contender) -> Path:
         """Pretrain, go on with a stopped pretraining, or find it finished.
