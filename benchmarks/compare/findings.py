@@ -26,7 +26,9 @@ COLUMNS = (
     ("classify", "linear_probe", "top1", "linear probe"),
     ("classify", "finetuned", "top1", "finetuned"),
     ("segment", "finetuned", "miou", "segmentation mIoU"),
+    ("segment", "frozen", "miou", "segmentation mIoU, frozen"),
     ("detect_change", "finetuned", "f1", "change F1"),
+    ("detect_change", "frozen", "f1", "change F1, frozen"),
 )
 """Task, mode, metric and heading of the main table; kNN at the native GSD."""
 

@@ -16,7 +16,7 @@ from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.evaluation.evaluate import summarise
 from benchmarks.compare.comparison import Budget, Comparison, run_comparison
 from benchmarks.compare.findings import comparison_markdown, draw_scale_curves, write_between_marks
-from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, Judge
+from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, FrozenTaskJudge, Judge
 from benchmarks.compare.settings import CompareParameters, Settings
 from benchmarks.compare.sources import Built, Source, source_of_pictures, source_of_sets
 from benchmarks.compare.trainer import Trainer
@@ -74,6 +74,8 @@ def _sources_and_judges(settings: Settings, built: Built | None, folder: Path) -
         judges.append(FrozenJudge(built.tasks["classify"], settings.evaluate))
         recipes = {"segment": settings.segment, "detect_change": settings.detect_change}
         judges += [FinetuneJudge(built.tasks[task], recipes[task], folder / task) for task in options.tasks]
+        if options.frozen:
+            judges += [FrozenTaskJudge(built.tasks[task], recipes[task], folder / task) for task in options.tasks]
     if options.folder is not None:
         data = _folder_data(options, folder)
         sources.append(source_of_pictures(data, folder / "data" / f"{data.spec.source}.zarr"))

@@ -15,11 +15,11 @@ from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune
-from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 
 FITTED_IMAGES = 200
 """Training images from which the filters are drawn, at most."""
-_STEPS, _LR = 300, 1e-2  # a linear head alone needs more steps at a higher rate than a recipe for whole models gives
+_STEPS, _LR = 300, 1e-2
 
 
 class ConvolutionEncoder(nn.Module):
@@ -37,6 +37,12 @@ class ConvolutionEncoder(nn.Module):
         height, width = (side // self.patch_size for side in images.shape[-2:])
         features = self.features.of_patches(images, self.patch_size)  # (B, N, 2 J)
         return [torch.unflatten(features.transpose(1, 2), 2, (height, width)) for _ in indices]
+
+
+def linear_head(recipe: FinetuneParameters) -> FinetuneParameters:
+    """Change a recipe for whole models to one for a linear head alone: more steps at a higher rate."""
+    changes = {"mode": "frozen", "steps": max(recipe.steps, _STEPS), "lr": _LR, "layer_decay": 1.0}
+    return recipe.model_copy(update={**changes, "lr_grid": (), "val_checks": 0})
 
 
 def convolution_baseline(
@@ -59,15 +65,7 @@ def convolution_baseline(
     images = inputs.batch(chosen).images.flatten(0, 1)  # of both dates, where there are two
     features = RandomConvolutionFeatures(images.shape[1], kernel_size=min(KERNEL_SIZE, patch_size))
     features.fit(images, patch_size=patch_size, generator=torch.Generator().manual_seed(options.seed))
-    recipe = options.finetune.model_copy(
-        update={
-            "mode": "frozen",
-            "steps": max(options.finetune.steps, _STEPS),
-            "lr": _LR,
-            "layer_decay": 1.0,
-            "precision": "32-true",
-        }
-    )
+    recipe = linear_head(options.finetune)
     plan = inputs.plan
     head = HeadConfig(
         data.spec.task, "linear", len(data.spec.class_names), plan.views, plan.bands_per_view, options.fusion
