@@ -19,7 +19,6 @@ from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.metrics.scores import READINGS
 from benchmarks.compare.comparison import Comparison
 
-BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 COLUMNS = (
     ("classify", "knn", "knn_both_coarse", "kNN"),
     ("classify", "knn_standardised", "knn_both_coarse", "kNN, standardised"),
@@ -99,17 +98,28 @@ def _cell(rows: pd.DataFrame) -> str:
     return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]{spread}"
 
 
-def write_between_marks(document: Path, text: str) -> None:
+def marks(name: str) -> tuple[str, str]:
+    """Give the lines between which a document holds the tables of a comparison."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def write_between_marks(document: Path, text: str, name: str) -> None:
     """Replace what stands between the two marks of a document.
+
+    Args:
+        document: A Markdown file.
+        text: The tables.
+        name: Of the marks.
 
     Raises:
         TaskDataError: If the document or its marks are absent.
     """
+    begin, end = marks(name)
     old = document.read_text(encoding="utf-8") if document.is_file() else ""
-    if old.count(BEGIN) != 1 or old.count(END) != 1:
-        raise TaskDataError(f"{document} must hold the line {BEGIN!r} and after it {END!r}, once each")
-    pattern = re.escape(BEGIN) + ".*" + re.escape(END)
-    write_bytes(document, re.sub(pattern, lambda _: f"{BEGIN}\n{text}{END}", old, flags=re.DOTALL).encode())
+    if old.count(begin) != 1 or old.count(end) != 1:
+        raise TaskDataError(f"{document} must hold the line {begin!r} and after it {end!r}, once each")
+    pattern = re.escape(begin) + ".*" + re.escape(end)
+    write_bytes(document, re.sub(pattern, lambda _: f"{begin}\n{text}{end}", old, flags=re.DOTALL).encode())
 
 
 UNTRAINED = ("random", "random_rcf", "rcf", "statistics", "histogram", "pixels")

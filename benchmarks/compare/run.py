@@ -23,8 +23,6 @@ from benchmarks.compare.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-FIGURE = "figures/comparison_gsd.svg"
-"""kNN over GSD, from the folder of the document that shows it."""
 _HERE = Path(__file__).parent
 
 
@@ -109,14 +107,19 @@ def _code() -> str:
 def _write(found: Comparison, order: list[str], facts: list[str], options: CompareParameters, folder: Path) -> None:
     found.table.to_parquet(folder / "scores.parquet")
     curves = draw_scale_curves(found.table, order) if len(found.table) else None
-    markdown = comparison_markdown(found, order, facts, curves=FIGURE if curves else None)
+    markdown = comparison_markdown(found, order, facts, curves=_figure(options) if curves else None)
     write_bytes(folder / "comparison.md", markdown.encode())
     if curves is not None:
-        write_bytes(folder / FIGURE, curves)
+        write_bytes(folder / _figure(options), curves)
     if options.document is not None:
         if curves is not None:
-            write_bytes(Path(options.document).parent / FIGURE, curves)
-        write_between_marks(Path(options.document), markdown)
+            write_bytes(Path(options.document).parent / _figure(options), curves)
+        write_between_marks(Path(options.document), markdown, options.mark)
+
+
+def _figure(options: CompareParameters) -> str:
+    """Path of kNN over GSD, from the folder of the document that shows it."""
+    return f"figures/{options.mark}_gsd.svg"
 
 
 def _summary(found: Comparison, steps: int, options: CompareParameters) -> dict[str, object]:

@@ -65,6 +65,11 @@ class CompareParameters(Parameters):
     document: str | None = Field(
         None, description="Markdown file whose marked part gets the table, say docs/results.md"
     )
+    mark: str = Field(
+        "comparison",
+        pattern=r"^[a-z_]+$",
+        description="name of the part: <!-- comparison: begin -->; and of its figure",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> CompareParameters:
