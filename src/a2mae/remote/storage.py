@@ -6,8 +6,9 @@ Needs fsspec and Zarr's storage classes only: the training step runs on machines
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections.abc import Iterator, Mapping
+import hashlib
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +19,8 @@ from a2mae.files import json_text, write_bytes
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+logger = logging.getLogger(__name__)
 
 StorageOptions = Mapping[str, object]
 
@@ -32,10 +35,6 @@ class StoreMissingError(StoreError):
 
 class StoreTornError(StoreError):
     """The store's build did not finish, or shards are missing or damaged."""
-
-
-class StoreFullError(StoreError):
-    """There is no space to write to."""
 
 
 class StoreVersionError(StoreError):
@@ -73,8 +72,7 @@ class Folder:
         if not self.is_local:
             self.fs.pipe_file(self.key(name), data)
             return
-        with telling_full_disk(self.url):
-            write_bytes(Path(self.key(name)), data)
+        write_bytes(Path(self.key(name)), data)
 
     def write_json(self, name: str, data: Mapping[str, object]) -> None:
         """Replace a JSON file by `json_text`."""
@@ -103,8 +101,8 @@ class Folder:
 class Parts:
     """Finished parts of a piece of work: what was stopped goes on where it stopped.
 
-    A part is a file, written whole, whose first line is the fingerprint of what it was made of. It may lie where the
-    result lies, also on `s3://`, and be written by any worker.
+    A part is a file, written whole, whose first line is the fingerprint of what it was made of and the digest of what
+    follows. It may lie where the result lies, also on `s3://`, and be written by any worker.
     """
 
     def __init__(self, folder: Folder, fingerprint: str) -> None:
@@ -124,10 +122,18 @@ class Parts:
             of_any: Also one that was made of something else.
 
         Returns:
-            Its content; None where there is none, or one that is no longer valid.
+            Its content; None where there is none, or one that is no longer valid. One that is not as it was written is
+            named in the log.
         """
-        made_of, _, content = (self.folder.read(key) or b"").partition(b"\n")
-        return content if made_of and (of_any or made_of.decode() == self.fingerprint) else None
+        data = self.folder.read(key)
+        if data is None:
+            return None
+        head, _, content = data.partition(b"\n")
+        made_of, _, digest = head.rpartition(b" ")
+        if digest.decode(errors="replace") != hashlib.sha256(content).hexdigest():
+            logger.warning("%s is not what was written: it is made again", self.folder.key(key))
+            return None
+        return content if of_any or made_of.decode() == self.fingerprint else None
 
     def keys(self) -> set[str]:
         """List the parts that there are, also those that are no longer valid."""
@@ -135,26 +141,9 @@ class Parts:
 
     def put(self, key: str, content: bytes) -> None:
         """Keep a part; an older one of this key goes."""
-        self.folder.write(key, self.fingerprint.encode() + b"\n" + content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.folder.write(key, f"{self.fingerprint} {digest}\n".encode() + content)
 
     def clear(self) -> None:
         """Remove every part."""
         self.folder.remove("")
-
-
-@contextlib.contextmanager
-def telling_full_disk(url: str) -> Iterator[None]:
-    """Turn the operating system's "no space" into an error that says what to do.
-
-    Raises:
-        StoreFullError: If what is done inside finds no space.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise StoreFullError(
-            f"no space left for {url} ({error.strerror}): make room and run the same command again;"
-            " what is written is kept"
-        ) from error
