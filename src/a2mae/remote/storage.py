@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import fsspec
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MEND = "run it again, it makes what is torn anew and keeps the rest: kedro run --pipelines=coregister"
+"""What helps where a store is torn: the end of a sentence."""
 StorageOptions = Mapping[str, object]
 
 
@@ -66,6 +69,18 @@ class Folder:
             return cast(bytes, self.fs.cat_file(self.key(name)))
         except FileNotFoundError:
             return None
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+        """Read a JSON file; None where there is none.
+
+        Raises:
+            StoreTornError: If it is not JSON, as after a power cut.
+        """
+        data = self.read(name)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError as error:
+            raise StoreTornError(f"{self.key(name)} is torn: it is not JSON ({error}); {MEND}") from error
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file as a whole: readers see the old or the new bytes, never a part."""
