@@ -144,7 +144,9 @@ class Parts:
         if data is None:
             return None
         head, _, content = data.partition(b"\n")
-        made_of, _, digest = head.rpartition(b" ")
+        made_of, known, digest = head.rpartition(b" ")
+        if head and not known:
+            return None  # of an earlier version, without a digest
         if digest.decode(errors="replace") != hashlib.sha256(content).hexdigest():
             logger.warning("%s is not what was written: it is made again", self.folder.key(key))
             return None
