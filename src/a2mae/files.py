@@ -32,11 +32,12 @@ class WriteError(A2maeError, OSError):
 
 
 @contextmanager
-def telling_where(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+def telling_where(path: Path, *kinds: type[Exception], doing: str = "write") -> Iterator[None]:
     """Turn what the operating system or a library says of a write that failed into one sentence with its place.
 
     Args:
         path: What is written.
+        doing: What failed, if it is not known to be a write.
         kinds: What the library raises that writes, where that is no `OSError` with a number.
 
     Raises:
@@ -45,13 +46,13 @@ def telling_where(path: Path, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (OSError, *kinds) as error:
-        number = getattr(error, "errno", None)
+        number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, WriteError) or not (number in _ADVICE or isinstance(error, kinds)):
             raise
         # Arrow's own words hold the name of the file being written.
         said, advice = (os.strerror(number), _ADVICE[number]) if number in _ADVICE else (str(error), _ROOM)
         raise WriteError(
-            f"cannot write {path}: {said}; {advice} and run the same command again: what is finished is kept"
+            f"cannot {doing} {path}: {said}; {advice} and run the same command again: what is finished is kept"
         ) from error
 
 

@@ -15,7 +15,7 @@ from kedro.io import DataCatalog
 
 from a2mae import pipeline_registry, tracking
 from a2mae.config import Parameters
-from a2mae.files import clear_leftovers, file_digest
+from a2mae.files import clear_leftovers, file_digest, telling_where
 from a2mae.locks import LockedError, locked
 from a2mae.pipeline_registry import STAGES
 from a2mae.pipelines import checks
@@ -84,6 +84,19 @@ class Checks:
             elif not name.startswith("params:") and isinstance(dataset := catalog.get(name), RunDirectory):
                 with contextlib.suppress(LockedError), locked(dataset.load()):
                     clear_leftovers(dataset.load())
+
+    @hook_impl
+    def on_node_error(self, error: Exception, node: Node, catalog: DataCatalog) -> None:
+        """Say where it was that the disk was full or access was refused.
+
+        Raises:
+            WriteError: In place of what the operating system has said.
+        """
+        if isinstance(error, OSError):
+            entries = [entry for name in node.outputs if (entry := tracked(catalog, name)) is not None]
+            named = [error.filename] if isinstance(error.filename, str) else [entry.path for entry in entries]
+            with telling_where(Path(named[0] if named else node.name), doing="read or write"):
+                raise error
 
     @hook_impl
     def after_pipeline_run(self) -> None:
