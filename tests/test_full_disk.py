@@ -95,7 +95,10 @@ def test_a_full_disk_is_one_sentence_with_the_path_and_the_older_file_stays(tmp_
     path = tmp_path / "folder" / "file"
     path.parent.mkdir()
     path.write_bytes(b"old")
-    with full_disk(), pytest.raises(WriteError, match=r"cannot write .*make room there.*run the same command again") as e:
+    with (
+        full_disk(),
+        pytest.raises(WriteError, match=r"cannot write .*make room there.*run the same command again") as e,
+    ):
         WRITERS[writer](path)
     assert "folder/" in str(e.value) and "\n" not in str(e.value)
     if writer != "metrics":  # which grows in its place
@@ -111,7 +114,11 @@ def put_part(folder: str) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_says_where_its_disk_is_full(tmp_path: Path, workers: int) -> None:
-    with full_disk(), Crew(workers) as crew, pytest.raises(WriteError, match=f"cannot write {tmp_path}/.*/part: File too"):
+    with (
+        full_disk(),
+        Crew(workers) as crew,
+        pytest.raises(WriteError, match=f"cannot write {tmp_path}/.*/part: File too"),
+    ):
         list(crew.run(put_part, [str(tmp_path / str(number)) for number in range(4)]))
 
 

@@ -243,7 +243,9 @@ def test_an_input_that_is_handed_on_by_name_alone_need_not_be_there(tmp_path):
     made.write_bytes(b"x")
     inputs, outputs = {"simulation_folder": str(tmp_path / "none")}, {"scenes": str(made)}
     stage, module = "ingest", "a2mae.pipelines.ingest"
-    found = record(tmp_path, "ingest", module, stage=stage, inputs=read(tmp_path, inputs), outputs=outputs, parameters={})
+    found = record(
+        tmp_path, "ingest", module, stage=stage, inputs=read(tmp_path, inputs), outputs=outputs, parameters={}
+    )
     assert found.inputs == {}
 
 

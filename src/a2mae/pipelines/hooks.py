@@ -213,8 +213,10 @@ class Watch:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember where the outputs lie."""
+        """Remember where the outputs lie: wandb's files go there, too."""
         self._data_root = local_data_root(context)
+        if self._data_root is not None:
+            tracking.keep_in(self._data_root)
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:

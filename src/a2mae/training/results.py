@@ -91,7 +91,9 @@ def _finished(run_dir: Path) -> dict[str, str]:
     try:
         content = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
         files = content.pop("files", {"config.json": None})  # of an earlier version: without digests
-        damaged = [name for name, digest in files.items() if digest not in (None, file_digest(run_dir / MODEL_DIR / name))]
+        damaged = [
+            name for name, digest in files.items() if digest not in (None, file_digest(run_dir / MODEL_DIR / name))
+        ]
     except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
         return {}
     if damaged:

@@ -220,9 +220,7 @@ class ImageSetStore:
         for key, entry in shard_entries(self._manifest).items():
             data = folder.read(key)
             if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise StoreTornError(
-                    f"{self.url}/{key} is damaged: its bytes are not those of the manifest; {MEND}"
-                )
+                raise StoreTornError(f"{self.url}/{key} is damaged: its bytes are not those of the manifest; {MEND}")
 
     def _entry(self, sensor: str) -> dict[str, list[int]]:
         self.sensor(sensor)
