@@ -14,6 +14,7 @@ from kedro.pipeline import Pipeline, node
 from kedro.validation.exceptions import ParameterValidationError
 
 from a2mae.pipelines.checks import (
+    EnvironmentFilesError,
     MissingInputError,
     MovedDatasetError,
     NamedFileError,
@@ -21,6 +22,7 @@ from a2mae.pipelines.checks import (
     UnknownEnvironmentError,
     check_dataset_types,
     check_environment,
+    check_environment_files,
     check_groups,
     check_inputs,
     check_named_paths,
@@ -80,6 +82,57 @@ def test_a_dataset_type_that_has_moved_is_told_with_its_successor(tmp_path: Path
         check_dataset_types(loader)
     (tmp_path / "base/catalog.yml").write_text(f"mine:\n  type: {now}\n  filepath: data/x\n")
     check_dataset_types(loader)
+
+
+def environments(source: Path, **files: str) -> OmegaConfigLoader:
+    """A configuration with an environment `mine` of these files, and those of base and another one."""
+    for name in ("base", "local", "other", "mine"):
+        (source / name).mkdir(parents=True, exist_ok=True)
+    (source / "base/globals.yml").write_text("data_root: data\n")
+    (source / "base/parameters_pretrain.yml").write_text("pretrain: {seed: 0}\n")
+    (source / "base/parameters_chain.yml").write_text("chain: [tag]\n")
+    (source / "other/globals.yml").write_text("data_root: data/other\n")
+    for name, text in {"globals": "data_root: data/mine\n", **files}.items():
+        if text:
+            (source / "mine" / f"{name}.yml").write_text(text)
+    configure_project("a2mae")
+    return OmegaConfigLoader(str(source), base_env="base", default_run_env="local", env="mine")
+
+
+def test_all_that_nothing_reads_in_an_environment_is_named_with_its_neighbour(tmp_path: Path) -> None:
+    loader = environments(
+        tmp_path / "conf",
+        parameters_a="pretrin: {seed: 1}\n_anchor: 1\n",
+        parameter_pretrain="pretrain: {seed: 1}\n",
+        parameters_b="pretrain: {seed: 1}\nchains: [tag]\n",
+    )
+    with pytest.raises(EnvironmentFilesError) as told:
+        check_environment_files(loader)
+    for part in (
+        "conf/mine/parameters_a.yml has the group 'pretrin', which nothing reads: did you mean 'pretrain'?",
+        "nothing reads conf/mine/parameter_pretrain.yml: did you mean 'parameters_pretrain.yml'?",
+        "conf/mine/parameters_b.yml has the group 'chains', which nothing reads: did you mean 'chain'? there are chain,",
+    ):
+        assert part in str(told.value)
+    assert "_anchor" not in str(told.value)
+    check_environment_files(environments(tmp_path / "good", parameters_b="pretrain: {seed: 1}\n", catalog_x="a: 1\n"))
+
+
+@pytest.mark.parametrize(
+    ("own", "whose"), [("", "'base'"), ("data_root: data/../data\n", "'base'"), ("data_root: data/other/\n", "'other'")]
+)
+def test_an_environment_that_writes_into_another_s_data_is_refused(tmp_path: Path, own: str, whose: str) -> None:
+    with pytest.raises(EnvironmentFilesError, match=rf"writes into data.*, where the outputs of {whose} lie") as told:
+        check_environment_files(environments(tmp_path, globals=own))
+    assert ("because it has no globals.yml" in str(told.value)) == (not own)
+
+
+def test_the_environments_of_this_project_pass() -> None:
+    source = Path(__file__).parents[2] / "conf"
+    for folder in source.iterdir():
+        if folder.is_dir():
+            env = folder.name
+            check_environment_files(OmegaConfigLoader(str(source), base_env="base", default_run_env="local", env=env))
 
 
 READING = Pipeline([node(lambda scenes, mine: [scenes, mine], ["scenes", "mine"], "made"), node(len, "made", "count")])

@@ -87,7 +87,9 @@ def test_little_shared_memory_is_named_and_nothing_hangs_or_stays(tmp_path: Path
 def test_loader_processes_end_with_the_training_that_was_killed(tmp_path: Path, store, child_environment) -> None:
     make_spec(tmp_path, store, workers=2, steps=100_000, checkpoint_interval=0)
     command = [sys.executable, "-m", "a2mae.training", str(tmp_path)]
-    with subprocess.Popen(command, env=child_environment, stderr=subprocess.DEVNULL, start_new_session=True) as training:
+    with subprocess.Popen(
+        command, env=child_environment, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as training:
         deadline = time.monotonic() + 120
         while not (tmp_path / "metrics.csv").exists():
             assert training.poll() is None and time.monotonic() < deadline

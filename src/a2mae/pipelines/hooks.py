@@ -48,12 +48,17 @@ class Checks:
 
         Raises:
             UnknownEnvironmentError: If `--env` has no folder.
+            EnvironmentFilesError: If its files say what nothing reads, or write into another's data.
             ParameterValidationError: If `--params` has a group that nobody knows.
             MovedDatasetError: If a catalog entry has a type that has moved.
         """
         self._project = context.project_path
-        self._data_root = local_data_root(context)
         checks.check_environment(context.config_loader)
+        checks.check_environment_files(context.config_loader)
+        settings = context.config_loader["globals"]
+        if str(settings.get("data_root", "")).startswith("~"):  # only a shell would know it
+            context.config_loader["globals"] = {**settings, "data_root": os.path.expanduser(settings["data_root"])}
+        self._data_root = local_data_root(context)
         checks.check_groups(context.config_loader)
         checks.check_dataset_types(context.config_loader)
         pipeline_registry.use_chain(tuple(context.config_loader["parameters"]["chain"]))
