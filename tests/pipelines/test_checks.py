@@ -13,6 +13,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.validation.exceptions import ParameterValidationError
 
+from a2mae.errors import InputError
 from a2mae.pipelines.checks import (
     EnvironmentFilesError,
     MissingInputError,
@@ -21,6 +22,7 @@ from a2mae.pipelines.checks import (
     OutputFolderError,
     UnknownEnvironmentError,
     check_dataset_types,
+    check_embedded,
     check_environment,
     check_environment_files,
     check_groups,
@@ -28,7 +30,7 @@ from a2mae.pipelines.checks import (
     check_named_paths,
     check_outputs,
 )
-from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 
 
 def check_env(source: Path, env: str | None) -> None:
@@ -222,6 +224,18 @@ def test_a_path_is_asked_for_only_where_its_reader_runs(tmp_path: Path) -> None:
     with pytest.raises(NamedFileError, match=r"segment\.map\.raster"):  # it opens what is to be mapped, too
         check_named(tmp_path, segment=both, pipeline=NAMING.only_nodes("segment.prepare_data"))
     check_named(tmp_path, segment=both, pipeline=NAMING.only_nodes("evaluate"))
+
+
+def test_nothing_to_embed_is_said_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "scene.tif").write_bytes(b"")
+    embedding = Pipeline([node(lambda options: options, "params:embed", "embeddings")])
+    catalog = DataCatalog({"params:embed": MemoryDataset(EmbedParameters())})
+    with pytest.raises(InputError, match=r"embed\.raster names no raster and no stage of the chain makes scenes"):
+        check_embedded(embedding, catalog)
+    check_embedded(Pipeline([node(lambda scenes, o: o, ["scenes", "params:embed"], "embeddings")]), catalog)
+    check_embedded(WRITING, catalog)
+    catalog["params:embed"] = MemoryDataset(EmbedParameters(raster=str(tmp_path / "scene.tif")))
+    check_embedded(embedding, catalog)
 
 
 WRITING = Pipeline([node(lambda: 1, None, "first"), node(lambda: 2, None, "second")])

@@ -247,6 +247,20 @@ def _named_paths(pipeline: Pipeline, catalog: DataCatalog) -> Iterator[tuple[str
                 yield f"{group}.{key}", path
 
 
+def check_embedded(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Check that there is a raster to embed: named, or a scene that some stage has found.
+
+    Raises:
+        InputError: If there is none.
+    """
+    options = catalog.load("params:embed") if "params:embed" in pipeline.datasets() else None
+    if options is not None and options.raster is None and "scenes" not in pipeline.datasets():
+        raise InputError(
+            "embed.raster names no raster and no stage of the chain makes scenes: name one in"
+            " conf/<env>/parameters_embed.yml, or take embed out of 'chain'"
+        )
+
+
 def check_outputs(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
     """Check that the folder of every dataset that a run writes can be written to.
 

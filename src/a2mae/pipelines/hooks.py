@@ -61,7 +61,11 @@ class Checks:
         self._data_root = local_data_root(context)
         checks.check_groups(context.config_loader)
         checks.check_dataset_types(context.config_loader)
-        pipeline_registry.use_chain(tuple(context.config_loader["parameters"]["chain"]))
+        parameters = context.config_loader["parameters"]
+        maps = {task: (parameters.get(task) or {}).get("map") or {} for task in pipeline_registry.TASKS}
+        pipeline_registry.use_chain(
+            tuple(parameters["chain"]), [task for task, options in maps.items() if options.get("raster") is not None]
+        )
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -69,12 +73,14 @@ class Checks:
 
         Raises:
             LockedError: If another run works on the same data.
+            InputError: If there is nothing to embed.
             NamedFileError: If a parameter names a file or folder that is not there.
             MissingInputError: If an input has not been made.
             OutputFolderError: If an output's folder cannot be written to.
         """
         checks.check_named_paths(pipeline, catalog, self._project)
         checks.check_inputs(pipeline, catalog, self._project)
+        checks.check_embedded(pipeline, catalog)
         checks.check_outputs(pipeline, catalog, self._project)
         if self._data_root is not None:
             self._held.close()  # of a run that was interrupted, in the same session
