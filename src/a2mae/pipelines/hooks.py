@@ -182,7 +182,7 @@ class Lineage:
                     if (opened_by(group, key) or (node.name,))[0] == node.name:
                         named[f"{group}.{key}"] = path
         self._catalog = catalog
-        outputs = {name: path for name in node.outputs if (path := self._path(name)) is not None}
+        outputs = {name: place for name in node.outputs if (place := self._path(name)) is not None}
         read = self._read.pop(node.name, {})
         self._given[node.name] = {"parameters": parameters, "named": named, "inputs": read, "outputs": outputs}
 
