@@ -96,6 +96,20 @@ def test_labels_of_ones_own_and_a_model_need_no_image_sets():
     assert pipelines["segment"].inputs() & built == built
 
 
+def test_without_a_raster_or_scenes_a_task_ends_with_its_scores():
+    """The map node would fail after hours of training; a raster that is named brings it back."""
+    pipeline_registry.use_chain(("segment", "report"), named=())
+    assert {node.name for node in pipelines["segment"].nodes} == {
+        f"segment.{name}" for name in ("prepare_data", "finetune", "finetune_random", "score")
+    }
+    assert "segment.map" not in pipelines["report"].inputs() and "segment.metrics" in pipelines["report"].inputs()
+    pipeline_registry.use_chain(("segment", "report"), named=("segment",))
+    assert "segment.map" in pipelines["report"].inputs()
+    pipeline_registry.use_chain(pipeline_registry.STAGES, named=())
+    assert "segment.map" in pipelines["report"].inputs()
+    pipeline_registry.use_chain(pipeline_registry.STAGES)
+
+
 @pytest.mark.parametrize("env", ["base", "real_samples"])
 def test_report_is_made_last(env):
     open_context(env)

@@ -90,6 +90,39 @@ def test_no_process_of_wandb_looks_for_a_network(tmp_path):
     assert staged and all(place.is_relative_to(tmp_path / "data") for place in staged), "nowhere but WANDB_DATA_DIR"
 
 
+KEPT = """
+import logging, sys
+from pathlib import Path
+from a2mae import tracking
+from a2mae.tracking import Piece
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+tracking.keep_in(Path(sys.argv[1]))
+run = tracking.open_run("tag", {})
+run.log({"loss": 1.0}, step=1)
+run.link(made=[Piece("sets", "data", "2" * 64)])
+run.summarize({"n": 3})
+run.finish()
+"""
+
+
+@pytest.mark.parametrize("can_write", [True, False])
+def test_a_home_that_cannot_be_written_ends_no_run_nor_does_anything_of_wandb(tmp_path: Path, can_write: bool) -> None:
+    pytest.importorskip("wandb")
+    place = tmp_path if can_write else Path("/proc/nowhere")
+    own = {
+        name: value for name, value in environment(tmp_path).items() if not re.fullmatch("WANDB_.*_DIR|XDG_.*", name)
+    }
+    command = [sys.executable, "-c", KEPT, str(place)]
+    own |= {"HOME": "/proc/nonexistent"}
+    done = subprocess.run(command, env=own, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ("not tracked any further, and goes on" in done.stderr) != can_write
+    if can_write:
+        (found,) = [read_run(path) for path in find_runs(tmp_path)]
+        assert found.summary["n"] == 3 and {path.name for path in tmp_path.iterdir()} == {"wandb"}
+        assert found.staged and all(Path(place).is_relative_to(tmp_path / "wandb") for place in found.staged)
+
+
 def test_a_chain_is_named_by_what_is_ingested_not_by_where_it_lies():
     first = tracking.group_of({"folder": "/home/me/scenes", "cloud": 0.2})
     assert first == tracking.group_of({"folder": "/mnt/you/scenes", "cloud": 0.2}) and first.startswith("chain-")

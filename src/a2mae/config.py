@@ -7,12 +7,22 @@ apart from the code they steer, so that listing pipelines imports nothing heavy.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from a2mae.errors import InputError, did_you_mean
 
@@ -36,19 +46,33 @@ class Parameters(BaseModel):
     moved: ClassVar[Mapping[str, str]] = {}
     """Former keys, and what has taken their place."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _name_the_neighbours(cls, values: Any) -> Any:  # noqa: ANN401 (pydantic hands in whatever the YAML held)
-        if isinstance(values, dict):
-            fields = list(cls.model_fields)
-            for key in values:
-                if key in cls.moved:
-                    raise ValueError(f"parameter '{key}' is gone; set {cls.moved[key]}")
-                if key not in fields:
-                    raise ValueError(
-                        f"unknown parameter '{key}': {did_you_mean(key, fields)}{cls.__name__} has {', '.join(fields)}"
-                    )
-        return values
+    def _name_the_neighbours(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 (whatever the YAML held)
+        """Name unknown keys with their neighbours, together with everything else that is wrong in the group."""
+        if not isinstance(values, dict):
+            return handler(values)
+        fields = list(cls.model_fields)
+        problems = [_problem(cls._unknown(key, fields), values[key]) for key in values if key not in fields]
+        known = {key: _from_home(value) for key, value in values.items() if key in fields}
+        if not problems:
+            return handler(known)
+        try:
+            handler(known)
+        except ValidationError as error:
+            meant = " ".join(str(problem["type"]) for problem in problems)
+            problems += [
+                _problem(one["msg"], one["input"], one["loc"])
+                for one in error.errors(include_url=False)
+                if one["type"] != "missing" or f"did you mean {one['loc'][0]!r}" not in meant
+            ]
+        raise ValidationError.from_exception_data(cls.__name__, problems)
+
+    @classmethod
+    def _unknown(cls, key: str, fields: Sequence[str]) -> str:
+        if key in cls.moved:
+            return f"parameter '{key}' is gone; set {cls.moved[key]}"
+        return f"unknown parameter '{key}': {did_you_mean(key, fields)}{cls.__name__} has {', '.join(fields)}"
 
     def named_paths(self) -> Iterator[tuple[str, str]]:
         """Yield every `OnDiskPath` that is set, here and in groups within: its key with dots, and its value."""
@@ -62,6 +86,21 @@ class Parameters(BaseModel):
                         yield from ((f"{name}.{index}.{key}", path) for key, path in item.named_paths())
             elif value is not None and any(isinstance(mark, OnDisk) for mark in field.metadata):
                 yield name, value
+
+
+def _problem(message: str, value: object, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
+    return InitErrorDetails(
+        type=PydanticCustomError("value_error", "{told}", {"told": message.removeprefix("Value error, ")}),
+        loc=place,
+        input=value,
+    )
+
+
+def _from_home(value: object) -> object:
+    """Replace the `~` that begins a path, which only a shell would; lists are gone through."""
+    if isinstance(value, list | tuple):
+        return [_from_home(item) for item in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
 
 @lru_cache(maxsize=64)

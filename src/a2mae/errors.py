@@ -31,6 +31,10 @@ class RejectedError(InputError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[RejectedError], tuple[str, str]]:
+        """Let it be raised in a worker and read here."""
+        return type(self), (self.reason, self.detail)
+
 
 class ReadError(A2maeError, RuntimeError):
     """A file that cannot be read where pixels are needed.

@@ -5,6 +5,7 @@ They have the access that the user's umask gives.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -13,14 +14,61 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from a2mae.errors import A2maeError
+
 PART = ".part"
 """Ending of files that are still being written."""
+
+
+class WriteError(A2maeError, OSError):
+    """A file or folder cannot be written: the disk is full, or this user may not."""
+
+
+@contextmanager
+def telling_where(path: Path, *kinds: type[Exception], doing: str = "write") -> Iterator[None]:
+    """Turn what the operating system or a library says of a write that failed into one sentence with its place.
+
+    Args:
+        path: What is written.
+        doing: What failed, if it is not known to be a write.
+        kinds: What the library raises that writes, where that is no `OSError` with a number.
+
+    Raises:
+        WriteError: If what is done inside finds no space or may not write.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (OSError, *kinds)):
+            raise
+        number = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, WriteError) or not (number in _ADVICE or isinstance(error, kinds)):
+            raise
+        # Arrow's own words hold the name of the file being written.
+        said, advice = (os.strerror(number), _ADVICE[number]) if number in _ADVICE else (str(error), _ROOM)
+        raise WriteError(
+            f"cannot {doing} {path}: {said}; {advice} and run the same command again: what is finished is kept"
+        ) from error
+
+
+_ROOM, _ACCESS = "make room there, or set another data_root", "change its access, or set another data_root"
+_ADVICE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EIO: "look at the disk",
+    errno.EROFS: _ACCESS,
+    errno.EACCES: _ACCESS,
+    errno.EPERM: _ACCESS,
+    errno.ENOTDIR: "move the file that stands in a folder's place",
+}
 
 
 @contextmanager
@@ -32,20 +80,25 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file; folders are made, an older file stays until the new one is whole.
+
+    Raises:
+        WriteError: If there is no space or no access.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    temporary.unlink(missing_ok=True)
-    temporary.touch()
-    access = stat.S_IMODE(temporary.stat().st_mode)
     try:
-        yield temporary
-        temporary.chmod(access)
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
+        with telling_where(path):
+            make_folder(path.parent)
+            temporary.unlink(missing_ok=True)
+            temporary.touch()
+            access = stat.S_IMODE(temporary.stat().st_mode)
+            yield temporary
+            temporary.chmod(access)
+            flush(temporary)
+            os.replace(temporary, path)
+            flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -56,31 +109,62 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     Args:
         path: The folder; those above it are made. What a killed run leaves beside it, the next one clears.
+
+    Raises:
+        WriteError: If there is no space or no access.
     """
-    partial, older = (path.with_name(f".{path.name}.{ending}") for ending in ("partial", "older"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _bring_back(older, path)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        yield partial
-        for written in (*partial.rglob("*"), partial):
-            _flush(written)
-        if path.exists():
-            os.replace(path, older)
-        os.replace(partial, path)
-        _flush(path.parent)
-    finally:
+    partial, older = (path.with_name(f".{path.name}.{ending}") for ending in (_PARTIAL, _OLDER))
+    with telling_where(path):
+        make_folder(path.parent)
         _bring_back(older, path)
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            yield partial
+            for written in (*partial.rglob("*"), partial):
+                flush(written)
+            if path.exists():
+                os.replace(path, older)
+            os.replace(partial, path)
+            flush(path.parent)
+        finally:
+            _bring_back(older, path)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+_PARTIAL, _OLDER = "partial", "older"
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, so that a power cut does not lose them."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush(folder.parent)
+
+
+def flush(path: Path) -> None:
     """Wait until a file's or folder's content has reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what killed writers have left of a file or a folder, and inside of it.
+
+    Nobody else may be writing there. A folder that was being replaced when its writer was killed returns.
+
+    Args:
+        path: What they wrote; nothing need be there.
+    """
+    if path.parent.is_dir():
+        _bring_back(path.with_name(f".{path.name}.{_OLDER}"), path)
+        shutil.rmtree(path.with_name(f".{path.name}.{_PARTIAL}"), ignore_errors=True)
+    beside = path.parent.glob(f".{escape(path.name)}.*{PART}")
+    for left in (*beside, *path.rglob(f".*{PART}")):
+        left.unlink(missing_ok=True)
 
 
 def _bring_back(older: Path, path: Path) -> None:

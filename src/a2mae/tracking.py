@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +55,19 @@ class Run:
         """
         self._run = run
 
+    def _do(self, work: Callable[[Any], None]) -> None:
+        """Do something with the run; what fails there costs the rest of its W&B run, never the run itself."""
+        if self._run is None:
+            return
+        try:
+            work(self._run)
+        except Exception as error:  # whatever wandb and the disk below it raise
+            _tell(error)
+            self._run = None
+
     def log(self, row: Mapping[str, float | int | None], step: int | None = None) -> None:
         """Add a row of numbers; what is None is left out."""
-        if self._run is not None:
-            self._run.log({name: value for name, value in row.items() if value is not None}, step=step)
+        self._do(lambda run: run.log({name: value for name, value in row.items() if value is not None}, step=step))
 
     def log_pictures(
         self,
@@ -75,19 +84,25 @@ class Run:
             captions: One per picture.
             step: That they belong to.
         """
-        if self._run is not None:
+
+        def log(run: Any) -> None:  # noqa: ANN401
             import wandb  # noqa: PLC0415 (optional, and slow to import)
 
             texts = captions if captions is not None else [None] * len(pictures)
             images = [wandb.Image(one, caption=text) for one, text in zip(pictures, texts, strict=True)]
-            self._run.log({name: images}, step=step)
+            run.log({name: images}, step=step)
+
+        self._do(log)
 
     def log_table(self, name: str, table: Any) -> None:  # noqa: ANN401 (a DataFrame: the training has no pandas)
         """Add a table, shown as text."""
-        if self._run is not None:
+
+        def log(run: Any) -> None:  # noqa: ANN401
             import wandb  # noqa: PLC0415
 
-            self._run.log({name: wandb.Table(dataframe=table.astype(str))})
+            run.log({name: wandb.Table(dataframe=table.astype(str))})
+
+        self._do(log)
 
     def summarize(self, values: Mapping[str, object], under: str = "") -> None:
         """Add every number of a JSON value to the run's summary.
@@ -96,26 +111,28 @@ class Run:
             values: What is no number is left out; `{"a": {"b": 1}}` becomes `a.b`.
             under: Name that the places begin with: `under/a.b`.
         """
-        if self._run is not None:
-            self._run.summary.update({f"{under}/{at}" if under else at: value for at, value in _numbers(values)})
+        found = {f"{under}/{at}" if under else at: value for at, value in _numbers(values)}
+        self._do(lambda run: run.summary.update(found))
 
     def link(self, *, used: Sequence[Piece] = (), made: Sequence[Piece] = ()) -> None:
         """Say what the run was made from and what it made."""
-        if self._run is None:
-            return
-        for piece in used:
-            if _mode() == "online":
-                self._run.use_artifact(_artifact(piece))
-            else:
-                # `use_artifact` asks the server for a version; offline the same record is written for the later sync.
-                self._run._log_artifact(_artifact(piece), use_after_commit=True)
-        for piece in made:
-            self._run.log_artifact(_artifact(piece))
+
+        def link(run: Any) -> None:  # noqa: ANN401
+            for piece in used:
+                if _mode() == "online":
+                    run.use_artifact(_artifact(piece))
+                else:
+                    # `use_artifact` asks the server for a version; offline the same record is written for the later
+                    # sync.
+                    run._log_artifact(_artifact(piece), use_after_commit=True)
+            for piece in made:
+                run.log_artifact(_artifact(piece))
+
+        self._do(link)
 
     def finish(self, *, failed: bool = False) -> None:
         """Close the run."""
-        if self._run is not None:
-            self._run.finish(exit_code=1 if failed else 0)
+        self._do(lambda run: run.finish(exit_code=1 if failed else 0))
 
 
 def available() -> bool:
@@ -140,12 +157,21 @@ def open_run(  # noqa: D417 (options are wandb's own)
     Args:
         job: The stage.
         config: Parameters; this machine's folders are left out.
-        folder: Where `wandb/` is made; otherwise where `WANDB_DIR` says.
+        folder: Where `wandb/` is made; otherwise where `WANDB_DIR` or `keep_in` says.
     """
     if not available():
         if _mode() != "disabled":
             logger.warning("wandb is not installed: what the run of %s would show is in its own files only", job)
         return Run()
+    try:
+        return Run(_opened(job, config, Path(folder or os.environ.get("WANDB_DIR") or _home), options))
+    except Exception as error:  # whatever wandb and the disk below it raise: tracking never ends a run
+        _tell(error)
+        return Run()
+
+
+def _opened(job: str, config: Mapping[str, object], folder: Path, options: Mapping[str, object]) -> Any:  # noqa: ANN401
+    _keep_out_of_home(Path(os.environ.get("WANDB_DIR") or _home) / "wandb")
     import wandb  # noqa: PLC0415 (optional, and slow to import)
 
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -155,7 +181,7 @@ def open_run(  # noqa: D417 (options are wandb's own)
         **chosen,
         job_type=job,
         group=os.environ.get(GROUP_VARIABLE),
-        dir=str(folder) if folder is not None else os.environ.get("WANDB_DIR"),  # wandb remembers the first it saw
+        dir=str(folder),  # wandb remembers the first it saw
         config=without_places(config),  # type: ignore[arg-type]
         mode=_mode(),  # type: ignore[arg-type]  # wandb itself names the modes that it knows
         reinit="create_new",  # stages of different tasks take turns
@@ -172,7 +198,36 @@ def open_run(  # noqa: D417 (options are wandb's own)
         ),
     )
     sys.excepthook = shown  # wandb's prints all calls of an error a second time; who opened the run says that it failed
-    return Run(run)
+    return run
+
+
+_home = Path()
+_OWN = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_CONFIG_DIR": "config"}
+"""Folders that wandb otherwise makes in the user's home, and their names here."""
+_chosen: dict[str, str] = {}
+
+
+def keep_in(folder: Path) -> None:
+    """Say where runs and wandb's own files go, where no variable of the user's says it.
+
+    Args:
+        folder: `wandb/` is made in it.
+    """
+    global _home  # noqa: PLW0603 (of this process, as wandb's own setup)
+    _home = folder
+
+
+def _keep_out_of_home(folder: Path) -> None:
+    """Keep wandb out of a home that may be read-only; its settings are read there where there are any."""
+    has_settings = os.access(Path("~/.config/wandb").expanduser(), os.R_OK)
+    for variable, name in _OWN.items():
+        is_ours = variable not in os.environ or os.environ[variable] == _chosen.get(variable)
+        if is_ours and not (variable == "WANDB_CONFIG_DIR" and has_settings):
+            os.environ[variable] = _chosen[variable] = str((folder / name).absolute())
+
+
+def _tell(error: Exception) -> None:
+    logger.warning("W&B: %s: %s. This run is not tracked any further, and goes on", type(error).__name__, error)
 
 
 _running: dict[str, Run] = {}

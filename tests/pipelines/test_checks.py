@@ -13,20 +13,24 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.validation.exceptions import ParameterValidationError
 
+from a2mae.errors import InputError
 from a2mae.pipelines.checks import (
+    EnvironmentFilesError,
     MissingInputError,
     MovedDatasetError,
     NamedFileError,
     OutputFolderError,
     UnknownEnvironmentError,
     check_dataset_types,
+    check_embedded,
     check_environment,
+    check_environment_files,
     check_groups,
     check_inputs,
     check_named_paths,
     check_outputs,
 )
-from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
+from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 
 
 def check_env(source: Path, env: str | None) -> None:
@@ -80,6 +84,57 @@ def test_a_dataset_type_that_has_moved_is_told_with_its_successor(tmp_path: Path
         check_dataset_types(loader)
     (tmp_path / "base/catalog.yml").write_text(f"mine:\n  type: {now}\n  filepath: data/x\n")
     check_dataset_types(loader)
+
+
+def environments(source: Path, **files: str) -> OmegaConfigLoader:
+    """A configuration with an environment `mine` of these files, and those of base and another one."""
+    for name in ("base", "local", "other", "mine"):
+        (source / name).mkdir(parents=True, exist_ok=True)
+    (source / "base/globals.yml").write_text("data_root: data\n")
+    (source / "base/parameters_pretrain.yml").write_text("pretrain: {seed: 0}\n")
+    (source / "base/parameters_chain.yml").write_text("chain: [tag]\n")
+    (source / "other/globals.yml").write_text("data_root: data/other\n")
+    for name, text in {"globals": "data_root: data/mine\n", **files}.items():
+        if text:
+            (source / "mine" / f"{name}.yml").write_text(text)
+    configure_project("a2mae")
+    return OmegaConfigLoader(str(source), base_env="base", default_run_env="local", env="mine")
+
+
+def test_all_that_nothing_reads_in_an_environment_is_named_with_its_neighbour(tmp_path: Path) -> None:
+    loader = environments(
+        tmp_path / "conf",
+        parameters_a="pretrin: {seed: 1}\n_anchor: 1\n",
+        parameter_pretrain="pretrain: {seed: 1}\n",
+        parameters_b="pretrain: {seed: 1}\nchains: [tag]\n",
+    )
+    with pytest.raises(EnvironmentFilesError) as told:
+        check_environment_files(loader)
+    for part in (
+        "conf/mine/parameters_a.yml has the group 'pretrin', which nothing reads: did you mean 'pretrain'?",
+        "nothing reads conf/mine/parameter_pretrain.yml: did you mean 'parameters_pretrain.yml'?",
+        "conf/mine/parameters_b.yml has the group 'chains', which nothing reads: did you mean 'chain'? there are chain,",
+    ):
+        assert part in str(told.value)
+    assert "_anchor" not in str(told.value)
+    check_environment_files(environments(tmp_path / "good", parameters_b="pretrain: {seed: 1}\n", catalog_x="a: 1\n"))
+
+
+@pytest.mark.parametrize(
+    ("own", "whose"), [("", "'base'"), ("data_root: data/../data\n", "'base'"), ("data_root: data/other/\n", "'other'")]
+)
+def test_an_environment_that_writes_into_another_s_data_is_refused(tmp_path: Path, own: str, whose: str) -> None:
+    with pytest.raises(EnvironmentFilesError, match=rf"writes into data.*, where the outputs of {whose} lie") as told:
+        check_environment_files(environments(tmp_path, globals=own))
+    assert ("because it has no globals.yml" in str(told.value)) == (not own)
+
+
+def test_the_environments_of_this_project_pass() -> None:
+    source = Path(__file__).parents[2] / "conf"
+    for folder in source.iterdir():
+        if folder.is_dir():
+            env = folder.name
+            check_environment_files(OmegaConfigLoader(str(source), base_env="base", default_run_env="local", env=env))
 
 
 READING = Pipeline([node(lambda scenes, mine: [scenes, mine], ["scenes", "mine"], "made"), node(len, "made", "count")])
@@ -169,6 +224,18 @@ def test_a_path_is_asked_for_only_where_its_reader_runs(tmp_path: Path) -> None:
     with pytest.raises(NamedFileError, match=r"segment\.map\.raster"):  # it opens what is to be mapped, too
         check_named(tmp_path, segment=both, pipeline=NAMING.only_nodes("segment.prepare_data"))
     check_named(tmp_path, segment=both, pipeline=NAMING.only_nodes("evaluate"))
+
+
+def test_nothing_to_embed_is_said_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "scene.tif").write_bytes(b"")
+    embedding = Pipeline([node(lambda options: options, "params:embed", "embeddings")])
+    catalog = DataCatalog({"params:embed": MemoryDataset(EmbedParameters())})
+    with pytest.raises(InputError, match=r"embed\.raster names no raster and no stage of the chain makes scenes"):
+        check_embedded(embedding, catalog)
+    check_embedded(Pipeline([node(lambda scenes, o: o, ["scenes", "params:embed"], "embeddings")]), catalog)
+    check_embedded(WRITING, catalog)
+    catalog["params:embed"] = MemoryDataset(EmbedParameters(raster=str(tmp_path / "scene.tif")))
+    check_embedded(embedding, catalog)
 
 
 WRITING = Pipeline([node(lambda: 1, None, "first"), node(lambda: 2, None, "second")])

@@ -15,9 +15,22 @@ from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.provenance import check as checking
 from a2mae.provenance.check import check
-from a2mae.provenance.record import LineageError, read_record, read_sealed, record
+from a2mae.provenance.record import (
+    Artifact,
+    ChangedInputError,
+    LineageError,
+    read_input,
+    read_record,
+    read_sealed,
+    record,
+)
 from helpers.built_world import write_store
 from helpers.task_samples import SENTINEL2
+
+
+def read(root: Path, inputs: dict[str, str]) -> dict[str, Artifact]:
+    found = {name: read_input(root, name, path, None) for name, path in inputs.items()}
+    return {name: artifact for name, artifact in found.items() if artifact is not None}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +51,7 @@ def finished(tmp_path_factory) -> Path:
             node,
             f"a2mae.pipelines.{stage}",
             stage=stage,
-            inputs=chosen[0],
+            inputs=read(root, chosen[0]),
             outputs=chosen[1],
             parameters={stage: {"folder": "/home/somebody/x", "seed": 3}},
             **more,
@@ -119,6 +132,28 @@ def test_one_changed_byte_is_found_and_named(project, capsys, kind):
     assert any(("CHANGED" in line) and name in line for line in text.splitlines()), text
 
 
+MAKERS = {"scenes": "ingest", "image_sets": "coregister", "pretrained_model": "pretrain", "scores": "evaluate"}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_stage_reads_what_the_stage_before_has_written_or_says_which_byte_is_not(project, name):
+    path = project / PLACES[name]
+    assert read_input(project, name, str(path), MAKERS[name]) is not None
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    for file in [one for one in files if "/c/" not in str(one)]:  # a shard is compared when it is read from
+        whole = file.read_bytes()
+        for damaged in (b"", whole[:-1], whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:]):
+            file.write_bytes(damaged)
+            told = rf"{path.name} \('{name}'\) is not what the stage {MAKERS[name]} has written.*--pipelines={MAKERS[name]}"
+            with pytest.raises(ChangedInputError, match=told) as error:
+                read_input(project, name, str(path), MAKERS[name])
+            assert file.name in str(error.value)
+        file.write_bytes(whole)
+    file.write_bytes(b"{}")
+    (project / "lineage" / f"{MAKERS[name]}.json").unlink()  # changed on purpose
+    assert read_input(project, name, str(path), MAKERS[name]) is not None
+
+
 def test_every_shard_of_the_store_is_read(project, capsys):
     shards = [path for path in (project / SHARD).rglob("*") if path.is_file() and path.name != "zarr.json"]
     assert shards
@@ -146,7 +181,7 @@ def test_a_model_made_from_another_store_is_named(project, capsys):
         "coregister",
         "a2mae.pipelines.coregister",
         stage="coregister",
-        inputs={"scenes": paths["scenes"]},
+        inputs=read(project, {"scenes": paths["scenes"]}),
         outputs={"image_sets": paths["image_sets"]},
         parameters={},
     )
@@ -195,7 +230,7 @@ def test_the_same_work_leaves_the_same_bytes(finished, tmp_path):
         "pretrain",
         "a2mae.pipelines.pretrain",
         stage="pretrain",
-        inputs={"image_sets": str(again / "stssd.zarr")},
+        inputs=read(again, {"image_sets": str(again / "stssd.zarr")}),
         outputs={"pretrained_model": str(again / "models/pretrain")},
         parameters=made.parameters,
     )
@@ -208,7 +243,9 @@ def test_an_input_that_is_handed_on_by_name_alone_need_not_be_there(tmp_path):
     made.write_bytes(b"x")
     inputs, outputs = {"simulation_folder": str(tmp_path / "none")}, {"scenes": str(made)}
     stage, module = "ingest", "a2mae.pipelines.ingest"
-    found = record(tmp_path, "ingest", module, stage=stage, inputs=inputs, outputs=outputs, parameters={})
+    found = record(
+        tmp_path, "ingest", module, stage=stage, inputs=read(tmp_path, inputs), outputs=outputs, parameters={}
+    )
     assert found.inputs == {}
 
 
@@ -225,7 +262,7 @@ def test_a_changed_byte_of_the_users_own_labels_is_named(project, capsys):
         "classify.prepare_data",
         "a2mae.pipelines.tasks",
         stage="classify",
-        inputs=inputs,
+        inputs=read(project, inputs),
         outputs=outputs,
         parameters={},
         named=named,

@@ -178,10 +178,11 @@ def model_dir(tmp_path: Path) -> Path:
         }
     ).to_csv(folder / "run" / "metrics.csv", index=False)
     rng = np.random.default_rng(1)
+    pixels, noise = (rng.random((2, 3, 3, 32, 32), np.float32) for _ in range(2))
     np.savez_compressed(
         folder / "run" / "reconstructions.npz",
-        pixels=rng.random((2, 3, 3, 32, 32), np.float32),
-        prediction=rng.random((2, 3, 3, 32, 32), np.float32),
+        pixels=pixels,
+        prediction=0.7 * pixels + 0.3 * noise,
         hidden=rng.random((2, 3, 4, 4)) < 0.75,
         valid=np.ones((2, 3, 32, 32), bool),
         sensor=np.array([[SENSORS[0], SENSORS[0], SENSORS[1]]] * 2),

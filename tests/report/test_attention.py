@@ -2,10 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
+import pytest
 
 from a2mae.report.inputs import ReportInputs
 from a2mae.report.sections.attention import attention
+from a2mae.report.sections.pretraining import reconstruction_errors
+from a2mae.report.sections.scores import comparisons, verdict
 from a2mae.report.sections.summary import summary
 from a2mae.report.stage_pages import pages
 
@@ -69,6 +73,56 @@ def test_what_to_look_at_names_a_training_that_failed(inputs, model_dir):
     rows = {"step": [1, 2], "loss": [0.5, 0.6], "effective_rank": [12.0, 3.0]}
     pd.DataFrame(rows).to_csv(model_dir / "run" / "metrics.csv", index=False)
     assert {"The loss did not fall", "The effective rank of the features fell"} <= set(titles(inputs))
+
+
+def test_a_model_that_is_no_better_than_the_mean_of_what_it_saw_is_named(inputs, model_dir):
+    told = "The model predicts hidden pixels no better than the mean of the visible ones"
+    path = model_dir / "run" / "reconstructions.npz"
+    with np.load(path) as arrays:
+        arrays = dict(arrays)
+    hidden = np.repeat(np.repeat(arrays["hidden"], 8, 2), 8, 3)
+    arrays["valid"][:, 0, :5] = False  # pixels that nobody knows count on neither side
+
+    def errors(prediction) -> tuple[float, float]:
+        np.savez(path, **{**arrays, "prediction": prediction.astype(np.float32)})
+        return reconstruction_errors(inputs)
+
+    of_model, of_mean = errors(arrays["pixels"])
+    assert of_model == 0 and of_mean == pytest.approx(1 / 12, rel=0.1)  # the variance of uniform noise
+    assert told not in titles(inputs)
+    means = np.zeros_like(arrays["pixels"])
+    for n, k, band in np.ndindex(2, 3, 3):
+        seen = ~hidden[n, k] & arrays["valid"][n, k]
+        means[n, k, band] = arrays["pixels"][n, k, band][seen].mean()
+    assert errors(means) == pytest.approx((of_mean, of_mean))
+    errors(1 - arrays["pixels"])
+    assert told in titles(inputs)
+    (model_dir / "metrics.json").write_text('{"held_out_sets": 0}')
+    assert told not in titles(inputs), "training sets are no held-out places"
+
+
+def test_a_finetuned_model_below_the_probe_of_its_encoder_is_named(inputs):
+    finetuned = inputs.scores[(inputs.scores["mode"] == "finetuned") & (inputs.scores["model"] == "pretrained")]
+
+    def told(gain: float) -> list[str]:
+        probe = finetuned[finetuned["task"] == "classify"].assign(mode="linear_probe")
+        scores = pd.concat([inputs.scores, probe.assign(value=probe["value"] + gain)])
+        found = attention(dataclasses.replace(inputs, scores=scores))
+        return [way.text for way in found if "linear probe" in way.title]
+
+    (text,) = told(0.05)
+    assert text.startswith("0.800 against 0.850 of a linear layer") and "train longer ('classify.finetune.steps')" in text
+    assert not told(-0.05)
+
+
+def test_an_interval_of_zero_width_is_no_certainty(inputs):
+    flat = inputs.scores.assign(low=inputs.scores["value"], high=inputs.scores["value"], groups=2)
+    found = dataclasses.replace(inputs, scores=flat)
+    assert f"{len(flat)} intervals of zero width" in titles(found)
+    for item in comparisons(flat):
+        assert not item.clear and "on too few locations to tell" in verdict(item)
+        assert item.interval == "without an interval, on too few locations"
+    assert not [title for title in titles(inputs) if "zero width" in title]
 
 
 def test_nothing_to_look_at_says_so(sets, images, rejected):

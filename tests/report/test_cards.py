@@ -11,6 +11,7 @@ from a2mae.models import create_model, save_pretrained
 from a2mae.pipelines.report import write_cards
 from a2mae.report.cards import dataset_card, model_card
 from a2mae.report.inputs import CardParameters, ReportParameters
+from a2mae.report.text import position
 from helpers.rasters import write_tif
 
 SENSOR = "sentinel-2-l2a"
@@ -117,6 +118,25 @@ def test_data_set_card_counts_what_is_there(trained):
     quality = section(body, "Quality")
     assert "| registered | 6 |" in quality and "| cloud | 1 |" in quality and "| corrupt | 1 |" in quality
     assert "5e" * 32 in body
+
+
+def test_the_corners_are_those_of_the_footprints_not_of_their_centres(trained):
+    _, body = parts(dataset_card(trained, TEXT))
+    west, south, east, north = trained.sets.total_bounds
+    assert (west, north) == (-70.61, 47.41)
+    assert f"South-west corner {position(west, south)}, north-east corner {position(east, north)}." in body
+
+
+def test_what_nobody_has_named_is_named_by_what_it_was_made_of(trained):
+    unnamed = CardParameters(licence="other")
+    assert parts(dataset_card(trained, unnamed))[0]["pretty_name"] == "a2mae demo image sets"
+    real = dataclasses.replace(trained, simulation=None)
+    sensors = "landsat-oli-c2-l2 and sentinel-2-l2a"
+    front, body = parts(model_card(real, unnamed))
+    assert body.startswith(f"\n# a2mae on {sensors}\n") and front["datasets"] == [f"Image sets of {sensors}"]
+    front, body = parts(dataset_card(real, unnamed))
+    assert front["pretty_name"] == f"Image sets of {sensors}" and "demo" not in body
+    assert "demo" not in model_card(real, unnamed)
 
 
 def test_every_table_is_whole(trained):

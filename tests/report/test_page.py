@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 
@@ -188,8 +189,29 @@ def test_same_inputs_give_the_same_bytes(inputs, built):
 
 def test_too_large_a_page_says_what_to_lower(inputs, monkeypatch):
     monkeypatch.setattr(page, "SIZE_LIMIT_MB", 1)
-    with pytest.raises(page.ReportTooLargeError, match=r"parameters_report\.yml"):
+    told = r"most of it is '.* of .* MB\), .*: lower sets, .*conf/<env>/parameters_report\.yml"
+    with pytest.raises(page.ReportTooLargeError, match=told):
         page.build(inputs)
+
+
+def test_a_hundred_times_the_demo_still_opens_at_once(inputs, built):
+    """Charts draw as many points as can be told apart and say so; every count is of all."""
+    times = 4_100
+    many = {
+        "sets": pd.concat([inputs.sets.assign(set_id=inputs.sets["set_id"] + f"-{k}") for k in range(times)]),
+        "images": pd.concat([inputs.images] * times, ignore_index=True),
+        "rejected_images": pd.concat([inputs.rejected_images] * times, ignore_index=True),
+        "prune_report": {
+            **inputs.prune_report,
+            "clusters": {f"{k:05}": inputs.prune_report["clusters"]["001"] for k in range(3_000)},
+        },
+    }
+    large = dataclasses.replace(inputs, **many)
+    text = page.build(large)
+    assert len(text) < len(built) + 2_500_000
+    assert "2,000 of 12,300 are drawn, evenly chosen" in text and "12,300 image sets at" in text
+    assert "the largest 500 first" in text and "in 3,000 clusters" in text
+    assert "drawn, evenly chosen" not in built
 
 
 def test_limits_are_kept(inputs):

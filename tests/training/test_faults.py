@@ -55,6 +55,54 @@ def test_a_killed_loader_process_is_told_and_the_run_goes_on(tmp_path: Path, sto
     assert found is not None and found.step >= 2
 
 
+SMALL = """
+import sys
+from a2mae.training.data import loader
+from a2mae.training.__main__ import main
+loader.LOOK_S = 5
+sys.exit(main([sys.argv[1]]))
+"""
+
+
+def test_little_shared_memory_is_named_and_nothing_hangs_or_stays(tmp_path: Path, store, child_environment) -> None:
+    """In a name space of its own, where the machine lets us make one, as a container has it."""
+    make_spec(tmp_path, store, workers=1, steps=6, warmup_steps=0)
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    command = [sys.executable, "-c", SMALL, str(tmp_path)]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *command],
+        env=child_environment,
+        check=False,
+        capture_output=True,
+        timeout=200,
+    )
+    error = json.loads((tmp_path / "error.json").read_text())
+    assert done.returncode == 1 and error["type"] == "LoaderDiedError"
+    assert "/dev/shm, which has 0 MB free: make it larger" in error["message"]
+    assert "'hardware.workers': 0" in error["message"]
+
+
+def test_loader_processes_end_with_the_training_that_was_killed(tmp_path: Path, store, child_environment) -> None:
+    make_spec(tmp_path, store, workers=2, steps=100_000, checkpoint_interval=0)
+    command = [sys.executable, "-m", "a2mae.training", str(tmp_path)]
+    with subprocess.Popen(
+        command, env=child_environment, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as training:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "metrics.csv").exists():
+            assert training.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+        assert len(children) >= 2
+        training.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "a loader process outlived its training"
+        time.sleep(0.05)
+
+
 def test_a_full_disk_while_checkpointing_ends_the_run_and_the_checkpoint_before_stays(tmp_path: Path, store) -> None:
     spec = make_spec(tmp_path, store, checkpoint_interval=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

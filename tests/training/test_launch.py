@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from training_runs import make_spec
 
-from a2mae.training.launch import TrainingFailedError, TrainingStoppedError, launch
+from a2mae.training.launch import StopRequest, TrainingFailedError, TrainingStoppedError, launch
+from a2mae.training.loop import train
+from a2mae.training.results import is_finished
 
 BARE_MACHINE = """
 import sys
@@ -51,6 +53,42 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_the_same_on_a_bare_machine(
         assert done.returncode == 0, done.stderr
     for name in ("model/model.safetensors", "model/metrics.json", "metrics.csv", "reconstructions.npz"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+KILLED_IN = """
+import os, signal, sys
+from a2mae.training import results
+from a2mae.training.__main__ import main
+whole = results.{name}
+def killed(*arguments, **options):
+    if {when}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*arguments, **options)
+results.{name} = killed
+sys.exit(main([sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "when"),
+    [("save_pretrained", "True"), ("write_json", "arguments[0].name == results.FINISHED_FILE")],
+    ids=["before-the-model", "before-its-mark"],
+)
+def test_killed_between_the_last_checkpoint_and_the_finished_model_it_ends_with_all_metrics(
+    tmp_path: Path, store, child_environment, name: str, when: str
+) -> None:
+    run_dir = tmp_path / "killed"
+    spec = make_spec(run_dir, store, steps=6, warmup_steps=0)
+    for code, status in ((KILLED_IN.format(name=name, when=when), -signal.SIGKILL), (BARE_MACHINE, 0)):
+        done = subprocess.run([sys.executable, "-c", code, str(run_dir)], env=child_environment, check=False)
+        assert done.returncode == status
+    whole = tmp_path / "whole"
+    assert train(whole, make_spec(whole, store, steps=6, warmup_steps=0), StopRequest())
+    names = [path.relative_to(whole) for path in (whole / "model").rglob("*") if path.is_file()]
+    assert len(names) >= 6 and is_finished(run_dir, spec)
+    for name in names:
+        if name.name != "spec.json":
+            assert (run_dir / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path, store, monkeypatch, child_environment) -> None:

@@ -136,18 +136,43 @@ def test_after_a_torn_checkpoint_the_one_before_leads_to_the_same_end(tmp_path: 
     assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
 
 
-def test_another_specification_or_a_finished_run_starts_afresh_and_says_so(tmp_path: Path, store, caplog) -> None:
+def test_another_specification_starts_afresh_and_a_finished_model_is_not_trained_again(
+    tmp_path: Path, store, caplog
+) -> None:
     spec = make_spec(tmp_path, store)
     assert not train(tmp_path, spec, StopAfter(5))
     other = spec.replace(seed=8)
     with caplog.at_level(logging.INFO):
         assert train(tmp_path, other, StopRequest())
     assert "are of another specification or other data: starting afresh" in caplog.text
-    first = weights(tmp_path)
+    first, written = weights(tmp_path), (tmp_path / "model").stat().st_ctime_ns
     with caplog.at_level(logging.INFO):
         assert train(tmp_path, other, StopRequest())
-    assert "holds a finished run of this specification: training it afresh" in caplog.text
-    assert weights(tmp_path) == first
+    assert "holds the finished model of this specification and code: nothing to train" in caplog.text
+    assert weights(tmp_path) == first and (tmp_path / "model").stat().st_ctime_ns == written
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "run/metrics.csv"])
+def test_a_torn_file_of_a_finished_model_is_named_and_made_again_from_the_last_checkpoint(
+    tmp_path: Path, store, reference: Path, name: str, caplog
+) -> None:
+    spec = make_spec(tmp_path, store)
+    shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
+    spec.write(tmp_path)
+    (tmp_path / "model" / name).write_bytes(b"")  # as a power cut may leave it
+    with caplog.at_level(logging.INFO):
+        assert train(tmp_path, spec, StopRequest())
+    assert f"{name} is not what was written" in caplog.text and "checkpoint of step 12 of 12" in caplog.text
+    assert (tmp_path / "model" / name).read_bytes() == (reference / "model" / name).read_bytes()
+
+
+def test_a_run_whose_rows_are_lost_starts_afresh_and_says_so(tmp_path: Path, store, reference: Path, caplog) -> None:
+    spec = make_spec(tmp_path, store)
+    assert not train(tmp_path, spec, StopAfter(7))
+    (tmp_path / "metrics.csv").write_bytes(b"")
+    assert train(tmp_path, spec, StopRequest())
+    assert "metrics.csv has lost the row of step 6: starting afresh" in caplog.text
+    assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
 
 
 def test_accumulated_micro_batches_are_one_large_batch(tmp_path: Path, store, reference: Path) -> None:

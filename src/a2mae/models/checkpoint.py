@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from a2mae.errors import InputError
-from a2mae.files import whole_file, write_json
+from a2mae.files import telling_where, whole_file, write_json
 from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.registry import create_model, resolve
@@ -125,7 +125,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's tensors as safetensors, atomically; tensors that share memory are written under each name."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    with whole_file(path) as part:
+    with telling_where(path, SafetensorError), whole_file(path) as part:
         save_file(tensors, part)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from kedro.framework.project import pipelines, settings
 from kedro.io import DataCatalog
 from kedro.validation.exceptions import ParameterValidationError
@@ -82,6 +83,85 @@ def check_groups(loader: AbstractConfigLoader) -> None:
                 f"{did_you_mean(group, known)}conf/base/parameters_*.yml has {', '.join(known)}"
             )
             raise ParameterValidationError(f"unknown parameter group '{group}' in --params: {hint}")
+
+
+class EnvironmentFilesError(InputError):
+    """An environment's files say what nothing reads, or write into another's data."""
+
+
+_KINDS = ("parameters", "catalog", "globals", "credentials", "logging")
+
+
+def check_environment_files(loader: AbstractConfigLoader) -> None:
+    """Check an environment's files as the command line is checked: Kedro passes over what nothing reads.
+
+    Raises:
+        EnvironmentFilesError: If a file's name or a group is read by nobody, or the environment writes into the data of
+            another one; all of them are named, with what is nearest.
+    """
+    source = Path(loader.conf_source)
+    name = loader.env or "local"
+    if not (source / name).is_dir() or name == "base":
+        return
+    problems = [*_unread(source, name), *_shared_data(source, name)]
+    if problems:
+        raise EnvironmentFilesError(f"environment '{name}': {'; '.join(problems)}")
+
+
+def _unread(source: Path, name: str) -> Iterator[str]:
+    """Say which files and groups of an environment nothing reads."""
+    groups = {group for path in _files(source / "base") if path.name.startswith(_KINDS[0]) for group in _keys(path)}
+    known = sorted({path.name for path in _files(source / "base")})
+    for path in _files(source / name):
+        shown = path.relative_to(source.parent)
+        if not any(part.startswith(_KINDS) for part in path.relative_to(source / name).parts):
+            yield (
+                f"nothing reads {shown}: {did_you_mean(path.name, known)}the files that are read begin with"
+                f" {', '.join(_KINDS)}"
+            )
+        elif path.name.startswith(_KINDS[0]):
+            for group in _keys(path):
+                if group not in groups and not group.startswith("_"):
+                    hint = MOVED.get(group) or f"{did_you_mean(group, groups)}there are {', '.join(sorted(groups))}"
+                    yield f"{shown} has the group '{group}', which nothing reads: {hint}"
+
+
+def _shared_data(source: Path, name: str) -> Iterator[str]:
+    """Say whose data an environment would write into; `local` is base with a person's own settings."""
+    if name == "local":
+        return
+    own = _data_root(source, name)
+    others = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name not in (name, "local"))
+    taken = [other for other in others if _data_root(source, other) == own]
+    if own is not None and taken:
+        has_own = any(path.name.startswith("globals") for path in _files(source / name))
+        yield (
+            f"it writes into {own}, where the outputs of {', '.join(map(repr, taken))} lie"
+            f"{'' if has_own else ', because it has no globals.yml'}: put a data_root of its own, for example"
+            f" 'data_root: {own}/{name}', into {source.name}/{name}/globals.yml"
+        )
+
+
+def _data_root(source: Path, name: str) -> str | None:
+    for folder in (name, "base"):
+        for path in _files(source / folder):
+            if path.name.startswith("globals") and "data_root" in (found := _keys(path)):
+                return os.path.normpath(os.path.expanduser(str(found["data_root"])))
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder of the configuration that Kedro might read."""
+    return sorted(path for ending in ("yml", "yaml", "json") for path in folder.rglob(f"*.{ending}"))
+
+
+def _keys(path: Path) -> dict[str, object]:
+    """What a file says at its top; nothing where it cannot be read, which Kedro says better."""
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 _RENAMED = {
@@ -165,6 +245,20 @@ def _named_paths(pipeline: Pipeline, catalog: DataCatalog) -> Iterator[tuple[str
         for key, path in values.named_paths() if isinstance(values, Parameters) else ():
             if not (openers := opened_by(group, key)) or not nodes.isdisjoint(openers):
                 yield f"{group}.{key}", path
+
+
+def check_embedded(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Check that there is a raster to embed: named, or a scene that some stage has found.
+
+    Raises:
+        InputError: If there is none.
+    """
+    options = catalog.load("params:embed") if "params:embed" in pipeline.datasets() else None
+    if options is not None and options.raster is None and "scenes" not in pipeline.datasets():
+        raise InputError(
+            "embed.raster names no raster and no stage of the chain makes scenes: name one in"
+            " conf/<env>/parameters_embed.yml, or take embed out of 'chain'"
+        )
 
 
 def check_outputs(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 
+from a2mae.errors import InputError
 from a2mae.files import json_text, whole_file, whole_folder, write_arrays
 from a2mae.remote.storage import StoreError
 
@@ -49,6 +50,10 @@ class _Pictured:
         return ImagePreview(to_base64_png(self.picture()))
 
 
+class TornFileError(InputError):
+    """A file that is not as it was written."""
+
+
 class _LocalDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
     """A file or folder on local disk; a subclass says how it is loaded and saved."""
 
@@ -73,8 +78,18 @@ class OneFileDataset(_LocalDataset[Value, Value], Generic[Value]):
     """A file that is there whole or not at all; a subclass says how a value is read and written."""
 
     def load(self) -> Value:
-        """Read the file."""
-        return self._read(self._filepath)
+        """Read the file.
+
+        Raises:
+            TornFileError: If it is not what was written.
+        """
+        try:
+            return self._read(self._filepath)
+        except (ValueError, EOFError) as error:  # JSON, UTF-8 and Arrow's own
+            raise TornFileError(
+                f"{self._filepath} cannot be read: {error}. It is torn, or nothing of a2mae has written it: make it"
+                " again by its stage (kedro run --pipelines=…)"
+            ) from error
 
     def save(self, data: Value) -> None:
         """Replace the file as a whole."""
@@ -112,6 +127,22 @@ class TextFileDataset(OneFileDataset[str]):
 
     def _write(self, value: str, path: Path) -> None:
         path.write_text(value, "utf-8")
+
+
+class CurvesDataset(OneFileDataset["pd.DataFrame"]):
+    """A table of numbers as CSV."""
+
+    def _read(self, path: Path) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.read_csv(path)
+
+    def _write(self, value: pd.DataFrame, path: Path) -> None:
+        value.to_csv(path, index=False, lineterminator="\n")
+
+    def preview(self, nrows: int = 20) -> TablePreview:
+        """Show the first rows in kedro-viz."""
+        return TablePreview(self.load().head(nrows).astype(str).to_dict(orient="split"))
 
 
 class PictureDataset(OneFileDataset[bytes]):

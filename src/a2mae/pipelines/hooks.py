@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 
 from a2mae import pipeline_registry, tracking
 from a2mae.config import Parameters
-from a2mae.files import file_digest
+from a2mae.files import clear_leftovers, file_digest, telling_where
+from a2mae.locks import LockedError, locked
+from a2mae.pipeline_registry import STAGES
 from a2mae.pipelines import checks
 from a2mae.pipelines.chain import local_data_root, plain, plain_groups, stage_of, tracked
-from a2mae.pipelines.datasets import ImageSetStoreDataset, RasterDataset
+from a2mae.pipelines.datasets import ImageSetStoreDataset, RasterDataset, RunDirectory
 from a2mae.pipelines.tasks import opened_by
-from a2mae.provenance.record import Artifact, LineageError, Record, read_record, record, record_path
+from a2mae.provenance.record import Artifact, LineageError, Record, read_input, read_record, record, record_path
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -31,6 +35,8 @@ class Checks:
 
     def __init__(self) -> None:
         self._project = Path()
+        self._data_root: Path | None = None
+        self._held = contextlib.ExitStack()
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -42,27 +48,76 @@ class Checks:
 
         Raises:
             UnknownEnvironmentError: If `--env` has no folder.
+            EnvironmentFilesError: If its files say what nothing reads, or write into another's data.
             ParameterValidationError: If `--params` has a group that nobody knows.
             MovedDatasetError: If a catalog entry has a type that has moved.
         """
         self._project = context.project_path
         checks.check_environment(context.config_loader)
+        checks.check_environment_files(context.config_loader)
+        settings = context.config_loader["globals"]
+        if str(settings.get("data_root", "")).startswith("~"):  # only a shell would know it
+            context.config_loader["globals"] = {**settings, "data_root": os.path.expanduser(settings["data_root"])}
+        self._data_root = local_data_root(context)
         checks.check_groups(context.config_loader)
         checks.check_dataset_types(context.config_loader)
-        pipeline_registry.use_chain(tuple(context.config_loader["parameters"]["chain"]))
+        parameters = context.config_loader["parameters"]
+        maps = {task: (parameters.get(task) or {}).get("map") or {} for task in pipeline_registry.TASKS}
+        pipeline_registry.use_chain(
+            tuple(parameters["chain"]), [task for task, options in maps.items() if options.get("raster") is not None]
+        )
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Check what the run reads and writes.
+        """Check what the run reads and writes, and keep other runs away from it until it ends.
 
         Raises:
+            LockedError: If another run works on the same data.
+            InputError: If there is nothing to embed.
             NamedFileError: If a parameter names a file or folder that is not there.
             MissingInputError: If an input has not been made.
             OutputFolderError: If an output's folder cannot be written to.
         """
         checks.check_named_paths(pipeline, catalog, self._project)
         checks.check_inputs(pipeline, catalog, self._project)
+        checks.check_embedded(pipeline, catalog)
         checks.check_outputs(pipeline, catalog, self._project)
+        if self._data_root is not None:
+            self._held.close()  # of a run that was interrupted, in the same session
+            self._held.enter_context(locked(self._data_root))
+            self._clear_leftovers(pipeline, catalog)
+
+    def _clear_leftovers(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Remove what killed writers have left of this run's outputs, except where a training has outlived its run."""
+        for name in sorted(pipeline.datasets()):
+            if name in pipeline.all_outputs() and (entry := tracked(catalog, name)) and "://" not in entry.path:
+                clear_leftovers(self._project / entry.path)
+            elif not name.startswith("params:") and isinstance(dataset := catalog.get(name), RunDirectory):
+                with contextlib.suppress(LockedError), locked(dataset.load()):
+                    clear_leftovers(dataset.load())
+
+    @hook_impl
+    def on_node_error(self, error: Exception, node: Node, catalog: DataCatalog) -> None:
+        """Say where it was that the disk was full or access was refused.
+
+        Raises:
+            WriteError: In place of what the operating system has said.
+        """
+        if isinstance(error, OSError):
+            entries = [entry for name in node.outputs if (entry := tracked(catalog, name)) is not None]
+            named = [error.filename] if isinstance(error.filename, str) else [entry.path for entry in entries]
+            with telling_where(Path(named[0] if named else node.name), doing="read or write"):
+                raise error
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let others work on the data."""
+        self._held.close()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let others work on the data."""
+        self._held.close()
 
 
 class Lineage:
@@ -70,20 +125,51 @@ class Lineage:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
+        self._project = Path()
         self._data_root: Path | None = None
+        self._makers: dict[str, str] = {}
         self._catalog: DataCatalog | None = None
+        self._read: dict[str, dict[str, Artifact]] = {}
         self._given: dict[str, dict[str, Any]] = {}
         self._saved: dict[str, dict[str, Any]] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Remember where the outputs lie."""
+        self._project = context.project_path
         self._data_root = local_data_root(context)
+
+    @hook_impl
+    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+        """Remember the catalog, and which node makes what."""
+        self._catalog = catalog
+        nodes = [node for stage in STAGES for node in pipelines[stage].nodes]
+        self._makers = {output: node.name for node in nodes for output in node.outputs}
+
+    @hook_impl
+    def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
+        """Compare what a node is about to read with what the stage before has written.
+
+        Raises:
+            ChangedInputError: If a byte is another one.
+        """
+        if self._data_root is None:
+            return
+        path = self._path(dataset_name)
+        found = path and read_input(self._data_root, dataset_name, path, self._makers.get(dataset_name))
+        if found:
+            self._read.setdefault(node.name, {})[dataset_name] = found
+
+    def _path(self, dataset_name: str) -> str | None:
+        """Where a dataset lies, wherever the run was started; None for what is not on disk."""
+        entry = None if self._catalog is None else tracked(self._catalog, dataset_name)
+        if entry is None or "://" in entry.path:
+            return None if entry is None else entry.path
+        return str(self._project / entry.path)
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> None:
         """Remember the parameters that a node is given, and where its datasets lie."""
-        self._catalog = catalog
         parameters: dict[str, object] = {}
         named: dict[str, str] = {}
         for name, value in inputs.items():
@@ -95,11 +181,16 @@ class Lineage:
                 for key, path in value.named_paths() if isinstance(value, Parameters) else ():
                     if (opened_by(group, key) or (node.name,))[0] == node.name:
                         named[f"{group}.{key}"] = path
-        inputs, outputs = (
-            {name: entry.path for name in names if (entry := tracked(catalog, name)) is not None}
-            for names in (node.inputs, node.outputs)
-        )
-        self._given[node.name] = {"parameters": parameters, "named": named, "inputs": inputs, "outputs": outputs}
+        self._catalog = catalog
+        outputs = {name: place for name in node.outputs if (place := self._path(name)) is not None}
+        read = self._read.pop(node.name, {})
+        self._given[node.name] = {"parameters": parameters, "named": named, "inputs": read, "outputs": outputs}
+
+    @hook_impl
+    def before_dataset_saved(self, node: Node) -> None:
+        """Remove the record of what is about to be replaced: killed now, the new would pass for the old, changed."""
+        if self._data_root is not None and node.name not in self._saved:
+            record_path(self._data_root, node.name).unlink(missing_ok=True)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:  # noqa: ANN401 (any dataset's)
@@ -133,8 +224,10 @@ class Watch:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember where the outputs lie."""
+        """Remember where the outputs lie: wandb's files go there, too."""
         self._data_root = local_data_root(context)
+        if self._data_root is not None:
+            tracking.keep_in(self._data_root)
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import pandas as pd
 from kedro.pipeline import Pipeline, node
 
-from a2mae.errors import InputError
+from a2mae.errors import A2maeError, InputError
 from a2mae.provenance.code import commit_of
 from a2mae.training.parameters import PretrainParameters
 
@@ -30,6 +30,10 @@ _RGB = ("red", "green", "blue")
 
 class NothingToTrainOnError(InputError):
     """No image set is both kept and in the training split."""
+
+
+class OtherRunError(A2maeError, RuntimeError):
+    """The model is that of another run."""
 
 
 def pretrain(
@@ -60,11 +64,14 @@ def pretrain(
     Raises:
         NothingToTrainOnError: If no set is left.
         TrainingFailedError: If the training process fails; with its message.
+        OtherRunError: If another run has changed the specification meanwhile.
     """
     import json
 
     from a2mae.training.data.index import TRAIN
+    from a2mae.models.checkpoint import read_config
     from a2mae.training.launch import launch
+    from a2mae.training.spec import SPEC_FILE
 
     store = cast("ImageSetStore", image_sets)
     sensors, index = build_run_index(
@@ -91,6 +98,12 @@ def pretrain(
         spec.optimizer.batch_size,
     )
     model_dir = launch(pretrain_run)
+    trained = read_config(model_dir).get("run_identity")
+    if trained != spec.identity:
+        raise OtherRunError(
+            f"{model_dir} was trained by another specification than this run asked for: another run has written"
+            f" {pretrain_run / SPEC_FILE} meanwhile. Run it again, one run at a time"
+        )
     metrics = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))
     same_place = metrics["same_place_accuracy"]
     logger.info(

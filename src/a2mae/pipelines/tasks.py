@@ -40,14 +40,15 @@ def opened_by(group: str, key: str) -> tuple[str, ...]:
     return tuple(f"{group}.{name}" for name in names)
 
 
-def create_pipeline(stage: str, made: Collection[str] | None = None) -> Pipeline:
+def create_pipeline(stage: str, made: Collection[str] | None = None, *, draws_map: bool = True) -> Pipeline:
     """Create the pipeline of a task.
 
     Args:
         stage: The task; also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
         made: Datasets that the stages of the environment's chain make; None: all.
+        draws_map: Whether there is anything to draw a map of; otherwise the task ends with its scores.
     """
-    maps = Task(stage).kind.per_pixel
+    maps = Task(stage).kind.per_pixel and draws_map
     built, scenes = optional_inputs(made, IMAGE_SETS, SIMULATION), optional_inputs(made, SCENES) if maps else {}
     nodes = [
         node(

@@ -87,7 +87,7 @@ def _check_model(directory: Path, found: Findings) -> None:
     assert now is not None
     files = {**saved, MODEL_FILE: now.files[MODEL_FILE]}
     if files != now.files:
-        found.add("CHANGED", directory.name, _differences(files, now.files), indent="")
+        found.add("CHANGED", directory.name, record.differences(files, now.files), indent="")
 
 
 def _read_records(root: Path, found: Findings) -> dict[str, Record]:
@@ -159,16 +159,7 @@ def _compare(entry: Artifact, look: _Look) -> tuple[str, str]:
     if now is None:
         return "MISSING", "fetch it with `dvc pull` or run the stage again"
     same = now.sha256 == entry.sha256
-    return ("ok", "") if same else ("CHANGED", _differences(entry.files, now.files) if entry.files else "")
-
-
-def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    words = [
-        f"{name} is {'gone' if name not in now else 'changed' if name in before else 'new'}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    return "; ".join(words[:10]) + (f"; and {len(words) - 10} more" if len(words) > 10 else "")
+    return ("ok", "") if same else ("CHANGED", record.differences(entry.files, now.files) if entry.files else "")
 
 
 def _short(digest: str | None) -> str:

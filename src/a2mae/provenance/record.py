@@ -83,7 +83,7 @@ def record(
     module: str,
     *,
     stage: str,
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, Artifact],
     outputs: Mapping[str, str],
     parameters: Mapping[str, object],
     named: Mapping[str, str] | None = None,
@@ -96,19 +96,17 @@ def record(
         node: Name.
         module: Module of the node's function: the stage's code is that and what it imports.
         stage: Pipeline.
-        inputs: Path of each dataset on disk that it read.
+        inputs: Each dataset on disk that it read, as `read_input` gave it.
         outputs: Path of each that it wrote.
         parameters: As it saw them.
         named: Files and folders that its parameters name and it read, by parameter.
         scenes: The scene table, if that is what it made.
     """
     code = {"commit": commit_of(module), "files": code_digests(module)}
-    # Where nothing is simulated, the simulation's folder is handed on by name and is not there.
-    read = {name: path for name, path in inputs.items() if "://" in path or Path(path).exists()}
     facts: dict[str, Any] = {
         "node": node,
         "stage": stage,
-        "inputs": {name: replace(_artifact(path, data_root), files={}) for name, path in read.items()},
+        "inputs": {name: replace(artifact, files={}) for name, artifact in inputs.items()},
         "parameters": without_places(parameters),
         "code": code,
         "environment": environment(with_torch=any(name.startswith("a2mae/models/") for name in code["files"])),
@@ -122,6 +120,54 @@ def record(
     found = Record(**facts, outputs=made, sources=None if scenes is None else _write_sources(scenes, data_root))
     write_sealed(record_path(data_root, node), asdict(found))
     return found
+
+
+class ChangedInputError(LineageError):
+    """A dataset is not what the stage before has written."""
+
+
+def read_input(data_root: Path, name: str, path: str, maker: str | None) -> Artifact | None:
+    """Hash a dataset that a node is about to read, and compare it with what its maker wrote.
+
+    An image-set store is taken by its manifest: each shard is compared with that when it is read.
+
+    Args:
+        data_root: Where the stages' folders lie.
+        name: Of the dataset.
+        path: Where it lies.
+        maker: The node that writes it; None if no node does.
+
+    Returns:
+        None where nothing is there: without a simulation, its folder is handed on by name alone.
+
+    Raises:
+        ChangedInputError: If its bytes are not those that the maker wrote.
+    """
+    if "://" not in path and not Path(path).exists():
+        return None
+    found = _artifact(path, data_root)
+    known = None if maker is None else record_path(data_root, maker)
+    if known is None or not known.exists():
+        return found
+    made = read_record(known)
+    written = made.outputs.get(name)
+    if written is not None and written.path == found.path and written.sha256 != found.sha256:
+        what = f": {differences(written.files, found.files)}" if written.files and found.files else ""
+        raise ChangedInputError(
+            f"{path} ('{name}') is not what the stage {made.stage} has written{what}. Make it again:"
+            f" --pipelines={made.stage}; where you have changed it on purpose, remove {known} first"
+        )
+    return found
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Name the files of a folder that are not as they were, by the digests of all."""
+    words = [
+        f"{name} is {'gone' if name not in now else 'changed' if name in before else 'new'}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    return "; ".join(words[:10]) + (f"; and {len(words) - 10} more" if len(words) > 10 else "")
 
 
 def record_path(data_root: Path, node: str) -> Path:
@@ -174,7 +220,8 @@ def content_of(path: Path, name: str, *, trust_manifest: bool = False) -> Artifa
         return Artifact(name, file_digest(path)) if path.is_file() else None
     shards: dict[str, dict[str, str]] = {}
     if trust_manifest and (path / "zarr.json").is_file() and (path / "manifest.json").is_file():
-        shards = json.loads((path / "manifest.json").read_text("utf-8")).get("shards", {})
+        with contextlib.suppress(ValueError):  # torn: its own digest says so
+            shards = json.loads((path / "manifest.json").read_text("utf-8")).get("shards", {})
     found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     files = {key: shards[key]["sha256"] if key in shards else file_digest(file) for key, file in found.items()}
     return Artifact(name, digest_of(files), files)

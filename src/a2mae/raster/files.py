@@ -12,6 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
@@ -24,6 +25,8 @@ from a2mae.errors import ReadError
 from a2mae.raster.header import first_line
 from a2mae.raster.resample import SourceMap
 
+WRITE_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
+"""What a raster that cannot be written raises; GDAL's own words do not say that the disk is full."""
 _REMEMBERED = 10_000  # warnings
 
 

@@ -6,10 +6,12 @@ Needs fsspec and Zarr's storage classes only: the training step runs on machines
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import fsspec
 
@@ -19,6 +21,10 @@ from a2mae.files import json_text, write_bytes
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
+logger = logging.getLogger(__name__)
+
+MEND = "run it again, it makes what is torn anew and keeps the rest: kedro run --pipelines=coregister"
+"""What helps where a store is torn: the end of a sentence."""
 StorageOptions = Mapping[str, object]
 
 
@@ -32,10 +38,6 @@ class StoreMissingError(StoreError):
 
 class StoreTornError(StoreError):
     """The store's build did not finish, or shards are missing or damaged."""
-
-
-class StoreFullError(StoreError):
-    """There is no space to write to."""
 
 
 class StoreVersionError(StoreError):
@@ -68,13 +70,24 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+        """Read a JSON file; None where there is none.
+
+        Raises:
+            StoreTornError: If it is not JSON, as after a power cut.
+        """
+        data = self.read(name)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError as error:
+            raise StoreTornError(f"{self.key(name)} is torn: it is not JSON ({error}); {MEND}") from error
+
     def write(self, name: str, data: bytes) -> None:
         """Replace a file as a whole: readers see the old or the new bytes, never a part."""
         if not self.is_local:
             self.fs.pipe_file(self.key(name), data)
             return
-        with telling_full_disk(self.url):
-            write_bytes(Path(self.key(name)), data)
+        write_bytes(Path(self.key(name)), data)
 
     def write_json(self, name: str, data: Mapping[str, object]) -> None:
         """Replace a JSON file by `json_text`."""
@@ -103,8 +116,8 @@ class Folder:
 class Parts:
     """Finished parts of a piece of work: what was stopped goes on where it stopped.
 
-    A part is a file, written whole, whose first line is the fingerprint of what it was made of. It may lie where the
-    result lies, also on `s3://`, and be written by any worker.
+    A part is a file, written whole, whose first line is the fingerprint of what it was made of and the digest of what
+    follows. It may lie where the result lies, also on `s3://`, and be written by any worker.
     """
 
     def __init__(self, folder: Folder, fingerprint: str) -> None:
@@ -124,10 +137,20 @@ class Parts:
             of_any: Also one that was made of something else.
 
         Returns:
-            Its content; None where there is none, or one that is no longer valid.
+            Its content; None where there is none, or one that is no longer valid. One that is not as it was written is
+            named in the log.
         """
-        made_of, _, content = (self.folder.read(key) or b"").partition(b"\n")
-        return content if made_of and (of_any or made_of.decode() == self.fingerprint) else None
+        data = self.folder.read(key)
+        if data is None:
+            return None
+        head, _, content = data.partition(b"\n")
+        made_of, known, digest = head.rpartition(b" ")
+        if head and not known:
+            return None  # of an earlier version, without a digest
+        if digest.decode(errors="replace") != hashlib.sha256(content).hexdigest():
+            logger.warning("%s is not what was written: it is made again", self.folder.key(key))
+            return None
+        return content if of_any or made_of.decode() == self.fingerprint else None
 
     def keys(self) -> set[str]:
         """List the parts that there are, also those that are no longer valid."""
@@ -135,26 +158,9 @@ class Parts:
 
     def put(self, key: str, content: bytes) -> None:
         """Keep a part; an older one of this key goes."""
-        self.folder.write(key, self.fingerprint.encode() + b"\n" + content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.folder.write(key, f"{self.fingerprint} {digest}\n".encode() + content)
 
     def clear(self) -> None:
         """Remove every part."""
         self.folder.remove("")
-
-
-@contextlib.contextmanager
-def telling_full_disk(url: str) -> Iterator[None]:
-    """Turn the operating system's "no space" into an error that says what to do.
-
-    Raises:
-        StoreFullError: If what is done inside finds no space.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise StoreFullError(
-            f"no space left for {url} ({error.strerror}): make room and run the same command again;"
-            " what is written is kept"
-        ) from error

@@ -141,6 +141,7 @@ def model_card(inputs: ReportInputs, card: CardParameters) -> str | None:
     """
     if inputs.model_dir is None:
         return None
+    card = _named(card, inputs)
     config, metrics = (_json(inputs, name) for name in ("config.json", "metrics.json"))
     found = comparisons(inputs.scores) if inputs.scores is not None else []
     front: dict[str, object] = {
@@ -182,6 +183,7 @@ def dataset_card(inputs: ReportInputs, card: CardParameters) -> str | None:
     """
     if inputs.sets is None or inputs.images is None or inputs.store is None:
         return None
+    card = _named(card, inputs)
     images, sets, store = inputs.images, inputs.sets, inputs.store
     front: dict[str, object] = {
         "license": card.licence,
@@ -214,7 +216,7 @@ def dataset_card(inputs: ReportInputs, card: CardParameters) -> str | None:
         sets=sets,
         locations=sets["location_id"].nunique(),
         span=f"{text.day(images['datetime'].min())} to {text.day(images['datetime'].max())}",
-        corners=[text.position(sets["lon"].agg(f), sets["lat"].agg(f)) for f in ("min", "max")],
+        corners=_corners(sets),
         per_sensor=per_sensor,
         kinds=[(str(k), text.count(v)) for k, v in sets["kind"].value_counts().sort_index().items()],
         splits=[
@@ -226,6 +228,24 @@ def dataset_card(inputs: ReportInputs, card: CardParameters) -> str | None:
         valid=text.percent(float(images["valid_fraction"].mean())),
         rejected=[*_reasons(inputs.refused_scenes), *_reasons(inputs.rejected_images)],
     )
+
+
+def _corners(sets: pd.DataFrame) -> list[str]:
+    """South-west and north-east corner of all footprints."""
+    west, south, east, north = sets["geometry"].total_bounds
+    return [text.position(west, south), text.position(east, north)]
+
+
+def _named(card: CardParameters, inputs: ReportInputs) -> CardParameters:
+    """Name model and data by what they are made of, where nobody has named them."""
+    if inputs.simulation is not None:
+        names = {"model_name": "a2mae demo", "dataset_name": "a2mae demo image sets"}
+    else:
+        seen = sorted(inputs.images["sensor"].unique()) if inputs.images is not None else []
+        sensors = text.listed(seen) if seen else "scenes of one's own"
+        method = "a2mae" if inputs.model_dir is None else str(_json(inputs, "config.json")["method"])
+        names = {"model_name": f"{method} on {sensors}", "dataset_name": f"Image sets of {sensors}"}
+    return card.model_copy(update={key: name for key, name in names.items() if getattr(card, key) is None})
 
 
 def _render(

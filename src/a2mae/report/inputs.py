@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class CardParameters(Parameters):
     """What the model card and the data-set card say that no run can know."""
 
-    model_name: str = Field(min_length=1, description="of the pretrained model")
-    dataset_name: str = Field(min_length=1, description="of the image sets")
+    model_name: str | None = Field(None, min_length=1, description="of the pretrained model; null: what it was made of")
+    dataset_name: str | None = Field(None, min_length=1, description="of the image sets; null: what they are made of")
     licence: str = Field(
         pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="SPDX identifier in lower case, for example cc-by-4.0; or other"
     )
@@ -136,6 +136,22 @@ class ReportInputs:
     tasks: tuple[TaskOutputs, ...] = ()
     scores: pd.DataFrame | None = None
     embeddings: Path | None = None
+
+
+MOST_POINTS = 2_000
+"""Points of a chart: more are neither told apart nor opened at once."""
+
+
+def drawn(table: pd.DataFrame) -> pd.DataFrame:
+    """Choose the rows that a chart draws: all, or as many as can be told apart, evenly over the table."""
+    if len(table) <= MOST_POINTS:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, MOST_POINTS).astype(int)]
+
+
+def how_many(table: pd.DataFrame) -> str:
+    """Say which share of the rows a chart draws, as a sentence; empty where it draws all."""
+    return "" if len(table) <= MOST_POINTS else f" {MOST_POINTS:,} of {len(table):,} are drawn, evenly chosen."
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

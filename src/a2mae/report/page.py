@@ -29,14 +29,26 @@ def build(inputs: ReportInputs) -> str:
     Raises:
         ReportTooLargeError: If the page is over `SIZE_LIMIT_MB`; the message says which limits to lower.
     """
-    page = render(inputs.title, pages(inputs))
+    shown = pages(inputs)
+    page = render(inputs.title, shown)
     size_mb = len(page.encode("utf-8")) / 1e6
     if size_mb > SIZE_LIMIT_MB:
         raise ReportTooLargeError(
-            f"the report would be {size_mb:.1f} MB, more than {SIZE_LIMIT_MB}; lower sets, reconstructions, examples or"
-            " picture_px under 'report:' in conf/base/parameters_report.yml"
+            f"the report would be {size_mb:.1f} MB, more than {SIZE_LIMIT_MB}: {_largest(shown)}. Pictures are what is"
+            " large: lower sets, reconstructions, examples or picture_px under 'report:' in"
+            " conf/<env>/parameters_report.yml"
         )
     return page
+
+
+def _largest(shown: Sequence[Page]) -> str:
+    """Name the chapters that take most of the file."""
+    sizes = {
+        f"'{section.title}' of {page.title} ({len(str(section)) / 1e6:.1f} MB)": len(str(section))
+        for page in shown
+        for section in page.sections
+    }
+    return f"most of it is {', '.join(sorted(sizes, key=lambda name: -sizes[name])[:3])}"
 
 
 def render(title: str, shown: Sequence[Page]) -> str:

@@ -25,6 +25,9 @@ CLASS_RGB = (
 )
 
 
+_ALIKE = 60  # sum over the channels
+
+
 def class_colour(index: int) -> tuple[int, int, int]:
     """Return the RGB of a class by its index; colours repeat after the palette's end."""
     return CLASS_RGB[index % len(CLASS_RGB)]
@@ -41,7 +44,7 @@ def class_colours(own: Sequence[tuple[int, int, int]], count: int) -> list[tuple
 
 
 def named_colours(class_names: Sequence[str], named: Mapping[str, str]) -> tuple[tuple[int, int, int], ...]:
-    """Return the RGB of every class where the user has named some; the others keep theirs.
+    """Return the RGB of every class where the user has named some; the others keep theirs, unless it looks the same.
 
     Args:
         class_names: One per class index.
@@ -53,7 +56,17 @@ def named_colours(class_names: Sequence[str], named: Mapping[str, str]) -> tuple
     unknown = sorted(set(named) - set(class_names))
     if unknown:
         raise InputError(f"no class {', '.join(unknown)}: the classes are {', '.join(class_names)}")
-    return tuple(_rgb(named[name]) if name in named else class_colour(index) for index, name in enumerate(class_names))
+    given = [_rgb(colour) for colour in named.values()]
+    own = {name: _rgb(named[name]) if name in named else class_colour(index) for index, name in enumerate(class_names)}
+    for name, colour in own.items():
+        if name not in named and _like_one_of(colour, given):
+            taken = [*given, *(other for another, other in own.items() if another != name)]
+            own[name] = next((free for free in CLASS_RGB if not _like_one_of(free, taken)), colour)
+    return tuple(own.values())
+
+
+def _like_one_of(colour: tuple[int, int, int], others: Sequence[tuple[int, int, int]]) -> bool:
+    return any(sum(abs(a - b) for a, b in zip(colour, other, strict=True)) < _ALIKE for other in others)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

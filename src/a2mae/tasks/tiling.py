@@ -6,6 +6,7 @@ Memory is one strip of windows, whatever the height of the raster. A raster that
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from a2mae.errors import InputError
-from a2mae.files import write_json
+from a2mae.files import flush, make_folder, telling_where, whole_file, write_json
+from a2mae.raster.files import WRITE_ERRORS
 from a2mae.raster.header import GDAL_OPTIONS
+
+logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 BLOCK = 256
@@ -187,7 +192,8 @@ class StripWriter:
         self._partial = path.with_name(f".{path.stem}.partial.tif")
         self._state = path.with_name(f".{path.stem}.partial.json")
         self._fingerprint = fingerprint
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with telling_where(path):
+            make_folder(path.parent)
         self.first_row = self._resume_row()
         if self.first_row:
             return
@@ -208,7 +214,7 @@ class StripWriter:
             "bigtiff": "IF_SAFER",
             "sparse_ok": True,
         }
-        with rasterio.open(self._partial, "w", **profile) as target:
+        with telling_where(path, *WRITE_ERRORS), rasterio.open(self._partial, "w", **profile) as target:
             for number, name in enumerate(names, start=1):
                 target.set_band_description(number, name)
             target.update_tags(**(tags or {}))
@@ -219,24 +225,28 @@ class StripWriter:
 
     def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
         """Write rows `(bands, rows, columns)` from a first row on, and remember that they are done."""
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(self._partial, "r+") as target:
-            target.write(strip, window=Window(0, row, strip.shape[-1], strip.shape[-2]))
+        with telling_where(self._partial, *WRITE_ERRORS):
+            with rasterio.Env(**GDAL_OPTIONS), rasterio.open(self._partial, "r+") as target:
+                target.write(strip, window=Window(0, row, strip.shape[-1], strip.shape[-2]))
+            flush(self._partial)  # a power cut leaves no row that is called done and is not there
         write_json(self._state, {"fingerprint": self._fingerprint, "rows": row + strip.shape[-2]})
 
     def finish(self) -> Path:
         """Turn what was written into the finished COG and return its path."""
-        cog = self._partial.with_suffix(".cog")
-        with rasterio.Env(**GDAL_OPTIONS):  # GDAL's own cache would be 5 % of the machine
+        with (
+            telling_where(self._path, *WRITE_ERRORS),
+            whole_file(self._path) as temporary,
+            rasterio.Env(**GDAL_OPTIONS),  # GDAL's own cache would be 5 % of the machine
+        ):
             copy_raster(
                 self._partial,
-                cog,
+                temporary,
                 driver="COG",
                 compress="DEFLATE",
                 blocksize=BLOCK,
                 overview_resampling="NEAREST",
                 bigtiff="IF_SAFER",
             )
-        cog.replace(self._path)
         self._partial.unlink()
         self._state.unlink(missing_ok=True)
         return self._path
@@ -244,5 +254,10 @@ class StripWriter:
     def _resume_row(self) -> int:
         if not (self._state.is_file() and self._partial.is_file()):
             return 0
-        state = json.loads(self._state.read_text())
-        return int(state["rows"]) if state["fingerprint"] == self._fingerprint else 0
+        try:
+            state = json.loads(self._state.read_text("utf-8"))
+            with rasterio.open(self._partial):
+                return int(state["rows"]) if state["fingerprint"] == self._fingerprint else 0
+        except (ValueError, KeyError, RasterioError) as error:
+            logger.warning("%s is torn (%s): it is begun again", self._partial, error)
+            return 0

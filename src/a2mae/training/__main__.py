@@ -7,6 +7,7 @@ is in `RUN_DIR/error.json` too), 128 + signal when stopped with a checkpoint.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import resource
@@ -14,7 +15,8 @@ import sys
 from pathlib import Path
 
 from a2mae.errors import A2maeError
-from a2mae.files import write_json
+from a2mae.files import clear_leftovers, write_json
+from a2mae.locks import locked
 from a2mae.parallel import share_cores
 from a2mae.training.launch import StopRequest
 from a2mae.training.spec import ERROR_FILE, read_spec
@@ -65,7 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         from a2mae.training.loop import train  # noqa: PLC0415
 
-        return 0 if train(run_dir, spec, stop) else stop.exit_code
+        with locked(run_dir) if rank == "0" else contextlib.nullcontext():
+            if rank == "0":
+                clear_leftovers(run_dir)
+            return 0 if train(run_dir, spec, stop) else stop.exit_code
     except Exception as error:  # the process ends here: whoever started it reads the reason in the file
         logging.getLogger(__name__).error(
             "%s: %s", type(error).__name__, error, exc_info=not isinstance(error, A2maeError)

@@ -36,6 +36,7 @@ from a2mae.training.monitor import (
     MetricsFile,
     ProgressBar,
     feature_statistics,
+    read_metrics,
 )
 from a2mae.training.spec import RunSpec
 from a2mae.training.step import (
@@ -69,7 +70,7 @@ class _Pending:
 
 
 def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
-    """Train from the newest checkpoint of this specification, or from the start.
+    """Train from the newest checkpoint of this specification, or from the start; a finished model stays as it is.
 
     Args:
         run_dir: The run directory.
@@ -86,6 +87,9 @@ def train(run_dir: Path, spec: RunSpec, stop: StopRequest) -> bool:
         LoaderDiedError: If a loader process is killed.
         CheckpointWriteError: If a checkpoint cannot be written.
     """
+    if results.is_finished(run_dir, spec):
+        _LOG.info("%s holds the finished model of this specification and code: nothing to train", run_dir)
+        return True
     fabric = make_fabric(spec)
     trainer = Trainer(fabric, run_dir, spec)
     try:
@@ -152,6 +156,8 @@ class Trainer:
             self.tracker = results.open_tracking(spec, self._run_dir)
             self._metrics = MetricsFile(self._run_dir / METRICS_FILE, self._columns(), resume_at=self._step)
             self._timing = MetricsFile(self._run_dir / TIMING_FILE, _TIMING_COLUMNS, resume_at=self._step)
+            if self._step == spec.optimizer.steps:  # killed before the model was written
+                self.summary = self._metrics.last()
         loader = iter(
             make_loader(
                 self.dataset,
@@ -357,18 +363,22 @@ class Trainer:
         """
         spec = self._spec
         if results.finished_identity(self._run_dir) == spec.identity:
-            _LOG.info("%s holds a finished run of this specification: training it afresh", self._run_dir)
+            _LOG.info("%s holds a run of this specification by other code: training it afresh", self._run_dir)
             checkpoint = None
         else:
             checkpoint = self._checkpoints.latest()
+        logged = 0 if checkpoint is None else checkpoint.step - len(checkpoint.tensors["pending"]["totals"])
+        has_rows = not logged or any(int(row["step"]) == logged for row in read_metrics(self._run_dir / METRICS_FILE))
         self._fabric.barrier()
-        if checkpoint is not None and checkpoint.facts.get("identity") == spec.identity:
+        if checkpoint is not None and checkpoint.facts.get("identity") == spec.identity and not has_rows:
+            _LOG.warning("%s has lost the row of step %d: starting afresh", self._run_dir / METRICS_FILE, logged)
+        elif checkpoint is not None and checkpoint.facts.get("identity") == spec.identity:
             rows = checkpoint.tensors["pending"]["totals"].to(self._fabric.device)
             self._resumed = _Pending(totals=list(rows), norms=[torch.zeros(()) for _ in rows])
             restore(checkpoint.tensors, self._plain_module, self._optimizer, self._average)
             _LOG.info("going on from the checkpoint of step %d of %d", checkpoint.step, spec.optimizer.steps)
             return checkpoint.step
-        if checkpoint is not None:
+        elif checkpoint is not None:
             _LOG.info(
                 "the checkpoints in %s are of another specification or other data: starting afresh", self._run_dir
             )
@@ -386,6 +396,7 @@ class Trainer:
         waiting = torch.stack(pending.totals).cpu() if pending.totals else torch.zeros(0, 0)
         tensors["pending"] = {"totals": waiting}
         if self._fabric.is_global_zero:
+            self._metrics.flush()  # a checkpoint without the rows before it could not be gone on with
             facts = {"identity": self._spec.identity, "score": self._score}
             self._checkpoints.save(Checkpoint(self._step, tensors, facts))
         self._fabric.barrier()

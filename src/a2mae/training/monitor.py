@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from a2mae.files import write_bytes
+from a2mae.files import flush, telling_where, write_bytes
 from a2mae.models import ImageSetBatch, Pretrainer
 from a2mae.training.data.draw import Draw
 from a2mae.training.data.index import HELD_OUT, TRAIN
@@ -68,8 +68,18 @@ class MetricsFile:
             raise KeyError(f"{self._path.name} has no column {', '.join(sorted(unknown))}")
         cells = ["" if row.get(name) is None else repr(row[name]) for name in self._columns]
         # One write of one line in append mode: a killed run leaves whole lines.
-        with self._path.open("a", encoding="utf-8") as file:
+        with telling_where(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(",".join(cells) + "\n")
+
+    def flush(self) -> None:
+        """Wait until every row has reached the disk."""
+        flush(self._path)
+
+    def last(self) -> dict[str, float | int | None]:
+        """Read the last row back, as it was given to `append`."""
+        row = read_metrics(self._path)[-1]
+        whole = ("step", "samples")
+        return {name: (int if name in whole else float)(text) if text else None for name, text in row.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

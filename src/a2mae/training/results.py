@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from a2mae.files import file_digest, whole_file, whole_folder, write_json
+from a2mae.files import digest_of, file_digest, whole_file, whole_folder, write_json
 from a2mae.models import Pretrainer, save_pretrained
+from a2mae.provenance.code import code_digest
+from a2mae.provenance.record import environment
 from a2mae.tracking import Piece, Run, open_run
 from a2mae.training.data.loader import SampleReader
 from a2mae.training.monitor import METRICS_FILE, HeldOut
 from a2mae.training.spec import MODEL_DIR, SPEC_FILE, RunSpec
+
+_LOG = logging.getLogger(__name__)
 
 RECONSTRUCTIONS_FILE = "reconstructions.npz"
 FINISHED_FILE = "finished.json"
@@ -62,17 +67,43 @@ def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metr
         for name in (SPEC_FILE, METRICS_FILE, RECONSTRUCTIONS_FILE):
             if (run_dir / name).is_file():
                 shutil.copyfile(run_dir / name, partial / "run" / name)
-    write_json(run_dir / FINISHED_FILE, {"identity": spec.identity})
+    files = {path.relative_to(target).as_posix(): file_digest(path) for path in target.rglob("*") if path.is_file()}
+    content = {"identity": spec.identity, "made_of": _made_of(spec), "files": files}
+    write_json(run_dir / FINISHED_FILE, content)
     return target
 
 
 def finished_identity(run_dir: Path) -> str | None:
-    """Read the identity of the run that was finished here; None if none was."""
+    """Read the identity of the run that was finished here; None if none was, or its model is not whole."""
+    return _finished(run_dir).get("identity")
+
+
+def is_finished(run_dir: Path, spec: RunSpec) -> bool:
+    """Tell whether the model of this very specification is there, whole, by this code on a machine like this one.
+
+    Such a training would leave the same bytes: what was finished and not yet handed on is not trained again.
+    """
+    return _finished(run_dir).get("made_of") == _made_of(spec)
+
+
+def _finished(run_dir: Path) -> dict[str, str]:
+    """What `write_results` has noted, if every file of the model is as it was written."""
     try:
         content = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return str(content.get("identity")) if (run_dir / MODEL_DIR / "config.json").is_file() else None
+        files = content.pop("files", {"config.json": None})  # of an earlier version: without digests
+        damaged = [
+            name for name, digest in files.items() if digest not in (None, file_digest(run_dir / MODEL_DIR / name))
+        ]
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+        return {}
+    if damaged:
+        _LOG.warning("%s is not what was written: it is made again", run_dir / MODEL_DIR / damaged[0])
+    return {} if damaged else content
+
+
+def _made_of(spec: RunSpec) -> str:
+    """Digest of all that decides the bytes of the model directory."""
+    return digest_of([spec.model_dump(mode="json"), code_digest("a2mae.training"), environment(with_torch=True)])
 
 
 def open_tracking(spec: RunSpec, run_dir: Path) -> Run:

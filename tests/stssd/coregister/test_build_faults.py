@@ -19,7 +19,7 @@ from a2mae.errors import ReadError
 from a2mae.raster.read import RasterReader
 from a2mae.remote.fetch import Answer, ask, wait_s
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, RemoteAccess
-from a2mae.remote.storage import StoreFullError
+from a2mae.files import WriteError
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister.build import build
 from a2mae.stssd.coregister.tables import BuildIncompleteError, BuiltTables
@@ -253,7 +253,7 @@ def test_full_disk_is_told_and_loses_nothing(world: World, tmp_path: Path) -> No
     command = [sys.executable, "-c", LIMITED, str(1_000_000), str(runs), str(world.folder), str(tmp_path), "1", ""]
     full = subprocess.run(command, check=False, capture_output=True, text=True)
     assert full.returncode != 0
-    assert "StoreFullError: no space left for" in full.stderr and "what is written is kept" in full.stderr
+    assert "WriteError: cannot write" in full.stderr and "what is finished is kept" in full.stderr
     assert list((tmp_path / "stssd.zarr.work/survey").iterdir())  # the survey is not made again
     assert not list(tmp_path.rglob("*.part"))
     process = start(world.folder, tmp_path, workers=1)
@@ -279,7 +279,7 @@ def test_full_file_system(tmp_path: Path, world: World) -> None:
         import numpy as np
 
         pixels = np.random.default_rng(0).integers(1, 2**16, (2, 12, 192, 192)).astype("uint16")
-        with pytest.raises(StoreFullError, match=r"No space left on device.*make room"):
+        with pytest.raises(WriteError, match=r"No space left on device.*make room"):
             writer.write(writer.shards()[0], pixels, np.ones((2, 192, 192), bool))
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         for shard in writer.pending():

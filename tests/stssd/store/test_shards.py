@@ -40,7 +40,7 @@ def write(folder: Path, chunk: tuple[int, ...], *, codec: object = None, ndim: i
 def both(request, tmp_path_factory) -> tuple[ShardedArray, zarr.Array]:
     folder = tmp_path_factory.mktemp("array")
     array = write(folder, request.param)
-    direct = open_shards(folder)
+    direct = open_shards(folder, {})
     assert isinstance(direct, ShardedArray) and direct.dtype == np.uint16
     return direct, array
 
@@ -65,7 +65,7 @@ def test_any_window_and_bands_are_those_of_zarr(both, data: st.DataObject) -> No
 
 def test_an_array_without_bands_is_one_band(tmp_path: Path) -> None:
     array = write(tmp_path, (1, 8, 16), ndim=3)
-    direct = open_shards(tmp_path)
+    direct = open_shards(tmp_path, {})
     assert direct is not None
     out = np.empty((1, 20, 36), np.uint16)
     direct.read(4, (0,), (0, 20, 0, 36), out)
@@ -74,13 +74,13 @@ def test_an_array_without_bands_is_one_band(tmp_path: Path) -> None:
 
 def test_another_layout_is_left_to_zarr(tmp_path: Path) -> None:
     write(tmp_path, (1, 1, 20, 36), codec=ZstdCodec())
-    assert open_shards(tmp_path) is None
+    assert open_shards(tmp_path, {}) is None
 
 
 def test_few_shards_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "_SHARDS_OPEN", (1, 1))
     array = write(tmp_path, (1, 1, 20, 36))
-    direct = open_shards(tmp_path)
+    direct = open_shards(tmp_path, {})
     assert direct is not None
     out = np.empty((1, 20, 36), np.uint16)
     for row in (0, 4, 2, 0, 4):
@@ -115,7 +115,7 @@ def test_a_damaged_shard_is_refused_not_read_past(tmp_path: Path, damage: str) -
     else:
         data[12:16] = (5).to_bytes(4, "little")
     path.write_bytes(data)
-    direct = open_shards(tmp_path)
+    direct = open_shards(tmp_path, {})
     assert direct is not None
     with pytest.raises(DamagedShardError, match="is damaged"):
         direct.read(0, range(6), (0, 20, 0, 36), np.empty((6, 20, 36), np.uint16))
@@ -133,7 +133,7 @@ def test_zarr_reads_what_was_encoded_directly(tmp_path: Path, chunk: tuple[int, 
         assert encoded is not None and len(encoded) == len(data)  # the same chunks in an order of its own
         file.write_bytes(encoded)
     assert np.array_equal(zarr.open_array(tmp_path, mode="r")[:], expected)
-    direct = open_shards(tmp_path)
+    direct = open_shards(tmp_path, {})
     assert direct is not None
     found = np.zeros(SHAPE[1:], np.uint16)
     for row in range(SHAPE[0]):

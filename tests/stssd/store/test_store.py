@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 from pathlib import Path
 
@@ -209,6 +210,62 @@ def test_shards_that_were_made_of_the_same_stay(
     assert tree(path) == tree(fresh)
     ImageSetStore.open(str(path)).verify()
     assert not made(path, plans, 1, "other")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flip"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_torn_is_named_and_made_again_alone(
+    tmp_path: Path, built: Path, finished: bool, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of every kind of file that a store has, whatever a power cut or a bad disk leaves of it."""
+
+    def fill(path: Path) -> list[str]:
+        writer = StoreWriter.create(path, PLANS, fingerprint="one", made_of=str)
+        pending = writer.pending()
+        for shard in pending:
+            writer.write(shard, *content(shard), {"first": shard.start} if shard.index == 1 else None, str(shard))
+        return [key for shard in pending for key in shard.keys]
+
+    whole = tmp_path / "whole.zarr"
+    fill(whole)
+    start = tmp_path / "start.zarr"
+    shutil.copytree(whole, start)
+    StoreWriter(whole).finish()
+    expected = tree(whole)
+    if finished:
+        start = whole
+    for number, name in enumerate(tree(start)):
+        path = tmp_path / f"{number}.zarr"
+        shutil.copytree(start, path)
+        if finished:
+            shutil.copytree(f"{whole}.work", f"{path}.work")
+        data = (path / name).read_bytes()
+        half = len(data) // 2
+        torn = {"empty": b"", "cut": data[:half], "flip": data[:half] + bytes([data[half] ^ 4]) + data[half + 1 :]}
+        (path / name).write_bytes(torn[damage])
+        if finished and not name.endswith("zarr.json") and (damage != "flip" or "/c/" in name):
+            with pytest.raises(StoreTornError, match=r"pipelines=coregister"):
+                store = ImageSetStore.open(path)
+                store.read(name.split("/")[0], range(store.count(name.split("/")[0])))
+        caplog.clear()
+        made = fill(path)
+        assert made == [] or name in made or name.startswith("ledger/"), name
+        assert len(made) <= 2, f"{name}: more than one shard was written again"
+        StoreWriter(path).finish()
+        assert tree(path) == expected, name
+        if "/c/" in name or name in ("manifest.json", "zarr.json") and damage != "flip":
+            assert name in caplog.text, f"{name} is not named"
+
+
+def test_a_manifest_without_its_copy_has_all_shards_written_again(tmp_path: Path, built: Path) -> None:
+    path = tmp_path / "sets.zarr"
+    build(path)
+    shutil.rmtree(tmp_path / "sets.zarr.work")
+    (path / "manifest.json").write_bytes(b"")
+    with pytest.raises(StoreTornError, match="manifest.json is torn"):
+        ImageSetStore.open(path)
+    build(path)
+    assert tree(path) == tree(built)
 
 
 def test_an_empty_row_takes_no_space_and_reads_as_nodata(tmp_path: Path) -> None:

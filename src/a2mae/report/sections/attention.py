@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Way
-from a2mae.report.inputs import ReportInputs
+from a2mae.report.inputs import ReportInputs, records
 from a2mae.report.sections.ingest import (
     accepted_scenes,
     commonest_reason,
@@ -16,10 +17,13 @@ from a2mae.report.sections.ingest import (
     out_of_range,
     unwanted_scenes,
 )
-from a2mae.report.sections.pretraining import first_and_last
-from a2mae.report.sections.scores import comparisons
+from a2mae.report.sections.pretraining import first_and_last, reconstruction_errors
+from a2mae.report.sections.scores import FINETUNED, PRETRAINED, comparisons, spelled
 from a2mae.report.sections.tasks import title_of
 from a2mae.sensors import BUILTIN_SENSORS, Units
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANY_REJECTED = 0.1
 """Share of rejected scenes or images from which on there is a notice."""
@@ -40,6 +44,7 @@ def attention(inputs: ReportInputs) -> tuple[Way, ...]:
         *_ranges(inputs),
         *_never_trained_on(inputs),
         *_training(inputs),
+        *_reconstructed(inputs),
         *_scored(inputs),
     )
 
@@ -163,6 +168,34 @@ def _training(inputs: ReportInputs) -> Iterator[Way]:
         )
 
 
+def _reconstructed(inputs: ReportInputs) -> Iterator[Way]:
+    errors = reconstruction_errors(inputs)
+    if errors is not None and errors[0] >= errors[1]:
+        yield Way(
+            "pretrain",
+            "The model predicts hidden pixels no better than the mean of the visible ones",
+            f"On the held-out samples its error is {errors[0]:.4f}, that of each image's visible mean {errors[1]:.4f}"
+            " (mean square, display scale): it has learned little. Train longer ('pretrain.optimizer'), or at another"
+            " learning rate.",
+        )
+
+
+def _below_probe(scores: pd.DataFrame) -> Iterator[Way]:
+    """Notice finetuned models that a linear layer on the same frozen encoder beats."""
+    of_model = scores[scores["model"] == PRETRAINED]
+    probes = of_model[of_model["mode"] == "linear_probe"]
+    for row in records(of_model[of_model["mode"] == FINETUNED]):
+        same = probes[(probes[["task", "data", "metric"]] == [row["task"], row["data"], row["metric"]]).all(axis=1)]
+        if len(same) and float(same["value"].max()) > row["value"]:
+            yield Way(
+                str(row["task"]),
+                f"{title_of(str(row['task']))} scores lower finetuned than by a linear probe",
+                f"{row['value']:.3f} against {same['value'].max():.3f} of a linear layer on the same frozen encoder"
+                f" ({row['data']}, {spelled(str(row['metric']))}): train longer ('{row['task']}.finetune.steps'), or at"
+                " another learning rate.",
+            )
+
+
 def _scored(inputs: ReportInputs) -> Iterator[Way]:
     if inputs.scores is None:
         return
@@ -174,8 +207,17 @@ def _scored(inputs: ReportInputs) -> Iterator[Way]:
                 if item.clear
                 else f"{title_of(item.task)} does not gain from pretraining",
                 f"{item.pretrained[0]:.3f} against {item.random[0]:.3f} of a random initialisation"
-                f" (difference {item.interval}{'' if item.clear else ', which includes 0'}).",
+                f" (difference {item.interval}{', which includes 0' if item.includes_zero else ''}).",
             )
+    yield from _below_probe(inputs.scores)
+    certain = inputs.scores[inputs.scores["high"] <= inputs.scores["low"]]
+    if len(certain):
+        yield Way(
+            "evaluate",
+            f"{plural(len(certain), 'interval')} of zero width",
+            f"On {plural(int(certain['groups'].min()), 'location')} every draw can give the same value: that says"
+            " nothing of how certain a score is. Test on more locations.",
+        )
     fewest = inputs.scores["groups"].min()
     if fewest < FEW_LOCATIONS:
         yield Way(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Section, Table, View, chart
-from a2mae.report.inputs import ReportInputs, records
+from a2mae.report.inputs import ReportInputs, drawn, how_many, records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def _of_sets(sets: pd.DataFrame) -> Section:
     views = _views(sets)
     whole = _draw_grid(figure, sets, views)
     kinds_here = sorted(sets["kind"].unique())
-    for kind, of_kind in sets.groupby("kind", sort=True):
+    for kind, of_kind in drawn(sets).groupby("kind", sort=True):
         _draw_footprints(figure, of_kind, str(kind))
         # Sets of one location are drawn side by side inside its footprint.
         aside = (kinds_here.index(kind) + 1) / (len(kinds_here) + 1) - 0.5
@@ -106,7 +106,8 @@ def _of_sets(sets: pd.DataFrame) -> Section:
             chart(
                 "locations",
                 figure,
-                caption="Image sets by kind (colour) and split (circle: train, diamond: validation, square: test).",
+                caption="Image sets by kind (colour) and split (circle: train, diamond: validation, square: test)."
+                + how_many(sets),
                 alt=f"Map of {len(sets)} image sets by kind: {kinds}; UTM zones {', '.join(zones)}."
                 " The table below lists every set.",
                 table=table,
@@ -122,14 +123,15 @@ def _of_locations(locations: pd.DataFrame) -> Section:
     figure = go.Figure()
     views = _views(locations)
     whole = _draw_grid(figure, locations, views)
-    _draw_footprints(figure, locations, "location")
+    shown = drawn(locations)
+    _draw_footprints(figure, shown, "location")
     figure.add_scatter(
-        x=locations["lon"],
-        y=locations["lat"],
+        x=shown["lon"],
+        y=shown["lat"],
         mode="markers",
         name="location",
         legendgroup="location",
-        text=[f"{row['location_id']}<br>{row['crs']}" for row in records(locations)],
+        text=[f"{row['location_id']}<br>{row['crs']}" for row in records(shown)],
         hoverinfo="text",
     )
     table = Table(
@@ -155,7 +157,7 @@ def _of_locations(locations: pd.DataFrame) -> Section:
             chart(
                 "locations",
                 figure,
-                caption="Locations; zoomed in, each square is the true footprint.",
+                caption="Locations; zoomed in, each square is the true footprint." + how_many(locations),
                 alt=f"Map of {len(locations)} locations; the table below lists them.",
                 table=table,
                 height_px=480,

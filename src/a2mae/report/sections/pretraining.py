@@ -161,11 +161,42 @@ def nothing_held_out(metrics: Mapping[str, object]) -> bool:
     return metrics.get("held_out_sets") == 0
 
 
+def reconstruction_errors(inputs: ReportInputs) -> tuple[float, float] | None:
+    """Measure on the held-out samples how far hidden pixels are from what the model predicts, and from a plain mean.
+
+    Args:
+        inputs: The chain's outputs.
+
+    Returns:
+        Mean square over the hidden, valid pixels, in display scale: of the model, and of each image's mean over its
+        visible pixels, band by band. None where nothing was held out or kept.
+    """
+    path = None if inputs.model_dir is None else inputs.model_dir / RECONSTRUCTIONS_FILE
+    if path is None or not path.exists() or _whose_samples(inputs) != _HELD_OUT:
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        pixels, predicted = arrays["pixels"], arrays["prediction"]
+        hidden = np.repeat(np.repeat(arrays["hidden"], int(arrays["patch_size"]), 2), int(arrays["patch_size"]), 3)
+        scored, seen = hidden & arrays["valid"], ~hidden & arrays["valid"]
+    usable = seen.any((2, 3)) & scored.any((2, 3))
+    if not usable.any():
+        return None
+    pixels, predicted, scored, seen = (array[usable] for array in (pixels, predicted, scored, seen))
+    mean = (pixels * seen[:, None]).sum((2, 3), keepdims=True) / seen[:, None].sum((2, 3), keepdims=True)
+    errors = ((np.square(guess - pixels) * scored[:, None]).sum() for guess in (predicted, mean))
+    count = scored.sum() * pixels.shape[1]
+    model, plain = (float(error / count) for error in errors)
+    return model, plain
+
+
+_HELD_OUT = "Held-out samples"
+
+
 def _whose_samples(inputs: ReportInputs) -> str:
     assert inputs.model_dir is not None
     path = inputs.model_dir / "metrics.json"
     metrics = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return "Samples of training sets (no locations are held out)" if nothing_held_out(metrics) else "Held-out samples"
+    return "Samples of training sets (no locations are held out)" if nothing_held_out(metrics) else _HELD_OUT
 
 
 def masking_seen(data: Arrays) -> str:

@@ -59,6 +59,8 @@ def _before_and_after(before: Mapping[str, object], after: Mapping[str, object])
 def _clusters(clusters: Mapping[str, Mapping[str, object]]) -> Chart:
     """Draw the clusters, the largest first, so that the cap is seen."""
     ordered = sorted(clusters.items(), key=lambda item: (-cast("int", item[1]["before"]), item[0]))
+    number = len(ordered)
+    ordered = ordered[:_MOST_CLUSTERS]
     names = [name for name, _ in ordered]
     figure = go.Figure()
     for side in ("before", "after"):
@@ -80,13 +82,14 @@ def _clusters(clusters: Mapping[str, Mapping[str, object]]) -> Chart:
     return chart(
         "clusters",
         figure,
-        caption="Training sets by cluster, the largest first.",
-        alt=f"Training sets in {plural(len(ordered), 'cluster')} before and after pruning: the largest had"
+        caption=f"Training sets by cluster, the largest{'' if number == len(ordered) else f' {len(ordered)}'} first.",
+        alt=f"Training sets in {plural(number, 'cluster')} before and after pruning: the largest had"
         f" {largest['before']} and keeps {largest['after']}.",
         table=table,
     )
 
 
+_MOST_CLUSTERS = 500
 _SIDE = {
     "training_sets": text.Measure("image sets"),
     "images": text.Measure("images"),

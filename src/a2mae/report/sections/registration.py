@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Block, Section, Table, chart
-from a2mae.report.inputs import ReportInputs, records
+from a2mae.report.inputs import ReportInputs, drawn, how_many, records
 
 
 def registration(inputs: ReportInputs) -> Section | None:
@@ -19,7 +19,7 @@ def registration(inputs: ReportInputs) -> Section | None:
         return None
     moved = images[images["registration"] == "registered"]
     figure = go.Figure()
-    for sensor, of_sensor in moved.groupby("sensor", sort=True):
+    for sensor, of_sensor in drawn(moved).groupby("sensor", sort=True):
         figure.add_scatter(
             x=of_sensor["shift_x_m"],
             y=of_sensor["shift_y_m"],
@@ -70,7 +70,8 @@ def registration(inputs: ReportInputs) -> Section | None:
             chart(
                 "shifts",
                 figure,
-                caption="Every registered image by how far it was moved; 0 would be a perfect georeference.",
+                caption="Every registered image by how far it was moved; 0 would be a perfect georeference."
+                + how_many(moved),
                 alt=f"{len(moved)} shifts; the table below has their medians by sensor.",
                 height_px=420,
             ),
@@ -129,7 +130,7 @@ def registration_truth(inputs: ReportInputs) -> Section | None:
     if not len(moved):
         return None
     figure = go.Figure()
-    for sensor, rows in moved.groupby("sensor", sort=True):
+    for sensor, rows in drawn(moved).groupby("sensor", sort=True):
         figure.add_scatter(
             x=rows["before_m"] / rows["gsd_m"],
             y=rows["after_m"] / rows["gsd_m"],
@@ -178,7 +179,7 @@ def registration_truth(inputs: ReportInputs) -> Section | None:
             chart(
                 "registration-truth",
                 figure,
-                caption="One point per registered image: the lower, the better.",
+                caption="One point per registered image: the lower, the better." + how_many(moved),
                 alt=f"Median error {text.number(before, 2)} m before and {text.number(after, 2)} m after registration.",
             ),
             table,

@@ -82,8 +82,13 @@ class Comparison:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval of the difference excludes 0."""
-        return self.difference[1] > 0 or self.difference[2] < 0
+        """Whether the interval of the difference excludes 0; one of zero width says nothing."""
+        return self.difference[1] < self.difference[2] and not self.includes_zero
+
+    @property
+    def includes_zero(self) -> bool:
+        """Whether 0 is in the interval of the difference."""
+        return self.difference[1] <= 0 <= self.difference[2]
 
     @property
     def words(self) -> str:
@@ -96,6 +101,8 @@ class Comparison:
     @property
     def interval(self) -> str:
         """The interval of the difference as text."""
+        if self.difference[1] == self.difference[2]:
+            return "without an interval, on too few locations"
         return f"{self.difference[1]:+.3f} to {self.difference[2]:+.3f}"
 
 
@@ -104,7 +111,10 @@ def verdict(item: Comparison) -> str:
     if abs(item.gain) < 0.0005:
         return "no difference"
     direction = "better" if item.gain > 0 else "worse"
-    return direction if item.clear else f"{direction}, but the interval of the difference includes 0"
+    if item.clear:
+        return direction
+    reason = "the interval of the difference includes 0" if item.includes_zero else "on too few locations to tell"
+    return f"{direction}, but {reason}"
 
 
 def does_it_pay(found: list[Comparison]) -> Table:

@@ -16,7 +16,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from a2mae.files import whole_file
+from a2mae.files import telling_where, whole_file
+from a2mae.raster.files import WRITE_ERRORS
 from a2mae.sensors import Band, Encoding, Units
 from a2mae.simulate.ground.covers import CLASSES
 from a2mae.simulate.noise import Floats, generator
@@ -39,6 +40,7 @@ def _write(
     tags: Mapping[str, str] | None = None,
 ) -> None:
     with (
+        telling_where(path, *WRITE_ERRORS),
         whole_file(path) as temporary,
         rasterio.Env(GDAL_NUM_THREADS="1", GDAL_PAM_ENABLED="NO"),
         rasterio.open(

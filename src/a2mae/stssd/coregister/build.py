@@ -21,6 +21,7 @@ import shapely
 from tqdm import tqdm
 
 from a2mae.errors import A2maeError, InputError
+from a2mae.files import PART
 from a2mae.parallel import Crew, warm_up
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
@@ -45,7 +46,7 @@ from a2mae.stssd.coregister.tables import (
 from a2mae.stssd.coregister.work import SURVEY, SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
 from a2mae.stssd.parameters import CoregisterParameters, check_recipes
 from a2mae.stssd.store.ledger import Shard
-from a2mae.stssd.store.writer import SensorPlan, StoreWriter
+from a2mae.stssd.store.writer import COPY, SensorPlan, StoreWriter
 from a2mae.tables import LOCATION_COLUMNS, SCENE_COLUMNS, check_columns
 
 logger = logging.getLogger(__name__)
@@ -200,9 +201,12 @@ def _survey(inputs: _Inputs, fingerprint: str, crew: Crew) -> list[Surveyed]:
     """Survey the locations that no earlier run of the same build has surveyed; return all, in order."""
     locations, sensors, parameters = inputs.locations, inputs.sensors, inputs.parameters
     work = Folder(f"{inputs.url}.work")
-    for name in {key.split("/")[0] for key in work.sizes()} - {SURVEY, LEDGER}:
+    for name in {key.split("/")[0] for key in work.sizes()} - {SURVEY, LEDGER, COPY}:
         work.remove(name)  # of an earlier version
     parts = Parts(Folder(f"{work.url}/{SURVEY}"), fingerprint)
+    for name in parts.keys():
+        if name.endswith(PART):  # of a killed worker
+            parts.folder.remove(name)
     size = parameters.locations_per_task
     used = {s.sensor: sensors[s.sensor] for location in locations for s in location.scenes}
     keys = [f"{start:08d}-{start + size:08d}" for start in range(0, len(locations), size)]

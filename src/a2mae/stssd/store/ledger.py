@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from a2mae.remote.storage import Folder, StoreTornError
+from a2mae.files import json_text
+from a2mae.remote.storage import Folder, Parts, StoreTornError
 from a2mae.stssd.store.store import FORMAT_VERSION, MANIFEST
 
 _LEDGER = "ledger"
@@ -64,7 +65,7 @@ class Ledger:
 
     def __init__(self, folder: Folder) -> None:
         """Use the ledger of the store in a folder."""
-        self._folder = folder
+        self._folder, self._parts = folder, Parts(folder, "")
 
     def names(self) -> set[str]:
         """List the names of all entries (`Shard.name`)."""
@@ -77,21 +78,27 @@ class Ledger:
 
     def write(self, shard: Shard, entry: Entry) -> None:
         """Write the entry of a shard."""
-        self._folder.write_json(shard.name, asdict(entry))
+        self._parts.put(shard.name, json_text(asdict(entry)).encode())
 
     def entry(self, shard: Shard) -> Entry:
         """Read the entry of a shard.
 
         Raises:
-            StoreTornError: If there is none.
+            StoreTornError: If there is none, or it is torn.
         """
-        data = self._folder.read(shard.name)
+        data = self._parts.get(shard.name)
         if data is None:
             raise StoreTornError(
                 f"{self._folder.url}: the ledger entry of {shard} vanished while the store was being built"
             )
-        found = json.loads(data)  # an entry of an earlier version has no fingerprint: its shard is written anew
-        return Entry(found.get("files", {}), found.get("note", {}), found.get("fingerprint", ""))
+        return Entry(**json.loads(data))
+
+    def drop_torn(self, shards: Iterable[Shard]) -> None:
+        """Remove the entries that are not as they were written: their shards are written again."""
+        names = self.names()
+        for shard in shards:
+            if shard.name in names and self._parts.get(shard.name) is None:
+                self.remove(shard.name)
 
     def remove(self, name: str) -> None:
         """Remove the entry of a shard."""

@@ -8,13 +8,14 @@ Zarr itself (`ZarrReader`), like stores that are not on a local disk. `encode_sh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -89,19 +90,24 @@ class ZarrReader:
 class _ShardFile:
     """An open shard file and the index of its chunks."""
 
-    def __init__(self, path: str, chunks: int) -> None:
+    def __init__(self, path: str, chunks: int, sha256: str | None) -> None:
         """Open a shard and read the index at its end.
 
         Args:
             path: The file.
             chunks: How many chunks it has room for.
+            sha256: What its bytes are compared with; None: they are not.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            DamagedShardError: If the index is not whole.
+            DamagedShardError: If its bytes are not those that were written.
         """
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        if sha256 is not None:
+            with open(self.descriptor, "rb", closefd=False) as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
+                    raise DamagedShardError(f"{path} is damaged: its bytes are not those of the manifest")
         size, length = os.fstat(self.descriptor).st_size, 16 * chunks
         index = os.pread(self.descriptor, length + 4, max(0, size - length - 4))
         if len(index) != length + 4 or google_crc32c.value(index[:-4]) != int.from_bytes(index[-4:], "little"):
@@ -117,9 +123,9 @@ class _ShardFile:
 class ShardedArray:
     """Read an array `(image, band, y, x)` that is sharded along its first axis; `(image, y, x)` is one band."""
 
-    def __init__(self, folder: Path, layout: _Layout) -> None:
+    def __init__(self, folder: Path, layout: _Layout, digests: Mapping[int, str]) -> None:
         """Use `open_shards` instead."""
-        self._layout = layout
+        self._layout, self._digests, self._verified = layout, digests, set[int]()
         self.dtype = layout.fill.dtype
         self._prefix, self._suffix = f"{folder}/c/", "/0" * layout.inner_axes
         self._at_once = _shards_at_once()
@@ -182,10 +188,14 @@ class ShardedArray:
                 return self._open[number]
             layout = self._layout
             path = f"{self._prefix}{number}{self._suffix}"
+            sha256 = None if number in self._verified else self._digests.get(number)
             try:
-                shard = _ShardFile(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2])
-            except FileNotFoundError:
+                shard = _ShardFile(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2], sha256)
+            except FileNotFoundError as error:
+                if number in self._digests:
+                    raise DamagedShardError(f"{path} is missing") from error
                 shard = None  # holds fill values only: Zarr writes no file then
+            self._verified.add(number)
             self._open[number] = shard
             if len(self._open) > self._at_once:
                 self._open.popitem(last=False)
@@ -217,11 +227,12 @@ class _Layout:
     fill: np.generic[Any]
 
 
-def open_shards(folder: Path) -> ShardedArray | None:
+def open_shards(folder: Path, digests: Mapping[int, str]) -> ShardedArray | None:
     """Open an array of the store on a local disk.
 
     Args:
         folder: Holds the array's `zarr.json`.
+        digests: SHA-256 of each shard file by its number: a process compares a shard when it first reads from it.
 
     Returns:
         None if the array has another layout than the store's own.
@@ -231,7 +242,7 @@ def open_shards(folder: Path) -> ShardedArray | None:
         return None
     # A chunk is too small for blosc's own threads, which the main thread would start.
     blosc.use_threads = False
-    return ShardedArray(folder, layout)
+    return ShardedArray(folder, layout, digests)
 
 
 def encode_shard(images: NDArray[np.generic], metadata: bytes) -> bytes | None:

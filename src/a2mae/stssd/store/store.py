@@ -25,6 +25,7 @@ import zarr
 from numpy.typing import NDArray
 
 from a2mae.remote.storage import (
+    MEND,
     Folder,
     StorageOptions,
     StoreError,
@@ -87,13 +88,12 @@ class ImageSetStore:
                 f"no image-set store at {folder.url}; build one with: kedro run --pipelines=coregister"
             )
         check_version(attributes, folder.url)
-        data = folder.read(MANIFEST)
-        if data is None:
+        manifest = folder.read_json(MANIFEST)
+        if manifest is None:
             raise StoreTornError(
                 f"the build of {folder.url} did not finish ({MANIFEST} is absent);"
                 " run it again to continue: kedro run --pipelines=coregister"
             )
-        manifest = json.loads(data)
         _check_shards(folder, manifest)
         sensors = {name: sensor_from_dict(entry["sensor"]) for name, entry in manifest["sensors"].items()}
         return cls(folder.url, sensors, manifest, storage_options)
@@ -189,9 +189,7 @@ class ImageSetStore:
                 stored.read(row, wanted, area, pixels[k])
                 stored_valid.read(row, (0,), area, valid[k])
         except DamagedShardError as error:
-            raise StoreTornError(
-                f"{error}; remove the store and rebuild it: kedro run --pipelines=coregister"
-            ) from error
+            raise StoreTornError(f"{error}; {MEND}") from error
         return pixels, valid[:, 0]
 
     def read_physical(
@@ -222,9 +220,7 @@ class ImageSetStore:
         for key, entry in shard_entries(self._manifest).items():
             data = folder.read(key)
             if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise StoreTornError(
-                    f"{self.url}/{key} is damaged: its bytes are not those of the manifest; rebuild the store"
-                )
+                raise StoreTornError(f"{self.url}/{key} is damaged: its bytes are not those of the manifest; {MEND}")
 
     def _entry(self, sensor: str) -> dict[str, list[int]]:
         self.sensor(sensor)
@@ -240,7 +236,10 @@ class ImageSetStore:
 
     def _open_array(self, name: str) -> ImageReader:
         folder = Folder(self.url, self._options)
-        shards = open_shards(Path(folder.key(name))) if folder.is_local else None
+        folder.read_json(f"{name}/zarr.json")  # torn: said here
+        entries = {key: entry["sha256"] for key, entry in shard_entries(self._manifest).items()}
+        digests = {int(key[len(name) :].split("/")[2]): entries[key] for key in entries if key.startswith(f"{name}/c/")}
+        shards = open_shards(Path(folder.key(name)), digests) if folder.is_local else None
         if shards is not None:
             return shards
         group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
@@ -251,14 +250,15 @@ def read_attributes(folder: Folder) -> dict[str, object] | None:
     """Read the store's own attributes; None if there is no store.
 
     Raises:
+        StoreTornError: If it is not JSON.
         StoreError: If something else is there.
     """
-    data = folder.read("zarr.json")
-    if data is None:
+    document = folder.read_json("zarr.json")
+    if document is None:
         return None
     try:
-        attributes = json.loads(data)["attributes"]["a2mae"]
-    except (ValueError, KeyError, TypeError):
+        attributes = document["attributes"]["a2mae"]
+    except (KeyError, TypeError):
         attributes = {}
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise StoreError(
@@ -301,6 +301,4 @@ def _check_shards(folder: Folder, manifest: Mapping[str, object]) -> None:
     for key, entry in shard_entries(manifest).items():
         if sizes.get(key) != int(entry["bytes"]):
             found = f"has {sizes[key]} bytes instead of {entry['bytes']}" if key in sizes else "is missing"
-            raise StoreTornError(
-                f"{folder.url}/{key} {found}; remove the store and rebuild it: kedro run --pipelines=coregister"
-            )
+            raise StoreTornError(f"{folder.url}/{key} {found}; {MEND}")

@@ -4,15 +4,19 @@ A shard is a run of consecutive rows of one sensor. A worker writes all of it, t
 build that was killed goes on with the shards that have no entry; when all have one, `finish` writes the manifest and
 removes the ledger. The bytes depend neither on kills nor on the number of workers nor on what the store held before: a
 store that is built again from other scenes keeps the shards whose input is the same.
+
+Whoever goes on with a store looks at it first: what a power cut or a bad disk has torn is named and made again, alone.
+The manifest has a copy in the work folder beside the store (`<url>.work`), because all shards hang on it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,13 +24,18 @@ import zarr
 from numpy.typing import NDArray
 
 from a2mae.errors import InputError
-from a2mae.files import PART
-from a2mae.remote.storage import Folder, StorageOptions, StoreError, StoreMissingError, StoreTornError
+from a2mae.files import PART, file_digest, json_text
+from a2mae.remote.storage import Folder, Parts, StorageOptions, StoreError, StoreMissingError, StoreTornError
 from a2mae.sensors import Sensor, sensor_from_dict
 from a2mae.stssd.store.ledger import Entry, Ledger, Shard, entries_of, manifest_of, reopen
 from a2mae.stssd.store.shards import compressor, encode_shard
 from a2mae.stssd.store.store import FORMAT, FORMAT_VERSION, MANIFEST, check_version, manifest_hash, read_attributes
 
+logger = logging.getLogger(__name__)
+
+COPY = "manifest"
+"""Folder of the manifest's copy in a build's work."""
+_PARTS = ("pixels", "valid")
 SHARD_BYTES = 32 * 2**20
 """Uncompressed size of a shard: large enough for few files, small enough for a worker's memory."""
 MAX_ROWS_PER_SHARD = 256
@@ -87,6 +96,7 @@ class StoreWriter:
         check_version(attributes, self._folder.url)
         self.fingerprint = str(attributes["fingerprint"])
         self._ledger = Ledger(self._folder)
+        self._copy = _copy_of_manifest(self._folder, storage_options)
         self._plans = {plan.sensor.id: plan for plan in map(_read_plan, cast(list[Any], attributes["plan"]))}
 
     @classmethod
@@ -114,32 +124,30 @@ class StoreWriter:
             StoreError: If the folder holds something that is not an image-set store: it is left alone.
         """
         folder = Folder(os.fspath(url), storage_options)
-        attributes = read_attributes(folder)
-        if attributes is None and any(not _is_ours(name) for name in folder.sizes()):
-            raise StoreError(f"{folder.url} exists and is not an image-set store: choose another place or remove it")
+        described = _attributes(plans, fingerprint)
+        attributes: Mapping[str, object] | None
+        try:
+            attributes = read_attributes(folder)
+        except StoreTornError as error:
+            logger.warning("%s", error)
+            attributes = {**described, "fingerprint": None}  # its shards know what they are made of
+        if attributes is None or attributes["fingerprint"] is None:
+            if any(not _is_ours(name) for name in folder.sizes()):
+                raise StoreError(
+                    f"{folder.url} exists and is not an image-set store: choose another place or remove it"
+                )
         if attributes is None or attributes.get("format_version") != FORMAT_VERSION:
             _clear(folder)
             attributes = None
-        if attributes is None or attributes.get("fingerprint") != fingerprint:
+        _restore_manifest(folder, _copy_of_manifest(folder, storage_options))
+        if attributes is None or json_text(attributes) != json_text(described):
             if attributes is not None:
-                _keep(folder, list(map(_read_plan, cast(list[Any], attributes["plan"]))), plans, made_of)
-            attributes = {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "fingerprint": fingerprint,
-                "plan": [
-                    {
-                        "sensor": plan.sensor.to_dict(),
-                        "grid": [plan.count, plan.height, plan.width],
-                        "rows_per_shard": plan.shard_rows,
-                    }
-                    for plan in sorted(plans, key=lambda plan: plan.sensor.id)
-                ],
-            }
-            folder.write_json(
-                "zarr.json", {"attributes": {"a2mae": attributes}, "node_type": "group", "zarr_format": 3}
-            )
+                same = attributes["fingerprint"] == fingerprint  # but torn
+                before = plans if same else list(map(_read_plan, cast(list[Any], attributes["plan"])))
+                _keep(folder, before, plans, made_of)
+            folder.write_json("zarr.json", {"attributes": {"a2mae": described}, "node_type": "group", "zarr_format": 3})
         writer = cls(url, storage_options)
+        writer._ledger.drop_torn(writer.shards())
         writer._create_arrays()
         writer._reopen(again)
         return writer
@@ -186,7 +194,7 @@ class StoreWriter:
                 f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
             )
         written: dict[str, Mapping[str, object]] = {}
-        for key, name, data in zip(shard.keys, ("pixels", "valid"), (pixels, valid), strict=True):
+        for key, name, data in zip(shard.keys, _PARTS, (pixels, valid), strict=True):
             encoded = encode_shard(data, self._metadata(f"{shard.sensor}/{name}"))
             if encoded is None:  # every row is empty
                 self._folder.remove(key)  # left by a killed worker
@@ -215,16 +223,15 @@ class StoreWriter:
             raise StoreTornError(
                 f"{self._folder.url}: {len(pending)} shards are not written, the first is {pending[0]}"
             )
-        data = self._folder.read(MANIFEST)
-        if data is None:
+        manifest = self._folder.read_json(MANIFEST)
+        if manifest is None:
             sensors = {
                 name: {"sensor": plan.sensor.to_dict(), "shape": list(plan.shape)} for name, plan in self._plans.items()
             }
             manifest = manifest_of({shard: self._ledger.entry(shard) for shard in self.shards()}, sensors)
             self._remove_partial_files()
+            self._copy.put(MANIFEST, json_text(manifest).encode())
             self._folder.write_json(MANIFEST, manifest)
-        else:
-            manifest = json.loads(data)
         self._ledger.clear()
         return manifest_hash(manifest)
 
@@ -233,16 +240,25 @@ class StoreWriter:
         return [(shard, entry.note) for shard, entry in self._entries().items() if entry.note]
 
     def _entries(self) -> dict[Shard, Entry]:
-        data = self._folder.read(MANIFEST)
-        if data is not None:
-            return entries_of(json.loads(data), self.shards())
+        manifest = self._folder.read_json(MANIFEST)
+        if manifest is not None:
+            return entries_of(manifest, self.shards())
         pending = set(self.pending())
         return {shard: self._ledger.entry(shard) for shard in self.shards() if shard not in pending}
 
     def _reopen(self, again: Callable[[Mapping[str, object]], bool]) -> None:
-        """Remove the entries of shards that are to be written again; a finished store gets its ledger back first."""
+        """Remove the entries of shards that are to be written again; a finished store gets its ledger back first.
+
+        The files of every other shard are compared with their digests, on `s3://` with their sizes alone.
+        """
         entries = self._entries()
         anew = {shard for shard, entry in entries.items() if entry.note and again(entry.note)}
+        sizes = self._folder.sizes()
+        for shard in entries.keys() - anew:
+            for key, known in entries[shard].files.items():
+                if sizes.get(key) != known["bytes"] or not self._is_whole(key, str(known["sha256"])):
+                    logger.warning("%s is not what was written: it is made again", self._folder.key(key))
+                    anew.add(shard)
         if not anew:
             return
         if self._folder.read(MANIFEST) is not None:
@@ -250,8 +266,13 @@ class StoreWriter:
         for shard in anew:
             self._ledger.remove(shard.name)
 
+    def _is_whole(self, key: str, sha256: str) -> bool:
+        return not self._folder.is_local or file_digest(Path(self._folder.key(key))) == sha256
+
     def _create_arrays(self) -> None:
-        present = set(self._folder.sizes())
+        """Write the descriptions of groups and arrays that are not there as they should be."""
+        described: dict[str, Any] = {}
+        memory = zarr.storage.MemoryStore(described)
         for name, plan in self._plans.items():
             _, bands, height, width = plan.shape
             plane = height * width * np.dtype(plan.sensor.encoding.dtype).itemsize
@@ -259,41 +280,41 @@ class StoreWriter:
             grid = tuple(-(-side // t) * t for side, t in zip((height, width), tile, strict=True))
             band_chunk = 1 if plane >= _BAND_CHUNK_BYTES else bands
             encoding = plan.sensor.encoding
-            self._folder.write_json(
-                f"{name}/zarr.json",
-                {"attributes": {"sensor": plan.sensor.to_dict()}, "node_type": "group", "zarr_format": 3},
+            zarr.create_array(
+                memory,
+                name=f"{name}/pixels",
+                shape=plan.shape,
+                dtype=encoding.dtype,
+                chunks=(1, band_chunk, *tile),
+                shards=(plan.shard_rows, bands, *grid),
+                compressors=compressor(np.dtype(encoding.dtype).itemsize),
+                fill_value=encoding.nodata,
+                dimension_names=("image", "band", "y", "x"),
+                attributes={
+                    "scale_factor": encoding.scale,
+                    "add_offset": encoding.offset,
+                    "units": encoding.units.value,
+                    "gsd_m": plan.sensor.gsd_m,
+                    "bands": list(plan.sensor.band_names),
+                },
             )
-            if f"{name}/pixels/zarr.json" not in present:
-                zarr.create_array(
-                    self._folder.zarr_store(read_only=False),
-                    name=f"{name}/pixels",
-                    shape=plan.shape,
-                    dtype=encoding.dtype,
-                    chunks=(1, band_chunk, *tile),
-                    shards=(plan.shard_rows, bands, *grid),
-                    compressors=compressor(np.dtype(encoding.dtype).itemsize),
-                    fill_value=encoding.nodata,
-                    dimension_names=("image", "band", "y", "x"),
-                    attributes={
-                        "scale_factor": encoding.scale,
-                        "add_offset": encoding.offset,
-                        "units": encoding.units.value,
-                        "gsd_m": plan.sensor.gsd_m,
-                        "bands": list(plan.sensor.band_names),
-                    },
-                )
-            if f"{name}/valid/zarr.json" not in present:
-                zarr.create_array(
-                    self._folder.zarr_store(read_only=False),
-                    name=f"{name}/valid",
-                    shape=(plan.count, height, width),
-                    dtype="bool",
-                    chunks=(1, *tile),
-                    shards=(plan.shard_rows, *grid),
-                    compressors=compressor(1),
-                    fill_value=False,
-                    dimension_names=("image", "y", "x"),
-                )
+            zarr.create_array(
+                memory,
+                name=f"{name}/valid",
+                shape=(plan.count, height, width),
+                dtype="bool",
+                chunks=(1, *tile),
+                shards=(plan.shard_rows, *grid),
+                compressors=compressor(1),
+                fill_value=False,
+                dimension_names=("image", "y", "x"),
+            )
+            group = {"attributes": {"sensor": plan.sensor.to_dict()}, "node_type": "group", "zarr_format": 3}
+            files = {f"{name}/zarr.json": json_text(group).encode()}
+            files |= {f"{name}/{part}/zarr.json": described[f"{name}/{part}/zarr.json"].to_bytes() for part in _PARTS}
+            for key, content in files.items():
+                if self._folder.read(key) != content:
+                    self._folder.write(key, content)
 
     def _remove_partial_files(self) -> None:
         """Remove temporary files of killed workers, so that the folder is the same as without the kill."""
@@ -310,13 +331,47 @@ def _shards(plans: Iterable[SensorPlan]) -> list[Shard]:
     ]
 
 
+def _attributes(plans: Sequence[SensorPlan], fingerprint: str) -> dict[str, object]:
+    """The store's own attributes."""
+    entries = [
+        {
+            "sensor": plan.sensor.to_dict(),
+            "grid": [plan.count, plan.height, plan.width],
+            "rows_per_shard": plan.shard_rows,
+        }
+        for plan in sorted(plans, key=lambda plan: plan.sensor.id)
+    ]
+    return {"format": FORMAT, "format_version": FORMAT_VERSION, "fingerprint": fingerprint, "plan": entries}
+
+
+def _copy_of_manifest(folder: Folder, storage_options: StorageOptions | None) -> Parts:
+    return Parts(Folder(f"{folder.url}.work/{COPY}", storage_options), "")
+
+
+def _restore_manifest(folder: Folder, copy: Parts) -> None:
+    """Where a manifest is not what was written, its copy takes its place; without one, all shards are written again."""
+    found, written = folder.read(MANIFEST), copy.get(MANIFEST)
+    if found is None or found == written:
+        return
+    if written is not None:
+        logger.warning("%s is not what was written: its copy takes its place", folder.key(MANIFEST))
+        folder.write(MANIFEST, written)
+        return
+    try:
+        folder.read_json(MANIFEST)
+    except StoreTornError as error:
+        logger.warning("%s", error)
+        folder.remove(MANIFEST)
+
+
 def _keep(
     folder: Folder, before: Sequence[SensorPlan], plans: Sequence[SensorPlan], made_of: Callable[[Shard], str]
 ) -> None:
     """Keep of a store only the shards that the new one has too; if it is killed, it is done again."""
-    ledger, data = Ledger(folder), folder.read(MANIFEST)
-    if data is not None:
-        entries = entries_of(json.loads(data), _shards(before))
+    ledger, manifest = Ledger(folder), folder.read_json(MANIFEST)
+    ledger.drop_torn(_shards(before))
+    if manifest is not None:
+        entries = entries_of(manifest, _shards(before))
     else:
         names = ledger.names()
         entries = {shard: ledger.entry(shard) for shard in _shards(before) if shard.name in names}
@@ -326,7 +381,7 @@ def _keep(
     if not kept:
         _clear(folder)
         return
-    if data is not None:
+    if manifest is not None:
         reopen(folder, kept)
     staying = {"zarr.json"} | {key for shard in kept for key in (shard.name, *shard.keys)}
     for name in sorted(folder.sizes().keys() - staying, key=lambda name: not ledger.has(name)):

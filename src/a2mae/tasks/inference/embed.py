@@ -21,6 +21,7 @@ from pyproj import CRS
 from rasterio.windows import Window
 from tqdm import tqdm
 
+from a2mae.files import whole_file
 from a2mae.models.encoder import Encoder
 from a2mae.raster.header import GDAL_OPTIONS
 from a2mae.tasks.datasets.inputs import InputPlan
@@ -155,8 +156,7 @@ def write_block_vectors(path: Path, block: int, table: Path) -> int:
     Returns:
         Number of blocks written.
     """
-    partial = table.with_name(f".{table.name}.partial")
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
+    with whole_file(table) as partial, rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
         coarse = coarser_grid(GeoBox(source.shape, source.transform, str(source.crs)), block)
         schema = _block_schema(source.count, str(source.crs))
         with pq.ParquetWriter(partial, schema) as writer:
@@ -169,7 +169,6 @@ def write_block_vectors(path: Path, block: int, table: Path) -> int:
                     written, pending, waiting = written + waiting, [], 0
             if waiting or not written:
                 writer.write_table(pa.concat_tables(pending))
-    partial.replace(table)
     return written + waiting
 
 

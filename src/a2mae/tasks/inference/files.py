@@ -253,10 +253,8 @@ def check_named(options: TaskParameters, source: TaskDataSource, known: Mapping[
     spec = source.spec
     if known is None and options.map.raster is None:
         logger.warning(
-            "%s names no raster and no stage of the chain makes scenes: there will be scores and no map; name one, or"
-            " leave the map out by --to-outputs=%s.metrics",
+            "%s names no raster and no stage of the chain makes scenes: there will be scores and no map",
             keys_of_map(spec.task).raster,
-            spec.task,
         )
     if options.map.raster is not None:
         bands = [spec.bands[spec.band_index(name)].name for name in options.bands]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from a2mae.errors import A2maeError, InputError
 from a2mae.files import file_digest
+from a2mae.parallel import end_with_parent
 from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.training.data.draw import Draw, band_choices_of, bands_of, draw_sample, epoch_order
@@ -25,6 +29,11 @@ from a2mae.training.data.index import TRAIN, SetIndex
 from a2mae.training.data.prepare import BandTables, RawBatch, RawImages, band_tables
 from a2mae.training.spec import RunSpec, SpecificationError, resolve_url
 
+_LOG = logging.getLogger(__name__)
+
+LOOK_S, GIVEN_UP_S = 30, 600
+"""After how long without a batch the cause is looked for, and how long is waited where none is found."""
+_SHARED, _ENOUGH_SHARED = "/dev/shm", 512 * 2**20
 _READ_WHOLE_UP_TO = 512  # side, pixels: of larger images only the part under the window is read
 
 
@@ -243,7 +252,8 @@ def make_loader(
         dataset: The batches.
         start: First step.
         stop: One past the last step.
-        workers: Loader processes. They are spawned, because forked ones grow with every Python object they touch.
+        workers: Loader processes. They are spawned, because forked ones grow with every Python object they touch, and
+            end with the process that they load for, however that ends.
         pin_memory: Copy batches into page-locked memory for a GPU.
     """
     return DataLoader(
@@ -254,6 +264,8 @@ def make_loader(
         multiprocessing_context="spawn" if workers else None,
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
+        timeout=LOOK_S if workers else 0,
+        worker_init_fn=_begin if workers else None,
     )
 
 
@@ -264,14 +276,24 @@ def next_batch(loader: Iterator[RawBatch]) -> RawBatch:
         loader: An iterator over what `make_loader` gives.
 
     Raises:
-        LoaderDiedError: If the pipe to a loader process broke; see also `dead_loaders_told`.
+        LoaderDiedError: If the pipe to a loader process broke, see also `dead_loaders_told`, or no batch comes: where
+            shared memory is short, a loader process cannot hand its batch over and does not say so.
     """
-    try:
-        return next(loader)
-    except (ConnectionError, EOFError) as error:
-        if "Caught " in str(error):  # raised in a loader process, which lives
-            raise
-        raise _died(error) from error
+    since = time.monotonic()
+    while True:
+        try:
+            return next(loader)
+        except (ConnectionError, EOFError) as error:
+            if "Caught " in str(error):  # raised in a loader process, which lives
+                raise
+            raise _died(error) from error
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error):
+                raise
+            waited = time.monotonic() - since
+            if _shared_memory_left() < _ENOUGH_SHARED or waited > GIVEN_UP_S:
+                raise _silent(waited) from error
+            _LOG.warning("no batch since %.0f s: the store is slow, or the loader processes stand still", waited)
 
 
 @contextlib.contextmanager
@@ -291,6 +313,27 @@ def dead_loaders_told() -> Iterator[None]:
         if isinstance(error, LoaderDiedError) or "Caught " in str(error) or "DataLoader worker (pid" not in str(error):
             raise
         raise _died(error) from error
+
+
+def _begin(_worker: int) -> None:
+    end_with_parent()
+
+
+def _shared_memory_left() -> int:
+    """Bytes that are free where processes hand arrays to one another."""
+    try:
+        found = os.statvfs(_SHARED)
+    except OSError:  # no Linux
+        return _ENOUGH_SHARED
+    return found.f_bavail * found.f_frsize
+
+
+def _silent(waited: float) -> LoaderDiedError:
+    return LoaderDiedError(
+        f"no batch came from the loader processes for {waited:.0f} s. They hand batches over in {_SHARED}, which has"
+        f" {_shared_memory_left() / 2**20:,.0f} MB free: make it larger (docker run --shm-size=2g), or read in the"
+        " training process by 'hardware.workers': 0. Start the run again: it goes on from its newest checkpoint"
+    )
 
 
 def _died(error: Exception) -> LoaderDiedError:
