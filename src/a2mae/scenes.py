@@ -207,6 +207,12 @@ class RejectedScene:
     datetime: dt.datetime | None = None
     geometry: BaseGeometry | None = None
 
+    def __post_init__(self) -> None:
+        """Escape what no table can hold: names of files and ids of items may have signs that are none."""
+        for name in ("scene_id", "detail"):
+            text = str(getattr(self, name)).encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, name, text)
+
 
 def _number_to_json(value: float | None) -> float | str | None:
     # JSON has no NaN and no infinities; nodata has both.

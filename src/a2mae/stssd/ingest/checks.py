@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import shapely
+from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError, RejectedError, did_you_mean
@@ -76,6 +79,21 @@ class SensorTable:
                 known[sensor_id].subset(names)
             except (UnknownBandError, ValueError) as error:
                 raise InputError(f"ingest.bands.{sensor_id}: {error}") from error
+
+
+@contextlib.contextmanager
+def costs_one_scene() -> Iterator[None]:
+    """Make whatever a scene's own metadata cause the rejection of this scene: nothing that it holds ends the run.
+
+    Raises:
+        RejectedError: As it was raised inside, or "bad_metadata" with what was found.
+    """
+    try:
+        yield
+    except RejectedError:
+        raise
+    except (ValueError, ArithmeticError, RecursionError, ShapelyError, ProjError) as error:
+        raise RejectedError("bad_metadata", f"its metadata cannot be used: {error}") from error
 
 
 def check_id(scene_id: str) -> str:

@@ -22,7 +22,15 @@ from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, RejectedScene, Role, Scene
 from a2mae.sensors import Units
-from a2mae.stssd.ingest.checks import Found, SensorTable, check_bands, check_gsd, check_units, common_footprint
+from a2mae.stssd.ingest.checks import (
+    Found,
+    SensorTable,
+    check_bands,
+    check_gsd,
+    check_units,
+    common_footprint,
+    costs_one_scene,
+)
 from a2mae.stssd.ingest.parameters import ExcludeRule, FolderRule, IngestParameters, nodata_value
 
 logger = logging.getLogger(__name__)
@@ -231,6 +239,7 @@ def _rejected(candidate: _Candidate, rejection: RejectedError) -> RejectedScene:
     return RejectedScene(candidate.scene_id, rejection.reason, rejection.detail, candidate.rule.sensor)
 
 
+@costs_one_scene()
 def _scene(
     candidate: _Candidate,
     root: Path,

@@ -18,6 +18,9 @@ from a2mae.scenes import BandAsset
 
 _MAX_SIDE = 1_000_000
 _LARGEST = 1e300  # whole numbers of JSON have no bound
+_LARGEST_FACTOR = 1e30
+_LARGEST_GSD_M = 1e6
+_YEARS = range(1900, 2101)
 _MAX_CHECKSUM = 256
 
 
@@ -46,7 +49,7 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
     code = crs_of(asset) or crs
     shape, numbers = (sequence(asset.get(k)) or sequence(properties.get(k)) for k in ("proj:shape", "proj:transform"))
     if code is None or len(shape) != 2 or len(numbers) not in (6, 9):
-        return AssetGrid(crs, None, None, number(asset.get("gsd")) or gsd_m)
+        return AssetGrid(crs, None, None, gsd_of(asset) or gsd_m)
     try:
         rows, cols = (int(str(n)) for n in shape)
         a, b, c, d, e, f = (float(str(n)) for n in numbers[:6])
@@ -55,9 +58,26 @@ def grid_of(asset: Mapping[str, object], properties: Mapping[str, object], crs: 
         width, height = pixel_size_m(Affine(a, b, c, d, e, f), (rows, cols), code)
     except ValueError as error:
         raise RejectedError("bad_metadata", f"projection fields cannot be read: {error}") from error
-    if not (0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width < math.inf and 0 < height < math.inf):
+    if not (
+        0 < rows <= _MAX_SIDE and 0 < cols <= _MAX_SIDE and 0 < width <= _LARGEST_GSD_M and 0 < height <= _LARGEST_GSD_M
+    ):
         raise RejectedError("bad_metadata", f"proj:shape {shape} and proj:transform {numbers} describe no raster")
     return AssetGrid(code, (rows, cols), (a, b, c, d, e, f), round(math.sqrt(width * height), 4))
+
+
+def gsd_of(asset: Mapping[str, object]) -> float | None:
+    """Read the pixel size that an asset states, metres; None where it states none.
+
+    Raises:
+        RejectedError: "bad_metadata" where it is not a positive finite number.
+    """
+    stated = asset.get("gsd")
+    if stated is None:
+        return None
+    gsd_m = number(stated)
+    if gsd_m is None or not 0 < gsd_m <= _LARGEST_GSD_M:
+        raise RejectedError("bad_metadata", f"gsd is {str(stated)[:40]!r}, not a positive number of metres")
+    return gsd_m
 
 
 def crs_of(fields: Mapping[str, object]) -> str | None:
@@ -72,17 +92,40 @@ def crs_of(fields: Mapping[str, object]) -> str | None:
 
 
 def datetime_of(properties: Mapping[str, object]) -> dt.datetime:
-    """Read the time of acquisition; it is UTC where no zone is given.
+    """Read the time of acquisition, UTC; it is taken for UTC where no zone is given.
 
     Raises:
         RejectedError: "no_date".
     """
-    text = properties.get("datetime") or properties.get("start_datetime")
+    text = str(properties.get("datetime") or properties.get("start_datetime"))
     try:
-        when = dt.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        when = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
-        raise RejectedError("no_date", f"the item's datetime {text!r} is not a date") from error
-    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
+        raise RejectedError("no_date", f"the item's datetime {text[:80]!r} is not a date") from error
+    if when.year not in _YEARS:
+        raise RejectedError("no_date", f"the item's datetime {text[:80]!r} is not of {_YEARS[0]} to {_YEARS[-1]}")
+    return when.astimezone(dt.UTC) if when.tzinfo else when.replace(tzinfo=dt.UTC)
+
+
+def cloud_cover_of(properties: Mapping[str, object]) -> float | None:
+    """Read the provider's cloud cover, percent; None where it is not from 0 to 100 (providers write -1 for unknown)."""
+    percent = number(properties.get("eo:cloud_cover"))
+    return percent if percent is not None and 0 <= percent <= 100 else None
+
+
+def factor_of(fields: Mapping[str, object], name: str) -> float | None:
+    """Read `scale` or `offset` of a band; None where it is not stated.
+
+    Raises:
+        RejectedError: "bad_metadata" where no stored number could mean anything with it.
+    """
+    stated = fields.get(name)
+    if stated is None:
+        return None
+    factor = number(stated)
+    if factor is None or abs(factor) > _LARGEST_FACTOR or (name == "scale" and abs(factor) < 1 / _LARGEST_FACTOR):
+        raise RejectedError("bad_metadata", f"raster:{name} is {str(stated)[:40]!r}, which decodes no stored number")
+    return factor
 
 
 def geometry_of(item: Mapping[str, object], bands: Sequence[BandAsset]) -> BaseGeometry:
@@ -140,15 +183,15 @@ def count_numbers(coordinates: object, *, enough: int) -> int:
 
 
 def nodata_of(value: object) -> float | None:
-    """Read a nodata value: a number, or the text that JSON has instead of NaN and the infinities."""
-    if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
+    """Read a nodata value: any number, or the text that JSON has instead of NaN and the infinities."""
+    if isinstance(value, float) or (isinstance(value, str) and value.lower() in ("nan", "inf", "-inf")):
         return float(value)
     return number(value)
 
 
 def number(value: object) -> float | None:
     """The value if it is a finite number, else None."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > _LARGEST:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < _LARGEST:
         return None
     return float(value)
 

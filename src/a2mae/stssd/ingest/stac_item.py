@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,18 +14,27 @@ from a2mae.raster.header import RasterHeader
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
 from a2mae.sensors import Units
-from a2mae.stssd.ingest.checks import check_bands, check_gsd, check_id, check_units, common_footprint
+from a2mae.stssd.ingest.checks import (
+    check_bands,
+    check_gsd,
+    check_id,
+    check_units,
+    common_footprint,
+    costs_one_scene,
+)
 from a2mae.stssd.ingest.parameters import nodata_value
 from a2mae.stssd.ingest.stac_fields import (
     checksum_of,
+    cloud_cover_of,
     count_numbers,
     crs_of,
     datetime_of,
+    factor_of,
     geometry_of,
     grid_of,
+    gsd_of,
     mapping,
     nodata_of,
-    number,
     sequence,
 )
 from a2mae.stssd.ingest.stac_profiles import MASK_KINDS, Profile, Recogniser
@@ -94,6 +104,7 @@ class ItemScene:
     open_factors: frozenset[str]
 
 
+@costs_one_scene()
 def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: HrefPolicy, base: str) -> ItemScene:
     """Read an item as far as its JSON goes.
 
@@ -137,14 +148,15 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         geometry=geometry,
         assets=(*bands, mask) if mask else tuple(bands),
         cloud_test=CloudTest.MASK if mask else profile.cloud_test,
-        cloud_cover_pct=number(properties.get("eo:cloud_cover")),
+        cloud_cover_pct=cloud_cover_of(properties),
         processing_baseline=profile.baseline,
     )
     return ItemScene(scene, profile, frozenset(open_factors))
 
 
 def _check_size(item: Mapping[str, object]) -> None:
-    """Reject sizes that no provider writes, before anything is made of the item."""
+    """Reject sizes that no provider writes, and texts that no table can hold, before anything is made of the item."""
+    json.dumps(item, ensure_ascii=False, default=str).encode()  # lone surrogates, lists nested without end
     assets = mapping(item.get("assets"))
     lists = ("eo:bands", "bands", "raster:bands")
     bands = sum(len(sequence(mapping(asset).get(name))) for asset in assets.values() for name in lists)
@@ -156,6 +168,7 @@ def _check_size(item: Mapping[str, object]) -> None:
         raise RejectedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
 
 
+@costs_one_scene()
 def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]) -> Scene:
     """Complete a scene with the headers of its files, where they were read, and check it.
 
@@ -232,7 +245,7 @@ def _places(parts: _Item) -> dict[str, _Place]:
             found[band.name] = _Place(key, assets[key], 1)
             continue
         inside = [
-            (number(asset.get("gsd")) or math.inf, key, index)
+            (gsd_of(asset) or math.inf, key, index)
             for key, asset in assets.items()
             if key in rasters and not _is_picture(key, asset)
             for index, entry in enumerate(_band_entries(asset, properties), start=1)
@@ -276,9 +289,8 @@ def _names(entry: Mapping[str, object]) -> set[str]:
 def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
     profile = parts.profile
     raster = place.raster
-    said = (number(raster.get("scale")), number(raster.get("offset")))
-    scale = profile.scale if profile.scale is not None else said[0]
-    offset = profile.offset if profile.offset is not None else said[1]
+    scale = profile.scale if profile.scale is not None else factor_of(raster, "scale")
+    offset = profile.offset if profile.offset is not None else factor_of(raster, "offset")
     complete = scale is not None
     declared = nodata_of(raster.get("nodata"))
     sensor_band = profile.sensor.bands[profile.sensor.band_index(name)]
