@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from a2mae.errors import InputError
+from a2mae.errors import InputError, without_secrets
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from affine import Affine
     from shapely.geometry.base import BaseGeometry
+
+
+_LARGEST_FACTOR = 1e30  # float32 holds what it decodes
 
 
 class Role(StrEnum):
@@ -106,8 +109,10 @@ class BandAsset:
         """Check that the values make sense together."""
         if self.band_index < 1:
             raise InputError(f"asset {self.band!r}: band_index counts from 1, found {self.band_index}")
-        if not (math.isfinite(self.scale) and self.scale != 0 and math.isfinite(self.offset)):
-            raise InputError(f"asset {self.band!r}: scale and offset must be finite and scale not 0")
+        if not (1 / _LARGEST_FACTOR <= abs(self.scale) <= _LARGEST_FACTOR and abs(self.offset) <= _LARGEST_FACTOR):
+            raise InputError(
+                f"asset {self.band!r}: scale {self.scale:g} and offset {self.offset:g} decode no stored number"
+            )
         if not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise InputError(f"asset {self.band!r}: gsd_m must be positive metres, found {self.gsd_m}")
         if (self.role is Role.CLOUD_MASK) != (self.mask is not MaskKind.NONE):
@@ -208,9 +213,9 @@ class RejectedScene:
     geometry: BaseGeometry | None = None
 
     def __post_init__(self) -> None:
-        """Escape what no table can hold: names of files and ids of items may have signs that are none."""
+        """Leave out secrets of addresses, and escape what no table can hold: ids may have signs that are none."""
         for name in ("scene_id", "detail"):
-            text = str(getattr(self, name)).encode("utf-8", "backslashreplace").decode()
+            text = without_secrets(str(getattr(self, name))).encode("utf-8", "backslashreplace").decode()
             object.__setattr__(self, name, text)
 
 

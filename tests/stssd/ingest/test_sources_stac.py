@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from shapely.geometry import box, mapping
 
 from a2mae.errors import RejectedError
+from a2mae.raster.header import read_header
 from a2mae.scenes import CloudTest, RejectedScene, scenes_to_table
 from a2mae.sensors import Units, get_sensor
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac import read_stac_catalog
+from a2mae.stssd.ingest.stac_item import finish
 from a2mae.stssd.ingest.stac_profiles import Recogniser, sentinel2_baseline
 from helpers.http_server import serve_files
 from helpers.rasters import write_tif
@@ -89,7 +91,7 @@ def changed(change):
         (lambda i: i["assets"]["B02"].update({"proj:transform": [0, 0, 0, 0, 0, 0]}), "bad_metadata"),
         (lambda i: i["assets"]["B02"].update({"proj:transform": ["a"] * 6}), "bad_metadata"),
         (lambda i: [a.update({"proj:transform": [40, 0, 0, 0, -40, 0]}) for a in i["assets"].values()], "gsd_mismatch"),
-        (lambda i: i["properties"].update({"proj:epsg": 999999}), "bad_metadata"),
+        (lambda i: i["properties"].update({"proj:epsg": 999999}), "no_crs"),
         (lambda i: i.update(geometry=mapping(box(100, 0, 101, 1))), "no_footprint"),
         (lambda i: i.update(assets=None), "missing_band"),
         (lambda i: i.update(properties=None), "unknown_sensor"),
@@ -100,7 +102,7 @@ def test_items_that_cannot_be_used(change, reason):
     if reason == "unknown_sensor":
         item["collection"] = "ikonos"
     with pytest.raises(RejectedError) as caught:
-        parse(item)
+        finish(parse(item), {})
     assert caught.value.reason == reason and caught.value.detail
 
 
@@ -134,7 +136,7 @@ def are_scenes_or_refusals(*items):
     scenes, refused = [], []
     for item in items:
         try:
-            scene = parse(item).scene
+            scene = finish(parse(item), {})
         except RejectedError as refusal:
             assert refusal.reason and len(refusal.detail) < 2000
             refused.append(RejectedScene(str(item.get("id")), refusal.reason, refusal.detail))
@@ -338,10 +340,10 @@ def test_without_projection_the_header_tells(tmp_path):
     del item["properties"]["proj:epsg"]
     item["geometry"] = None
     (tmp_path / "i.json").write_text(json.dumps(item))
-    assert [r.reason for r in read(tmp_path / "i.json").rejected] == ["no_footprint"]
-    item["geometry"] = s2_item()["geometry"]
-    (tmp_path / "i.json").write_text(json.dumps(item))
     (scene,) = read(tmp_path / "i.json").scenes
+    header = read_header(str(tmp_path / "g.tif"))
+    assert scene.geometry.equals(header.footprint), "geometry null: the header knows"
+    assert [r.reason for r in read(tmp_path / "i.json", probe="none").rejected] == ["no_crs"]
     assert (scene.crs, scene.gsd_m, scene.assets[3].band_index, scene.assets[0].scale) == ("EPSG:32633", 8.0, 4, 1e-4)
     assert [r.reason for r in read(tmp_path / "i.json", probe="none").rejected] == ["no_crs"]
     del item["assets"]["image"]["raster:scale"], item["assets"]["image"]["raster:offset"]

@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import shapely
-
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
 from a2mae.remote.policy import HrefPolicy
@@ -36,6 +34,7 @@ from a2mae.stssd.ingest.stac_fields import (
     mapping,
     nodata_of,
     sequence,
+    stated_within,
 )
 from a2mae.stssd.ingest.stac_profiles import MASK_KINDS, Profile, Recogniser
 
@@ -94,7 +93,8 @@ class ItemScene:
     """An item parsed as far as its JSON goes; `finish` adds what headers say.
 
     Attributes:
-        scene: As described by the item; assets may lack crs, shape and transform, and unknown factors are 1 and 0.
+        scene: As described by the item; assets may lack crs, shape and transform, unknown factors are 1 and 0, and an
+            unknown geometry is empty.
         profile: What it was recognised as.
         open_factors: Bands whose scale the item does not give: the header must.
     """
@@ -186,10 +186,13 @@ def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]
     opened = [header for a in bands if isinstance(header := headers.get(a.href), RasterHeader)]
     if opened:
         ground = common_footprint([header.footprint for header in opened])
-        inside = shapely.intersection(geometry, ground) if geometry.is_valid else ground
-        if inside.is_empty or inside.area == 0:
-            raise RejectedError("no_footprint", "the item's geometry lies outside its files")
-        geometry = inside
+        geometry = stated_within(geometry, ground, "its files")
+    if geometry.is_empty:
+        raise RejectedError(
+            "no_footprint",
+            "the item has neither a geometry on Earth nor projection fields, and no header was read;"
+            " set ingest.probe: all",
+        )
     finest = min(bands, key=lambda a: a.gsd_m)
     return replace(found.scene, assets=assets, gsd_m=gsd_m, crs=str(finest.crs), geometry=geometry)
 
