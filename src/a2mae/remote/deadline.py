@@ -34,6 +34,15 @@ class Deadline:
     def __exit__(self, *_: object) -> None:
         self._done.set()
 
+    def check(self) -> None:
+        """Tell an answer that was cut from one that ends: headers that are cut short end like whole ones.
+
+        Raises:
+            requests.Timeout: If the time is up.
+        """
+        if self.over:
+            raise requests.Timeout
+
     def watch(self, connection: socket.socket) -> None:
         """End this connection, too, when the time is up."""
         with self._lock:

@@ -44,7 +44,7 @@ TRANSIENT = DAMAGED | {"unreachable", "unsigned"}
 _HTTP = ("https://", "http://")
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BLOCK = 4 * 2**20
-_PACKED_BLOCK = 2**16  # unpacked it may be a thousand times as long
+_HTTP_BLOCK = 2**16  # packed it may become a thousand times as long; and deadlines see what has come
 _MAX_REDIRECTS = 10
 _LEAST_RATE = 20_000  # bytes per second of a download, on the whole
 
@@ -110,7 +110,7 @@ def blocks(
         NoAnswerError: If a remote file cannot be read.
         OSError: If a local file cannot be read.
     """
-    size = int(min(_PACKED_BLOCK if packed else _BLOCK, max_bytes + 1))
+    size = int(min(_HTTP_BLOCK if address.startswith(_HTTP) else _BLOCK, max_bytes + 1))
 
     def bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:
         seen = 0
@@ -130,6 +130,7 @@ def blocks(
             for piece in bounded(answer.iter_content(size)):
                 deadline.seen += len(piece)
                 yield piece
+            deadline.check()
         return
     if not is_remote(address) and os.path.exists(address) and not os.path.isfile(address):
         raise OSError(errno.EINVAL, "it is no regular file")  # a pipe would wait for ever
@@ -297,6 +298,7 @@ def _opened(
         with Session(deadline) as session:
             for _ in range(_MAX_REDIRECTS + 1):
                 with session.request(method, here, timeout=timeout_s, stream=True, **request) as answer:
+                    deadline.check()
                     if not (follow and answer.is_redirect):
                         code, later = answer.status_code, answer.headers.get("Retry-After", "")
                         if not 200 <= code < 300:
