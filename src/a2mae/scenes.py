@@ -143,6 +143,7 @@ class Scene:
         cloud_test: How clouds are found.
         cloud_cover_pct: Provider's figure for the scene, 0-100; None where not given.
         processing_baseline: Sentinel-2, for example "04.00"; None elsewhere.
+        processed: When its provider processed it, UTC; None where not given. Tables do not hold it.
     """
 
     scene_id: str
@@ -156,6 +157,7 @@ class Scene:
     cloud_test: CloudTest = CloudTest.NONE
     cloud_cover_pct: float | None = None
     processing_baseline: str | None = None
+    processed: dt.datetime | None = None
 
     def __post_init__(self) -> None:
         """Check that the time has a zone and that the cloud test fits the assets."""

@@ -143,3 +143,36 @@ def test_signers():
     with pytest.raises(ValueError, match=r"write a2mae\.remote\.fetch:planetary_computer"):
         load_signer("a2mae.stssd.access.signing:planetary_computer")
     load_signer("a2mae.remote.fetch:planetary_computer")
+
+
+def test_relative_hrefs_are_read_as_the_file_is_called(root):
+    base = str(root / "catalog.json")
+    for name in ("b c.tif", "d%20e.tif", "f.tif"):
+        (root / name).touch()
+    (root / "sub").mkdir()
+    (root / "sub" / "g.tif").touch()
+    spelled = {"b%20c.tif": "b c.tif", "d%20e.tif": "d%20e.tif", ".\\sub\\g.tif": "./sub/g.tif", "f.tif": "f.tif"}
+    for href, name in spelled.items():
+        assert policy(root).check(href, base=base) == local_href(root / name)
+    for href in ("..%2Fsecret.tif", "..\\secret.tif", "%2Fetc%2Fpasswd", "sub%2F..%2F..%2Fsecret.tif"):
+        with pytest.raises(RejectedError, match="outside the allowed folders"):
+            policy(root).check(href, base=base)
+
+
+@pytest.mark.parametrize(
+    ("href", "address"),
+    [
+        ("https://example.com/a b/ü.tif?x=ä&y=1 2", "https://example.com/a%20b/%C3%BC.tif?x=%C3%A4&y=1%202"),
+        ("https://example.com/a%20b.tif?sig=a%2Fb%3D", "https://example.com/a%20b.tif?sig=a%2Fb%3D"),
+        ("s3://bucket/a b/ü.tif", "s3://bucket/a b/ü.tif"),
+    ],
+)
+def test_spaces_and_umlauts_are_written_as_servers_read_them(root, href, address):
+    assert policy(root).check(href) == address
+
+
+@pytest.mark.parametrize("href", ["a\ud800.tif", "https://example.com/\udfff", "C:/a.tif", "D:\\a.tif"])
+def test_what_no_address_can_be(root, href):
+    with pytest.raises(RejectedError) as caught:
+        policy(root).check(href, base=str(root / "catalog.json"))
+    assert caught.value.reason == "bad_href"

@@ -61,6 +61,7 @@ class HrefPolicy:
         hosts: Where not empty, only these hosts (and their subdomains) may be asked.
         allow_private: Allow loopback, link-local and private addresses.
         trusted: Scheme and host (with its port) that the user named: always allowed.
+        alternates: Keys of an asset's `alternate` that are taken before its own href.
     """
 
     schemes: frozenset[str]
@@ -68,6 +69,7 @@ class HrefPolicy:
     hosts: tuple[str, ...] = ()
     allow_private: bool = False
     trusted: tuple[str, str] | None = None
+    alternates: tuple[str, ...] = ()
 
     @cached_property
     def _real_roots(self) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import geopandas as gpd
 import pandas as pd
 import shapely
 from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError, plural
 from a2mae.raster.mosaics import mosaics
@@ -25,6 +27,9 @@ from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac import read_stac_api, read_stac_catalog
 
 logger = logging.getLogger(__name__)
+
+_ONE_VIEW = dt.timedelta(minutes=1)
+_SAME_GROUND = 0.9
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,8 @@ def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | No
 def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], list[RejectedScene]]:
     """Apply the limits of time, cloud and area, and keep ids unique."""
     rejected = list(found.rejected)
-    area = (
-        box(*parameters.source.api.bbox) if parameters.source.api.bbox and parameters.source_kind != "folder" else None
-    )
+    bbox = None if parameters.source_kind == "folder" else parameters.source.api.bbox
+    area = None if bbox is None else _area(*bbox)
     kept: dict[str, Scene] = {}
     for scene in sorted(found.scenes, key=lambda scene: scene.scene_id):
         reason = _outside(scene, parameters, area)
@@ -126,36 +130,48 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
     return _newest(list(kept.values()), rejected), rejected
 
 
-def _newest(scenes: Sequence[Scene], rejected: list[RejectedScene]) -> list[Scene]:
-    """Keep the latest baseline of an acquisition that its provider processed again; the others go to `rejected`.
+def _area(west: float, south: float, east: float, north: float) -> BaseGeometry:
+    """A box in degrees; across the date line, where west is larger than east, in two parts."""
+    if west < east:
+        return box(west, south, east, north)
+    return shapely.MultiPolygon([box(west, south, 180, north), box(-180, south, east, north)])
 
-    The same acquisition is the same sensor, platform and instant on the same grid.
+
+def _newest(scenes: Sequence[Scene], rejected: list[RejectedScene]) -> list[Scene]:
+    """Keep the latest processing of an acquisition: baseline first, then time; the others go to `rejected`.
+
+    One acquisition is the same sensor, platform and grid within a minute (processings differ by fractions of a second)
+    and the same ground: two parts of a tile, of two data strips, complete each other.
     """
-    latest: dict[object, Scene] = {}
+    by_grid: dict[object, list[Scene]] = defaultdict(list)
     for scene in scenes:
-        if scene.processing_baseline:
-            other = latest.setdefault(_acquisition(scene), scene)
-            if scene.processing_baseline > (other.processing_baseline or ""):
-                latest[_acquisition(scene)] = scene
+        first = scene.bands[0]
+        by_grid[scene.sensor, scene.platform, first.crs, first.transform, first.shape].append(scene)
+    best: dict[str, Scene] = {}
+    for together in by_grid.values():
+        together.sort(key=lambda scene: scene.datetime)
+        started = [k for k, s in enumerate(together) if k == 0 or s.datetime - together[k - 1].datetime > _ONE_VIEW]
+        for start, end in zip(started, [*started[1:], len(together)], strict=True):
+            latest = max(together[start:end], key=_version)
+            best |= {scene.scene_id: latest for scene in together[start:end]}
     kept = []
     for scene in scenes:
-        best = latest.get(_acquisition(scene), scene)
-        if scene.processing_baseline == best.processing_baseline:
+        latest = best[scene.scene_id]
+        same = shapely.intersection(scene.geometry, latest.geometry).area > _SAME_GROUND * scene.geometry.area
+        if _version(scene) == _version(latest) or not same:
             kept.append(scene)
             continue
-        detail = f"processed again with baseline {best.processing_baseline}: {best.scene_id}"
-        rejected.append(scene.rejected("superseded", detail))
+        newer = latest.processing_baseline != scene.processing_baseline
+        how = f"with baseline {latest.processing_baseline}" if newer else f"on {latest.processed:%Y-%m-%d %H:%M}"
+        rejected.append(scene.rejected("superseded", f"processed again {how}: {latest.scene_id}"))
     return kept
 
 
-def _acquisition(scene: Scene) -> object:
-    first = scene.bands[0]
-    return scene.sensor, scene.platform, scene.datetime, first.crs, first.transform, first.shape
+def _version(scene: Scene) -> tuple[str, dt.datetime]:
+    return scene.processing_baseline or "", scene.processed or dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
-def _outside(
-    scene: Scene, parameters: IngestParameters, area: shapely.geometry.base.BaseGeometry | None
-) -> tuple[str, str] | None:
+def _outside(scene: Scene, parameters: IngestParameters, area: BaseGeometry | None) -> tuple[str, str] | None:
     start, end = parameters.datetime_start, parameters.datetime_end
     if (start and scene.datetime < start) or (end and scene.datetime > end):
         return "outside_time", f"taken {scene.datetime:%Y-%m-%d}, outside ingest.datetime_start/datetime_end"

@@ -29,6 +29,11 @@ class HrefParameters(Parameters):
     )
     hosts: tuple[str, ...] = Field(default=(), description="Where not empty, the only hosts that may be asked.")
     allow_private: bool = Field(default=False, description="Allow loopback, link-local and private network addresses.")
+    alternates: tuple[str, ...] = Field(
+        default=(),
+        description="Keys of an asset's `alternate` that are taken before its own href, in this order; without them"
+        " alternates are taken where the href is s3 or not allowed.",
+    )
 
     def policy(self, *folders: Path, local: bool = False) -> HrefPolicy:
         """Make the policy that says what may be opened.
@@ -39,7 +44,11 @@ class HrefParameters(Parameters):
         """
         schemes = frozenset(self.schemes) | ({"file"} if local else set())
         return HrefPolicy(
-            schemes, (*folders, *map(Path, self.roots)), tuple(self.hosts), allow_private=self.allow_private
+            schemes,
+            (*folders, *map(Path, self.roots)),
+            tuple(self.hosts),
+            allow_private=self.allow_private,
+            alternates=self.alternates,
         )
 
 
@@ -53,7 +62,7 @@ class ApiParameters(Parameters):
     url: str = Field(default="", description="Root of the API.")
     collections: tuple[str, ...] = Field(default=(), description="Collections to search.")
     bbox: tuple[float, float, float, float] | None = Field(
-        default=None, description="West, south, east, north in degrees."
+        default=None, description="West, south, east, north in degrees; across the date line west is larger than east."
     )
     datetime: str | None = Field(default=None, description="Instant or interval, for example 2020-05-01/2020-09-30.")
     query: dict[str, Any] | None = Field(
@@ -69,6 +78,15 @@ class ApiParameters(Parameters):
     replay: str | None = Field(
         default=None, description="A recorded stac_items.json: build from it without asking the API."
     )
+
+    @field_validator("bbox")
+    @classmethod
+    def _on_earth(cls, bbox: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        if bbox is not None:
+            west, south, east, north = bbox
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and west != east):
+                raise ValueError(f"bbox {list(bbox)} is not west, south, east, north in degrees")
+        return bbox
 
 
 class SourceParameters(Parameters):

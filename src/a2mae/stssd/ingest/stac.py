@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from a2mae.errors import InputError, RejectedError
+from a2mae.errors import InputError, RejectedError, plural
 from a2mae.files import json_text
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy, RemoteAccess, is_remote, local_href
 from a2mae.scenes import RejectedScene
-from a2mae.stssd.ingest.checks import Found, SensorTable
+from a2mae.stssd.ingest.checks import Found, SensorTable, is_safe_id
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac_documents import Document, open_document, search, walk
 from a2mae.stssd.ingest.stac_item import ItemScene, finish, parse_item
@@ -125,12 +127,39 @@ def _read_items(
         except RejectedError as rejection:
             name = str(document.item.get("id") or document.base)[:200]
             found.rejected.append(RejectedScene(name, rejection.reason, rejection.detail))
+    parsed = _told_apart(parsed)
+    _warn_of_queries(parsed)
     headers = _headers(parsed, parameters, policy)
     for item in parsed:
         try:
             found.scenes.append(finish(item, headers))
         except RejectedError as rejection:
             found.rejected.append(item.scene.rejected(rejection.reason, rejection.detail))
+
+
+def _told_apart(items: Sequence[ItemScene]) -> list[ItemScene]:
+    """Put its collection before the id of every scene whose id several collections have."""
+    collections: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        collections[item.scene.scene_id].add(item.collection)
+    found = []
+    for item in items:
+        name = f"{item.collection}__{item.scene.scene_id}"
+        if len(collections[item.scene.scene_id]) > 1 and is_safe_id(name):
+            item = replace(item, scene=replace(item.scene, scene_id=name))  # noqa: PLW2901
+        found.append(item)
+    return found
+
+
+def _warn_of_queries(items: Iterable[ItemScene]) -> None:
+    """Say so where addresses in the scene table may hold signatures: they are needed to read the pixels."""
+    count = sum(any(is_remote(a.href) and "?" in a.href for a in item.scene.assets) for item in items)
+    if count:
+        logger.warning(
+            "The addresses of %s hold queries (?…), which may be signatures: the scene table keeps them, as the files"
+            " could not be read without. Before it is passed on: plain addresses and ingest.source.signing",
+            plural(count, "scene"),
+        )
 
 
 def _headers(

@@ -19,12 +19,12 @@ from shapely.geometry.base import BaseGeometry
 from a2mae.errors import InputError, RejectedError
 from a2mae.raster.footprints import footprint_lonlat, known_crs, pixel_size_m, split_at_date_line
 from a2mae.scenes import BandAsset
+from a2mae.stssd.ingest.checks import check_date
 
 _MAX_SIDE = 1_000_000
 _LARGEST = 1e300  # whole numbers of JSON have no bound
 _LARGEST_FACTOR = 1e30
 _LARGEST_GSD_M = 1e6
-_YEARS = range(1900, 2101)
 _MAX_CHECKSUM = 256
 _MAX_CRS = 100_000  # characters
 _LARGEST_EPSG = 2**31
@@ -115,12 +115,19 @@ def datetime_of(properties: Mapping[str, object]) -> dt.datetime:
     """
     text = str(properties.get("datetime") or properties.get("start_datetime"))
     try:
-        when = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return check_date(dt.datetime.fromisoformat(text.replace("Z", "+00:00")))
+    except RejectedError:
+        raise
     except ValueError as error:
         raise RejectedError("no_date", f"the item's datetime {text[:80]!r} is not a date") from error
-    if when.year not in _YEARS:
-        raise RejectedError("no_date", f"the item's datetime {text[:80]!r} is not of {_YEARS[0]} to {_YEARS[-1]}")
-    return when.astimezone(dt.UTC) if when.tzinfo else when.replace(tzinfo=dt.UTC)
+
+
+def processed_of(properties: Mapping[str, object]) -> dt.datetime | None:
+    """Read when the provider processed the item, or else published it, UTC; None where it does not say."""
+    for name in ("processing:datetime", "s2:generation_time", "updated", "created"):
+        with contextlib.suppress(ValueError):
+            return check_date(dt.datetime.fromisoformat(str(properties.get(name)).replace("Z", "+00:00")))
+    return None
 
 
 def cloud_cover_of(properties: Mapping[str, object]) -> float | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
-from a2mae.remote.policy import HrefPolicy
+from a2mae.remote.policy import HrefPolicy, is_remote
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
 from a2mae.sensors import Units
 from a2mae.stssd.ingest.checks import (
@@ -33,12 +35,14 @@ from a2mae.stssd.ingest.stac_fields import (
     gsd_of,
     mapping,
     nodata_of,
+    processed_of,
     sequence,
     stated_within,
 )
 from a2mae.stssd.ingest.stac_profiles import MASK_KINDS, Profile, Recogniser
 
 _MAX_ASSETS = 1_000
+_MAX_WAYS = 20  # to one file
 _MAX_BANDS = 10_000  # of all assets of an item
 _MAX_VERTICES = 100_000
 _RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
@@ -85,7 +89,22 @@ class _Item:
     base: str
 
     def href(self, asset: Mapping[str, object]) -> str:
-        return self.policy.check(str(asset.get("href", "")), base=self.base)
+        """Choose the checked href of an asset, among its own and those under `alternate`.
+
+        First the alternates that `ingest.hrefs.alternates` names, then its own. But `s3` asks for keys and mostly for
+        money: another way that is allowed and there comes before it.
+        """
+        own = str(asset.get("href", ""))
+        others = {k: str(mapping(v).get("href", "")) for k, v in mapping(asset.get("alternate")).items()}
+        ways = [others[key] for key in self.policy.alternates if key in others]
+        more = [others[key] for key in sorted(others)]
+        ways += [*(way for way in more if not way.startswith("s3:")), own] if own.startswith("s3:") else [own, *more]
+        for way in ways[:_MAX_WAYS]:
+            with contextlib.suppress(RejectedError):
+                checked = self.policy.check(way, base=self.base)
+                if is_remote(checked) or os.path.isfile(checked):
+                    return checked
+        return self.policy.check(own, base=self.base)
 
 
 @dataclass(frozen=True)
@@ -97,11 +116,13 @@ class ItemScene:
             unknown geometry is empty.
         profile: What it was recognised as.
         open_factors: Bands whose scale the item does not give: the header must.
+        collection: The item's; empty where it names none.
     """
 
     scene: Scene
     profile: Profile
     open_factors: frozenset[str]
+    collection: str = ""
 
 
 @costs_one_scene()
@@ -120,6 +141,8 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
     _check_size(item)
     properties = mapping(item.get("properties"))
     scene_id = check_id(str(item.get("id", "")))
+    if properties.get("deprecated") is True:
+        raise RejectedError("deprecated", "its provider says deprecated: true, so there is a better version of it")
     profile = recogniser.profile(item)
     check_units(profile.sensor, profile.units, f"item {scene_id}")
     when = datetime_of(properties)
@@ -150,8 +173,9 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         cloud_test=CloudTest.MASK if mask else profile.cloud_test,
         cloud_cover_pct=cloud_cover_of(properties),
         processing_baseline=profile.baseline,
+        processed=processed_of(properties),
     )
-    return ItemScene(scene, profile, frozenset(open_factors))
+    return ItemScene(scene, profile, frozenset(open_factors), str(item.get("collection") or ""))
 
 
 def _check_size(item: Mapping[str, object]) -> None:
