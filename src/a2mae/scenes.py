@@ -56,6 +56,8 @@ class MaskKind(StrEnum):
     """Cloud probability; `scale` brings it to 0-1."""
     BINARY = "binary"
     """Anything but zero is cloud or shadow."""
+    CLEAR = "clear"
+    """1 is clear, anything else is not: the first band of Planet's UDM2."""
 
 
 class CloudTest(StrEnum):

@@ -72,7 +72,9 @@ def test_a_code_that_is_none_falls_through_to_what_is_one(tmp_path, fields):
     scene = finish(parse(one, FOUR), {})
     assert CRS.from_user_input(scene.crs).equals(CRS.from_wkt(SINUSOIDAL), ignore_axis_order=True)
     found, _ = read(tmp_path, one)
-    assert CRS.from_user_input(found.scenes[0].crs).coordinate_operation.method_name == "Sinusoidal"  # and so says the file
+    assert (
+        CRS.from_user_input(found.scenes[0].crs).coordinate_operation.method_name == "Sinusoidal"
+    )  # and so says the file
     one["properties"] = {k: v for k, v in one["properties"].items() if "wkt" not in k and "json" not in k}
     found, _ = read(tmp_path, one)
     assert CRS.from_user_input(found.scenes[0].crs).coordinate_operation.method_name == "Sinusoidal", "the header alone"

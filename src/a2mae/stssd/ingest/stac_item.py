@@ -22,7 +22,7 @@ from a2mae.stssd.ingest.checks import (
     common_footprint,
     costs_one_scene,
 )
-from a2mae.stssd.ingest.parameters import nodata_value
+from a2mae.stssd.ingest.rules import nodata_value
 from a2mae.stssd.ingest.stac_fields import (
     checksum_of,
     cloud_cover_of,
