@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import shapely
@@ -47,7 +48,7 @@ class Candidate:
     def paths(self) -> list[str]:
         """Every file, and that of a mask beside them."""
         own = [] if self.mask_file is None else [self.mask_file]
-        return [*(path for paths in self.files.values() for path in paths), *own]
+        return [*chain(*self.files.values()), *own]
 
     @property
     def folder(self) -> str:
@@ -167,7 +168,7 @@ def candidates(names: Sequence[str], rules: Sequence[FolderRule], found: Found) 
     read = {path for one in out for path in (one.mask_file, one.mtl_file) if path is not None}
     detail = "no rule under ingest.rules matches this file and none under ingest.exclude leaves it out"
     found.rejected += [RejectedScene(name, "no_rule", detail) for name in left if name not in read]
-    return out
+    return [one for one in out if not read.issuperset(chain(*one.files.values()))]
 
 
 def _warn_of_idle(rules: Sequence[FolderRule], taken: Mapping[str, int]) -> None:

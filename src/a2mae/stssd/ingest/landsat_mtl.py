@@ -59,7 +59,7 @@ def read_mtl(path: Path) -> LandsatMetadata:
         else:
             factors = {k: v for name, entries in groups.items() if name != _SURFACE for k, v in entries.items()}
             sun = math.sin(math.radians(float(first["SUN_ELEVATION"])))
-        if sun <= 0:
+        if not sun > 0:  # nor NaN
             raise InputError("the sun is below the horizon")
         bands = [key.removeprefix(_MULT) for key in factors if key.startswith(_MULT)]
         reflectance = {b: (float(factors[_MULT + b]) / sun, float(factors[_ADD + b]) / sun) for b in bands}
