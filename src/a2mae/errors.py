@@ -26,6 +26,18 @@ class InputError(A2maeError, ValueError):
     """A parameter, file or table of the user's is not what is needed."""
 
 
+class UnfinishedError(InputError):
+    """A stage cannot go on, and what it has found so far says why.
+
+    Attributes:
+        outputs: Tables by dataset; they are saved although the stage has failed.
+    """
+
+    def __init__(self, message: str, outputs: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.outputs = outputs
+
+
 class RejectedError(InputError):
     """A scene, item or file cannot be used.
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.errors import RejectedError
-from a2mae.remote.policy import HrefPolicy, load_signer, local_href, redact
+from a2mae.errors import InputError, RejectedError
+from a2mae.remote.policy import HrefPolicy, check_vector, load_signer, local_href, redact
 
 ALL = frozenset({"file", "https", "http", "s3"})
 
@@ -176,3 +176,27 @@ def test_what_no_address_can_be(root, href):
     with pytest.raises(RejectedError) as caught:
         policy(root).check(href, base=str(root / "catalog.json"))
     assert caught.value.reason == "bad_href"
+
+
+def test_vector_files_that_name_other_files_and_servers_are_not_read(tmp_path):
+    import json
+
+    from helpers.http_server import serve_files
+
+    with serve_files(tmp_path) as server:
+        link = {"type": "link", "properties": {"href": f"{server.url}/crs.wkt", "type": "ogcwkt"}}
+        for crs, told in ((link, "a link"), ({**link, "type": "URL"}, "a link"), ({"type": "\u006cink"}, "a link")):
+            document = {"type": "FeatureCollection", "features": [], "crs": crs}
+            (tmp_path / "a.geojson").write_text(json.dumps(document))
+            with pytest.raises(InputError, match=told):
+                check_vector(tmp_path / "a.geojson")
+        (tmp_path / "a.shp").write_text("\ufeff <OGRVRTDataSource/>")
+        with pytest.raises(InputError, match="is XML"):
+            check_vector(tmp_path / "a.shp")
+        assert server.requests == []
+    for crs in (None, {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}):
+        (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [], "crs": crs}))
+        check_vector(tmp_path / "a.geojson")
+    (tmp_path / "a.geojson").write_text('{"a": ' + "[" * 100_000)
+    with pytest.raises(InputError, match="cannot be read"):
+        check_vector(tmp_path / "a.geojson")

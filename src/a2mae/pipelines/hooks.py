@@ -13,6 +13,7 @@ from kedro.io import DataCatalog
 
 from a2mae import pipeline_registry, tracking
 from a2mae.config import Parameters
+from a2mae.errors import UnfinishedError
 from a2mae.files import file_digest
 from a2mae.pipelines import checks
 from a2mae.pipelines.chain import local_data_root, plain, plain_groups, stage_of, tracked
@@ -63,6 +64,17 @@ class Checks:
         checks.check_named_paths(pipeline, catalog, self._project)
         checks.check_inputs(pipeline, catalog, self._project)
         checks.check_outputs(pipeline, catalog, self._project)
+
+
+class Unfinished:
+    """Saves what a failed stage has found: its message names tables that would otherwise not be there."""
+
+    @hook_impl
+    def on_node_error(self, error: Exception, catalog: DataCatalog) -> None:
+        """Save the tables that an error brings along."""
+        if isinstance(error, UnfinishedError):
+            for name, table in error.outputs.items():
+                catalog.save(name, table)
 
 
 class Lineage:

@@ -9,11 +9,12 @@ and rejects everything else.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 import socket
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -202,6 +203,34 @@ class HrefPolicy:
         if scheme != "s3" and not self.allow_private and _is_private(host):
             raise _bad(href, f"host {host!r} is private or this machine; set ingest.hrefs.allow_private to allow it")
         return address
+
+
+def check_vector(path: Path) -> None:
+    """Reject a vector file that would make GDAL open something else: XML of its VRT, or a GeoJSON `crs` that is a link.
+
+    Raises:
+        InputError: If it does, or if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if start.startswith(b"<"):
+            raise InputError(
+                f"{path} is XML, which may name other files and servers: write it as GeoPackage or GeoJSON"
+            )
+        if not start.startswith((b"{", b"[")):
+            return
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read: {error}") from error
+    crs = content.get("crs") if isinstance(content, Mapping) else None
+    if isinstance(crs, Mapping) and str(crs.get("type")).lower() not in ("name", "epsg", "ogc"):
+        raise InputError(
+            f"{path}: its crs is of type {crs.get('type')!r}, a link, which is not followed: write its name, for"
+            ' example {"type": "name", "properties": {"name": "EPSG:4326"}}'
+        )
 
 
 Signer = Callable[[str], str]

@@ -101,13 +101,13 @@ def walk(root: Path, policy: HrefPolicy, found: Found) -> Iterator[str]:
                 folders.remove(name)
                 found.rejected.append(RejectedScene(shown, rejection.reason, rejection.detail))
         for name in sorted(files):
-            path = Path(folder, name).relative_to(root).as_posix()
+            below = Path(folder, name).relative_to(root).as_posix()
             try:
-                path.encode()
+                below.encode()
             except UnicodeEncodeError:
-                found.rejected.append(RejectedScene(path, "bad_href", f"the file's name is not UTF-8: {path!a}"))
+                found.rejected.append(RejectedScene(below, "bad_href", f"the file's name is not UTF-8: {below!a}"))
             else:
-                yield path
+                yield below
 
 
 def exclude(names: Sequence[str], rules: Sequence[ExcludeRule], found: Found) -> list[str]:

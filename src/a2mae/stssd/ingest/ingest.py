@@ -15,14 +15,14 @@ import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import InputError, plural
+from a2mae.errors import InputError, UnfinishedError, plural
 from a2mae.raster.mosaics import mosaics
 from a2mae.remote.policy import load_signer
 from a2mae.scenes import RejectedScene, Scene, rejected_to_table, scenes_to_table, sensors_to_json
 from a2mae.sensors import Sensor, UnknownSensorError, get_sensor
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.folder import read_folder
-from a2mae.stssd.ingest.locations import find_locations
+from a2mae.stssd.ingest.locations import NoLocationError, find_locations
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac import read_stac_api, read_stac_catalog
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _ONE_VIEW = dt.timedelta(minutes=1)
 _SAME_GROUND = 0.9
+_CHOSEN = ("excluded", "band_not_used", "sensor_not_used")  # by the user
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
         simulated_catalog: Catalog of this run's simulation, used when no other source is named.
 
     Raises:
-        InputError: If nothing usable is found; the message counts the reasons and says what to change.
+        InputError: If parameters do not fit; the message says what to change.
+        UnfinishedError: If nothing usable is found; the message counts the reasons, and the rejected come with it.
     """
     own = parameters.own_sensors()
     table = SensorTable(own, parameters.bands, parameters.use_sensors)
@@ -70,10 +72,14 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     found = _read(parameters, table, simulated_catalog)
     scenes, rejected = _select(found, parameters)
     if not scenes:
-        raise InputError(_nothing(rejected, parameters))
+        raise UnfinishedError(_nothing(rejected, parameters), {"refused_scenes": rejected_to_table(rejected)})
     joined = mosaics(scenes) if parameters.mosaics else []
     sensors = [table.get(sensor_id) for sensor_id in sorted({scene.sensor for scene in scenes})]
-    places = find_locations([*scenes, *joined], sensors, parameters.locations)
+    try:
+        places = find_locations([*scenes, *joined], sensors, parameters.locations)
+    except NoLocationError as error:
+        told = f"{_rejected_first(rejected)}{error}"
+        raise UnfinishedError(told, {"refused_scenes": rejected_to_table(rejected)}) from error
     side = parameters.locations.footprint_m
     unused = set(places.unused)
     joined = [scene for scene in joined if scene.scene_id not in unused]
@@ -197,9 +203,23 @@ def _nothing(rejected: Sequence[RejectedScene], parameters: IngestParameters) ->
             "stac_catalog": "point ingest.source.catalog at another catalog",
         }
         return f"no scene found: {where[parameters.source_kind]}"
+    return f"no usable scene among {len(rejected)} rejected ({_reasons(rejected)}). For example {_examples(rejected)}."
+
+
+def _rejected_first(rejected: Sequence[RejectedScene]) -> str:
+    """Count what was rejected before a sentence on what is left: that is where scenes that are missing went."""
+    lost = [one for one in rejected if one.reason not in _CHOSEN]
+    if not lost:
+        return ""
+    return (
+        f"{plural(len(lost), 'scene or file was', 'scenes and files were')} rejected ({_reasons(lost)}), listed in"
+        f" refused_scenes.parquet; for example {_examples(lost)}. With what is left, "
+    )
+
+
+def _examples(rejected: Sequence[RejectedScene]) -> str:
     different = list({r.detail: r for r in reversed(rejected)}.values())[::-1]
-    examples = "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
-    return f"no usable scene among {len(rejected)} rejected ({_reasons(rejected)}). For example {examples}."
+    return "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
 
 
 def _log(

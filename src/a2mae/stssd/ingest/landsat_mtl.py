@@ -50,7 +50,7 @@ def read_mtl(path: Path) -> LandsatMetadata:
             raise InputError("it is not there")
         with path.open(encoding="utf-8", errors="replace") as file:
             groups = _groups(file.read(_MAX_BYTES))
-        first = {key: value for entries in reversed(groups.values()) for key, value in entries.items()}
+        first = {key: value for entries in reversed(list(groups.values())) for key, value in entries.items()}
         level = 2 if groups.get("PRODUCT_CONTENTS", first).get("PROCESSING_LEVEL", "").startswith("L2") else 1
         time = re.sub(r"(\.\d{6})\d+", r"\1", first["SCENE_CENTER_TIME"].rstrip("Z"))
         when = dt.datetime.fromisoformat(f"{first['DATE_ACQUIRED']}T{time}").replace(tzinfo=dt.UTC)

@@ -11,6 +11,7 @@ from typing import Any
 from pystac.errors import STACError
 from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import DoesNotConformTo
@@ -30,6 +31,7 @@ _SHOWN = 500  # characters of an answer that is none
 # What pystac-client makes of answers that are no STAC: a page without features is a KeyError, one of text a TypeError.
 _NO_SEARCH = (
     APIError,
+    ClientTypeError,
     RejectedError,
     STACError,
     DoesNotConformTo,
@@ -192,6 +194,11 @@ class _ApiIO(StacApiIO):
             **how,
         )
         return answer.decode("utf-8")
+
+    def json_loads(self, txt: str | bytes, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ANN401 (of the class above)
+        # Python's own: orjson, where it is installed, refuses a whole page for one odd number or text in it.
+        found: dict[str, Any] = json.loads(txt)
+        return found
 
 
 def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:
