@@ -11,6 +11,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -23,7 +24,7 @@ from rasterio.windows import Window
 
 from a2mae.errors import ReadError
 from a2mae.raster.header import first_line
-from a2mae.raster.resample import SourceMap
+from a2mae.raster.resample import SourceMap, near_longitude
 
 WRITE_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
 """What a raster that cannot be written raises; GDAL's own words do not say that the disk is full."""
@@ -79,6 +80,12 @@ class OpenFile:
         if self.dataset.crs is None:
             raise ReadError(f"{self.shown} has no coordinate reference system", "no_crs")
         return str(self.dataset.crs.to_wkt())
+
+    @functools.cached_property
+    def middle_lon(self) -> float | None:
+        """Longitude of its middle, where its coordinates are degrees."""
+        crs, (height, width) = self.dataset.crs, self.dataset.shape
+        return float((self.transform @ (width / 2, height / 2))[0]) if crs is not None and crs.is_geographic else None
 
     @functools.cached_property
     def grid(self) -> tuple[object, ...]:
@@ -145,6 +152,7 @@ def _bounds(file: OpenFile, grid: GeoBox, target: Affine) -> tuple[float, float,
             raise ReadError(
                 f"{file.shown}: footprint cannot be transformed to {file.dataset.crs}: {first_line(error)}"
             ) from error
-    corners = [~file.transform @ (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
+    left, right = near_longitude(np.array([bounds[0], bounds[2]]), file.middle_lon)
+    corners = [~file.transform @ (x, y) for x in (left, right) for y in (bounds[1], bounds[3])]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]
     return min(columns), max(columns), min(rows), max(rows)

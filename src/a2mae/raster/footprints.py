@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -14,22 +15,27 @@ from pyproj.exceptions import ProjError
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import InputError
+from a2mae.errors import InputError, RejectedError
 
 _GEOD = Geod(ellps="WGS84")
+# A code of an authority, WKT 1 or 2, PROJJSON. Other texts are addresses, paths and names that a library may go after.
+_CRS_TEXT = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9_]{1,9}:[A-Za-z0-9_.]{1,20}\s*$|[A-Z][A-Za-z0-9_]+\s*\[|\{)")
+_FILES = re.compile(r"PARAMETERFILE|(?:nad|geoid)grids=(?!@null)", re.IGNORECASE)
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
 
 
 @lru_cache(maxsize=512)
 def known_crs(text: str) -> CRS:
-    """Parse a coordinate reference system from "EPSG:…" or WKT; cached.
+    """Parse a coordinate reference system from "EPSG:…" or WKT; cached. Nothing is looked up under another name.
 
     Raises:
         InputError: If PROJ does not know it.
     """
     try:
+        if _CRS_TEXT.match(text) is None or _FILES.search(text):
+            raise InputError("it is neither a code nor WKT")
         return CRS.from_user_input(text)
-    except ProjError as error:
+    except (ProjError, ValueError) as error:
         raise InputError(f"{text[:80]!r} is no coordinate reference system") from error
 
 
@@ -135,7 +141,10 @@ def ring_lonlat(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> Bas
     # Follow the ring without jumps, so that a ring across the date line stays in one piece.
     lon = np.unwrap(lon, period=360.0)
     if abs(lon[-1] - lon[0]) > 180:
-        raise InputError("the outline surrounds a pole")
+        raise RejectedError(
+            "pole",
+            "its outline surrounds a pole, where longitudes meet: cut it into parts that do not, with gdalwarp -te",
+        )
     return split_at_date_line(Polygon(np.column_stack([lon, lat])))
 
 

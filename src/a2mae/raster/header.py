@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import rasterio
 from affine import Affine
+from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from a2mae.errors import RejectedError
-from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
+from a2mae.errors import RejectedError, without_secrets
+from a2mae.raster.footprints import footprint_lonlat, known_crs, pixel_size_m
 from a2mae.remote.fetch import NoAnswerError, ask, check_redirects, retried
 from a2mae.remote.policy import ReadingParameters, RemoteAccess, Signer, is_remote, redact
 
@@ -27,6 +29,7 @@ _MAX_BLOCKS = 20_000
 _MAX_BLOCK_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_TABLE = 4_000_000  # blocks, 16 bytes each in GDAL's tables
 _HEADERS_ONLY = {"GDAL_PAM_ENABLED": "NO", "GDAL_HTTP_CONNECTTIMEOUT": 10}
+_NO_KEYS = ("AWS_SECRET_ACCESS_KEY", "InvalidCredentials", "AWS_NO_SIGN_REQUEST")
 GDAL_OPTIONS = {
     # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
     # of 5 % of the machine is not bounded in a pool.
@@ -96,6 +99,12 @@ def open_raster(href: str, address: str, access: RemoteAccess, *, any_driver: bo
     if access.policy is not None and is_remote(address):
         check_redirects(address, access.policy, access.reading.timeout_s)
     path = href.partition("?")[0] if is_remote(href) else href
+    if path.lower().endswith(".vrt") and not any_driver:
+        raise RejectedError(
+            "unsupported",
+            f"{redact(href)} is a VRT, which may name any other file or server, and is not read: name the GeoTIFFs that"
+            " it is made of, or write one with gdal_translate",
+        )
     driver = "JP2OpenJPEG" if path.lower().endswith((".jp2", ".j2k")) else "GTiff"
     try:
         source = rasterio.open(address, driver=None if any_driver else driver, sharing=False)
@@ -125,12 +134,13 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         sign: Turns the href into what is opened.
 
     Raises:
-        RejectedError: "missing_file", "unreachable", "bad_href", "corrupt", "no_crs", "too_large".
+        RejectedError: "missing_file", "unreachable", "unsupported", "bad_href", "corrupt", "no_crs", "no_transform",
+            "pole", "too_large".
     """
     access = access or RemoteAccess()
     if not is_remote(href):
         if not os.path.isfile(href):
-            raise RejectedError("missing_file", f"{href} is not a file")
+            raise RejectedError("missing_file", f"{href} is not a file{_neighbour(href)}")
         return _read_header(href, href, access)
     policy, reading = access.policy, access.reading
     if policy is not None:
@@ -143,6 +153,12 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         except RejectedError as rejection:
             if rejection.reason != "unreachable":
                 raise
+            if any(sign in rejection.detail for sign in _NO_KEYS):
+                raise RejectedError(
+                    "unreachable",
+                    f"{redact(href)} asks for keys of its store and there are none: set AWS_ACCESS_KEY_ID and"
+                    " AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=YES where it is public",
+                ) from rejection
             raise NoAnswerError(rejection.detail, ask(address, reading.timeout_s, policy)) from rejection
 
     return retried(attempt, reading)
@@ -152,12 +168,7 @@ def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
     shown = redact(href)
     try:
         with gdal_env(access.reading, **_HEADERS_ONLY), open_raster(href, address, access) as source:
-            if source.crs is None:
-                raise RejectedError(
-                    "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
-                )
-            if source.transform == Affine.identity() or source.transform.determinant == 0:
-                raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
+            _check_place(source, shown)
             if not is_remote(href):
                 _check_whole(source, href)
             crs = crs_text(source.crs)
@@ -177,8 +188,48 @@ def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
             )
     except RejectedError:
         raise
-    except (RasterioError, ValueError) as error:
+    except (RasterioError, ShapelyError, ProjError, ValueError, ArithmeticError) as error:
         raise RejectedError("corrupt", f"{shown} cannot be read: {first_line(error)}") from error
+
+
+def _neighbour(path: str) -> str:
+    """Name the file that lies there under another ending, as the end of a sentence; empty where none does."""
+    folder, stem = os.path.dirname(path) or ".", os.path.splitext(os.path.basename(path))[0]
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    near = [name for name in names if os.path.splitext(name)[0].lower() == stem.lower()]
+    return f"; beside it lies {', '.join(near[:3])}" if near else ""
+
+
+def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
+    """Reject a raster that does not say where its pixels lie, with the way to one that does.
+
+    Raises:
+        RejectedError: "no_transform", "no_crs".
+    """
+    if source.transform == Affine.identity() or source.transform.determinant == 0:
+        ways = (
+            (
+                source.gcps[0],
+                "has ground control points and no transform",
+                "-tps -t_srs EPSG:…, radar: terrain-correct it",
+            ),
+            (source.rpcs, "has RPCs and no transform: orthorectify it", "-rpc -to RPC_DEM=dem.tif -t_srs EPSG:…"),
+        )
+        for found, what, how in ways:
+            if found:
+                raise RejectedError("no_transform", f"{shown} {what} (gdalwarp {how})")
+        if source.crs is not None:
+            raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
+    if source.crs is None:
+        raise RejectedError(
+            "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
+        )
+    if known_crs(crs_text(source.crs)).is_engineering:
+        raise RejectedError(
+            "no_crs",
+            f"{shown} has a local coordinate reference system, which says nothing of where on Earth it lies; assign"
+            " the real one with gdal_edit -a_srs EPSG:…",
+        )
 
 
 def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
@@ -231,7 +282,7 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error without queries: GDAL repeats the address it opened, signature included."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return re.sub(r"\?[^ '\"]*", "?…", text)[:300]
+    return without_secrets(re.sub(r"\?[^ '\"]*", "?…", text))[:300]
 
 
 def read_headers(

@@ -216,7 +216,8 @@ class RasterReader:
         height, width = grid.shape
         file = self._file(assets[0].href)
         first, name = file.dataset, file.shown
-        way = find_map(file.transform, same_text(file.crs_wkt, crs), target, crs, (height, width))
+        source_crs = same_text(file.crs_wkt, crs)
+        way = find_map(file.transform, source_crs, target, crs, (height, width), middle_lon=file.middle_lon)
         window = source_window(file, grid, target, way)
         if window is None:
             return None

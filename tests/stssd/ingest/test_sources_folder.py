@@ -14,7 +14,8 @@ from shapely.geometry import box
 from a2mae.scenes import CloudTest, MaskKind
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.folder import read_folder
-from a2mae.stssd.ingest.parameters import IngestParameters, template_regex
+from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.ingest.rules import template_regex
 from helpers.rasters import write_tif
 
 NAIP_RULE = {

@@ -142,7 +142,7 @@ def build(
     sets = complete_sets(images, failed, surveyed, parameters)
     tables = BuiltTables(
         image_table(sets, sensors, parameters),
-        rejected_table(images, sets, rejections, failed, scenes),
+        rejected_table(images, sets, rejections, failed, used),
         manifest,
     )
     log_result(tables, sensors.values(), locations=len(locations), pooled=len(offsets.part))

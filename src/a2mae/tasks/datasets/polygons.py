@@ -22,6 +22,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
+from a2mae.remote.policy import check_vector
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def _read(path: Path) -> gpd.GeoDataFrame:
         except ValueError as error:  # no Parquet, or Parquet without a geometry
             raise OSError(" ".join(str(error).split())) from error
     else:
+        check_vector(path)
         try:
             _check_layers(path)
             with warnings.catch_warnings(record=True) as told:
