@@ -212,7 +212,7 @@ def _physical(
                 "units",
             )
         assets.append(by_name[name])
-    pixels = reader.read(assets, grid, shift_m=shift_m)
+    pixels = reader.read(assets, grid, beside=scene.bands, shift_m=shift_m)
     for k, asset in enumerate(assets):
         if asset.units is not sensor.encoding.units:
             pixels[k] = convert_backscatter(pixels[k], asset.units, sensor.encoding.units)

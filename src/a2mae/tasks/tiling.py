@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from a2mae.errors import InputError
 from a2mae.files import write_json
-from a2mae.raster.header import GDAL_OPTIONS
+from a2mae.raster.opening import GDAL_OPTIONS
 
 Floats = npt.NDArray[np.float32]
 BLOCK = 256

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import rasterio
@@ -18,15 +20,14 @@ from helpers.task_samples import REFLECTANCE, SENTINEL2, seen
 from .conftest import L1C, RGB, STATISTICS, TAUGHT, l1c_counts, l1c_landscape, write_raster
 
 
-def test_a_vrt_is_a_raster_like_any_other(scene, tmp_path):
-    vrt = tmp_path / "scene.vrt"
+@pytest.mark.parametrize("name", ["scene.vrt", "scene.png", "scene.tif"])
+def test_a_vrt_is_not_read_whatever_its_name(scene, tmp_path, name):
+    """It may name any file and address: a picture that shows /etc/passwd, a request to a server."""
+    (tmp_path / "vrt").mkdir()
     with rasterio.open(scene) as source:
-        copy(source, vrt, driver="VRT")
-    with (
-        RasterWindows(raster_from_file(vrt, SENTINEL2, RGB)) as through,
-        RasterWindows(raster_from_file(scene, SENTINEL2, RGB)) as direct,
-    ):
-        np.testing.assert_array_equal(through.read(3, 5, 64, 64)[0], direct.read(3, 5, 64, 64)[0])
+        copy(source, tmp_path / "vrt" / name, driver="VRT")
+    with pytest.raises(TaskDataError, match=rf"{re.escape(name)} is a VRT, .* gdal_translate -of COG"):
+        raster_from_file(tmp_path / "vrt" / name, SENTINEL2, RGB)
 
 
 def test_bytes_taken_for_reflectance_are_warned_of(tmp_path, cover, caplog):

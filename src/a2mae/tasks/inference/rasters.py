@@ -43,7 +43,7 @@ class Raster:
         day: Days since 1970-01-01 UTC; None if not known.
         shift_m: (east, north): how far the content is moved when it is read, metres.
         clouds: How clouds of scenes are told, so that they count as not seen; None: they count as seen.
-        access: How a catalog's files are reached; None: the user has named the file, and GDAL may open what it can.
+        access: How a catalog's files are reached; None: the user has named the file.
     """
 
     layers: tuple[Scene | tuple[BandAsset, ...], ...]
@@ -162,7 +162,7 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
 
     def __init__(self, raster: Raster) -> None:
         self._raster = raster
-        self._reader = RasterReader(access=raster.access, any_driver=raster.access is None)
+        self._reader = RasterReader(access=raster.access)
 
     def __enter__(self) -> Self:
         self._reader.__enter__()
