@@ -38,6 +38,8 @@ DATA_SET_TOO_DARK = 0.005
 above zero."""
 _FARTHEST_MEDIAN = 4.0
 """Deviations from the mean that an encoder was taught: half of a place's pixels lie beyond for no land cover."""
+NOTED_CLIPPED, MOST_CLIPPED = 0.01, 0.5
+"""Shares of a band's seen pixels beyond what the stored integers hold: from these on it is said, and rejected."""
 _FEWEST_STEPS = 4
 """Steps of the store's encoding between a scene's 1st and 99th percentile."""
 OFFSET_ADVICE = (

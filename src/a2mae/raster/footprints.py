@@ -102,6 +102,21 @@ def _on_ellipsoid(transform: Affine, shape: tuple[int, int], crs: str) -> tuple[
     return width, height
 
 
+def ground_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> float:
+    """Measure the size of a pixel as one number: the geometric mean of width and height, to a tenth of a millimetre.
+
+    Args:
+        transform: Pixel to coordinates.
+        shape: Rows and columns.
+        crs: As for `pixel_size_m`.
+
+    Raises:
+        ValueError: Likewise.
+    """
+    width, height = pixel_size_m(transform, shape, crs)
+    return round(math.sqrt(width * height), 4)
+
+
 def footprint_lonlat(transform: Affine, shape: tuple[int, int], crs: str) -> BaseGeometry:
     """Compute the outline of a raster in EPSG:4326, split where it crosses the date line.
 

@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
 from a2mae.errors import RejectedError
-from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
+from a2mae.raster.footprints import footprint_lonlat, ground_size_m
 from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.remote.fetch import NoAnswerError, ask, retried
 from a2mae.remote.policy import RemoteAccess, Signer, is_remote, redact
@@ -141,13 +141,12 @@ def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
             if not is_remote(href):
                 _check_whole(source, href)
             crs = crs_text(source.crs)
-            width, height = pixel_size_m(source.transform, source.shape, crs)
             bands = bands_of(source)
             return RasterHeader(
                 **{field.name: getattr(bands, field.name) for field in dataclasses.fields(bands)},
                 crs=crs,
                 transform=source.transform,
-                gsd_m=round(math.sqrt(width * height), 4),
+                gsd_m=ground_size_m(source.transform, source.shape, crs),
                 footprint=footprint_lonlat(source.transform, source.shape, crs),
             )
     except RejectedError:

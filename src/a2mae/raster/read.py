@@ -192,7 +192,13 @@ class RasterReader:
         return ask(address, self.access.reading.timeout_s, self.access.policy)
 
     def _read(
-        self, assets: Sequence[BandAsset], grid: GeoBox, named: Bands, *, shift_m: tuple[float, float], categorical: bool
+        self,
+        assets: Sequence[BandAsset],
+        grid: GeoBox,
+        named: Bands,
+        *,
+        shift_m: tuple[float, float],
+        categorical: bool,
     ) -> NDArray[np.float32]:
         height, width = grid.shape
         target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine

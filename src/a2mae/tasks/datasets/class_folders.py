@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from rasterio.errors import RasterioError
 
-from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, read_picture
+from a2mae.errors import ReadError
+from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, settled
 from a2mae.tasks.datasets.labelled import (
     STATED_BY_FOLDERS,
     LabelledScene,
@@ -21,6 +21,7 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
+from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.splits import position_of
 from a2mae.tasks.datasets.task_data import SPLITS, TaskDataError
 from a2mae.tasks.registry import Task
@@ -117,13 +118,14 @@ def _scenes(
     notes: tuple[str, ...] = (),
 ) -> LabelledScenes:
     """Make pictures whose classes are known a source."""
+    layout = settled(layout, (image.path for image in images))
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
         for image in images:
             reading.of += 1
             try:
-                picture = read_picture(image.path, layout)
-            except (RasterioError, OSError) as error:
+                picture = read_picture(image.path, layout, reading.note)
+            except (ReadError, OSError) as error:
                 reading.skipped.append(f"{image.path.relative_to(folder)}: {error}")
                 continue
             target = (

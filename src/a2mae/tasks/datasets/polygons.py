@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
+from a2mae.tasks.datasets.pictures import Note
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
 
 logger = logging.getLogger(__name__)
@@ -32,25 +32,31 @@ UNKNOWN = "unknown"
 _AREAS = ("Polygon", "MultiPolygon")
 _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
 
-Note = Callable[[str, str], None]
-"""Takes what was done to a feature, and which one it was."""
-
 
 @dataclass(frozen=True)
 class FolderLabels:
     """What the labels of a folder stand for.
 
     Attributes:
-        class_names: One per class; the value of a mask is the position.
+        class_names: One per class.
         class_property: The attribute of a feature that holds its class name.
         outside: Class of the ground in no polygon, or `UNKNOWN`.
         buffer_m: Points and lines stand for the ground within this distance; None: they are rejected.
+        values: The number of each class in masks; empty: its position.
+        ignore: Further numbers of masks that stand for no class.
     """
 
     class_names: tuple[str, ...]
     class_property: str = "class"
     outside: str = UNKNOWN
     buffer_m: float | None = None
+    values: tuple[int, ...] = ()
+    ignore: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Number the classes by their positions where nothing else is said."""
+        if not self.values:
+            object.__setattr__(self, "values", tuple(range(len(self.class_names))))
 
 
 def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) -> npt.NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import transform
 
 from a2mae.config import CloudParameters
+from a2mae.raster.footprints import ground_size_m
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.remote.policy import RemoteAccess
@@ -64,8 +65,8 @@ class Raster:
 
     @property
     def gsd_m(self) -> float:
-        """Pixel size, metres."""
-        return float(abs(self.grid.resolution.x))
+        """Size of a pixel on the ground at the centre, metres."""
+        return ground_size_m(self.grid.affine, self.shape, str(self.grid.crs))
 
     @property
     def files(self) -> list[tuple[BandAsset, ...]]:
