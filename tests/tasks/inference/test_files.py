@@ -49,7 +49,7 @@ def test_bad_rasters_are_refused_with_what_was_seen(tmp_path, cover):
     with pytest.raises(TaskDataError, match=r"lost\.tif has no coordinate reference system"):
         raster_from_file(lost, SENTINEL2, RGB)
     degrees = write_raster(tmp_path / "degrees.tif", counts, crs="EPSG:4326")
-    with pytest.raises(TaskDataError, match=r"EPSG:4326, not in metres"):
+    with pytest.raises(TaskDataError, match=r"outside what its CRS can express"):
         raster_from_file(degrees, SENTINEL2, RGB)
     unnamed = write_raster(tmp_path / "unnamed.tif", counts, names=())
     with pytest.raises(TaskDataError, match=r"no band described as 'B04' or 'red'.*3 bands are not the 12"):
@@ -84,13 +84,14 @@ def test_floats_with_nan_and_files_with_their_own_scale(tmp_path, cover):
         np.testing.assert_allclose(pixels[:, 5:], physical[:, 5:], atol=2e-5)
 
 
-def test_what_the_user_states_goes_before_the_files_tags_and_floats(tmp_path):
-    tagged = write_raster(tmp_path / "tagged.tif", l1c_counts(), scale=5e-5, offset=0.3)
+def test_what_the_user_states_holds_for_floats_and_is_held_against_tags(tmp_path):
     percent = write_raster(tmp_path / "percent.tif", (l1c_landscape() * 100).astype(np.float32))
-    for path, scale in ((tagged, 1e-4), (percent, 0.01)):
-        with RasterWindows(raster_from_file(path, L1C, RGB, scale=scale, offset=0.0)) as windows:
-            pixels, _ = windows.read(0, 0, 64, 64)
-        np.testing.assert_allclose(pixels, l1c_landscape(), atol=6e-5)
+    with RasterWindows(raster_from_file(percent, L1C, RGB, scale=0.01, offset=0.0)) as windows:
+        pixels, _ = windows.read(0, 0, 64, 64)
+    np.testing.assert_allclose(pixels, l1c_landscape(), atol=6e-5)
+    tagged = write_raster(tmp_path / "tagged.tif", l1c_counts(), scale=5e-5, offset=0.3)
+    with pytest.raises(TaskDataError, match=r"tagged with scale 5e-05 and offset 0\.3 .* embed says scale 0\.0001"):
+        raster_from_file(tagged, L1C, RGB, scale=1e-4)
 
 
 def test_an_offset_that_only_the_sensor_states_is_warned_of_with_the_key_to_set(tmp_path, caplog):

@@ -69,6 +69,11 @@ class Raster:
         return ground_size_m(self.grid.affine, self.shape, str(self.grid.crs))
 
     @property
+    def pixel_m(self) -> float:
+        """Size of a pixel in the grid's own metres, which shifts are given in; EPSG:3857 has shorter ones."""
+        return float(abs(self.grid.resolution.x))
+
+    @property
     def files(self) -> list[tuple[BandAsset, ...]]:
         """The bands, in the order wanted, of every file or part of a scene, the uppermost first."""
         return [files for layer in self.layers for files in _files_of(layer, self.bands)]
