@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from a2mae.errors import plural
+from a2mae.errors import InputError, plural
 from a2mae.sensors import Sensor, Units
 
 logger = logging.getLogger(__name__)
@@ -165,6 +166,54 @@ def warn_of_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> None:
             scenes["bright_value"].max(),
             advice,
         )
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Values that the store cannot hold, of some images of a sensor.
+
+    Attributes:
+        px: Valid pixels of each band beyond what the encoding holds.
+        of: How many valid pixels there are.
+    """
+
+    px: tuple[int, ...]
+    of: int
+
+
+def check_clipped(found: Iterable[tuple[Sensor, Clipped]]) -> None:
+    """Warn of values beyond what a sensor's encoding holds: the store has its least or greatest number in their place.
+
+    Args:
+        found: Sensors, and what was clipped of some of their images.
+
+    Raises:
+        InputError: If that is more than half of a band.
+    """
+    sums: dict[str, tuple[Sensor, NDArray[np.int64], int]] = {}
+    for sensor, counts in found:
+        _, px, of = sums.get(sensor.id, (sensor, np.zeros(len(sensor.bands), np.int64), 0))
+        sums[sensor.id] = sensor, px + np.asarray(counts.px, np.int64), of + counts.of
+    for sensor, px, of in sums.values():
+        shares = px / max(of, 1)
+        over = [
+            f"{share:.0%} of {name}"
+            for name, share in zip(sensor.band_names, shares, strict=True)
+            if share > NOTED_CLIPPED
+        ]
+        if not over:
+            continue
+        encoding = sensor.encoding
+        info = np.iinfo(encoding.dtype)
+        low, high = (limit * encoding.scale + encoding.offset for limit in (info.min, info.max))
+        told = (
+            f"{sensor.id}: {', '.join(over)} is beyond {low:g} to {high:g}, which is what the store holds"
+            f" ({encoding.dtype} of scale {encoding.scale:g}, {encoding.units}), and is clipped: check scale and offset"
+            " of the rule or item, or describe a sensor with another encoding under ingest.sensors"
+        )
+        if shares.max() > MOST_CLIPPED:
+            raise InputError(told)
+        logger.warning("%s", told)
 
 
 def impossible_reflectance(low: float, high: float, median: float, *, darkest_median: float = 0.0) -> str:

@@ -128,6 +128,11 @@ def _check_sidecars(path: str) -> None:
             raise RejectedError("not_read", f"{beside} is too large, or names a file of overviews: remove it")
 
 
+def sidecars(path: str) -> tuple[str, ...]:
+    """Return where files may lie that decide how a local file is read: its mask, its metadata, its world file."""
+    return (f"{path}.msk", f"{path}.aux.xml", f"{os.path.splitext(path)[0]}.tfw")
+
+
 def _begins_as_tiff(path: str) -> bool:
     if not os.path.isfile(path):
         return False

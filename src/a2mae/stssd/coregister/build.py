@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from a2mae.errors import A2maeError, InputError
 from a2mae.parallel import Crew, warm_up
+from a2mae.plausibility import Clipped, check_clipped
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
 from a2mae.raster.warp import Footprint
@@ -42,7 +44,16 @@ from a2mae.stssd.coregister.tables import (
     rejected_table,
     tell_missing,
 )
-from a2mae.stssd.coregister.work import SURVEY, SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
+from a2mae.stssd.coregister.work import (
+    CLIPPED,
+    SURVEY,
+    SURVEYED,
+    Fingerprints,
+    ShardTask,
+    SurveyTask,
+    shard_task,
+    survey_task,
+)
 from a2mae.stssd.parameters import CoregisterParameters, check_recipes
 from a2mae.stssd.store.ledger import Shard
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
@@ -332,8 +343,14 @@ def _write(
         pass
     manifest = writer.finish()
     failed: dict[tuple[str, int], Rejection] = {}
-    for shard, note in writer.notes():
-        entries = note["failed"]
+    notes = dict(writer.notes())
+    check_clipped(
+        (sensor, _clipped(notes.get(shard, {}), len(sensor.bands), _pixels(shard, sensors, by_sensor)))
+        for shard in writer.shards()
+        for sensor in (sensors[shard.sensor],)
+    )
+    for shard, note in notes.items():
+        entries = note.get("failed", [])
         assert isinstance(entries, list)
         for entry in entries:
             row = int(entry["row"])
@@ -347,6 +364,12 @@ def _unreached(note: Mapping[str, object]) -> bool:
     entries = note.get("failed", [])
     assert isinstance(entries, list)
     return any(entry["reason"] in TRANSIENT for entry in entries)
+
+
+def _clipped(note: Mapping[str, Any], bands: int, values: int) -> Clipped:
+    """What a shard's note says of values beyond the encoding; a shard without has none among all of its pixels."""
+    told = note.get(CLIPPED)
+    return Clipped((0,) * bands, values // bands) if told is None else Clipped(tuple(told["px"]), int(told["of"]))
 
 
 def _pixels(shard: Shard, sensors: Mapping[str, Sensor], images: Mapping[str, Sequence[PlacedImage]]) -> int:

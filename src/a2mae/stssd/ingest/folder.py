@@ -19,6 +19,7 @@ from pathlib import Path
 
 from a2mae.errors import InputError, RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
+from a2mae.raster.statements import check_descriptions, factors_of
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, RejectedScene, Role, Scene
 from a2mae.sensors import Units
@@ -249,6 +250,10 @@ def _scene(
         opened[token] = _Opened(token, hrefs[name], header)
     mtl = _metadata(candidate, root)
     places = _places(rule, opened)
+    for name, (token, index) in places.items():
+        file = opened[token]
+        stated = [None] * (index - 1) + [name]
+        check_descriptions(file.header, stated, sensor, file.href, f"rule {rule.name!r}")
     check_bands(sensor, list(places), f"rule {rule.name!r}")
     assets = []
     for name in sensor.band_names:
@@ -304,7 +309,15 @@ def _band(rule: FolderRule, name: str, index: int, file: _Opened, mtl: LandsatMe
         crs=header.crs,
         shape=header.shape,
         transform=header.transform[:6],
+        alpha_is_data=_names_alpha(rule, header),
     )
+
+
+def _names_alpha(rule: FolderRule, header: RasterHeader) -> bool:
+    """Whether the band that the file flags as alpha is one that the rule names, as NAIP's near infrared is."""
+    if header.alpha is None or isinstance(rule.bands, dict):
+        return False
+    return rule.bands[header.alpha - 1] is not None
 
 
 def _factors(
@@ -316,8 +329,8 @@ def _factors(
         if number is None or number[1] not in mtl.reflectance:
             raise RejectedError("no_scale", f"{name}: the MTL file has no reflectance factors for {token or name!r}")
         return mtl.reflectance[number[1]]
-    scale = header.scales[index - 1] if rule.scale == "file" else rule.scale
-    offset = header.offsets[index - 1] if rule.offset == "file" else rule.offset
+    stated = (None if rule.scale == "file" else rule.scale, None if rule.offset == "file" else rule.offset)
+    scale, offset = factors_of(header, index, stated, (1.0, 0.0), shown=file.href, where=f"rule {rule.name!r}")
     untagged = rule.scale == "file" and (scale, offset) == (1.0, 0.0)
     if untagged and header.dtype.startswith(("int", "uint")) and rule.units is not Units.BACKSCATTER_DB:
         raise RejectedError(
