@@ -100,10 +100,6 @@ class OpenFile:
         """Whether each band has a mask of its own, in the file or in a `.msk` beside it (nodata is compared with)."""
         return tuple(flags == [MaskFlags.per_dataset] for flags in self.dataset.mask_flag_enums)
 
-    @functools.cached_property
-    def _by_alpha(self) -> tuple[bool, ...]:
-        return tuple(MaskFlags.alpha in flags for flags in self.dataset.mask_flag_enums)
-
     def read(
         self, index: int, nodata: float | None, *, window: Window | None = None, alpha_is_data: bool = False
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -123,8 +119,10 @@ class OpenFile:
         """
         stored = self.dataset.read(index, window=window)
         unseen = unseen_numbers(stored, nodata)
-        if self._masked[index - 1] or (self._by_alpha[index - 1] and not alpha_is_data):
-            masked = self.dataset.read_masks(index, window=window) == 0
+        hidden = [self.dataset.read_masks(index, window=window) == 0] if self._masked[index - 1] else []
+        if self.bands.alpha not in (None, index) and not alpha_is_data:  # GDAL heeds it in files without nodata alone
+            hidden.append(self.dataset.read(self.bands.alpha, window=window) == 0)
+        for masked in hidden:
             unseen = masked if unseen is None else unseen | masked
         return stored, unseen
 

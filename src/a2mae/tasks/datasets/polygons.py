@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 POLYGON_SUFFIXES = (".gpkg", ".shp", ".parquet", ".geoparquet", ".geojson", ".json")
 UNKNOWN = "unknown"
 """Value of `outside`: ground in no polygon has no label, so it is neither trained on nor scored."""
+_STARTS = {".gpkg": b"SQLite format 3", ".shp": b"\x00\x00\x27\x0a"}
 _AREAS = ("Polygon", "MultiPolygon")
 _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
 
@@ -98,6 +99,7 @@ def _read(path: Path) -> gpd.GeoDataFrame:
         except ValueError as error:  # no Parquet, or Parquet without a geometry
             raise OSError(" ".join(str(error).split())) from error
     else:
+        _check_start(path)
         try:
             _check_layers(path)
             with warnings.catch_warnings(record=True) as told:
@@ -112,6 +114,14 @@ def _read(path: Path) -> gpd.GeoDataFrame:
     if features.crs is None:
         raise TaskDataError(f"{path} has no CRS: write it with the one that its coordinates are in")
     return features.reset_index(drop=True)
+
+
+def _check_start(path: Path) -> None:
+    """Reject what only bears the name: GDAL would open whatever it is, also files that name others."""
+    with path.open("rb") as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith(_STARTS.get(path.suffix.lower(), b"{")):
+        raise OSError(f"it is no {path.suffix.lower()[1:]}: it begins with {start[:16]!r}")
 
 
 def _check_layers(path: Path) -> None:
