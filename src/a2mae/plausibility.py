@@ -7,7 +7,7 @@ ground. All thresholds stand here. Where two look alike, the statistic that each
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,8 @@ _FARTHEST_MEDIAN = 4.0
 """Deviations from the mean that an encoder was taught: half of a place's pixels lie beyond for no land cover."""
 NOTED_CLIPPED, MOST_CLIPPED = 0.01, 0.5
 """Shares of a band's seen pixels beyond what the stored integers hold: from these on it is said, and rejected."""
+MOST_UNIFORM = 0.1
+"""Larger shares of an image that hold one number in each band are fill of some program, not ground."""
 _FEWEST_STEPS = 4
 """Steps of the store's encoding between a scene's 1st and 99th percentile."""
 OFFSET_ADVICE = (
@@ -166,6 +168,37 @@ def warn_of_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> None:
             scenes["bright_value"].max(),
             advice,
         )
+
+
+def uniform_share(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> float:
+    """Return the share of an image's valid pixels that hold the least number of every band, or the greatest.
+
+    Args:
+        pixels: `(B, H, W)` as stored; of fewer than three bands none is looked at: theirs may be equal by chance.
+        valid: `(H, W)`.
+    """
+    seen = pixels[:, valid]
+    if len(seen) < 3 or not seen.size:
+        return 0.0
+    return max(float((seen == end[:, None]).all(axis=0).mean()) for end in (seen.min(axis=1), seen.max(axis=1)))
+
+
+def warn_of_fill(found: Mapping[str, float]) -> None:
+    """Warn of scenes whose files hold fill that they do not declare as nodata.
+
+    Args:
+        found: The largest `uniform_share` among the images of each such scene.
+    """
+    if not found:
+        return
+    first = min(found)
+    logger.warning(
+        "%s: up to %.0f%% of an image is one number in each band, the first %s: fill that its file does not declare"
+        " looks like this; state it as nodata of the rule or profile",
+        plural(len(found), "scene"),
+        100 * max(found.values()),
+        first,
+    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from a2mae.errors import A2maeError, InputError
 from a2mae.parallel import Crew, warm_up
-from a2mae.plausibility import Clipped, check_clipped
+from a2mae.plausibility import Clipped, check_clipped, warn_of_fill
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
 from a2mae.raster.warp import Footprint
@@ -48,6 +48,7 @@ from a2mae.stssd.coregister.work import (
     CLIPPED,
     SURVEY,
     SURVEYED,
+    UNIFORM,
     Fingerprints,
     ShardTask,
     SurveyTask,
@@ -349,13 +350,18 @@ def _write(
         for shard in writer.shards()
         for sensor in (sensors[shard.sensor],)
     )
+    filled: dict[str, float] = {}
     for shard, note in notes.items():
+        for entry in note.get(UNIFORM, []):
+            scene_id = by_sensor[shard.sensor][int(entry["row"])].scene.scene_id
+            filled[scene_id] = max(filled.get(scene_id, 0.0), float(entry["share"]))
         entries = note.get("failed", [])
         assert isinstance(entries, list)
         for entry in entries:
             row = int(entry["row"])
             scene_id = by_sensor[shard.sensor][row].scene.scene_id
             failed[shard.sensor, row] = Rejection(scene_id, str(entry["reason"]), str(entry["detail"]))
+    warn_of_fill(filled)
     return failed, manifest
 
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from a2mae.config import CloudParameters
 from a2mae.errors import ReadError
+from a2mae.plausibility import MOST_UNIFORM, uniform_share
 from a2mae.raster.opening import sidecars
 from a2mae.raster.read import kept_reader
 from a2mae.raster.warp import Footprint, clipped, encode, read_image
@@ -34,6 +35,8 @@ BUILD_VERSION = 7
 
 CLIPPED = "clipped"
 """In the note of a shard: how many valid pixels of each band are beyond what the sensor's encoding holds."""
+UNIFORM = "uniform"
+"""In the note of a shard: images of which a large share is one number in each band."""
 SURVEY = "survey"
 """Folder of the survey's parts in a build's work."""
 SURVEYED = TypeAdapter(list[Surveyed])
@@ -90,6 +93,7 @@ def shard_task(task: ShardTask) -> int:
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
     failed: list[dict[str, object]] = []
+    uniform: list[dict[str, object]] = []
     beyond = np.zeros(len(task.sensor.bands), dtype=np.int64)
     with kept_reader(task.run, work=f"{task.url}.work", access=task.access) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
@@ -102,7 +106,12 @@ def shard_task(task: ShardTask) -> int:
             pixels[k] = encode(image.physical, image.seen, encoding)
             beyond += clipped(image.physical, image.valid, encoding)
             valid[k] = image.valid
+            share = uniform_share(pixels[k], valid[k])
+            if share > MOST_UNIFORM:
+                uniform.append({"row": task.shard.start + k, "share": round(share, 3)})
     note: dict[str, object] = {"failed": failed} if failed else {}
+    if uniform:
+        note[UNIFORM] = uniform
     if beyond.any():
         note[CLIPPED] = {"px": beyond.tolist(), "of": int(valid.sum())}
     StoreWriter(task.url).write(task.shard, pixels, valid, note=note, made_of=task.made_of)

@@ -69,6 +69,12 @@ def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
             found.scenes.append(_scene(candidate, root, hrefs, headers, sensors))
         except RejectedError as rejection:
             found.rejected.append(_rejected(candidate, rejection))
+    flagged = {scene.sensor for scene in found.scenes if any(asset.alpha_is_data for asset in scene.bands)}
+    if flagged:
+        logger.warning(
+            "files of %s flag a band as alpha that their rule names: it is read as data, and masks nothing",
+            ", ".join(sorted(flagged)),
+        )
     return found
 
 
