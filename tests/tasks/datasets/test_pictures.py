@@ -96,7 +96,7 @@ def test_bands_are_taken_as_described_and_rejected_where_another_order_is_stated
     path = write(tmp_path / "a.tif", counts(-0.1)[::-1], names=[name.replace("B0", "B") for name in BANDS[::-1]])
     _, layout, physical = read(path)
     assert layout.sensor.band_names == BANDS[::-1]
-    assert layout.notes == ("bands as the files describe them: B08, B04, B03, B02",)
+    assert layout.notes[0] == "bands as the files describe them: B08, B04, B03, B02"
     np.testing.assert_allclose(physical, GROUND[::-1], atol=1.01e-4)
     with pytest.raises(TaskDataError, match=r"describes its band 1 as 'B8', but segment\.data\.file_bands says .* B02"):
         read(path, bands=BANDS)
@@ -106,7 +106,7 @@ def test_the_size_of_pixels_is_the_files_or_agrees(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", counts(-0.1), gsd_m=20.0)
     picture, layout, _ = read(path, bands=BANDS)
     assert (picture.gsd_m, layout.gsd_m) == (20, 20)
-    assert layout.notes == ("20 m per pixel, as the files are georeferenced",)
+    assert layout.notes[-1] == "20 m per pixel, as the files are georeferenced"
     with pytest.raises(TaskDataError, match=r"pixels of 20 m on the ground, but segment\.data\.gsd_m says 10 m"):
         read(path, bands=BANDS, gsd_m=10)
     assert read(path, bands=BANDS, gsd_m=20)[0].gsd_m == 20
@@ -155,3 +155,14 @@ def test_a_data_set_of_one_value_is_rejected(tmp_path: Path) -> None:
             (tmp_path / f"{name}{number}.png").rename(tmp_path / "own" / name / f"{number}.png")
     with pytest.raises(TaskDataError, match=r"every pixel of every image is 0\.30.*, and there is nothing to learn"):
         list(class_folder(tmp_path / "own", layout_named("rgb_bytes", gsd_m=1)).samples())
+
+
+def test_an_offset_that_only_the_format_states_is_told(tmp_path: Path, caplog) -> None:
+    path = write(tmp_path / "a.tif", counts(-0.1))
+    _, layout, _ = read(path, bands=BANDS)
+    assert layout.notes[0].startswith("offset -0.1 of sentinel-2-l2a is assumed: the files do not say it")
+    assert "segment.data.offset: 0.0" in caplog.text
+    caplog.clear()
+    assert read(path, bands=BANDS, offset=-0.1)[1].notes == ()
+    assert read(write(tmp_path / "b.tif", counts(-0.1), tags=(1e-4, -0.1)), bands=BANDS)[1].notes == ()
+    assert not caplog.records

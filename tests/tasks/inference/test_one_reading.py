@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,13 @@ from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.folder import read_folder
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.tasks.datasets.formats import layout_named, settled
+from a2mae.tasks.datasets.labelled import folder_spec
 from a2mae.tasks.datasets.pictures import read_picture
-from a2mae.tasks.inference.files import raster_from_file
+from a2mae.tasks.datasets.task_data import TaskDataError
+from a2mae.tasks.inference.files import Mapped, raster_from_file
 from a2mae.tasks.inference.rasters import RasterWindows
+from a2mae.tasks.parameters import MapParameters
+from a2mae.tasks.registry import Task
 
 ROWS, COLUMNS = 20, 24
 AT = Affine(10, 0, 500_000, 0, -10, 5_200_000)
@@ -129,3 +134,68 @@ def test_scenes_training_images_and_maps_are_one_reading(tmp_path_factory, how) 
         pixels, valid = windows.read(0, 0, ROWS, COLUMNS)
     np.testing.assert_array_equal(valid, seen)
     np.testing.assert_allclose(pixels[:, seen], physical[:, seen], atol=1e-6)
+
+
+def training_and_scene(tmp_path: Path, counts: np.ndarray, **how) -> tuple[Mapped, Path]:
+    """A model's data of files like one, and that one."""
+    path = tmp_path / "scene.tif"
+    profile = {"driver": "GTiff", "dtype": counts.dtype, "width": COLUMNS, "height": ROWS, "count": len(counts)}
+    crs, transform = how.get("crs", "EPSG:32633"), how.get("transform", AT)
+    with rasterio.open(path, "w", **profile, crs=crs, transform=transform) as file:
+        file.write(counts)
+        if "tags" in how:
+            file.scales, file.offsets = ([one] * len(counts) for one in how["tags"])
+    layout = settled(layout_named(how.get("format", "sentinel-2-l2a"), bands=how.get("bands", BANDS)), [path])
+    spec = folder_spec(Task.SEGMENT, tmp_path, layout, ("land", "water"))
+    return Mapped(spec, (layout.sensor.id,), layout.sensor.band_names, {}), path
+
+
+def options(path: Path) -> MapParameters:
+    return MapParameters.model_validate({"raster": str(path)})
+
+
+def test_a_scene_that_is_tagged_as_the_training_is_mapped_by_the_same_values(tmp_path) -> None:
+    """Training once ignored the tags and took the sensor's offset; the map was of 97 % water where 46 % is."""
+    counts = np.random.default_rng(0).integers(500, 5_000, (3, ROWS, COLUMNS)).astype(np.uint16)
+    mapped, path = training_and_scene(tmp_path, counts, tags=(1e-4, 0.0))
+    assert (mapped.spec.encoding.scale, mapped.spec.encoding.offset) == (1e-4, 0.0)
+    (raster,) = mapped.rasters(options(path))
+    with RasterWindows(raster) as windows:
+        np.testing.assert_allclose(windows.read(0, 0, ROWS, COLUMNS)[0], counts * 1e-4, atol=1e-6)
+
+
+def test_floats_that_hold_counts_are_mapped_as_they_were_trained(tmp_path) -> None:
+    counts = np.random.default_rng(0).uniform(500, 5_000, (3, ROWS, COLUMNS)).astype(np.float32)
+    mapped, path = training_and_scene(tmp_path, counts, tags=(1e-4, 0.0))
+    mapped = Mapped(replace(mapped.spec, float_factors=(1e-4, 0.0)), mapped.sensors, mapped.bands, {})
+    with rasterio.open(path, "r+") as file:
+        file.scales = [1.0] * 3
+    (raster,) = mapped.rasters(options(path))
+    with RasterWindows(raster) as windows:
+        np.testing.assert_allclose(windows.read(0, 0, ROWS, COLUMNS)[0], counts * 1e-4, atol=1e-6)
+
+
+def test_black_in_one_band_of_a_picture_is_mapped(tmp_path) -> None:
+    counts = np.random.default_rng(0).integers(0, 9, (3, ROWS, COLUMNS)).astype(np.uint8)
+    mapped, path = training_and_scene(tmp_path, counts, format="rgb_bytes", bands=())
+    (raster,) = mapped.rasters(options(path))
+    with RasterWindows(raster) as windows:
+        pixels, valid = windows.read(0, 0, ROWS, COLUMNS)
+    assert valid.all() and (counts == 0).any()
+    np.testing.assert_allclose(pixels, counts / 255, atol=1e-6)
+
+
+def test_the_model_is_told_the_pixel_size_on_the_ground_and_another_is_warned_of(tmp_path, caplog) -> None:
+    counts = np.random.default_rng(0).integers(1500, 5_000, (3, ROWS, COLUMNS)).astype(np.uint16)
+    mercator = Affine(10, 0, 1_558_000, 0, -10, 7_020_000)  # at 53.2 degrees north
+    mapped, path = training_and_scene(tmp_path, counts, crs="EPSG:3857", transform=mercator)
+    (raster,) = mapped.rasters(options(path))
+    assert raster.gsd_m == pytest.approx(10 * np.cos(np.radians(53.2)), rel=0.005) and raster.pixel_m == 10
+    assert mapped.spec.gsd_m == raster.gsd_m
+    caplog.clear()
+    Mapped(replace(mapped.spec, gsd_m=0.5), mapped.sensors, mapped.bands, {}).rasters(options(path))
+    assert "scene.tif has pixels of 5.9" in caplog.text and "the segment data has 0.5 m" in caplog.text
+    with rasterio.open(path, "r+") as file:
+        file.crs, file.transform = "EPSG:4326", Affine(1e-4, 0, 14, 0, -1e-4, 53)
+    with pytest.raises(TaskDataError, match=r"EPSG:4326, not in metres"):
+        mapped.rasters(options(path))

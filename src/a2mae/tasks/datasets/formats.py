@@ -176,29 +176,59 @@ def settled(layout: FolderFormat, paths: Iterable[Path]) -> FolderFormat:
 
 
 def _settled(layout: FolderFormat, path: Path, bands: FileBands, gsd_m: float | None) -> FolderFormat:
-    sensor, stated, notes = layout.sensor, layout.stated, list(layout.notes)
-    described = [band for band in described_bands(bands, sensor) if band is not None]
-    if not stated.bands and len(described) == bands.count and tuple(described) != sensor.bands:
-        sensor = replace(sensor, bands=tuple(described))
-        notes.append(f"bands as the files describe them: {', '.join(sensor.band_names)}")
+    said = described_bands(bands, layout.sensor)
+    masks = bands.alpha is not None and said[bands.alpha - 1] is None
+    described = tuple(band for band in said if band is not None)
+    if not layout.stated.bands and len(described) == bands.count - masks and described != layout.sensor.bands:
+        layout = replace(layout, sensor=replace(layout.sensor, bands=described))
+        layout = _noted(layout, f"bands as the files describe them: {', '.join(layout.sensor.band_names)}")
+    return _with_gsd(_with_encoding(layout, path, bands), path, gsd_m)
+
+
+def _with_encoding(layout: FolderFormat, path: Path, bands: FileBands) -> FolderFormat:
+    """The format with the scale and offset of its files' integers; floats are stored as the format stores them."""
+    sensor, stated = layout.sensor, layout.stated
     if bands.is_float:
-        # Physical values are stored as the format stores them: a scale that was stated is that of the floats.
-        sensor = replace(sensor, encoding=stated.own or sensor.encoding)
-        layout = replace(layout, float_factors=(stated.scale or 1.0, stated.offset or 0.0))
-    elif bands.count >= len(sensor.bands):
-        scale, offset = file_factors(replace(layout, sensor=sensor), bands, 1, path)
-        if (scale, offset) != (sensor.encoding.scale, sensor.encoding.offset):
-            sensor = replace(sensor, encoding=replace(sensor.encoding, scale=scale, offset=offset))
-            notes.append(f"scale {scale:g} and offset {offset:g} as the files are tagged")
-    if stated.gsd_m is None and gsd_m is not None:
+        own = replace(sensor, encoding=stated.own or sensor.encoding)
+        return replace(layout, sensor=own, float_factors=(stated.scale or 1.0, stated.offset or 0.0))
+    if bands.count < len(sensor.bands):
+        return layout  # rejected where its pixels are read
+    scale, offset = file_factors(layout, bands, 1, path)
+    if (scale, offset) != (sensor.encoding.scale, sensor.encoding.offset):
+        layout = replace(layout, sensor=replace(sensor, encoding=replace(sensor.encoding, scale=scale, offset=offset)))
+        return _noted(layout, f"scale {scale:g} and offset {offset:g} as the files are tagged")
+    if offset and stated.offset is None and (bands.scales[0], bands.offsets[0]) == (1.0, 0.0):
+        assumed = (
+            f"offset {offset:g} of {sensor.id} is assumed: the files do not say it; where a provider has taken it off"
+            f" already (harmonised data), every value is wrong by it ({_key(layout, 'offset')}: 0.0)"
+        )
+        logger.warning("%s: %s", path.parent, assumed)
+        return _noted(layout, assumed)
+    return layout
+
+
+def _with_gsd(layout: FolderFormat, path: Path, gsd_m: float | None) -> FolderFormat:
+    """The format with the size of its files' pixels on the ground, unless that was stated."""
+    if layout.stated.gsd_m is not None:
+        return layout
+    if gsd_m is not None:
         if not math.isclose(gsd_m, layout.gsd_m, rel_tol=0.05):
-            notes.append(f"{gsd_m:g} m per pixel, as the files are georeferenced")
-        layout = replace(layout, gsd_m=gsd_m)
-    elif stated.gsd_m is None and sensor.id == _RGB_BYTES:
-        key = f"{layout.group}.gsd_m" if layout.group.endswith(".data") else "gsd_m"
-        notes.append(f"{layout.gsd_m:g} m per pixel is assumed: the pictures do not say it ({key})")
-        logger.warning("%s: %s", path.parent, notes[-1])
-    return replace(layout, sensor=sensor, notes=tuple(notes))
+            layout = _noted(layout, f"{gsd_m:g} m per pixel, as the files are georeferenced")
+        return replace(layout, gsd_m=gsd_m)
+    if layout.sensor.id != _RGB_BYTES:
+        return layout
+    assumed = f"{layout.gsd_m:g} m per pixel is assumed: the pictures do not say it ({_key(layout, 'gsd_m')})"
+    logger.warning("%s: %s", path.parent, assumed)
+    return _noted(layout, assumed)
+
+
+def _noted(layout: FolderFormat, note: str) -> FolderFormat:
+    return replace(layout, notes=(*layout.notes, note))
+
+
+def _key(layout: FolderFormat, name: str) -> str:
+    """The parameter that states something; a group without it has to be read as another format."""
+    return f"{layout.group}.{name}" if layout.group.endswith(".data") else f"{layout.group or 'its'}.format"
 
 
 def file_factors(layout: FolderFormat, bands: FileBands, index: int, path: Path) -> tuple[float, float]:
