@@ -98,10 +98,16 @@ class DataParameters(Parameters):
         None,
         description="how to read a data set of torchgeo that has no mapping here; its numbers are as `format` says",
     )
-    file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: all of the format's")
-    gsd_m: float | None = Field(None, gt=0, description="metres per pixel; null: the format's")
-    scale: float | None = Field(None, gt=0, description="physical units per count of the files; null: the format's")
-    offset: float | None = Field(None, description="physical value of a file's zero; null: the format's")
+    file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: as they are described, else all of the format's")
+    gsd_m: float | None = Field(
+        None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
+    )
+    scale: float | None = Field(
+        None, gt=0, description="physical units per count of the files; null: as they are tagged, else the format's"
+    )
+    offset: float | None = Field(
+        None, description="physical value of a file's zero; null: as they are tagged, else the format's"
+    )
     class_names: tuple[ClassName, ...] = Field(
         (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
     )
@@ -191,7 +197,7 @@ class MapParameters(Parameters):
     moved: ClassVar[Mapping[str, str]] = {"cloud_buffer_m": "coregister.clouds.buffer_m, for store and maps"}
 
     raster: OnDiskPath = Field(
-        None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
+        None, description="path of a GeoTIFF or COG with the bands; null: a scene of the scene table"
     )
     raster_before: OnDiskPath = Field(None, description="change: the earlier date, with `raster` and never without")
     scene_ids: tuple[str, ...] = Field(
@@ -349,7 +355,7 @@ class EmbedParameters(Parameters):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     raster: OnDiskPath = Field(
-        None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
+        None, description="path of a GeoTIFF or COG with the bands; null: a scene of the scene table"
     )
     scene_ids: tuple[str, ...] = Field(
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"
