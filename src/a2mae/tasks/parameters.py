@@ -98,7 +98,9 @@ class DataParameters(Parameters):
         None,
         description="how to read a data set of torchgeo that has no mapping here; its numbers are as `format` says",
     )
-    file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: as they are described, else all of the format's")
+    file_bands: tuple[str, ...] = Field(
+        (), description="bands in the files' order; empty: as they are described, else all of the format's"
+    )
     gsd_m: float | None = Field(
         None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
     )

@@ -217,6 +217,9 @@ class LabelledScenes:
         height, width = scene.images.shape[-2:]
         assert scene.valid is not None
         if not self.spec.task.kind.per_pixel:
+            if self._chip_px is None and (height, width) != size:
+                done = f"images of another size, cut from the middle or padded with nodata to {size[0]} x {size[1]} px"
+                self._reading.note(done, scene.name)
             corners = [(max(height - size[0], 0) // 2, max(width - size[1], 0) // 2)]
         else:
             corners = [(y, x) for y in starts(height, size[0], 0) for x in starts(width, size[1], 0)]
