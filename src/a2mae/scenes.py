@@ -90,6 +90,9 @@ class BandAsset:
         shape: (rows, columns) of the file, None where not known.
         transform: Affine of the file's grid, six numbers in rasterio's order (a, b, c, d, e, f), None where not known.
         checksum: Multihash of the whole file in hex, as its item gives it (STAC `file:checksum`); None without.
+        fill: Stored value that means "nothing was seen" where all bands of the file that are read hold it: that of a
+            format whose files declare no nodata; None where there is none.
+        alpha_is_data: The band of its file that is flagged as alpha holds data, so that it masks nothing.
     """
 
     band: str
@@ -106,6 +109,8 @@ class BandAsset:
     shape: tuple[int, int] | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
     checksum: str | None = None
+    fill: int | None = None
+    alpha_is_data: bool = False
 
     def __post_init__(self) -> None:
         """Check that the values make sense together."""
@@ -247,6 +252,8 @@ def assets_to_json(assets: Iterable[BandAsset]) -> str:
                 "shape": a.shape,
                 "transform": a.transform,
                 **({} if a.checksum is None else {"checksum": a.checksum}),
+                **({} if a.fill is None else {"fill": a.fill}),
+                **({"alpha_is_data": True} if a.alpha_is_data else {}),
             }
             for a in assets
         ],

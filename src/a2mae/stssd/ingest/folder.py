@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from a2mae.errors import InputError, RejectedError
 from a2mae.raster.header import RasterHeader, read_headers
+from a2mae.raster.statements import check_descriptions, factors_of
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, RejectedScene, Role, Scene
 from a2mae.sensors import Units
@@ -27,6 +29,8 @@ from a2mae.stssd.ingest.folder_files import Candidate, candidates, exclude, join
 from a2mae.stssd.ingest.landsat_mtl import LandsatMetadata, read_mtl
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.rules import FolderRule, nodata_value
+
+logger = logging.getLogger(__name__)
 
 _MTL_BAND = re.compile(r"(\d+)$")
 
@@ -68,6 +72,12 @@ def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
             found.scenes.append(_scene(candidate, root, policy, opened, sensors))
         except RejectedError as rejection:
             found.rejected.append(_rejected(candidate, rejection))
+    flagged = {scene.sensor for scene in found.scenes if any(asset.alpha_is_data for asset in scene.bands)}
+    if flagged:
+        logger.warning(
+            "files of %s flag a band as alpha that their rule names: it is read as data, and masks nothing",
+            ", ".join(sorted(flagged)),
+        )
     return found
 
 
@@ -120,6 +130,10 @@ def _scene(
     }
     mtl = _metadata(candidate, policy, root)
     places = _places(rule, opened)
+    for name, (token, index) in places.items():
+        file = opened[token]
+        stated = [None] * (index - 1) + [name]
+        check_descriptions(file.header, stated, sensor, file.href, f"rule {rule.name!r}")
     check_bands(sensor, list(places), f"rule {rule.name!r}")
     assets = []
     for name in sensor.band_names:
@@ -164,7 +178,7 @@ def _band(
     header = file.header
     if index > header.count:
         raise RejectedError("missing_band", f"{name}: the file has {header.count} bands, not {index}")
-    scale, offset = _factors(rule, name, token, index=index, header=header, mtl=mtl)
+    scale, offset = _factors(rule, name, token, index=index, file=file, mtl=mtl)
     return BandAsset(
         band=name,
         href=file.href,
@@ -177,12 +191,21 @@ def _band(
         crs=header.crs,
         shape=header.shape,
         transform=header.transform[:6],
+        alpha_is_data=_names_alpha(rule, header),
     )
 
 
+def _names_alpha(rule: FolderRule, header: RasterHeader) -> bool:
+    """Whether the band that the file flags as alpha is one that the rule names, as NAIP's near infrared is."""
+    if header.alpha is None or isinstance(rule.bands, dict):
+        return False
+    return rule.bands[header.alpha - 1] is not None
+
+
 def _factors(
-    rule: FolderRule, name: str, token: str, *, index: int, header: RasterHeader, mtl: LandsatMetadata | None
+    rule: FolderRule, name: str, token: str, *, index: int, file: _Opened, mtl: LandsatMetadata | None
 ) -> tuple[float, float]:
+    header = file.header
     if mtl is not None:
         number = _MTL_BAND.search(token) or _MTL_BAND.search(name)
         if token.upper().startswith("SR_") and mtl.level != 2:
@@ -192,8 +215,8 @@ def _factors(
         if number is None or number[1] not in mtl.reflectance:
             raise RejectedError("no_scale", f"{name}: the MTL file has no reflectance factors for {token or name!r}")
         return mtl.reflectance[number[1]]
-    scale = header.scales[index - 1] if rule.scale == "file" else rule.scale
-    offset = header.offsets[index - 1] if rule.offset == "file" else rule.offset
+    stated = (None if rule.scale == "file" else rule.scale, None if rule.offset == "file" else rule.offset)
+    scale, offset = factors_of(header, index, stated, (1.0, 0.0), shown=file.href, where=f"rule {rule.name!r}")
     untagged = rule.scale == "file" and (scale, offset) == (1.0, 0.0)
     if untagged and header.dtype.startswith(("int", "uint")) and rule.units is not Units.BACKSCATTER_DB:
         raise RejectedError(

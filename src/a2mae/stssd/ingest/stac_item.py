@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
-from a2mae.remote.policy import HrefPolicy, is_remote
+from a2mae.raster.statements import check_descriptions
+from a2mae.remote.policy import HrefPolicy, is_remote, redact
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
 from a2mae.sensors import Units
 from a2mae.stssd.ingest.checks import (
@@ -237,6 +238,9 @@ def _completed(asset: BandAsset, header: RasterHeader | RejectedError | None, fo
     if asset.band_index > header.count:
         raise RejectedError("missing_band", f"{name}: no band {asset.band_index} in a file of {header.count}")
     index = asset.band_index - 1
+    if asset.role is Role.DATA:
+        stated = [*[None] * index, asset.band]
+        check_descriptions(header, stated, found.profile.sensor, redact(asset.href), "its item")
     nodata = asset.nodata if asset.nodata is not None or asset.role is not Role.DATA else header.nodata[index]
     if found.profile.nodata == "none":
         nodata = None
