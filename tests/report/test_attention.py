@@ -111,7 +111,9 @@ def test_a_finetuned_model_below_the_probe_of_its_encoder_is_named(inputs):
         return [way.text for way in found if "linear probe" in way.title]
 
     (text,) = told(0.05)
-    assert text.startswith("0.800 against 0.850 of a linear layer") and "train longer ('classify.finetune.steps')" in text
+    assert (
+        text.startswith("0.800 against 0.850 of a linear layer") and "train longer ('classify.finetune.steps')" in text
+    )
     assert not told(-0.05)
 
 
