@@ -8,15 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2mae.errors import InputError
 from a2mae.plausibility import (
     DATA_SET_TOO_DARK,
     FLAT_ADVICE,
     RANGE_ADVICE,
+    Clipped,
+    check_clipped,
     implausible_ranges,
     impossible_reflectance,
     strange_bands,
     suspicious_offsets,
     too_dark,
+    uniform_share,
 )
 from a2mae.sensors import BUILTIN_SENSORS, Units
 
@@ -100,3 +104,32 @@ def test_bands_are_held_against_what_an_encoder_was_taught() -> None:
     (said,) = strange_bands(far, bands, Units.REFLECTANCE, mean, std)
     assert said.startswith("the median of B02 is 0.4") and "+6.0 deviations from the mean 0.1" in said
     assert strange_bands(dark, bands, Units.BACKSCATTER_DB, mean, std) == []  # below zero is nothing strange there
+
+
+@given(
+    counts=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400), st.integers(400, 800)), min_size=1, max_size=5)
+)
+def test_values_beyond_the_store_are_warned_of_from_one_percent_and_rejected_from_half(counts) -> None:
+    sensor = BUILTIN_SENSORS["sentinel-2-l2a"].subset(["B03", "B04"])
+    shares = [sum(one[k] for one in counts) / sum(one[2] for one in counts) for k in (0, 1)]
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("a2mae.plausibility.logger.warning", lambda text, *values: said.append(text % values))
+        found = [(sensor, Clipped(one[:2], one[2])) for one in counts]
+        if max(shares) > 0.5:
+            with pytest.raises(InputError, match=r"is beyond -0\.1 to 6\.4535, which is what the store holds"):
+                check_clipped(found)
+            return
+        check_clipped(found)
+    assert len(said) == (max(shares) > 0.01)
+    assert all(("of B03" in one) == (shares[0] > 0.01) and ("of B04" in one) == (shares[1] > 0.01) for one in said)
+
+
+@given(share=st.floats(0, 1), level=st.sampled_from([0, 65535]))
+def test_fill_shows_as_one_number_in_each_band(share, level) -> None:
+    pixels = np.random.default_rng(0).integers(100, 60_000, (3, 20, 20)).astype(np.uint16)
+    filled = np.random.default_rng(1).random((20, 20)) < share
+    pixels[:, filled] = level
+    assert uniform_share(pixels, np.ones((20, 20), bool)) == pytest.approx(filled.mean(), abs=1 / 400)
+    assert uniform_share(pixels, ~filled) <= 1 / max((~filled).sum(), 1)
+    assert uniform_share(pixels[:2], np.ones((20, 20), bool)) == 0

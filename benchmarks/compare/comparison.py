@@ -18,7 +18,7 @@ import pandas as pd
 
 from a2mae.files import digest_of, json_text, write_json
 from a2mae.remote.storage import Parts
-from a2mae.tasks.metrics.scores import score_table
+from a2mae.tasks.metrics.scores import paired_rows, score_table
 from benchmarks.compare.judges import Contender, Judge
 
 logger = logging.getLogger(__name__)
@@ -78,14 +78,17 @@ def run_comparison(
 
     Args:
         kept: Judgements made before, and room for more.
-        contenders: In the order of work; the first must be `trained`.
+        contenders: In the order of work; an untrained one names the trained one that it is like.
         judges: In the order of work.
         train: Pretrains a contender, or finds it pretrained, and returns its model directory.
         budget: Checked before every unit; a unit once begun is finished.
     """
     units = [(contender, judge) for contender in contenders for judge in judges if judge.judges(contender)]
-    architecture: Path | None = None
     models: dict[Contender, Path] = {}
+    trained: dict[str, Contender] = {}
+    for contender in contenders:
+        if contender.kind == "trained":
+            trained.setdefault(contender.name, contender)
     for number, (contender, judge) in enumerate(units, start=1):
         if _is_made(kept, contender, judge):
             continue
@@ -98,14 +101,13 @@ def run_comparison(
             )
             break
         with budget.spending():
-            if contender.kind == "trained" and contender not in models:
-                models[contender] = train(contender)
-            if contender.kind != "trained":
-                architecture = architecture or train(contenders[0])
-            model = models.get(contender) or architecture
-            assert model is not None
+            like = contender if contender.kind == "trained" else trained[contender.like]
+            if like not in models:
+                models[like] = train(like)
             logger.info("%d of %d: %s, seed %d, %s", number, len(units), contender.name, contender.seed, judge.name)
-            rows = [{**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, model)]
+            rows = [
+                {**row, "model": contender.name, "seed": contender.seed} for row in judge.score(contender, models[like])
+            ]
             kept.put(_key(contender, judge), json_text(rows).encode())
     made = [_key(*unit) for unit in units if _is_made(kept, *unit)]
     other = sum(kept.get(key) is None for key in made)
@@ -113,7 +115,11 @@ def run_comparison(
         logger.warning(
             "%d of %d judgements were made by other code; delete %s to make all anew", other, len(made), kept.folder.url
         )
-    table = score_table([row for key in made for row in json.loads(kept.get(key, of_any=True) or b"[]")])
+    rows = [row for key in made for row in json.loads(kept.get(key, of_any=True) or b"[]")]
+    for name, contender in trained.items():
+        for over in dict.fromkeys((contender.twin, "rcf", next(iter(trained)))):
+            rows += paired_rows(rows, name, over) if over != name else []
+    table = score_table(rows)
     return Comparison(table, len(made), len(units), other, budget.spent_s / 3600)
 
 

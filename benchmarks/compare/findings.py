@@ -19,14 +19,15 @@ from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.metrics.scores import READINGS
 from benchmarks.compare.comparison import Comparison
 
-BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 COLUMNS = (
     ("classify", "knn", "knn_both_coarse", "kNN"),
     ("classify", "knn_standardised", "knn_both_coarse", "kNN, standardised"),
     ("classify", "linear_probe", "top1", "linear probe"),
     ("classify", "finetuned", "top1", "finetuned"),
     ("segment", "finetuned", "miou", "segmentation mIoU"),
+    ("segment", "frozen", "miou", "segmentation mIoU, frozen"),
     ("detect_change", "finetuned", "f1", "change F1"),
+    ("detect_change", "frozen", "f1", "change F1, frozen"),
 )
 """Task, mode, metric and heading of the main table; kNN at the native GSD."""
 
@@ -54,9 +55,15 @@ def comparison_markdown(
         lines += ["", f"![kNN accuracy over GSD, a line per model; the tables below hold the numbers]({curves})"]
     for data in sorted(found.table["data"].unique()):
         part = found.table[found.table["data"] == data]
-        columns = [column for column in COLUMNS if len(_cells(part, *column[:3]))]
+        scores = part[part["over"] == ""]
+        columns = [column for column in COLUMNS if len(_cells(scores, *column[:3]))]
         lines += ["", f"**{data}**", ""]
-        lines += _table(part, order, [(name, _cells(part, *key)) for *key, name in columns])
+        lines += _table(scores, order, [(name, _cells(scores, *key)) for *key, name in columns])
+        for over in order:
+            gains = part[part["over"] == over]
+            if len(gains):
+                cells = [(name, _cells(gains, task, f"{mode}_gain", metric)) for task, mode, metric, name in columns]
+                lines += ["", f"Over {over}, paired over places:", "", *_table(gains, order, cells)]
         knn = part[part["mode"] == "knn"]
         for metric, words in READINGS.items():
             one = knn[knn["metric"] == metric]
@@ -87,23 +94,35 @@ def _cell(rows: pd.DataFrame) -> str:
         return "–"
     value, low, high = (rows[name].mean() for name in ("value", "low", "high"))
     spread = f" ± {rows['value'].std(ddof=1):.3f}" if len(rows) > 1 else ""
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]{spread}"
+    sign = "+" if rows["over"].any() else ""
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]{spread}"
 
 
-def write_between_marks(document: Path, text: str) -> None:
+def marks(name: str) -> tuple[str, str]:
+    """Give the lines between which a document holds the tables of a comparison."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def write_between_marks(document: Path, text: str, name: str) -> None:
     """Replace what stands between the two marks of a document.
+
+    Args:
+        document: A Markdown file.
+        text: The tables.
+        name: Of the marks.
 
     Raises:
         TaskDataError: If the document or its marks are absent.
     """
+    begin, end = marks(name)
     old = document.read_text(encoding="utf-8") if document.is_file() else ""
-    if old.count(BEGIN) != 1 or old.count(END) != 1:
-        raise TaskDataError(f"{document} must hold the line {BEGIN!r} and after it {END!r}, once each")
-    pattern = re.escape(BEGIN) + ".*" + re.escape(END)
-    write_bytes(document, re.sub(pattern, lambda _: f"{BEGIN}\n{text}{END}", old, flags=re.DOTALL).encode())
+    if old.count(begin) != 1 or old.count(end) != 1:
+        raise TaskDataError(f"{document} must hold the line {begin!r} and after it {end!r}, once each")
+    pattern = re.escape(begin) + ".*" + re.escape(end)
+    write_bytes(document, re.sub(pattern, lambda _: f"{begin}\n{text}{end}", old, flags=re.DOTALL).encode())
 
 
-UNTRAINED = ("random", "pixels", "histogram")
+UNTRAINED = ("random", "random_rcf", "rcf", "statistics", "histogram", "pixels")
 _COLOURS = [colormaps["tab10"](number) for number in range(10) if number != 7]
 """Its grey is left to what nothing was trained for."""
 
@@ -153,7 +172,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
         bars = np.stack([value - one["low"].to_numpy(), one["high"].to_numpy() - value]).clip(0)
         grey = model in UNTRAINED
         turn, at = (0, 0) if grey else divmod(trained.index(model), len(_COLOURS))
-        colour = str(0.3 + 0.2 * UNTRAINED.index(model)) if grey else _COLOURS[at]
+        colour = str(0.2 + 0.12 * UNTRAINED.index(model)) if grey else _COLOURS[at]
         axis.errorbar(
             gsd, value, bars, label=model, marker=("o", "s", "^", "D")[number % 4], markersize=4, elinewidth=0.8,
             linewidth=1.2, linestyle="--" if grey else "-:"[turn % 2], color=colour,

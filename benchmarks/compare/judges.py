@@ -6,13 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+import torch
+
+from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.evaluation.evaluate import frozen_protocol, frozen_rows
 from a2mae.tasks.evaluation.frozen import Row
+from a2mae.tasks.finetune.baseline import convolution_baseline, linear_head
 from a2mae.tasks.finetune.finetuned import finetune_start
+from a2mae.tasks.finetune.model import TaskModel
 from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import score_row, score_task
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
@@ -24,15 +29,19 @@ class Contender:
 
     Attributes:
         name: Of the score table.
-        kind: `trained`, `random` (the architecture of the first trained one, fresh weights), `pixels` or `histogram`.
+        kind: `trained`, `random` (fresh weights), or a baseline of `evaluate.encoders` without an encoder.
         seed: Of the pretraining.
         settings: JSON of what decides its weights.
+        like: Of an untrained one: name of the trained one whose architecture, stem and normalisation it takes.
+        twin: Of a trained one: name of the untrained one that is like it.
     """
 
     name: str
     kind: str
     seed: int
     settings: str = ""
+    like: str = ""
+    twin: str = ""
 
 
 class Judge(Protocol):
@@ -104,16 +113,18 @@ class FinetuneJudge:
     options: TaskParameters
     run: Path | None = None
 
+    mode: ClassVar[str] = "finetuned"
+
     @property
     def name(self) -> str:
         """For the log."""
-        return f"{self.options.task} on {self.data.spec.source}"
+        return f"{self.options.task} {self.mode} on {self.data.spec.source}"
 
     @property
     def settings(self) -> str:
         """JSON of what decides the scores."""
         recipe = self.options.model_dump(mode="json", exclude={"device", "threads", "data", "map", "pictures"})
-        return json.dumps(["finetune", self.data.digest, recipe], sort_keys=True)
+        return json.dumps([self.mode, self.data.digest, recipe], sort_keys=True)
 
     def judges(self, contender: Contender) -> bool:
         """Accept whoever has an encoder."""
@@ -122,14 +133,46 @@ class FinetuneJudge:
     def score(self, contender: Contender, model: Path) -> Sequence[Row]:
         """Make the contender's rows of the score table."""
         options = self.options.model_copy(update={"seed": contender.seed})
-        start = "random" if contender.kind == "random" else "pretrained"
-        found = finetune_start(options, self.data, model, start, self.run).finetuned
         rows = self.data.rows("test")
-        inputs = TaskInputs(self.data, found.plan)
         with computing(options.device, options.threads) as device:
-            prediction = predict(found.model, inputs, rows, batch_size=64, device=device)
+            trained, inputs = self._trained(contender, model, options, device)
+            prediction = predict(trained, inputs, rows, batch_size=64, device=device)
         scores = score_task(self.data, rows, prediction, resamples=options.bootstrap, seed=contender.seed)
         return [
-            score_row(self.data.spec, contender.name, "finetuned", metric, score, seed=contender.seed)
+            score_row(
+                self.data.spec,
+                contender.name,
+                self.mode,
+                metric,
+                score,
+                seed=contender.seed,
+                drawn=scores.drawn[metric],
+            )
             for metric, score in scores.scores.items()
         ]
+
+    def _trained(
+        self, contender: Contender, model: Path, options: TaskParameters, device: torch.device
+    ) -> tuple[TaskModel, TaskInputs]:
+        start = "random" if contender.kind == "random" else "pretrained"
+        found = finetune_start(options, self.data, model, start, self.run).finetuned
+        return found.model, TaskInputs(self.data, found.plan)
+
+
+@dataclass(frozen=True)
+class FrozenTaskJudge(FinetuneJudge):
+    """Trains a linear head on a frozen encoder, or on random convolution features, and scores it on the test split."""
+
+    mode: ClassVar[str] = "frozen"
+
+    def judges(self, contender: Contender) -> bool:
+        """Accept whoever has a map of features."""
+        return contender.kind in ("trained", "random", "rcf")
+
+    def _trained(
+        self, contender: Contender, model: Path, options: TaskParameters, device: torch.device
+    ) -> tuple[TaskModel, TaskInputs]:
+        options = options.model_copy(update={"head": "linear", "finetune": linear_head(options.finetune)})
+        if contender.kind == "rcf":
+            return convolution_baseline(options, self.data, load_encoder(model).patch_size, device)
+        return super()._trained(contender, model, options, device)

@@ -16,15 +16,13 @@ from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.evaluation.evaluate import summarise
 from benchmarks.compare.comparison import Budget, Comparison, run_comparison
 from benchmarks.compare.findings import comparison_markdown, draw_scale_curves, write_between_marks
-from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, Judge
+from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, FrozenTaskJudge, Judge
 from benchmarks.compare.settings import CompareParameters, Settings
 from benchmarks.compare.sources import Built, Source, source_of_pictures, source_of_sets
 from benchmarks.compare.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-FIGURE = "figures/comparison_gsd.svg"
-"""kNN over GSD, from the folder of the document that shows it."""
 _HERE = Path(__file__).parent
 
 
@@ -49,10 +47,14 @@ def compare(settings: Settings, built: Built | None, folder: Path) -> Comparison
         trainer = Trainer(options, settings.pretrain, sources, folder)
     contenders: list[Contender] = []
     for number, seed in enumerate(options.seeds):  # all of them at one seed before the next: a stop leaves whole rows
-        contenders += [trainer.contender(name, seed) for name, _, _ in trainer.entries]
-        contenders.append(Contender("random", "random", seed, trainer.architecture))
+        trained = [trainer.contender(name, seed) for name, _, _ in trainer.entries]
+        contenders += trained
+        twins = {one.twin: one.name for one in reversed(trained)}  # like the first that has it
+        contenders += [
+            Contender(twin, "random", seed, trainer.architecture(like), like=like) for twin, like in twins.items()
+        ]
         if number == 0:
-            contenders += [Contender(name, name, seed) for name in options.baselines]
+            contenders += [Contender(name, name, seed, like=trained[0].name) for name in options.baselines]
     found = run_comparison(Parts(Folder(str(folder / "units")), _code()), contenders, judges, trainer.train, budget)
     facts = [f"{trainer.described()} The budget was {options.budget_h:g} h."]
     _write(found, list(dict.fromkeys(contender.name for contender in contenders)), facts, options, folder)
@@ -70,6 +72,8 @@ def _sources_and_judges(settings: Settings, built: Built | None, folder: Path) -
         judges.append(FrozenJudge(built.tasks["classify"], settings.evaluate))
         recipes = {"segment": settings.segment, "detect_change": settings.detect_change}
         judges += [FinetuneJudge(built.tasks[task], recipes[task], folder / task) for task in options.tasks]
+        if options.frozen:
+            judges += [FrozenTaskJudge(built.tasks[task], recipes[task], folder / task) for task in options.tasks]
     if options.folder is not None:
         data = _folder_data(options, folder)
         sources.append(source_of_pictures(data, folder / "data" / f"{data.spec.source}.zarr"))
@@ -103,14 +107,19 @@ def _code() -> str:
 def _write(found: Comparison, order: list[str], facts: list[str], options: CompareParameters, folder: Path) -> None:
     found.table.to_parquet(folder / "scores.parquet")
     curves = draw_scale_curves(found.table, order) if len(found.table) else None
-    markdown = comparison_markdown(found, order, facts, curves=FIGURE if curves else None)
+    markdown = comparison_markdown(found, order, facts, curves=_figure(options) if curves else None)
     write_bytes(folder / "comparison.md", markdown.encode())
     if curves is not None:
-        write_bytes(folder / FIGURE, curves)
+        write_bytes(folder / _figure(options), curves)
     if options.document is not None:
         if curves is not None:
-            write_bytes(Path(options.document).parent / FIGURE, curves)
-        write_between_marks(Path(options.document), markdown)
+            write_bytes(Path(options.document).parent / _figure(options), curves)
+        write_between_marks(Path(options.document), markdown, options.mark)
+
+
+def _figure(options: CompareParameters) -> str:
+    """Path of kNN over GSD, from the folder of the document that shows it."""
+    return f"figures/{options.mark}_gsd.svg"
 
 
 def _summary(found: Comparison, steps: int, options: CompareParameters) -> dict[str, object]:

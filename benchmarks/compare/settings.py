@@ -52,14 +52,23 @@ class CompareParameters(Parameters):
     tasks: tuple[Literal["segment", "detect_change"], ...] = Field(
         ("segment", "detect_change"), description="finetuned on held-out places of the environment"
     )
+    frozen: bool = Field(
+        False,
+        description="tasks also with the encoder frozen under a linear head, beside one on random convolution features",
+    )
     finetune_folder: bool = Field(
         False, description="also finetune on the folder by the recipe of the group 'classify'"
     )
-    baselines: tuple[Literal["pixels", "histogram"], ...] = Field(
-        ("pixels", "histogram"), description="without an encoder"
+    baselines: tuple[Literal["rcf", "statistics", "histogram", "pixels"], ...] = Field(
+        ("rcf", "statistics", "histogram", "pixels"), description="without an encoder"
     )
     document: str | None = Field(
         None, description="Markdown file whose marked part gets the table, say docs/results.md"
+    )
+    mark: str = Field(
+        "comparison",
+        pattern=r"^[a-z_]+$",
+        description="name of the part: <!-- comparison: begin -->; and of its figure",
     )
 
     @model_validator(mode="after")

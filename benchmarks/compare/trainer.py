@@ -36,7 +36,6 @@ class Trainer:
     Attributes:
         entries: `(name, contender, source)` of all that are trained, in order.
         steps: Of every training.
-        architecture: JSON of the architecture of random_init.
     """
 
     def __init__(
@@ -51,15 +50,21 @@ class Trainer:
         ]
         self._by_name = {name: (entry, source) for name, entry, source in self.entries}
         self.steps = options.steps or self._planned_steps(options)
-        first = self.entries[0][1]
-        self.architecture = json.dumps([first.model_dump(mode="json"), pretrain.model.model_dump(mode="json")])
 
     def contender(self, name: str, seed: int) -> Contender:
         """Give one of `entries` a seed."""
         entry, source = self._by_name[name]
         shared = self._pretrain.model_dump_json(exclude={"hardware", "logging", "seed", "method"})
         settings = [entry.model_dump(mode="json"), json.loads(shared), self.steps, source.store.manifest_hash]
-        return Contender(name, "trained", seed, json.dumps(settings, sort_keys=True))
+        base = self._pretrain.model_copy(update={"method": entry.method})
+        stem = {**base.model_options, **entry.options}.get("stem", "linear")
+        twin = "random" if stem == "linear" else f"random_{stem}"
+        return Contender(name, "trained", seed, json.dumps(settings, sort_keys=True), twin=twin)
+
+    def architecture(self, name: str) -> str:
+        """JSON of the architecture of one of `entries`."""
+        entry, _ = self._by_name[name]
+        return json.dumps([entry.model_dump(mode="json"), self._pretrain.model.model_dump(mode="json")])
 
     def train(self, contender: Contender) -> Path:
         """Pretrain, go on with a stopped pretraining, or find it finished.

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
+
+_USER = re.compile(r"(?<=://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
+_QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
 
 
 class A2maeError(Exception):
     """An error whose message says what was found, what was expected and what to change.
 
-    The command line prints it as a sentence; the calls that led to it are shown for every other error.
+    The command line prints it as a sentence, without secrets of addresses; the calls that led to it are shown for every
+    other error.
     """
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class InputError(A2maeError, ValueError):
     """A parameter, file or table of the user's is not what is needed."""
+
+
+class UnfinishedError(InputError):
+    """A stage cannot go on, and what it has found so far says why.
+
+    Attributes:
+        outputs: Tables by dataset; they are saved although the stage has failed.
+    """
+
+    def __init__(self, message: str, outputs: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.outputs = outputs
 
 
 class RejectedError(InputError):
@@ -27,6 +47,7 @@ class RejectedError(InputError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
+        detail = without_secrets(detail)
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -55,8 +76,13 @@ def plural(quantity: int, noun: str, nouns: str = "") -> str:
     return f"{quantity:,} {noun if quantity == 1 else nouns or noun + 's'}"
 
 
+def without_secrets(text: str) -> str:
+    """Remove user, password, query and fragment from every address in a text: they may hold keys and signatures."""
+    return _QUERY.sub(r"\1", _USER.sub("", text)) if "://" in text else text
+
+
 def without_places(value: object) -> object:
-    """Copy a configuration with only the last part of each absolute path.
+    """Copy a configuration with only the last part of each absolute path, and without the secrets of addresses.
 
     Reports and W&B runs are passed on: they must not tell where somebody's folders lie, nor differ between machines.
     """
@@ -68,6 +94,7 @@ def without_places(value: object) -> object:
         for flavour in (PurePosixPath(value), PureWindowsPath(value)):
             if flavour.is_absolute():
                 return f"…/{flavour.name}"
+        return without_secrets(value)
     return value
 
 

@@ -57,7 +57,7 @@ def use_chain(chain: Sequence[str], named: Collection[str] = TASKS) -> None:
     Raises:
         InputError: If a name is not a stage; the message lists those that are.
     """
-    global _chain, _named  # noqa: PLW0603 (Kedro calls register_pipelines() without arguments)
+    global _chain, _named
     unknown = [name for name in chain if name not in STAGES]
     if unknown:
         near = did_you_mean(unknown[0], STAGES)

@@ -7,13 +7,14 @@ ground. All thresholds stand here. Where two look alike, the statistic that each
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from a2mae.errors import plural
+from a2mae.errors import InputError, plural
 from a2mae.sensors import Sensor, Units
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ DATA_SET_TOO_DARK = 0.005
 above zero."""
 _FARTHEST_MEDIAN = 4.0
 """Deviations from the mean that an encoder was taught: half of a place's pixels lie beyond for no land cover."""
+NOTED_CLIPPED, MOST_CLIPPED = 0.01, 0.5
+"""Shares of a band's seen pixels beyond what the stored integers hold: from these on it is said, and rejected."""
+MOST_UNIFORM = 0.1
+"""Larger shares of an image that hold one number in each band are fill of some program, not ground."""
 _FEWEST_STEPS = 4
 """Steps of the store's encoding between a scene's 1st and 99th percentile."""
 OFFSET_ADVICE = (
@@ -163,6 +168,85 @@ def warn_of_ranges(images: pd.DataFrame, sensors: Iterable[Sensor]) -> None:
             scenes["bright_value"].max(),
             advice,
         )
+
+
+def uniform_share(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> float:
+    """Return the share of an image's valid pixels that hold the least number of every band, or the greatest.
+
+    Args:
+        pixels: `(B, H, W)` as stored; of fewer than three bands none is looked at: theirs may be equal by chance.
+        valid: `(H, W)`.
+    """
+    seen = pixels[:, valid]
+    if len(seen) < 3 or not seen.size:
+        return 0.0
+    return max(float((seen == end[:, None]).all(axis=0).mean()) for end in (seen.min(axis=1), seen.max(axis=1)))
+
+
+def warn_of_fill(found: Mapping[str, float]) -> None:
+    """Warn of scenes whose files hold fill that they do not declare as nodata.
+
+    Args:
+        found: The largest `uniform_share` among the images of each such scene.
+    """
+    if not found:
+        return
+    first = min(found)
+    logger.warning(
+        "%s: up to %.0f%% of an image is one number in each band, the first %s: fill that its file does not declare"
+        " looks like this; state it as nodata of the rule or profile",
+        plural(len(found), "scene"),
+        100 * max(found.values()),
+        first,
+    )
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Values that the store cannot hold, of some images of a sensor.
+
+    Attributes:
+        px: Valid pixels of each band beyond what the encoding holds.
+        of: How many valid pixels there are.
+    """
+
+    px: tuple[int, ...]
+    of: int
+
+
+def check_clipped(found: Iterable[tuple[Sensor, Clipped]]) -> None:
+    """Warn of values beyond what a sensor's encoding holds: the store has its least or greatest number in their place.
+
+    Args:
+        found: Sensors, and what was clipped of some of their images.
+
+    Raises:
+        InputError: If that is more than half of a band.
+    """
+    sums: dict[str, tuple[Sensor, NDArray[np.int64], int]] = {}
+    for sensor, counts in found:
+        _, px, of = sums.get(sensor.id, (sensor, np.zeros(len(sensor.bands), np.int64), 0))
+        sums[sensor.id] = sensor, px + np.asarray(counts.px, np.int64), of + counts.of
+    for sensor, px, of in sums.values():
+        shares = px / max(of, 1)
+        over = [
+            f"{share:.0%} of {name}"
+            for name, share in zip(sensor.band_names, shares, strict=True)
+            if share > NOTED_CLIPPED
+        ]
+        if not over:
+            continue
+        encoding = sensor.encoding
+        info = np.iinfo(encoding.dtype)
+        low, high = (limit * encoding.scale + encoding.offset for limit in (info.min, info.max))
+        told = (
+            f"{sensor.id}: {', '.join(over)} is beyond {low:g} to {high:g}, which is what the store holds"
+            f" ({encoding.dtype} of scale {encoding.scale:g}, {encoding.units}), and is clipped: check scale and offset"
+            " of the rule or item, or describe a sensor with another encoding under ingest.sensors"
+        )
+        if shares.max() > MOST_CLIPPED:
+            raise InputError(told)
+        logger.warning("%s", told)
 
 
 def impossible_reflectance(low: float, high: float, median: float, *, darkest_median: float = 0.0) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from a2mae.errors import InputError
+from a2mae.errors import InputError, without_secrets
 from a2mae.sensors import Sensor, Units, sensor_from_dict
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from affine import Affine
     from shapely.geometry.base import BaseGeometry
+
+
+_LARGEST_FACTOR = 1e30  # float32 holds what it decodes
 
 
 class Role(StrEnum):
@@ -53,6 +56,8 @@ class MaskKind(StrEnum):
     """Cloud probability; `scale` brings it to 0-1."""
     BINARY = "binary"
     """Anything but zero is cloud or shadow."""
+    CLEAR = "clear"
+    """1 is clear, anything else is not: the first band of Planet's UDM2."""
 
 
 class CloudTest(StrEnum):
@@ -85,6 +90,9 @@ class BandAsset:
         shape: (rows, columns) of the file, None where not known.
         transform: Affine of the file's grid, six numbers in rasterio's order (a, b, c, d, e, f), None where not known.
         checksum: Multihash of the whole file in hex, as its item gives it (STAC `file:checksum`); None without.
+        fill: Stored value that means "nothing was seen" where all bands of the file that are read hold it: that of a
+            format whose files declare no nodata; None where there is none.
+        alpha_is_data: The band of its file that is flagged as alpha holds data, so that it masks nothing.
     """
 
     band: str
@@ -101,13 +109,17 @@ class BandAsset:
     shape: tuple[int, int] | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
     checksum: str | None = None
+    fill: int | None = None
+    alpha_is_data: bool = False
 
     def __post_init__(self) -> None:
         """Check that the values make sense together."""
         if self.band_index < 1:
             raise InputError(f"asset {self.band!r}: band_index counts from 1, found {self.band_index}")
-        if not (math.isfinite(self.scale) and self.scale != 0 and math.isfinite(self.offset)):
-            raise InputError(f"asset {self.band!r}: scale and offset must be finite and scale not 0")
+        if not (1 / _LARGEST_FACTOR <= abs(self.scale) <= _LARGEST_FACTOR and abs(self.offset) <= _LARGEST_FACTOR):
+            raise InputError(
+                f"asset {self.band!r}: scale {self.scale:g} and offset {self.offset:g} decode no stored number"
+            )
         if not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise InputError(f"asset {self.band!r}: gsd_m must be positive metres, found {self.gsd_m}")
         if (self.role is Role.CLOUD_MASK) != (self.mask is not MaskKind.NONE):
@@ -138,6 +150,7 @@ class Scene:
         cloud_test: How clouds are found.
         cloud_cover_pct: Provider's figure for the scene, 0-100; None where not given.
         processing_baseline: Sentinel-2, for example "04.00"; None elsewhere.
+        processed: When its provider processed it, UTC; None where not given. Tables do not hold it.
     """
 
     scene_id: str
@@ -151,6 +164,7 @@ class Scene:
     cloud_test: CloudTest = CloudTest.NONE
     cloud_cover_pct: float | None = None
     processing_baseline: str | None = None
+    processed: dt.datetime | None = None
 
     def __post_init__(self) -> None:
         """Check that the time has a zone and that the cloud test fits the assets."""
@@ -207,6 +221,12 @@ class RejectedScene:
     datetime: dt.datetime | None = None
     geometry: BaseGeometry | None = None
 
+    def __post_init__(self) -> None:
+        """Leave out secrets of addresses, and escape what no table can hold: ids may have signs that are none."""
+        for name in ("scene_id", "detail"):
+            text = without_secrets(str(getattr(self, name))).encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, name, text)
+
 
 def _number_to_json(value: float | None) -> float | str | None:
     # JSON has no NaN and no infinities; nodata has both.
@@ -232,6 +252,8 @@ def assets_to_json(assets: Iterable[BandAsset]) -> str:
                 "shape": a.shape,
                 "transform": a.transform,
                 **({} if a.checksum is None else {"checksum": a.checksum}),
+                **({} if a.fill is None else {"fill": a.fill}),
+                **({"alpha_is_data": True} if a.alpha_is_data else {}),
             }
             for a in assets
         ],

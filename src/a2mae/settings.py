@@ -1,14 +1,19 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
 from a2mae.parallel import share_cores
-from a2mae.pipelines.hooks import Checks, Lineage, Watch
+from a2mae.pipelines.hooks import Checks, Lineage, Unfinished, Watch
 from a2mae.pipelines.uncaught import show_sentences
 
 share_cores()  # before any node imports torch; the processes it starts inherit it
 show_sentences()
 
 watch = Watch()
-HOOKS = (watch, Lineage(watch), Checks())  # the last is called first: nothing is recorded of a run that is refused
+HOOKS = (
+    watch,
+    Lineage(watch),
+    Unfinished(),
+    Checks(),
+)  # the last is called first: nothing is recorded of a run that is refused
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

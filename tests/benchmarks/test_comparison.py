@@ -14,8 +14,8 @@ from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from a2mae.tasks.registry import Task
 from benchmarks.compare.comparison import Budget, run_comparison, steps_within
-from benchmarks.compare.findings import BEGIN, END, comparison_markdown, write_between_marks
-from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge
+from benchmarks.compare.findings import comparison_markdown, marks, write_between_marks
+from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, FrozenTaskJudge
 from benchmarks.compare.settings import CompareParameters
 from benchmarks.compare.sources import source_of_pictures
 from helpers.task_samples import SENTINEL2, make_samples, make_spec, spec_for
@@ -55,7 +55,16 @@ class Coin:
         value = 0.5 + contender.seed / 10
         row = {"task": "classify", "data": "coins", "mode": "linear_probe", "metric": "top1", "value": value}
         return [
-            {**row, "low": value - 0.1, "high": value + 0.1, "n": 9, "groups": 9, "gsd_m": 1.0, "native_gsd_m": 1.0}
+            {
+                **row,
+                "over": "",
+                "low": value - 0.1,
+                "high": value + 0.1,
+                "n": 9,
+                "groups": 9,
+                "gsd_m": 1.0,
+                "native_gsd_m": 1.0,
+            }
         ]
 
 
@@ -65,7 +74,11 @@ def units(folder, code="as it is"):
 
 def contenders(seeds=(0, 1)):
     kinds = (("mae", "trained"), ("random", "random"), ("pixels", "pixels"))
-    return [Contender(name, kind, seed, "{}") for seed in seeds for name, kind in kinds]
+    return [
+        Contender(name, kind, seed, "{}", **({"twin": "random"} if kind == "trained" else {"like": "mae"}))
+        for seed in seeds
+        for name, kind in kinds
+    ]
 
 
 def test_units_are_done_once_and_a_larger_budget_goes_on(tmp_path):
@@ -135,17 +148,31 @@ def test_real_judges_score_trained_random_and_baselines(tmp_path, model, data):
     recipe = TaskParameters.model_validate(
         {"task": "segment", "device": "cpu", "threads": 1, "bootstrap": 100, "finetune": {"steps": 3, "batch_size": 4}}
     )
-    judges = [FrozenJudge(data["classify"], options), FinetuneJudge(data["segment"], recipe)]
-    everyone = [*contenders((0,)), Contender("histogram", "histogram", 0)]
+    judges = [
+        FrozenJudge(data["classify"], options),
+        FinetuneJudge(data["segment"], recipe),
+        FrozenTaskJudge(data["segment"], recipe),
+    ]
+    everyone = [*contenders((0,)), *(Contender(name, name, 0, like="mae") for name in ("histogram", "rcf"))]
     found = run_comparison(units(tmp_path), everyone, judges, lambda c: model, Budget(tmp_path / "b.json", 1.0))
-    assert (found.done, found.planned) == (6, 6)
-    by = found.table.groupby(["task", "model"]).size().to_dict()
-    assert by[("segment", "mae")] == by[("segment", "random")] == 2
+    assert (found.done, found.planned) == (10, 10)
+    scores, gains = found.table[found.table["over"] == ""], found.table[found.table["over"] != ""]
+    by = scores.groupby(["task", "model"]).size().to_dict()
+    assert by[("segment", "mae")] == by[("segment", "random")] == 4  # two metrics, whole and frozen
+    assert by[("segment", "rcf")] == 2
+    assert scores[(scores["model"] == "rcf") & (scores["metric"] == "miou")]["value"].item() > 0.5
+    assert set(gains["model"]) == {"mae"} and set(gains["over"]) == {"random", "rcf"}
+    for gain in gains.itertuples():
+        same = scores[(scores["mode"] == gain.mode.removesuffix("_gain")) & (scores["metric"] == gain.metric)]
+        value = same[same["gsd_m"] == gain.gsd_m].set_index(["task", "model"])["value"]
+        assert gain.value == pytest.approx(value[gain.task, "mae"] - value[gain.task, gain.over])
+        assert gain.low <= gain.value <= gain.high
     assert by[("classify", "histogram")] == by[("classify", "mae")] == 9  # kNN four ways at two scales, a probe
     assert ("segment", "histogram") not in by
     frozen = found.table[found.table["mode"] == "knn"]
     assert frozen[frozen["model"] == "histogram"]["value"].min() > 0.9  # covers of different colour
-    text = comparison_markdown(found, ["mae", "random", "histogram"], ["A sentence."])
+    text = comparison_markdown(found, ["mae", "random", "rcf", "histogram"], ["A sentence."])
+    assert "Over rcf, paired over places:" in text and "Over random, paired over places:" in text
     assert "| | seeds | kNN | kNN, standardised | linear probe |" in text
     assert "| | seeds | 10 m | 20 m |" in text
     knn = frozen[(frozen["model"] == "histogram") & (frozen["gsd_m"] == 10)].iloc[0]
@@ -154,12 +181,14 @@ def test_real_judges_score_trained_random_and_baselines(tmp_path, model, data):
 
 def test_the_table_goes_between_its_marks_only(tmp_path):
     document = tmp_path / "results.md"
-    document.write_text(f"before\n{BEGIN}\nold \\1\n{END}\nafter\n")
-    write_between_marks(document, "new \\g<0>\n")
-    assert document.read_text() == f"before\n{BEGIN}\nnew \\g<0>\n{END}\nafter\n"
+    begin, end = marks("mine")
+    other = "\n".join(marks("comparison"))
+    document.write_text(f"{other}\n{begin}\nold \\1\n{end}\nafter\n")
+    write_between_marks(document, "new \\g<0>\n", "mine")
+    assert document.read_text() == f"{other}\n{begin}\nnew \\g<0>\n{end}\nafter\n"
     document.write_text("no marks")
     with pytest.raises(TaskDataError, match="must hold the line"):
-        write_between_marks(document, "x")
+        write_between_marks(document, "x", "mine")
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -15,7 +15,7 @@ from a2mae.tasks.registry import Task
 from a2mae.training.parameters import PretrainParameters
 from a2mae.training.spec import read_spec
 from benchmarks.compare import trainer as trainer_module
-from benchmarks.compare.findings import BEGIN, END
+from benchmarks.compare.findings import marks
 from benchmarks.compare.run import compare
 from benchmarks.compare.settings import CompareParameters, Settings
 from benchmarks.compare.sources import source_of_pictures
@@ -126,25 +126,35 @@ def settings_of(name, **compare):
     return Settings.from_groups(laid_over(groups, shown))
 
 
-@pytest.mark.parametrize("name", ["simulated", "eurosat"])
+@pytest.mark.parametrize("name", ["simulated", "eurosat", "demo", "recipes"])
 def test_every_settings_file_is_within_its_bounds(name):
     settings = settings_of(name)
-    assert settings.compare.folder_contenders
-    assert settings.evaluate.relative_gsd == (0.125, 0.25, 0.5, 1.0)
+    assert settings.compare.contenders or settings.compare.folder_contenders
+    assert settings.evaluate.relative_gsd[-1] == 1.0
+
+
+def test_an_arm_with_another_stem_has_a_twin_of_its_own(sources, launched, tmp_path):
+    stem = {"name": "stem", "method": "a2mae", "options": {"stem": "rcf"}}
+    trainer = make(sources, tmp_path / "work", steps=50, contenders=[*CONTENDERS, stem])
+    twins = [trainer.contender(name, 0).twin for name, _, _ in trainer.entries]
+    assert twins == ["random", "random", "random", "random_rcf", "random"]
+    assert json.loads(trainer.architecture("stem"))[0]["options"] == {"stem": "rcf"}
 
 
 @pytest.mark.slow
 def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
     document = tmp_path / "docs" / "results.md"
     document.parent.mkdir()
-    document.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    begin, end = marks("comparison")
+    document.write_text(f"before\n{begin}\n{end}\nafter\n")
     pictures = two_classes(tmp_path / "pictures", 40)
     settings = settings_of("quick", folder=str(pictures), document=str(document))
     found = compare(settings, None, tmp_path / "work")
     table, summary = found.table, json.loads((tmp_path / "work" / "summary.json").read_text())
-    assert (summary["judgements"], summary["judgements_planned"]) == (6, 6)
-    assert set(table["model"]) == {"mae (pictures)", "random", "pixels", "histogram"}
-    assert set(table[table["model"] == "mae (pictures)"]["mode"]) == {
+    assert (summary["judgements"], summary["judgements_planned"]) == (8, 8)
+    assert set(table["model"]) == {"mae (pictures)", "random", "rcf", "statistics", "pixels", "histogram"}
+    scores = table[table["over"] == ""]
+    assert set(scores[scores["model"] == "mae (pictures)"]["mode"]) == {
         "knn", "knn_standardised", "linear_probe", "finetuned"
     }  # fmt: skip
     assert table[table["model"] == "histogram"]["value"].min() > 0.9
@@ -161,4 +171,4 @@ def test_the_quick_form_ends_with_its_result():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", "--quick"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1].startswith("RESULT judgements=6 planned=6 ")
+    assert done.stdout.splitlines()[-1].startswith("RESULT judgements=8 planned=8 ")

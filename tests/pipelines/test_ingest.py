@@ -9,11 +9,14 @@ import geopandas as gpd
 import pandas as pd
 import pytest
 from kedro.config import OmegaConfigLoader
+from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, DatasetError
 from kedro.runner import SequentialRunner
 from kedro.validation import ParameterValidationError, ParameterValidator
 
+from a2mae.errors import UnfinishedError
 from a2mae.pipelines.datasets import PathDataset, TableDataset
+from a2mae.pipelines.hooks import Unfinished
 from a2mae.pipelines.ingest import create_pipeline
 from a2mae.scenes import scenes_from_table, sensors_from_json
 from a2mae.settings import CONFIG_LOADER_ARGS
@@ -34,7 +37,9 @@ def run(data_root, *, env="base", **ingest):
     config = {name: entry for name, entry in loader["catalog"].items() if name in used}
     catalog = DataCatalog.from_config(config)
     catalog["params:ingest"] = checked["ingest"]
-    SequentialRunner().run(create_pipeline(), catalog)
+    hooks = _create_hook_manager()
+    hooks.register(Unfinished())
+    SequentialRunner().run(create_pipeline(), catalog, hooks)
     return Path(data_root) / "02_intermediate"
 
 
@@ -60,6 +65,18 @@ def test_a_folder_without_a_simulation(tmp_path):
     refused = pd.read_parquet(out / "refused_scenes.parquet")
     assert list(refused["reason"]) == ["no_rule"] and list(refused["stage"]) == ["ingest"]
     assert list(sensors_from_json(json.loads((out / "sensors.json").read_text()))) == ["naip-5m"]
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_what_was_rejected_is_written_and_counted_where_nothing_is_left(tmp_path, good):
+    for k in range(3):
+        path = tmp_path / "in" / "naip_nd" / f"m_1_se_14_1_2012073{k}.tif"
+        write_tif(path, bands=4, gsd=5.0, size=(400, 400), dtype="uint8", crs="EPSG:32633" if k < good else None)
+    left = r"With what is left, no location: .*the best has 1 scene\)" if good else r"no usable scene among \d rejected"
+    with pytest.raises(UnfinishedError, match=rf"no_crs {3 - good}.*{left}" if good else left):
+        run(tmp_path / "data", env="real_samples", folder=str(tmp_path / "in"), locations={"min_scenes": 2})
+    refused = pd.read_parquet(tmp_path / "data" / "02_intermediate" / "refused_scenes.parquet")
+    assert list(refused["reason"]) == ["no_crs"] * (3 - good)
 
 
 def test_mistyped_parameters_fail_before_anything_runs(tmp_path):

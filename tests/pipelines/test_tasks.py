@@ -130,6 +130,10 @@ def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
     assert gain[main] == pytest.approx(metrics["pretrained"][main] - metrics["random"][main])
     assert -1 <= gain[f"{main}_low"] <= gain[f"{main}_high"] <= 1
     assert metrics["data"] == "simulated"
+    if task != "classify":  # a label per pixel: a linear head on random convolution features beside both
+        over = metrics["gain_over_rcf"]
+        assert over[main] == pytest.approx(metrics["pretrained"][main] - metrics["rcf"][main])
+    assert ("rcf" in metrics) == (task != "classify")
     pretrained, twin = (load_encoder(out / "06_models" / name) for name in (task, f"{task}_random"))
     assert pretrained.config == twin.config
     assert not torch.equal(pretrained.patch_embed.proj.weight, twin.patch_embed.proj.weight)

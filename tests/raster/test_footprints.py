@@ -8,7 +8,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.raster.footprints import footprint_lonlat, pixel_size_m, project, transformer, utm_crs
+from a2mae.raster.footprints import footprint_lonlat, ground_size_m, pixel_size_m, project, transformer, utm_crs
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,14 @@ def test_pixel_sizes():
     assert pixel_size_m(Affine(10, 0, 0, 0, -10, 0), (9, 9), "EPSG:2263") == pytest.approx((3.048, 3.048), rel=1e-4)
     width, height = pixel_size_m(Affine(1e-4, 0, 2.8, 0, -1e-4, 60), (9, 9), "EPSG:4326")
     assert height == pytest.approx(11.14, rel=1e-3) and width == pytest.approx(5.58, rel=1e-3)
+
+
+@pytest.mark.parametrize("lat", [0.0, 30.0, -47.0, 53.0, 70.0])
+def test_metres_of_web_mercator_are_shorter_on_the_ground(lat):
+    x, y = transformer("EPSG:4326", "EPSG:3857").transform(14.0, lat)
+    size = ground_size_m(Affine(10, 0, x - 500, 0, -10, y + 500), (100, 100), "EPSG:3857")
+    assert size == pytest.approx(10 * np.cos(np.radians(lat)), rel=0.005)
+    assert ground_size_m(Affine(0.3, 0, 400_000, 0, -0.3, 5_900_000), (100, 100), "EPSG:32633") == 0.3
 
 
 def test_a_pole_is_an_error():

@@ -118,3 +118,24 @@ def test_maps_that_are_no_quadratic_are_left_to_gdal() -> None:
         Affine(1000, 0, -3e6, 0, -1000, 3e6), "EPSG:3413", Affine(0.5, 0, -180, 0, -0.1, 90), "EPSG:4326", (40, 600)
     )
     assert polar is None
+
+
+@pytest.mark.parametrize("gsd_m", [10.0, 30.0])
+@pytest.mark.parametrize(("crs", "lon"), [("EPSG:32701", -179.995), ("EPSG:32760", 179.99)])
+def test_a_scene_in_degrees_is_read_on_both_sides_of_the_date_line(
+    tmp_path: Path, crs: str, lon: float, gsd_m: float
+) -> None:
+    rows, columns = np.mgrid[0:440, 0:440]
+    values = (2000 + 500 * np.sin(columns / 30) + 400 * np.cos(rows / 25)).astype("uint16")
+    asset = write(tmp_path / "a.tif", values, Affine(9e-5, 0, 179.98, 0, -9e-5, -16.98), "EPSG:4326")
+    (x,), (y,) = transform("EPSG:4326", crs, [lon], [-17.0])
+    n = round(600 / gsd_m)
+    grid = GeoBox((n, n), Affine(gsd_m, 0, round(x / 10) * 10, 0, -gsd_m, round(y / 10) * 10), crs)
+    with RasterReader() as reader:
+        found = reader.read([asset], grid)[0]
+    east, north = grid.affine @ (np.arange(n) + 0.5, np.arange(n) + 0.5)
+    lons, lats = (np.array(part) for part in transform(crs, "EPSG:4326", list(east), list(north)))
+    column, row = ((lons % 360) - 179.98) / 9e-5 - 0.5, (-16.98 - lats) / 9e-5 - 0.5
+    truth = 2000 + 500 * np.sin(column / 30) + 400 * np.cos(row / 25)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(np.diag(found), truth, atol=40 if gsd_m > 10 else 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from a2mae.errors import ReadError
-from a2mae.raster import header as headers
+from a2mae.raster import opening
 from a2mae.raster.read import RasterReader
 from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import sensors_from_json
@@ -97,10 +97,10 @@ def test_an_expired_token_is_replaced_while_files_are_open(tmp_path: Path, monke
 def test_only_rasters_are_opened_and_none_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tif(tmp_path / "a.tif", size=(100, 3000), tiled=False, blockxsize=None, blockysize=50)
     (tmp_path / "b.tif").write_text(f"<VRTDataset rasterXSize='1' rasterYSize='1'>{tmp_path}</VRTDataset>")
-    monkeypatch.setattr(headers, "_MAX_BLOCK_PIXELS", 100_000)
+    monkeypatch.setattr(opening, "_MAX_BLOCK_PIXELS", 100_000)
     with RasterReader() as reader:
         with pytest.raises(ReadError, match="blocks of 50 x 3000") as large:
             reader.dataset(str(tmp_path / "a.tif"))
-        with pytest.raises(ReadError, match=r"b\.tif cannot be opened") as other:
+        with pytest.raises(ReadError, match=r"b\.tif is a VRT") as other:
             reader.dataset(str(tmp_path / "b.tif"))
-    assert (large.value.reason, other.value.reason) == ("too_large", "corrupt")
+    assert (large.value.reason, other.value.reason) == ("too_large", "not_read")

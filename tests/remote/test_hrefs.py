@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.errors import RejectedError
-from a2mae.remote.policy import HrefPolicy, load_signer, local_href, redact
+from a2mae.errors import InputError, RejectedError
+from a2mae.remote.policy import HrefPolicy, check_vector, load_signer, local_href, redact
 
 ALL = frozenset({"file", "https", "http", "s3"})
 
@@ -143,3 +143,60 @@ def test_signers():
     with pytest.raises(ValueError, match=r"write a2mae\.remote\.fetch:planetary_computer"):
         load_signer("a2mae.stssd.access.signing:planetary_computer")
     load_signer("a2mae.remote.fetch:planetary_computer")
+
+
+def test_relative_hrefs_are_read_as_the_file_is_called(root):
+    base = str(root / "catalog.json")
+    for name in ("b c.tif", "d%20e.tif", "f.tif"):
+        (root / name).touch()
+    (root / "sub").mkdir()
+    (root / "sub" / "g.tif").touch()
+    spelled = {"b%20c.tif": "b c.tif", "d%20e.tif": "d%20e.tif", ".\\sub\\g.tif": "./sub/g.tif", "f.tif": "f.tif"}
+    for href, name in spelled.items():
+        assert policy(root).check(href, base=base) == local_href(root / name)
+    for href in ("..%2Fsecret.tif", "..\\secret.tif", "%2Fetc%2Fpasswd", "sub%2F..%2F..%2Fsecret.tif"):
+        with pytest.raises(RejectedError, match="outside the allowed folders"):
+            policy(root).check(href, base=base)
+
+
+@pytest.mark.parametrize(
+    ("href", "address"),
+    [
+        ("https://example.com/a b/ü.tif?x=ä&y=1 2", "https://example.com/a%20b/%C3%BC.tif?x=%C3%A4&y=1%202"),
+        ("https://example.com/a%20b.tif?sig=a%2Fb%3D", "https://example.com/a%20b.tif?sig=a%2Fb%3D"),
+        ("s3://bucket/a b/ü.tif", "s3://bucket/a b/ü.tif"),
+    ],
+)
+def test_spaces_and_umlauts_are_written_as_servers_read_them(root, href, address):
+    assert policy(root).check(href) == address
+
+
+@pytest.mark.parametrize("href", ["a\ud800.tif", "https://example.com/\udfff", "C:/a.tif", "D:\\a.tif"])
+def test_what_no_address_can_be(root, href):
+    with pytest.raises(RejectedError) as caught:
+        policy(root).check(href, base=str(root / "catalog.json"))
+    assert caught.value.reason == "bad_href"
+
+
+def test_vector_files_that_name_other_files_and_servers_are_not_read(tmp_path):
+    import json
+
+    from helpers.http_server import serve_files
+
+    with serve_files(tmp_path) as server:
+        link = {"type": "link", "properties": {"href": f"{server.url}/crs.wkt", "type": "ogcwkt"}}
+        for crs, told in ((link, "a link"), ({**link, "type": "URL"}, "a link"), ({"type": "\u006cink"}, "a link")):
+            document = {"type": "FeatureCollection", "features": [], "crs": crs}
+            (tmp_path / "a.geojson").write_text(json.dumps(document))
+            with pytest.raises(InputError, match=told):
+                check_vector(tmp_path / "a.geojson")
+        (tmp_path / "a.shp").write_text("\ufeff <OGRVRTDataSource/>")
+        with pytest.raises(InputError, match="is XML"):
+            check_vector(tmp_path / "a.shp")
+        assert server.requests == []
+    for crs in (None, {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}):
+        (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [], "crs": crs}))
+        check_vector(tmp_path / "a.geojson")
+    (tmp_path / "a.geojson").write_text('{"a": ' + "[" * 100_000)
+    with pytest.raises(InputError, match="cannot be read"):
+        check_vector(tmp_path / "a.geojson")

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from training_runs import make_spec
 
 from a2mae.models import from_pretrained, load_encoder
+from a2mae.training.engine import make_fabric
 from a2mae.training.launch import StopRequest
-from a2mae.training.loop import train
+from a2mae.training.loop import Trainer, train
 from a2mae.training.monitor import read_metrics
 from a2mae.training.spec import read_spec
 from a2mae.training.step import NonFiniteLossError
@@ -107,6 +108,23 @@ def test_a_stopped_run_ends_bit_for_bit_as_an_uninterrupted_one(
     assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
 
 
+@pytest.mark.parametrize("method", ["a2mae", "scale_mae"])
+def test_filters_are_drawn_once_and_a_stopped_run_goes_on_with_them(tmp_path: Path, store, method: str) -> None:
+    run_dirs = [tmp_path / name for name in ("whole", "stopped")]
+    for run_dir in run_dirs:
+        spec = make_spec(run_dir, store, method, steps=8)
+        options = {**spec.model.options, "stem": "rcf", "rcf_weight": 1.0, "pixel_weight": 0.3}
+        spec = spec.replace(model=spec.model.replace(options=options))
+        spec.write(run_dir)
+        if run_dir.name == "stopped":
+            assert not train(run_dir, spec, StopAfter(5))
+        assert train(run_dir, spec, StopRequest())
+    assert weights(run_dirs[0]) == weights(run_dirs[1])
+    tensors = load_file(run_dirs[0] / "model" / "model.safetensors")
+    stem, target = tensors["encoder.patch_embed.rcf.filters"], tensors["features.rcf.filters"]
+    assert stem.abs().sum() > 0 and torch.equal(stem, target)
+
+
 def test_after_a_torn_checkpoint_the_one_before_leads_to_the_same_end(tmp_path: Path, store, reference: Path) -> None:
     spec = make_spec(tmp_path, store)
     assert not train(tmp_path, spec, StopAfter(8))
@@ -170,6 +188,15 @@ def test_bf16_keeps_weights_in_fp32_and_follows_fp32(tmp_path: Path, store, refe
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
     for one, other in zip(read_metrics(reference / "metrics.csv"), read_metrics(tmp_path / "metrics.csv"), strict=True):
         assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=0.02)
+
+
+def test_bf16_on_a_cpu_computes_attention_plainly(tmp_path: Path, store) -> None:
+    spec = make_spec(tmp_path, store, precision="bf16-mixed")
+    for precision, fused in (("bf16-mixed", False), ("32-true", True)):
+        spec = spec.replace(numerics=spec.numerics.replace(precision=precision))
+        trainer = Trainer(make_fabric(spec), tmp_path, spec, resume=False)
+        found = {module.fused_attn for module in trainer._model.modules() if hasattr(module, "fused_attn")}
+        assert found == {fused}
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path, store, reference: Path) -> None:

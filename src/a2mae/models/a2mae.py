@@ -91,7 +91,7 @@ class A2MAE(Pretrainer):
             if config.encoding == "own"
             else sincos_2d(grid_size, batch.gsd_m / config.gsd_reference_m, config.decoder_dim)
         )  # (B, K, N, Dd)
-        prediction = self.decoder(x, mask, encoding, batch.wavelength_nm)  # (B, K, N, p * p * C)
+        prediction, tokens = self.decoder(x, mask, encoding, batch.wavelength_nm)  # (B, K, N, p * p * C), (..., Dd)
 
         # Loss over masked and valid pixels of all images (A²-MAE, loss).
         valid = batch.valid[:, :, None] & (batch.wavelength_nm >= 0)[..., None, None]  # (B, K, C, H, W)
@@ -100,7 +100,7 @@ class A2MAE(Pretrainer):
         )
         predicted = prediction.detach().float()
         return PretrainOutput(
-            loss=scored.loss,
+            loss=self._loss(scored.loss, tokens, batch.pixels, batch.valid, scored.token_weight),
             prediction={
                 "normalized": unpatchify(predicted, patch_size, grid_size),
                 "pixels": unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size),

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from a2mae.errors import InputError
 from a2mae.models.batch import check_gsd, check_images, check_lonlat
 from a2mae.models.layers import encodings
-from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, WavelengthPatchEmbed
+from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, RCFPatchEmbed, WavelengthPatchEmbed
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.geosot import footprint_bits
+from a2mae.models.layers.rcf import KERNEL_SIZE
 
 ENCODINGS: Mapping[str, tuple[str, ...]] = {
     "sincos": (),  # patch index (MAE)
@@ -33,6 +34,7 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
 }
 """The encodings, and what each reads besides the images."""
 BANDS = ("draw3", "wavelength", "groups")
+STEMS = ("linear", "rcf")
 ATTENTION_INITS = ("xavier", "similar")
 
 
@@ -50,6 +52,8 @@ class EncoderConfig:
         bands: `draw3` for a fixed number of drawn bands, `wavelength` for any number described by their wavelengths,
             `groups` for SatMAE's groups of a fixed list of bands.
         groups: Band numbers of each group, every band of `in_chans` once; only for `bands="groups"`.
+        stem: From a patch to its token: `linear`, as published, or `rcf`: its random convolution features beside its
+            pixels (`layers.rcf`); only for `bands="draw3"`.
         spectral_rank: Channels that bands are mixed into; only for `bands="wavelength"`.
         encoding: One of `ENCODINGS`.
         gsd_reference_m: The GSD G whose ratio r = GSD / G is 1.
@@ -66,6 +70,7 @@ class EncoderConfig:
     in_chans: int = 3
     bands: str = "draw3"
     groups: tuple[tuple[int, ...], ...] = ()
+    stem: str = "linear"
     spectral_rank: int = 32
     encoding: str = "sincos"
     gsd_reference_m: float = 1.0
@@ -79,6 +84,10 @@ class EncoderConfig:
             raise InputError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
         if self.bands not in BANDS:
             raise InputError(f"unknown bands {self.bands!r}; choose one of {', '.join(BANDS)}")
+        if self.stem not in STEMS:
+            raise InputError(f"unknown stem {self.stem!r}; choose one of {', '.join(STEMS)}")
+        if self.stem == "rcf":
+            self._check_rcf("stem='rcf'")
         if self.attention_init not in ATTENTION_INITS:
             raise InputError(
                 f"unknown attention_init {self.attention_init!r}; choose one of {', '.join(ATTENTION_INITS)}"
@@ -113,6 +122,14 @@ class EncoderConfig:
             raise InputError(
                 f"encoding {self.encoding!r} needs an embed_dim that is a multiple of {multiple}{limit},"
                 f" found {self.embed_dim}"
+            )
+
+    def _check_rcf(self, option: str) -> None:
+        """Refuse random convolution features of bands or patches that they cannot be made of."""
+        if self.bands != "draw3" or self.patch_size < KERNEL_SIZE:
+            raise InputError(
+                f"{option} needs a fixed number of bands (bands='draw3', found {self.bands!r}) and patches of at least"
+                f" {KERNEL_SIZE} pixels (found {self.patch_size})"
             )
 
 
@@ -340,7 +357,8 @@ def _patch_embed(config: EncoderConfig) -> nn.Module:
         return GroupPatchEmbed(config.groups, config.embed_dim, config.patch_size)
     if config.bands == "wavelength":
         return WavelengthPatchEmbed(config.spectral_rank, config.embed_dim, config.patch_size)
-    return PatchEmbed(config.in_chans, config.embed_dim, config.patch_size)
+    embed = RCFPatchEmbed if config.stem == "rcf" else PatchEmbed
+    return embed(config.in_chans, config.embed_dim, config.patch_size)
 
 
 def init_weights(module: nn.Module, attention: str = "xavier") -> None:

@@ -145,7 +145,9 @@ class LaplacianDecoder(nn.Module):
         self.fcn_high = LaplacianHead(dim, config.in_chans, config.patch_size)
         self.fcn_low = self.fcn_high if share_heads else LaplacianHead(dim, config.in_chans, config.patch_size)
 
-    def forward(self, encoded: Tensor, mask: Mask, grid_size: tuple[int, int], ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, encoded: Tensor, mask: Mask, grid_size: tuple[int, int], ratio: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Predict both bands.
 
         Args:
@@ -155,15 +157,16 @@ class LaplacianDecoder(nn.Module):
             ratio: `(B, 1)` GSD of the input over the reference, as released (docs/methods.md, Scale-MAE).
 
         Returns:
-            `low (B, C, h * patch, w * patch)` and `high (B, C, 2 * h * patch, 2 * w * patch)`.
+            `low (B, C, h * patch, w * patch)`, `high (B, C, 2 * h * patch, 2 * w * patch)`, and the tokens that they
+            are made from, `(B, h * w, Dd)`.
         """
         x = mask.restore(self.embed(encoded)[:, 1:], self.mask_token)  # (B, 1, N, Dd); CLS is dropped
         x = (x + sincos_2d(grid_size, ratio, self.dim).to(x.dtype))[:, 0]  # (B, N, Dd)
         for block in self.blocks:
             x = block(x)
-        x = torch.unflatten(self.norm(x).transpose(1, 2), 2, grid_size)  # (B, Dd, h, w), channels last in memory
-        double, quadruple = self.fpn(x)
-        return self.fcn_low(double), self.fcn_high(quadruple)
+        tokens = self.norm(x)
+        double, quadruple = self.fpn(torch.unflatten(tokens.transpose(1, 2), 2, grid_size))  # channels last in memory
+        return self.fcn_low(double), self.fcn_high(quadruple), tokens
 
 
 def laplacian_targets(

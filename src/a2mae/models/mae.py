@@ -76,7 +76,7 @@ class MAE(Pretrainer):
         x = self.encoder.embed_set(one.images[:, None], Place(one.gsd_m[:, None]), wavelength)  # (M, 1, N, D)
         x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
         encoding = sincos_2d(grid_size, torch.ones_like(one.gsd_m)[:, None], self.config.decoder_dim)
-        prediction = self.decoder(x, mask, encoding, wavelength)[:, 0]  # (M, N, p * p * C)
+        prediction, tokens = (part[:, 0] for part in self.decoder(x, mask, encoding, wavelength))  # (M, N, ...)
 
         shown_bands = one.valid[:, None]
         if one.wavelength_nm is not None:
@@ -86,7 +86,7 @@ class MAE(Pretrainer):
         )
         predicted = prediction.detach().float()
         return PretrainOutput(
-            loss=scored.loss,
+            loss=self._loss(scored.loss, tokens, one.images, one.valid, scored.token_weight),
             prediction={
                 "normalized": one.back(unpatchify(predicted, patch_size, grid_size)),
                 "pixels": one.back(unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size)),

@@ -12,7 +12,8 @@ from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.encoder import Encoder, EncoderConfig, build_blocks, init_weights
 from a2mae.models.layers.bands import GroupPrediction, WavelengthPrediction
-from a2mae.models.layers.masking import Mask, draw_mask, mask_from_hidden, num_keep
+from a2mae.models.layers.masking import Mask, draw_mask, full_precision, mask_from_hidden, num_keep
+from a2mae.models.layers.rcf import RandomConvolutionFeatures, whole_patches
 from a2mae.models.released import ReleasedTables, load_released_state_dict, released_state_dict
 
 MASK_GROUPS = ("anchor", "same_source", "other_source")
@@ -77,6 +78,9 @@ class PretrainConfig(EncoderConfig):
         decoder_num_heads: Heads of the decoder.
         prediction_init: Factor on the initial weights of the prediction head: 1 as published; with a small one
             predictions start at the mean instead of at noise [ours]. Not read by Scale-MAE.
+        pixel_weight: Of the loss on pixels.
+        rcf_weight: Of the loss on random convolution features of the hidden patches (`FeaturePrediction`); 0, as
+            published: the decoder predicts pixels alone. Not for SatMAE.
         released_tables: Carry the published files' unread tensors (`released.ReleasedTables`); on for ViT-L/16.
     """
 
@@ -85,6 +89,8 @@ class PretrainConfig(EncoderConfig):
     decoder_depth: int = 8
     decoder_num_heads: int = 16
     prediction_init: float = 1.0
+    pixel_weight: float = 1.0
+    rcf_weight: float = 0.0
     released_tables: bool = False
 
     def __post_init__(self) -> None:
@@ -94,6 +100,13 @@ class PretrainConfig(EncoderConfig):
         for name in ("decoder_dim", "decoder_depth", "decoder_num_heads", "prediction_init"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, found {getattr(self, name)}")
+        if self.pixel_weight < 0 or self.rcf_weight < 0 or self.pixel_weight + self.rcf_weight <= 0:
+            raise InputError(
+                "pixel_weight and rcf_weight must not be negative, nor both 0, found"
+                f" {self.pixel_weight} and {self.rcf_weight}"
+            )
+        if self.rcf_weight:
+            self._check_rcf("rcf_weight")
         if self.decoder_dim % self.decoder_num_heads or self.decoder_dim % 4:
             raise InputError(
                 f"decoder_dim ({self.decoder_dim}) must be a multiple of 4 and of decoder_num_heads"
@@ -120,10 +133,53 @@ class Pretrainer(nn.Module):
         self.encoder = Encoder(config)
         self.num_features = self.encoder.num_features
         self.patch_size = self.encoder.patch_size
+        if config.rcf_weight:
+            self.features = FeaturePrediction(config)
         if config.released_tables:
             self.released = ReleasedTables(
                 self._released_width(), config.decoder_dim, config.patch_size, second_mask_token=self._second_mask_token
             )
+
+    @property
+    def random_features(self) -> list[RandomConvolutionFeatures]:
+        """The random convolution features of stem and target, which `fit_features` fills; none as published."""
+        return [module for module in self.modules() if isinstance(module, RandomConvolutionFeatures)]
+
+    def fit_features(self, batch: ImageSetBatch, seed: int) -> None:
+        """Draw the filters of `random_features` from images as the model sees them.
+
+        Args:
+            batch: Of the training data.
+            seed: Of the windows that become filters; stem and target draw the same.
+        """
+        images, valid = self._encoder_images(batch)
+        for module in self.random_features:
+            module.fit(images, valid, patch_size=self.patch_size, generator=torch.Generator().manual_seed(seed % 2**63))
+
+    def _encoder_images(self, batch: ImageSetBatch) -> tuple[Tensor, Tensor]:
+        """Give the images of a batch as the encoder gets them, `(M, C, H, W)`, and what of them was seen."""
+        return batch.pixels.flatten(0, 1), batch.valid.flatten(0, 1)
+
+    def _loss(self, pixel_loss: Tensor, tokens: Tensor, images: Tensor, valid: Tensor, token_weight: Tensor) -> Tensor:
+        """Add the loss on features to the one on pixels, as their weights say.
+
+        Args:
+            pixel_loss: Scalar.
+            tokens: `(..., N, Dd)` of the decoder.
+            images: `(..., C, H, W)` as the encoder gets them.
+            valid: `(..., H, W)` bool.
+            token_weight: `(..., N)` scored values of each token, 0 where it is not hidden.
+
+        Returns:
+            Scalar float32.
+        """
+        loss = self.config.pixel_weight * pixel_loss
+        if self.config.rcf_weight:
+            error = self.features(tokens, images)
+            scored = token_weight * whole_patches(valid, self.patch_size)
+            # Over the values behind the pixel loss: parts of a batch add up to the loss of the whole.
+            loss = loss + self.config.rcf_weight * (error * scored).sum() / token_weight.sum().clamp(min=1)
+        return loss
 
     def load_released_state_dict(
         self, state_dict: Mapping[str, object], *, parts: str = "all", same_method: bool = True
@@ -224,8 +280,10 @@ class PixelDecoder(nn.Module):
             parameter.detach().mul_(config.prediction_init)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, encoded: Tensor, mask: Mask, encoding: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
-        """Predict all patches.
+    def forward(
+        self, encoded: Tensor, mask: Mask, encoding: Tensor, wavelength_nm: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Decode all patches.
 
         Args:
             encoded: `(B, 1 + V, D)` of the encoder.
@@ -234,7 +292,8 @@ class PixelDecoder(nn.Module):
             wavelength_nm: `(B, K, C)`, only read by the wavelength head.
 
         Returns:
-            `(B, K, N, patch * patch * C)`; of all groups together, `(B, 1, N, ...)`, where bands are grouped.
+            The pixels that the patches are predicted to have, `(B, K, N, patch * patch * C)` (of all groups together,
+            `(B, 1, N, ...)`, where bands are grouped), and the tokens that they are read from, `(B, K, N, Dd)`.
         """
         x = self.embed(encoded)
         cls, x = x[:, :1], mask.restore(x[:, 1:], self.mask_token)  # (B, 1, Dd), (B, K, N, Dd)
@@ -247,7 +306,37 @@ class PixelDecoder(nn.Module):
         prediction: Tensor = (
             self.pred(x, wavelength_nm) if isinstance(self.pred, WavelengthPrediction) else self.pred(x)
         )
-        return prediction
+        return prediction, x
+
+
+class FeaturePrediction(nn.Module):
+    """Predict the random convolution features of patches from the decoder's tokens [ours].
+
+    Pixels of a patch are mostly brightness; its features are the structure that pixels cannot be averaged to. They are
+    fixed, so nothing can collapse (docs/models.md).
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.rcf = RandomConvolutionFeatures(config.in_chans)
+        self.head = nn.Linear(config.decoder_dim, self.rcf.num_features)
+        init_weights(self)
+
+    def forward(self, tokens: Tensor, images: Tensor) -> Tensor:
+        """Compute the mean absolute error of each patch's features.
+
+        Args:
+            tokens: `(..., N, Dd)` of the decoder.
+            images: `(..., C, H, W)`, the images themselves.
+
+        Returns:
+            `(..., N)` float32.
+        """
+        predicted = self.head(tokens)
+        with full_precision(images):
+            error: Tensor = (predicted.float() - self.rcf.of_patches(images.float(), self.patch_size)).abs().mean(-1)
+        return error
 
 
 def _prediction_head(config: PretrainConfig) -> nn.Module:

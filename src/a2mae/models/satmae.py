@@ -43,6 +43,8 @@ class SatMAEConfig(PretrainConfig):
             raise InputError("SatMAE reads a fixed list of bands: use bands='draw3' or 'groups'")
         if self.masking not in MASKINGS:
             raise InputError(f"unknown masking {self.masking!r}; choose one of {', '.join(MASKINGS)}")
+        if self.rcf_weight or self.pixel_weight != 1:
+            raise InputError("SatMAE predicts pixels alone: leave rcf_weight at 0 and pixel_weight at 1")
         if self.decoder_dim % 32:
             raise InputError(
                 f"SatMAE's encodings need a decoder_dim that is a multiple of 32, found {self.decoder_dim}"
@@ -100,7 +102,7 @@ class SatMAE(Pretrainer):
             if config.groups
             else temporal_encoding(grid_size, place, config.decoder_dim)
         )
-        prediction = self.decoder(x, mask, encoding)  # (B, K, N, p*p*C) or (B*K, 1, N, p*p*C)
+        prediction, _ = self.decoder(x, mask, encoding)  # (B, K, N, p*p*C) or (B*K, 1, N, p*p*C)
         prediction = prediction.reshape(*shape, *prediction.shape[2:])
 
         # Loss: each group's patches normalised on their own, hidden tokens only.

@@ -98,8 +98,7 @@ class ScaleMAE(Pretrainer):
             check_batch(images, 2 * patch_size)
             one = singles_of_batch(images)
             hidden = None if hidden is None else hidden.flatten(0, 1)
-            size = (one.images.shape[-2] // 2, one.images.shape[-1] // 2)
-            source = F.interpolate(one.images, size, mode="bilinear", align_corners=False)  # 448 -> 224 bilinear
+            source = _halved(one.images)
             ratio = one.gsd_m * 2 / config.gsd_reference_m
         else:
             one = self._plain(images, gsd_m, target_images, valid)
@@ -117,7 +116,7 @@ class ScaleMAE(Pretrainer):
         place = Place((ratio * config.gsd_reference_m)[:, None])
         x = self.encoder.embed_set(source[:, None], place, None)  # (M, 1, N, D)
         x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
-        low, high = self.decoder(x, mask, grid_size, ratio[:, None])  # (M, C, H, W), (M, C, 2H, 2W)
+        low, high, tokens = self.decoder(x, mask, grid_size, ratio[:, None])  # (M, C, H, W), (M, C, 2H, 2W)
 
         # Loss: masked pixels only, both bands 1 : 1, no normalisation of pixels (§3.2).
         with full_precision(target):
@@ -133,6 +132,7 @@ class ScaleMAE(Pretrainer):
             bands = 1 if config.targets == "released" else target.shape[1]
             loss = _mean(error_low, low_scored, bands) + _mean(error_high, high_scored, bands)
             token_loss, token_weight = _per_token(error_low, low_scored, error_high, high_scored, patch_size)
+            loss = self._loss(loss, tokens, source, _seen_below(one.valid), token_weight)
             pixels = reconstruct(low.detach().float(), high.detach().float(), grid_size, config.targets)
         return PretrainOutput(
             loss=loss,
@@ -145,6 +145,10 @@ class ScaleMAE(Pretrainer):
             token_loss=one.back(token_loss),
             token_weight=one.back(token_weight),
         )
+
+    def _encoder_images(self, batch: ImageSetBatch) -> tuple[Tensor, Tensor]:
+        one = singles_of_batch(batch)
+        return _halved(one.images), _seen_below(one.valid)
 
     def _plain(
         self, images: Tensor, gsd_m: Tensor | float | None, target_images: Tensor | None, valid: Tensor | None
@@ -166,6 +170,17 @@ class ScaleMAE(Pretrainer):
         if tuple(valid.shape) != (batch, 2 * height, 2 * width):
             raise InputError(f"valid must have shape {(batch, 2 * height, 2 * width)}, found {tuple(valid.shape)}")
         return Singles(target_images, gsd, valid, None, None)
+
+
+def _halved(target: Tensor) -> Tensor:
+    """The input of a target: 448 -> 224 bilinear."""
+    size = (target.shape[-2] // 2, target.shape[-1] // 2)
+    return F.interpolate(target, size, mode="bilinear", align_corners=False)
+
+
+def _seen_below(valid: Tensor) -> Tensor:
+    """`(M, 2H, 2W)` of the target to `(M, H, W)`: input pixels whose four target pixels were all seen."""
+    return F.max_pool2d((~valid)[:, None].float(), 2)[:, 0] == 0
 
 
 def _scored_pixels(hidden: Tensor, valid: Tensor, grid_size: tuple[int, int], patch_size: int) -> tuple[Tensor, Tensor]:

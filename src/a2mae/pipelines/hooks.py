@@ -15,6 +15,7 @@ from kedro.io import DataCatalog
 
 from a2mae import pipeline_registry, tracking
 from a2mae.config import Parameters
+from a2mae.errors import UnfinishedError
 from a2mae.files import clear_leftovers, file_digest, telling_where
 from a2mae.locks import LockedError, locked
 from a2mae.pipeline_registry import STAGES
@@ -118,6 +119,17 @@ class Checks:
     def on_pipeline_error(self) -> None:
         """Let others work on the data."""
         self._held.close()
+
+
+class Unfinished:
+    """Saves what a failed stage has found: its message names tables that would otherwise not be there."""
+
+    @hook_impl
+    def on_node_error(self, error: Exception, catalog: DataCatalog) -> None:
+        """Save the tables that an error brings along."""
+        if isinstance(error, UnfinishedError):
+            for name, table in error.outputs.items():
+                catalog.save(name, table)
 
 
 class Lineage:

@@ -68,8 +68,8 @@ def pretrain(
     """
     import json
 
-    from a2mae.training.data.index import TRAIN
     from a2mae.models.checkpoint import read_config
+    from a2mae.training.data.index import TRAIN
     from a2mae.training.launch import launch
     from a2mae.training.spec import SPEC_FILE
 

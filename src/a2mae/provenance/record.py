@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from a2mae.errors import InputError, without_places
+from a2mae.errors import InputError, without_places, without_secrets
 from a2mae.files import digest_of, file_digest, write_bytes
 from a2mae.parallel import cores
 from a2mae.provenance.code import code_digests, commit_of
@@ -115,7 +115,8 @@ def record(
         if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
             _describe_model(folder, facts)
     for name, path in (named or {}).items():  # what is not there is an address, or GDAL's name for one
-        facts["inputs"][name] = _artifact(path, data_root) if Path(path).exists() else Artifact(path, None)
+        there = Path(path).exists()
+        facts["inputs"][name] = _artifact(path, data_root) if there else Artifact(without_secrets(path), None)
     made = {name: _artifact(path, data_root) for name, path in outputs.items()}
     found = Record(**facts, outputs=made, sources=None if scenes is None else _write_sources(scenes, data_root))
     write_sealed(record_path(data_root, node), asdict(found))
@@ -292,10 +293,9 @@ def _describe_model(folder: Path, facts: Mapping[str, Any]) -> None:
 def _write_sources(scenes: pd.DataFrame, data_root: Path) -> Artifact:
     """The files behind the scene table with their digests; those of other machines by address alone."""
     hrefs = {str(asset["href"]) for assets in scenes["assets"] for asset in json.loads(assets)}
-    files: dict[str, str | None] = {href: None for href in hrefs if "://" in href}
-    files |= {
-        _relative(href, data_root): file_digest(Path(href)) for href in hrefs - set(files) if Path(href).is_file()
-    }
+    local = {href for href in hrefs if "://" not in href}
+    files: dict[str, str | None] = {without_secrets(href): None for href in hrefs - local}
+    files |= {_relative(href, data_root): file_digest(Path(href)) for href in local if Path(href).is_file()}
     path = data_root / FOLDER / SOURCES_FILE
     write_sealed(path, {"format": _FORMAT, "files": files})
     return Artifact(f"{FOLDER}/{SOURCES_FILE}", file_digest(path))

@@ -1,6 +1,7 @@
-"""Open raster files, and the part of them that a grid needs.
+"""Open raster files: which of their pixels were seen, and the part of them that a grid needs.
 
-GDAL is asked once per file for what every window needs, and its warnings are logged once.
+Scenes, training images, masks and maps are all read by `OpenFile.read`. GDAL is asked once per file for what every
+window needs, and its warnings are logged once.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ import functools
 import logging
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -22,12 +27,15 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from a2mae.errors import ReadError
-from a2mae.raster.header import first_line
-from a2mae.raster.resample import SourceMap
+from a2mae.raster.header import FileBands, bands_of
+from a2mae.raster.opening import first_line
+from a2mae.raster.resample import SourceMap, near_longitude
 
 WRITE_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
 """What a raster that cannot be written raises; GDAL's own words do not say that the disk is full."""
 _REMEMBERED = 10_000  # warnings
+_NEVER_MEASURED = 1e30
+"""Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
 
 
 class _OnlyOnce(logging.Filter):
@@ -81,16 +89,84 @@ class OpenFile:
         return str(self.dataset.crs.to_wkt())
 
     @functools.cached_property
+    def middle_lon(self) -> float | None:
+        """Longitude of its middle, where its coordinates are degrees."""
+        crs, (height, width) = self.dataset.crs, self.dataset.shape
+        return float((self.transform @ (width / 2, height / 2))[0]) if crs is not None and crs.is_geographic else None
+
+    @functools.cached_property
     def grid(self) -> tuple[object, ...]:
         """The source grid as a key: bands that share it are warped together."""
         return (*self.transform[:6], self.crs_wkt, *self.dataset.shape)
 
     @functools.cached_property
-    def has_mask(self) -> tuple[bool, ...]:
-        """Whether each band has a mask of its own (nodata is compared with, not read as a mask)."""
-        return tuple(
-            MaskFlags.alpha in flags or flags == [MaskFlags.per_dataset] for flags in self.dataset.mask_flag_enums
-        )
+    def bands(self) -> FileBands:
+        """What the file says of its bands."""
+        return bands_of(self.dataset)
+
+    @functools.cached_property
+    def _masked(self) -> tuple[bool, ...]:
+        """Whether each band has a mask of its own, in the file or in a `.msk` beside it (nodata is compared with)."""
+        return tuple(flags == [MaskFlags.per_dataset] for flags in self.dataset.mask_flag_enums)
+
+    def read(
+        self, index: int, nodata: float | None, *, window: Window | None = None, alpha_is_data: bool = False
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read the stored numbers of a band, and which of them were not seen.
+
+        Args:
+            index: The band, counted from 1.
+            nodata: The number that stands for "not seen"; None where none does.
+            window: The part that is read; None: all of it.
+            alpha_is_data: The file's alpha band is one of the sensor's bands, so it masks nothing.
+
+        Returns:
+            Numbers `(H, W)`; and True where they are nodata, masked, not finite or beyond 1e30. None: all were seen.
+
+        Raises:
+            RasterioError: If pixels cannot be decoded.
+        """
+        stored = self.dataset.read(index, window=window)
+        unseen = unseen_numbers(stored, nodata)
+        hidden = [self.dataset.read_masks(index, window=window) == 0] if self._masked[index - 1] else []
+        if self.bands.alpha not in (None, index) and not alpha_is_data:  # GDAL heeds it in files without nodata alone
+            hidden.append(self.dataset.read(self.bands.alpha, window=window) == 0)
+        for masked in hidden:
+            unseen = masked if unseen is None else unseen | masked
+        return stored, unseen
+
+
+def unseen_numbers(stored: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Tell which numbers stand for nothing: nodata, and floats that are not finite or beyond what is measured.
+
+    Args:
+        stored: Numbers as a file has them.
+        nodata: The one that stands for "not seen"; floats equal it within the last digits of their type.
+
+    Returns:
+        Of the numbers' shape; None where all stand for something.
+    """
+    unseen: NDArray[np.bool_] | None = None
+    is_float = stored.dtype.kind == "f"
+    if is_float:
+        with np.errstate(invalid="ignore"):
+            unseen = ~(np.abs(stored) <= _NEVER_MEASURED)  # NaN is not below anything
+    if nodata is not None and math.isfinite(nodata):
+        if is_float:
+            with np.errstate(invalid="ignore", over="ignore"):
+                empty = np.abs(stored - stored.dtype.type(nodata)) <= 4 * np.finfo(stored.dtype).eps * abs(nodata)
+        elif float(nodata).is_integer():  # the pixels need not become floats to be compared
+            empty = stored == int(nodata)
+        else:
+            return unseen
+        unseen = empty if unseen is None else unseen | empty
+    return unseen if unseen is not None and unseen.any() else None
+
+
+def filled_in_all(fills: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
+    """Tell where every band holds its fill: there nothing was seen; None where a band has no fill."""
+    found = [fill for fill in fills if fill is not None]
+    return np.logical_and.reduce(found) if found and len(found) == len(fills) else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -145,6 +221,7 @@ def _bounds(file: OpenFile, grid: GeoBox, target: Affine) -> tuple[float, float,
             raise ReadError(
                 f"{file.shown}: footprint cannot be transformed to {file.dataset.crs}: {first_line(error)}"
             ) from error
-    corners = [~file.transform @ (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
+    left, right = near_longitude(np.array([bounds[0], bounds[2]]), file.middle_lon)
+    corners = [~file.transform @ (x, y) for x in (left, right) for y in (bounds[1], bounds[3])]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]
     return min(columns), max(columns), min(rows), max(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -14,22 +15,29 @@ from pyproj.exceptions import ProjError
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import InputError
+from a2mae.errors import InputError, RejectedError
 
 _GEOD = Geod(ellps="WGS84")
+# A code of an authority, WKT 1 or 2, PROJJSON. Other texts are addresses, paths and names that a library may go after.
+_CRS_TEXT = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9_]{1,9}:[A-Za-z0-9_.]{1,20}\s*$|[A-Z][A-Za-z0-9_]+\s*\[|\{)")
+_FILES = re.compile(r"PARAMETERFILE|(?:nad|geoid)grids=(?!@null)", re.IGNORECASE)
+_MOST_STRETCHED = 0.02
+"""Metres of a map projection are taken for those of the ground up to this difference: UTM's are within 0.1 %."""
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
 
 
 @lru_cache(maxsize=512)
 def known_crs(text: str) -> CRS:
-    """Parse a coordinate reference system from "EPSG:…" or WKT; cached.
+    """Parse a coordinate reference system from "EPSG:…" or WKT; cached. Nothing is looked up under another name.
 
     Raises:
         InputError: If PROJ does not know it.
     """
     try:
+        if _CRS_TEXT.match(text) is None or _FILES.search(text):
+            raise InputError("it is neither a code nor WKT")
         return CRS.from_user_input(text)
-    except ProjError as error:
+    except (ProjError, ValueError) as error:
         raise InputError(f"{text[:80]!r} is no coordinate reference system") from error
 
 
@@ -67,7 +75,8 @@ def pixel_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> tuple[f
     Args:
         transform: Pixel to coordinates.
         shape: Rows and columns.
-        crs: "EPSG:…" or WKT; degrees are measured on the ellipsoid.
+        crs: "EPSG:…" or WKT; degrees are measured on the ellipsoid, and so are metres that differ from those of the
+            ground, as those of EPSG:3857 (60 % of a metre at 53 degrees north).
 
     Returns:
         Width and height, metres.
@@ -77,24 +86,41 @@ def pixel_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> tuple[f
     """
     reference = known_crs(crs)
     if reference.is_geographic:
-        row, col = shape[0] / 2, shape[1] / 2
-        lon, lat = _step(transform, col, row, 0, 0)
-        across, down = _step(transform, col, row, 1, 0), _step(transform, col, row, 0, 1)
-        width = _GEOD.inv(lon, lat, *across)[2]
-        height = _GEOD.inv(lon, lat, *down)[2]
-        return float(width), float(height)
+        return _on_ellipsoid(transform, shape, crs)
     units = {
         axis.unit_conversion_factor for axis in reference.axis_info if axis.direction in ("east", "north", "south")
     }
     factor = next(iter(units), 1.0)
-    return math.hypot(transform.a, transform.d) * factor, math.hypot(transform.b, transform.e) * factor
+    stated = math.hypot(transform.a, transform.d) * factor, math.hypot(transform.b, transform.e) * factor
+    ground = _on_ellipsoid(transform, shape, crs)
+    stretched = any(abs(g - s) > _MOST_STRETCHED * s for g, s in zip(ground, stated, strict=True))
+    return ground if stretched else stated
 
 
-def _step(transform: Affine, col: float, row: float, cols: float, rows: float) -> tuple[float, float]:
-    return (
-        transform.a * (col + cols) + transform.b * (row + rows) + transform.c,
-        transform.d * (col + cols) + transform.e * (row + rows) + transform.f,
-    )
+def _on_ellipsoid(transform: Affine, shape: tuple[int, int], crs: str) -> tuple[float, float]:
+    """Width and height of the pixel at the centre; NaN where the CRS does not reach there."""
+    col, row = shape[1] / 2, shape[0] / 2
+    x, y = zip(*(transform @ (col + right, row + down) for right, down in ((0, 0), (1, 0), (0, 1))), strict=True)
+    lon, lat = (x, y) if known_crs(crs).is_geographic else transformer(crs, "EPSG:4326").transform(x, y)
+    if not np.isfinite([*lon, *lat]).all():
+        return math.nan, math.nan
+    width, height = (float(_GEOD.inv(lon[0], lat[0], lon[k], lat[k])[2]) for k in (1, 2))
+    return width, height
+
+
+def ground_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> float:
+    """Measure the size of a pixel as one number: the geometric mean of width and height, to a tenth of a millimetre.
+
+    Args:
+        transform: Pixel to coordinates.
+        shape: Rows and columns.
+        crs: As for `pixel_size_m`.
+
+    Raises:
+        ValueError: Likewise.
+    """
+    width, height = pixel_size_m(transform, shape, crs)
+    return round(math.sqrt(width * height), 4)
 
 
 def footprint_lonlat(transform: Affine, shape: tuple[int, int], crs: str) -> BaseGeometry:
@@ -135,7 +161,10 @@ def ring_lonlat(x: NDArray[np.float64], y: NDArray[np.float64], crs: str) -> Bas
     # Follow the ring without jumps, so that a ring across the date line stays in one piece.
     lon = np.unwrap(lon, period=360.0)
     if abs(lon[-1] - lon[0]) > 180:
-        raise InputError("the outline surrounds a pole")
+        raise RejectedError(
+            "pole",
+            "its outline surrounds a pole, where longitudes meet: cut it into parts that do not, with gdalwarp -te",
+        )
     return split_at_date_line(Polygon(np.column_stack([lon, lat])))
 
 

@@ -1,60 +1,41 @@
-"""Open rasters safely, and read their headers, many at a time: grid, bands, nodata, and whether the file is whole."""
+"""Read headers of rasters, many at a time: grid, bands, nodata, and whether the file is whole."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import rasterio
 from affine import Affine
+from pyproj.exceptions import ProjError
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
 from a2mae.errors import RejectedError
-from a2mae.raster.footprints import footprint_lonlat, pixel_size_m
-from a2mae.remote.fetch import NoAnswerError, ask, check_redirects, retried
-from a2mae.remote.policy import ReadingParameters, RemoteAccess, Signer, is_remote, redact
+from a2mae.raster.footprints import footprint_lonlat, ground_size_m, known_crs
+from a2mae.raster.opening import first_line, gdal_env, open_raster
+from a2mae.remote.fetch import NoAnswerError, ask, retried
+from a2mae.remote.policy import RemoteAccess, Signer, is_remote, redact
 
-_MAX_PIXELS = 200_000 * 200_000
-_MAX_BANDS = 2_000
 _MAX_BLOCKS = 20_000
-_MAX_BLOCK_PIXELS = 2**27  # of one band: half a gigabyte as float32
-_MAX_TABLE = 4_000_000  # blocks, 16 bytes each in GDAL's tables
-_HEADERS_ONLY = {"GDAL_PAM_ENABLED": "NO", "GDAL_HTTP_CONNECTTIMEOUT": 10}
-GDAL_OPTIONS = {
-    # Bytes per process, as rasterio counts (128 would be MB to GDAL itself, and switch the cache off here). The default
-    # of 5 % of the machine is not bounded in a pool.
-    "GDAL_CACHEMAX": 128 * 2**20,
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar search, one request less per file over HTTP
-    "GDAL_HTTP_MAX_RETRY": 0,  # ours ask the server what is the matter and heed its Retry-After
-    "GDAL_HTTP_TIMEOUT": 60,
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
-}
+_NOT_PATIENT = {"GDAL_HTTP_CONNECTTIMEOUT": 10}
+_NO_KEYS = ("AWS_SECRET_ACCESS_KEY", "InvalidCredentials", "AWS_NO_SIGN_REQUEST")
 
 
-def gdal_env(reading: ReadingParameters, **more: object) -> rasterio.Env:
-    """Make GDAL's environment for files of a catalog.
-
-    Args:
-        reading: How long a server may be silent.
-        more: Further options of GDAL.
-    """
-    return rasterio.Env(**{**GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT": max(1, round(reading.timeout_s)), **more})
-
-
-@dataclass(frozen=True, slots=True)
-class RasterHeader:
-    """What a raster says about itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileBands:
+    """What a raster says of its bands.
 
     Attributes:
-        crs: "EPSG:…" or WKT.
-        transform: Pixel to coordinates.
         shape: Rows, columns.
         count: Number of bands.
         dtype: NumPy name of the first band's type.
@@ -62,12 +43,9 @@ class RasterHeader:
         scales: Per band, from the file's tags; 1 where none.
         offsets: Per band, from the file's tags; 0 where none.
         descriptions: Per band, empty where none.
-        gsd_m: Geometric mean of pixel width and height, metres.
-        footprint: Outline in EPSG:4326.
+        alpha: The band that is flagged as alpha, counted from 1; None where none is.
     """
 
-    crs: str
-    transform: Affine
     shape: tuple[int, int]
     count: int
     dtype: str
@@ -75,39 +53,44 @@ class RasterHeader:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     descriptions: tuple[str, ...]
+    alpha: int | None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether numbers are stored as floats."""
+        return np.dtype(self.dtype).kind == "f"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterHeader(FileBands):
+    """What a raster with a place says about itself.
+
+    Attributes:
+        crs: "EPSG:…" or WKT.
+        transform: Pixel to coordinates.
+        gsd_m: Geometric mean of pixel width and height on the ground, metres.
+        footprint: Outline in EPSG:4326.
+    """
+
+    crs: str
+    transform: Affine
     gsd_m: float
     footprint: BaseGeometry
 
 
-def open_raster(href: str, address: str, access: RemoteAccess, *, any_driver: bool = False) -> rasterio.DatasetReader:
-    """Open a raster that nobody vouches for.
-
-    Its server's redirects are checked, one driver of GDAL's hundred may read it, and it claims no size beyond bounds.
-
-    Args:
-        href: A checked href.
-        address: What is opened: the href, signed where its provider asks for that, or a local copy.
-        access: Where redirects may lead, and how long a server may be silent.
-        any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
-
-    Raises:
-        RejectedError: "unreachable", "corrupt", "bad_href" or "too_large".
-    """
-    if access.policy is not None and is_remote(address):
-        check_redirects(address, access.policy, access.reading.timeout_s)
-    path = href.partition("?")[0] if is_remote(href) else href
-    driver = "JP2OpenJPEG" if path.lower().endswith((".jp2", ".j2k")) else "GTiff"
-    try:
-        source = rasterio.open(address, driver=None if any_driver else driver, sharing=False)
-    except (RasterioError, OSError) as error:
-        reason = "unreachable" if is_remote(address) else "corrupt"
-        raise RejectedError(reason, f"{redact(href)} cannot be opened: {first_line(error)}") from error
-    try:
-        _check_size(source, redact(href))
-    except RejectedError:
-        source.close()
-        raise
-    return source
+def bands_of(source: rasterio.DatasetReader) -> FileBands:
+    """Read what an open file says of its bands."""
+    alpha = next((k for k, kind in enumerate(source.colorinterp, start=1) if kind is ColorInterp.alpha), None)
+    return FileBands(
+        shape=(source.height, source.width),
+        count=source.count,
+        dtype=source.dtypes[0],
+        nodata=tuple(source.nodatavals),
+        scales=tuple(source.scales),
+        offsets=tuple(source.offsets),
+        descriptions=tuple(text or "" for text in source.descriptions),
+        alpha=alpha,
+    )
 
 
 def crs_text(crs: rasterio.crs.CRS) -> str:
@@ -125,12 +108,13 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         sign: Turns the href into what is opened.
 
     Raises:
-        RejectedError: "missing_file", "unreachable", "bad_href", "corrupt", "no_crs", "too_large".
+        RejectedError: "missing_file", "unreachable", "unsupported", "bad_href", "corrupt", "no_crs", "no_transform",
+            "pole", "too_large".
     """
     access = access or RemoteAccess()
     if not is_remote(href):
         if not os.path.isfile(href):
-            raise RejectedError("missing_file", f"{href} is not a file")
+            raise RejectedError("missing_file", f"{href} is not a file{_neighbour(href)}")
         return _read_header(href, href, access)
     policy, reading = access.policy, access.reading
     if policy is not None:
@@ -143,6 +127,12 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         except RejectedError as rejection:
             if rejection.reason != "unreachable":
                 raise
+            if any(sign in rejection.detail for sign in _NO_KEYS):
+                raise RejectedError(
+                    "unreachable",
+                    f"{redact(href)} asks for keys of its store and there are none: set AWS_ACCESS_KEY_ID and"
+                    " AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=YES where it is public",
+                ) from rejection
             raise NoAnswerError(rejection.detail, ask(address, reading.timeout_s, policy)) from rejection
 
     return retried(attempt, reading)
@@ -151,59 +141,63 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
 def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
     shown = redact(href)
     try:
-        with gdal_env(access.reading, **_HEADERS_ONLY), open_raster(href, address, access) as source:
-            if source.crs is None:
-                raise RejectedError(
-                    "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
-                )
-            if source.transform == Affine.identity() or source.transform.determinant == 0:
-                raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
+        with gdal_env(access.reading, **_NOT_PATIENT), open_raster(href, address, access) as source:
+            _check_place(source, shown)
             if not is_remote(href):
                 _check_whole(source, href)
             crs = crs_text(source.crs)
-            width, height = pixel_size_m(source.transform, source.shape, crs)
+            bands = bands_of(source)
             return RasterHeader(
+                **{field.name: getattr(bands, field.name) for field in dataclasses.fields(bands)},
                 crs=crs,
                 transform=source.transform,
-                shape=(source.height, source.width),
-                count=source.count,
-                dtype=source.dtypes[0],
-                nodata=tuple(source.nodatavals),
-                scales=tuple(source.scales),
-                offsets=tuple(source.offsets),
-                descriptions=tuple(text or "" for text in source.descriptions),
-                gsd_m=round(math.sqrt(width * height), 4),
+                gsd_m=ground_size_m(source.transform, source.shape, crs),
                 footprint=footprint_lonlat(source.transform, source.shape, crs),
             )
     except RejectedError:
         raise
-    except (RasterioError, ValueError) as error:
+    except (RasterioError, ShapelyError, ProjError, ValueError, ArithmeticError) as error:
         raise RejectedError("corrupt", f"{shown} cannot be read: {first_line(error)}") from error
 
 
-def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
-    """Reject a header that claims sizes beyond bounds, before anything is allocated for them.
+def _neighbour(path: str) -> str:
+    """Name the file that lies there under another ending, as the end of a sentence; empty where none does."""
+    folder, stem = os.path.dirname(path) or ".", os.path.splitext(os.path.basename(path))[0]
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    near = [name for name in names if os.path.splitext(name)[0].lower() == stem.lower()]
+    return f"; beside it lies {', '.join(near[:3])}" if near else ""
 
-    Args:
-        source: An open file, of which nothing was asked yet.
-        shown: Its name for messages.
+
+def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
+    """Reject a raster that does not say where its pixels lie, with the way to one that does.
 
     Raises:
-        RejectedError: "too_large".
+        RejectedError: "no_transform", "no_crs".
     """
-    rows, columns = max(source.block_shapes, key=math.prod, default=(1, 1))
-    blocks = -(-source.height // rows) * -(-source.width // columns)
-    if source.interleaving and source.interleaving.name == "band":
-        blocks *= source.count
-    if source.count > _MAX_BANDS or source.width * source.height > _MAX_PIXELS:
-        what = f"{source.count} bands of {source.shape} px exceed what is opened"
-    elif rows * columns > _MAX_BLOCK_PIXELS:
-        what = f"blocks of {rows} x {columns} px exceed what is read at once; tile it"
-    elif blocks > _MAX_TABLE:  # GDAL reads the table of all of them
-        what = f"{blocks} blocks of {rows} x {columns} px exceed what is opened; write it with larger tiles"
-    else:
-        return
-    raise RejectedError("too_large", f"{shown}: {what}")
+    if source.transform == Affine.identity() or source.transform.determinant == 0:
+        ways = (
+            (
+                source.gcps[0],
+                "has ground control points and no transform",
+                "-tps -t_srs EPSG:…, radar: terrain-correct it",
+            ),
+            (source.rpcs, "has RPCs and no transform: orthorectify it", "-rpc -to RPC_DEM=dem.tif -t_srs EPSG:…"),
+        )
+        for found, what, how in ways:
+            if found:
+                raise RejectedError("no_transform", f"{shown} {what} (gdalwarp {how})")
+        if source.crs is not None:
+            raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
+    if source.crs is None:
+        raise RejectedError(
+            "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
+        )
+    if known_crs(crs_text(source.crs)).is_engineering:
+        raise RejectedError(
+            "no_crs",
+            f"{shown} has a local coordinate reference system, which says nothing of where on Earth it lies; assign"
+            " the real one with gdal_edit -a_srs EPSG:…",
+        )
 
 
 def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
@@ -226,12 +220,6 @@ def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
                 f"{href} is cut short: its pixels reach to byte {int(offset) + int(length)}, the file has {size};"
                 " fetch it again",
             )
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error without queries: GDAL repeats the address it opened, signature included."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return re.sub(r"\?[^ '\"]*", "?…", text)[:300]
 
 
 def read_headers(

@@ -145,6 +145,8 @@ def decode_mask(
             cloud = probability >= probability_threshold
         case MaskKind.BINARY:
             cloud = values != 0
+        case MaskKind.CLEAR:
+            cloud = values != 1
         case _:
             assert_never(kind)
     classes = np.full(values.shape, PixelClass.CLEAR, dtype=np.uint8)

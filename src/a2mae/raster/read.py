@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 from collections import OrderedDict
@@ -20,8 +19,8 @@ from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
 from a2mae.errors import ReadError, RejectedError
-from a2mae.raster.files import OpenFile, crs_of, same_text, source_window, warn_once
-from a2mae.raster.header import first_line, gdal_env, open_raster
+from a2mae.raster.files import OpenFile, crs_of, filled_in_all, same_text, source_window, warn_once
+from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.raster.resample import can_resample, find_map, resample
 from a2mae.remote.fetch import TRANSIENT, Answer, NoAnswerError, ask, retried
 from a2mae.remote.policy import RemoteAccess, is_remote, redact
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
     from a2mae.scenes import BandAsset
 
+Bands = set[tuple[str, int]]
+"""Href and index of bands that hold data."""
 _OPEN_FILES = 128
 _MAX_READ_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_READ_VALUES = 2**29  # of all bands that are warped together: two gigabytes as float32
@@ -44,7 +45,6 @@ class RasterReader:
     Attributes:
         access: How files of a catalog are reached.
         sign: Its signer; asked before every use, so that a token may expire while files are open.
-        any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
         verifier: Compares files with their checksums before their pixels are read, and knows its copies of remote
             ones; None: nothing is compared.
     """
@@ -53,12 +53,10 @@ class RasterReader:
         self,
         *,
         access: RemoteAccess | None = None,
-        any_driver: bool = False,
         verifier: Verifier | None = None,
     ) -> None:
         self.access = access or RemoteAccess()
         self.sign = self.access.signer()
-        self.any_driver = any_driver
         self.verifier = verifier
         warn_once()
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
@@ -120,7 +118,7 @@ class RasterReader:
             self._open.move_to_end(address)
             return self._open[address]
         try:
-            dataset = open_raster(href, address, self.access, any_driver=self.any_driver)
+            dataset = open_raster(href, address, self.access)
         except RejectedError as rejection:
             again = href if rejection.reason in TRANSIENT else None
             raise ReadError(rejection.detail, rejection.reason, href=again) from rejection
@@ -134,6 +132,7 @@ class RasterReader:
         assets: Sequence[BandAsset],
         grid: GeoBox,
         *,
+        beside: Sequence[BandAsset] = (),
         shift_m: tuple[float, float] = (0.0, 0.0),
         categorical: bool = False,
     ) -> NDArray[np.float32]:
@@ -145,6 +144,8 @@ class RasterReader:
         Args:
             assets: The bands.
             grid: Target grid.
+            beside: Bands of the scene that are not read now: none of them masks the others, though it be flagged as
+                alpha (NAIP's near infrared is).
             shift_m: (east, north): how far the content is moved in the grid's coordinates, metres.
             categorical: The values are classes: nearest neighbour, and the stored numbers are returned as they are.
 
@@ -167,13 +168,14 @@ class RasterReader:
 
         def attempt() -> NDArray[np.float32]:
             try:
-                return self._read(assets, grid, shift_m=shift_m, categorical=categorical)
+                return self._read(assets, grid, named, shift_m=shift_m, categorical=categorical)
             except ReadError as error:
                 if error.href is None or not self._is_far(error.href):
                     raise
                 failed.append(error.href)
                 raise NoAnswerError(str(error), self._ask(error.href)) from error
 
+        named = {(asset.href, asset.band_index) for asset in (*assets, *beside)}
         failed: list[str] = []
         try:
             return retried(attempt, self.access.reading)
@@ -190,16 +192,21 @@ class RasterReader:
         return ask(address, self.access.reading.timeout_s, self.access.policy)
 
     def _read(
-        self, assets: Sequence[BandAsset], grid: GeoBox, *, shift_m: tuple[float, float], categorical: bool
+        self,
+        assets: Sequence[BandAsset],
+        grid: GeoBox,
+        named: Bands,
+        *,
+        shift_m: tuple[float, float],
+        categorical: bool,
     ) -> NDArray[np.float32]:
         height, width = grid.shape
-        crs = str(grid.crs)
         target = Affine.translation(-shift_m[0], -shift_m[1]) @ grid.affine
         groups: dict[tuple[object, ...], list[int]] = {}
         for k, asset in enumerate(assets):
             groups.setdefault(self._file(asset.href).grid, []).append(k)
         parts = [
-            (members, self._warped([assets[k] for k in members], grid, crs, target, categorical=categorical))
+            (members, self._warped([assets[k] for k in members], named, grid, target, categorical=categorical))
             for members in groups.values()
         ]
         if len(parts) == 1 and parts[0][1] is not None:
@@ -210,13 +217,15 @@ class RasterReader:
         return result
 
     def _warped(
-        self, assets: Sequence[BandAsset], grid: GeoBox, crs: str, target: Affine, *, categorical: bool
+        self, assets: Sequence[BandAsset], named: Bands, grid: GeoBox, target: Affine, *, categorical: bool
     ) -> NDArray[np.float32] | None:
         """Warp bands of one source grid onto the target; None if the two do not meet."""
         height, width = grid.shape
+        crs = str(grid.crs)
         file = self._file(assets[0].href)
         first, name = file.dataset, file.shown
-        way = find_map(file.transform, same_text(file.crs_wkt, crs), target, crs, (height, width))
+        source_crs = same_text(file.crs_wkt, crs)
+        way = find_map(file.transform, source_crs, target, crs, (height, width), middle_lon=file.middle_lon)
         window = source_window(file, grid, target, way)
         if window is None:
             return None
@@ -228,8 +237,13 @@ class RasterReader:
                 "too_large",
             )
         source = np.empty((len(assets), int(window.height), int(window.width)), dtype=np.float32)
-        for values, asset in zip(source, assets, strict=True):
-            self._window(asset, window, values, categorical=categorical)
+        fills = [
+            self._window(asset, window, values, categorical=categorical, named=named)
+            for values, asset in zip(source, assets, strict=True)
+        ]
+        empty = filled_in_all(fills)
+        if empty is not None:
+            source[:, empty] = np.nan
         if way is not None and can_resample(way, categorical=categorical):
             origin = (int(window.col_off), int(window.row_off))
             return resample(source, way, origin, categorical=categorical)
@@ -251,38 +265,31 @@ class RasterReader:
             raise ReadError(f"{name} cannot be warped: {first_line(error)}") from error
         return warped
 
-    def _window(self, asset: BandAsset, window: Window, values: NDArray[np.float32], *, categorical: bool) -> None:
-        """Read a window of a band into `values`, NaN where nothing was seen."""
+    def _window(
+        self, asset: BandAsset, window: Window, values: NDArray[np.float32], *, categorical: bool, named: Bands
+    ) -> NDArray[np.bool_] | None:
+        """Read a window of a band into `values`, NaN where nothing was seen; and return where it holds its fill."""
         file = self._file(asset.href)
         dataset, shown, index = file.dataset, file.shown, asset.band_index
         if not 1 <= index <= dataset.count:
             raise ReadError(f"{shown} has {dataset.count} bands, band {index} was expected", "missing_band")
-        unseen: NDArray[np.bool_] | None = None
+        if np.dtype(dataset.dtypes[index - 1]).kind == "c":
+            raise ReadError(f"{shown}, band {index}: complex pixels are not supported", "complex")
+        alpha_is_data = asset.alpha_is_data or (asset.href, file.bands.alpha) in named
         try:
-            stored = dataset.read(index, window=window)
-            if file.has_mask[index - 1]:
-                unseen = dataset.read_masks(index, window=window) == 0
+            stored, unseen = file.read(index, asset.nodata, window=window, alpha_is_data=alpha_is_data)
         except (RasterioError, OSError) as error:
             message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"
             raise ReadError(message, href=asset.href) from error
-        if stored.dtype.kind == "c":
-            raise ReadError(f"{shown}, band {index}: complex pixels are not supported", "complex")
-        if stored.dtype.kind == "f":
-            infinite = ~np.isfinite(stored)
-            unseen = infinite if unseen is None else unseen | infinite
-        if asset.nodata is not None and math.isfinite(asset.nodata):
-            # As an integer where it is one: the pixels need not become floats to be compared.
-            whole = stored.dtype.kind in "iu" and float(asset.nodata).is_integer()
-            empty = stored == (int(asset.nodata) if whole else asset.nodata)
-            unseen = empty if unseen is None else unseen | empty
         with np.errstate(invalid="ignore", over="ignore"):
             if categorical:
                 values[...] = stored
             else:
                 np.multiply(stored, np.float32(asset.scale), out=values, dtype=np.float32, casting="unsafe")
                 values += np.float32(asset.offset)
-        if unseen is not None and unseen.any():
+        if unseen is not None:
             values[unseen] = np.nan
+        return None if asset.fill is None else stored == asset.fill
 
 
 @contextlib.contextmanager

@@ -71,9 +71,20 @@ class SourceMap:
         return (right - left) / self.shape[1], (bottom - top) / self.shape[0]
 
 
+def near_longitude(lon: NDArray[np.float64], middle_lon: float | None) -> NDArray[np.float64]:
+    """Turn longitudes, degrees, to within half a globe of a place; None leaves coordinates that are no degrees."""
+    return lon if middle_lon is None else middle_lon + (lon - middle_lon + 180.0) % 360.0 - 180.0
+
+
 @functools.lru_cache(maxsize=256)
 def find_map(
-    source: Affine, source_crs: str, target: Affine, target_crs: str, shape: tuple[int, int]
+    source: Affine,
+    source_crs: str,
+    target: Affine,
+    target_crs: str,
+    shape: tuple[int, int],
+    *,
+    middle_lon: float | None = None,
 ) -> SourceMap | None:
     """Find the map from target pixels to source pixels; cached.
 
@@ -83,6 +94,8 @@ def find_map(
         target: Target pixel to coordinates.
         target_crs: "EPSG:…" or WKT.
         shape: (rows, columns) of the target.
+        middle_lon: Of a source in degrees, the longitude of its middle: coordinates are brought to its side of the
+            date line.
 
     Returns:
         The map; None if it is not a quadratic within `TOLERANCE_PX`.
@@ -105,7 +118,7 @@ def find_map(
         return SourceMap(x, y, shape, separate)
     u, v = _nodes()
     east, north = transformer(target_crs, source_crs).transform(*(target @ (u * width, v * height)))
-    x, y = back @ (np.asarray(east), np.asarray(north))
+    x, y = back @ (near_longitude(np.asarray(east), middle_lon), np.asarray(north))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
     exact = np.stack([x, y], axis=1)

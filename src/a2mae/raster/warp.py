@@ -212,7 +212,7 @@ def _physical(
                 "units",
             )
         assets.append(by_name[name])
-    pixels = reader.read(assets, grid, shift_m=shift_m)
+    pixels = reader.read(assets, grid, beside=scene.bands, shift_m=shift_m)
     for k, asset in enumerate(assets):
         if asset.units is not sensor.encoding.units:
             pixels[k] = convert_backscatter(pixels[k], asset.units, sensor.encoding.units)
@@ -278,9 +278,7 @@ def encode(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Enc
     Returns:
         `(B, H, W)` of the encoding's dtype.
     """
-    info = np.iinfo(encoding.dtype)
-    low = info.min + 1 if encoding.nodata == info.min else info.min
-    high = info.max - 1 if encoding.nodata == info.max else info.max
+    low, high = _limits(encoding)
     counts = physical.astype(np.float64)
     counts -= encoding.offset
     counts /= encoding.scale
@@ -294,6 +292,29 @@ def encode(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Enc
     if missing.any():
         counts[missing] = encoding.nodata
     return counts.astype(encoding.dtype)
+
+
+def clipped(physical: NDArray[np.float32], seen: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.int64]:
+    """Count the seen pixels of each band that an encoding cannot hold, so that `encode` clips them.
+
+    Args:
+        physical: `(B, H, W)` in the encoding's units.
+        seen: `(H, W)`.
+        encoding: The sensor's encoding.
+
+    Returns:
+        `(B,)`.
+    """
+    low, high = (limit * encoding.scale + encoding.offset for limit in _limits(encoding))
+    step = abs(encoding.scale)  # rounding alone is no clipping
+    beyond = (physical < min(low, high) - step) | (physical > max(low, high) + step)
+    return np.asarray((beyond & seen).sum(axis=(1, 2)), dtype=np.int64)
+
+
+def _limits(encoding: Encoding) -> tuple[int, int]:
+    """Least and greatest number that an encoding holds beside nodata."""
+    info = np.iinfo(encoding.dtype)
+    return info.min + (encoding.nodata == info.min), info.max - (encoding.nodata == info.max)
 
 
 def stored_encoding_note(scene: Scene, sensor: Sensor) -> tuple[list[float], list[float]]:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import email.utils
+import errno
 import itertools
 import json
 import logging
 import math
+import os
 import random
 import threading
 import time
@@ -27,8 +29,10 @@ from typing import Any, TypeVar
 
 import fsspec
 import requests
+import urllib3
 
 from a2mae.errors import A2maeError, RejectedError
+from a2mae.remote.deadline import Deadline, Session
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, is_remote, redact
 
 logger = logging.getLogger(__name__)
@@ -40,8 +44,9 @@ TRANSIENT = DAMAGED | {"unreachable", "unsigned"}
 _HTTP = ("https://", "http://")
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BLOCK = 4 * 2**20
-_PACKED_BLOCK = 2**16  # unpacked it may be a thousand times as long
+_HTTP_BLOCK = 2**16  # packed it may become a thousand times as long; and deadlines see what has come
 _MAX_REDIRECTS = 10
+_LEAST_RATE = 20_000  # bytes per second of a download, on the whole
 
 _T = TypeVar("_T")
 
@@ -82,6 +87,7 @@ def blocks(
     timeout_s: float = 60.0,
     max_bytes: float = math.inf,
     bound: str = "",
+    whole: bool = False,
     follow: bool = True,
     packed: bool = False,
     **request: Any,  # noqa: ANN401 (handed on as it is)
@@ -91,9 +97,10 @@ def blocks(
     Args:
         address: A checked href, signed where its provider asks for that.
         policy: Where the address and its redirects may lead; None follows them all.
-        timeout_s: Longest silence of a server.
+        timeout_s: Longest silence of a server; what it gives after that must come at 20 kB/s or more on the whole.
         max_bytes: Nothing is read beyond so many bytes, unpacked.
         bound: Who sets that limit, for the message.
+        whole: The file must be there within `timeout_s`: for documents.
         follow: False rejects redirects.
         packed: The server may pack the file on its way (gzip): for documents.
         request: `method`, `params`, `json` and `headers` of an http(s) request, as `requests.request` takes them.
@@ -103,7 +110,7 @@ def blocks(
         NoAnswerError: If a remote file cannot be read.
         OSError: If a local file cannot be read.
     """
-    size = int(min(_PACKED_BLOCK if packed else _BLOCK, max_bytes + 1))
+    size = int(min(_HTTP_BLOCK if address.startswith(_HTTP) else _BLOCK, max_bytes + 1))
 
     def bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:
         seen = 0
@@ -114,11 +121,19 @@ def blocks(
             yield piece
 
     if address.startswith(_HTTP):
-        with _opened(address, policy, timeout_s, follow=follow, packed=packed, **request) as answer:
+        with (
+            Deadline(timeout_s, math.inf if whole else _LEAST_RATE) as deadline,
+            _opened(address, policy, timeout_s, deadline, follow=follow, packed=packed, **request) as answer,
+        ):
             if not packed:
                 answer.raw.headers.pop("Content-Encoding", None)  # the file as it lies there
-            yield from bounded(answer.iter_content(size))
+            for piece in bounded(answer.iter_content(size)):
+                deadline.seen += len(piece)
+                yield piece
+            deadline.check()
         return
+    if not is_remote(address) and os.path.exists(address) and not os.path.isfile(address):
+        raise OSError(errno.EINVAL, "it is no regular file")  # a pipe would wait for ever
     try:
         with fsspec.open(address, "rb") if is_remote(address) else open(address, "rb") as file:
             yield from bounded(iter(lambda: file.read(size), b""))
@@ -156,7 +171,8 @@ def fetch(
         policy.check_resolved(href)
 
     def attempt() -> bytes:
-        return b"".join(blocks(href, policy=policy, timeout_s=timeout_s, max_bytes=max_bytes, bound=bound, **how))
+        pieces = blocks(href, policy=policy, timeout_s=timeout_s, max_bytes=max_bytes, bound=bound, whole=True, **how)
+        return b"".join(pieces)
 
     try:
         return retried(attempt, reading)
@@ -187,7 +203,9 @@ def retried(attempt: Callable[[], _T], reading: ReadingParameters) -> _T:
         seconds = wait_s(tries, answer, reading, random.random())  # noqa: S311 (jitter)
         if seconds is None:
             logger.warning("%s; given up after %d tries", failure.detail, tries)
-            raise RejectedError(failure.reason, f"{failure.detail}; given up after {tries} tries")
+            asked = answer.wait_s > reading.longest_wait_s
+            later = f" and asks to come back in {answer.wait_s:,.0f} s" if asked else ""
+            raise RejectedError(failure.reason, f"{failure.detail}{later}; given up after {tries} tries")
         logger.warning("%s; try %d in %.1f s", failure.detail, tries + 1, seconds)
         time.sleep(seconds)
     raise AssertionError("the loop above ends by itself")
@@ -204,7 +222,10 @@ def ask(address: str, timeout_s: float, policy: HrefPolicy | None = None) -> Ans
     if not address.startswith(_HTTP):
         return Answer(there=False, again=True, wait_s=0.0, detail="its store gives no answer that could be asked for")
     try:
-        with _opened(address, policy, timeout_s, headers={"Range": "bytes=0-1"}) as answer:
+        with (
+            Deadline(timeout_s, math.inf) as deadline,
+            _opened(address, policy, timeout_s, deadline, headers={"Range": "bytes=0-1"}) as answer,
+        ):
             start = next(answer.iter_content(2), b"")
     except NoAnswerError as error:
         return error.answer
@@ -227,6 +248,8 @@ def wait_s(tries: int, answer: Answer, reading: ReadingParameters, draw: float) 
     # A server that gives the file's beginning has it; what cannot be read twice again is damaged.
     if not answer.again or tries > (min(2, reading.retries) if answer.there else reading.retries):
         return None
+    if answer.wait_s > reading.longest_wait_s * (reading.retries - tries + 1):  # it will not be ready by the last try
+        return None
     backoff = reading.retry_delay_s * 2.0 ** (tries - 1) * (0.5 + draw)
     return float(min(reading.longest_wait_s, max(backoff, answer.wait_s)))
 
@@ -240,15 +263,12 @@ def check_redirects(address: str, policy: HrefPolicy, timeout_s: float) -> None:
         RejectedError: If a redirect leads where the policy does not allow, or the redirects do not end.
     """
     if not policy.is_open and address.startswith(_HTTP):
-        with contextlib.suppress(NoAnswerError), _opened(address, policy, timeout_s, headers={"Range": "bytes=0-0"}):
+        with (
+            contextlib.suppress(NoAnswerError),
+            Deadline(timeout_s, math.inf) as deadline,
+            _opened(address, policy, timeout_s, deadline, headers={"Range": "bytes=0-0"}),
+        ):
             pass
-
-
-class _Session(requests.Session):
-    """Follows no redirect by itself: requests would not check it, and would read its body without a bound."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 @contextlib.contextmanager
@@ -256,6 +276,7 @@ def _opened(
     address: str,
     policy: HrefPolicy | None,
     timeout_s: float,
+    deadline: Deadline,
     *,
     follow: bool = True,
     packed: bool = False,
@@ -274,9 +295,10 @@ def _opened(
     request["headers"] = {**(headers or {}), "Accept-Encoding": "gzip" if packed else "identity"}
     here = address
     try:
-        with _Session() as session:
+        with Session(deadline) as session:
             for _ in range(_MAX_REDIRECTS + 1):
                 with session.request(method, here, timeout=timeout_s, stream=True, **request) as answer:
+                    deadline.check()
                     if not (follow and answer.is_redirect):
                         code, later = answer.status_code, answer.headers.get("Retry-After", "")
                         if not 200 <= code < 300:
@@ -289,7 +311,10 @@ def _opened(
                 if answer.status_code in (301, 302, 303):  # as browsers do
                     method = "GET"
                     request.pop("json", None)
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
+        if deadline.over:
+            detail = f"the server is too slow: not all of it came within {timeout_s:g} s (timeout_s)"
+            raise _no_answer(address, detail) from error
         raise _no_answer(address, f"the server gives no answer ({type(error).__name__})") from error
     raise RejectedError("bad_href", f"{redact(address)} is rejected: its redirects do not end")
 
@@ -320,7 +345,7 @@ def _retry_after_s(text: str) -> float:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 

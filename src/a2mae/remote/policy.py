@@ -9,11 +9,12 @@ and rejects everything else.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 import socket
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -22,11 +23,14 @@ from pathlib import Path
 from pydantic import Field
 
 from a2mae.config import Parameters, load_function
-from a2mae.errors import InputError, RejectedError
+from a2mae.errors import InputError, RejectedError, without_secrets
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):(.*)$", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_WINDOWS = re.compile(r"^[A-Za-z]:[\\/]")
 _MAX_LENGTH = 4096
+_IN_PATHS = "/%:@!$&'()*+,;=~"
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?$")
 _MOVED = {"a2mae.stssd.access.signing:planetary_computer": "a2mae.remote.fetch:planetary_computer"}
 
@@ -45,13 +49,7 @@ def is_remote(href: str) -> bool:
 
 def redact(href: str) -> str:
     """An address without user, password and query: what may be shown in a table or a log."""
-    if not is_remote(href):
-        return href
-    try:
-        parts = urllib.parse.urlsplit(href)
-    except ValueError:
-        return re.sub(r"//[^/]*@", "//", href.partition("?")[0])
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return without_secrets(href.partition("?")[0].partition("#")[0]) if is_remote(href) else href
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ class HrefPolicy:
         hosts: Where not empty, only these hosts (and their subdomains) may be asked.
         allow_private: Allow loopback, link-local and private addresses.
         trusted: Scheme and host (with its port) that the user named: always allowed.
+        alternates: Keys of an asset's `alternate` that are taken before its own href.
     """
 
     schemes: frozenset[str]
@@ -71,6 +70,7 @@ class HrefPolicy:
     hosts: tuple[str, ...] = ()
     allow_private: bool = False
     trusted: tuple[str, str] | None = None
+    alternates: tuple[str, ...] = ()
 
     @cached_property
     def _real_roots(self) -> tuple[str, ...]:
@@ -100,6 +100,8 @@ class HrefPolicy:
         """
         if not href or len(href) > _MAX_LENGTH or _CONTROL.search(href):
             raise _bad(href, "it is empty, too long or holds control characters")
+        if _SURROGATE.search(href):
+            raise _bad(href, "it holds signs that are no text")
         if href.lstrip("/").lower().startswith("vsi") and "/" in href.lstrip("/"):
             raise _bad(href, "GDAL's virtual file systems (/vsi…) are not opened for a catalog")
         match = _SCHEME.match(href)
@@ -108,7 +110,9 @@ class HrefPolicy:
                 return self._local(href, href)
             if is_remote(base):
                 return self._remote(href, base)
-            return self._local(os.path.join(os.path.dirname(base), href), href)
+            return self._local(_spelled(os.path.dirname(base), href), href)
+        if _WINDOWS.match(href):
+            raise _bad(href, "it is a path of a Windows machine; write paths relative to the document")
         scheme, rest = match[1].lower(), match[2]
         if scheme == "file":
             if rest.startswith("//") and not rest.startswith("///"):
@@ -178,6 +182,9 @@ class HrefPolicy:
             _ = parts.port
         except ValueError as error:
             raise _bad(href, f"it is not an address ({error})") from error
+        if parts.scheme in ("https", "http"):  # spaces and umlauts as servers read them
+            path, query = urllib.parse.quote(parts.path, _IN_PATHS), urllib.parse.quote(parts.query, _IN_PATHS + "?")
+            parts = parts._replace(path=path, query=query)
         scheme, address = parts.scheme, urllib.parse.urlunsplit(parts)
         if _root(address) == self.trusted:
             return address
@@ -196,6 +203,34 @@ class HrefPolicy:
         if scheme != "s3" and not self.allow_private and _is_private(host):
             raise _bad(href, f"host {host!r} is private or this machine; set ingest.hrefs.allow_private to allow it")
         return address
+
+
+def check_vector(path: Path) -> None:
+    """Reject a vector file that would make GDAL open something else: XML of its VRT, or a GeoJSON `crs` that is a link.
+
+    Raises:
+        InputError: If it does, or if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if start.startswith(b"<"):
+            raise InputError(
+                f"{path} is XML, which may name other files and servers: write it as GeoPackage or GeoJSON"
+            )
+        if not start.startswith((b"{", b"[")):
+            return
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read: {error}") from error
+    crs = content.get("crs") if isinstance(content, Mapping) else None
+    if isinstance(crs, Mapping) and str(crs.get("type")).lower() not in ("name", "epsg", "ogc"):
+        raise InputError(
+            f"{path}: its crs is of type {crs.get('type')!r}, a link, which is not followed: write its name, for"
+            ' example {"type": "name", "properties": {"name": "EPSG:4326"}}'
+        )
 
 
 Signer = Callable[[str], str]
@@ -278,6 +313,13 @@ class RemoteAccess:
         return load_signer(self.signing)
 
 
+def _spelled(folder: str, href: str) -> str:
+    """A relative href as the file is called: as it stands, percent-decoded or with the slashes of Windows turned."""
+    spellings = (href, urllib.parse.unquote(href), href.replace("\\", "/"))
+    paths = [os.path.join(folder, spelling) for spelling in spellings if not _CONTROL.search(spelling)]
+    return next((path for path in paths if os.path.exists(path)), paths[0])
+
+
 def _root(address: str) -> tuple[str, str]:
     scheme, host, *_ = urllib.parse.urlsplit(address)
     return scheme, host
@@ -313,6 +355,6 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 def _resolves_to_private(host: str) -> bool | None:
     try:
         found: Sequence[tuple[object, ...]] = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for labels that no name can have
         return None
     return any(not _is_global(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)  # type: ignore[index]

@@ -20,14 +20,24 @@ def _hex_colour(value: object) -> str:
     raise InputError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
 
 
+def _class_name(value: object) -> object:
+    if isinstance(value, bool):
+        word = "yes, on or true" if value else "no, off or false"
+        raise InputError(f"found {value}, expected a name: {word} without quotes is a truth value in YAML, quote it")
+    return value
+
+
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+Layers = Literal["last", "middle", "joined"]
 Pool = Literal["cls", "mean", "mean_std"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
 Precision = Literal["32-true", "bf16-mixed"]
 
 HexColour = Annotated[str, BeforeValidator(_hex_colour)]
 """A colour as `#rrggbb`; anything else is rejected with an example."""
+ClassName = Annotated[str, BeforeValidator(_class_name)]
+"""The name of a class; a bare `yes` or `no` of YAML is none."""
 
 
 class SimulatedDataParameters(Parameters):
@@ -89,12 +99,27 @@ class DataParameters(Parameters):
         None,
         description="how to read a data set of torchgeo that has no mapping here; its numbers are as `format` says",
     )
-    file_bands: tuple[str, ...] = Field((), description="bands in the files' order; empty: all of the format's")
-    gsd_m: float | None = Field(None, gt=0, description="metres per pixel; null: the format's")
-    scale: float | None = Field(None, gt=0, description="physical units per count of the files; null: the format's")
-    offset: float | None = Field(None, description="physical value of a file's zero; null: the format's")
-    class_names: tuple[str, ...] = Field(
+    file_bands: tuple[str, ...] = Field(
+        (), description="bands in the files' order; empty: as they are described, else all of the format's"
+    )
+    gsd_m: float | None = Field(
+        None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
+    )
+    scale: float | None = Field(
+        None, gt=0, description="physical units per count of the files; null: as they are tagged, else the format's"
+    )
+    offset: float | None = Field(
+        None, description="physical value of a file's zero; null: as they are tagged, else the format's"
+    )
+    class_names: tuple[ClassName, ...] = Field(
         (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
+    )
+    first_class: int = Field(0, ge=0, le=255, description="masks: the value of the first class, as 1 where 0 is none")
+    class_values: tuple[int, ...] = Field(
+        (), description="masks: the value of each class, as [0, 255]; empty: counted from first_class"
+    )
+    ignore: tuple[int, ...] = Field(
+        (), description="masks: values that stand for no class, beside 255: neither trained on nor scored"
     )
     class_colors: dict[str, HexColour] = Field(
         {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
@@ -113,6 +138,23 @@ class DataParameters(Parameters):
     simulated: SimulatedDataParameters = Field(
         default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
     )
+
+    @model_validator(mode="after")
+    def _values_are_those_of_classes(self) -> DataParameters:
+        classes = len(self.class_names) or 2  # of a change
+        if self.class_values and (len(set(self.class_values)) != classes or len(self.class_values) != classes):
+            raise ValueError(f"class_values must be {classes} different numbers, one per class")
+        if self.torchgeo is not None and (self.class_values or self.first_class or self.ignore):
+            raise ValueError("with torchgeo, state first_class and unlabelled there")
+        if self.class_values and self.first_class:
+            raise ValueError("state first_class or class_values, not both")
+        both = set(self.ignore) & set(self.class_values or range(self.first_class, self.first_class + classes))
+        if both:
+            raise ValueError(
+                f"ignore names {', '.join(map(str, sorted(both)))}, which is the value of a class: where masks count"
+                " classes from 1, set first_class: 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _outside_is_a_class(self) -> DataParameters:
@@ -158,7 +200,7 @@ class MapParameters(Parameters):
     moved: ClassVar[Mapping[str, str]] = {"cloud_buffer_m": "coregister.clouds.buffer_m, for store and maps"}
 
     raster: OnDiskPath = Field(
-        None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
+        None, description="path of a GeoTIFF or COG with the bands; null: a scene of the scene table"
     )
     raster_before: OnDiskPath = Field(None, description="change: the earlier date, with `raster` and never without")
     scene_ids: tuple[str, ...] = Field(
@@ -273,8 +315,16 @@ class EvaluateParameters(Parameters):
     precision: Precision = Field(
         "32-true", description="bf16-mixed computes features faster where the device has bfloat16"
     )
-    encoders: tuple[Literal["pretrained", "random", "pixels", "histogram"], ...] = Field(
-        ("pretrained", "random", "pixels", "histogram"), min_length=1, description="what is compared"
+    layers: tuple[Layers, ...] = Field(
+        ("last",),
+        min_length=1,
+        description="ways to read an encoder: its last block, its middle one, or first, middle and last joined; of"
+        " several, the best by kNN on validation images",
+    )
+    encoders: tuple[Literal["pretrained", "random", "rcf", "statistics", "histogram", "pixels"], ...] = Field(
+        ("pretrained", "random", "rcf", "statistics", "histogram", "pixels"),
+        min_length=1,
+        description="what is compared; rcf: random convolution features, the bar that training has to clear",
     )
     others: tuple[OtherEncoderParameters, ...] = Field((), description="further encoders, from this machine's disk")
     k: int = Field(20, ge=1, description="neighbours")
@@ -291,6 +341,15 @@ class EvaluateParameters(Parameters):
     shot_seeds: int = Field(5, ge=1, description="few-shot: draws of the labels")
     batch_size: int = Field(64, ge=1, description="images per forward pass")
     bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
+
+    @model_validator(mode="after")
+    def _the_class_token_is_of_the_last_block(self) -> EvaluateParameters:
+        if self.pool == "cls" and self.layers != ("last",):
+            raise ValueError(
+                f"evaluate.layers: {', '.join(self.layers)} needs patch tokens, and evaluate.pool is cls, which is the"
+                " last block's: set pool to mean or mean_std, or layers to [last]"
+            )
+        return self
 
     @model_validator(mode="after")
     def _scales_make_sense(self) -> EvaluateParameters:
@@ -316,7 +375,7 @@ class EmbedParameters(Parameters):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     raster: OnDiskPath = Field(
-        None, description="path of a GeoTIFF, COG or VRT with the bands; null: a scene of the scene table"
+        None, description="path of a GeoTIFF or COG with the bands; null: a scene of the scene table"
     )
     scene_ids: tuple[str, ...] = Field(
         (), description="instead of a raster: scenes of the scene table as a mosaic, the first on top"

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from a2mae.errors import InputError
 from a2mae.files import flush, make_folder, telling_where, whole_file, write_json
 from a2mae.raster.files import WRITE_ERRORS
-from a2mae.raster.header import GDAL_OPTIONS
+from a2mae.raster.opening import GDAL_OPTIONS
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,14 @@ from a2mae.training import results
 from a2mae.training.checkpoints import Checkpoint, Checkpoints, capture, full, restore
 from a2mae.training.data.loader import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
 from a2mae.training.data.prepare import RawBatch, prepare
-from a2mae.training.engine import make_fabric, model_options, peak_flops, recompute_activations, step_flops
+from a2mae.training.engine import (
+    make_fabric,
+    model_options,
+    peak_flops,
+    recompute_activations,
+    step_flops,
+    use_plain_attention,
+)
 from a2mae.training.launch import StopRequest
 from a2mae.training.monitor import (
     HELD_OUT_LOSS,
@@ -47,6 +54,7 @@ from a2mae.training.step import (
 _LOG = logging.getLogger(__name__)
 
 _HELD_OUT_SETS, _HELD_OUT_IMAGES = 32, 48
+_FITTED_IMAGES = 200
 _TIMING_COLUMNS = ("step", "seconds", "samples_per_s", "data_wait_share", "tflops_per_s", "mfu")
 Row = dict[str, float | int | None]
 
@@ -120,6 +128,9 @@ class Trainer:
 
         torch.manual_seed(spec.seed)  # every process starts from the same weights
         self._model: Pretrainer = create_model(spec.model.name, **model_options(spec))
+        self._fit_features()
+        if fabric.device.type == "cpu" and spec.numerics.precision == "bf16-mixed":
+            use_plain_attention(self._model)
         self._plain_module = TrainStep(self._model, len(spec.data.sensors))
         if spec.numerics.activation_checkpointing:
             recompute_activations(self._model)
@@ -248,6 +259,14 @@ class Trainer:
         return sum(p.numel() for p in self._model.parameters()), sum(
             p.numel() for p in self._model.encoder.parameters()
         )
+
+    def _fit_features(self) -> None:
+        """Draw the filters of random convolution features from the run's first samples, the same in every process."""
+        if not self._model.random_features:
+            return
+        samples = -(-_FITTED_IMAGES // self._spec.sampling.images)
+        raw = self._reader.read(self._reader.keys(0, samples))
+        self._model.fit_features(prepare(raw, self._reader.tables(), self._spec.sampled_size), self._spec.seed)
 
     def _agreed_to_stop(self, totals: Tensor) -> bool:
         """Tell whether any process was asked to stop; on a GPU only when the host waits for the device anyway."""

@@ -6,6 +6,7 @@ The groups `sampling`, `numerics`, `hardware` and `logging` go into the run spec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
@@ -31,6 +32,29 @@ Option = Annotated[object, PlainValidator(_option)]
 """One field of a model's configuration: a scalar, or the band numbers of each group of bands (SatMAE)."""
 
 
+Recipe = Literal["ours", "paper"]
+RECIPES: Mapping[Recipe, Mapping[Method, Mapping[str, object]]] = {
+    # What paid, by the runs of docs/recipe.md.
+    "ours": {
+        "a2mae": {
+            "encoding": "own",
+            "masking": "anchor",
+            "normalize_targets": False,
+            "prediction_init": 0.05,
+            "attention_init": "similar",
+            "pixel_weight": 0.3,
+            "rcf_weight": 1.0,
+        },
+        "scale_mae": {"attention_init": "similar"},
+        "mae": {"attention_init": "similar"},
+        "satmae": {"attention_init": "similar"},
+    },
+    # What the publications do; the defaults of `a2mae.models`.
+    "paper": {"a2mae": {}, "scale_mae": {}, "mae": {}, "satmae": {}},
+}
+"""Objective, encoding, masks and initial weights of each method, by recipe; sizes and rates are no part of it."""
+
+
 class StrictParameters(Parameters):
     """A group whose values have their types exactly: the string "12" and the flag true are no numbers."""
 
@@ -50,7 +74,7 @@ class ModelParameters(Parameters):
     patch_size: int = Field(ge=2, le=64, description="side of a patch, pixels")
     options: dict[str, Option] = Field(
         default_factory=dict,
-        description="any field of the method's configuration (a2mae.models): embed_dim, depth, masking, encoding, ...",
+        description="any field of the method's configuration (a2mae.models), over the recipe: embed_dim, masking, ...",
     )
     method_options: dict[Method, dict[str, Option]] = Field(
         default_factory=dict, description="likewise, but only for one method"
@@ -187,6 +211,10 @@ class PretrainParameters(Parameters):
     """The group `pretrain`."""
 
     method: Method
+    recipe: Recipe = Field(
+        default="ours",
+        description="objective, encoding, masks and initial weights: what paid (docs/recipe.md), or as published",
+    )
     seed: int = Field(ge=0, lt=2**63, description="decides weights, samples and masks")
     model: ModelParameters
     sampling: SamplingParameters
@@ -194,6 +222,12 @@ class PretrainParameters(Parameters):
     numerics: NumericsParameters = NumericsParameters()
     hardware: HardwareParameters = HardwareParameters()
     logging: LoggingParameters = LoggingParameters()
+
+    @property
+    def model_options(self) -> dict[str, object]:
+        """Fields of the method's configuration: the recipe's, over them `model.options`, then those of the method."""
+        own = self.model.method_options.get(self.method, {})
+        return {**RECIPES[self.recipe][self.method], **self.model.options, **own}
 
     @model_validator(mode="after")
     def _whole_patches(self) -> PretrainParameters:

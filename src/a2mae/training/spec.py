@@ -200,7 +200,7 @@ def _problems(error: ValidationError) -> str:
     return "; ".join(told)
 
 
-RECIPES: Mapping[Method, tuple[float, float]] = {
+RATES: Mapping[Method, tuple[float, float]] = {
     # Base learning rate per 256 samples, warm-up share (docs/methods.md; MAE: He et al. 2022, appendix A; SatMAE: its
     # repository's command for dates).
     "a2mae": (1e-5, 0.4),  # it starts from ImageNet-MAE weights: from scratch give a larger rate
@@ -208,7 +208,7 @@ RECIPES: Mapping[Method, tuple[float, float]] = {
     "mae": (1.5e-4, 40 / 800),
     "satmae": (1.5e-4, 40 / 100),
 }
-"""The published recipes."""
+"""As published."""
 
 
 def resolve(parameters: PretrainParameters, data: DataSpec, *, sets: int, code_commit: str) -> RunSpec:
@@ -225,7 +225,7 @@ def resolve(parameters: PretrainParameters, data: DataSpec, *, sets: int, code_c
         method=method,
         model=ModelSpec(
             name=f"{method}_vit_{model.size}_patch{model.patch_size}",
-            options={**model.options, **model.method_options.get(method, {})},
+            options=parameters.model_options,
         ),
         data=data,
         sampling=parameters.sampling,
@@ -243,10 +243,10 @@ def resolve_optimizer(parameters: OptimizerParameters, method: Method, sets: int
 
     Args:
         parameters: As configured.
-        method: Whose recipe fills the gaps.
+        method: Whose published rate and warm-up fill the gaps.
         sets: Image sets trained on.
     """
-    base_rate, warmup_share = RECIPES[method]
+    base_rate, warmup_share = RATES[method]
     if parameters.base_learning_rate is not None:
         base_rate = parameters.base_learning_rate
     if parameters.warmup_share is not None:

@@ -56,6 +56,20 @@ def test_every_image_keeps_exactly_its_share(case):
         assert (visible == kept).all()
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_mixed_masks_are_anchor_aware_or_independent_by_sample(seed):
+    valid = torch.ones(64, 3, 64, dtype=torch.bool)
+    same = torch.tensor([True, True, False]).expand(64, -1)
+    mixed, anchor, independent = (
+        draw_mask(name, valid, same, 0.25, torch.Generator().manual_seed(seed)).hidden
+        for name in ("mixed", "anchor", "independent")
+    )
+    as_anchor, as_independent = ((mixed == other).flatten(1).all(1) for other in (anchor, independent))
+    assert (as_anchor | as_independent).all()
+    assert 12 <= int(as_anchor.sum()) <= 52, "about half of 64 samples each"
+
+
 @settings(max_examples=100, deadline=None)
 @given(cases, st.floats(0, 1))
 def test_visible_and_masked_are_everything_once(case, valid_share):

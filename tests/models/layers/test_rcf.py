@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from a2mae.models.layers.rcf import THRESHOLD, RandomConvolutionFeatures
+from a2mae.models.layers.rcf import LIMIT, THRESHOLD, RandomConvolutionFeatures
 
 
 def fitted(images: torch.Tensor, **options) -> RandomConvolutionFeatures:
@@ -36,7 +36,10 @@ def test_patches_know_nothing_of_their_neighbours(images):
 
 
 def test_features_are_standardised_on_what_they_were_fitted_on(images):
-    patches = fitted(images, patch_size=8).of_patches(images, 8).flatten(0, 1)
+    features = fitted(images, patch_size=8)
+    patches = features._standardised(features._pooled_patches(images, 8)).flatten(0, 1)
+    assert torch.equal(features.of_patches(images, 8).flatten(0, 1), patches.clamp(-LIMIT, LIMIT))
+    assert patches.abs().max() > LIMIT, "a few lie beyond what is let through"
     whole = fitted(images)(images)
     for features in (patches, whole):
         torch.testing.assert_close(features.mean(0), torch.zeros(24), atol=1e-4, rtol=0)

@@ -241,6 +241,19 @@ def test_places_that_fill_no_recipe_say_what_they_have_and_what_is_wanted(
     assert "no set was made; for example" in caplog.text
 
 
+def test_scenes_that_no_set_needs_are_listed(world: World, tmp_path: Path) -> None:
+    dates = world.scenes[world.scenes["sensor"] == "sentinel-2-l2a"]
+    one = {"single_source": True, "min_sources": 1, "images_per_source": 1, "min_images": 1, "max_images": 1}
+    parameters = CoregisterParameters(recipes={**dict.fromkeys(RECIPES), "one": one}, workers=1)
+    tables = build(dates, world.locations, world.sensors, parameters, str(tmp_path / "a.zarr"))
+    covering = covered_locations(scenes_from_table(dates), world.locations, parameters.quality.min_valid_fraction)
+    told = [*tables.images["scene_id"], *tables.rejected["scene_id"]]
+    assert set(told) == {scene.scene_id for place in covering for scene in place.scenes}
+    idle = tables.rejected[tables.rejected["reason"] == "not_needed"]
+    assert len(idle) and set(idle["location_id"]) == {""} and idle["detail"].str.contains("images_per_source").all()
+    assert not set(idle["scene_id"]) & set(tables.images["scene_id"]) and idle["scene_id"].is_unique
+
+
 def four_recipes() -> dict[str, object]:
     """The block of the documentation that a reader copies."""
     block = DOCS.read_text(encoding="utf-8").split("<!-- recipes -->")[1].split("```yaml")[1].split("```")[0]

@@ -16,10 +16,10 @@ import pytest
 import rasterio
 
 from a2mae.errors import ReadError
+from a2mae.files import WriteError
 from a2mae.raster.read import RasterReader
 from a2mae.remote.fetch import Answer, ask, wait_s
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, RemoteAccess
-from a2mae.files import WriteError
 from a2mae.sensors import Sensor
 from a2mae.stssd.coregister.build import build
 from a2mae.stssd.coregister.tables import BuildIncompleteError, BuiltTables

@@ -78,6 +78,15 @@ def test_candidates_are_tried_in_order() -> None:
     assert order([], lat=0.0, spread="time") == [] and order(L8, lat=0.0, spread="time") == L8
 
 
+def test_without_a_cloud_cover_dates_are_spread_over_time() -> None:
+    dates = [scene("s2", f"2020-{month:02d}-{day}") for month in (5, 6, 7, 8) for day in (10, 25)]
+    (members,) = grouped(dates, {"single_source": True, "min_sources": 1, "images_per_source": 3})
+    assert members == ("s2_2020-05-10", "s2_2020-06-25", "s2_2020-08-25"), "not the three oldest"
+    known = [*dates, scene("s2", "2020-06-20", 20.0), scene("s2", "2020-06-21", 60.0)]
+    names = [one.scene_id for one in order(known, lat=50.0, spread="seasons")]
+    assert names[0] == "s2_2020-06-20" and names[-1] == "s2_2020-06-21" and names[1:3] == [members[0], members[2]]
+
+
 def test_no_more_is_read_than_a_set_needs() -> None:
     asked: list[str] = []
 

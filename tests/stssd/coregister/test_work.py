@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
+from a2mae.errors import InputError
 from a2mae.raster.read import RasterReader
 from a2mae.scenes import Scene, scenes_to_table
 from a2mae.stssd.coregister.build import build
@@ -66,7 +67,7 @@ def test_another_content_has_another_version(tmp_path: Path) -> None:
         (found,) = survey(reader, [Location(SQUARE, LON, LAT, tuple(scenes))], SENSORS, on)
     shifts = [(m.moving, m.fixed, round(m.match.shift_x_m, 1), round(m.match.shift_y_m, 1)) for m in found.matches]
     content = (digest.hexdigest()[:16], shifts)
-    assert (BUILD_VERSION, content) == (6, PINNED), "raise BUILD_VERSION, then pin the new content here"
+    assert (BUILD_VERSION, content) == (7, PINNED), "raise BUILD_VERSION, then pin the new content here"
 
 
 def prints(scenes: list[Scene], **changes: object) -> tuple[str, str, str]:
@@ -101,3 +102,30 @@ def test_fingerprints_follow_the_square_and_the_shift(tmp_path: Path, change: di
     (one, *_), square = world(tmp_path), dataclasses.replace(SQUARE, **change)
     known = {made.of_images("one", [(one, where, shift)]) for where in (SQUARE, square) for shift in ((0, 0), (0, 1))}
     assert len(known) == 4
+
+
+def test_values_that_the_store_cannot_hold_end_the_build_and_few_are_told(tmp_path: Path, caplog) -> None:
+    """`scale: 1.0` on bytes: every pixel would be the greatest number, and the report clean."""
+    locations = gpd.GeoDataFrame(
+        {
+            "location_id": ["here"], "lon": [LON], "lat": [LAT], "crs": [SQUARE.crs], "x_m": [SQUARE.x_m],
+            "y_m": [SQUARE.y_m], "footprint_m": [SQUARE.size_m],
+        },
+        geometry=[box(LON, LAT, LON + 0.009, LAT + 0.006)], crs=4326,
+    )  # fmt: skip
+    parameters = CoregisterParameters(recipes=RECIPES, workers=1, registration={"enabled": False})
+    few = ground().copy()
+    few[MARGIN : MARGIN + 4] = 40_000  # 1.6 % and more of what is seen
+    dn = {"one": dataclasses.replace(SENSORS["one"].encoding, scale=1e-4 / 4), "two": SENSORS["two"].encoding}
+    sensors = {name: dataclasses.replace(SENSORS[name], encoding=encoding) for name, encoding in dn.items()}
+    scenes = [
+        scene(tmp_path, "a", sensor="one", month=5, ground=few),
+        scene(tmp_path, "b", sensor="two", month=5, ground=ground(2)),
+    ]
+    build(scenes_to_table(scenes), locations, sensors, parameters, str(tmp_path / "few.zarr"))
+    assert "one: 6% of B1 is beyond 0 to" in caplog.text
+    scenes[0] = dataclasses.replace(
+        scenes[0], assets=(dataclasses.replace(scenes[0].assets[0], scale=1.0), *scenes[0].assets[1:])
+    )
+    with pytest.raises(InputError, match=r"one: 100% of B1 is beyond .* check scale and offset of the rule"):
+        build(scenes_to_table(scenes), locations, sensors, parameters, str(tmp_path / "all.zarr"))

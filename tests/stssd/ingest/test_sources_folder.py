@@ -8,13 +8,19 @@ import os
 
 import numpy as np
 import pytest
+import rasterio
+from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from a2mae.raster.read import RasterReader
+from a2mae.raster.warp import read_image
 from a2mae.scenes import CloudTest, MaskKind
+from a2mae.sensors import get_sensor
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.folder import read_folder
-from a2mae.stssd.ingest.parameters import IngestParameters, template_regex
+from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.ingest.rules import template_regex
 from helpers.rasters import write_tif
 
 NAIP_RULE = {
@@ -253,3 +259,47 @@ def test_patterns():
     assert match("**/{n}.tif", "a/b/c.tif") == {"n": "c"} == match("**/{n}.tif", "c.tif")
     assert match("{n}/{n}.tif", "a/b.tif") is None and match("{n}/{n}.tif", "a/a.tif") == {"n": "a"}
     assert match("a?.tif", "a/.tif") is None and match("a.tif", "axtif") is None
+
+
+def test_bands_that_a_file_describes_in_another_order_are_rejected(tmp_path):
+    for name, described in (("right", ["red", "green", "B1", "NIR"]), ("wrong", ["NIR", "red", "green", "blue"])):
+        with rasterio.open(write_naip(tmp_path, f"{name}_20200131"), "r+") as file:
+            for index, text in enumerate(described, start=1):
+                file.set_band_description(index, text)
+    found = read(tmp_path, {**NAIP_RULE, "bands": ["B3", "B2", "B1", "B4"]})
+    assert [scene.scene_id for scene in found.scenes] == ["naip__right_20200131"]
+    (rejected,) = found.rejected
+    assert rejected.reason == "band_order"
+    assert "describes its band 1 as 'NIR', but rule 'naip' says that it is B3" in rejected.detail
+
+
+def test_tags_that_contradict_a_rule_are_rejected_with_both(tmp_path):
+    for name, scale in (("same", 1 / 255), ("other", 1e-4)):
+        with rasterio.open(write_naip(tmp_path, f"{name}_20200131"), "r+") as file:
+            file.scales = [scale] * 4
+    found = read(tmp_path, NAIP_RULE)
+    assert [scene.scene_id for scene in found.scenes] == ["naip__same_20200131"]
+    assert [(r.reason, "rule 'naip' says scale 0.00392157" in r.detail) for r in found.rejected] == [
+        ("scale_tags", True)
+    ]
+
+
+@pytest.mark.parametrize("kept", [["B1", "B2", "B3", "B4"], ["B3", "B2"]])
+def test_a_near_infrared_band_that_is_flagged_as_alpha_masks_nothing(tmp_path, kept):
+    """Water is 0 in it: lakes would be missing from every image, unasked."""
+    path = write_naip(tmp_path, nodata=None)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+        nir = file.read(4)
+        nir[:50] = 0
+        file.write(nir, 4)
+    rule = {**NAIP_RULE, "bands": ["B3", "B2", "B1", "B4"]}
+    (scene,) = read(tmp_path, rule, bands={"naip": kept}).scenes
+    grid = GeoBox(scene.assets[0].shape, scene.assets[0].affine, scene.crs)
+    for bands, seen in ((rule["bands"], 1.0), (["B3", "B2", "B1", None], 0.75)):
+        if None in bands and "B4" in kept:
+            continue
+        (scene,) = read(tmp_path, {**rule, "bands": bands}, bands={"naip": kept}).scenes
+        with RasterReader() as reader:
+            image = read_image(reader, scene, get_sensor("naip").subset(kept), grid, None)
+        assert image.seen.mean() == seen

@@ -8,17 +8,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shapely.geometry import box, mapping
 
 from a2mae.errors import RejectedError
-from a2mae.scenes import CloudTest
+from a2mae.raster.header import read_header
+from a2mae.scenes import CloudTest, RejectedScene, scenes_to_table
 from a2mae.sensors import Units, get_sensor
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac import read_stac_catalog
+from a2mae.stssd.ingest.stac_item import finish
 from a2mae.stssd.ingest.stac_profiles import Recogniser, sentinel2_baseline
 from helpers.http_server import serve_files
 from helpers.rasters import write_tif
@@ -89,7 +91,7 @@ def changed(change):
         (lambda i: i["assets"]["B02"].update({"proj:transform": [0, 0, 0, 0, 0, 0]}), "bad_metadata"),
         (lambda i: i["assets"]["B02"].update({"proj:transform": ["a"] * 6}), "bad_metadata"),
         (lambda i: [a.update({"proj:transform": [40, 0, 0, 0, -40, 0]}) for a in i["assets"].values()], "gsd_mismatch"),
-        (lambda i: i["properties"].update({"proj:epsg": 999999}), "bad_metadata"),
+        (lambda i: i["properties"].update({"proj:epsg": 999999}), "no_crs"),
         (lambda i: i.update(geometry=mapping(box(100, 0, 101, 1))), "no_footprint"),
         (lambda i: i.update(assets=None), "missing_band"),
         (lambda i: i.update(properties=None), "unknown_sensor"),
@@ -100,12 +102,20 @@ def test_items_that_cannot_be_used(change, reason):
     if reason == "unknown_sensor":
         item["collection"] = "ikonos"
     with pytest.raises(RejectedError) as caught:
-        parse(item)
+        finish(parse(item), {})
     assert caught.value.reason == reason and caught.value.detail
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8) | st.just("EPSG:999999"),
+# What JSON can hold where a number or a text is expected, and no table, grid or date can.
+EDGES = (
+    -1, -1.0, 0, 0.0, -0.0, 1e-320, 1e31, 1e300, -1e300, 2**63, 10**400, float("nan"), float("inf"), float("-inf"),
+    True, None, "", "\ud800", "NaN", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00",
+    "EPSG:999999", "http://localhost.invalid/crs", "/etc/passwd", [], {}, [0, 0], [-1, -1], [10**400] * 6, [1e300] * 6,
+    [float("nan")] * 6, ["\ud800"] * 2, [{}], [{"scale": 0}], [{"scale": float("nan")}], [{"scale": 1e300}],
+    [{"offset": -1e300, "scale": 1}], [{"nodata": 10**400}], [{"name": "\ud800"}], [[[]]],
+)  # fmt: skip
+JSON = st.sampled_from(EDGES) | st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8) | st.sampled_from(EDGES),
     lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=9,
 )
@@ -116,25 +126,64 @@ PLACES = (
     ("assets", "B02", "href"), ("assets", "B02", "type"), ("assets", "B02", "proj:shape"), ("collection",),
     ("assets", "B02", "proj:transform"), ("assets", "B02", "raster:bands"), ("assets", "B02", "gsd"), ("bbox",),
     ("assets", "B02", "eo:bands"), ("assets", "B02", "roles"), ("assets", "B02", "nodata"), ("assets", "SCL", "href"),
+    ("assets", "B02", "raster:scale"), ("assets", "B02", "raster:offset"), ("assets", "B02", "file:checksum"),
+    ("assets", "B02", "proj:code"), ("assets", "SCL", "gsd"), ("assets", "SCL", "proj:shape"),
 )  # fmt: skip
+NO_GRID = ("assets", "B02", "proj:shape"), None
 
 
-@given(st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=3))
-@settings(max_examples=400, deadline=None)
-def test_law_whatever_an_item_holds_it_is_a_scene_or_a_refusal(changes):
-    item = s2_item(**{"s2:processing_baseline": "05.09"})
+def are_scenes_or_refusals(*items):
+    scenes, refused = [], []
+    for item in items:
+        try:
+            scene = finish(parse(item), {})
+        except RejectedError as refusal:
+            assert refusal.reason and len(refusal.detail) < 2000
+            refused.append(RejectedScene(str(item.get("id")), refusal.reason, refusal.detail))
+        else:
+            west, _, east, _ = scene.geometry.bounds
+            assert scene.geometry.area > 0 and -180.1 <= west <= east <= 180.1
+            assert all(0 < a.gsd_m < 1e7 and 0 < abs(a.scale) < 1e30 and abs(a.offset) < 1e30 for a in scene.assets)
+            assert scene.cloud_cover_pct is None or 0 <= scene.cloud_cover_pct <= 100
+            scenes.append(scene)
+    assert len(scenes_to_table(scenes, refused)) == len(items)  # a table can hold them
+
+
+def with_changes(changes, **properties):
+    item = s2_item(**{"s2:processing_baseline": "05.09", **properties})
     for path, value in changes:
         inner = item
         for key in path[:-1]:
             inner = inner.get(key) if isinstance(inner, dict) else None
         if isinstance(inner, dict):
             inner[path[-1]] = value
-    try:
-        scene = parse(item).scene
-    except RejectedError as refusal:
-        assert refusal.reason and len(refusal.detail) < 2000
-    else:
-        assert scene.geometry.area > 0 and -180.1 <= scene.geometry.bounds[0] <= scene.geometry.bounds[2] <= 180.1
+    return item
+
+
+@pytest.mark.parametrize("place", PLACES, ids="/".join)
+def test_no_edge_number_or_text_ends_more_than_its_item(place):
+    items = []
+    for edge in EDGES:
+        own = with_changes([NO_GRID, (place, edge)])  # of a sensor whose items say scale and offset themselves
+        if isinstance(own["assets"], dict):
+            own["assets"] = {f"B{k}": own["assets"].get("B02") for k in range(1, 5)}
+        own = {**own, "collection": "gaofen-1", "properties": {"datetime": "2020-07-01"}}
+        items += [with_changes([(place, edge)]), with_changes([NO_GRID, (place, edge)]), own]
+    are_scenes_or_refusals(*items)
+
+
+@given(st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=3))
+@example([NO_GRID, (("assets", "B02", "gsd"), -1.0)])
+@settings(max_examples=400, deadline=None)
+def test_law_whatever_an_item_holds_it_is_a_scene_or_a_refusal(changes):
+    are_scenes_or_refusals(with_changes(changes))
+
+
+@pytest.mark.parametrize("gsd", [-1.0, 0, float("nan"), 1e31, 1e300, 10**400, "10", True])
+def test_a_pixel_size_that_is_none_rejects_its_item(gsd):
+    with pytest.raises(RejectedError, match="not a positive number of metres") as caught:
+        parse(with_changes([NO_GRID, (("assets", "B02", "gsd"), gsd)]))
+    assert caught.value.reason == "bad_metadata"
 
 
 def test_stac_1_1_bands_and_codes():
@@ -291,10 +340,10 @@ def test_without_projection_the_header_tells(tmp_path):
     del item["properties"]["proj:epsg"]
     item["geometry"] = None
     (tmp_path / "i.json").write_text(json.dumps(item))
-    assert [r.reason for r in read(tmp_path / "i.json").rejected] == ["no_footprint"]
-    item["geometry"] = s2_item()["geometry"]
-    (tmp_path / "i.json").write_text(json.dumps(item))
     (scene,) = read(tmp_path / "i.json").scenes
+    header = read_header(str(tmp_path / "g.tif"))
+    assert scene.geometry.equals(header.footprint), "geometry null: the header knows"
+    assert [r.reason for r in read(tmp_path / "i.json", probe="none").rejected] == ["no_crs"]
     assert (scene.crs, scene.gsd_m, scene.assets[3].band_index, scene.assets[0].scale) == ("EPSG:32633", 8.0, 4, 1e-4)
     assert [r.reason for r in read(tmp_path / "i.json", probe="none").rejected] == ["no_crs"]
     del item["assets"]["image"]["raster:scale"], item["assets"]["image"]["raster:offset"]

@@ -66,7 +66,11 @@ def test_one_corrupt_file_among_many_is_skipped_and_named(tmp_path):
 def test_pictures_of_other_sizes_are_cut_or_padded_to_the_first_or_to_the_side_that_is_asked_for(tmp_path):
     pictures = two_classes(tmp_path / "set", 3)
     Image.fromarray(np.full((12, 30, 3), 90, np.uint8)).save(pictures / "light" / "light_2.png")
-    *others, wide = class_folder(pictures, RGB).samples()
+    source = class_folder(pictures, RGB)
+    *others, wide = source.samples()
+    assert source.late_notes() == (
+        "images of another size, cut from the middle or padded with nodata to 16 x 16 px: 1: light_2",
+    )
     assert {sample.pixels.shape for sample in (*others, wide)} == {(1, 3, 16, 16)}
     assert wide.valid[0, :12].all() and not wide.valid[0, 12:].any()
     assert (wide.pixels[0, :, :12] == 90).all()

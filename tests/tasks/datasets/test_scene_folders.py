@@ -6,13 +6,15 @@ import rasterio
 from PIL import Image
 
 from a2mae.tasks.datasets.formats import layout_named
+from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
-from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.registry import Task
 from helpers.labelled_scenes import LABELS, S2, SPLITS, UTM, counts, save, write_scenes
 
 RGB = layout_named("rgb_bytes", gsd_m=0.5)
+CHANGE = FolderLabels(CHANGE_CLASSES)
 
 
 @pytest.fixture
@@ -92,7 +94,10 @@ def test_without_split_folders_neighbours_share_a_split(scenes, tmp_path):
         ("size", r"s4\.tif: 10 x 40 pixels, but s4\.tif of it has 48 x 40"),
         ("crs", r"s4\.tif is in EPSG:32634, .* in EPSG:32633: bring them onto one grid"),
         ("origin", r"starts at 620010, 5\.2e\+06 with pixels of 10"),
-        ("range", r"s4: labels 3, 7 are outside the 3 values 0 to 2"),
+        (
+            "range",
+            r"s4\.tif: labels 3, 7 are outside the 3 values 0 ground, 1 roof, 2 water .*segment\.data\.first_class",
+        ),
         ("bands", r"s4\.tif: 4 bands, but the stated format has 3 \(B04, B03, B02\)"),
         ("type", r"s4\.tif: uint8 with values 9 to 9, but the stated format is uint16 \(reflectance\)"),
         ("missing", r"1 of 1 names are not in every folder \(images, masks\); missing: s4 \(masks\)"),
@@ -158,7 +163,7 @@ def test_masks_of_floats_with_nan_and_fractions(scenes, tmp_path):
     np.testing.assert_array_equal(target, np.where(np.isnan(cover[:40]), IGNORE, cover[:40]))
     cover[0, 0] = 0.5
     save(path, cover, crs=UTM, at=(620_000, 5_200_000), nodata=np.nan)
-    with pytest.raises(TaskDataError, match=r"s4: labels 0\.5 are outside the 3 values 0 to 2"):
+    with pytest.raises(TaskDataError, match=r"s4\.tif: labels 0\.5 are fractions"):
         list(mask_folder(scenes, S2, LABELS, chip_px=40).samples())
 
 
@@ -168,7 +173,9 @@ def test_masks_in_black_and_white_are_rejected(scenes, tmp_path):
         with rasterio.open(path) as source:
             cover = source.read(1)
         save(path, (cover == 1).astype(np.uint8) * 255, crs=UTM, at=(500_000 + 30_000 * number, 5_200_000))
-    with pytest.raises(TaskDataError, match=r"labels of 'own' are all 'ground', .*black and white is 0 and 1"):
+    with pytest.raises(
+        TaskDataError, match=r"0 and 255 alone: .* write 1, or set segment\.data\.class_values: \[0, 255\]"
+    ):
         written(mask_folder(scenes, S2, LABELS, chip_px=40), tmp_path)
 
 
@@ -212,7 +219,7 @@ def pairs(folder, rng, count=10):
 
 
 def test_pairs_with_black_and_white_labels(tmp_path):
-    data = written(pair_folder(pairs(tmp_path / "cd", np.random.default_rng(0)), RGB, chip_px=16), tmp_path)
+    data = written(pair_folder(pairs(tmp_path / "cd", np.random.default_rng(0)), RGB, CHANGE, chip_px=16), tmp_path)
     assert (data.spec.task, data.spec.class_names) == (Task.DETECT_CHANGE, ("unchanged", "changed"))
     assert data.image_shape == (2, 3, 16, 16)
     assert data.samples["split"].value_counts().to_dict() == {"train": 24, "val": 8, "test": 8}
@@ -225,10 +232,10 @@ def test_a_pair_with_one_date_or_two_kinds_of_bands_is_named(tmp_path):
     folder = pairs(tmp_path / "cd", np.random.default_rng(0))
     (folder / "train" / "B" / "3.png").unlink()
     with pytest.raises(TaskDataError, match=r"1 of 6 names .*missing: 3 \(B\)"):
-        pair_folder(folder, RGB, chip_px=16)
+        pair_folder(folder, RGB, CHANGE, chip_px=16)
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "train" / "B" / "3.png")
     with pytest.raises(TaskDataError, match=r"B/3\.png: 1 bands, but the stated format has 3"):
-        list(pair_folder(folder, RGB, chip_px=16).samples())
+        list(pair_folder(folder, RGB, CHANGE, chip_px=16).samples())
 
 
 def test_copies_in_two_splits_are_a_leak_that_is_named(tmp_path):
@@ -236,7 +243,7 @@ def test_copies_in_two_splits_are_a_leak_that_is_named(tmp_path):
     for name in ("A", "B", "label"):
         (folder / "test" / name / "copy.png").write_bytes((folder / "train" / name / "2.png").read_bytes())
     with pytest.raises(TaskDataError, match=r"images of 'cd' are in two splits.*train/2.* = test/copy.*\(test\)"):
-        write_source(tmp_path / "data", pair_folder(folder, RGB, chip_px=32))
+        write_source(tmp_path / "data", pair_folder(folder, RGB, CHANGE, chip_px=32))
 
 
 def test_a_class_in_test_that_training_never_saw_is_named(scenes, tmp_path):

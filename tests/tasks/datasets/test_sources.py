@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from a2mae.sensors import BUILTIN_SENSORS
@@ -9,7 +10,7 @@ from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.polygons import UNKNOWN
 from a2mae.tasks.datasets.scene_folders import mask_folder
 from a2mae.tasks.datasets.sources import prepare
-from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.parameters import TaskParameters
 from helpers.labelled_scenes import LABELS, S2, write_scenes
@@ -85,3 +86,23 @@ def test_a_change_map_of_one_date_is_refused_at_the_door():
         TaskParameters.model_validate({"task": "detect_change", "map": {"raster": "b.tif"}})
     with pytest.raises(ValueError, match=r"set detect_change\.map\.scene_ids, too"):
         TaskParameters.model_validate({"task": "detect_change", "map": {"scene_ids_before": ("a",)}})
+
+
+def test_what_masks_hold_is_stated_and_is_said_of_masks_alone(scenes, tmp_path):
+    options = {"folder": str(scenes), "format": "sentinel-2-l2a", "file_bands": ("red", "green", "blue"), "chip_px": 32}
+
+    def targets(task="segment", **data):
+        stated = {"task": task, "data": {**options, "class_names": LABELS.class_names, **data}}
+        return [sample.target for sample in prepare(TaskParameters.model_validate(stated), None, tmp_path).samples()]
+
+    plain, turned = targets(), targets(class_values=(2, 0, 1))
+    for one, other in zip(plain, turned, strict=True):
+        np.testing.assert_array_equal(np.choose(np.minimum(one, 3), (1, 2, 0, IGNORE)), other)
+    two = targets(class_names=("roof", "water"), first_class=1, ignore=(0,))
+    np.testing.assert_array_equal(two[0], np.choose(np.minimum(plain[0], 3), (IGNORE, 0, 1, IGNORE)))
+    for split in ("train", "val", "test"):
+        (scenes / split / "masks").rename(scenes / split / "labels")
+    with pytest.raises(
+        TaskDataError, match=r"first_class, class_values and ignore say what masks hold, and .* holds none"
+    ):
+        targets(first_class=1)

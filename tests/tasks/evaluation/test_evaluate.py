@@ -44,7 +44,7 @@ def cache_in(folder, code="as it is"):
 
 
 def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretrained, data, tmp_path, monkeypatch):
-    scored, stop_at = [], ["pixels"]
+    scored, stop_at = [], ["rcf"]
 
     def watched(candidate, *arguments):
         scored.append(candidate.name)
@@ -59,7 +59,7 @@ def test_a_stopped_evaluation_goes_on_and_what_has_changed_is_judged_anew(pretra
         evaluate_all(OPTIONS, pretrained, data, [], kept)
     assert len(list((tmp_path / "kept").iterdir())) == 2
     table = evaluate_all(OPTIONS, pretrained, data, [], kept).table
-    assert scored == ["pretrained", "random", "pixels", "pixels", "histogram"]
+    assert scored == ["pretrained", "random", "rcf", "rcf", "statistics", "histogram", "pixels"]
     pd.testing.assert_frame_equal(table, evaluate_all(OPTIONS, pretrained, data, [], cache_in(tmp_path / "new")).table)
 
     def scores_again(options, model, kept):
@@ -83,7 +83,7 @@ def test_one_table_holds_every_score_and_two_runs_are_equal(pretrained, data, tm
     table = found.table
     assert list(table.columns) == list(SCORE_COLUMNS)
     assert set(table["data"]) == {"test", "pictures"}
-    assert set(table["model"]) == {"pretrained", "random", "pixels", "histogram"}
+    assert set(table["model"]) == {"pretrained", "random", "rcf", "statistics", "histogram", "pixels"}
     assert ((table["low"] <= table["value"] + 1e-12) & (table["value"] <= table["high"] + 1e-12)).all()
     finetuned = table[(table["mode"] == "finetuned") & (table["metric"] == "top1")].set_index("model")["value"]
     assert finetuned["pretrained"] == 1.0

@@ -8,13 +8,15 @@ from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import (
+    ConvolutionFeatures,
     EncoderFeatures,
     ForeignFeatures,
     coarser,
     histogram_features,
     pixel_features,
+    statistics_features,
 )
-from a2mae.tasks.parameters import OtherEncoderParameters
+from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from helpers.evaluation import STATISTICS, batch_of
 
 
@@ -64,6 +66,46 @@ def test_encoder_features_are_the_encoders(pretrained, data):
     ):
         found = EncoderFeatures(encoder, pool=pool, bands_per_view=3)(batch)
         torch.testing.assert_close(found, torch.cat([expected, expected], 1))
+
+
+@torch.no_grad()
+def test_layers_are_those_of_the_encoder(pretrained, data):
+    encoder = load_encoder(pretrained)
+    plan = plan_inputs(data, ("red", "green", "blue") * 2, STATISTICS, bands_per_view=3)
+    batch = TaskInputs(data, plan).batch(np.arange(3))
+    last = EncoderFeatures(encoder, pool="mean", bands_per_view=3)(batch)
+    features = EncoderFeatures(encoder, pool="mean", bands_per_view=3, layers=("joined", "middle", "last"))
+    assert features.parts == 3 and list(features.readouts) == ["joined", "middle", "last"]
+    parts = torch.unflatten(features(batch), 1, (3, -1))
+    torch.testing.assert_close(parts[:, features.readouts["last"]].flatten(1), last)
+    maps = encoder.forward_intermediates(
+        batch.images[:, 0, :3], [0, 0, 1], norm=True, gsd_m=batch.gsd_m, day=batch.day[:, 0]
+    )
+    for number, level in enumerate(maps):  # two blocks: the first is the middle one
+        torch.testing.assert_close(parts[:, number, : level.shape[1]], level.mean((-1, -2)))
+    assert parts[:, features.readouts["joined"]].shape[1] == 3
+    with pytest.raises(ValueError, match=r"evaluate\.layers: joined needs patch tokens, and evaluate.pool is cls"):
+        EvaluateParameters(layers=("joined",), pool="cls")
+
+
+def test_random_convolution_features_are_drawn_from_training_images_alone(data):
+    plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    inputs = TaskInputs(data, plan)
+    batch = inputs.batch(data.rows("train"))
+    found = ConvolutionFeatures(inputs, seed=0)(batch)
+    assert found.shape == (len(batch.images), 256)
+    torch.testing.assert_close(found.mean(0), torch.zeros(256), atol=1e-4, rtol=0)  # standardised on these images
+    assert torch.equal(found, ConvolutionFeatures(inputs, seed=0)(batch))
+    assert not torch.equal(found, ConvolutionFeatures(inputs, seed=1)(batch))
+
+
+def test_statistics_are_those_of_each_band():
+    images = torch.arange(2 * 3 * 64).float().view(2, 3, 8, 8)
+    found = statistics_features(batch_of(images)).view(2, 7, 3)
+    flat = images.flatten(2)
+    torch.testing.assert_close(found[:, 0], flat.mean(2))
+    torch.testing.assert_close(found[:, 1], flat.std(2, correction=0))
+    torch.testing.assert_close(found[:, 4], flat.quantile(0.5, dim=2))
 
 
 def test_half_precision_gives_nearly_the_same_features(pretrained, data):

@@ -11,8 +11,14 @@ from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.features import histogram_features, pixel_features
-from a2mae.tasks.evaluation.frozen import Candidate, evaluate_frozen, knn_predict, linear_probe, standardised
-from a2mae.tasks.metrics.scores import SCORE_COLUMNS
+from a2mae.tasks.evaluation.frozen import (
+    Candidate,
+    evaluate_frozen,
+    knn_predict,
+    linear_probe,
+    standardised,
+)
+from a2mae.tasks.metrics.scores import SCORE_COLUMNS, paired_rows, score_table
 from a2mae.tasks.registry import Task
 from helpers.evaluation import CPU, OPTIONS, STATISTICS
 from helpers.task_samples import make_samples, spec_for
@@ -65,7 +71,7 @@ def test_protocols_score_what_is_separable_and_only_that(data):
     plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
     inputs = TaskInputs(data, plan)
     rows = pd.DataFrame(evaluate_frozen(Candidate("histogram", histogram_features), inputs, OPTIONS, CPU))
-    assert set(rows.columns) == set(SCORE_COLUMNS)
+    assert set(rows.columns) == {*SCORE_COLUMNS, "drawn"}
     assert rows["mode"].value_counts().to_dict() == {"knn": 4, "knn_standardised": 4, "few_shot": 4, "linear_probe": 1}
     assert rows[rows["mode"] != "few_shot"]["value"].min() > 0.95  # three covers of different colour
     assert sorted(rows[rows["mode"] == "knn"]["gsd_m"].unique()) == [10.0, 40.0]
@@ -98,6 +104,51 @@ def test_a_constant_part_that_drowns_the_vote_is_taken_out_by_standardising(data
     torch.testing.assert_close(scaled[:5], query)
     torch.testing.assert_close(scaled[:, :2].std(0), torch.ones(2))
     assert torch.isfinite(scaled).all()
+
+
+def test_of_several_ways_to_read_an_encoder_validation_chooses(data, caplog):
+    plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    inputs = TaskInputs(data, plan)
+
+    def two_parts(batch):
+        """Noise, then what tells the classes apart."""
+        generator = torch.Generator().manual_seed(len(batch.images))
+        return torch.cat([torch.randn(len(batch.images), 3, generator=generator), batch.images[:, 0].mean((-1, -2))], 1)
+
+    readouts = {"noise": slice(0, 1), "signal": slice(1, 2)}
+    caplog.set_level("INFO")
+    only = OPTIONS.model_copy(update={"shots": (), "relative_gsd": (1.0,)})
+    both = pd.DataFrame(evaluate_frozen(Candidate("both", two_parts, 1, 2, readouts), inputs, only, CPU))
+    assert "both on test: read signal (kNN on validation: noise 0." in caplog.text
+    plain = pd.DataFrame(
+        evaluate_frozen(Candidate("both", lambda batch: two_parts(batch)[:, 3:].contiguous()), inputs, only, CPU)
+    )
+    pd.testing.assert_frame_equal(both, plain)
+
+
+def test_differences_of_two_candidates_are_paired_over_places(data):
+    plan = plan_inputs(data, ("red", "green", "blue"), STATISTICS, bands_per_view=3)
+    inputs = TaskInputs(data, plan)
+
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(batch):
+        return torch.randn(len(batch.images), 8, generator=generator)
+
+    rows = evaluate_frozen(Candidate("pretrained", histogram_features), inputs, OPTIONS, CPU)
+    rows += evaluate_frozen(Candidate("random", noise), inputs, OPTIONS, CPU)
+    table = score_table([*rows, *paired_rows(rows, "pretrained", "random")])
+    scores, gains = table[table["over"] == ""], table[table["over"] == "random"]
+    assert set(gains["mode"]) == {"knn_gain", "knn_standardised_gain", "linear_probe_gain", "few_shot_gain"}
+    assert len(gains) == len(scores[scores["model"] == "random"])
+    for gain in gains.itertuples():
+        same = scores[(scores["mode"] == gain.mode.removesuffix("_gain")) & (scores["metric"] == gain.metric)]
+        same = same[(same["gsd_m"] == gain.gsd_m) & (same["seed"] == gain.seed)].set_index("model")["value"]
+        assert gain.value == pytest.approx(same["pretrained"] - same["random"])
+        assert gain.low <= gain.value <= gain.high and gain.value > 0
+    # A candidate over itself: no difference and no width, however uncertain its score is.
+    same = paired_rows(rows, "random", "random")
+    assert {(row["value"], row["low"], row["high"]) for row in same} == {(0.0, 0.0, 0.0)}
 
 
 def test_change_data_is_refused(tmp_path):

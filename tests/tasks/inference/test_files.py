@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import rasterio
@@ -18,15 +20,14 @@ from helpers.task_samples import REFLECTANCE, SENTINEL2, seen
 from .conftest import L1C, RGB, STATISTICS, TAUGHT, l1c_counts, l1c_landscape, write_raster
 
 
-def test_a_vrt_is_a_raster_like_any_other(scene, tmp_path):
-    vrt = tmp_path / "scene.vrt"
+@pytest.mark.parametrize("name", ["scene.vrt", "scene.png", "scene.tif"])
+def test_a_vrt_is_not_read_whatever_its_name(scene, tmp_path, name):
+    """It may name any file and address: a picture that shows /etc/passwd, a request to a server."""
+    (tmp_path / "vrt").mkdir()
     with rasterio.open(scene) as source:
-        copy(source, vrt, driver="VRT")
-    with (
-        RasterWindows(raster_from_file(vrt, SENTINEL2, RGB)) as through,
-        RasterWindows(raster_from_file(scene, SENTINEL2, RGB)) as direct,
-    ):
-        np.testing.assert_array_equal(through.read(3, 5, 64, 64)[0], direct.read(3, 5, 64, 64)[0])
+        copy(source, tmp_path / "vrt" / name, driver="VRT")
+    with pytest.raises(TaskDataError, match=rf"{re.escape(name)} is a VRT, .* gdal_translate -of COG"):
+        raster_from_file(tmp_path / "vrt" / name, SENTINEL2, RGB)
 
 
 def test_bytes_taken_for_reflectance_are_warned_of(tmp_path, cover, caplog):
@@ -48,7 +49,7 @@ def test_bad_rasters_are_refused_with_what_was_seen(tmp_path, cover):
     with pytest.raises(TaskDataError, match=r"lost\.tif has no coordinate reference system"):
         raster_from_file(lost, SENTINEL2, RGB)
     degrees = write_raster(tmp_path / "degrees.tif", counts, crs="EPSG:4326")
-    with pytest.raises(TaskDataError, match=r"EPSG:4326, not in metres"):
+    with pytest.raises(TaskDataError, match=r"outside what its CRS can express"):
         raster_from_file(degrees, SENTINEL2, RGB)
     unnamed = write_raster(tmp_path / "unnamed.tif", counts, names=())
     with pytest.raises(TaskDataError, match=r"no band described as 'B04' or 'red'.*3 bands are not the 12"):
@@ -83,13 +84,14 @@ def test_floats_with_nan_and_files_with_their_own_scale(tmp_path, cover):
         np.testing.assert_allclose(pixels[:, 5:], physical[:, 5:], atol=2e-5)
 
 
-def test_what_the_user_states_goes_before_the_files_tags_and_floats(tmp_path):
-    tagged = write_raster(tmp_path / "tagged.tif", l1c_counts(), scale=5e-5, offset=0.3)
+def test_what_the_user_states_holds_for_floats_and_is_held_against_tags(tmp_path):
     percent = write_raster(tmp_path / "percent.tif", (l1c_landscape() * 100).astype(np.float32))
-    for path, scale in ((tagged, 1e-4), (percent, 0.01)):
-        with RasterWindows(raster_from_file(path, L1C, RGB, scale=scale, offset=0.0)) as windows:
-            pixels, _ = windows.read(0, 0, 64, 64)
-        np.testing.assert_allclose(pixels, l1c_landscape(), atol=6e-5)
+    with RasterWindows(raster_from_file(percent, L1C, RGB, scale=0.01, offset=0.0)) as windows:
+        pixels, _ = windows.read(0, 0, 64, 64)
+    np.testing.assert_allclose(pixels, l1c_landscape(), atol=6e-5)
+    tagged = write_raster(tmp_path / "tagged.tif", l1c_counts(), scale=5e-5, offset=0.3)
+    with pytest.raises(TaskDataError, match=r"tagged with scale 5e-05 and offset 0\.3 .* embed says scale 0\.0001"):
+        raster_from_file(tagged, L1C, RGB, scale=1e-4)
 
 
 def test_an_offset_that_only_the_sensor_states_is_warned_of_with_the_key_to_set(tmp_path, caplog):

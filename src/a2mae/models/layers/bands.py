@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from a2mae.errors import InputError
+from a2mae.models.layers.rcf import RandomConvolutionFeatures
 
 ABSENT_NM = -1.0
 """`wavelength_nm` of a band that only fills the tensor up: it is neither read nor scored."""
@@ -30,6 +31,25 @@ class PatchEmbed(nn.Module):
             )
         tokens: Tensor = self.proj(images).flatten(2).transpose(1, 2)
         return tokens
+
+
+class RCFPatchEmbed(PatchEmbed):
+    """The linear map plus one of the patch's random convolution features, whose filters stay as they are [ours].
+
+    Nothing crosses a patch's edge, so hidden patches stay hidden.
+    """
+
+    def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
+        super().__init__(in_chans, embed_dim, patch_size)
+        self.patch_size = patch_size
+        self.rcf = RandomConvolutionFeatures(in_chans)
+        self.rcf_proj = nn.Linear(self.rcf.num_features, embed_dim)
+
+    def forward(self, images: Tensor, wavelength_nm: Tensor | None = None) -> Tensor:
+        """`(M, C, H, W)` to `(M, N, D)`; the wavelengths are not read."""
+        tokens = super().forward(images)
+        features: Tensor = self.rcf_proj(self.rcf.of_patches(images, self.patch_size))
+        return tokens + features
 
 
 class WavelengthMixing(nn.Module):

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from a2mae.errors import InputError
 
-STRATEGIES = ("anchor", "independent", "same", "random", "anchor_visible")
+STRATEGIES = ("anchor", "independent", "mixed", "same", "random", "anchor_visible")
 """`anchor`: another date of the anchor's source has its own mask, another source has the anchor's.
-`independent`: every image its own. `same`: every image the anchor's. `random`: over all tokens of the set.
+`independent`: every image its own, so that another date or sensor shows much of what is hidden. `mixed`: half of the
+samples `anchor`, half `independent` [ours]. `same`: every image the anchor's. `random`: over all tokens of the set.
 `anchor_visible`: only the anchor is seen (what the released code does by accident)."""
 
 
@@ -115,8 +116,11 @@ def draw_mask(
     elif strategy == "anchor_visible":
         ids = key[:, 0].argsort(dim=1)[:, : min(images * keep, patches)]
     else:
+        # A coin per sample out of digits that decide no mask: `noise` stays the only draw, whoever skips samples of it.
+        coin = (noise[:, 0, 0] * 2**12) % 1 < 0.5
         shared = {
             "anchor": ~same_source_as_anchor,
+            "mixed": ~same_source_as_anchor & coin[:, None],
             "independent": torch.zeros_like(same_source_as_anchor),
             "same": torch.ones_like(same_source_as_anchor),
         }[strategy]

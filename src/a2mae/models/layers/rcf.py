@@ -18,8 +18,12 @@ SMOOTHING = 0.1
 """Share of the mean eigenvalue that is added before whitening: directions of mere noise are not blown up."""
 THRESHOLD = 0.5
 """A response counts by how far it exceeds this, in units of the whitened windows' length."""
+KERNEL_SIZE = 5
+"""Side of a filter, pixels."""
 WINDOWS = 4000
 """Windows from which the filters and their whitening are made."""
+LIMIT = 5.0
+"""Standardised features of a patch are cut off here: a glint or a cloud's edge does not rule a loss."""
 
 
 class RandomConvolutionFeatures(nn.Module):
@@ -37,7 +41,7 @@ class RandomConvolutionFeatures(nn.Module):
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(self, in_chans: int, num_filters: int = 128, kernel_size: int = 5) -> None:
+    def __init__(self, in_chans: int, num_filters: int = 128, kernel_size: int = KERNEL_SIZE) -> None:
         """Make room for the filters; `fit` fills it.
 
         Args:
@@ -101,9 +105,9 @@ class RandomConvolutionFeatures(nn.Module):
         self.filters.copy_(filters.view_as(self.filters))
         self.feature_mean.zero_()
         self.feature_std.fill_(1.0)
-        features = self(images, valid) if patch_size is None else self.of_patches(images, patch_size)
+        features = self(images, valid) if patch_size is None else self._pooled_patches(images, patch_size)
         if patch_size is not None and valid is not None:
-            features = features[_whole_patches(valid, patch_size)]
+            features = features[whole_patches(valid, patch_size)]
         features = features.flatten(0, -2)
         self.feature_mean.copy_(features.mean(0))
         self.feature_std.copy_(features.std(0).clamp(min=1e-3))
@@ -138,8 +142,14 @@ class RandomConvolutionFeatures(nn.Module):
             patch_size: Side of a patch, at least the filters' side, pixels.
 
         Returns:
-            `(..., N, 2 J)`, patches row by row.
+            `(..., N, 2 J)`, patches row by row, each within ±`LIMIT`.
+
+        Raises:
+            InputError: If the patch is smaller than the filters.
         """
+        return self._standardised(self._pooled_patches(images, patch_size)).clamp(-LIMIT, LIMIT)
+
+    def _pooled_patches(self, images: Tensor, patch_size: int) -> Tensor:
         size = self.filters.shape[-1]
         if patch_size < size:
             raise InputError(f"patches of {patch_size} pixels are smaller than the filters of {size}")
@@ -147,15 +157,27 @@ class RandomConvolutionFeatures(nn.Module):
         patches = torch.unflatten(images, -1, (width // patch_size, patch_size))
         patches = torch.unflatten(patches, -3, (height // patch_size, patch_size))  # (..., C, h, p, w, q)
         patches = patches.movedim((-4, -2), (-5, -4))  # (..., h, w, C, p, q)
-        flat = patches.reshape(-1, in_chans, patch_size, patch_size)
-        features = self._standardised(self._responses(flat).mean((-2, -1)))
-        return features.view(*leading, -1, self.num_features)
+        patches = patches.reshape(-1, in_chans * patch_size**2)
+        # The filters at every place inside a patch as one matrix: on a CPU 2.6 times faster than convolutions of so
+        # small images, though most of its entries are 0.
+        places = patch_size - size + 1
+        matrix = self.filters.new_zeros(places, places, len(self.filters), in_chans, patch_size, patch_size)
+        for row in range(places):
+            for column in range(places):
+                matrix[row, column, ..., row : row + size, column : column + size] = self.filters
+        bias = self._bias().repeat(places**2)
+        response = torch.addmm(bias, patches, matrix.flatten(3).flatten(0, 2).T).view(len(patches), places**2, -1)
+        high, low = response.clamp(min=THRESHOLD).mean(1), response.clamp(max=-THRESHOLD).mean(1)
+        pooled = torch.cat([high - THRESHOLD, -low - THRESHOLD], dim=1)
+        return pooled.view(*leading, (height // patch_size) * (width // patch_size), self.num_features)
 
     def _responses(self, images: Tensor) -> Tensor:
         """`(N, C, H, W)` to `(N, 2 J, H - k + 1, W - k + 1)`, rectified."""
-        bias = -(self.filters * self.mean).sum((1, 2, 3))
-        response = F.conv2d(images, self.filters, bias)
+        response = F.conv2d(images, self.filters, self._bias())
         return torch.cat([F.relu(response - THRESHOLD), F.relu(-response - THRESHOLD)], dim=1)
+
+    def _bias(self) -> Tensor:
+        return -(self.filters * self.mean).sum((1, 2, 3))
 
     def _standardised(self, features: Tensor) -> Tensor:
         return (features - self.feature_mean) / self.feature_std
@@ -170,8 +192,8 @@ def _whole_windows(images: Tensor, valid: Tensor | None, size: int) -> Tensor:
     return unseen == 0
 
 
-def _whole_patches(valid: Tensor, patch_size: int) -> Tensor:
-    """`(..., H, W)` bool to `(..., N)`: patches of which every pixel was seen."""
+def whole_patches(valid: Tensor, patch_size: int) -> Tensor:
+    """Tell which patches were seen as a whole: `(..., H, W)` bool to `(..., N)` bool."""
     *_, height, width = valid.shape
     patches = torch.unflatten(valid, -1, (width // patch_size, patch_size))
     patches = torch.unflatten(patches, -3, (height // patch_size, patch_size))

@@ -145,6 +145,7 @@ def comparisons(table: pd.DataFrame) -> list[Comparison]:
         for data, of_data in finetuned[finetuned["task"] == task].groupby("data", sort=True):
             metric = next((name for name in metrics if (of_data["metric"] == name).any()), metrics[0])
             rows = of_data[of_data["metric"] == metric]
+            rows = rows[rows["over"].isin(("", RANDOM))]
             sides = {(row["mode"], row["model"]): (row["value"], row["low"], row["high"]) for row in records(rows)}
             wanted = [(FINETUNED, PRETRAINED), (FINETUNED, RANDOM), (GAIN, PRETRAINED)]
             if sides.keys() >= set(wanted):

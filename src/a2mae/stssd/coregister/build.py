@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from a2mae.errors import A2maeError, InputError
 from a2mae.files import PART
 from a2mae.parallel import Crew, warm_up
+from a2mae.plausibility import Clipped, check_clipped, warn_of_fill
 from a2mae.raster.mosaics import prefer_single
 from a2mae.raster.read import close_kept
 from a2mae.raster.warp import Footprint
@@ -43,7 +45,17 @@ from a2mae.stssd.coregister.tables import (
     rejected_table,
     tell_missing,
 )
-from a2mae.stssd.coregister.work import SURVEY, SURVEYED, Fingerprints, ShardTask, SurveyTask, shard_task, survey_task
+from a2mae.stssd.coregister.work import (
+    CLIPPED,
+    SURVEY,
+    SURVEYED,
+    UNIFORM,
+    Fingerprints,
+    ShardTask,
+    SurveyTask,
+    shard_task,
+    survey_task,
+)
 from a2mae.stssd.parameters import CoregisterParameters, check_recipes
 from a2mae.stssd.store.ledger import Shard
 from a2mae.stssd.store.writer import COPY, SensorPlan, StoreWriter
@@ -142,7 +154,7 @@ def build(
     sets = complete_sets(images, failed, surveyed, parameters)
     tables = BuiltTables(
         image_table(sets, sensors, parameters),
-        rejected_table(images, sets, rejections, failed, scenes),
+        rejected_table(images, sets, rejections, failed, used),
         manifest,
     )
     log_result(tables, sensors.values(), locations=len(locations), pooled=len(offsets.part))
@@ -336,13 +348,24 @@ def _write(
         pass
     manifest = writer.finish()
     failed: dict[tuple[str, int], Rejection] = {}
-    for shard, note in writer.notes():
-        entries = note["failed"]
+    notes = dict(writer.notes())
+    check_clipped(
+        (sensor, _clipped(notes.get(shard, {}), len(sensor.bands), _pixels(shard, sensors, by_sensor)))
+        for shard in writer.shards()
+        for sensor in (sensors[shard.sensor],)
+    )
+    filled: dict[str, float] = {}
+    for shard, note in notes.items():
+        for entry in note.get(UNIFORM, []):
+            scene_id = by_sensor[shard.sensor][int(entry["row"])].scene.scene_id
+            filled[scene_id] = max(filled.get(scene_id, 0.0), float(entry["share"]))
+        entries = note.get("failed", [])
         assert isinstance(entries, list)
         for entry in entries:
             row = int(entry["row"])
             scene_id = by_sensor[shard.sensor][row].scene.scene_id
             failed[shard.sensor, row] = Rejection(scene_id, str(entry["reason"]), str(entry["detail"]))
+    warn_of_fill(filled)
     return failed, manifest
 
 
@@ -351,6 +374,12 @@ def _unreached(note: Mapping[str, object]) -> bool:
     entries = note.get("failed", [])
     assert isinstance(entries, list)
     return any(entry["reason"] in TRANSIENT for entry in entries)
+
+
+def _clipped(note: Mapping[str, Any], bands: int, values: int) -> Clipped:
+    """What a shard's note says of values beyond the encoding; a shard without has none among all of its pixels."""
+    told = note.get(CLIPPED)
+    return Clipped((0,) * bands, values // bands) if told is None else Clipped(tuple(told["px"]), int(told["of"]))
 
 
 def _pixels(shard: Shard, sensors: Mapping[str, Sensor], images: Mapping[str, Sequence[PlacedImage]]) -> int:

@@ -86,8 +86,8 @@ def is_complete(scenes: Sequence[Scene], recipe: Recipe, *, lat: float) -> bool:
 def order(scenes: Iterable[Scene], *, lat: float, spread: Literal["seasons", "time"]) -> list[Scene]:
     """Sort the scenes of one source into the order in which they are tried.
 
-    Ties go to the less cloudy scene, then to the earlier one, then to the smaller id. A scene without a provider's
-    cloud cover counts as half cloudy.
+    Ties go to the less cloudy scene, then to the earlier one, then to the smaller id. Scenes without a provider's cloud
+    cover count as half cloudy, and among them the dates are spread over time: the newest are not the ones left out.
 
     Args:
         scenes: Scenes of one source, in any order.
@@ -103,7 +103,24 @@ def order(scenes: Iterable[Scene], *, lat: float, spread: Literal["seasons", "ti
     if spread == "seasons":
         growing = [scene for scene in ranked if in_growing_season(scene.datetime, lat)]
         dormant = [scene for scene in ranked if not in_growing_season(scene.datetime, lat)]
-        return _in_turn([growing, dormant])
+        return _in_turn([_unknown_spread(growing, by_cloud), _unknown_spread(dormant, by_cloud)])
+    return _spread(ranked, by_cloud)
+
+
+_Key = Callable[[Scene], tuple[float, dt.datetime, str]]
+
+
+def _unknown_spread(ranked: Sequence[Scene], by_cloud: _Key) -> list[Scene]:
+    """Spread the scenes without a cloud cover over time, in their place among the others."""
+    known = [scene for scene in ranked if scene.cloud_cover_pct is not None]
+    unknown = _spread([scene for scene in ranked if scene.cloud_cover_pct is None], by_cloud)
+    before = [scene for scene in known if by_cloud(scene)[0] < 50.0]
+    after = [scene for scene in known if by_cloud(scene)[0] >= 50.0]
+    return [*before, *unknown, *after]
+
+
+def _spread(ranked: Sequence[Scene], by_cloud: _Key) -> list[Scene]:
+    """Sort scenes as far apart in time as possible: the first, the last, then the farthest from all before it."""
     by_time = sorted(ranked, key=lambda scene: (scene.datetime, *by_cloud(scene)))
     chosen, rest = [*by_time[:1], *by_time[1:][-1:]], by_time[1:-1]
     times = {scene.scene_id: scene.datetime.timestamp() for scene in by_time}

@@ -29,6 +29,11 @@ from a2mae.tables import IMAGE_COLUMNS, REJECTED_COLUMNS, frame_of_rows
 
 logger = logging.getLogger(__name__)
 
+_NOT_NEEDED = (
+    "not read: at each of its places the sets are full, or lack another source; images, images_per_source, max_images"
+    " or max_sets of coregister.recipes would let more in"
+)
+
 
 @dataclass(frozen=True)
 class PlacedImage:
@@ -123,12 +128,14 @@ def rejected_table(
 ) -> pd.DataFrame:
     """Make the table of rejections: by the survey, while reading for the store, and of sets that became incomplete.
 
+    A scene that no set of any place needed has one row, without a location.
+
     Args:
         images: Images that were to be written.
         sets: Complete sets.
         rejections: What was rejected before writing, with the location's id.
         failed: Images that could not be read, by sensor and row.
-        scenes: Accepted scenes by id.
+        scenes: By id, those that cover a location.
 
     Returns:
         `REJECTED_COLUMNS`.
@@ -142,6 +149,8 @@ def rejected_table(
         elif image.key not in used:
             detail = "written, but its set lost too many other images while they were read"
             out.append((location_id, Rejection(image.scene.scene_id, "incomplete_set", detail)))
+    told = {rejection.scene_id for _, rejection in out} | {image.scene.scene_id for image in images}
+    out += [("", Rejection(scene_id, "not_needed", _NOT_NEEDED)) for scene_id in sorted(scenes.keys() - told)]
     rows = (
         {
             "scene_id": rejection.scene_id,

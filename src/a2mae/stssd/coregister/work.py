@@ -16,8 +16,10 @@ from pydantic import TypeAdapter
 
 from a2mae.config import CloudParameters
 from a2mae.errors import ReadError
+from a2mae.plausibility import MOST_UNIFORM, uniform_share
+from a2mae.raster.opening import sidecars
 from a2mae.raster.read import kept_reader
-from a2mae.raster.warp import Footprint, encode, read_image
+from a2mae.raster.warp import Footprint, clipped, encode, read_image
 from a2mae.remote.policy import RemoteAccess, VerifyChecksums
 from a2mae.remote.storage import Folder, Parts
 from a2mae.remote.verify import source_digest, verified_checksum
@@ -28,9 +30,13 @@ from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.stssd.store.ledger import Shard
 from a2mae.stssd.store.writer import StoreWriter
 
-BUILD_VERSION = 6
+BUILD_VERSION = 7
 """Raise it when the same input would give other pixels or another survey."""
 
+CLIPPED = "clipped"
+"""In the note of a shard: how many valid pixels of each band are beyond what the sensor's encoding holds."""
+UNIFORM = "uniform"
+"""In the note of a shard: images of which a large share is one number in each band."""
 SURVEY = "survey"
 """Folder of the survey's parts in a build's work."""
 SURVEYED = TypeAdapter(list[Surveyed])
@@ -87,6 +93,8 @@ def shard_task(task: ShardTask) -> int:
     pixels = np.full((len(task.images), len(task.sensor.bands), *shape), encoding.nodata, dtype=encoding.dtype)
     valid = np.zeros((len(task.images), *shape), dtype=np.bool_)
     failed: list[dict[str, object]] = []
+    uniform: list[dict[str, object]] = []
+    beyond = np.zeros(len(task.sensor.bands), dtype=np.int64)
     with kept_reader(task.run, work=f"{task.url}.work", access=task.access) as reader:
         for k, (scene, footprint, shift_m) in enumerate(task.images):
             try:
@@ -96,8 +104,16 @@ def shard_task(task: ShardTask) -> int:
                 failed.append({"row": task.shard.start + k, "reason": error.reason, "detail": str(error)})
                 continue
             pixels[k] = encode(image.physical, image.seen, encoding)
+            beyond += clipped(image.physical, image.valid, encoding)
             valid[k] = image.valid
-    note = {"failed": failed} if failed else None
+            share = uniform_share(pixels[k], valid[k])
+            if share > MOST_UNIFORM:
+                uniform.append({"row": task.shard.start + k, "share": round(share, 3)})
+    note: dict[str, object] = {"failed": failed} if failed else {}
+    if uniform:
+        note[UNIFORM] = uniform
+    if beyond.any():
+        note[CLIPPED] = {"px": beyond.tolist(), "of": int(valid.sum())}
     StoreWriter(task.url).write(task.shard, pixels, valid, note=note, made_of=task.made_of)
     return len(failed)
 
@@ -151,7 +167,9 @@ class Fingerprints:
 
 def _file_digest(asset: BandAsset, mode: VerifyChecksums) -> str:
     checksum = verified_checksum(asset, mode)
-    return source_digest(asset.href) if checksum is None else checksum.text
+    if checksum is not None:
+        return checksum.text
+    return "".join(source_digest(path) for path in (asset.href, *sidecars(asset.href)))
 
 
 def _square(footprint: Footprint) -> list[object]:

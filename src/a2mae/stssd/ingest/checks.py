@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import shapely
+from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError, RejectedError, did_you_mean
@@ -15,6 +19,7 @@ from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, UnknownBandError, Unkn
 
 _SAFE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,199}$")
 _GSD_FACTOR = 2.0
+_YEARS = range(1900, 2101)
 
 
 @dataclass
@@ -78,13 +83,44 @@ class SensorTable:
                 raise InputError(f"ingest.bands.{sensor_id}: {error}") from error
 
 
+@contextlib.contextmanager
+def costs_one_scene() -> Iterator[None]:
+    """Make whatever a scene's own metadata cause the rejection of this scene: nothing that it holds ends the run.
+
+    Raises:
+        RejectedError: As it was raised inside, or "bad_metadata" with what was found.
+    """
+    try:
+        yield
+    except RejectedError:
+        raise
+    except (ValueError, ArithmeticError, RecursionError, ShapelyError, ProjError) as error:
+        raise RejectedError("bad_metadata", f"its metadata cannot be used: {error}") from error
+
+
+def check_date(when: dt.datetime) -> dt.datetime:
+    """Bring a time of acquisition to UTC, for which it is taken where no zone is given.
+
+    Raises:
+        RejectedError: "no_date" if no image was taken then.
+    """
+    if when.year not in _YEARS:
+        raise RejectedError("no_date", f"the time {when} is not of {_YEARS[0]} to {_YEARS[-1]}")
+    return when.astimezone(dt.UTC) if when.tzinfo else when.replace(tzinfo=dt.UTC)
+
+
+def is_safe_id(scene_id: str) -> bool:
+    """Whether an id is plain: it becomes part of names in tables and logs."""
+    return _SAFE_ID.match(scene_id) is not None
+
+
 def check_id(scene_id: str) -> str:
-    """Reject ids that are not plain: they become parts of names in tables and logs.
+    """Reject ids that are not plain.
 
     Raises:
         RejectedError: "bad_id".
     """
-    if not _SAFE_ID.match(scene_id):
+    if not is_safe_id(scene_id):
         raise RejectedError(
             "bad_id", f"id {scene_id[:80]!r} has other signs than letters, digits and . _ : + @ = -, or is too long"
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +13,24 @@ import geopandas as gpd
 import pandas as pd
 import shapely
 from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import InputError, plural
+from a2mae.errors import InputError, UnfinishedError, plural
 from a2mae.raster.mosaics import mosaics
 from a2mae.remote.policy import load_signer
 from a2mae.scenes import RejectedScene, Scene, rejected_to_table, scenes_to_table, sensors_to_json
 from a2mae.sensors import Sensor, UnknownSensorError, get_sensor
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.folder import read_folder
-from a2mae.stssd.ingest.locations import find_locations
+from a2mae.stssd.ingest.locations import NoLocationError, find_locations
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac import read_stac_api, read_stac_catalog
 
 logger = logging.getLogger(__name__)
+
+_ONE_VIEW = dt.timedelta(minutes=1)
+_SAME_GROUND = 0.9
+_CHOSEN = ("excluded", "band_not_used", "sensor_not_used")  # by the user
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
         simulated_catalog: Catalog of this run's simulation, used when no other source is named.
 
     Raises:
-        InputError: If nothing usable is found; the message counts the reasons and says what to change.
+        InputError: If parameters do not fit; the message says what to change.
+        UnfinishedError: If nothing usable is found; the message counts the reasons, and the rejected come with it.
     """
     own = parameters.own_sensors()
     table = SensorTable(own, parameters.bands, parameters.use_sensors)
@@ -65,10 +72,14 @@ def ingest(parameters: IngestParameters, *, simulated_catalog: Path | None = Non
     found = _read(parameters, table, simulated_catalog)
     scenes, rejected = _select(found, parameters)
     if not scenes:
-        raise InputError(_nothing(rejected, parameters))
+        raise UnfinishedError(_nothing(rejected, parameters), {"refused_scenes": rejected_to_table(rejected)})
     joined = mosaics(scenes) if parameters.mosaics else []
     sensors = [table.get(sensor_id) for sensor_id in sorted({scene.sensor for scene in scenes})]
-    places = find_locations([*scenes, *joined], sensors, parameters.locations)
+    try:
+        places = find_locations([*scenes, *joined], sensors, parameters.locations)
+    except NoLocationError as error:
+        told = f"{_rejected_first(rejected)}{error}"
+        raise UnfinishedError(told, {"refused_scenes": rejected_to_table(rejected)}) from error
     side = parameters.locations.footprint_m
     unused = set(places.unused)
     joined = [scene for scene in joined if scene.scene_id not in unused]
@@ -111,9 +122,8 @@ def _read(parameters: IngestParameters, table: SensorTable, simulated: Path | No
 def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], list[RejectedScene]]:
     """Apply the limits of time, cloud and area, and keep ids unique."""
     rejected = list(found.rejected)
-    area = (
-        box(*parameters.source.api.bbox) if parameters.source.api.bbox and parameters.source_kind != "folder" else None
-    )
+    bbox = None if parameters.source_kind == "folder" else parameters.source.api.bbox
+    area = None if bbox is None else _area(*bbox)
     kept: dict[str, Scene] = {}
     for scene in sorted(found.scenes, key=lambda scene: scene.scene_id):
         reason = _outside(scene, parameters, area)
@@ -126,36 +136,48 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
     return _newest(list(kept.values()), rejected), rejected
 
 
-def _newest(scenes: Sequence[Scene], rejected: list[RejectedScene]) -> list[Scene]:
-    """Keep the latest baseline of an acquisition that its provider processed again; the others go to `rejected`.
+def _area(west: float, south: float, east: float, north: float) -> BaseGeometry:
+    """A box in degrees; across the date line, where west is larger than east, in two parts."""
+    if west < east:
+        return box(west, south, east, north)
+    return shapely.MultiPolygon([box(west, south, 180, north), box(-180, south, east, north)])
 
-    The same acquisition is the same sensor, platform and instant on the same grid.
+
+def _newest(scenes: Sequence[Scene], rejected: list[RejectedScene]) -> list[Scene]:
+    """Keep the latest processing of an acquisition: baseline first, then time; the others go to `rejected`.
+
+    One acquisition is the same sensor, platform and grid within a minute (processings differ by fractions of a second)
+    and the same ground: two parts of a tile, of two data strips, complete each other.
     """
-    latest: dict[object, Scene] = {}
+    by_grid: dict[object, list[Scene]] = defaultdict(list)
     for scene in scenes:
-        if scene.processing_baseline:
-            other = latest.setdefault(_acquisition(scene), scene)
-            if scene.processing_baseline > (other.processing_baseline or ""):
-                latest[_acquisition(scene)] = scene
+        first = scene.bands[0]
+        by_grid[scene.sensor, scene.platform, first.crs, first.transform, first.shape].append(scene)
+    best: dict[str, Scene] = {}
+    for together in by_grid.values():
+        together.sort(key=lambda scene: scene.datetime)
+        started = [k for k, s in enumerate(together) if k == 0 or s.datetime - together[k - 1].datetime > _ONE_VIEW]
+        for start, end in zip(started, [*started[1:], len(together)], strict=True):
+            latest = max(together[start:end], key=_version)
+            best |= {scene.scene_id: latest for scene in together[start:end]}
     kept = []
     for scene in scenes:
-        best = latest.get(_acquisition(scene), scene)
-        if scene.processing_baseline == best.processing_baseline:
+        latest = best[scene.scene_id]
+        same = shapely.intersection(scene.geometry, latest.geometry).area > _SAME_GROUND * scene.geometry.area
+        if _version(scene) == _version(latest) or not same:
             kept.append(scene)
             continue
-        detail = f"processed again with baseline {best.processing_baseline}: {best.scene_id}"
-        rejected.append(scene.rejected("superseded", detail))
+        newer = latest.processing_baseline != scene.processing_baseline
+        how = f"with baseline {latest.processing_baseline}" if newer else f"on {latest.processed:%Y-%m-%d %H:%M}"
+        rejected.append(scene.rejected("superseded", f"processed again {how}: {latest.scene_id}"))
     return kept
 
 
-def _acquisition(scene: Scene) -> object:
-    first = scene.bands[0]
-    return scene.sensor, scene.platform, scene.datetime, first.crs, first.transform, first.shape
+def _version(scene: Scene) -> tuple[str, dt.datetime]:
+    return scene.processing_baseline or "", scene.processed or dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
-def _outside(
-    scene: Scene, parameters: IngestParameters, area: shapely.geometry.base.BaseGeometry | None
-) -> tuple[str, str] | None:
+def _outside(scene: Scene, parameters: IngestParameters, area: BaseGeometry | None) -> tuple[str, str] | None:
     start, end = parameters.datetime_start, parameters.datetime_end
     if (start and scene.datetime < start) or (end and scene.datetime > end):
         return "outside_time", f"taken {scene.datetime:%Y-%m-%d}, outside ingest.datetime_start/datetime_end"
@@ -181,9 +203,23 @@ def _nothing(rejected: Sequence[RejectedScene], parameters: IngestParameters) ->
             "stac_catalog": "point ingest.source.catalog at another catalog",
         }
         return f"no scene found: {where[parameters.source_kind]}"
+    return f"no usable scene among {len(rejected)} rejected ({_reasons(rejected)}). For example {_examples(rejected)}."
+
+
+def _rejected_first(rejected: Sequence[RejectedScene]) -> str:
+    """Count what was rejected before a sentence on what is left: that is where scenes that are missing went."""
+    lost = [one for one in rejected if one.reason not in _CHOSEN]
+    if not lost:
+        return ""
+    return (
+        f"{plural(len(lost), 'scene or file was', 'scenes and files were')} rejected ({_reasons(lost)}), listed in"
+        f" refused_scenes.parquet; for example {_examples(lost)}. With what is left, "
+    )
+
+
+def _examples(rejected: Sequence[RejectedScene]) -> str:
     different = list({r.detail: r for r in reversed(rejected)}.values())[::-1]
-    examples = "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
-    return f"no usable scene among {len(rejected)} rejected ({_reasons(rejected)}). For example {examples}."
+    return "; ".join(f"{r.scene_id}: {r.detail.rstrip('.')}" for r in different[:3])
 
 
 def _log(

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import InputError
+from a2mae.errors import InputError, plural
 from a2mae.raster.footprints import project, split_at_date_line, transformer, utm_crs
 from a2mae.raster.mosaics import prefer_single
+from a2mae.remote.policy import check_vector
 from a2mae.scenes import Scene
 from a2mae.sensors import Sensor
 from a2mae.stssd.ingest.parameters import LocationParameters
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 # its side is.
 _EDGE_TOLERANCE = 1 / 400
 _MAX_CELLS = 20_000_000  # of one scene in one zone
+
+
+class NoLocationError(InputError):
+    """No square is covered by enough scenes."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
         parameters: Mode, size, coverage and caps.
 
     Raises:
-        InputError: If the side does not fit the sensors or no square is covered; the message says what to change.
+        InputError: If the side does not fit the sensors; the message says what to change.
+        NoLocationError: If no square is covered.
     """
     check_footprint(parameters.footprint_m, sensors)
     area = _area(parameters)
@@ -110,10 +116,10 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
             kept = np.isin(pairs[:, 0], frame["candidate"].to_numpy())
             covering[np.unique(pairs[kept, 1])] = True
     if not frames:
-        raise InputError(
+        raise NoLocationError(
             f"no location: no square of {parameters.footprint_m:g} m is covered by {parameters.min_scenes} scenes of"
-            f" {parameters.min_sensors} sensors (the best has {nearest} scenes); lower ingest.locations.min_scenes,"
-            " min_sensors or footprint_m, or widen the polygons"
+            f" {parameters.min_sensors} sensors (the best has {plural(nearest, 'scene')}); lower"
+            " ingest.locations.min_scenes, min_sensors or footprint_m, or widen the polygons"
         )
     found = pd.concat(frames, ignore_index=True).sort_values("location_id", ignore_index=True)
     found = found.iloc[draw(found, parameters)].reset_index(drop=True)
@@ -132,6 +138,7 @@ def _area(parameters: LocationParameters) -> BaseGeometry | None:
     path = Path(parameters.polygons)
     if not path.is_file():
         raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} is not a file")
+    check_vector(path)
     frame = gpd.read_file(path).to_crs(4326)
     areas = [g for g in frame.geometry if g is not None and g.geom_type in ("Polygon", "MultiPolygon")]
     if not areas:

@@ -1,21 +1,18 @@
-"""Parameters of `ingest`: sources, rules for file names, profiles of STAC providers, locations."""
+"""Parameters of `ingest`: sources, what may be opened, locations; rules and profiles are in `rules`."""
 
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import Parameters
 from a2mae.remote.policy import HrefPolicy, RemoteAccess
-from a2mae.scenes import CloudTest, MaskKind
-from a2mae.sensors import Sensor, Units, sensor_from_dict
-
-Nodata = float | Literal["file", "none", "nan", "inf", "-inf"]
+from a2mae.sensors import Sensor, sensor_from_dict
+from a2mae.stssd.ingest.rules import ExcludeRule, FolderRule, StacProfile
 
 
 class HrefParameters(Parameters):
@@ -29,6 +26,11 @@ class HrefParameters(Parameters):
     )
     hosts: tuple[str, ...] = Field(default=(), description="Where not empty, the only hosts that may be asked.")
     allow_private: bool = Field(default=False, description="Allow loopback, link-local and private network addresses.")
+    alternates: tuple[str, ...] = Field(
+        default=(),
+        description="Keys of an asset's `alternate` that are taken before its own href, in this order; without them"
+        " alternates are taken where the href is s3 or not allowed.",
+    )
 
     def policy(self, *folders: Path, local: bool = False) -> HrefPolicy:
         """Make the policy that says what may be opened.
@@ -39,7 +41,11 @@ class HrefParameters(Parameters):
         """
         schemes = frozenset(self.schemes) | ({"file"} if local else set())
         return HrefPolicy(
-            schemes, (*folders, *map(Path, self.roots)), tuple(self.hosts), allow_private=self.allow_private
+            schemes,
+            (*folders, *map(Path, self.roots)),
+            tuple(self.hosts),
+            allow_private=self.allow_private,
+            alternates=self.alternates,
         )
 
 
@@ -53,7 +59,7 @@ class ApiParameters(Parameters):
     url: str = Field(default="", description="Root of the API.")
     collections: tuple[str, ...] = Field(default=(), description="Collections to search.")
     bbox: tuple[float, float, float, float] | None = Field(
-        default=None, description="West, south, east, north in degrees."
+        default=None, description="West, south, east, north in degrees; across the date line west is larger than east."
     )
     datetime: str | None = Field(default=None, description="Instant or interval, for example 2020-05-01/2020-09-30.")
     query: dict[str, Any] | None = Field(
@@ -69,6 +75,15 @@ class ApiParameters(Parameters):
     replay: str | None = Field(
         default=None, description="A recorded stac_items.json: build from it without asking the API."
     )
+
+    @field_validator("bbox")
+    @classmethod
+    def _on_earth(cls, bbox: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        if bbox is not None:
+            west, south, east, north = bbox
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and west != east):
+                raise ValueError(f"bbox {list(bbox)} is not west, south, east, north in degrees")
+        return bbox
 
 
 class SourceParameters(Parameters):
@@ -89,118 +104,6 @@ class SourceParameters(Parameters):
     max_document_mb: Annotated[float, Field(gt=0)] = Field(
         default=64.0, description="Largest JSON document that is read."
     )
-
-
-class MaskRule(Parameters):
-    """Where a product keeps its cloud mask."""
-
-    kind: MaskKind = Field(description="How its numbers are read.")
-    band_index: int | None = Field(default=None, ge=1, description="Band of the same file, counted from 1.")
-    token: str | None = Field(default=None, description="Value of the `band` group of the file that is the mask.")
-    asset: str | None = Field(default=None, description="STAC: key of the asset that is the mask.")
-    scale: float = Field(default=1.0, gt=0, description="For `probability`: what brings the numbers to 0-1.")
-
-    @model_validator(mode="after")
-    def _kind_is_a_mask(self) -> MaskRule:
-        if self.kind is MaskKind.NONE or sum(v is not None for v in (self.band_index, self.token, self.asset)) != 1:
-            raise ValueError("mask: give a kind other than none and exactly one of band_index, token, asset")
-        return self
-
-
-class FilePattern(Parameters):
-    """Which files of a folder are meant, by their paths below it."""
-
-    files: str | None = Field(
-        default=None,
-        description="Pattern of paths below the folder: `*` within a name, `**` across folders, `{date}`, `{band}`,"
-        " `{scene}` or any other named field.",
-    )
-    regex: str | None = Field(
-        default=None, description="The same as a regular expression with named groups; instead of `files`."
-    )
-
-    @model_validator(mode="after")
-    def _one_pattern(self) -> Self:
-        if (self.files is None) == (self.regex is None):
-            raise ValueError("give exactly one of 'files' and 'regex'")
-        self.pattern()
-        return self
-
-    def pattern(self) -> re.Pattern[str]:
-        """The pattern over paths below the folder, with `/` between names."""
-        return re.compile(self.regex if self.regex is not None else template_regex(str(self.files)))
-
-
-class FolderRule(FilePattern):
-    """Which files of a folder make scenes of which sensor."""
-
-    name: str = Field(description="Shown in messages.")
-    sensor: str = Field(description="Sensor id.")
-    bands: tuple[str | None, ...] | dict[str, str] = Field(
-        description="Several bands in a file: the sensor's band names in file order (null skips one). One band per"
-        " file: mapping from the value of the `band` field to the sensor's band."
-    )
-    date_format: str = Field(
-        default="%Y%m%d", description="strptime format of the `date` field; UTC unless it has a zone."
-    )
-    datetime: dt.datetime | None = Field(default=None, description="For files without a date in their name.")
-    platform: str = Field(default="", description="STAC platform, for example landsat-8.")
-    scale: float | Literal["file"] = Field(
-        default="file", description="Physical units per count, or the file's own tag."
-    )
-    offset: float | Literal["file"] = Field(
-        default="file", description="Physical value of a stored zero, or the file's tag."
-    )
-    nodata: Nodata = Field(default="file", description="Number, nan, inf, -inf, none, or what the file declares.")
-    units: Units = Field(description="Of the decoded values; must be the sensor's.")
-    mask: MaskRule | None = Field(default=None, description="Cloud mask, where the product has one.")
-    cloud_test: CloudTest | None = Field(default=None, description="Without a mask: brightness or none (the default).")
-    processing_baseline: str | None = Field(default=None, description="Sentinel-2 only.")
-    landsat_mtl: str | None = Field(
-        default=None,
-        description="Name of the Landsat MTL.txt beside the files (fields allowed): date, scale and offset.",
-    )
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> FolderRule:
-        if isinstance(self.bands, dict) != ("band" in self.pattern().groupindex):
-            raise ValueError(
-                f"rule {self.name!r}: a {{band}} field in the pattern and a mapping in 'bands' belong together"
-            )
-        if self.mask is not None and self.cloud_test not in (None, CloudTest.MASK):
-            raise ValueError(f"rule {self.name!r}: with a mask, cloud_test is 'mask'")
-        if self.mask is None and self.cloud_test is CloudTest.MASK:
-            raise ValueError(f"rule {self.name!r}: cloud_test 'mask' needs a mask")
-        return self
-
-
-class ExcludeRule(FilePattern):
-    """Files that are no scenes, and why: they are counted, not listed one by one."""
-
-    why: str = Field(description="Goes into the table of rejected scenes.")
-
-
-class StacProfile(Parameters):
-    """How the items of a provider become scenes of a sensor; wins over the built-in profiles."""
-
-    name: str = Field(description="Shown in messages.")
-    match: dict[str, str] = Field(
-        min_length=1, description="Property (or `collection`, `id`) -> regular expression that its value matches fully."
-    )
-    sensor: str = Field(description="Sensor id.")
-    bands: dict[str, str] = Field(
-        default={}, description="Sensor band -> asset key, where it is neither its name nor common name."
-    )
-    scale: float | None = Field(
-        default=None, description="Physical units per count; null: from the item's raster metadata."
-    )
-    offset: float | None = Field(default=None, description="Physical value of a stored zero; null: from the metadata.")
-    nodata: Nodata = Field(
-        default="file", description="Number, nan, inf, -inf, none, or what metadata or file declare."
-    )
-    units: Units | None = Field(default=None, description="Of the decoded values; null: the sensor's.")
-    mask: MaskRule | None = Field(default=None, description="Cloud mask asset.")
-    cloud_test: CloudTest | None = Field(default=None, description="Without a mask: brightness or none (the default).")
 
 
 class LocationParameters(Parameters):
@@ -334,41 +237,3 @@ class IngestParameters(Parameters):
     def own_sensors(self) -> Mapping[str, Sensor]:
         """The user's sensors by id."""
         return {sensor.id: sensor for sensor in map(sensor_from_dict, self.sensors)}
-
-
-def template_regex(template: str) -> str:
-    """Translate a file pattern into a regular expression.
-
-    `*` and `?` stay within a name, `**/` is any number of folders, `{name}` is a named field without `/`; a field that
-    appears twice must have the same value.
-    """
-    out: list[str] = []
-    seen: set[str] = set()
-    for part in re.split(r"(\*\*/|\*\*|\*|\?|\{[A-Za-z_]\w*\})", template):
-        if part == "**/":
-            out.append(r"(?:[^/]+/)*")
-        elif part == "**":
-            out.append(r".*")
-        elif part == "*":
-            out.append(r"[^/]*")
-        elif part == "?":
-            out.append(r"[^/]")
-        elif part.startswith("{") and part.endswith("}"):
-            name = part[1:-1]
-            out.append(f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)")
-            seen.add(name)
-        else:
-            out.append(re.escape(part))
-    return "".join(out)
-
-
-def nodata_value(nodata: Nodata, declared: float | None) -> float | None:
-    """The stored number that stands for "nothing was seen".
-
-    Args:
-        nodata: As a rule or profile says it.
-        declared: What the file or its metadata declare.
-    """
-    if nodata == "file":
-        return declared
-    return None if nodata == "none" else float(nodata)

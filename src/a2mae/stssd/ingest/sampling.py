@@ -10,7 +10,6 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -20,6 +19,8 @@ from scipy.spatial import cKDTree
 from a2mae.errors import InputError, plural
 from a2mae.raster.footprints import transformer
 from a2mae.raster.header import crs_text
+from a2mae.raster.opening import gdal_env, open_raster
+from a2mae.remote.policy import RemoteAccess
 from a2mae.stssd.ingest.parameters import LocationParameters
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ def _balanced(found: pd.DataFrame, parameters: LocationParameters, rng: np.rando
 def _classes(found: pd.DataFrame, path: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Class at each location's centre, and where there is one."""
     try:
-        with rasterio.open(path) as source:
+        access = RemoteAccess()
+        with gdal_env(access.reading), open_raster(path, path, access) as source:
             if source.crs is None or np.dtype(source.dtypes[0]).kind not in "iu":
                 raise InputError("it needs a CRS and whole numbers as classes")
             to = transformer("EPSG:4326", crs_text(source.crs))

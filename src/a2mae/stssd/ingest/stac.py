@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from a2mae.errors import InputError, RejectedError
+from a2mae.errors import InputError, RejectedError, plural
+from a2mae.files import json_text
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy, RemoteAccess, is_remote, local_href
 from a2mae.scenes import RejectedScene
-from a2mae.stssd.ingest.checks import Found, SensorTable
+from a2mae.stssd.ingest.checks import Found, SensorTable, is_safe_id
 from a2mae.stssd.ingest.parameters import IngestParameters
-from a2mae.stssd.ingest.stac_documents import Document, search, walk
+from a2mae.stssd.ingest.stac_documents import Document, open_document, search, walk
 from a2mae.stssd.ingest.stac_item import ItemScene, finish, parse_item
 from a2mae.stssd.ingest.stac_profiles import Recogniser
 
@@ -59,13 +62,14 @@ def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> Found:
     """
     api, policy = parameters.source.api, parameters.hrefs.policy()
     if api.replay is not None:
-        items = _recorded(Path(api.replay))
-        logger.info("Replaying %d recorded STAC items from %s.", len(items), local_href(api.replay))
+        found = Found()
+        found.items = _recorded(Path(api.replay), found.rejected)
+        logger.info("Replaying %d recorded STAC items from %s.", len(found.items), local_href(api.replay))
     else:
-        items = search(api, policy, max_bytes=int(parameters.source.max_document_mb * 2**20))
-    found = Found(items=items)
+        found = Found(items=search(api, policy, max_bytes=int(parameters.source.max_document_mb * 2**20)))
     base = api.url or "https://localhost.invalid/"
-    documents = [Document(item, _self_href(item) or base) for item in items]
+    documents = [Document(item, _self_href(item) or base) for item in found.items]
+    found.items = [item for item in found.items if _can_be_recorded(item)]
     _read_items(documents, parameters, sensors, policy, found)
     return found
 
@@ -83,12 +87,21 @@ def _start(given: str, parameters: IngestParameters) -> tuple[str, HrefPolicy]:
     return policy.check_path(given), policy
 
 
-def _recorded(path: Path) -> list[Mapping[str, object]]:
+def _recorded(path: Path, rejected: list[RejectedScene]) -> list[Mapping[str, object]]:
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))["features"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        documents, _ = open_document(json.loads(path.read_text(encoding="utf-8")), str(path), rejected)
+    except (OSError, AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"ingest.source.api.replay: {str(path)!r} is not a recorded search ({error})") from error
-    return [item for item in items if isinstance(item, Mapping)]
+    return [document.item for document in documents]
+
+
+def _can_be_recorded(item: Mapping[str, object]) -> bool:
+    """Whether JSON can hold an item; one that it cannot hold is rejected with its reason where it is read."""
+    try:
+        json_text(item, allow_nan=True)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _self_href(item: Mapping[str, object]) -> str | None:
@@ -114,12 +127,39 @@ def _read_items(
         except RejectedError as rejection:
             name = str(document.item.get("id") or document.base)[:200]
             found.rejected.append(RejectedScene(name, rejection.reason, rejection.detail))
+    parsed = _told_apart(parsed)
+    _warn_of_queries(parsed)
     headers = _headers(parsed, parameters, policy)
     for item in parsed:
         try:
             found.scenes.append(finish(item, headers))
         except RejectedError as rejection:
             found.rejected.append(item.scene.rejected(rejection.reason, rejection.detail))
+
+
+def _told_apart(items: Sequence[ItemScene]) -> list[ItemScene]:
+    """Put its collection before the id of every scene whose id several collections have."""
+    collections: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        collections[item.scene.scene_id].add(item.collection)
+    found = []
+    for item in items:
+        name = f"{item.collection}__{item.scene.scene_id}"
+        if len(collections[item.scene.scene_id]) > 1 and is_safe_id(name):
+            item = replace(item, scene=replace(item.scene, scene_id=name))  # noqa: PLW2901
+        found.append(item)
+    return found
+
+
+def _warn_of_queries(items: Iterable[ItemScene]) -> None:
+    """Say so where addresses in the scene table may hold signatures: they are needed to read the pixels."""
+    count = sum(any(is_remote(a.href) and "?" in a.href for a in item.scene.assets) for item in items)
+    if count:
+        logger.warning(
+            "The addresses of %s hold queries (?…), which may be signatures: the scene table keeps them, as the files"
+            " could not be read without. Before it is passed on: plain addresses and ingest.source.signing",
+            plural(count, "scene"),
+        )
 
 
 def _headers(

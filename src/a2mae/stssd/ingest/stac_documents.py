@@ -8,32 +8,40 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pystac
 from pystac.errors import STACError
 from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import DoesNotConformTo
 from tqdm import tqdm
 
-from a2mae.errors import InputError, RejectedError
+from a2mae.errors import InputError, RejectedError, plural
 from a2mae.remote.fetch import fetch
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, redact
 from a2mae.scenes import RejectedScene
 from a2mae.stssd.ingest.parameters import ApiParameters
+from a2mae.stssd.ingest.stac_fields import mapping, number, sequence
 
 logger = logging.getLogger(__name__)
 
 _MAX_DEPTH = 12
+_SHOWN = 500  # characters of an answer that is none
+# What pystac-client makes of answers that are no STAC: a page without features is a KeyError, one of text a TypeError.
 _NO_SEARCH = (
     APIError,
+    ClientTypeError,
     RejectedError,
     STACError,
     DoesNotConformTo,
     NotImplementedError,
-    json.JSONDecodeError,
-    UnicodeDecodeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    ArithmeticError,
 )
 _BOUND = "ingest.source.max_document_mb allows"
 
@@ -96,7 +104,7 @@ def walk(
         here, depth = queue.pop(0)
         try:
             document = read_json(here, policy, max_bytes)
-            yield_now, links = _open(document, here)
+            yield_now, links = open_document(document, here, rejected)
         except RejectedError as rejection:
             if here == href:
                 raise
@@ -123,21 +131,40 @@ def walk(
                 queue.append((checked, depth + 1))
 
 
-def _open(document: Mapping[str, object], here: str) -> tuple[list[Document], list[str]]:
-    """The items that a document holds, and the links to follow."""
-    kind = document.get("type")
+def open_document(
+    document: Mapping[str, object], here: str, rejected: list[RejectedScene]
+) -> tuple[list[Document], list[str]]:
+    """Take a document apart: the items that it holds, and the links to follow.
+
+    Args:
+        document: A catalog, a collection, an item or a feature collection.
+        here: Its checked href.
+        rejected: A page of a search that holds fewer items than the search found is added here.
+
+    Raises:
+        RejectedError: "bad_metadata" if it is none of these.
+    """
+    kind, links = document.get("type"), sequence(document.get("links"))
     if kind == "Feature":
         return [Document(document, here)], []
     if kind == "FeatureCollection":
         features = document.get("features")
         if not isinstance(features, list):
             raise RejectedError("bad_metadata", f"{redact(here)}: a FeatureCollection without features")
+        matched = number(document.get("numberMatched")) or number(mapping(document.get("context")).get("matched"))
+        further = any(mapping(link).get("rel") == "next" for link in links)
+        if further or (matched is not None and matched > len(features)):
+            of = f" of {matched:.0f}" if matched is not None else ", and a link to a next page"
+            detail = (
+                f"holds {plural(len(features), 'item')}{of}: it is one page of a search; search with"
+                " ingest.source.kind: stac_api, or save all pages"
+            )
+            rejected.append(RejectedScene(redact(here), "incomplete", detail))
+            logger.warning("%s %s", redact(here), detail)
         return [Document(f if isinstance(f, Mapping) else {}, here) for f in features], []
-    try:
-        catalog = pystac.read_dict(dict(document), href=here)
-    except (STACError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RejectedError("bad_metadata", f"{redact(here)} is not a STAC document: {error!r}") from error
-    return [], [str(link.href) for link in catalog.links if link.rel in ("child", "item")]
+    if kind not in ("Catalog", "Collection") and "stac_version" not in document:  # before STAC 1.0 they had no type
+        raise RejectedError("bad_metadata", f"{redact(here)} is not a STAC document")
+    return [], [str(mapping(link).get("href")) for link in links if mapping(link).get("rel") in ("child", "item")]
 
 
 class _ApiIO(StacApiIO):
@@ -167,6 +194,11 @@ class _ApiIO(StacApiIO):
             **how,
         )
         return answer.decode("utf-8")
+
+    def json_loads(self, txt: str | bytes, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ANN401 (of the class above)
+        # Python's own: orjson, where it is installed, refuses a whole page for one odd number or text in it.
+        found: dict[str, Any] = json.loads(txt)
+        return found
 
 
 def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:
@@ -203,9 +235,11 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
             max_items=api.max_items,
         )
         for item in tqdm(pages.items_as_dicts(), desc="searching", unit="item", delay=1):
-            found.setdefault((str(item.get("collection")), str(item.get("id"))), item)
+            read = item if isinstance(item, Mapping) else {}
+            found.setdefault((str(read.get("collection")), str(read.get("id"))), read)
     except _NO_SEARCH as error:
-        raise InputError(f"ingest.source.api: {redact(api.url)} does not answer the search: {error}") from error
+        told = f"{type(error).__name__}: {error}"[:_SHOWN]
+        raise InputError(f"ingest.source.api: {redact(api.url)} does not answer the search: {told}") from error
     if len(found) >= api.max_items:
         logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
     return [found[key] for key in sorted(found)]

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import shapely
-
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
-from a2mae.remote.policy import HrefPolicy
+from a2mae.raster.statements import check_descriptions
+from a2mae.remote.policy import HrefPolicy, is_remote, redact
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
 from a2mae.sensors import Units
-from a2mae.stssd.ingest.checks import check_bands, check_gsd, check_id, check_units, common_footprint
-from a2mae.stssd.ingest.parameters import nodata_value
+from a2mae.stssd.ingest.checks import (
+    check_bands,
+    check_gsd,
+    check_id,
+    check_units,
+    common_footprint,
+    costs_one_scene,
+)
+from a2mae.stssd.ingest.rules import nodata_value
 from a2mae.stssd.ingest.stac_fields import (
     checksum_of,
+    cloud_cover_of,
     count_numbers,
     crs_of,
     datetime_of,
+    factor_of,
     geometry_of,
     grid_of,
+    gsd_of,
     mapping,
     nodata_of,
-    number,
+    processed_of,
     sequence,
+    stated_within,
 )
 from a2mae.stssd.ingest.stac_profiles import MASK_KINDS, Profile, Recogniser
 
 _MAX_ASSETS = 1_000
+_MAX_WAYS = 20  # to one file
 _MAX_BANDS = 10_000  # of all assets of an item
 _MAX_VERTICES = 100_000
 _RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
@@ -76,7 +90,22 @@ class _Item:
     base: str
 
     def href(self, asset: Mapping[str, object]) -> str:
-        return self.policy.check(str(asset.get("href", "")), base=self.base)
+        """Choose the checked href of an asset, among its own and those under `alternate`.
+
+        First the alternates that `ingest.hrefs.alternates` names, then its own. But `s3` asks for keys and mostly for
+        money: another way that is allowed and there comes before it.
+        """
+        own = str(asset.get("href", ""))
+        others = {k: str(mapping(v).get("href", "")) for k, v in mapping(asset.get("alternate")).items()}
+        ways = [others[key] for key in self.policy.alternates if key in others]
+        more = [others[key] for key in sorted(others)]
+        ways += [*(way for way in more if not way.startswith("s3:")), own] if own.startswith("s3:") else [own, *more]
+        for way in ways[:_MAX_WAYS]:
+            with contextlib.suppress(RejectedError):
+                checked = self.policy.check(way, base=self.base)
+                if is_remote(checked) or os.path.isfile(checked):
+                    return checked
+        return self.policy.check(own, base=self.base)
 
 
 @dataclass(frozen=True)
@@ -84,16 +113,20 @@ class ItemScene:
     """An item parsed as far as its JSON goes; `finish` adds what headers say.
 
     Attributes:
-        scene: As described by the item; assets may lack crs, shape and transform, and unknown factors are 1 and 0.
+        scene: As described by the item; assets may lack crs, shape and transform, unknown factors are 1 and 0, and an
+            unknown geometry is empty.
         profile: What it was recognised as.
         open_factors: Bands whose scale the item does not give: the header must.
+        collection: The item's; empty where it names none.
     """
 
     scene: Scene
     profile: Profile
     open_factors: frozenset[str]
+    collection: str = ""
 
 
+@costs_one_scene()
 def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: HrefPolicy, base: str) -> ItemScene:
     """Read an item as far as its JSON goes.
 
@@ -109,6 +142,8 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
     _check_size(item)
     properties = mapping(item.get("properties"))
     scene_id = check_id(str(item.get("id", "")))
+    if properties.get("deprecated") is True:
+        raise RejectedError("deprecated", "its provider says deprecated: true, so there is a better version of it")
     profile = recogniser.profile(item)
     check_units(profile.sensor, profile.units, f"item {scene_id}")
     when = datetime_of(properties)
@@ -137,14 +172,16 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         geometry=geometry,
         assets=(*bands, mask) if mask else tuple(bands),
         cloud_test=CloudTest.MASK if mask else profile.cloud_test,
-        cloud_cover_pct=number(properties.get("eo:cloud_cover")),
+        cloud_cover_pct=cloud_cover_of(properties),
         processing_baseline=profile.baseline,
+        processed=processed_of(properties),
     )
-    return ItemScene(scene, profile, frozenset(open_factors))
+    return ItemScene(scene, profile, frozenset(open_factors), str(item.get("collection") or ""))
 
 
 def _check_size(item: Mapping[str, object]) -> None:
-    """Reject sizes that no provider writes, before anything is made of the item."""
+    """Reject sizes that no provider writes, and texts that no table can hold, before anything is made of the item."""
+    json.dumps(item, ensure_ascii=False, default=str).encode()  # lone surrogates, lists nested without end
     assets = mapping(item.get("assets"))
     lists = ("eo:bands", "bands", "raster:bands")
     bands = sum(len(sequence(mapping(asset).get(name))) for asset in assets.values() for name in lists)
@@ -156,6 +193,7 @@ def _check_size(item: Mapping[str, object]) -> None:
         raise RejectedError("too_large", f"the item's geometry has {_MAX_VERTICES} vertices or more")
 
 
+@costs_one_scene()
 def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]) -> Scene:
     """Complete a scene with the headers of its files, where they were read, and check it.
 
@@ -173,10 +211,13 @@ def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]
     opened = [header for a in bands if isinstance(header := headers.get(a.href), RasterHeader)]
     if opened:
         ground = common_footprint([header.footprint for header in opened])
-        inside = shapely.intersection(geometry, ground) if geometry.is_valid else ground
-        if inside.is_empty or inside.area == 0:
-            raise RejectedError("no_footprint", "the item's geometry lies outside its files")
-        geometry = inside
+        geometry = stated_within(geometry, ground, "its files")
+    if geometry.is_empty:
+        raise RejectedError(
+            "no_footprint",
+            "the item has neither a geometry on Earth nor projection fields, and no header was read;"
+            " set ingest.probe: all",
+        )
     finest = min(bands, key=lambda a: a.gsd_m)
     return replace(found.scene, assets=assets, gsd_m=gsd_m, crs=str(finest.crs), geometry=geometry)
 
@@ -197,6 +238,9 @@ def _completed(asset: BandAsset, header: RasterHeader | RejectedError | None, fo
     if asset.band_index > header.count:
         raise RejectedError("missing_band", f"{name}: no band {asset.band_index} in a file of {header.count}")
     index = asset.band_index - 1
+    if asset.role is Role.DATA:
+        stated = [*[None] * index, asset.band]
+        check_descriptions(header, stated, found.profile.sensor, redact(asset.href), "its item")
     nodata = asset.nodata if asset.nodata is not None or asset.role is not Role.DATA else header.nodata[index]
     if found.profile.nodata == "none":
         nodata = None
@@ -232,7 +276,7 @@ def _places(parts: _Item) -> dict[str, _Place]:
             found[band.name] = _Place(key, assets[key], 1)
             continue
         inside = [
-            (number(asset.get("gsd")) or math.inf, key, index)
+            (gsd_of(asset) or math.inf, key, index)
             for key, asset in assets.items()
             if key in rasters and not _is_picture(key, asset)
             for index, entry in enumerate(_band_entries(asset, properties), start=1)
@@ -276,9 +320,8 @@ def _names(entry: Mapping[str, object]) -> set[str]:
 def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
     profile = parts.profile
     raster = place.raster
-    said = (number(raster.get("scale")), number(raster.get("offset")))
-    scale = profile.scale if profile.scale is not None else said[0]
-    offset = profile.offset if profile.offset is not None else said[1]
+    scale = profile.scale if profile.scale is not None else factor_of(raster, "scale")
+    offset = profile.offset if profile.offset is not None else factor_of(raster, "offset")
     complete = scale is not None
     declared = nodata_of(raster.get("nodata"))
     sensor_band = profile.sensor.bands[profile.sensor.band_index(name)]

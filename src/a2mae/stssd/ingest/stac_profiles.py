@@ -10,7 +10,7 @@ from a2mae.errors import RejectedError
 from a2mae.scenes import CloudTest, MaskKind
 from a2mae.sensors import Sensor, Units
 from a2mae.stssd.ingest.checks import SensorTable
-from a2mae.stssd.ingest.parameters import Nodata, StacProfile
+from a2mae.stssd.ingest.rules import Nodata, StacProfile
 from a2mae.stssd.ingest.stac_fields import mapping
 
 # Asset keys that providers use besides a band's name and common name.

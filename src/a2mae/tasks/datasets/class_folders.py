@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from rasterio.errors import RasterioError
 
-from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, read_picture
+from a2mae.errors import ReadError
+from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, settled
 from a2mae.tasks.datasets.labelled import (
     STATED_BY_FOLDERS,
     LabelledScene,
@@ -21,6 +21,7 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
+from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.splits import position_of
 from a2mae.tasks.datasets.task_data import SPLITS, TaskDataError
 from a2mae.tasks.registry import Task
@@ -117,13 +118,14 @@ def _scenes(
     notes: tuple[str, ...] = (),
 ) -> LabelledScenes:
     """Make pictures whose classes are known a source."""
+    layout = settled(layout, (image.path for image in images))
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
         for image in images:
             reading.of += 1
             try:
-                picture = read_picture(image.path, layout)
-            except (RasterioError, OSError) as error:
+                picture = read_picture(image.path, layout, reading.note)
+            except (ReadError, OSError) as error:
                 reading.skipped.append(f"{image.path.relative_to(folder)}: {error}")
                 continue
             target = (
@@ -151,14 +153,12 @@ def _several(folder: Path, images: list[_Image], stated: bool | None) -> bool:
 def _rows(folder: Path) -> list[_Image]:
     """Read the table of labels."""
     path, root = folder / LABELS_FILE, folder.resolve()
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TaskDataError(f"{path} is not in UTF-8 ({error}): save it as CSV UTF-8") from error
+    text = _text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = reader.fieldnames or []
     if not set(_COLUMNS) <= set(columns):
-        raise TaskDataError(f"{path} has the columns {', '.join(columns)}; needed are {', '.join(_COLUMNS)}")
+        apart = "; they are separated by ';', save it with commas" if any(";" in column for column in columns) else ""
+        raise TaskDataError(f"{path} has the columns {', '.join(columns)}; needed are {', '.join(_COLUMNS)}{apart}")
     images = []
     for number, line in enumerate(reader, start=2):
         name, split = (line["file"] or "").strip(), (line.get("split") or "").strip() or None
@@ -175,6 +175,19 @@ def _rows(folder: Path) -> list[_Image]:
     if len({image.split is None for image in images}) > 1:
         raise TaskDataError(f"{path}: some lines have a split and some have none; give all or none")
     return images
+
+
+def _text(path: Path) -> str:
+    """Read a table that must be in UTF-8, with or without a byte-order mark."""
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "an ANSI code page, as Excel's plain CSV is"
+        raise TaskDataError(f"{path} is not in UTF-8 but in {found} ({error}): save it as CSV UTF-8") from error
+    if "\0" in text:
+        raise TaskDataError(f"{path} is not in UTF-8 but in UTF-16: save it as CSV UTF-8")
+    return text
 
 
 def _images_by_class(folder: Path, group: str) -> tuple[tuple[str, ...], list[_Image]]:

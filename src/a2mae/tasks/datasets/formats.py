@@ -6,43 +6,71 @@ guessed.
 
 from __future__ import annotations
 
+import logging
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import rasterio
-from odc.geo.geobox import GeoBox
-from rasterio.errors import NotGeoreferencedWarning
-
-from a2mae.errors import did_you_mean
-from a2mae.plausibility import DATA_SET_TOO_DARK, impossible_reflectance
+from a2mae.errors import ReadError, RejectedError, did_you_mean
+from a2mae.raster.header import FileBands
+from a2mae.raster.statements import described_bands, factors_of
+from a2mae.raster.whole import header_of
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
 from a2mae.tasks.datasets.task_data import TaskDataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".j2k")
+_RGB_BYTES = "rgb-bytes"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a user has said of the files; None and False where nothing, so that the files may say it.
+
+    Attributes:
+        gsd_m: Metres per pixel.
+        scale: Physical units per count.
+        offset: Physical value of a zero.
+        bands: Whether the bands and their order were stated.
+        own: The format's encoding before any scale or offset was stated: that of physical values once they are stored.
+    """
+
+    gsd_m: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    bands: bool = False
+    own: Encoding | None = None
 
 
 @dataclass(frozen=True)
 class FolderFormat:
-    """What the files of a folder hold, as stated by the user.
+    """What the files of a folder hold, as stated by the user, then as the files say.
 
     Attributes:
-        sensor: Bands in file order, and how file integers become physical values.
+        sensor: Bands in file order, and how stored integers become physical values.
         gsd_m: Metres per pixel.
         benchmark: Its published scores rest on a split by the files' names: a folder per class is split so even where
             the files say where they lie.
         group: Parameters that state it, as `segment.data`, for messages; empty where none do.
+        stated: What the user has said.
+        float_factors: Scale and offset of files of floats without tags: 1 and 0 where they are physical values.
+        notes: What was taken from the files, or assumed, for the report.
     """
 
     sensor: Sensor
     gsd_m: float
     benchmark: bool = False
     group: str = ""
+    stated: Stated = Stated()
+    float_factors: tuple[float, float] = (1.0, 0.0)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def said_by(self) -> str:
+        """What says how the files are: the parameters, or the format that is named."""
+        return self.group or "the data set"
 
     @property
     def advice(self) -> str:
@@ -57,7 +85,7 @@ class FolderFormat:
 def _rgb_bytes() -> Sensor:
     """Describe 8-bit pictures rendered from Sentinel-2; their id is their own, because they hold no reflectance."""
     bands = BUILTIN_SENSORS["sentinel-2-l2a"].subset(("B04", "B03", "B02")).bands
-    return Sensor("rgb-bytes", "8-bit RGB pictures", 10, bands, Encoding("uint8", 1 / 255, 0.0, 0, Units.DN))
+    return Sensor(_RGB_BYTES, "8-bit RGB pictures", 10, bands, Encoding("uint8", 1 / 255, 0.0, 0, Units.DN))
 
 
 def _eurosat_ms() -> Sensor:
@@ -114,159 +142,110 @@ def layout_named(
         scale=sensor.encoding.scale if scale is None else scale,
         offset=sensor.encoding.offset if offset is None else offset,
     )
-    sensor = replace(sensor, encoding=encoding)
-    return replace(layout, sensor=sensor, gsd_m=layout.gsd_m if gsd_m is None else gsd_m, group=group)
+    return replace(
+        layout,
+        sensor=replace(sensor, encoding=encoding),
+        gsd_m=layout.gsd_m if gsd_m is None else gsd_m,
+        group=group,
+        stated=Stated(gsd_m, scale, offset, bool(bands), sensor.encoding),
+    )
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image file as read.
-
-    Attributes:
-        pixels: `(C, H, W)` numbers as stored.
-        valid: `(H, W)` bool.
-        grid: Where the pixels lie; None where the file does not say.
-    """
-
-    pixels: npt.NDArray[Any]
-    valid: npt.NDArray[np.bool_]
-    grid: GeoBox | None
-
-
-def read_picture(path: Path, layout: FolderFormat) -> ImageFile:
-    """Read the numbers of an image file; floats are taken as physical values and NaN as nodata.
+def settled(layout: FolderFormat, paths: Iterable[Path]) -> FolderFormat:
+    """Complete what was stated with what files say of themselves, by the first that can be opened.
 
     Args:
-        path: Any raster that GDAL reads; pictures without a place are welcome.
-        layout: What was stated.
+        layout: As stated.
+        paths: The files, in their order.
+
+    Returns:
+        The format with the bands that the file describes and the size of its pixels on the ground, where none were
+        stated, and with the scale and offset of its integers.
 
     Raises:
-        TaskDataError: If bands are more or fewer than stated, or integers of another type; with the range seen.
+        TaskDataError: If the file contradicts what was stated.
+    """
+    for path in paths:
+        try:
+            return _settled(layout, path, *header_of(path))
+        except ReadError:  # counted where its pixels are read
+            continue
+        except RejectedError as rejection:
+            raise TaskDataError(rejection.detail) from rejection
+    return layout
+
+
+def _settled(layout: FolderFormat, path: Path, bands: FileBands, gsd_m: float | None) -> FolderFormat:
+    said = described_bands(bands, layout.sensor)
+    masks = bands.alpha is not None and said[bands.alpha - 1] is None
+    described = tuple(band for band in said if band is not None)
+    if not layout.stated.bands and len(described) == bands.count - masks and described != layout.sensor.bands:
+        layout = replace(layout, sensor=replace(layout.sensor, bands=described))
+        layout = _noted(layout, f"bands as the files describe them: {', '.join(layout.sensor.band_names)}")
+    return _with_gsd(_with_encoding(layout, path, bands), path, gsd_m)
+
+
+def _with_encoding(layout: FolderFormat, path: Path, bands: FileBands) -> FolderFormat:
+    """The format with the scale and offset of its files' integers; floats are stored as the format stores them."""
+    sensor, stated = layout.sensor, layout.stated
+    if bands.is_float:
+        own = replace(sensor, encoding=stated.own or sensor.encoding)
+        return replace(layout, sensor=own, float_factors=(stated.scale or 1.0, stated.offset or 0.0))
+    if bands.count < len(sensor.bands):
+        return layout  # rejected where its pixels are read
+    scale, offset = file_factors(layout, bands, 1, path)
+    if (scale, offset) != (sensor.encoding.scale, sensor.encoding.offset):
+        layout = replace(layout, sensor=replace(sensor, encoding=replace(sensor.encoding, scale=scale, offset=offset)))
+        return _noted(layout, f"scale {scale:g} and offset {offset:g} as the files are tagged")
+    if offset and stated.offset is None and (bands.scales[0], bands.offsets[0]) == (1.0, 0.0):
+        assumed = (
+            f"offset {offset:g} of {sensor.id} is assumed: the files do not say it; where a provider has taken it off"
+            f" already (harmonised data), every value is wrong by it ({_key(layout, 'offset')}: 0.0)"
+        )
+        logger.warning("%s: %s", path.parent, assumed)
+        return _noted(layout, assumed)
+    return layout
+
+
+def _with_gsd(layout: FolderFormat, path: Path, gsd_m: float | None) -> FolderFormat:
+    """The format with the size of its files' pixels on the ground, unless that was stated."""
+    if layout.stated.gsd_m is not None:
+        return layout
+    if gsd_m is not None:
+        if not math.isclose(gsd_m, layout.gsd_m, rel_tol=0.05):
+            layout = _noted(layout, f"{gsd_m:g} m per pixel, as the files are georeferenced")
+        return replace(layout, gsd_m=gsd_m)
+    if layout.sensor.id != _RGB_BYTES:
+        return layout
+    assumed = f"{layout.gsd_m:g} m per pixel is assumed: the pictures do not say it ({_key(layout, 'gsd_m')})"
+    logger.warning("%s: %s", path.parent, assumed)
+    return _noted(layout, assumed)
+
+
+def _noted(layout: FolderFormat, note: str) -> FolderFormat:
+    return replace(layout, notes=(*layout.notes, note))
+
+
+def _key(layout: FolderFormat, name: str) -> str:
+    """The parameter that states something; a group without it has to be read as another format."""
+    return f"{layout.group}.{name}" if layout.group.endswith(".data") else f"{layout.group or 'its'}.format"
+
+
+def file_factors(layout: FolderFormat, bands: FileBands, index: int, path: Path) -> tuple[float, float]:
+    """Decide by which scale and offset a band of a file is decoded, as `raster.statements.factors_of`.
+
+    Args:
+        layout: What was stated.
+        bands: What the file says.
+        index: The band, counted from 1.
+        path: Of the file, for messages.
     """
     encoding = layout.sensor.encoding
-    pixels, nodata, grid = read_raster(path)
-    check_bands(str(path), len(pixels), layout)
-    valid = np.isfinite(pixels).all(axis=0)
-    if nodata is None and encoding.units is not Units.DN:
-        nodata = encoding.nodata if pixels.dtype.kind != "f" else None
-    if nodata is not None and not math.isnan(nodata):
-        valid &= ~(pixels == nodata).all(axis=0)
-    if pixels.dtype.kind == "f":
-        pixels = np.round((np.where(valid, pixels, encoding.offset) - encoding.offset) / encoding.scale)
-    else:
-        usable = pixels[:, valid]
-        _check_integers(path, usable if usable.size else pixels, layout)
-    return ImageFile(pixels, valid, grid)
-
-
-def read_raster(path: Path) -> tuple[npt.NDArray[Any], float | None, GeoBox | None]:
-    """Read a whole raster: its numbers `(C, H, W)`, what it calls nodata, and where it lies.
-
-    Args:
-        path: Of a file; one without georeference has no grid.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
-            grid = source.crs and GeoBox(source.shape, source.transform, source.crs.to_string())
-            return source.read(), source.nodata, grid
-
-
-def check_bands(name: str, found: int, layout: FolderFormat) -> None:
-    """Reject an image that has not as many bands as were stated.
-
-    Args:
-        name: Of the image, for the message.
-        found: Its bands.
-        layout: What was stated.
-
-    Raises:
-        TaskDataError: With both counts.
-    """
-    stated = layout.sensor.band_names
-    if found != len(stated):
-        raise TaskDataError(
-            f"{name}: {found} bands, but the stated format has {len(stated)} ({', '.join(stated)}); {layout.advice}"
-        )
-
-
-def _check_integers(path: Path, pixels: npt.NDArray[Any], layout: FolderFormat) -> None:
-    """Reject integers of a narrower type than stated (bytes are no reflectance), and values that do not fit it.
-
-    `int16` where `uint16` was stated is fine if nothing is negative.
-    """
-    encoding = layout.sensor.encoding
-    low, high = int(pixels.min()), int(pixels.max())
-    stated = np.dtype(encoding.dtype)
-    limits = np.iinfo(stated)
-    if pixels.dtype.itemsize < stated.itemsize or low < limits.min or high > limits.max:
-        raise TaskDataError(
-            f"{path}: {pixels.dtype.name} with values {low} to {high}, but the stated format is"
-            f" {encoding.dtype} ({encoding.units}); {layout.advice}"
-        )
-
-
-def to_counts(
-    images: npt.NDArray[Any], valid: npt.NDArray[np.bool_], encoding: Encoding, name: str
-) -> npt.NDArray[np.integer[Any]]:
-    """Bring numbers into the stored type.
-
-    Args:
-        images: `(T, C, H, W)`; integers, or floats with whole values.
-        valid: `(T, H, W)`; what is not valid is not looked at and becomes 0.
-        encoding: As stated.
-        name: Of the scene, for the message.
-
-    Raises:
-        TaskDataError: For NaN in valid pixels, fractions, or values that the type does not hold; with the range seen.
-    """
-    limits = np.iinfo(encoding.dtype)
-    usable = np.broadcast_to(valid[:, None], images.shape)
-    inside = images[usable]
-    if inside.size:
-        low, high = inside.min(), inside.max()
-        wrong = None
-        if not np.isfinite(inside).all():
-            wrong = "holds NaN or infinity"
-        elif low < limits.min or high > limits.max:
-            wrong = f"has values {low:g} to {high:g}"
-        elif images.dtype.kind == "f" and not np.array_equal(inside, np.round(inside)):
-            wrong = f"has fractions between {low:g} and {high:g}"
-        if wrong:
-            raise TaskDataError(
-                f"{name} {wrong}, but the stated format is {encoding.dtype} ({encoding.units},"
-                f" scale {encoding.scale:g}, offset {encoding.offset:g})"
-            )
-    return np.where(usable, images, 0).astype(encoding.dtype)
-
-
-class ValueRange:
-    """The values seen so far, so that a wrong unit is rejected instead of trained on."""
-
-    def __init__(self, layout: FolderFormat) -> None:
-        self._layout = layout
-        self._medians: list[float] = []
-        self._low, self._high = math.inf, -math.inf
-
-    def add(self, pixels: npt.NDArray[np.integer[Any]]) -> None:
-        """Look at one image's stored numbers."""
-        encoding = self._layout.sensor.encoding
-        self._low = min(self._low, float(pixels.min()) * encoding.scale + encoding.offset)
-        self._high = max(self._high, float(pixels.max()) * encoding.scale + encoding.offset)
-        self._medians.append(float(np.median(pixels)) * encoding.scale + encoding.offset)
-
-    def check(self, folder: str) -> None:
-        """Reject reflectance that is none: too bright, or all but black.
-
-        Raises:
-            TaskDataError: With the values seen.
-        """
-        if self._layout.sensor.encoding.units is not Units.REFLECTANCE or not self._medians:
-            return
-        encoding, median = self._layout.sensor.encoding, float(np.median(self._medians))
-        found = impossible_reflectance(self._low, self._high, median, darkest_median=DATA_SET_TOO_DARK)
-        if found:
-            raise TaskDataError(
-                f"{folder}: decoded as {encoding.units} with scale {encoding.scale} and offset {encoding.offset}"
-                f" {found}: {self._layout.advice}"
-            )
+    return factors_of(
+        bands,
+        index,
+        (layout.stated.scale, layout.stated.offset),
+        (encoding.scale, encoding.offset),
+        shown=str(path),
+        where=layout.said_by,
+    )

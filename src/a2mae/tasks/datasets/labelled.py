@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.warp import transform, transform_bounds
 
-from a2mae.tasks.datasets.formats import FolderFormat, ImageFile, ValueRange, check_bands, to_counts
+from a2mae.tasks.datasets.formats import FolderFormat
+from a2mae.tasks.datasets.pictures import ImageFile, ValueRange, check_bands, to_counts
 from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, split_of, square_of
 from a2mae.tasks.datasets.task_data import IGNORE, Sample, TaskDataError, TaskSpec
 from a2mae.tasks.registry import Task
@@ -44,6 +45,7 @@ class LabelledScene:
         split: As the data set has it; None: by a hash of the place.
         lon: Degrees of the centre; NaN where not known.
         lat: Likewise.
+        gsd_m: Metres per pixel; NaN where it is that of the data set.
     """
 
     name: str
@@ -54,6 +56,7 @@ class LabelledScene:
     split: str | None = None
     lon: float = math.nan
     lat: float = math.nan
+    gsd_m: float = math.nan
 
 
 @dataclass
@@ -168,7 +171,8 @@ class LabelledScenes:
         size = None if self._chip_px is None else (self._chip_px, self._chip_px)
         for scene in self._scenes(self._reading):
             checked = self._checked(scene)
-            seen.add(checked.images)
+            assert checked.valid is not None
+            seen.add(checked.images, checked.valid)
             if size is None:
                 height, width = checked.images.shape[-2:]
                 whole = not self.spec.task.kind.per_pixel
@@ -213,6 +217,9 @@ class LabelledScenes:
         height, width = scene.images.shape[-2:]
         assert scene.valid is not None
         if not self.spec.task.kind.per_pixel:
+            if self._chip_px is None and (height, width) != size:
+                done = f"images of another size, cut from the middle or padded with nodata to {size[0]} x {size[1]} px"
+                self._reading.note(done, scene.name)
             corners = [(max(height - size[0], 0) // 2, max(width - size[1], 0) // 2)]
         else:
             corners = [(y, x) for y in starts(height, size[0], 0) for x in starts(width, size[1], 0)]
@@ -240,7 +247,7 @@ class LabelledScenes:
             "place": scene.place,
             "sensor": sensor,
             "sensor_before": sensor if self.spec.task.kind.dates == 2 else "",
-            "gsd_m": self._layout.gsd_m,
+            "gsd_m": self._layout.gsd_m if math.isnan(scene.gsd_m) else scene.gsd_m,
             "lon": scene.lon,
             "lat": scene.lat,
             "day": math.nan,
@@ -290,7 +297,8 @@ def folder_spec(
         bands=layout.sensor.bands,
         encoding=layout.sensor.encoding,
         gsd_m=layout.gsd_m,
-        notes=(split_rule, *notes),
+        notes=(split_rule, *layout.notes, *notes),
+        float_factors=layout.float_factors,
     )
 
 
@@ -335,4 +343,5 @@ def scene_of(
         split=split,
         lon=float(lon),
         lat=float(lat),
+        gsd_m=pictures[0].gsd_m,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
+from a2mae.remote.policy import check_vector
+from a2mae.tasks.datasets.pictures import Note
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
 
 logger = logging.getLogger(__name__)
@@ -29,11 +30,9 @@ logger = logging.getLogger(__name__)
 POLYGON_SUFFIXES = (".gpkg", ".shp", ".parquet", ".geoparquet", ".geojson", ".json")
 UNKNOWN = "unknown"
 """Value of `outside`: ground in no polygon has no label, so it is neither trained on nor scored."""
+_STARTS = {".gpkg": b"SQLite format 3", ".shp": b"\x00\x00\x27\x0a"}
 _AREAS = ("Polygon", "MultiPolygon")
 _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
-
-Note = Callable[[str, str], None]
-"""Takes what was done to a feature, and which one it was."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +40,25 @@ class FolderLabels:
     """What the labels of a folder stand for.
 
     Attributes:
-        class_names: One per class; the value of a mask is the position.
+        class_names: One per class.
         class_property: The attribute of a feature that holds its class name.
         outside: Class of the ground in no polygon, or `UNKNOWN`.
         buffer_m: Points and lines stand for the ground within this distance; None: they are rejected.
+        values: The number of each class in masks; empty: its position.
+        ignore: Further numbers of masks that stand for no class.
     """
 
     class_names: tuple[str, ...]
     class_property: str = "class"
     outside: str = UNKNOWN
     buffer_m: float | None = None
+    values: tuple[int, ...] = ()
+    ignore: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Number the classes by their positions where nothing else is said."""
+        if not self.values:
+            object.__setattr__(self, "values", tuple(range(len(self.class_names))))
 
 
 def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) -> npt.NDArray[np.uint8]:
@@ -92,6 +100,8 @@ def _read(path: Path) -> gpd.GeoDataFrame:
         except ValueError as error:  # no Parquet, or Parquet without a geometry
             raise OSError(" ".join(str(error).split())) from error
     else:
+        _check_start(path)
+        check_vector(path)
         try:
             _check_layers(path)
             with warnings.catch_warnings(record=True) as told:
@@ -106,6 +116,14 @@ def _read(path: Path) -> gpd.GeoDataFrame:
     if features.crs is None:
         raise TaskDataError(f"{path} has no CRS: write it with the one that its coordinates are in")
     return features.reset_index(drop=True)
+
+
+def _check_start(path: Path) -> None:
+    """Reject what only bears the name: GDAL would open whatever it is, also files that name others."""
+    with path.open("rb") as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith(_STARTS.get(path.suffix.lower(), b"{")):
+        raise OSError(f"it is no {path.suffix.lower()[1:]}: it begins with {start[:16]!r}")
 
 
 def _check_layers(path: Path) -> None:

@@ -6,11 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from rasterio.errors import RasterioError
-
-from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, ImageFile, read_picture, read_raster
+from a2mae.errors import ReadError
+from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, settled
 from a2mae.tasks.datasets.labelled import (
     STATED_BY_FOLDERS,
     LabelledScene,
@@ -19,8 +16,10 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
+from a2mae.tasks.datasets.masks import Masks, check_grids
+from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, SPLITS, TaskDataError
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, SPLITS, TaskDataError
 from a2mae.tasks.registry import Task
 
 
@@ -41,36 +40,40 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
     """
     roots = _roots(folder, "images")
     found = [(split, one) for split, root in roots for one in _with_labels(root)]  # named before hours of reading
+    layout = settled(layout, (one[1] for _, one in found))
     polygons = any((root / "labels").is_dir() and not (root / "masks").is_dir() for _, root in roots)
     told = (f"ground in no polygon: {labels.outside} (segment.data.outside)",) if polygons else ()
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        masks = Masks(labels, _group(layout, Task.SEGMENT))
         for split, (name, image, truth) in found:
             reading.of += 1
             try:
-                picture = read_picture(image, layout)
+                picture = read_picture(image, layout, reading.note)
                 if truth.suffix.lower() in IMAGE_SUFFIXES:
-                    target = _mask(truth, picture, image, labels.class_names)
+                    target = masks.read(truth, picture, image)
                 elif picture.grid is None:
                     raise TaskDataError(f"{truth}: its image has no CRS, so polygons cannot be laid on it")
                 else:
                     target = draw_polygons(truth, picture.grid, labels, reading.note)
-            except (RasterioError, OSError) as error:
+            except (ReadError, OSError) as error:
                 reading.skipped.append(f"{image.relative_to(folder)}: {error}")
                 continue
             yield scene_of(name, split, [picture], target, reading.grounds)
+        masks.check_all()
 
     rule = STATED_BY_FOLDERS if roots[0][0] else None
     spec = folder_spec(Task.SEGMENT, folder, layout, labels.class_names, split_rule=rule, notes=told)
     return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
 
 
-def pair_folder(folder: Path, layout: FolderFormat, *, chip_px: int | None) -> LabelledScenes:
+def pair_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chip_px: int | None) -> LabelledScenes:
     """Read `A/` (before), `B/` (after) and `label/` (0 unchanged; 1 or 255 changed) of the same names, as LEVIR-CD.
 
     Args:
         folder: Holds them, or `train/`, `val/` and `test/` with these inside.
         layout: What the images hold.
+        labels: What the labels' values stand for.
         chip_px: Side of a sample; None: the shorter side of the first image.
 
     Raises:
@@ -79,24 +82,28 @@ def pair_folder(folder: Path, layout: FolderFormat, *, chip_px: int | None) -> L
     roots = _roots(folder, "A")
     kinds = [(name, IMAGE_SUFFIXES) for name in ("A", "B", "label")]
     found = [(split, one) for split, root in roots for one in _matched(root, *kinds)]
+    layout = settled(layout, (one[1] for _, one in found))
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        masks = Masks(labels, _group(layout, Task.DETECT_CHANGE), white_is_second=True)
         for split, (name, before, after, truth) in found:
             reading.of += 1
             try:
-                first, second = read_picture(before, layout), read_picture(after, layout)
-                _check_grids(first, second, before, after)
-                target = _mask(truth, first, before, CHANGE_CLASSES[:1])
-            except (RasterioError, OSError) as error:
+                first, second = (read_picture(date, layout, reading.note) for date in (before, after))
+                check_grids(first, second, before, after)
+                target = masks.read(truth, first, before)
+            except (ReadError, OSError) as error:
                 reading.skipped.append(f"{before.relative_to(folder)}: {error}")
                 continue
-            if np.isin(target, (0, 255)).all():  # a picture of black and white; 255 is "ignored" nowhere else
-                target = (target == 255).astype(np.uint8)
             yield scene_of(name, split, [first, second], target, reading.grounds)
 
     rule = STATED_BY_FOLDERS if roots[0][0] else None
     spec = folder_spec(Task.DETECT_CHANGE, folder, layout, CHANGE_CLASSES, split_rule=rule, colors=CHANGE_COLORS)
     return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
+
+
+def _group(layout: FolderFormat, task: Task) -> str:
+    return layout.group or f"{task}.data"
 
 
 def _roots(folder: Path, inner: str) -> list[tuple[str | None, Path]]:
@@ -144,40 +151,3 @@ def _matched(root: Path, *kinds: tuple[str, Sequence[str]]) -> list[tuple[Any, .
             f"{' …' if len(lacking) > 5 else ''}. Endings that are read: {read}"
         )
     return [(name, *(found[name] for found in files)) for name in sorted(everyone)]
-
-
-def _mask(path: Path, picture: ImageFile, image: Path, classes: Sequence[str]) -> npt.NDArray[Any]:
-    """Read class numbers on an image's grid; what the mask itself calls nodata, and NaN, is ignored.
-
-    Raises:
-        TaskDataError: If it has several bands, lies elsewhere than its image, or calls one of the classes nodata.
-    """
-    pixels, nodata, grid = read_raster(path)
-    if len(pixels) != 1:
-        raise TaskDataError(f"{path}: {len(pixels)} bands; a mask has one band of class numbers")
-    _check_grids(picture, ImageFile(pixels, np.ones(pixels.shape[1:], bool), grid), image, path)
-    if nodata is not None and nodata in range(len(classes)):
-        raise TaskDataError(
-            f"{path} says nodata {nodata:g}, which is class {classes[int(nodata)]!r}: its pixels would be in neither"
-            f" training nor score. Write the mask with nodata {IGNORE} or none: a scene's profile brings its own"
-        )
-    numbers: npt.NDArray[Any] = pixels[0].astype(np.result_type(pixels, np.int64))
-    numbers[np.isnan(numbers) | (numbers == (IGNORE if nodata is None else nodata))] = IGNORE
-    return numbers
-
-
-def _check_grids(first: ImageFile, second: ImageFile, path: Path, other: Path) -> None:
-    """Reject two files that are not pixel on pixel; one without a place is held against its size alone."""
-    if first.valid.shape != second.valid.shape:
-        (h, w), (rows, columns) = first.valid.shape, second.valid.shape
-        raise TaskDataError(f"{other}: {rows} x {columns} pixels, but {path.name} of it has {h} x {w}")
-    if first.grid is None or second.grid is None:
-        return
-    if first.grid.crs != second.grid.crs:
-        raise TaskDataError(f"{other} is in {second.grid.crs}, {path} in {first.grid.crs}: bring them onto one grid")
-    one, two = first.grid.affine, second.grid.affine
-    if not one.almost_equals(two, precision=abs(one.a) / 100):
-        raise TaskDataError(
-            f"{other} starts at {two.c:g}, {two.f:g} with pixels of {two.a:g}, {path} at {one.c:g}, {one.f:g} with"
-            f" {one.a:g}: bring them onto one grid"
-        )

@@ -12,7 +12,7 @@ from a2mae.tasks.datasets.formats import FolderFormat, layout_named
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
 from a2mae.tasks.datasets.simulated import cut_simulated
-from a2mae.tasks.datasets.task_data import TaskDataError
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, SPLITS, TaskDataError
 from a2mae.tasks.datasets.torchgeo import torchgeo_data
 from a2mae.tasks.datasets.writer import TaskDataSource
 from a2mae.tasks.palette import named_colours
@@ -70,16 +70,26 @@ def _benchmark(task: Task, data: DataParameters, tables: Tables | None) -> TaskD
 
 def _folder(task: Task, folder: Path, data: DataParameters, tables: Tables | None) -> TaskDataSource:
     layout = _layout(task, data, tables)
+    roots = (folder, *(folder / split for split in SPLITS))
+    masked = task is Task.DETECT_CHANGE or any((root / "masks").is_dir() for root in roots)
+    if not masked and (data.first_class or data.class_values or data.ignore):
+        told = "first_class, class_values and ignore say what masks hold"
+        raise TaskDataError(f"{task}.data: {told}, and {folder} holds none: leave them out")
     if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
         return label_table(folder, layout, data.class_names, chip_px=data.chip_px, multi_label=data.multi_label)
     if task is Task.CLASSIFY:
         return class_folder(folder, layout, chip_px=data.chip_px)
     if task is Task.DETECT_CHANGE:
-        return pair_folder(folder, layout, chip_px=data.chip_px)
+        return pair_folder(folder, layout, _labels(data, CHANGE_CLASSES), chip_px=data.chip_px)
     if len(data.class_names) < 2:
         raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values 0, 1, … stand for")
-    labels = FolderLabels(data.class_names, data.class_property, data.outside, data.buffer_m)
-    return mask_folder(folder, layout, labels, chip_px=data.chip_px)
+    return mask_folder(folder, layout, _labels(data, data.class_names), chip_px=data.chip_px)
+
+
+def _labels(data: DataParameters, class_names: tuple[str, ...]) -> FolderLabels:
+    counted = tuple(range(data.first_class, data.first_class + len(class_names)))
+    values = data.class_values or counted
+    return FolderLabels(class_names, data.class_property, data.outside, data.buffer_m, values, data.ignore)
 
 
 def _layout(task: Task, data: DataParameters, tables: Tables | None) -> FolderFormat:

@@ -66,6 +66,7 @@ class TaskSpec:
         gsd_m: Grid of the stored images, metres per pixel.
         notes: Rules that were applied while cutting (what was left out and why), for the report.
         multi_label: Classification where an image has any number of classes: a target is `(K,)` of 0 and 1.
+        float_factors: Scale and offset by which files of floats were read that are not tagged with others.
     """
 
     task: Task
@@ -77,6 +78,7 @@ class TaskSpec:
     gsd_m: float
     notes: tuple[str, ...] = ()
     multi_label: bool = False
+    float_factors: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
@@ -127,6 +129,7 @@ def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
         gsd_m=float(data["gsd_m"]),
         notes=tuple(data["notes"]),
         multi_label=bool(data.get("multi_label", False)),
+        float_factors=tuple(data.get("float_factors", (1.0, 0.0))),
     )
 
 

@@ -1,4 +1,4 @@
-"""Score a task's models from both starts, pretrained and random_init; its test samples as pictures for the report."""
+"""Score a task's models from both starts beside random convolution features; its test samples as pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.finetune.baseline import convolution_baseline
 from a2mae.tasks.finetune.finetuned import STARTS, Finetuned
 from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, score_task
@@ -86,7 +87,8 @@ class TaskResult:
 
     Attributes:
         metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores, and the `gain` of the
-            first over the second, paired over places.
+            first over the second, paired over places. Where labels are per pixel, also `rcf`, a linear head on random
+            convolution features, and `gain_over_rcf`.
         pictures: Test samples with the pretrained model's prediction.
         confusion: JSON-ready counts of the pretrained model, truth by rows.
     """
@@ -97,7 +99,7 @@ class TaskResult:
 
 
 def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Finetuned]) -> TaskResult:
-    """Score both models on the test split, as they were saved.
+    """Score both models on the test split, as they were saved, and train and score the baseline without an encoder.
 
     Args:
         options: The task's parameters.
@@ -121,13 +123,17 @@ def _score_both(
         scores[start] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
         if start == "pretrained":
             shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
+    if spec.task.kind.per_pixel:
+        baseline, inputs = convolution_baseline(options, data, models["pretrained"].model.encoder.patch_size, device)
+        prediction = predict(baseline, inputs, rows, batch_size=64, device=device)
+        scores["rcf"] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
     main = next(iter(scores["pretrained"].scores))
-    first, baseline = scores["pretrained"].scores[main], scores["random"].scores[main]
+    first, second = scores["pretrained"].scores[main], scores["random"].scores[main]
     gains = gain(scores["pretrained"], scores["random"])
     logger.info(
         "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, difference %+.3f (%+.3f to %+.3f),"
         " %d test samples of %d places",
-        spec.task, main, first.value, first.low, first.high, baseline.value, baseline.low, baseline.high,
+        spec.task, main, first.value, first.low, first.high, second.value, second.low, second.high,
         gains[main].value, gains[main].low, gains[main].high, first.n, first.groups,
     )  # fmt: skip
     metrics: dict[str, object] = {
@@ -136,9 +142,17 @@ def _score_both(
         "gsd_m": spec.gsd_m,
         "train_samples": len(data.rows("train")),
         "rules": list(spec.notes),
-        **{start: scores[start].to_dict() for start in STARTS},
+        **{name: found.to_dict() for name, found in scores.items()},
         "gain": flat_scores(gains),
     }
+    if "rcf" in scores:
+        over = gain(scores["pretrained"], scores["rcf"])
+        metrics["gain_over_rcf"] = flat_scores(over)
+        logger.info(
+            "%s: %s %.3f of a linear head on random convolution features, difference of pretrained %+.3f (%+.3f to"
+            " %+.3f)", spec.task, main, scores["rcf"].scores[main].value, over[main].value, over[main].low,
+            over[main].high,
+        )  # fmt: skip
     confusion = {
         "class_names": list(spec.class_names),
         "multi_label": spec.multi_label,

@@ -31,20 +31,30 @@ from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.evaluation.features import (
+    ConvolutionFeatures,
     EncoderFeatures,
+    FeatureExtractor,
     ForeignFeatures,
     histogram_features,
     pixel_features,
     stated_normalisation,
+    statistics_features,
 )
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
 from a2mae.tasks.finetune.finetuned import model_digest, plan_for_model, random_init
 from a2mae.tasks.finetune.train import computing
-from a2mae.tasks.metrics.scores import finetuned_rows, score_table
+from a2mae.tasks.metrics.scores import finetuned_rows, paired_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
+
+_PLAIN: Mapping[str, FeatureExtractor] = {
+    "pixels": pixel_features,
+    "histogram": histogram_features,
+    "statistics": statistics_features,
+}
+"""Baselines that are computed image by image."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,8 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache
         decided = [protocol, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
         score = partial(_other_rows, entry, data, options)
         rows += _cached_rows(cache, f"{entry.name} on {data.spec.source}", decided, score)
+    for over in sorted({"random", "rcf"} & set(options.encoders)):
+        rows += paired_rows(rows, "pretrained", over)
     return rows
 
 
@@ -171,7 +183,8 @@ def frozen_rows(name: str, kind: str, model: Path, data: TaskData, options: Eval
 
     Args:
         name: Of the score table's column `model`.
-        kind: `random` (the model's architecture with fresh weights), `pixels`, `histogram`; anything else: the model.
+        kind: `random` (the model's architecture with fresh weights), `rcf`, `statistics`, `histogram`, `pixels`;
+            anything else: the model.
         model: Model directory; a baseline takes its normalisation from it.
         data: Classification data.
         options: Protocols; their seed also draws the random weights.
@@ -184,20 +197,27 @@ def frozen_rows(name: str, kind: str, model: Path, data: TaskData, options: Eval
         if kind == "random":
             encoder = random_init(encoder, options.seed)
         plan = plan_for_model(data, options.bands, model, encoder, location=options.location, group="evaluate")
-        candidate = {
-            "pixels": Candidate(name, pixel_features),
-            "histogram": Candidate(name, histogram_features),
-        }.get(kind) or _candidate(name, encoder, plan, options, device)
-        return evaluate_frozen(candidate, TaskInputs(data, plan), options, device)
+        inputs = TaskInputs(data, plan)
+        if kind == "rcf":  # at coarse scales on what the encoder sees, too: small images are enlarged to whole patches
+            candidate = Candidate(name, ConvolutionFeatures(inputs, options.seed), encoder.patch_size)
+        elif kind in _PLAIN:
+            candidate = Candidate(name, _PLAIN[kind])
+        else:
+            candidate = _candidate(name, encoder, plan, options, device)
+        return evaluate_frozen(candidate, inputs, options, device)
 
 
 def _candidate(
     name: str, encoder: Encoder, plan: InputPlan, options: EvaluateParameters, device: torch.device
 ) -> Candidate:
     features = EncoderFeatures(
-        encoder.to(device), pool=options.pool, bands_per_view=plan.bands_per_view, precision=options.precision
+        encoder.to(device),
+        pool=options.pool,
+        bands_per_view=plan.bands_per_view,
+        precision=options.precision,
+        layers=options.layers,
     )
-    return Candidate(name, features, encoder.patch_size)
+    return Candidate(name, features, encoder.patch_size, features.parts, features.readouts)
 
 
 def _other_digest(entry: OtherEncoderParameters) -> str:
@@ -232,13 +252,16 @@ def _other(
 def summarise(table: pd.DataFrame) -> dict[str, object]:
     """Gather the main figures as nested numbers: `{task: {data: {mode: {metric: {model: value}}}}}`.
 
-    Few-shot scores are means over their draws; kNN is given at the native GSD and as the mean over scales.
+    Few-shot scores are means over their draws; kNN is given at the native GSD and as the mean over scales. Differences
+    are modes of their own, named after what they are over.
     """
     summary: dict[str, dict[str, object]] = {}
     for (task, data), part in table.groupby(["task", "data"], sort=True):
         modes: dict[str, object] = {}
-        for mode, rows in part.groupby("mode", sort=True):
-            if mode == "knn":
+        for (mode, over), rows in part.groupby(["mode", "over"], sort=True):
+            if over:
+                modes[f"{mode}_over_{over}"] = _means(rows)
+            elif mode == "knn":
                 native = rows[np.isclose(rows["gsd_m"], rows["native_gsd_m"])]
                 one = native[native["metric"] == native["metric"].iloc[0]]
                 modes["knn_native"] = {str(r.model): round(float(r.value), 6) for r in one.itertuples()}

@@ -8,6 +8,7 @@ it the statistics of the training split are used and the size stays as it is.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -20,12 +21,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
+from a2mae.models.layers.rcf import RandomConvolutionFeatures
 from a2mae.tasks.datasets.inputs import Normalisation, TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
-from a2mae.tasks.parameters import OtherEncoderParameters, Pool, Precision
+from a2mae.tasks.parameters import Layers, OtherEncoderParameters, Pool, Precision
 
 HISTOGRAM_BINS = 32
 PIXELS_SIDE = 8
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+FITTED_IMAGES = 1000
+"""Training images from which random convolution features are drawn, at most."""
 
 
 class FeatureExtractor(Protocol):
@@ -55,37 +60,89 @@ def pooled(tokens: Tensor, pool: Pool) -> Tensor:
 
 
 class EncoderFeatures:
-    """An encoder's tokens pooled to a vector, the views of an image side by side."""
+    """An encoder's tokens pooled to a vector, the views of an image side by side.
 
-    def __init__(self, encoder: Encoder, *, pool: Pool, bands_per_view: int, precision: Precision = "32-true") -> None:
+    Attributes:
+        parts: How many blocks are read; the vector is theirs, side by side and equally long.
+        readouts: Which parts make up each way to read the encoder: the `last` block, the `middle` one, or the first,
+            middle and last `joined`. All have passed the final norm.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        pool: Pool,
+        bands_per_view: int,
+        precision: Precision = "32-true",
+        layers: Sequence[Layers] = ("last",),
+    ) -> None:
         """Wrap an encoder.
 
         Args:
             encoder: Put into evaluation mode.
-            pool: See `pooled`.
+            pool: See `pooled`; `cls` is of the last block alone.
             bands_per_view: Bands that the encoder takes at once.
             precision: `bf16-mixed` computes in bfloat16.
+            layers: The ways to read it that are wanted.
         """
         self._encoder = encoder.eval()
         self._pool = pool
         self._width = bands_per_view
         self._half = precision == "bf16-mixed"
+        depth = len(encoder.blocks)
+        self._blocks = () if tuple(layers) == ("last",) else (0, (depth - 1) // 2, depth - 1)
+        self.parts = max(len(self._blocks), 1)
+        of = {"last": slice(self.parts - 1, None), "middle": slice(1, 2), "joined": slice(None)}
+        self.readouts: Mapping[str, slice] = {name: of[name] for name in layers}
 
     @torch.no_grad()
     def __call__(self, batch: TaskBatch) -> Tensor:
         """Turn a batch with one date into `(B, D)` float32."""
-        parts = []
+        views = []
         for number, view in enumerate(torch.split(batch.images[:, 0], self._width, dim=1)):
+            given: dict[str, Any] = {
+                "gsd_m": batch.gsd_m,
+                "lonlat_deg": batch.lonlat_deg,
+                "day": None if batch.day is None else batch.day[:, 0],
+                "wavelength_nm": batch.wavelength_nm[number * self._width : (number + 1) * self._width],
+            }
             with torch.autocast(view.device.type, torch.bfloat16, enabled=self._half):
-                tokens = self._encoder.forward_features(
-                    view,
-                    gsd_m=batch.gsd_m,
-                    lonlat_deg=batch.lonlat_deg,
-                    day=None if batch.day is None else batch.day[:, 0],
-                    wavelength_nm=batch.wavelength_nm[number * self._width : (number + 1) * self._width],
-                )
-            parts.append(pooled(tokens.float(), self._pool))
-        return torch.cat(parts, dim=1)
+                if self._blocks:
+                    maps = self._encoder.forward_intermediates(view, self._blocks, norm=True, **given)
+                    tokens = [F.pad(level.flatten(2).transpose(1, 2), (0, 0, 1, 0)) for level in maps]  # no CLS
+                else:
+                    tokens = [self._encoder.forward_features(view, **given)]
+            views.append(torch.stack([pooled(level.float(), self._pool) for level in tokens], dim=1))
+        return torch.cat(views, dim=2).flatten(1)  # (B, parts, views * D) to (B, D)
+
+
+class ConvolutionFeatures:
+    """Random convolution features of all bands: nothing is trained, and an encoder should clear them (`layers.rcf`)."""
+
+    def __init__(self, inputs: TaskInputs, seed: int) -> None:
+        """Draw the filters from training images.
+
+        Args:
+            inputs: The data.
+            seed: Of the images and windows that become filters.
+        """
+        rows = np.random.default_rng(seed).permutation(inputs.data.rows("train"))[:FITTED_IMAGES]
+        images = inputs.batch(np.sort(rows)).images[:, 0]
+        self._features = RandomConvolutionFeatures(images.shape[1])
+        self._features.fit(images, generator=torch.Generator().manual_seed(seed))
+
+    def __call__(self, batch: TaskBatch) -> Tensor:
+        """Turn a batch with one date into `(B, D)` float32."""
+        found: Tensor = self._features.to(batch.images.device)(batch.images[:, 0])
+        return found
+
+
+def statistics_features(batch: TaskBatch) -> Tensor:
+    """Compute the mean, the deviation and five quantiles of every band."""
+    values = batch.images[:, 0].flatten(2)  # (B, C, H * W)
+    quantiles = torch.quantile(values, values.new_tensor(QUANTILES), dim=2)  # (Q, B, C)
+    return torch.cat([values.mean(2), values.std(2, correction=0), *quantiles], dim=1)
 
 
 def pixel_features(batch: TaskBatch) -> Tensor:

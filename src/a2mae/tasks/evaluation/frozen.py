@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.evaluation.features import FeatureExtractor, extract
-from a2mae.tasks.metrics.confusion import ConfusionCounts, Score, accuracy
+from a2mae.tasks.metrics.confusion import ConfusionCounts, accuracy, score_of
 from a2mae.tasks.metrics.scores import score_row
 from a2mae.tasks.parameters import EvaluateParameters
 
@@ -134,11 +134,15 @@ class Candidate:
         name: Of the score table's column `model`.
         extractor: Images to vectors.
         patch: Image sides must be a multiple of it; 1 for baselines.
+        parts: Equally long parts that its vectors consist of.
+        readouts: Ways to read it: which of the parts. The one by which kNN is best on validation images is scored.
     """
 
     name: str
     extractor: FeatureExtractor
     patch: int = 1
+    parts: int = 1
+    readouts: Mapping[str, slice] = field(default_factory=lambda: {"all": slice(None)})
 
 
 def evaluate_frozen(
@@ -153,7 +157,7 @@ def evaluate_frozen(
         device: Where features are computed.
 
     Returns:
-        Rows of the score table.
+        Rows of the score table with what `paired_rows` compares candidates by.
 
     Raises:
         TaskDataError: If the data is not for classification.
@@ -169,6 +173,7 @@ def evaluate_frozen(
     scorer = _Scorer(candidate, data, options)
     splits = {split: data.rows(split) for split in _SPLITS}
     native: dict[str, Tensor] = {}
+    readout = ""
     for scale in tqdm(sorted(options.relative_gsd, reverse=True), desc=f"kNN {candidate.name}", leave=False):
         features = {
             split: extract(
@@ -184,7 +189,10 @@ def evaluate_frozen(
             else torch.zeros(0, 1)
             for split, rows in splits.items()
         }
-        native = native or features  # scales start at 1
+        if not native:  # scales start at 1
+            readout = scorer.best_readout(features)
+        features = {split: _read(candidate, readout, found) for split, found in features.items()}
+        native = native or features
         for metric, bank in (("knn_query_coarse", native["train"]), ("knn_both_coarse", features["train"])):
             scorer.knn(metric, bank, features["test"], scale)
             if options.standardised:
@@ -192,6 +200,13 @@ def evaluate_frozen(
     scorer.probe(native)
     scorer.few_shot(native)
     return scorer.rows
+
+
+def _read(candidate: Candidate, readout: str, features: Tensor) -> Tensor:
+    """Take the parts of `(N, D)` features that a way to read the candidate consists of."""
+    if candidate.parts == 1:
+        return features
+    return torch.unflatten(features, 1, (candidate.parts, -1))[:, candidate.readouts[readout]].flatten(1)
 
 
 def standardised(bank: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,6 +228,7 @@ class _Scorer:
 
     def __init__(self, candidate: Candidate, data: TaskData, options: EvaluateParameters) -> None:
         self.rows: list[Row] = []
+        self._candidate = candidate
         self._name = candidate.name
         self._data = data
         self._options = options
@@ -220,10 +236,28 @@ class _Scorer:
         self._labels = {split: data.read_targets(data.rows(split)).astype(np.int64) for split in _SPLITS}
         self._places = data.samples["place"].to_numpy()[data.rows("test")]
 
+    def best_readout(self, features: Mapping[str, Tensor]) -> str:
+        """Choose the way to read the candidate by which kNN is best on validation images; the first of equals."""
+        readouts = self._candidate.readouts
+        if len(readouts) == 1 or not len(self._labels["val"]):
+            return next(iter(readouts))
+        labels = torch.from_numpy(self._labels["train"])
+        found = {}
+        for name in readouts:
+            bank, query = (_read(self._candidate, name, features[split]) for split in ("train", "val"))
+            if self._options.standardised:
+                bank, query = standardised(bank, query)
+            prediction = knn_predict(bank, labels, query, self._classes, k=self._options.k)
+            found[name] = float(np.mean(prediction.numpy() == self._labels["val"]))
+        best = max(found, key=lambda name: found[name])
+        told = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        logger.info("%s on %s: read %s (kNN on validation: %s)", self._name, self._data.spec.source, best, told)
+        return best
+
     def knn(self, metric: str, bank: Tensor, query: Tensor, scale: float, *, mode: str = "knn") -> None:
         labels = torch.from_numpy(self._labels["train"])
         prediction = knn_predict(bank, labels, query, self._classes, k=self._options.k)
-        self._add(mode, metric, self._score(prediction.numpy()), gsd_m=self._data.spec.gsd_m / scale)
+        self._add(mode, metric, prediction.numpy(), gsd_m=self._data.spec.gsd_m / scale)
 
     def probe(self, features: Mapping[str, Tensor]) -> None:
         result = linear_probe(
@@ -234,7 +268,7 @@ class _Scorer:
             features["test"].numpy(),
             c_grid=self._options.c_grid,
         )
-        self._add("linear_probe", "top1", self._score(result.prediction))
+        self._add("linear_probe", "top1", result.prediction)
         logger.info(
             "%s on %s: linear probe %.3f (C = %g)",
             self._name,
@@ -252,7 +286,7 @@ class _Scorer:
                 result = linear_probe(
                     train[rows], labels[rows], train[:0], labels[:0], features["test"].numpy(), c_grid=(1.0,)
                 )
-                self._add("few_shot", f"top1_{shots}_shot", self._score(result.prediction), seed=seed)
+                self._add("few_shot", f"top1_{shots}_shot", result.prediction, seed=seed)
 
     def _drawn(self, shots: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
         rng = np.random.default_rng(seed)
@@ -260,12 +294,18 @@ class _Scorer:
             rows = np.flatnonzero(self._labels["train"] == label)
             yield rng.permutation(rows)[:shots]
 
-    def _score(self, prediction: npt.NDArray[np.int64]) -> Score:
-        counts = ConfusionCounts(self._labels["test"], prediction, self._places, self._classes)
-        return counts.score(accuracy, self._options.bootstrap, self._options.seed)
-
     def _add(
-        self, mode: str, metric: str, score: Score, *, gsd_m: float | None = None, seed: int | None = None
+        self,
+        mode: str,
+        metric: str,
+        prediction: npt.NDArray[np.int64],
+        *,
+        gsd_m: float | None = None,
+        seed: int | None = None,
     ) -> None:
         seed = self._options.seed if seed is None else seed
-        self.rows.append(score_row(self._data.spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m))
+        counts = ConfusionCounts(self._labels["test"], prediction, self._places, self._classes)
+        drawn = accuracy(counts.resampled(self._options.bootstrap, self._options.seed))
+        score = score_of(float(accuracy(counts.matrix)), drawn, counts.n, counts.groups)
+        spec = self._data.spec
+        self.rows.append(score_row(spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m, drawn=drawn))

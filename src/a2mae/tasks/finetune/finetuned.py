@@ -89,12 +89,15 @@ def random_init(encoder: Encoder, seed: int) -> Encoder:
     """Make the baseline of an encoder: the same architecture with random weights.
 
     Args:
-        encoder: Whose configuration is used; its weights are not.
+        encoder: Whose configuration is used, and what no training changes: the filters of a stem of random convolution
+            features. Its weights are not.
         seed: Of the random weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Encoder(encoder.config)
+        fresh = Encoder(encoder.config)
+    fresh.load_state_dict(dict(encoder.named_buffers()), strict=False)
+    return fresh
 
 
 @dataclass(frozen=True)

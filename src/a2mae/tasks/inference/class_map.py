@@ -53,7 +53,7 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
     """
     if not settings.enabled:
         return moving
-    coarser = max(fixed.gsd_m, moving.gsd_m)
+    coarser = max(fixed.pixel_m, moving.pixel_m)
     moves, errors, looked = [], [], 0
     with RasterWindows(fixed) as fixed_windows, RasterWindows(moving) as moving_windows:
         for window, side_m in _windows(fixed, coarser):
@@ -85,10 +85,10 @@ def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> 
 def _windows(raster: Raster, coarser_gsd_m: float) -> Iterator[tuple[GeoBox, float]]:
     """Yield squares spread over a raster, each with its side in metres; a small raster is one square."""
     rows, columns = raster.shape
-    side = min(math.ceil(_WINDOW_PX * coarser_gsd_m / raster.gsd_m), rows, columns)
+    side = min(math.ceil(_WINDOW_PX * coarser_gsd_m / raster.pixel_m), rows, columns)
     for top in _spread(rows, side):
         for left in _spread(columns, side):
-            yield raster.grid[top : top + side, left : left + side], side * raster.gsd_m
+            yield raster.grid[top : top + side, left : left + side], side * raster.pixel_m
 
 
 def _spread(length: int, side: int) -> list[int]:
@@ -99,7 +99,7 @@ def _spread(length: int, side: int) -> list[int]:
 
 def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: float) -> BandStack:
     """Read a square at the raster's own pixels."""
-    side = round(side_m / raster.gsd_m)
+    side = round(side_m / raster.pixel_m)
     pixels, valid = windows.on(window.zoom_to((side, side)))
     day = dt.datetime.fromtimestamp((raster.day or 0.0) * 86400, dt.UTC)
     return BandStack(pixels, valid, side_m / side, side_m, day)

@@ -22,7 +22,7 @@ from rasterio.windows import Window
 
 from a2mae.files import whole_file
 from a2mae.models.encoder import Encoder
-from a2mae.raster.header import GDAL_OPTIONS
+from a2mae.raster.opening import GDAL_OPTIONS
 from a2mae.tasks.datasets.inputs import InputPlan
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows, coarser_grid
 from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
+from rasterio.crs import CRS
 
+from a2mae.errors import RejectedError
 from a2mae.plausibility import TOO_DARK, impossible_reflectance, too_dark
+from a2mae.raster.header import FileBands, RasterHeader, read_header
+from a2mae.raster.statements import check_descriptions, described_bands, factors_of, implied_fill
 from a2mae.scenes import BandAsset
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, get_sensor, sensor_from_dict
 from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
@@ -26,6 +27,9 @@ from a2mae.tasks.parameters import MapParameters, TaskParameters
 from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
+
+_OTHER_GSD = 1.5
+"""Pixels that differ by this factor from those of the training are warned of."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,17 @@ def raster_from_file(
     bands: Sequence[str],
     *,
     stated: Sensor | None = None,
+    floats: tuple[float, float] = (1.0, 0.0),
     scale: float | None = None,
     offset: float | None = None,
     keys: RasterKeys = EMBED,
 ) -> Raster:
-    """Describe a GeoTIFF, COG or VRT that holds bands of a sensor on one projected grid in metres.
+    """Describe a GeoTIFF, COG, PNG, JPEG or JPEG 2000 that holds bands of a sensor on one projected grid in metres.
 
-    Bands are found by their descriptions, else by their order: as stated if the file has as many bands as that, or the
-    sensor's if it has as many as the sensor. Scale and offset are those given, else the file's if it has any, else
-    those of `stated` or the sensor; a file of floats without any is taken as physical values. An offset that only the
-    sensor states is warned of: many providers have taken it off already.
+    It is read as images of a task are. Bands are found by their descriptions, else by their order: as those of the
+    training if the file has as many, or the sensor's if it has as many as the sensor. Scale and offset are the file's
+    if it has any, else those given, else those of the training or the sensor; a file of floats without any is taken as
+    physical values. An offset that only the sensor states is warned of: many providers have taken it off already.
 
     Args:
         path: The file.
@@ -88,35 +93,27 @@ def raster_from_file(
         bands: Names or common names, in the order wanted.
         stated: The sensor with the bands, order and encoding of files like this one, as those that a task was trained
             on; None: as the sensor has them.
-        scale: Physical units per count, whatever file and sensor say; None: as they say.
+        floats: Scale and offset of files of floats like this one.
+        scale: Physical units per count, where the file does not say it.
         offset: Physical value of a stored zero, likewise.
         keys: Names of the parameters, for messages.
 
     Raises:
-        TaskDataError: If the file cannot be opened, has no CRS or none in metres, lacks a band, or its values are not
-            in the sensor's units; the message says what was seen.
+        TaskDataError: If the file cannot be opened, has no CRS or none in metres, lacks a band, contradicts what was
+            given, or its values are not in the sensor's units; the message says what was seen.
     """
     try:
-        with rasterio.open(path) as source:
-            if source.crs is None:
-                raise TaskDataError(
-                    f"{path} has no coordinate reference system: write one, for example with rio edit-info"
-                )
-            if not source.crs.is_projected or source.crs.linear_units not in ("metre", "meter", "m"):
-                raise TaskDataError(
-                    f"{path} is in {source.crs}, not in metres: reproject it, for example to its UTM zone"
-                )
-            layouts = (stated or sensor, sensor)
-            assets = tuple(_asset(source, path, layouts, name, keys) for name in bands)
-            silent = any(_says_nothing(source, asset.band_index - 1) for asset in assets)
-            grid = GeoBox(source.shape, source.transform, source.crs.to_wkt())
-    except RasterioError as error:
-        raise TaskDataError(f"{path} cannot be opened as a raster: {error}") from error
-    if scale is not None:
-        assets = tuple(replace(asset, scale=scale) for asset in assets)
-    if offset is not None:
-        assets = tuple(replace(asset, offset=offset) for asset in assets)
-    raster = Raster((assets,), stated or sensor, tuple(asset.band for asset in assets), grid, path.name)
+        header = read_header(str(path))
+        _check_metres(header, path)
+        layouts = (stated or sensor, sensor)
+        if header.is_float and (scale, offset) == (None, None) and floats != (1.0, 0.0):
+            scale, offset = floats
+        assets = tuple(_asset(header, layouts, name, (scale, offset), (str(path), keys)) for name in bands)
+    except RejectedError as rejection:
+        raise TaskDataError(rejection.detail) from rejection
+    grid = GeoBox(header.shape, header.transform, header.crs)
+    raster = Raster((assets,), layouts[0], tuple(asset.band for asset in assets), grid, path.name)
+    silent = any(_says_nothing(header, asset.band_index - 1) for asset in assets)
     if silent and stated is None and offset is None and sensor.encoding.offset:
         known = f"set {keys.group}.offset (0.0, or {sensor.encoding.offset:g} if it is right)"
         logger.warning(
@@ -131,43 +128,65 @@ def raster_from_file(
     return raster
 
 
-def _says_nothing(source: DatasetReader, position: int) -> bool:
+def _check_metres(header: RasterHeader, path: Path) -> None:
+    crs = CRS.from_user_input(header.crs)
+    if not crs.is_projected or crs.linear_units not in ("metre", "meter", "m"):
+        raise TaskDataError(f"{path} is in {crs}, not in metres: reproject it, for example to its UTM zone")
+
+
+def _says_nothing(bands: FileBands, position: int) -> bool:
     """Whether a band holds integers for which the file has neither scale nor offset."""
-    is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
-    return not is_float and (source.scales[position], source.offsets[position]) == (1.0, 0.0)
+    return not bands.is_float and (bands.scales[position], bands.offsets[position]) == (1.0, 0.0)
 
 
-def _asset(source: DatasetReader, path: Path, layouts: tuple[Sensor, Sensor], name: str, keys: RasterKeys) -> BandAsset:
+def _asset(
+    header: RasterHeader,
+    layouts: tuple[Sensor, Sensor],
+    name: str,
+    stated: tuple[float | None, float | None],
+    shown: tuple[str, RasterKeys],
+) -> BandAsset:
     """Where a band lies in a file of one of these layouts, the first one that fits."""
-    stated, sensor = layouts
+    as_trained, sensor = layouts
+    path, keys = shown
     band = sensor.bands[sensor.band_index(name)]
-    named = [str(text or "") for text in source.descriptions]
-    position = next((i for i, text in enumerate(named) if text in (band.name, band.common_name)), None)
-    if position is None:
-        layout = next((layout for layout in layouts if source.count == len(layout.bands)), None)
-        if layout is None:
-            raise TaskDataError(
-                f"{path} has no band described as {band.name!r} or {band.common_name!r} (descriptions:"
-                f" {', '.join(map(repr, named))}), and its {source.count} bands are not the {len(sensor.bands)} of"
-                f" {sensor.id} ({', '.join(sensor.band_names)}): describe the bands, or set {keys.sensor}"
-            )
+    layout = _layout(header, layouts)
+    named = [None if found is None else found.name for found in described_bands(header, sensor)]
+    if band.name in named:
+        position = named.index(band.name)
+    elif layout is not None:
+        check_descriptions(header, layout.band_names, sensor, path, f"the order of {sensor.id}")
         position = layout.band_index(name)
-    encoding = stated.encoding
-    is_float = np.issubdtype(np.dtype(source.dtypes[position]), np.floating)
-    found = float(source.scales[position]), float(source.offsets[position])
-    if _says_nothing(source, position):
-        found = encoding.scale, encoding.offset
-    nodata = source.nodata if source.nodata is not None else (None if is_float else float(encoding.nodata))
+    elif band.name in header.descriptions:  # B1, B2, …, which are the sensor's own names
+        position = header.descriptions.index(band.name)
+    else:
+        raise TaskDataError(
+            f"{path} has no band described as {band.name!r} or {band.common_name!r} (descriptions:"
+            f" {', '.join(map(repr, header.descriptions))}), and its {header.count} bands are not the"
+            f" {len(sensor.bands)} of {sensor.id} ({', '.join(sensor.band_names)}): describe the bands, or set"
+            f" {keys.sensor}"
+        )
+    encoding = as_trained.encoding
+    factors = factors_of(header, position + 1, stated, (encoding.scale, encoding.offset), shown=path, where=keys.group)
     return BandAsset(
         band=band.name,
-        href=str(path),
+        href=path,
         band_index=position + 1,
-        scale=found[0],
-        offset=found[1],
-        nodata=nodata,
+        scale=factors[0],
+        offset=factors[1],
+        nodata=header.nodata[position],
         units=encoding.units,
-        gsd_m=abs(float(source.transform.a)),
+        gsd_m=header.gsd_m,
+        fill=implied_fill(header, position + 1, encoding),
+        alpha_is_data=header.alpha is not None
+        and (named[header.alpha - 1] is not None or (layout is not None and len(layout.bands) == header.count)),
     )
+
+
+def _layout(header: RasterHeader, layouts: tuple[Sensor, Sensor]) -> Sensor | None:
+    """The first layout of as many bands as the file has, else of as many as it has beside an alpha band."""
+    counts = (header.count,) if header.alpha is None else (header.count, header.count - 1)
+    return next((layout for count in counts for layout in layouts if len(layout.bands) == count), None)
 
 
 def _check_units(raster: Raster, path: Path, keys: RasterKeys) -> None:
@@ -236,7 +255,28 @@ class Mapped:
         sensor, stated = self.sensor(options)
         paths = [options.raster_before, options.raster] if self.spec.task.kind.dates == 2 else [options.raster]
         keys = keys_of_map(self.spec.task)
-        return [raster_from_file(Path(str(path)), sensor, self.bands, stated=stated, keys=keys) for path in paths]
+        floats = self.spec.float_factors
+        found = [
+            raster_from_file(Path(str(path)), sensor, self.bands, stated=stated, floats=floats, keys=keys)
+            for path in paths
+        ]
+        for raster in found:
+            self._warn_of_gsd(raster)
+        return found
+
+    def _warn_of_gsd(self, raster: Raster) -> None:
+        """Warn of pixels of another size than those of the training: objects then have other sizes in pixels."""
+        taught = self.spec.gsd_m
+        if not 1 / _OTHER_GSD < raster.gsd_m / taught < _OTHER_GSD:
+            logger.warning(
+                "%s has pixels of %.4g m, and the %s data has %.4g m: things are of another size in pixels than the"
+                " model was taught; resample one, or set %s.data.gsd_m if it is wrong",
+                raster.name,
+                raster.gsd_m,
+                self.spec.task,
+                taught,
+                self.spec.task,
+            )
 
 
 def check_named(options: TaskParameters, source: TaskDataSource, known: Mapping[str, object] | None) -> None:

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import transform
 
 from a2mae.config import CloudParameters
+from a2mae.raster.footprints import ground_size_m
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.remote.policy import RemoteAccess
@@ -43,7 +44,7 @@ class Raster:
         day: Days since 1970-01-01 UTC; None if not known.
         shift_m: (east, north): how far the content is moved when it is read, metres.
         clouds: How clouds of scenes are told, so that they count as not seen; None: they count as seen.
-        access: How a catalog's files are reached; None: the user has named the file, and GDAL may open what it can.
+        access: How a catalog's files are reached; None: the user has named the file.
     """
 
     layers: tuple[Scene | tuple[BandAsset, ...], ...]
@@ -64,7 +65,12 @@ class Raster:
 
     @property
     def gsd_m(self) -> float:
-        """Pixel size, metres."""
+        """Size of a pixel on the ground at the centre, metres."""
+        return ground_size_m(self.grid.affine, self.shape, str(self.grid.crs))
+
+    @property
+    def pixel_m(self) -> float:
+        """Size of a pixel in the grid's own metres, which shifts are given in; EPSG:3857 has shorter ones."""
         return float(abs(self.grid.resolution.x))
 
     @property
@@ -162,7 +168,7 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
 
     def __init__(self, raster: Raster) -> None:
         self._raster = raster
-        self._reader = RasterReader(access=raster.access, any_driver=raster.access is None)
+        self._reader = RasterReader(access=raster.access)
 
     def __enter__(self) -> Self:
         self._reader.__enter__()

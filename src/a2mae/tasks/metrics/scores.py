@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -46,8 +47,9 @@ READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_bo
 SCORE_COLUMNS: Mapping[str, str] = {
     "task": "str",  # "classify", "segment", "detect_change"
     "data": "str",  # source of the data set
-    "model": "str",  # "pretrained", "random", "pixels", "histogram"
-    "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot"; "gain": over random_init
+    "model": "str",  # "pretrained", "random", "rcf", "statistics", "histogram", "pixels", or the user's name
+    "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot"; differences: "gain", "knn_gain"
+    "over": "str",  # of a difference: the model that it is over; empty for a score
     "metric": "str",
     "value": "float64",
     "low": "float64",  # 95 % interval
@@ -166,7 +168,7 @@ def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDAr
 def score_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """Make the tidy table, in a fixed order of rows and columns."""
     table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(dict(SCORE_COLUMNS))
-    order = ["task", "data", "mode", "metric", "model", "gsd_m", "seed"]
+    order = ["task", "data", "mode", "over", "metric", "model", "gsd_m", "seed"]
     return table.sort_values(order, kind="stable").reset_index(drop=True)
 
 
@@ -174,13 +176,22 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
     """Make rows of the score table from the metrics of a task (see `a2mae.tasks.evaluation.both_starts`).
 
     Args:
-        task_metrics: `{"task": …, "data": …, "gsd_m": …, "pretrained": {...}, "random": {...}, "gain": {...}}`.
+        task_metrics: `{"task": …, "data": …, "gsd_m": …, "pretrained": {...}, "random": {...}, "gain": {...}}`, and
+            `rcf` and `gain_over_rcf` where labels are per pixel.
         seed: Of the runs.
     """
     described = {key: task_metrics[key] for key in ("task", "data", "gsd_m")}
     rows = []
-    for model, mode in (("pretrained", "finetuned"), ("random", "finetuned"), ("pretrained", "gain")):
-        found = task_metrics["gain" if mode == "gain" else model]
+    for key, model, over in (
+        ("pretrained", "pretrained", ""),
+        ("random", "random", ""),
+        ("rcf", "rcf", ""),
+        ("gain", "pretrained", "random"),
+        ("gain_over_rcf", "pretrained", "rcf"),
+    ):
+        if key not in task_metrics:
+            continue
+        found, mode = task_metrics[key], "gain" if over else "finetuned"
         kind = Task(str(described["task"])).kind
         for metric in kind.metrics if set(kind.metrics) <= set(found) else kind.label_metrics:
             rows.append(
@@ -189,6 +200,7 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
                     "native_gsd_m": described["gsd_m"],
                     "model": model,
                     "mode": mode,
+                    "over": over,
                     "metric": metric,
                     "value": found[metric],
                     "low": found[f"{metric}_low"],
@@ -202,7 +214,15 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
 
 
 def score_row(
-    spec: TaskSpec, model: str, mode: str, metric: str, score: Score, *, seed: int, gsd_m: float | None = None
+    spec: TaskSpec,
+    model: str,
+    mode: str,
+    metric: str,
+    score: Score,
+    *,
+    seed: int,
+    gsd_m: float | None = None,
+    drawn: npt.NDArray[np.float64] | None = None,
 ) -> dict[str, object]:
     """Make a row of the score table.
 
@@ -214,12 +234,14 @@ def score_row(
         score: With its interval.
         seed: Of the scoring.
         gsd_m: That the images were seen at; the data set's own by default.
+        drawn: `(R,)` values on the bootstrap's draws of places, for `paired_rows`; not a column of the table.
     """
     return {
         "task": spec.task.value,
         "data": spec.source,
         "model": model,
         "mode": mode,
+        "over": "",
         "metric": metric,
         "value": score.value,
         "low": score.low,
@@ -229,4 +251,39 @@ def score_row(
         "gsd_m": spec.gsd_m if gsd_m is None else gsd_m,
         "native_gsd_m": spec.gsd_m,
         "seed": seed,
+        **({} if drawn is None else {"drawn": base64.b64encode(drawn.astype("<f4").tobytes()).decode()}),
     }
+
+
+def paired_rows(rows: Sequence[Mapping[str, object]], model: str, over: str) -> list[dict[str, object]]:
+    """Compute how much higher one model scores than another on the same samples, with intervals as of `gain`.
+
+    Args:
+        rows: Of `score_row` with `drawn`, of both models, drawn by the same seeds; others are left out.
+        model: Of the column `model`.
+        over: Likewise.
+
+    Returns:
+        A row for every score that both have: its mode with `_gain`, and `over`.
+    """
+    rows_of = {
+        name: {_which(row): row for row in rows if row["model"] == name and "drawn" in row} for name in (model, over)
+    }
+    gains = []
+    for which, row in rows_of[model].items():
+        other = rows_of[over].get(which)
+        if other is None:
+            continue
+        drawn, baseline = (np.frombuffer(base64.b64decode(str(one["drawn"])), "<f4") for one in (row, other))
+        value, counts = (
+            float(str(row["value"])) - float(str(other["value"])),
+            (int(str(row["n"])), int(str(row["groups"]))),
+        )
+        score = score_of(value, drawn.astype(np.float64) - baseline, *counts, least=-1.0)
+        found = {"mode": f"{row['mode']}_gain", "over": over, "value": value, "low": score.low, "high": score.high}
+        gains.append({**{key: row[key] for key in SCORE_COLUMNS}, **found})
+    return gains
+
+
+def _which(row: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(row[key] for key in ("task", "data", "mode", "metric", "gsd_m", "seed"))

@@ -1,0 +1,163 @@
+"""Masks: rasters of class numbers on the grid of an image. What says nothing, and what is unknown, is `IGNORE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2mae.errors import RejectedError
+from a2mae.raster.whole import WholeRaster, read_whole
+from a2mae.tasks.datasets.pictures import ImageFile
+from a2mae.tasks.datasets.polygons import FolderLabels
+from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
+
+
+class Masks:
+    """Reads the masks of a data set, and finds out whether they are pictures in black and white.
+
+    Many tools write 0 and 255 for two classes, and many take 255 for "unknown": which of the two a mask means cannot
+    be told from it alone.
+    """
+
+    def __init__(self, labels: FolderLabels, group: str, *, white_is_second: bool = False) -> None:
+        """Prepare to read.
+
+        Args:
+            labels: What the masks' values stand for.
+            group: The parameters that say so, for messages.
+            white_is_second: 255 is the second class in masks that hold 0 and 255 alone.
+        """
+        self._labels = labels
+        self._group = group
+        self._white_is_second = white_is_second
+        self._open = IGNORE not in (*labels.values, *labels.ignore)  # nobody has said what 255 is
+        self._white: Path | None = None
+        self._other: tuple[Path, int] | None = None
+
+    def read(self, path: Path, picture: ImageFile, image: Path) -> npt.NDArray[np.uint8]:
+        """Read the class numbers of a mask.
+
+        Args:
+            path: Of the mask.
+            picture: Its image.
+            image: Path of that.
+
+        Returns:
+            `(H, W)`; `IGNORE` where the mask holds nodata, NaN, nothing (by a mask or alpha band of its own), a value
+            of `labels.ignore`, or 255 where that is no class.
+
+        Raises:
+            ReadError: If it cannot be opened or decoded.
+            TaskDataError: If it has several bands, lies elsewhere than its image, calls one of the classes nodata, or
+                holds fractions or numbers of no class.
+        """
+        try:
+            raster = read_whole(path, 1)
+        except RejectedError as rejection:
+            raise TaskDataError(rejection.detail) from rejection
+        if len(raster.stored) != 1:
+            raise TaskDataError(
+                f"{path}: {raster.bands.count} bands; a mask has one band of class numbers (a palette may colour them)"
+            )
+        check_grids(picture, raster, image, path)
+        labels = self._labels
+        nodata = raster.bands.nodata[0]
+        if nodata is not None and nodata in labels.values:
+            name = labels.class_names[labels.values.index(int(nodata))]
+            raise TaskDataError(
+                f"{path} says nodata {nodata:g}, which is class {name!r}: its pixels would be in neither training nor"
+                f" score. Write the mask with nodata {IGNORE} or none: a scene's profile brings its own"
+            )
+        stored = raster.stored[0]
+        self._check(path, stored[raster.seen])
+        numbers = np.full(stored.shape, IGNORE, np.uint8)
+        for number, value in enumerate(labels.values):
+            numbers[stored == value] = number
+        if self._white_is_second and self._open and self._white == path:
+            numbers[stored == IGNORE] = 1
+        numbers[~raster.seen] = IGNORE
+        return numbers
+
+    def _check(self, path: Path, seen: npt.NDArray[Any]) -> None:
+        """Reject values of no class, and remember which masks hold 0 and 255 alone."""
+        labels = self._labels
+        found = np.unique(seen)
+        fractions = found[found != np.floor(found)]
+        strange = found[~np.isin(found, (*labels.values, *labels.ignore, IGNORE))]
+        if fractions.size:
+            raise TaskDataError(
+                f"{path}: labels {_listed(fractions)} are fractions, and a mask holds class numbers: a mask that was"
+                " resampled (bilinear, cubic) or scaled to 0-1 looks like this; write it with nearest neighbour"
+            )
+        if strange.size:
+            values = ", ".join(f"{value} {name}" for value, name in zip(labels.values, labels.class_names, strict=True))
+            raise TaskDataError(
+                f"{path}: labels {_listed(strange)} are outside the {len(labels.values)} values {values} ({IGNORE} is"
+                f" ignored): set {self._group}.first_class or {self._group}.class_values to the masks' own, or"
+                f" {self._group}.ignore to those that are unknown"
+            )
+        if not self._open:
+            return
+        known = [int(value) for value in found if value != IGNORE]
+        if IGNORE in found and not any(known):
+            self._white = path
+        if any(known):
+            self._other = path, next(filter(None, known))
+        if self._white_is_second and self._white and self._other:
+            other, value = self._other
+            raise TaskDataError(
+                f"{self._white} holds 0 and 255 alone, {other} holds {value}: whether 255 is a class or unknown cannot"
+                f" be told; set {self._group}.class_values: [0, {value}] and {self._group}.ignore: [255], or write the"
+                " masks alike"
+            )
+
+    def check_all(self) -> None:
+        """Reject a data set in which nothing but 0 and 255 was found, once all of its masks were read.
+
+        Raises:
+            TaskDataError: It names a mask and both ways to say what 255 is.
+        """
+        if self._white is None or self._other is not None or self._white_is_second:
+            return
+        second = self._labels.class_names[1]
+        raise TaskDataError(
+            f"{self._white} and all other masks hold 0 and 255 alone: 255 is ignored, so nothing would be {second!r}."
+            f" If they are pictures in black and white, write 1, or set {self._group}.class_values: [0, 255]; if 255 is"
+            f" unknown indeed, set {self._group}.ignore: [255]"
+        )
+
+
+def check_grids(first: ImageFile | WholeRaster, second: ImageFile | WholeRaster, path: Path, other: Path) -> None:
+    """Reject two files that are not pixel on pixel; one without a place is held against its size alone.
+
+    Args:
+        first: An image.
+        second: Its mask, or its later date.
+        path: Of the first, for messages.
+        other: Of the second.
+
+    Raises:
+        TaskDataError: With what differs.
+    """
+    shape, other_shape = (np.shape(one.valid if isinstance(one, ImageFile) else one.seen) for one in (first, second))
+    grid, other_grid = first.grid, second.grid
+    if shape != other_shape:
+        (h, w), (rows, columns) = shape, other_shape
+        raise TaskDataError(f"{other}: {rows} x {columns} pixels, but {path.name} of it has {h} x {w}")
+    if grid is None or other_grid is None:
+        return
+    if grid.crs != other_grid.crs:
+        raise TaskDataError(f"{other} is in {other_grid.crs}, {path} in {grid.crs}: bring them onto one grid")
+    one, two = grid.affine, other_grid.affine
+    if not one.almost_equals(two, precision=abs(one.a) / 100):
+        raise TaskDataError(
+            f"{other} starts at {two.c:g}, {two.f:g} with pixels of {two.a:g}, {path} at {one.c:g}, {one.f:g} with"
+            f" {one.a:g}: bring them onto one grid"
+        )
+
+
+def _listed(values: npt.NDArray[Any]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:8]) + (" …" if values.size > 8 else "")

@@ -1,0 +1,78 @@
+"""A linear head on random convolution features: beside random_init, the bar that a pretrained encoder has to clear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from a2mae.models.encoder import Encoder
+from a2mae.models.layers.rcf import KERNEL_SIZE, RandomConvolutionFeatures
+from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
+from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.finetune.model import HeadConfig, TaskModel
+from a2mae.tasks.finetune.train import finetune
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+
+FITTED_IMAGES = 200
+"""Training images from which the filters are drawn, at most."""
+_STEPS, _LR = 300, 1e-2
+
+
+class ConvolutionEncoder(nn.Module):
+    """Random convolution features of patches, where a task model has an encoder's tokens; nothing in it is trained."""
+
+    def __init__(self, features: RandomConvolutionFeatures, patch_size: int) -> None:
+        super().__init__()
+        self.features = features
+        self.num_features = features.num_features
+        self.patch_size = patch_size
+        self.blocks = nn.ModuleList([nn.Identity()])  # one level
+
+    def forward_intermediates(self, images: Tensor, indices: Sequence[int], **given: object) -> list[Tensor]:
+        """Give `(B, 2 J, h, w)` features for each of `indices`; `given` is what encoders read besides the images."""
+        height, width = (side // self.patch_size for side in images.shape[-2:])
+        features = self.features.of_patches(images, self.patch_size)  # (B, N, 2 J)
+        return [torch.unflatten(features.transpose(1, 2), 2, (height, width)) for _ in indices]
+
+
+def linear_head(recipe: FinetuneParameters) -> FinetuneParameters:
+    """Change a recipe for whole models to one for a linear head alone: more steps at a higher rate."""
+    changes = {"mode": "frozen", "steps": max(recipe.steps, _STEPS), "lr": _LR, "layer_decay": 1.0}
+    return recipe.model_copy(update={**changes, "lr_grid": (), "val_checks": 0})
+
+
+def convolution_baseline(
+    options: TaskParameters, data: TaskData, patch_size: int, device: torch.device
+) -> tuple[TaskModel, TaskInputs]:
+    """Train a linear head on random convolution features of all bands, on the labels that the task's models have.
+
+    Args:
+        options: The task's parameters: bands, loss, batch size, seed.
+        data: Samples with a label per pixel.
+        patch_size: Side of a patch of the task's models, pixels.
+        device: Where to train.
+
+    Returns:
+        The trained model, and its inputs.
+    """
+    inputs = TaskInputs(data, plan_inputs(data, options.bands, {}, bands_per_view=None))
+    train = data.rows("train")
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(train)[:FITTED_IMAGES])
+    images = inputs.batch(chosen).images.flatten(0, 1)  # of both dates, where there are two
+    features = RandomConvolutionFeatures(images.shape[1], kernel_size=min(KERNEL_SIZE, patch_size))
+    features.fit(images, patch_size=patch_size, generator=torch.Generator().manual_seed(options.seed))
+    recipe = linear_head(options.finetune)
+    plan = inputs.plan
+    head = HeadConfig(
+        data.spec.task, "linear", len(data.spec.class_names), plan.views, plan.bands_per_view, options.fusion
+    )
+    torch.manual_seed(options.seed)
+    model = TaskModel(cast(Encoder, ConvolutionEncoder(features, patch_size)), head)
+    finetune(
+        model, inputs, train, recipe, seed=options.seed, device=device, name=f"{data.spec.task}, linear head on rcf"
+    )
+    return model, inputs

@@ -1,0 +1,122 @@
+"""Which files are opened, by which driver, with what lies beside them, and that none is read that was cut short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from a2mae.errors import ReadError, RejectedError
+from a2mae.raster.header import read_header
+from a2mae.raster.whole import read_whole
+
+VRT = (
+    '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+    "<SourceFilename>/etc/passwd</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+)
+PICTURE = np.random.default_rng(0).integers(0, 255, (40, 30, 3)).astype(np.uint8)
+AT = Affine(10, 0, 500_000, 0, -10, 5_200_000)
+
+
+def geotiff(path: Path, *, crs: str | None = "EPSG:32633", transform: Affine = AT) -> Path:
+    place = {} if crs is None else {"crs": crs, "transform": transform}
+    with rasterio.open(path, "w", driver="GTiff", width=30, height=40, count=3, dtype="uint8", **place) as file:
+        file.write(PICTURE.transpose(2, 0, 1))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.jp2", "a.tif", "a.vrt"])
+def test_a_vrt_is_no_picture_whatever_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(VRT)
+    with pytest.raises(RejectedError, match="is a VRT, which may name any file and address"):
+        read_whole(tmp_path / name, 3)
+
+
+@pytest.mark.parametrize("ending", [".msk", ".ovr", ".MSK"])
+def test_a_vrt_is_no_sidecar_either(tmp_path: Path, ending: str) -> None:
+    path = geotiff(tmp_path / "a.tif")
+    (tmp_path / f"a.tif{ending}").write_text(VRT)
+    with pytest.raises(RejectedError, match="is no TIFF"):
+        read_whole(path, 3)
+
+
+def test_metadata_beside_a_file_name_no_overviews(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "a.tif")
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/etc/passwd</MDI></Metadata></PAMDataset>'
+    )
+    with pytest.raises(RejectedError, match="names a file of overviews"):
+        read_whole(path, 3)
+
+
+@pytest.mark.parametrize(("name", "exact"), [("a.png", True), ("a.jpg", False), ("a.tif", True)])
+def test_a_picture_is_read_by_its_first_bytes_not_by_its_ending(tmp_path: Path, name: str, exact: bool) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / name)
+    renamed = (tmp_path / name).rename(tmp_path / "renamed.png")
+    found = read_whole(renamed, 3)
+    assert found.seen.all() and found.grid is None and found.gsd_m is None
+    if exact:
+        np.testing.assert_array_equal(found.stored, PICTURE.transpose(2, 0, 1))
+
+
+def test_jpeg_2000_is_read(tmp_path: Path) -> None:
+    profile = {"driver": "JP2OpenJPEG", "width": 30, "height": 40, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.jp2", "w", **profile, QUALITY="100", REVERSIBLE="YES") as file:
+        file.write(PICTURE.transpose(2, 0, 1))
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.jp2", 3).stored, PICTURE.transpose(2, 0, 1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(kept=st.floats(0, 0.98), interlaced=st.booleans(), mode=st.sampled_from(["L", "RGB", "RGBA"]))
+def test_a_png_that_was_cut_short_is_never_read(tmp_path_factory, kept: float, interlaced: bool, mode: str) -> None:
+    path = tmp_path_factory.mktemp("cut") / "a.png"
+    picture = Image.fromarray(PICTURE).convert(mode)
+    picture.save(path, interlace=interlaced)
+    bands = len(picture.getbands())
+    read_whole(path, bands)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * (len(whole) - 12))])  # the last chunk says no more than that it is the end
+    with pytest.raises(ReadError):
+        read_whole(path, bands)
+
+
+def test_a_mask_beside_a_file_hides_what_it_hides_inside(tmp_path: Path) -> None:
+    """GDAL writes masks beside files unless it is told otherwise."""
+    mask = np.full((40, 30), 255, np.uint8)
+    mask[:, 10:20] = 0
+    for inside in (True, False):
+        path = geotiff(tmp_path / f"{inside}.tif")
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as file:
+            file.write_mask(mask)
+        assert Path(f"{path}.msk").exists() != inside
+        np.testing.assert_array_equal(read_whole(path, 3).seen, mask == 255)
+
+
+def test_the_place_beside_a_file_is_read(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "a.tif", crs=None)
+    (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n500005\n5199995\n")  # of the first pixel's centre
+    wkt = rasterio.crs.CRS.from_epsg(32633).to_wkt()
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset><SRS>{wkt.replace('&', '&amp;')}</SRS></PAMDataset>")
+    header = read_header(str(path))
+    assert (header.crs, header.transform, header.gsd_m) == ("EPSG:32633", AT, 10)
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_alpha_masks_unless_it_is_one_of_the_bands(tmp_path: Path, seen: int) -> None:
+    """NAIP's near infrared is flagged as alpha, and water is 0 there."""
+    path = tmp_path / "a.tif"
+    profile = {"width": 30, "height": 40, "count": 4, "dtype": "uint8", "photometric": "RGB", "ALPHA": "YES"}
+    nir = np.full((40, 30), 255, np.uint8)
+    nir[5:9] = 0
+    with rasterio.open(path, "w", driver="GTiff", **profile) as file:
+        file.write(np.stack([*PICTURE.transpose(2, 0, 1), nir]))
+    found = read_whole(path, 3 + seen)
+    assert found.bands.alpha == 4
+    assert len(found.stored) == 3 + seen
+    np.testing.assert_array_equal(found.seen, (nir != 0) | bool(seen))
