@@ -262,7 +262,7 @@ def test_a_manifest_without_its_copy_has_all_shards_written_again(tmp_path: Path
     build(path)
     shutil.rmtree(tmp_path / "sets.zarr.work")
     (path / "manifest.json").write_bytes(b"")
-    with pytest.raises(StoreTornError, match="manifest.json is torn"):
+    with pytest.raises(StoreTornError, match=r"manifest\.json is torn"):
         ImageSetStore.open(path)
     build(path)
     assert tree(path) == tree(built)
