@@ -72,4 +72,4 @@ def test_a_missing_file_names_what_lies_there_under_another_ending(tmp_path):
 def test_a_vrt_of_a_folder_is_told_as_one(tmp_path):
     (tmp_path / "a.vrt").write_text("<VRTDataset/>")
     reason, detail = refused(str(tmp_path / "a.vrt"))
-    assert reason == "unsupported" and "name the GeoTIFFs" in detail
+    assert reason == "not_read" and "name the GeoTIFFs" in detail

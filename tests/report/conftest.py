@@ -241,9 +241,11 @@ def inputs(sets, images, rejected, model_dir, task_files) -> ReportInputs:
             "task": task,
             "data": "simulated",
             "mode": mode,
+            "over": "random" if mode == "gain" else "",
             "metric": metric,
             "model": model,
             "gsd_m": gsd_m,
+            "native_gsd_m": 10.0,
         } | interval
 
     main = (("classify", "top1"), ("segment", "miou"), ("detect_change", "f1"))

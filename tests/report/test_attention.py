@@ -117,6 +117,23 @@ def test_a_finetuned_model_below_the_probe_of_its_encoder_is_named(inputs):
     assert not told(-0.05)
 
 
+def test_a_score_below_features_that_nothing_was_trained_for_is_named(inputs):
+    model = inputs.scores[inputs.scores["model"] == "pretrained"]
+    segment = model[(model["task"] == "segment") & (model["mode"] == "gain")].assign(over="rcf")
+
+    def told(value: float, high: float) -> list[str]:
+        scores = pd.concat([inputs.scores, segment.assign(value=value, high=high, low=value - 0.1)])
+        found = attention(dataclasses.replace(inputs, scores=scores))
+        return [way.text for way in found if "below random convolution features" in way.title]
+
+    (text,) = told(-0.04, -0.01)
+    assert text.startswith("finetuned by 0.040. These features train nothing")
+    assert told(-0.04, 0.01)[0].startswith("finetuned by 0.040 (the interval includes 0).")
+    assert not told(0.04, 0.09)
+    gains = pd.concat([inputs.scores, segment])
+    assert [item.random for item in comparisons(gains)] == [item.random for item in comparisons(inputs.scores)]
+
+
 def test_an_interval_of_zero_width_is_no_certainty(inputs):
     flat = inputs.scores.assign(low=inputs.scores["value"], high=inputs.scores["value"], groups=2)
     found = dataclasses.replace(inputs, scores=flat)

@@ -108,7 +108,7 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         sign: Turns the href into what is opened.
 
     Raises:
-        RejectedError: "missing_file", "unreachable", "unsupported", "bad_href", "corrupt", "no_crs", "no_transform",
+        RejectedError: "missing_file", "unreachable", "not_read", "bad_href", "corrupt", "no_crs", "no_transform",
             "pole", "too_large".
     """
     access = access or RemoteAccess()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Way
@@ -18,7 +20,7 @@ from a2mae.report.sections.ingest import (
     unwanted_scenes,
 )
 from a2mae.report.sections.pretraining import first_and_last, reconstruction_errors
-from a2mae.report.sections.scores import FINETUNED, PRETRAINED, comparisons, spelled
+from a2mae.report.sections.scores import FINETUNED, IN_WORDS, PRETRAINED, comparisons, mode_name, spelled
 from a2mae.report.sections.tasks import title_of
 from a2mae.sensors import BUILTIN_SENSORS, Units
 
@@ -210,7 +212,9 @@ def _scored(inputs: ReportInputs) -> Iterator[Way]:
                 f" (difference {item.interval}{', which includes 0' if item.includes_zero else ''}).",
             )
     yield from _below_probe(inputs.scores)
-    certain = inputs.scores[inputs.scores["high"] <= inputs.scores["low"]]
+    yield from _below_convolutions(inputs.scores)
+    scores = inputs.scores[(inputs.scores["over"] == "") | (inputs.scores["value"] != 0)]  # nothing differs from itself
+    certain = scores[scores["high"] <= scores["low"]]
     if len(certain):
         yield Way(
             "evaluate",
@@ -224,4 +228,22 @@ def _scored(inputs: ReportInputs) -> Iterator[Way]:
             "evaluate",
             f"Some scores rest on {plural(int(fewest), 'location')}",
             "Intervals over so few locations are wide, or too narrow to trust; test on more locations.",
+        )
+
+
+def _below_convolutions(table: pd.DataFrame) -> Iterator[Way]:
+    """Notice scores of the pretrained encoder below those of features that nothing was trained for."""
+    rows = table[(table["over"] == "rcf") & (table["value"] < 0) & np.isclose(table["gsd_m"], table["native_gsd_m"])]
+    main = rows[rows["metric"].isin(IN_WORDS) | (rows["metric"] == "knn_both_coarse")]
+    for (task, data), below in main.groupby(["task", "data"], sort=True):
+        told = [
+            f"{mode_name(str(row['mode']))} by {-float(row['value']):.3f}"
+            f"{'' if float(row['high']) < 0 else ' (the interval includes 0)'}"
+            for row in records(below)
+        ]
+        yield Way(
+            "evaluate",
+            f"{title_of(str(task))} ({data}): below random convolution features",
+            f"{text.listed(told)}. These features train nothing and take seconds: until an encoder is above them, more"
+            " image sets or more steps of pretraining are worth more than its scores.",
         )

@@ -41,7 +41,6 @@ _MANY = 30
 _READINGS = {"knn_query_coarse": "test images coarsened", "knn_both_coarse": "both sides coarsened"}
 _MODES = {
     "finetuned": "finetuned",
-    "gain": "gain over random_init",
     "knn": "kNN, frozen",
     "knn_standardised": "kNN, frozen, standardised",
     "linear_probe": "linear probe",
@@ -52,6 +51,12 @@ _MODES = {
 def _label(model: str) -> str:
     """Name a row's model: `random` of the table is `random_init` everywhere else."""
     return "random_init" if model == RANDOM else model
+
+
+def mode_name(mode: str, over: str = "") -> str:
+    """Say how a row was scored, and of a difference what it is over."""
+    name = _MODES.get("finetuned" if mode == GAIN else mode.removesuffix("_gain"), mode)
+    return f"{name}: gain over {_label(over)}" if over else name
 
 
 def spelled(metric: str) -> str:
@@ -220,7 +225,7 @@ def _table(scores_table: pd.DataFrame, caption: str) -> Table:
     rows = tuple(
         (
             f"{title_of(str(row['task']))} ({row['data']})",
-            _MODES.get(str(row["mode"]), str(row["mode"])),
+            mode_name(str(row["mode"]), str(row["over"])),
             spelled(str(row["metric"])),
             _label(str(row["model"])),
             f"{row['gsd_m']:g}",
