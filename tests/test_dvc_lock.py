@@ -10,7 +10,7 @@ import yaml
 
 from a2mae.dvc_lock import main
 from a2mae.provenance import lock as dvc_lock
-from a2mae.provenance.record import environment
+from a2mae.provenance.code import environment
 from helpers.checkout import ROOT, changes, run
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]

@@ -1,4 +1,4 @@
-"""Whatever is written on a full disk, also by a library or a worker: one sentence with its place, and nothing is lost."""
+"""What is written on a full disk, also by a library or a worker: one sentence with its place, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from a2mae.provenance.code import environment
 from a2mae.provenance.lock import LOCK_FILE, committed, made_on, verdicts, write
-from a2mae.provenance.record import LineageError, environment
+from a2mae.provenance.record import LineageError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,14 @@
 """Kedro project settings: hooks and how configuration is merged."""
 
+import os
+
 from a2mae.parallel import share_cores
 from a2mae.pipelines.hooks import Checks, Lineage, Unfinished, Watch
 from a2mae.pipelines.uncaught import show_sentences
 
+# A checkout says so in a file, which is not found by whoever starts a session from elsewhere.
+os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
 share_cores()  # before any node imports torch; the processes it starts inherit it
 show_sentences()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project
 from kedro.io import DataCatalog, MemoryDataset
@@ -14,9 +15,12 @@ from kedro.pipeline import Pipeline, node
 from kedro.validation.exceptions import ParameterValidationError
 
 from a2mae.errors import InputError
+from a2mae.models import create_model, save_pretrained
+from a2mae.models.released import CheckpointError
 from a2mae.pipelines.checks import (
     EnvironmentFilesError,
     MissingInputError,
+    ModelParametersError,
     MovedDatasetError,
     NamedFileError,
     OutputFolderError,
@@ -27,10 +31,12 @@ from a2mae.pipelines.checks import (
     check_environment_files,
     check_groups,
     check_inputs,
+    check_model,
     check_named_paths,
     check_outputs,
 )
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
+from a2mae.training.parameters import PretrainParameters
 
 
 def check_env(source: Path, env: str | None) -> None:
@@ -113,7 +119,7 @@ def test_all_that_nothing_reads_in_an_environment_is_named_with_its_neighbour(tm
     for part in (
         "conf/mine/parameters_a.yml has the group 'pretrin', which nothing reads: did you mean 'pretrain'?",
         "nothing reads conf/mine/parameter_pretrain.yml: did you mean 'parameters_pretrain.yml'?",
-        "conf/mine/parameters_b.yml has the group 'chains', which nothing reads: did you mean 'chain'? there are chain,",
+        "conf/mine/parameters_b.yml has the group 'chains', which nothing reads: did you mean 'chain'? there are",
     ):
         assert part in str(told.value)
     assert "_anchor" not in str(told.value)
@@ -236,6 +242,51 @@ def test_nothing_to_embed_is_said_before_the_run(tmp_path: Path) -> None:
     check_embedded(WRITING, catalog)
     catalog["params:embed"] = MemoryDataset(EmbedParameters(raster=str(tmp_path / "scene.tif")))
     check_embedded(embedding, catalog)
+
+
+TRAINING = Pipeline(
+    [
+        node(lambda sets, p: p, ["sets", "params:pretrain"], "pretrained_model", name="pretrain"),
+        node(lambda options: options, "params:classify", "data", name="classify.prepare_data"),
+        node(lambda data, model: model, ["data", "pretrained_model"], "model", name="classify.finetune"),
+    ]
+)
+
+
+def check_trained(
+    project: Path, bands: list[str], *, pipeline: Pipeline = TRAINING, options: dict[str, object] | None = None
+) -> None:
+    group = yaml.safe_load((Path(__file__).parents[2] / "conf/base/parameters_pretrain.yml").read_text())["pretrain"]
+    group["model"]["options"] |= options or {}
+    task = TaskParameters.model_validate({"task": "classify", "bands": bands})
+    entry = {"type": "a2mae.pipelines.datasets.ModelDirectory", "filepath": "model"}
+    catalog = DataCatalog.from_config({"pretrained_model": entry})
+    catalog["params:pretrain"] = MemoryDataset(PretrainParameters.model_validate(group))
+    catalog["params:classify"] = MemoryDataset(task)
+    check_model(pipeline, catalog, project)
+
+
+def test_a_model_that_cannot_be_built_and_bands_that_do_not_fit_are_said_together_before_the_run(
+    tmp_path: Path,
+) -> None:
+    check_trained(tmp_path, ["red", "green", "blue"])
+    with pytest.raises(ModelParametersError) as told:
+        check_trained(tmp_path, ["red", "nir"], options={"dept": 3})
+    assert "pretrain.model: a2mae_vit_" in str(told.value) and "did you mean 'depth'?" in str(told.value)
+    assert "classify: the encoder takes 3 bands at a time; found 2 (red, nir)" in str(told.value)
+
+
+def test_bands_are_held_against_a_model_that_is_there(tmp_path: Path) -> None:
+    alone = TRAINING.only_nodes("classify.prepare_data", "classify.finetune")
+    check_trained(tmp_path, ["red", "nir"], pipeline=alone)  # none there: the check of inputs says so
+    model = create_model("mae_vit_tiny_patch8", embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1, in_chans=4)
+    save_pretrained(model, tmp_path / "model", config={})
+    check_trained(tmp_path, ["red", "green", "blue", "nir"], pipeline=alone)
+    with pytest.raises(ModelParametersError, match="takes 4 bands at a time; found 3"):
+        check_trained(tmp_path, ["red", "green", "blue"], pipeline=alone)
+    (tmp_path / "model/config.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"config\.json is not JSON"):
+        check_trained(tmp_path, ["red"], pipeline=alone)
 
 
 WRITING = Pipeline([node(lambda: 1, None, "first"), node(lambda: 2, None, "second")])

@@ -144,7 +144,8 @@ def test_a_stage_reads_what_the_stage_before_has_written_or_says_which_byte_is_n
         whole = file.read_bytes()
         for damaged in (b"", whole[:-1], whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:]):
             file.write_bytes(damaged)
-            told = rf"{path.name} \('{name}'\) is not what the stage {MAKERS[name]} has written.*--pipelines={MAKERS[name]}"
+            made_by = MAKERS[name]
+            told = rf"{path.name} \('{name}'\) is not what the stage {made_by} has written.*--pipelines={made_by}"
             with pytest.raises(ChangedInputError, match=told) as error:
                 read_input(project, name, str(path), MAKERS[name])
             assert file.name in str(error.value)

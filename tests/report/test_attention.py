@@ -78,8 +78,8 @@ def test_what_to_look_at_names_a_training_that_failed(inputs, model_dir):
 def test_a_model_that_is_no_better_than_the_mean_of_what_it_saw_is_named(inputs, model_dir):
     told = "The model predicts hidden pixels no better than the mean of the visible ones"
     path = model_dir / "run" / "reconstructions.npz"
-    with np.load(path) as arrays:
-        arrays = dict(arrays)
+    with np.load(path) as file:
+        arrays = dict(file)
     hidden = np.repeat(np.repeat(arrays["hidden"], 8, 2), 8, 3)
     arrays["valid"][:, 0, :5] = False  # pixels that nobody knows count on neither side
 

@@ -1,10 +1,12 @@
 import itertools
+import logging
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2mae.tasks import tiling
 from a2mae.tasks.tiling import blend_weight, blended_strips, starts
 
 
@@ -67,3 +69,34 @@ def test_strips_equal_blending_in_memory_and_resume_anywhere(height, width, size
     resumed = run(first_row)
     assert np.isnan(resumed[:, :first_row]).all()
     np.testing.assert_array_equal(resumed[:, first_row:], run(0)[:, first_row:])
+
+
+def test_a_large_raster_says_its_time_after_the_first_windows_and_every_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """60,000 rows and columns in windows of 512: a batch of eight takes two seconds of this clock."""
+    now = [0.0]
+    monkeypatch.setattr(tiling.time, "monotonic", lambda: now[0])
+    progress = tiling._Progress("segment map", 126 * 126)
+    with caplog.at_level(logging.INFO, logger=tiling.__name__):
+        for _ in range(126 * 126 // 4):
+            now[0] += 2.0
+            progress.add(4)
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == "segment map: 4 of 15,876 windows, about 2.2 h left"
+    assert told[1] == "segment map: 124 of 15,876 windows, about 2.2 h left"
+    assert len(told) == 1 + 126 * 126 // 4 * 2 // 60
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger=tiling.__name__):
+        tiling._Progress("segment map", 4).add(4)
+    assert not caplog.records, "a map of a moment says nothing"
+
+
+def test_strips_count_the_windows_that_are_left(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    counted: list[tuple[int, int]] = []
+    monkeypatch.setattr(tiling._Progress, "add", lambda self, done: counted.append((self._windows, done)))
+    predict = lambda tiles: np.ones((len(tiles), 1, 8, 8), np.float32)  # noqa: E731
+    for first_row in (0, 20):
+        counted.clear()
+        list(blended_strips(40, 30, 1, size=8, overlap=2, predict=predict, batch=3, first_row=first_row))
+        assert {total for total, _ in counted} == {sum(done for _, done in counted)}

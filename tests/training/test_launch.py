@@ -84,11 +84,11 @@ def test_killed_between_the_last_checkpoint_and_the_finished_model_it_ends_with_
         assert done.returncode == status
     whole = tmp_path / "whole"
     assert train(whole, make_spec(whole, store, steps=6, warmup_steps=0), StopRequest())
-    names = [path.relative_to(whole) for path in (whole / "model").rglob("*") if path.is_file()]
-    assert len(names) >= 6 and is_finished(run_dir, spec)
-    for name in names:
-        if name.name != "spec.json":
-            assert (run_dir / name).read_bytes() == (whole / name).read_bytes(), name
+    written = [path.relative_to(whole) for path in (whole / "model").rglob("*") if path.is_file()]
+    assert len(written) >= 6 and is_finished(run_dir, spec)
+    for file in written:
+        if file.name != "spec.json":
+            assert (run_dir / file).read_bytes() == (whole / file).read_bytes(), file
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path, store, monkeypatch, child_environment) -> None:

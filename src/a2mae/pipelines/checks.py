@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import yaml
 from kedro.framework.project import pipelines, settings
@@ -17,13 +17,15 @@ from kedro.validation.exceptions import ParameterValidationError
 
 from a2mae.config import Parameters
 from a2mae.errors import A2maeError, InputError, did_you_mean
-from a2mae.pipeline_registry import MOVED, STAGES
+from a2mae.pipeline_registry import MOVED, STAGES, TASKS
 from a2mae.pipelines.chain import tracked
 from a2mae.pipelines.tasks import opened_by
 
 if TYPE_CHECKING:
     from kedro.config import AbstractConfigLoader
     from kedro.pipeline import Pipeline
+
+    from a2mae.training.parameters import PretrainParameters
 
 
 class UnknownEnvironmentError(A2maeError, FileNotFoundError):
@@ -245,6 +247,60 @@ def _named_paths(pipeline: Pipeline, catalog: DataCatalog) -> Iterator[tuple[str
         for key, path in values.named_paths() if isinstance(values, Parameters) else ():
             if not (openers := opened_by(group, key)) or not nodes.isdisjoint(openers):
                 yield f"{group}.{key}", path
+
+
+class ModelParametersError(InputError):
+    """The model cannot be built, or does not take what the tasks would give it."""
+
+
+def check_model(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
+    """Check that the model can be built, and that the bands of each task fit it, before data are prepared for hours.
+
+    Raises:
+        ModelParametersError: If not; every misfit is named.
+        CheckpointError: If the model directory is torn.
+    """
+    nodes = {node.name for node in pipeline.nodes}
+    tasks = [task for task in TASKS if f"{task}.prepare_data" in nodes or f"{task}.finetune" in nodes]
+    entry = tracked(catalog, "pretrained_model") if "pretrained_model" in pipeline.datasets() else None
+    problems: list[str] = []
+    if "pretrain" in nodes:
+        bands_at_once = _to_be_built(catalog.load("params:pretrain"), problems)
+    elif tasks and entry is not None and (project / entry.filepath).exists():
+        from a2mae.models.checkpoint import read_config
+
+        kwargs = cast("dict[str, object]", read_config(project / entry.filepath)["kwargs"])
+        bands_at_once = None if kwargs.get("bands") == "wavelength" else int(str(kwargs.get("in_chans", 3)))
+    else:
+        return
+    if tasks and bands_at_once is not None:
+        from a2mae.tasks.datasets.inputs import view_width
+
+        for task in tasks:
+            try:
+                view_width(catalog.load(f"params:{task}").bands, bands_at_once, task)
+            except InputError as error:
+                problems.append(str(error))
+    if problems:
+        raise ModelParametersError("; ".join(problems))
+
+
+def _to_be_built(parameters: PretrainParameters, problems: list[str]) -> int | None:
+    """Build the model without its weights, as the training will; say how many bands it takes, where that is known."""
+    import torch
+
+    from a2mae.models import create_model
+
+    method, model, sampling = parameters.method, parameters.model, parameters.sampling
+    options = {**model.options, **model.method_options.get(method, {})}
+    bands = {"rgb": 3, "draw": sampling.bands_drawn}.get(sampling.bands)  # all: as many as the store will have
+    if bands is not None:
+        try:
+            with torch.device("meta"):
+                create_model(f"{method}_vit_{model.size}_patch{model.patch_size}", **{"in_chans": bands, **options})
+        except (TypeError, ValueError) as error:
+            problems.append(f"pretrain.model: {error}")
+    return None if options.get("bands") == "wavelength" else bands
 
 
 def check_embedded(pipeline: Pipeline, catalog: DataCatalog) -> None:

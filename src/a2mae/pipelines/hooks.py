@@ -74,7 +74,7 @@ class Checks:
 
         Raises:
             LockedError: If another run works on the same data.
-            InputError: If there is nothing to embed.
+            InputError: If there is nothing to embed, or the model does not take what it would be given.
             NamedFileError: If a parameter names a file or folder that is not there.
             MissingInputError: If an input has not been made.
             OutputFolderError: If an output's folder cannot be written to.
@@ -82,6 +82,7 @@ class Checks:
         checks.check_named_paths(pipeline, catalog, self._project)
         checks.check_inputs(pipeline, catalog, self._project)
         checks.check_embedded(pipeline, catalog)
+        checks.check_model(pipeline, catalog, self._project)
         checks.check_outputs(pipeline, catalog, self._project)
         if self._data_root is not None:
             self._held.close()  # of a run that was interrupted, in the same session

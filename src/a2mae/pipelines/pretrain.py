@@ -279,13 +279,11 @@ def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> Sen
         raise InputError(
             f"band_statistics.json has no {', '.join(missing)} of {name}: run the tag stage again on this store"
         )
-    deviations = []
-    for band in bands:
-        std = float(statistics[name][band]["std"])
-        if not std > 0:
-            logger.warning("band %s of %s is constant: it is centred but not scaled", band, name)
-            std = 1.0
-        deviations.append(std)
+    deviations = [float(statistics[name][band]["std"]) for band in bands]
+    constant = [band for band, std in zip(bands, deviations, strict=True) if not std > 0]
+    if constant:
+        logger.warning("constant bands of %s: %s; they are centred but not scaled", name, ", ".join(constant))
+    deviations = [std if std > 0 else 1.0 for std in deviations]
     mean = tuple(float(statistics[name][band]["mean"]) for band in bands)
     return SensorSpec(id=name, bands=bands, mean=mean, std=tuple(deviations))
 

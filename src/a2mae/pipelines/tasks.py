@@ -145,6 +145,8 @@ def prepare_data(
             cast(pd.DataFrame, locations),
         )
     source = prepare(options, tables, simulation_folder)
+    for name in options.bands:
+        source.spec.band_index(name, options.task)  # said before all samples are read
     if options.task.kind.per_pixel:
         from a2mae.tasks.inference.files import check_named
 

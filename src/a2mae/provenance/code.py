@@ -1,18 +1,25 @@
-"""Which files of this package a module needs, read from its imports without running them."""
+"""What computes a result: the files of this package that a module needs, read from its imports, and versions."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from a2mae.files import digest_of, file_digest
+from a2mae.parallel import cores
 
 PACKAGE = "a2mae"
 SOURCE = Path(__file__).parents[2]
 """The folder that holds the package."""
+
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "rasterio", "odc-geo", "zarr", "pyarrow", "pandas")
+_MODEL_LIBRARIES = ("torch", "timm", "lightning", "safetensors")
 
 
 def files_of(module: str, source: Path = SOURCE) -> set[Path]:
@@ -72,6 +79,24 @@ def commit_of(module: str) -> str:
         return (commit or "unknown") + ("+changes" if commit and git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def environment(*, with_torch: bool) -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute; no name of a machine, person or folder.
+
+    Args:
+        with_torch: Also torch's side, the CPU's instruction set and the number of cores: they decide in which order
+            sums are added.
+    """
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}".lower()}
+    for name in (*_LIBRARIES, *(_MODEL_LIBRARIES if with_torch else ())):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if with_torch:
+        import torch  # noqa: PLC0415 (only for stages that use it)
+
+        found |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "cores": str(cores())}
+    return found
 
 
 def _file(name: str, source: Path) -> Path | None:

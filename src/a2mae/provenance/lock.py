@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from a2mae.files import write_bytes
-from a2mae.provenance.record import LineageError, environment
+from a2mae.provenance.code import environment
+from a2mae.provenance.record import LineageError
 
 LOCK_FILE = "dvc.lock"
 HEADER = (

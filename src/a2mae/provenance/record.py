@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,7 @@ from pydantic import TypeAdapter
 
 from a2mae.errors import InputError, without_places, without_secrets
 from a2mae.files import digest_of, file_digest, write_bytes
-from a2mae.parallel import cores
-from a2mae.provenance.code import code_digests, commit_of
+from a2mae.provenance.code import code_digests, commit_of, environment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 FOLDER, MODEL_FILE, SOURCES_FILE = "lineage", "lineage.json", "sources.json"
 """Records, below the data root; what a model directory says of itself; beside the records, digests of the scenes."""
 _FORMAT = 1
-_LIBRARIES = ("numpy", "scipy", "scikit-learn", "rasterio", "odc-geo", "zarr", "pyarrow", "pandas")
-_MODEL_LIBRARIES = ("torch", "timm", "lightning", "safetensors")
 
 
 class LineageError(InputError):
@@ -244,24 +239,6 @@ def store_hash(url: str, *, verify: bool) -> str:
         return store.manifest_hash
     except StoreError as error:
         raise LineageError(str(error)) from error
-
-
-def environment(*, with_torch: bool) -> dict[str, str]:
-    """Return the versions of Python and of the libraries that compute; no name of a machine, person or folder.
-
-    Args:
-        with_torch: Also torch's side, the CPU's instruction set and the number of cores: they decide in which order
-            sums are added.
-    """
-    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}".lower()}
-    for name in (*_LIBRARIES, *(_MODEL_LIBRARIES if with_torch else ())):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    if with_torch:
-        import torch  # noqa: PLC0415 (only for stages that use it)
-
-        found |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "cores": str(cores())}
-    return found
 
 
 def _artifact(path: str, data_root: Path) -> Artifact:

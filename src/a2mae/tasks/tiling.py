@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
+from tqdm import tqdm
 
 from a2mae.errors import InputError
 from a2mae.files import flush, make_folder, telling_where, whole_file, write_json
@@ -105,8 +108,11 @@ def blended_strips(
     predict: Callable[[list[Tile]], Floats],
     batch: int = 8,
     first_row: int = 0,
+    name: str = "raster",
 ) -> Iterator[tuple[int, Floats]]:
     """Predict a raster window by window and yield finished rows, top to bottom.
+
+    How long it will take is logged after the first batch, and how far it is every minute.
 
     Args:
         height: Rows of the raster.
@@ -118,6 +124,7 @@ def blended_strips(
         batch: Tiles per call.
         first_row: Rows before this one were finished by an earlier run; they are not yielded, and predicted only where
             windows overlap them.
+        name: What is made, for the log.
 
     Yields:
         First row, and blended predictions `(K, rows, width)` of finished rows.
@@ -125,23 +132,61 @@ def blended_strips(
     weight = blend_weight(size, overlap)
     rows = starts(height, size, overlap)
     padded = max(width, size)
+    columns = starts(width, size, overlap)
+    progress = _Progress(name, len(columns) * sum(row + size > first_row for row in rows))
     total = np.zeros((classes, size, padded), np.float32)
     weights = np.zeros((size, padded), np.float32)
     for number, row in enumerate(rows):
         end = rows[number + 1] if number + 1 < len(rows) else height
         if row + size > first_row:
-            tiles = [Tile(row, col, size) for col in starts(width, size, overlap)]
+            tiles = [Tile(row, col, size) for col in columns]
             for start in range(0, len(tiles), batch):
                 some = tiles[start : start + batch]
                 for tile, scores in zip(some, predict(some), strict=True):
                     total[:, :, tile.col : tile.col + size] += scores * weight
                     weights[:, tile.col : tile.col + size] += weight
+                progress.add(len(some))
         done = end - row
         if end > first_row:
             skip = max(first_row - row, 0)
             yield row + skip, (total[:, skip:done] / weights[skip:done])[:, :, :width]
         total = _scrolled(total, done)
         weights = _scrolled(weights, done)
+
+
+class _Progress:
+    """A bar on a terminal; in a log one line when the duration is known, and one every minute."""
+
+    def __init__(self, name: str, windows: int) -> None:
+        self._name, self._windows, self._done = name, windows, 0
+        self._began = self._told = time.monotonic()
+        self._bar = tqdm(total=windows, desc=name, unit="window", leave=False, disable=not sys.stderr.isatty())
+
+    def add(self, windows: int) -> None:
+        """Count windows that are done."""
+        is_first, now = not self._done, time.monotonic()
+        self._done += windows
+        self._bar.update(windows)
+        left_s = (now - self._began) / self._done * (self._windows - self._done)
+        if (is_first and left_s > _TOLD_EVERY_S) or now - self._told >= _TOLD_EVERY_S:
+            self._told = now
+            logger.info(
+                "%s: %s of %s windows, about %s left",
+                self._name,
+                f"{self._done:,}",
+                f"{self._windows:,}",
+                _long(left_s),
+            )
+        if self._done == self._windows:
+            self._bar.close()
+
+
+_TOLD_EVERY_S = 60.0
+
+
+def _long(seconds: float) -> str:
+    """Write a duration as people say it."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(seconds / 60, 1):.0f} min"
 
 
 def _scrolled(strip: Floats, rows: int) -> Floats:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from a2mae.files import digest_of, file_digest, whole_file, whole_folder, write_json
 from a2mae.models import Pretrainer, save_pretrained
-from a2mae.provenance.code import code_digest
-from a2mae.provenance.record import environment
+from a2mae.provenance.code import code_digest, environment
 from a2mae.tracking import Piece, Run, open_run
 from a2mae.training.data.loader import SampleReader
 from a2mae.training.monitor import METRICS_FILE, HeldOut

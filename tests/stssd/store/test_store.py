@@ -235,10 +235,13 @@ def test_what_is_torn_is_named_and_made_again_alone(
     if finished:
         start = whole
     for number, name in enumerate(tree(start)):
+        with_sums = finished and number % 2 == 0  # without them, shards are compared by SHA-256
         path = tmp_path / f"{number}.zarr"
         shutil.copytree(start, path)
         if finished:
             shutil.copytree(f"{whole}.work", f"{path}.work")
+            if not with_sums:
+                (tmp_path / f"{number}.zarr.work/manifest/crc32c.json").unlink()
         data = (path / name).read_bytes()
         half = len(data) // 2
         torn = {"empty": b"", "cut": data[:half], "flip": data[:half] + bytes([data[half] ^ 4]) + data[half + 1 :]}
@@ -253,6 +256,7 @@ def test_what_is_torn_is_named_and_made_again_alone(
         assert len(made) <= 2, f"{name}: more than one shard was written again"
         StoreWriter(path).finish()
         assert tree(path) == expected, name
+        assert tree(tmp_path / f"{number}.zarr.work") == tree(tmp_path / "whole.zarr.work"), name
         if "/c/" in name or (name in ("manifest.json", "zarr.json") and damage != "flip"):
             assert name in caplog.text, f"{name} is not named"
 
@@ -262,7 +266,7 @@ def test_a_manifest_without_its_copy_has_all_shards_written_again(tmp_path: Path
     build(path)
     shutil.rmtree(tmp_path / "sets.zarr.work")
     (path / "manifest.json").write_bytes(b"")
-    with pytest.raises(StoreTornError, match="manifest.json is torn"):
+    with pytest.raises(StoreTornError, match=r"manifest\.json is torn"):
         ImageSetStore.open(path)
     build(path)
     assert tree(path) == tree(built)

@@ -58,7 +58,8 @@ from a2mae.stssd.coregister.work import (
 )
 from a2mae.stssd.parameters import CoregisterParameters, check_recipes
 from a2mae.stssd.store.ledger import Shard
-from a2mae.stssd.store.writer import COPY, SensorPlan, StoreWriter
+from a2mae.stssd.store.store import COPY
+from a2mae.stssd.store.writer import SensorPlan, StoreWriter
 from a2mae.tables import LOCATION_COLUMNS, SCENE_COLUMNS, check_columns
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from a2mae.files import json_text
@@ -53,11 +53,13 @@ class Entry:
         files: Its files by key, each with `sha256` and `bytes`; none if every row is empty.
         note: Facts about its rows.
         fingerprint: Of what it was made of; empty if that is not known.
+        sums: CRC-32C of its files by key; none where it was taken back out of a manifest.
     """
 
     files: Mapping[str, Mapping[str, object]]
     note: Mapping[str, Any]
     fingerprint: str
+    sums: Mapping[str, int] = field(default_factory=dict)
 
 
 class Ledger:

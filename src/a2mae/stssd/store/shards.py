@@ -17,6 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -34,6 +35,7 @@ _SHARDS_OPEN = (64, 4096)  # per array, fewest and most: a file descriptor and a
 _ARRAYS = 16  # arrays (two per sensor) that share the files which the system lets this process open
 _HEADER_BYTES = 16
 _LEVEL = 5
+_BLOCK_BYTES = 2**20
 
 
 def compressor(typesize: int) -> BloscCodec:
@@ -90,13 +92,13 @@ class ZarrReader:
 class _ShardFile:
     """An open shard file and the index of its chunks."""
 
-    def __init__(self, path: str, chunks: int, sha256: str | None) -> None:
+    def __init__(self, path: str, chunks: int, digest: int | str | None) -> None:
         """Open a shard and read the index at its end.
 
         Args:
             path: The file.
             chunks: How many chunks it has room for.
-            sha256: What its bytes are compared with; None: they are not.
+            digest: What its bytes are compared with: CRC-32C (a number), SHA-256 in hexadecimal; None: they are not.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -104,9 +106,9 @@ class _ShardFile:
         """
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        if sha256 is not None:
+        if digest is not None:
             with open(self.descriptor, "rb", closefd=False) as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
+                if digest != (_crc32c(stream) if isinstance(digest, int) else _sha256(stream)):
                     raise DamagedShardError(f"{path} is damaged: its bytes are not those of the manifest")
         size, length = os.fstat(self.descriptor).st_size, 16 * chunks
         index = os.pread(self.descriptor, length + 4, max(0, size - length - 4))
@@ -123,7 +125,7 @@ class _ShardFile:
 class ShardedArray:
     """Read an array `(image, band, y, x)` that is sharded along its first axis; `(image, y, x)` is one band."""
 
-    def __init__(self, folder: Path, layout: _Layout, digests: Mapping[int, str]) -> None:
+    def __init__(self, folder: Path, layout: _Layout, digests: Mapping[int, int | str]) -> None:
         """Use `open_shards` instead."""
         self._layout, self._digests, self._verified = layout, digests, set[int]()
         self.dtype = layout.fill.dtype
@@ -188,9 +190,9 @@ class ShardedArray:
                 return self._open[number]
             layout = self._layout
             path = f"{self._prefix}{number}{self._suffix}"
-            sha256 = None if number in self._verified else self._digests.get(number)
+            digest = None if number in self._verified else self._digests.get(number)
             try:
-                shard = _ShardFile(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2], sha256)
+                shard = _ShardFile(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2], digest)
             except FileNotFoundError as error:
                 if number in self._digests:
                     raise DamagedShardError(f"{path} is missing") from error
@@ -200,6 +202,17 @@ class ShardedArray:
             if len(self._open) > self._at_once:
                 self._open.popitem(last=False)
             return shard
+
+
+def _crc32c(stream: BufferedReader) -> int:
+    found = 0
+    while block := stream.read(_BLOCK_BYTES):
+        found = google_crc32c.extend(found, block)
+    return found
+
+
+def _sha256(stream: BufferedReader) -> str:
+    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _shards_at_once() -> int:
@@ -227,12 +240,13 @@ class _Layout:
     fill: np.generic[Any]
 
 
-def open_shards(folder: Path, digests: Mapping[int, str]) -> ShardedArray | None:
+def open_shards(folder: Path, digests: Mapping[int, int | str]) -> ShardedArray | None:
     """Open an array of the store on a local disk.
 
     Args:
         folder: Holds the array's `zarr.json`.
-        digests: SHA-256 of each shard file by its number: a process compares a shard when it first reads from it.
+        digests: CRC-32C (a number) or SHA-256 of each shard file, by its number: a process compares a shard when
+            it first reads from it.
 
     Returns:
         None if the array has another layout than the store's own.

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from a2mae.remote.storage import (
     MEND,
     Folder,
+    Parts,
     StorageOptions,
     StoreError,
     StoreMissingError,
@@ -39,6 +40,8 @@ from a2mae.stssd.store.shards import DamagedShardError, ImageReader, ZarrReader,
 FORMAT = "a2mae-image-sets"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+COPY, SUMS = "manifest", "crc32c.json"
+"""Folder beside a store with what is not part of it, and in it the checksums that readers compare shards with."""
 
 Window = tuple[int, int, int, int]
 """`(y0, y1, x0, x1)` in pixels of the sensor's grid, upper bounds exclusive."""
@@ -237,13 +240,31 @@ class ImageSetStore:
     def _open_array(self, name: str) -> ImageReader:
         folder = Folder(self.url, self._options)
         folder.read_json(f"{name}/zarr.json")  # torn: said here
-        entries = {key: entry["sha256"] for key, entry in shard_entries(self._manifest).items()}
-        digests = {int(key[len(name) :].split("/")[2]): entries[key] for key in entries if key.startswith(f"{name}/c/")}
+        sums = self._sums()
+        digests = {int(key[len(name) :].split("/")[2]): sums[key] for key in sums if key.startswith(f"{name}/c/")}
         shards = open_shards(Path(folder.key(name)), digests) if folder.is_local else None
         if shards is not None:
             return shards
         group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
         return ZarrReader(cast("zarr.Array[Any]", group[name]))
+
+    def _sums(self) -> dict[str, int | str]:
+        """What shards are compared with: their CRC-32C, or where that record is not beside the store, their SHA-256."""
+        folder = Folder(self.url, self._options)
+        known = read_sums(Parts(beside(folder, self._options), self.manifest_hash)) if folder.is_local else {}
+        entries = shard_entries(self._manifest)
+        return {key: known.get(key, entry["sha256"]) for key, entry in entries.items()}
+
+
+def beside(folder: Folder, storage_options: StorageOptions | None) -> Folder:
+    """Find the folder beside a store that has the copy of its manifest and the checksums of its shards."""
+    return Folder(f"{folder.url}.work/{COPY}", storage_options)
+
+
+def read_sums(parts: Parts) -> dict[str, int]:
+    """Read the checksums of shards by key; none where there are none of this store (`Parts.fingerprint`)."""
+    found = parts.get(SUMS, of_any=not parts.fingerprint)
+    return {} if found is None else dict(json.loads(found))
 
 
 def read_attributes(folder: Folder) -> dict[str, object] | None:

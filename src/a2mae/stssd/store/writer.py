@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -29,12 +30,20 @@ from a2mae.remote.storage import Folder, Parts, StorageOptions, StoreError, Stor
 from a2mae.sensors import Sensor, sensor_from_dict
 from a2mae.stssd.store.ledger import Entry, Ledger, Shard, entries_of, manifest_of, reopen
 from a2mae.stssd.store.shards import compressor, encode_shard
-from a2mae.stssd.store.store import FORMAT, FORMAT_VERSION, MANIFEST, check_version, manifest_hash, read_attributes
+from a2mae.stssd.store.store import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    SUMS,
+    beside,
+    check_version,
+    manifest_hash,
+    read_attributes,
+    read_sums,
+)
 
 logger = logging.getLogger(__name__)
 
-COPY = "manifest"
-"""Folder of the manifest's copy in a build's work."""
 _PARTS = ("pixels", "valid")
 SHARD_BYTES = 32 * 2**20
 """Uncompressed size of a shard: large enough for few files, small enough for a worker's memory."""
@@ -194,6 +203,7 @@ class StoreWriter:
                 f"{shard}: valid {valid.shape} {valid.dtype} given, {(expected[0], *expected[2:])} bool planned"
             )
         written: dict[str, Mapping[str, object]] = {}
+        sums: dict[str, int] = {}
         for key, name, data in zip(shard.keys, _PARTS, (pixels, valid), strict=True):
             encoded = encode_shard(data, self._metadata(f"{shard.sensor}/{name}"))
             if encoded is None:  # every row is empty
@@ -201,7 +211,8 @@ class StoreWriter:
                 continue
             self._folder.write(key, encoded)
             written[key] = {"sha256": hashlib.sha256(encoded).hexdigest(), "bytes": len(encoded)}
-        self._ledger.write(shard, Entry(written, dict(note or {}), made_of))
+            sums[key] = google_crc32c.value(encoded)
+        self._ledger.write(shard, Entry(written, dict(note or {}), made_of, sums))
 
     def _metadata(self, array: str) -> bytes:
         data = self._folder.read(f"{array}/zarr.json")
@@ -228,12 +239,26 @@ class StoreWriter:
             sensors = {
                 name: {"sensor": plan.sensor.to_dict(), "shape": list(plan.shape)} for name, plan in self._plans.items()
             }
-            manifest = manifest_of({shard: self._ledger.entry(shard) for shard in self.shards()}, sensors)
+            entries = {shard: self._ledger.entry(shard) for shard in self.shards()}
+            manifest = manifest_of(entries, sensors)
             self._remove_partial_files()
+            self._write_sums(entries, manifest_hash(manifest))
             self._copy.put(MANIFEST, json_text(manifest).encode())
             self._folder.write_json(MANIFEST, manifest)
+        elif not read_sums(Parts(self._copy.folder, manifest_hash(manifest))):
+            self._write_sums(self._entries(), manifest_hash(manifest))
         self._ledger.clear()
         return manifest_hash(manifest)
+
+    def _write_sums(self, entries: Mapping[Shard, Entry], content: str) -> None:
+        """Keep what readers compare shards with; an earlier build knows it of what it wrote, else the file does."""
+        before = read_sums(self._copy)
+        found = {
+            key: entry.sums.get(key) or before.get(key) or google_crc32c.value(self._folder.read(key) or b"")
+            for entry in entries.values()
+            for key in entry.files
+        }
+        Parts(self._copy.folder, content).put(SUMS, json_text(found).encode())
 
     def notes(self) -> list[tuple[Shard, Mapping[str, Any]]]:
         """List the notes of all written shards that have one, in order."""
@@ -345,7 +370,7 @@ def _attributes(plans: Sequence[SensorPlan], fingerprint: str) -> dict[str, obje
 
 
 def _copy_of_manifest(folder: Folder, storage_options: StorageOptions | None) -> Parts:
-    return Parts(Folder(f"{folder.url}.work/{COPY}", storage_options), "")
+    return Parts(beside(folder, storage_options), "")
 
 
 def _restore_manifest(folder: Folder, copy: Parts) -> None:

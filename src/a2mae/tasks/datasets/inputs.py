@@ -98,7 +98,7 @@ def plan_inputs(
             knows the sensor but not the band.
     """
     group = group or data.spec.task
-    width = _view_width(bands, bands_per_view, group)
+    width = view_width(bands, bands_per_view, group)
     positions = [data.spec.band_index(name, group) for name in bands]
     chosen = [data.spec.bands[position] for position in positions]
     statistics: dict[str, _Statistics] = {}
@@ -142,7 +142,7 @@ def plan_bands(
             f"the encoder was not pretrained on {sensor.id!r}, so it has no statistics to normalise it by; it knows"
             f" {', '.join(normalisation)}: set embed.sensor to one of these, or pretrain with the sensor"
         )
-    width = _view_width(bands, bands_per_view, "embed")
+    width = view_width(bands, bands_per_view, "embed")
     chosen = [sensor.bands[sensor.band_index(name)] for name in bands]
     return _plan(chosen, width, {sensor.id: _pretrained(normalisation, sensor.id, chosen, "embed")}, location=location)
 
@@ -151,7 +151,17 @@ _Statistics = tuple[str, Sequence[tuple[float, float]]]
 """Where they come from ("model" or "data"), then mean and deviation per band."""
 
 
-def _view_width(bands: Sequence[str], bands_per_view: int | None, group: str) -> int:
+def view_width(bands: Sequence[str], bands_per_view: int | None, group: str) -> int:
+    """Say how many bands go into the encoder at once.
+
+    Args:
+        bands: Names or common names.
+        bands_per_view: How many bands the encoder takes; None for any number.
+        group: Parameters whose `bands` these are, for messages.
+
+    Raises:
+        TaskDataError: If the bands do not fill whole views.
+    """
     width = bands_per_view or len(bands)
     if not bands or len(bands) % width:
         raise TaskDataError(

@@ -21,7 +21,6 @@ from typing import TypedDict
 import numpy as np
 import torch
 from odc.geo.geobox import GeoBox
-from tqdm import tqdm
 
 from a2mae.config import RegistrationParameters
 from a2mae.registration.pairs import BandStack, agreement, compare, trusted
@@ -30,7 +29,7 @@ from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
 from a2mae.tasks.palette import class_colours
-from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips, starts
+from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
 
 logger = logging.getLogger(__name__)
 
@@ -203,9 +202,9 @@ def map_raster(
             predict=predict,
             batch=windows.batch_size,
             first_row=first_row,
+            name=f"{spec.task} map",
         )
-        total = len(starts(rows, size, overlap))
-        for row, strip in tqdm(strips, total=total, desc=f"map {spec.task}", unit="strip", leave=False):
+        for row, strip in strips:
             seen = np.ones(strip.shape[1:], bool)
             for reader in readers:
                 seen &= reader.read(row, 0, strip.shape[1], columns)[1]

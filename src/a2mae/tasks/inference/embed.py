@@ -19,14 +19,13 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from rasterio.windows import Window
-from tqdm import tqdm
 
 from a2mae.files import whole_file
 from a2mae.models.encoder import Encoder
 from a2mae.raster.opening import GDAL_OPTIONS
 from a2mae.tasks.datasets.inputs import InputPlan
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows, coarser_grid
-from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips, starts
+from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +100,9 @@ def embed_raster(
             predict=predict,
             batch=windows.batch_size,
             first_row=writer.first_row,
+            name="embeddings",
         )
-        for row, strip in tqdm(strips, total=len(starts(rows, size, overlap)), desc="embed", unit="strip", leave=False):
+        for row, strip in strips:
             seen = _seen(reader, row, strip.shape[1], columns, patch)
             if quantise:
                 counts = np.clip(np.round(strip / step), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)

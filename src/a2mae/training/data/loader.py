@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 LOOK_S, GIVEN_UP_S = 30, 600
 """After how long without a batch the cause is looked for, and how long is waited where none is found."""
-_SHARED, _ENOUGH_SHARED = "/dev/shm", 512 * 2**20
+_SHARED, _ENOUGH_SHARED = "/dev/shm", 512 * 2**20  # noqa: S108 (looked at, not written to)
 _READ_WHOLE_UP_TO = 512  # side, pixels: of larger images only the part under the window is read
 
 
