@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 import re
@@ -39,6 +40,17 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": 60,
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",  # what failed is not remembered once the file is closed
 }
+
+
+class _WithoutSecrets(logging.Filter):
+    """Leaves out of GDAL's messages what addresses hold behind their path: signatures, for example."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_secrets(record.getMessage()), ()
+        return True
+
+
+logging.getLogger("rasterio._env").addFilter(_WithoutSecrets())
 
 
 def gdal_env(reading: ReadingParameters, **more: object) -> rasterio.Env:
@@ -94,7 +106,7 @@ def open_raster(href: str, address: str, access: RemoteAccess, *, any_driver: bo
         any_driver: Open whatever GDAL can: for files that the user named, never for those of a catalog.
 
     Raises:
-        RejectedError: "unreachable", "corrupt", "bad_href" or "too_large".
+        RejectedError: "unreachable", "no_keys", "unsupported", "corrupt", "bad_href" or "too_large".
     """
     if access.policy is not None and is_remote(address):
         check_redirects(address, access.policy, access.reading.timeout_s)
@@ -109,6 +121,12 @@ def open_raster(href: str, address: str, access: RemoteAccess, *, any_driver: bo
     try:
         source = rasterio.open(address, driver=None if any_driver else driver, sharing=False)
     except (RasterioError, OSError) as error:
+        if is_remote(address) and any(sign in str(error) for sign in _NO_KEYS):
+            raise RejectedError(
+                "no_keys",
+                f"{redact(href)} asks for keys of its store and there are none: set AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=YES where it is public",
+            ) from error
         reason = "unreachable" if is_remote(address) else "corrupt"
         raise RejectedError(reason, f"{redact(href)} cannot be opened: {first_line(error)}") from error
     try:
@@ -134,8 +152,8 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         sign: Turns the href into what is opened.
 
     Raises:
-        RejectedError: "missing_file", "unreachable", "unsupported", "bad_href", "corrupt", "no_crs", "no_transform",
-            "pole", "too_large".
+        RejectedError: "missing_file", "unreachable", "no_keys", "unsupported", "bad_href", "corrupt", "no_crs",
+            "no_transform", "pole", "too_large".
     """
     access = access or RemoteAccess()
     if not is_remote(href):
@@ -153,12 +171,6 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         except RejectedError as rejection:
             if rejection.reason != "unreachable":
                 raise
-            if any(sign in rejection.detail for sign in _NO_KEYS):
-                raise RejectedError(
-                    "unreachable",
-                    f"{redact(href)} asks for keys of its store and there are none: set AWS_ACCESS_KEY_ID and"
-                    " AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=YES where it is public",
-                ) from rejection
             raise NoAnswerError(rejection.detail, ask(address, reading.timeout_s, policy)) from rejection
 
     return retried(attempt, reading)
@@ -213,7 +225,11 @@ def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
                 "has ground control points and no transform",
                 "-tps -t_srs EPSG:…, radar: terrain-correct it",
             ),
-            (source.rpcs, "has RPCs and no transform: orthorectify it", "-rpc -to RPC_DEM=dem.tif -t_srs EPSG:…"),
+            (
+                source.tags(ns="RPC"),
+                "has RPCs and no transform: orthorectify it",
+                "-rpc -to RPC_DEM=dem.tif -t_srs EPSG:…",
+            ),
         )
         for found, what, how in ways:
             if found:

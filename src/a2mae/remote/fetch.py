@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 DAMAGED = frozenset({"checksum", "corrupt"})
 """Reasons of rejected files that are there but not whole."""
-TRANSIENT = DAMAGED | {"unreachable", "unsigned"}
+TRANSIENT = DAMAGED | {"unreachable", "unsigned", "no_keys"}
 """Reasons that may be gone another day, or once the file is fetched again: a build that is run again tries these."""
 _HTTP = ("https://", "http://")
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
