@@ -123,6 +123,21 @@ def test_a_file_cut_short_anywhere_is_found(tmp_path, interleave):
         assert list(reasons(read(tmp_path, NAIP_RULE)).values()) == ["corrupt"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(0.0, 0.0), (math.nan, 0.0), (1e300, 0.0), (1e-4, math.inf), (1e-4, -1e300)]
+)
+def test_tags_that_decode_nothing_cost_their_scene(tmp_path, scale, offset):
+    for name in ("good_20200131", "odd_20200131"):
+        path = write_naip(tmp_path, name)
+        with rasterio.open(path, "r+") as target:
+            target.scales = (scale,) * 4 if "odd" in name else (0.004,) * 4
+            target.offsets = (offset,) * 4 if "odd" in name else (0.0,) * 4
+    rule = {k: v for k, v in NAIP_RULE.items() if k not in ("scale", "offset")}
+    found = read(tmp_path, rule)
+    assert [s.scene_id for s in found.scenes] == ["naip__good_20200131"]
+    assert reasons(found) == {"naip__odd_20200131": "bad_metadata"}
+
+
 def test_unknown_sensor_and_units(tmp_path):
     write_naip(tmp_path)
     found = read(tmp_path, {**NAIP_RULE, "sensor": "nap"})
@@ -135,7 +150,7 @@ def test_a_rule_that_takes_no_file_is_warned_of(tmp_path, caplog):
     write_naip(tmp_path)
     found = read(tmp_path, NAIP_RULE, LANDSAT_RULE)
     assert len(found.scenes) == 1
-    (record,) = caplog.records
+    (record,) = (record for record in caplog.records if "takes no file" in record.message)
     assert record.levelname == "WARNING"
     assert "rule 'landsat' takes no file" in record.message and "'**/{scene}_{date}_{band}.tif'" in record.message
 
