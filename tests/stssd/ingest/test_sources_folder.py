@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from a2mae.errors import ReadError
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.scenes import CloudTest, MaskKind
@@ -134,8 +135,9 @@ def test_a_rule_that_takes_no_file_is_warned_of(tmp_path, caplog):
     write_naip(tmp_path)
     found = read(tmp_path, NAIP_RULE, LANDSAT_RULE)
     assert len(found.scenes) == 1
-    (record,) = caplog.records
+    record, flagged = caplog.records
     assert record.levelname == "WARNING"
+    assert "files of naip flag a band as alpha that their rule names" in flagged.message  # four bytes: GDAL's default
     assert "rule 'landsat' takes no file" in record.message and "'**/{scene}_{date}_{band}.tif'" in record.message
 
 
@@ -295,10 +297,15 @@ def test_a_near_infrared_band_that_is_flagged_as_alpha_masks_nothing(tmp_path, k
     rule = {**NAIP_RULE, "bands": ["B3", "B2", "B1", "B4"]}
     (scene,) = read(tmp_path, rule, bands={"naip": kept}).scenes
     grid = GeoBox(scene.assets[0].shape, scene.assets[0].affine, scene.crs)
-    for bands, seen in ((rule["bands"], 1.0), (["B3", "B2", "B1", None], 0.75)):
-        if None in bands and "B4" in kept:
-            continue
-        (scene,) = read(tmp_path, {**rule, "bands": bands}, bands={"naip": kept}).scenes
-        with RasterReader() as reader:
-            image = read_image(reader, scene, get_sensor("naip").subset(kept), grid, None)
-        assert image.seen.mean() == seen
+    sensor = get_sensor("naip").subset(kept)
+    with RasterReader() as reader:
+        assert read_image(reader, scene, sensor, grid, None).seen.all()
+    if "B4" in kept:
+        return
+    (scene,) = read(tmp_path, {**rule, "bands": ["B3", "B2", "B1", None]}, bands={"naip": kept}).scenes
+    with RasterReader() as reader, pytest.raises(ReadError, match="band 4 is flagged as alpha, but holds more"):
+        read_image(reader, scene, sensor, grid, None)
+    with rasterio.open(path, "r+") as file:
+        file.write(np.where(nir, 255, 0).astype(np.uint8), 4)
+    with RasterReader() as reader:
+        np.testing.assert_array_equal(read_image(reader, scene, sensor, grid, None).seen, nir > 0)
