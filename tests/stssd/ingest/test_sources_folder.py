@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from a2mae.config import CloudParameters
 from a2mae.errors import ReadError
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
@@ -309,3 +310,22 @@ def test_a_near_infrared_band_that_is_flagged_as_alpha_masks_nothing(tmp_path, k
         file.write(np.where(nir, 255, 0).astype(np.uint8), 4)
     with RasterReader() as reader:
         np.testing.assert_array_equal(read_image(reader, scene, sensor, grid, None).seen, nir > 0)
+
+
+def test_a_cloud_mask_that_is_flagged_as_alpha_hides_no_clear_ground(tmp_path):
+    """GDAL flags the fourth of four bands of bytes as alpha, and 0 is clear in a mask."""
+    path = write_naip(tmp_path, nodata=None)
+    with rasterio.open(path, "r+") as file:
+        clouds = np.zeros((200, 200), np.uint8)
+        clouds[:50] = 1
+        file.write(clouds, 4)
+        file.colorinterp = [*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+    rule = {**NAIP_RULE, "bands": ["B3", "B2", "B1", None], "mask": {"kind": "binary", "band_index": 4}}
+    (scene,) = read(tmp_path, rule, bands={"naip": ["B3", "B2", "B1"]}).scenes
+    grid = GeoBox(scene.assets[0].shape, scene.assets[0].affine, scene.crs)
+    with RasterReader() as reader:
+        image = read_image(
+            reader, scene, get_sensor("naip").subset(["B3", "B2", "B1"]), grid, CloudParameters(buffer_m=0)
+        )
+    assert image.seen.all()
+    np.testing.assert_array_equal(image.cloud, clouds == 1)
