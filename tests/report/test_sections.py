@@ -221,7 +221,23 @@ def test_a_task_of_several_classes_per_image_is_compared_by_its_own_metric(input
     assert page.finding.startswith("micro F1 0.800 (simulated), 0.200 above random initialisation")
     rows = rows_of(summary(several, ()).sections[1].blocks[0])
     assert rows["Classification (simulated)"][0] == "better"
-    assert rows["Classification (simulated)"][4] == IN_WORDS["micro_f1"]
+    assert rows["Classification (simulated)"][5] == IN_WORDS["micro_f1"]
+
+
+def test_the_first_page_shows_frozen_scores_and_what_needs_no_training(inputs):
+    knn = inputs.scores[(inputs.scores["metric"] == "knn_both_coarse") & (inputs.scores["gsd_m"] == 10)]
+    knn = knn[knn["model"].isin(("pretrained", "random"))].assign(mode="knn_standardised")
+    gain = knn[knn["model"] == "pretrained"].assign(mode="knn_standardised_gain", over="random", value=0.07, low=0.02)
+    untrained = knn[knn["model"] == "random"].assign(model="rcf", value=0.71)
+    task = inputs.scores[(inputs.scores["task"] == "segment") & (inputs.scores["model"] == "random")]
+    table = pd.concat([inputs.scores, knn, gain, untrained, task.assign(model="rcf", value=0.58)])
+    (pays,) = [s for s in summary(dataclasses.replace(inputs, scores=table), ()).sections if s.name == "pays"]
+    (block,) = pays.blocks
+    cells = {(row[0], row[6]): row for row in block.rows}
+    frozen = cells["Classification (simulated)", IN_WORDS["knn_standardised"]]
+    assert frozen[1] == "better" and frozen[4].startswith("+0.070") and frozen[5] == "0.710"
+    assert cells["Segmentation (simulated)", IN_WORDS["miou"]][5] == "0.580"
+    assert cells["Change detection (simulated)", IN_WORDS["f1"]][5] == "–"
 
 
 def test_knn_curves_are_ordered_by_gsd_for_both_readings(inputs):
@@ -249,7 +265,7 @@ def test_summary_counts_wins_honestly(inputs):
         "0.820 (0.770 – 0.860)",
     )
     assert rows["Change detection (simulated)"][3] == "+0.200 (+0.150 to +0.240)"
-    assert rows["Change detection (simulated)"][4] == IN_WORDS["f1"]
+    assert rows["Change detection (simulated)"][5] == IN_WORDS["f1"]
 
 
 def test_summary_links_each_stage_with_its_finding(inputs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import plotly.graph_objects as go
 
 from a2mae.report import text
@@ -33,9 +34,11 @@ IN_WORDS = {
     "micro_f1": "balance of precision and recall over all classes",
     "miou": "overlap of predicted and true areas, mean of the classes",
     "f1": "balance of precision and recall of changed pixels",
+    "knn_standardised": "frozen encoder: share of test images whose nearest training images are of their class",
+    "linear_probe": "frozen encoder: share of test images classified correctly by one linear layer",
 }
 """The main metrics explained; 1 is the best value of each."""
-PRETRAINED, RANDOM = "pretrained", "random"
+PRETRAINED, RANDOM, RCF = "pretrained", "random", "rcf"
 FINETUNED, GAIN = "finetuned", "gain"
 _MANY = 30
 _READINGS = {"knn_query_coarse": "test images coarsened", "knn_both_coarse": "both sides coarsened"}
@@ -66,7 +69,10 @@ def spelled(metric: str) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The main metric of a task from both initialisations, and their paired difference: (value, low, high) each."""
+    """The main metric of a task from both initialisations, and their paired difference: (value, low, high) each.
+
+    `rcf` is that of random convolution features, where they were scored.
+    """
 
     task: str
     data: str
@@ -74,6 +80,7 @@ class Comparison:
     pretrained: tuple[float, float, float]
     random: tuple[float, float, float]
     difference: tuple[float, float, float]
+    rcf: tuple[float, float, float] | None = None
 
     @property
     def label(self) -> str:
@@ -126,7 +133,7 @@ def does_it_pay(found: list[Comparison]) -> Table:
     """Make a row per task: both scores and the verdict, in words."""
     return Table(
         "Scores on test splits, which were not trained on; 1 is the best",
-        ("task", "with pretraining", "pretrained", "random_init", "difference", "metric"),
+        ("task", "with pretraining", "pretrained", "random_init", "difference", "nothing trained (rcf)", "metric"),
         tuple(
             (
                 f"{title_of(item.task)} ({item.data})",
@@ -134,11 +141,12 @@ def does_it_pay(found: list[Comparison]) -> Table:
                 f"{item.pretrained[0]:.3f} ({item.pretrained[1]:.3f} – {item.pretrained[2]:.3f})",
                 f"{item.random[0]:.3f} ({item.random[1]:.3f} – {item.random[2]:.3f})",
                 f"{item.gain:+.3f} ({item.interval})",
+                "–" if item.rcf is None else f"{item.rcf[0]:.3f}",
                 IN_WORDS[item.metric],
             )
             for item in found
         ),
-        numeric=(2, 3, 4),
+        numeric=(2, 3, 4, 5),
     )
 
 
@@ -154,7 +162,25 @@ def comparisons(table: pd.DataFrame) -> list[Comparison]:
             sides = {(row["mode"], row["model"]): (row["value"], row["low"], row["high"]) for row in records(rows)}
             wanted = [(FINETUNED, PRETRAINED), (FINETUNED, RANDOM), (GAIN, PRETRAINED)]
             if sides.keys() >= set(wanted):
-                found.append(Comparison(task, str(data), metric, *(sides[one] for one in wanted)))
+                pretrained, random, difference = (sides[one] for one in wanted)
+                untrained = sides.get((FINETUNED, RCF))
+                found.append(Comparison(task, str(data), metric, pretrained, random, difference, untrained))
+    return found
+
+
+def frozen_comparisons(table: pd.DataFrame) -> list[Comparison]:
+    """Compare the frozen encoder with random_init by kNN and linear probe, at the native GSD of every data set."""
+    native = table[np.isclose(table["gsd_m"], table["native_gsd_m"]) & table["over"].isin(("", RANDOM))]
+    found = []
+    for (task, data), rows in native.groupby(["task", "data"], sort=True):
+        for mode, metric in (("knn_standardised", "knn_both_coarse"), ("linear_probe", "top1")):
+            of_mode = rows[rows["mode"].isin((mode, f"{mode}_gain")) & (rows["metric"] == metric)]
+            sides = {(row["over"], row["model"]): (row["value"], row["low"], row["high"]) for row in records(of_mode)}
+            wanted = [("", PRETRAINED), ("", RANDOM), (RANDOM, PRETRAINED)]
+            if sides.keys() >= set(wanted):
+                pretrained, random, difference = (sides[one] for one in wanted)
+                untrained = sides.get(("", RCF))
+                found.append(Comparison(str(task), str(data), mode, pretrained, random, difference, untrained))
     return found
 
 

@@ -12,7 +12,7 @@ from a2mae.report.inputs import ReportInputs
 from a2mae.report.sections.attention import attention
 from a2mae.report.sections.ingest import accepted_scenes, unwanted_scenes
 from a2mae.report.sections.pretraining import first_and_last, steps_taken
-from a2mae.report.sections.scores import comparisons, does_it_pay
+from a2mae.report.sections.scores import comparisons, does_it_pay, frozen_comparisons
 
 
 def summary(inputs: ReportInputs, stages: Sequence[Page]) -> Page:
@@ -40,12 +40,13 @@ def _built(inputs: ReportInputs) -> Section | None:
 def _pays(inputs: ReportInputs) -> Section | None:
     if inputs.scores is None:
         return None
-    found = comparisons(inputs.scores)
+    found = [*comparisons(inputs.scores), *frozen_comparisons(inputs.scores)]
     if not found:
         return None
     lead = (
         "Each task was trained twice, the same way on the same images: from the pretrained weights and from random"
-        " weights (random_init). In brackets, the 95 % interval."
+        " weights (random_init). Random convolution features (rcf) are filters drawn from the images under one linear"
+        " layer: what an encoder has to clear to be worth its training. In brackets, the 95 % interval."
     )
     return Section("pays", "Does pretraining pay?", lead, (does_it_pay(found),))
 
