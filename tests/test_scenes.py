@@ -38,7 +38,7 @@ _assets = st.builds(
     href=st.text(min_size=1, max_size=30),
     band_index=st.integers(1, 200),
     scale=_positive,
-    offset=_finite,
+    offset=st.floats(-1e29, 1e29),
     nodata=st.none() | st.floats(allow_nan=False),
     units=st.sampled_from(Units),
     gsd_m=_positive,

@@ -118,7 +118,8 @@ class BandAsset:
             raise InputError(f"asset {self.band!r}: band_index counts from 1, found {self.band_index}")
         if not (1 / _LARGEST_FACTOR <= abs(self.scale) <= _LARGEST_FACTOR and abs(self.offset) <= _LARGEST_FACTOR):
             raise InputError(
-                f"asset {self.band!r}: scale {self.scale:g} and offset {self.offset:g} decode no stored number"
+                f"asset {self.band!r}: scale {self.scale:g} and offset {self.offset:g} decode no stored number; both"
+                " are finite, and scale is not 0"
             )
         if not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise InputError(f"asset {self.band!r}: gsd_m must be positive metres, found {self.gsd_m}")

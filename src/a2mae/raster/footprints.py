@@ -19,8 +19,10 @@ from a2mae.errors import InputError, RejectedError
 
 _GEOD = Geod(ellps="WGS84")
 # A code of an authority, WKT 1 or 2, PROJJSON. Other texts are addresses, paths and names that a library may go after.
-_CRS_TEXT = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9_]{1,9}:[A-Za-z0-9_.]{1,20}\s*$|[A-Z][A-Za-z0-9_]+\s*\[|\{)")
-_FILES = re.compile(r"PARAMETERFILE|(?:nad|geoid)grids=(?!@null)", re.IGNORECASE)
+_CRS_TEXT = re.compile(
+    r"\s*(?:(?:urn:ogc:def:crs:)?[A-Za-z][A-Za-z0-9_]{1,9}:[A-Za-z0-9_.:]{1,20}\s*$|[A-Z][A-Za-z0-9_]+\s*\[|\{)"
+)
+_FILES = re.compile(r"PARAMETERFILE|(?:nad|geoid)grids=(?!@null)|\bfile\"", re.IGNORECASE)
 _MOST_STRETCHED = 0.02
 """Metres of a map projection are taken for those of the ground up to this difference: UTM's are within 0.1 %."""
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pyproj import CRS
 from shapely.geometry import box, mapping
 
 from a2mae.errors import RejectedError
-from a2mae.raster.footprints import transformer
+from a2mae.raster.footprints import known_crs, transformer
 from a2mae.raster.header import read_header
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.ingest import ingest
@@ -83,10 +84,23 @@ def test_a_code_that_is_none_falls_through_to_what_is_one(tmp_path, fields):
 def test_texts_that_name_files_and_servers_are_no_reference_systems(tmp_path):
     (tmp_path / "crs.wkt").write_text(CRS.from_epsg(4326).to_wkt())
     shift = 'BOUNDCRS[SOURCECRS[GEOGCRS["x"]],METHOD["NTv2"],PARAMETERFILE["nadgrid file","/etc/passwd"]]'
-    for text in (str(tmp_path / "crs.wkt"), "http://127.0.0.1:1/crs", "+init=/etc/passwd:1", "WGS 84", shift,
-                 "+proj=longlat +nadgrids=/etc/passwd"):  # fmt: skip
+    grid = '{"type": "BoundCRS", "parameters": [{"name": "nadgrid file"}]}'
+    texts = (
+        "http://127.0.0.1:1/crs",
+        "+init=/etc/passwd:1",
+        "+proj=longlat +nadgrids=/etc/passwd",
+        "WGS 84",
+        shift,
+        grid,
+    )
+    for text in (str(tmp_path / "crs.wkt"), *texts, "C:/a.wkt", "file:a.wkt:1", "https:a"):
         with pytest.raises(ValueError, match="is no coordinate reference system"):
             transformer(text, "EPSG:4326")
+
+
+def test_names_of_reference_systems():
+    for text in ("EPSG:32633", "urn:ogc:def:crs:EPSG::32633", "ESRI:54009", "OGC:CRS84", "IAU_2015:30100", SINUSOIDAL):
+        assert known_crs(text).name
 
 
 DATE_LINE = {"crs": "EPSG:32760", "left": 817_000.0, "top": 8_118_000.0, "size": (400, 400)}
@@ -177,9 +191,9 @@ def test_hrefs_are_read_as_they_are_written(tmp_path):
 def test_deprecated_items_and_older_processings_are_not_used(tmp_path):
     times = {"old": "2023-06-02T00:00:00Z", "new": "2023-09-01T12:30:00Z", "gone": "2024-01-01T00:00:00Z"}
     items = []
-    for name, time in times.items():
+    for name, made in times.items():
         one = item(tmp_path, name)
-        one["properties"] |= {"processing:datetime": time, "datetime": f"2023-06-01T10:00:0{len(items)}.25Z"}
+        one["properties"] |= {"processing:datetime": made, "datetime": f"2023-06-01T10:00:0{len(items)}.25Z"}
         items.append(one)
     items[2]["properties"]["deprecated"] = True
     items.append(item(tmp_path, "later", "2023-06-11"))
@@ -243,13 +257,16 @@ def test_a_saved_page_of_a_search_says_that_there_is_more(tmp_path, caplog, page
     assert not read_stac_catalog(parameters, SensorTable({}, parameters.bands), default=None).rejected
 
 
-def test_an_outline_of_thousands_of_crossings_takes_no_time(tmp_path):
+@pytest.mark.parametrize("vertices", [60, 200, 2000])
+def test_an_outline_of_thousands_of_crossings_takes_no_time(tmp_path, vertices):
     one = item(tmp_path)
     west, south, east, north = shapely.geometry.shape(one["geometry"]).bounds
     rng = np.random.default_rng(0)
-    ring = np.column_stack([rng.uniform(west, east, 2000), rng.uniform(south, north, 2000)])
+    ring = np.column_stack([rng.uniform(west, east, vertices), rng.uniform(south, north, vertices)])
     one["geometry"] = {"type": "Polygon", "coordinates": [[*ring.tolist(), ring[0].tolist()]]}
+    start = time.monotonic()
     (scene,) = read(tmp_path, one)[0].scenes
+    assert time.monotonic() - start < 2
     assert scene.geometry.equals(read_header(str(tmp_path / "m01" / "B02.tif")).footprint)
     with pytest.raises(RejectedError):
         finish(parse(one, FOUR), {})

@@ -28,7 +28,7 @@ _LARGEST_GSD_M = 1e6
 _MAX_CHECKSUM = 256
 _MAX_CRS = 100_000  # characters
 _LARGEST_EPSG = 2**31
-_MAX_CROSSING = 400  # vertices of an outline that crosses itself
+_MAX_CROSSING = 50  # vertices of an outline that crosses itself: the time to repair it grows with their fourth power
 _WIDE, _NARROW = 180.0, 60.0  # degrees of longitude: of no scene, and of any scene
 
 
