@@ -7,12 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from odc.geo.geobox import GeoBox
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from a2mae.errors import RejectedError
+from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.header import read_header
+from a2mae.raster.read import RasterReader
+from a2mae.remote.policy import ReadingParameters, RemoteAccess
+from a2mae.scenes import BandAsset
+from a2mae.sensors import Units
+from helpers.http_server import serve_files
 from helpers.rasters import write_tif
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -73,3 +79,32 @@ def test_a_vrt_of_a_folder_is_told_as_one(tmp_path):
     (tmp_path / "a.vrt").write_text("<VRTDataset/>")
     reason, detail = refused(str(tmp_path / "a.vrt"))
     assert reason == "not_read" and "name the GeoTIFFs" in detail
+
+
+def test_a_store_that_asks_for_keys_is_not_asked_again(tmp_path, monkeypatch, caplog):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_NO_SIGN_REQUEST", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("CPL_AWS_AUTODETECT_EC2", "NO")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    reason, detail = refused("s3://bucket/a.tif")
+    assert reason == "no_keys" and "AWS_NO_SIGN_REQUEST=YES" in detail
+    asset = BandAsset("B1", "s3://bucket/a.tif", 1, 1.0, 0.0, None, Units.REFLECTANCE, 10.0)
+    grid = GeoBox((8, 8), Affine(10, 0, 400_000, 0, -10, 5_900_000), "EPSG:32633")
+    with RasterReader() as reader, pytest.raises(ReadError) as caught:
+        reader.read([asset], grid)
+    assert caught.value.reason == "no_keys" and "try 2" not in caplog.text
+
+
+def test_messages_of_gdal_show_no_signatures(tmp_path, caplog):
+    write_tif(tmp_path / "a.tif")
+    with serve_files(tmp_path) as server:
+        server.fail = lambda path: (403, {})
+        access = RemoteAccess(reading=ReadingParameters(retries=0, timeout_s=5))
+        with pytest.raises(RejectedError) as caught, caplog.at_level("DEBUG"):
+            read_header(f"{server.url}/a.tif?sig=geheim", access)
+    assert "geheim" not in caught.value.detail
+    assert "geheim" not in "".join(
+        r.getMessage() for r in caplog.records if r.name.startswith(("a2mae", "rasterio._env"))
+    )

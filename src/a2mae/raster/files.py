@@ -34,6 +34,8 @@ from a2mae.raster.resample import SourceMap, near_longitude
 WRITE_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
 """What a raster that cannot be written raises; GDAL's own words do not say that the disk is full."""
 _REMEMBERED = 10_000  # warnings
+_MOST_BETWEEN = 0.05
+"""Share of an alpha band that may be half transparent: soft edges."""
 _NEVER_MEASURED = 1e30
 """Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
 
@@ -125,15 +127,29 @@ class OpenFile:
 
         Raises:
             RasterioError: If pixels cannot be decoded.
+            ReadError: "alpha" if an alpha band that would mask holds data.
         """
         stored = self.dataset.read(index, window=window)
         unseen = unseen_numbers(stored, nodata)
         hidden = [self.dataset.read_masks(index, window=window) == 0] if self._masked[index - 1] else []
         if self.bands.alpha not in (None, index) and not alpha_is_data:  # GDAL heeds it in files without nodata alone
-            hidden.append(self.dataset.read(self.bands.alpha, window=window) == 0)
+            hidden.append(self._hidden_by_alpha(window))
         for masked in hidden:
             unseen = masked if unseen is None else unseen | masked
         return stored, unseen
+
+    def _hidden_by_alpha(self, window: Window | None) -> NDArray[np.bool_]:
+        """Tell where the alpha band hides pixels; it must be one, and no band of light that is flagged so."""
+        alpha = self.dataset.read(self.bands.alpha, window=window)
+        between = (alpha != 0) & (alpha != alpha.max())
+        if between.mean() > _MOST_BETWEEN:
+            raise ReadError(
+                f"{self.shown}: band {self.bands.alpha} is flagged as alpha, but holds more than shown and hidden: if"
+                " it is data, as NAIP's near infrared is, name it in the rule's bands or in file_bands; else clear the"
+                " flag (rio edit-info --colorinterp 4=undefined)",
+                "alpha",
+            )
+        return np.asarray(alpha == 0)
 
 
 def unseen_numbers(stored: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:

@@ -28,7 +28,6 @@ from a2mae.remote.policy import RemoteAccess, Signer, is_remote, redact
 
 _MAX_BLOCKS = 20_000
 _NOT_PATIENT = {"GDAL_HTTP_CONNECTTIMEOUT": 10}
-_NO_KEYS = ("AWS_SECRET_ACCESS_KEY", "InvalidCredentials", "AWS_NO_SIGN_REQUEST")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +107,8 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         sign: Turns the href into what is opened.
 
     Raises:
-        RejectedError: "missing_file", "unreachable", "not_read", "bad_href", "corrupt", "no_crs", "no_transform",
-            "pole", "too_large".
+        RejectedError: "missing_file", "unreachable", "no_keys", "not_read", "bad_href", "corrupt", "no_crs",
+            "no_transform", "pole", "too_large".
     """
     access = access or RemoteAccess()
     if not is_remote(href):
@@ -127,12 +126,6 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
         except RejectedError as rejection:
             if rejection.reason != "unreachable":
                 raise
-            if any(sign in rejection.detail for sign in _NO_KEYS):
-                raise RejectedError(
-                    "unreachable",
-                    f"{redact(href)} asks for keys of its store and there are none: set AWS_ACCESS_KEY_ID and"
-                    " AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=YES where it is public",
-                ) from rejection
             raise NoAnswerError(rejection.detail, ask(address, reading.timeout_s, policy)) from rejection
 
     return retried(attempt, reading)
@@ -181,7 +174,11 @@ def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
                 "has ground control points and no transform",
                 "-tps -t_srs EPSG:…, radar: terrain-correct it",
             ),
-            (source.rpcs, "has RPCs and no transform: orthorectify it", "-rpc -to RPC_DEM=dem.tif -t_srs EPSG:…"),
+            (
+                source.tags(ns="RPC"),
+                "has RPCs and no transform: orthorectify it",
+                "-rpc -to RPC_DEM=dem.tif -t_srs EPSG:…",
+            ),
         )
         for found, what, how in ways:
             if found:

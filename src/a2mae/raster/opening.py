@@ -6,6 +6,7 @@ driver that its first bytes tell (a remote one by its ending), never by whatever
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -43,6 +44,20 @@ GDAL_OPTIONS = {
 }
 
 
+_NO_KEYS = ("AWS_SECRET_ACCESS_KEY", "InvalidCredentials", "AWS_NO_SIGN_REQUEST")
+
+
+class _WithoutSecrets(logging.Filter):
+    """Leaves out of GDAL's messages what addresses hold behind their path: signatures, for example."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_secrets(record.getMessage()), ()
+        return True
+
+
+logging.getLogger("rasterio._env").addFilter(_WithoutSecrets())
+
+
 def gdal_env(reading: ReadingParameters, **more: object) -> rasterio.Env:
     """Make GDAL's environment for files of a catalog.
 
@@ -65,7 +80,7 @@ def open_raster(href: str, address: str, access: RemoteAccess) -> rasterio.Datas
         access: Where redirects may lead, and how long a server may be silent.
 
     Raises:
-        RejectedError: "unreachable", "corrupt", "not_read", "bad_href" or "too_large".
+        RejectedError: "unreachable", "no_keys", "corrupt", "not_read", "bad_href" or "too_large".
     """
     if is_remote(address):
         if access.policy is not None:
@@ -83,6 +98,12 @@ def open_raster(href: str, address: str, access: RemoteAccess) -> rasterio.Datas
         with rasterio.Env(**beside):
             source = rasterio.open(address, driver=driver, sharing=False)
     except (RasterioError, OSError) as error:
+        if is_remote(address) and any(sign in str(error) for sign in _NO_KEYS):
+            raise RejectedError(
+                "no_keys",
+                f"{redact(href)} asks for keys of its store and there are none: set AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=YES where it is public",
+            ) from error
         reason = "unreachable" if is_remote(address) else "corrupt"
         raise RejectedError(reason, f"{redact(href)} cannot be opened: {first_line(error)}") from error
     try:

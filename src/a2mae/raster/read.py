@@ -120,7 +120,7 @@ class RasterReader:
         try:
             dataset = open_raster(href, address, self.access)
         except RejectedError as rejection:
-            again = href if rejection.reason in TRANSIENT else None
+            again = href if rejection.reason in TRANSIENT - {"no_keys"} else None  # no server has them
             raise ReadError(rejection.detail, rejection.reason, href=again) from rejection
         self._open[address] = OpenFile(dataset, redact(href))
         if len(self._open) > _OPEN_FILES:

@@ -179,7 +179,7 @@ def _read_part(
     seen = np.asarray(np.isfinite(physical).all(axis=0))
     values = None
     if scene.mask is not None:
-        values = reader.read([scene.mask], grid, shift_m=shift_m, categorical=True)[0]
+        values = reader.read([scene.mask], grid, beside=scene.assets, shift_m=shift_m, categorical=True)[0]
         seen &= np.isfinite(values)  # outside the mask's file nothing is known: treated as not seen
     gsd_m = float(abs(grid.resolution.x))
     shown = {name: everything[needed.index(name)] for name in tested}
@@ -212,7 +212,7 @@ def _physical(
                 "units",
             )
         assets.append(by_name[name])
-    pixels = reader.read(assets, grid, beside=scene.bands, shift_m=shift_m)
+    pixels = reader.read(assets, grid, beside=scene.assets, shift_m=shift_m)
     for k, asset in enumerate(assets):
         if asset.units is not sensor.encoding.units:
             pixels[k] = convert_backscatter(pixels[k], asset.units, sensor.encoding.units)

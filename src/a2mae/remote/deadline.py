@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import requests
 import requests.adapters
-import urllib3
 
 
 class Deadline:
@@ -73,26 +72,19 @@ class _Adapter(requests.adapters.HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (of the class above)
+        """Have every pool open connections that the deadline watches."""
         super().init_poolmanager(*args, **kwargs)
-        deadline = self._deadline
+        pools = self.poolmanager.pool_classes_by_scheme
+        self.poolmanager.pool_classes_by_scheme = {scheme: self._watched(pool) for scheme, pool in pools.items()}
 
-        class Plain(urllib3.connection.HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                deadline.watch(self.sock)
+    def _watched(self, pool: Any) -> type:  # noqa: ANN401 (a class of urllib3, which requests brings along)
+        plain, deadline = pool.ConnectionCls, self._deadline
 
-        class Encrypted(urllib3.connection.HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                deadline.watch(self.sock)
+        def connect(connection: Any) -> None:  # noqa: ANN401
+            plain.connect(connection)
+            deadline.watch(connection.sock)
 
-        class PlainPool(urllib3.HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class EncryptedPool(urllib3.HTTPSConnectionPool):
-            ConnectionCls = Encrypted
-
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}
+        return type(pool.__name__, (pool,), {"ConnectionCls": type(plain.__name__, (plain,), {"connect": connect})})
 
 
 class Session(requests.Session):

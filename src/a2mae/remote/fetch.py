@@ -29,7 +29,6 @@ from typing import Any, TypeVar
 
 import fsspec
 import requests
-import urllib3
 
 from a2mae.errors import A2maeError, RejectedError
 from a2mae.remote.deadline import Deadline, Session
@@ -39,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 DAMAGED = frozenset({"checksum", "corrupt"})
 """Reasons of rejected files that are there but not whole."""
-TRANSIENT = DAMAGED | {"unreachable", "unsigned"}
+TRANSIENT = DAMAGED | {"unreachable", "unsigned", "no_keys"}
 """Reasons that may be gone another day, or once the file is fetched again: a build that is run again tries these."""
 _HTTP = ("https://", "http://")
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -311,7 +310,7 @@ def _opened(
                 if answer.status_code in (301, 302, 303):  # as browsers do
                     method = "GET"
                     request.pop("json", None)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
+    except (requests.RequestException, UnicodeError) as error:
         if deadline.over:
             detail = f"the server is too slow: not all of it came within {timeout_s:g} s (timeout_s)"
             raise _no_answer(address, detail) from error

@@ -13,6 +13,8 @@ from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from a2mae.config import CloudParameters
+from a2mae.errors import ReadError
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.scenes import CloudTest, MaskKind
@@ -123,6 +125,21 @@ def test_a_file_cut_short_anywhere_is_found(tmp_path, interleave):
         assert list(reasons(read(tmp_path, NAIP_RULE)).values()) == ["corrupt"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(0.0, 0.0), (math.nan, 0.0), (1e300, 0.0), (1e-4, math.inf), (1e-4, -1e300)]
+)
+def test_tags_that_decode_nothing_cost_their_scene(tmp_path, scale, offset):
+    for name in ("good_20200131", "odd_20200131"):
+        path = write_naip(tmp_path, name)
+        with rasterio.open(path, "r+") as target:
+            target.scales = (scale,) * 4 if "odd" in name else (0.004,) * 4
+            target.offsets = (offset,) * 4 if "odd" in name else (0.0,) * 4
+    rule = {k: v for k, v in NAIP_RULE.items() if k not in ("scale", "offset")}
+    found = read(tmp_path, rule)
+    assert [s.scene_id for s in found.scenes] == ["naip__good_20200131"]
+    assert reasons(found) == {"naip__odd_20200131": "bad_metadata"}
+
+
 def test_unknown_sensor_and_units(tmp_path):
     write_naip(tmp_path)
     found = read(tmp_path, {**NAIP_RULE, "sensor": "nap"})
@@ -135,8 +152,10 @@ def test_a_rule_that_takes_no_file_is_warned_of(tmp_path, caplog):
     write_naip(tmp_path)
     found = read(tmp_path, NAIP_RULE, LANDSAT_RULE)
     assert len(found.scenes) == 1
-    (record,) = caplog.records
+    (record,) = (record for record in caplog.records if "takes no file" in record.message)
+    (flagged,) = (record for record in caplog.records if "as alpha" in record.message)
     assert record.levelname == "WARNING"
+    assert "files of naip flag a band as alpha that their rule names" in flagged.message  # four bytes: GDAL's default
     assert "rule 'landsat' takes no file" in record.message and "'**/{scene}_{date}_{band}.tif'" in record.message
 
 
@@ -296,10 +315,34 @@ def test_a_near_infrared_band_that_is_flagged_as_alpha_masks_nothing(tmp_path, k
     rule = {**NAIP_RULE, "bands": ["B3", "B2", "B1", "B4"]}
     (scene,) = read(tmp_path, rule, bands={"naip": kept}).scenes
     grid = GeoBox(scene.assets[0].shape, scene.assets[0].affine, scene.crs)
-    for bands, seen in ((rule["bands"], 1.0), (["B3", "B2", "B1", None], 0.75)):
-        if None in bands and "B4" in kept:
-            continue
-        (scene,) = read(tmp_path, {**rule, "bands": bands}, bands={"naip": kept}).scenes
-        with RasterReader() as reader:
-            image = read_image(reader, scene, get_sensor("naip").subset(kept), grid, None)
-        assert image.seen.mean() == seen
+    sensor = get_sensor("naip").subset(kept)
+    with RasterReader() as reader:
+        assert read_image(reader, scene, sensor, grid, None).seen.all()
+    if "B4" in kept:
+        return
+    (scene,) = read(tmp_path, {**rule, "bands": ["B3", "B2", "B1", None]}, bands={"naip": kept}).scenes
+    with RasterReader() as reader, pytest.raises(ReadError, match="band 4 is flagged as alpha, but holds more"):
+        read_image(reader, scene, sensor, grid, None)
+    with rasterio.open(path, "r+") as file:
+        file.write(np.where(nir, 255, 0).astype(np.uint8), 4)
+    with RasterReader() as reader:
+        np.testing.assert_array_equal(read_image(reader, scene, sensor, grid, None).seen, nir > 0)
+
+
+def test_a_cloud_mask_that_is_flagged_as_alpha_hides_no_clear_ground(tmp_path):
+    """GDAL flags the fourth of four bands of bytes as alpha, and 0 is clear in a mask."""
+    path = write_naip(tmp_path, nodata=None)
+    with rasterio.open(path, "r+") as file:
+        clouds = np.zeros((200, 200), np.uint8)
+        clouds[:50] = 1
+        file.write(clouds, 4)
+        file.colorinterp = [*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+    rule = {**NAIP_RULE, "bands": ["B3", "B2", "B1", None], "mask": {"kind": "binary", "band_index": 4}}
+    (scene,) = read(tmp_path, rule, bands={"naip": ["B3", "B2", "B1"]}).scenes
+    grid = GeoBox(scene.assets[0].shape, scene.assets[0].affine, scene.crs)
+    with RasterReader() as reader:
+        image = read_image(
+            reader, scene, get_sensor("naip").subset(["B3", "B2", "B1"]), grid, CloudParameters(buffer_m=0)
+        )
+    assert image.seen.all()
+    np.testing.assert_array_equal(image.cloud, clouds == 1)

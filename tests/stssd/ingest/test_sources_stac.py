@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import rasterio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shapely.geometry import box, mapping
@@ -349,3 +350,21 @@ def test_without_projection_the_header_tells(tmp_path):
     del item["assets"]["image"]["raster:scale"], item["assets"]["image"]["raster:offset"]
     (tmp_path / "i.json").write_text(json.dumps(item))
     assert [r.reason for r in read(tmp_path / "i.json").rejected] == ["no_scale"]
+
+
+def test_a_file_that_describes_other_bands_than_its_item_is_rejected(tmp_path):
+    path = write_tif(tmp_path / "g.tif", bands=4, gsd=8.0)
+    item = s2_item(platform="gaofen-1")
+    item |= {"collection": "gaofen-1", "id": "gf1", "assets": {"image": {
+        "href": "./g.tif", "type": "image/tiff", "roles": ["data"], "bands": [{"name": f"B{i}"} for i in range(1, 5)],
+        "raster:scale": 1e-4, "raster:offset": 0.0}}}  # fmt: skip
+    (tmp_path / "i.json").write_text(json.dumps(item))
+    for described, expected in (
+        (("blue", "green", "red", "nir"), []),
+        (("nir", "red", "green", "blue"), ["band_order"]),
+    ):
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = described
+        found = read(tmp_path / "i.json")
+        assert [r.reason for r in found.rejected] == expected
+        assert len(found.scenes) == 1 - len(expected)

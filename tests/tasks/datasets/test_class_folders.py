@@ -69,7 +69,7 @@ def test_pictures_of_other_sizes_are_cut_or_padded_to_the_first_or_to_the_side_t
     source = class_folder(pictures, RGB)
     *others, wide = source.samples()
     assert source.late_notes() == (
-        "images of another size, cut from the middle or padded with nodata to 16 x 16 px: 1: light_2",
+        "images of another size, cut from the middle or padded with nodata to 16 x 16 px: 1: light/light_2",
     )
     assert {sample.pixels.shape for sample in (*others, wide)} == {(1, 3, 16, 16)}
     assert wide.valid[0, :12].all() and not wide.valid[0, 12:].any()

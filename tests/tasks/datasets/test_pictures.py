@@ -82,6 +82,10 @@ def test_files_of_two_offsets_are_brought_to_one(tmp_path: Path) -> None:
     for path in (first, second):
         pixels = read_picture(path, layout, lambda *what: None).pixels
         np.testing.assert_allclose(pixels * 1e-4, GROUND, atol=1.01e-4)
+    told: list[tuple[str, str]] = []
+    silent = read_picture(write(tmp_path / "c.tif", counts()), layout, lambda *what: told.append(what))
+    np.testing.assert_allclose(silent.pixels * 1e-4, GROUND, atol=1.01e-4)
+    assert told == [("files without scale and offset, read by those that the first is tagged with", "c.tif")]
 
 
 def test_floats_that_hold_counts_and_are_called_nothing_are_rejected_with_their_range(tmp_path: Path) -> None:

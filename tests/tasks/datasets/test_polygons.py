@@ -261,3 +261,13 @@ def test_a_file_says_where_its_coordinates_lie_and_has_one_layer(tmp_path: Path)
         features.to_file(tmp_path / "a.gpkg", layer=layer)
     with pytest.raises(TaskDataError, match=r"a\.gpkg holds the layers fields, roads, .* a file of its own"):
         drawn(tmp_path / "a.gpkg")
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".shp"])
+def test_a_file_that_names_another_is_not_followed(tmp_path: Path, suffix: str) -> None:
+    """GDAL takes a VRT of layers by its content, whatever its name, and opens the files and addresses in it."""
+    secret = write(tmp_path / "secret.geojson", frame(("roof", field((8, 24), (4, 12)))))
+    layer = f'<OGRVRTLayer name="secret"><SrcDataSource>{secret}</SrcDataSource></OGRVRTLayer>'
+    (tmp_path / f"a{suffix}").write_text(f"<OGRVRTDataSource>{layer}</OGRVRTDataSource>")
+    with pytest.raises(OSError, match=f"it is no {suffix[1:]}: it begins with b'<OGRVRT"):
+        drawn(tmp_path / f"a{suffix}")

@@ -199,7 +199,8 @@ def _names_alpha(rule: FolderRule, header: RasterHeader) -> bool:
     """Whether the band that the file flags as alpha is one that the rule names, as NAIP's near infrared is."""
     if header.alpha is None or isinstance(rule.bands, dict):
         return False
-    return rule.bands[header.alpha - 1] is not None
+    is_mask = rule.mask is not None and rule.mask.band_index == header.alpha
+    return is_mask or rule.bands[header.alpha - 1] is not None
 
 
 def _factors(

@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from a2mae.errors import RejectedError
 from a2mae.plausibility import DATA_SET_TOO_DARK, MOST_CLIPPED, NOTED_CLIPPED, impossible_reflectance
+from a2mae.raster.header import FileBands
 from a2mae.raster.statements import check_descriptions, check_gsd
 from a2mae.raster.warp import clipped, encode
 from a2mae.raster.whole import WholeRaster, read_whole
@@ -65,8 +66,9 @@ def read_picture(path: Path, layout: FolderFormat, note: Note) -> ImageFile:
             check_gsd(raster.gsd_m, layout.stated.gsd_m, str(path), f"{where}.gsd_m")
     except RejectedError as rejection:
         raise TaskDataError(rejection.detail) from rejection
-    own = layout.stated.gsd_m is None and raster.gsd_m is not None
-    gsd_m = raster.gsd_m if own and raster.gsd_m is not None else layout.gsd_m
+    if _is_untagged_among_tagged(raster.bands, layout):
+        note("files without scale and offset, read by those that the first is tagged with", path.name)
+    gsd_m = layout.gsd_m if raster.gsd_m is None or layout.stated.gsd_m is not None else raster.gsd_m
     if raster.bands.is_float or set(factors) != {(sensor.encoding.scale, sensor.encoding.offset)}:
         pixels: npt.NDArray[Any] = _encoded(path, raster, factors, layout, note)
     else:
@@ -74,6 +76,14 @@ def read_picture(path: Path, layout: FolderFormat, note: Note) -> ImageFile:
         usable = pixels[:, raster.seen]
         _check_integers(path, usable if usable.size else pixels, layout)
     return ImageFile(pixels, raster.seen, raster.grid, gsd_m)
+
+
+def _is_untagged_among_tagged(bands: FileBands, layout: FolderFormat) -> bool:
+    encoding, stated = layout.sensor.encoding, layout.stated
+    if bands.is_float or stated.own is None or (stated.scale, stated.offset) != (None, None):
+        return False
+    as_tagged = (encoding.scale, encoding.offset) != (stated.own.scale, stated.own.offset)
+    return as_tagged and (bands.scales[0], bands.offsets[0]) == (1.0, 0.0)
 
 
 def _encoded(
