@@ -158,7 +158,7 @@ def test_flipped_byte_of_a_local_file_is_found_and_the_rest_goes_on(
     assert silent.manifest_hash != expected.manifest_hash
     # Mended: the survey is not made again, nor the shards of the other sensor.
     path.write_bytes(whole)
-    ledger = out / "stssd.zarr.work"
+    ledger = out / "stssd.zarr.work" / "checksums"
     before = {p: p.stat().st_mtime_ns for p in ledger.rglob("*.json")}
     landsat = {p: p.stat().st_mtime_ns for p in (out / "stssd.zarr" / "landsat-oli-c2-l2").rglob("c/*") if p.is_file()}
     again = run(given, out)
@@ -332,3 +332,21 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RejectedError, match="is not the file that its item describes"):
         check()
     assert len(reads) == 2
+
+
+def test_a_torn_entry_of_what_was_verified_counts_for_nothing(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A power cut must not turn files that nobody has compared into verified ones."""
+    path = next(p for p in sorted(world.folder.rglob("B09.tif")))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    work = Folder(str(tmp_path / "work"))
+    asset = BandAsset("B09", str(path), 1, 1.0, 0.0, None, Units.REFLECTANCE, 60.0, checksum=f"1220{digest}")
+    Verifier(work, RemoteAccess()).check(asset)
+    (entry,) = (tmp_path / "work").rglob("*.json")
+    whole = entry.read_bytes()
+    for torn in (b"", whole[:-3]):
+        entry.write_bytes(torn)
+        Verifier(work, RemoteAccess()).check(asset)
+        assert entry.read_bytes() == whole and f"{entry} is not what was written" in caplog.text
+        caplog.clear()

@@ -69,6 +69,9 @@ def test_a_complete_folder_is_left_alone_and_other_parameters_replace_it(tmp_pat
     monkeypatch.setattr(run, "_make_scene", lambda *args: pytest.fail("nothing was to be done"))
     assert run.simulate(small, folder) == first
     monkeypatch.undo()
+    whole, scene = _files(folder), folder / next(path for path in first.files if path.endswith("red.tif"))
+    scene.write_bytes(scene.read_bytes()[:-1] + b"x")  # of the same size
+    assert run.simulate(small, folder) == first and _files(folder) == whole
     second = run.simulate(small.model_copy(update={"seed": 2}), folder)
     assert second.content_hash != first.content_hash
     assert _files(folder).keys() == {*second.files, "manifest.json"}

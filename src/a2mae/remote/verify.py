@@ -23,7 +23,7 @@ from a2mae.errors import InputError, RejectedError, plural
 from a2mae.files import PART
 from a2mae.remote.fetch import blocks, retried
 from a2mae.remote.policy import RemoteAccess, VerifyChecksums, is_remote, redact
-from a2mae.remote.storage import Folder
+from a2mae.remote.storage import Folder, Parts
 from a2mae.scenes import BandAsset
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Verifier:
                 A local file is verified again once its size or time of modification is another.
             access: How files are reached, and which of them are compared.
         """
-        self._work, self._access, self._sign = work, access, access.signer()
+        self._known, self._access, self._sign = Parts(work, ""), access, access.signer()
         self._copies = Copies(work, round(access.reading.copies_gb * 1e9))
         self._verdicts: dict[tuple[str, str], RejectedError | None] = {}
         self._copied: dict[str, str] = {}
@@ -151,7 +151,7 @@ class Verifier:
                 with self._copies.alone(name):
                     if not self._is_known(entry, None):
                         size = self._check_remote(href, expected, name)
-                        self._work.write(entry, json.dumps({"bytes": size}).encode())
+                        self._known.put(entry, json.dumps({"bytes": size}).encode())
             self._copied[href] = name
             return
         state = _state(href)
@@ -160,10 +160,10 @@ class Verifier:
                 _compare(href, expected, blocks(href))
             except OSError as error:
                 raise RejectedError("corrupt", f"{href} cannot be read: {error.strerror}") from error
-            self._work.write(entry, json.dumps(state).encode())
+            self._known.put(entry, json.dumps(state).encode())
 
     def _is_known(self, entry: str, state: Mapping[str, int] | None) -> bool:
-        known = self._work.read(entry)
+        known = self._known.get(entry)  # a torn entry is none: the file is verified again
         return known is not None and (state is None or json.loads(known) == state)
 
     def _check_remote(self, href: str, expected: Multihash, name: str) -> int:
@@ -263,8 +263,9 @@ def verifying(work: Folder, mode: VerifyChecksums) -> Iterator[None]:
 
 def _downloads(work: Folder) -> dict[str, int]:
     """Bytes of every remote file that the ledger knows as verified."""
+    parts = Parts(work, "")
     names = [name for name in work.sizes() if name.startswith(f"{LEDGER}/")]
-    return {name: int(state["bytes"]) for name in names if "bytes" in (state := json.loads(work.read(name) or b"{}"))}
+    return {name: int(state["bytes"]) for name in names if "bytes" in (state := json.loads(parts.get(name) or b"{}"))}
 
 
 def source_digest(href: str) -> str:

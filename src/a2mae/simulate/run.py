@@ -147,8 +147,12 @@ def _complete(folder: Path, fingerprint: str) -> Manifest | None:
     except ValueError as error:
         _LOG.warning("%s", error)
         return None
-    if manifest.fingerprint != fingerprint or not all((folder / path).is_file() for path in manifest.files):
+    if manifest.fingerprint != fingerprint:
         return None
+    for path, sha256 in manifest.files.items():
+        if not (folder / path).is_file() or file_digest(folder / path) != sha256:
+            _LOG.warning("%s is not what was written: the simulation is made again", folder / path)
+            return None
     return manifest
 
 

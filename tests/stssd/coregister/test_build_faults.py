@@ -86,7 +86,7 @@ def test_busy_and_broken_servers_are_waited_for(
     with caplog.at_level(logging.WARNING):
         tables = remote.build(tmp_path / "out")
     assert tables.manifest_hash == expected.manifest_hash
-    assert set(tables.rejected["reason"]) <= {"cloud", "nodata", "incomplete_set"}
+    assert set(tables.rejected["reason"]) <= {"cloud", "nodata", "incomplete_set", "not_needed"}
     for told in ("answers 429", "answers 503", "try 2 in 0."):
         assert told in caplog.text
     assert "B03.tif" in caplog.text and "B05.tif" in caplog.text

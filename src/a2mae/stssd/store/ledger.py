@@ -7,13 +7,16 @@ is built again from other scenes or parameters keeps the shards whose fingerprin
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from a2mae.files import json_text
-from a2mae.remote.storage import Folder, Parts, StoreTornError
-from a2mae.stssd.store.store import FORMAT_VERSION, MANIFEST
+from a2mae.remote.storage import Folder, Parts, StorageOptions, StoreTornError
+from a2mae.stssd.store.store import FORMAT_VERSION, MANIFEST, beside
+
+logger = logging.getLogger(__name__)
 
 _LEDGER = "ledger"
 
@@ -147,3 +150,29 @@ def reopen(folder: Folder, kept: Mapping[Shard, Entry]) -> None:
     for shard, entry in kept.items():
         ledger.write(shard, entry)
     folder.remove(MANIFEST)
+
+
+def copy_of_manifest(folder: Folder, storage_options: StorageOptions | None) -> Parts:
+    """Open what lies beside a store: the copy of its manifest, by the manifest's name."""
+    return Parts(beside(folder, storage_options), "")
+
+
+def restore_manifest(folder: Folder, copy: Parts) -> None:
+    """Where a manifest is not what was written, its copy takes its place; without one, all shards are written again.
+
+    Args:
+        folder: Of the store.
+        copy: As `copy_of_manifest` opened it.
+    """
+    found, written = folder.read(MANIFEST), copy.get(MANIFEST)
+    if found is None or found == written:
+        return
+    if written is not None:
+        logger.warning("%s is not what was written: its copy takes its place", folder.key(MANIFEST))
+        folder.write(MANIFEST, written)
+        return
+    try:
+        folder.read_json(MANIFEST)
+    except StoreTornError as error:
+        logger.warning("%s", error)
+        folder.remove(MANIFEST)

@@ -28,14 +28,22 @@ from a2mae.errors import InputError
 from a2mae.files import PART, file_digest, json_text
 from a2mae.remote.storage import Folder, Parts, StorageOptions, StoreError, StoreMissingError, StoreTornError
 from a2mae.sensors import Sensor, sensor_from_dict
-from a2mae.stssd.store.ledger import Entry, Ledger, Shard, entries_of, manifest_of, reopen
+from a2mae.stssd.store.ledger import (
+    Entry,
+    Ledger,
+    Shard,
+    copy_of_manifest,
+    entries_of,
+    manifest_of,
+    reopen,
+    restore_manifest,
+)
 from a2mae.stssd.store.shards import compressor, encode_shard
 from a2mae.stssd.store.store import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
     SUMS,
-    beside,
     check_version,
     manifest_hash,
     read_attributes,
@@ -105,7 +113,7 @@ class StoreWriter:
         check_version(attributes, self._folder.url)
         self.fingerprint = str(attributes["fingerprint"])
         self._ledger = Ledger(self._folder)
-        self._copy = _copy_of_manifest(self._folder, storage_options)
+        self._copy = copy_of_manifest(self._folder, storage_options)
         self._plans = {plan.sensor.id: plan for plan in map(_read_plan, cast(list[Any], attributes["plan"]))}
 
     @classmethod
@@ -148,7 +156,7 @@ class StoreWriter:
         if attributes is None or attributes.get("format_version") != FORMAT_VERSION:
             _clear(folder)
             attributes = None
-        _restore_manifest(folder, _copy_of_manifest(folder, storage_options))
+        restore_manifest(folder, copy_of_manifest(folder, storage_options))
         if attributes is None or json_text(attributes) != json_text(described):
             if attributes is not None:
                 same = attributes["fingerprint"] == fingerprint  # but torn
@@ -367,26 +375,6 @@ def _attributes(plans: Sequence[SensorPlan], fingerprint: str) -> dict[str, obje
         for plan in sorted(plans, key=lambda plan: plan.sensor.id)
     ]
     return {"format": FORMAT, "format_version": FORMAT_VERSION, "fingerprint": fingerprint, "plan": entries}
-
-
-def _copy_of_manifest(folder: Folder, storage_options: StorageOptions | None) -> Parts:
-    return Parts(beside(folder, storage_options), "")
-
-
-def _restore_manifest(folder: Folder, copy: Parts) -> None:
-    """Where a manifest is not what was written, its copy takes its place; without one, all shards are written again."""
-    found, written = folder.read(MANIFEST), copy.get(MANIFEST)
-    if found is None or found == written:
-        return
-    if written is not None:
-        logger.warning("%s is not what was written: its copy takes its place", folder.key(MANIFEST))
-        folder.write(MANIFEST, written)
-        return
-    try:
-        folder.read_json(MANIFEST)
-    except StoreTornError as error:
-        logger.warning("%s", error)
-        folder.remove(MANIFEST)
 
 
 def _keep(
