@@ -277,7 +277,11 @@ def test_embeddings_and_scores(outputs):
         assert (found.count, found.res) == (64, (80.0, 80.0))
     table = pd.read_parquet(out / "08_reporting" / "scores.parquet")
     assert set(table["task"]) == {"classify", "segment", "detect_change"}
-    assert set(table["mode"]) == {"finetuned", "gain", "knn", "knn_standardised", "linear_probe", "few_shot"}
+    frozen = {"knn", "knn_standardised", "linear_probe", "few_shot"}
+    assert set(table[table["over"] == ""]["mode"]) == {"finetuned", *frozen}
+    gains = table[table["over"] != ""]
+    assert set(gains["mode"]) == {"gain", *(f"{mode}_gain" for mode in frozen)}
+    assert set(gains["over"]) == {"random", "rcf"} and set(gains["model"]) == {"pretrained"}
     summary = json.loads((out / "08_reporting" / "scores_summary.json").read_text())
     finetuned = table[
         (table["task"] == "segment") & (table["metric"] == "miou") & (table["model"] == "random")

@@ -202,7 +202,8 @@ def test_waits_are_bounded_and_heed_the_server() -> None:
     assert [wait_s(k, busy, settings, 0.5) for k in (1, 2, 3, 4)] == [7.0, 7.0, 7.0, None]
     quiet = Answer(there=False, again=True, wait_s=0.0, detail="")
     assert [wait_s(k, quiet, settings, d) for k, d in ((1, 0.0), (1, 1.0), (3, 0.5))] == [0.5, 1.5, 4.0]
-    assert wait_s(1, Answer(False, True, 3600.0, ""), settings, 0.5) == 20.0
+    assert wait_s(1, Answer(False, True, 60.0, ""), settings, 0.5) == 20.0
+    assert wait_s(1, Answer(False, True, 61.0, ""), settings, 0.5) is None, "later than the last of three tries"
     assert wait_s(1, Answer(False, False, 0.0, ""), settings, 0.5) is None
     assert wait_s(3, Answer(True, True, 0.0, ""), settings, 0.5) is None
 
