@@ -45,9 +45,7 @@ def telling_where(path: Path, *kinds: type[Exception], doing: str = "write") -> 
     """
     try:
         yield
-    except Exception as error:
-        if not isinstance(error, (OSError, *kinds)):
-            raise
+    except (OSError, *kinds) as error:
         number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, WriteError) or not (number in _ADVICE or isinstance(error, kinds)):
             raise
