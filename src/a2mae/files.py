@@ -43,9 +43,10 @@ def telling_where(path: Path, *kinds: type[Exception], doing: str = "write") -> 
     Raises:
         WriteError: If what is done inside finds no space or may not write.
     """
+    failed: tuple[type[Exception], ...] = (OSError, *kinds)
     try:
         yield
-    except (OSError, *kinds) as error:
+    except failed as error:
         number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, WriteError) or not (number in _ADVICE or isinstance(error, kinds)):
             raise
