@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from a2mae.errors import InputError
-from a2mae.models.checkpoint import WEIGHTS_FILE, model_of_config, read_safetensors
+from a2mae.files import digest_of, file_digest
+from a2mae.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, model_of_config, read_safetensors
 from a2mae.models.layers.encodings import sincos_2d
 from a2mae.models.pretrainer import PretrainConfig
 from a2mae.models.registry import SIZES, create_model, resolve
@@ -97,6 +98,17 @@ class Weights:
         published = self.positions != "ours" and self.config.bands == "draw3"
         return RGB_NM if published and self.config.in_chans == len(RGB_NM) else None
 
+    @property
+    def bands_in_words(self) -> str:
+        """Which bands its patch embedding reads."""
+        if not self.has_stem:
+            return "none of its own"
+        if self.config.bands == "wavelength":
+            return "any, by their wavelength"
+        if self.config.bands == "groups":
+            return f"groups of {', '.join(str(len(group)) for group in self.config.groups)}"
+        return f"{self.config.in_chans}" + (", taken for red, green, blue" if self.wavelength_nm else "")
+
 
 def read_weights(path: str | os.PathLike[str], *, method: str | None = None) -> Weights:
     """Read a file of published weights or a model directory.
@@ -116,6 +128,21 @@ def read_weights(path: str | os.PathLike[str], *, method: str | None = None) -> 
     if problems:
         raise CheckpointError(f"{path} has values that are not finite, in {_some(problems)}: take a whole file")
     return _published(path, tensors, method)
+
+
+def weights_digest(path: Path) -> str:
+    """Give the SHA-256 of a file; of a model directory that of the digests of its configuration and weights.
+
+    Raises:
+        CheckpointError: If one is not there.
+    """
+    files = [path / CONFIG_FILE, path / WEIGHTS_FILE] if path.is_dir() else [path]
+    if missing := [file for file in files if not file.is_file()]:
+        raise CheckpointError(
+            f"{missing[0]} is missing: name a file of weights, or a model directory ({CONFIG_FILE} and {WEIGHTS_FILE})"
+        )
+    digests = {file.name: file_digest(file) for file in files}
+    return digest_of(digests) if path.is_dir() else digests[path.name]
 
 
 def _own(directory: Path) -> Weights:

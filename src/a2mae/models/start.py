@@ -13,6 +13,7 @@ from timm.layers.patch_embed import resample_patch_embed
 from torch import Tensor
 
 from a2mae.errors import InputError
+from a2mae.models.checkpoint import Json
 from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.released import CheckpointError, describe_difference
 from a2mae.models.sources import Row, Weights
@@ -27,17 +28,35 @@ class Plan:
 
     Attributes:
         weights: Where it comes from.
+        decoder: `fresh` or `same`.
         tensors: Under the model's names, in its shapes; the others stay as they are.
         rows: What becomes of each part.
     """
 
     weights: Weights
+    decoder: str
     tensors: Mapping[str, Tensor]
     rows: tuple[Row, ...]
 
     def apply(self, model: Pretrainer) -> None:
         """Fill a model of the shapes that were planned for."""
         model.load_state_dict(dict(self.tensors), strict=False)
+
+    def described(self, *, sha256: str, licence: str | None) -> dict[str, Json]:
+        """Say what a model was started from, for its `config.json`.
+
+        Args:
+            sha256: Of the file, by `weights_digest`.
+            licence: As the user states it.
+        """
+        return {
+            "weights": self.weights.path.name,
+            "sha256": sha256,
+            "kind": self.weights.kind,
+            "licence": licence,
+            "decoder": self.decoder,
+            "parts": [{"part": row.part, "verdict": row.verdict, "detail": row.detail} for row in self.rows],
+        }
 
     def table(self) -> str:
         """Write the rows as lines in columns."""
@@ -78,7 +97,7 @@ def plan_start(
     problems = describe_difference({name: tuple(own[name].shape) for name in tensors if name in own}, tensors)
     if problems:
         raise CheckpointError(f"{weights.path} ({weights.kind}) does not fit {model.name}: {problems}")
-    return Plan(weights, tensors, tuple(rows))
+    return Plan(weights, decoder, tensors, tuple(rows))
 
 
 def _check_fit(weights: Weights, model: Pretrainer) -> None:
@@ -124,7 +143,7 @@ def _stem(
         }
     else:
         raise CheckpointError(
-            f"the bands of {weights.path} cannot be mapped: its patch embedding is {_bands_words(weights)}, that of"
+            f"the bands of {weights.path} cannot be mapped: its patch embedding reads {weights.bands_in_words}; that of"
             f" {model.name} reads bands={target.bands!r} (in_chans={target.in_chans}, groups={target.groups}); choose"
             " the file's way by pretrain.model.options"
         )
@@ -146,7 +165,7 @@ def _stem(
     if source.patch_size != target.patch_size:
         words.append(f"patch {source.patch_size} resampled to {target.patch_size}")
     changed = [word for word in dict.fromkeys(words) if word]
-    same = f"patch {target.patch_size}, {_bands_words(weights)}"
+    same = f"patch {target.patch_size}, bands: {weights.bands_in_words}"
     rows.append(Row("patch embedding", "adapted" if changed else "taken", "; ".join(changed) or same))
     if missing := [name for name in names if name not in tensors]:
         rows.append(Row("features beside the patch", "fresh", f"the file has none that fit: {', '.join(missing[:2])}"))
@@ -197,15 +216,6 @@ def map_bands(
         return kernel, ""
     mean = kernel.sum(1, keepdim=True) / bands
     return mean.expand(-1, bands, -1, -1).clone(), f"mean of {channels} channels for each of {bands} bands"
-
-
-def _bands_words(weights: Weights) -> str:
-    config = weights.config
-    if config.bands == "wavelength":
-        return "of any bands by their wavelength"
-    if config.bands == "groups":
-        return f"of groups of {', '.join(str(len(group)) for group in config.groups)} bands"
-    return f"of {config.in_chans} bands" + (", taken for red, green, blue" if weights.wavelength_nm else "")
 
 
 def _positions(weights: Weights, model: Pretrainer) -> Row:
