@@ -156,8 +156,9 @@ def read_published(path: str | os.PathLike[str]) -> dict[str, object]:
                 f"{path} holds more than tensors, a pickle that calls {code[1]}, and was not executed: save its tensors"
                 " alone, where you trust it"
             ) from error
+        said = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"{path} is no whole file of torch.save, nor safetensors ({str(error).splitlines()[0]}): take it afresh"
+            f"{path} is no whole file of torch.save, nor safetensors ({said}): take it afresh"
         ) from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} must hold a dictionary, found {type(document).__name__}")
