@@ -127,7 +127,7 @@ def check_module(name: str, words: list[str]) -> None:
 
 
 def check_a2mae(words: list[str]) -> None:
-    from a2mae.cli import main
+    from a2mae.commands import main
 
     with only_parsing():
         main(words)

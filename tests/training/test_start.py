@@ -62,9 +62,6 @@ def test_a_started_run_resumes_to_the_bit(tmp_path: Path, store, trained: Path) 
     assert not train(tmp_path / "parts", spec, StopAfter(5))
     assert train(tmp_path / "parts", spec, StopRequest())
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
-    fresh = make_spec(tmp_path / "fresh", store)
-    assert train(tmp_path / "fresh", fresh, StopRequest())
-    assert weights(tmp_path / "fresh") != weights(tmp_path / "whole")
 
 
 def test_all_bands_of_one_sensor_are_known_by_their_wavelengths(tmp_path: Path, store) -> None:

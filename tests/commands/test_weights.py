@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from a2mae.cli import main
+from a2mae.commands import main
 from a2mae.models import create_model, from_pretrained
 
 SMALL = {"embed_dim": 64, "depth": 2, "decoder_dim": 32, "decoder_depth": 1}

@@ -1,11 +1,14 @@
-"""The command `a2mae`: what is done to files, beside the chain (`kedro run`). It needs what the bare install has."""
+"""The command `a2mae`: what is done to files, beside the chain (`kedro run`). It needs what the bare install has.
+
+Not `a2mae.cli`: Kedro takes a module of that name for its own commands.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from a2mae.cli import weights
+from a2mae.commands import weights
 from a2mae.errors import A2maeError
 
 
