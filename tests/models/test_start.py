@@ -1,4 +1,4 @@
-"""Published weights: what a file is, what a model takes of it, and that its numbers are those of the file's own model."""
+"""Published weights: what a file is, what a model takes of it, and that its features are those of its own model."""
 
 from __future__ import annotations
 
@@ -244,6 +244,8 @@ def test_what_is_no_such_file_is_refused_in_a_sentence(tmp_path):
     write(tmp_path / "missing.pth", {name: value for name, value in tensors.items() if name != "blocks.1.norm2.bias"})
     write(tmp_path / "extra.pth", {**tensors, "blocks.0.attn.q_norm.weight": torch.ones(64)})
     write(tmp_path / "nan.pth", {**tensors, "norm.bias": torch.full((192,), torch.nan)})
+    write(tmp_path / "scale.pth", {**tensors, "blocks.0.ls1.gamma": torch.ones(192)})
+    write(tmp_path / "bias.pth", {name: value for name, value in tensors.items() if name != "blocks.1.attn.qkv.bias"})
     torch.save({"model": {"cls_token": "x"}}, tmp_path / "words.pth")
     save_pretrained(small("mae"), tmp_path / "model")
     (tmp_path / "half").mkdir()
@@ -261,6 +263,8 @@ def test_what_is_no_such_file_is_refused_in_a_sentence(tmp_path):
         "resnet.pth": r"is no vision transformer that can be read: cls_token, .* found conv1\.weight, layer1\.0\.conv1",
         "missing.pth": r"of another architecture, or not whole: missing 1: encoder\.blocks\.1\.norm2\.bias",
         "extra.pth": r"of another architecture, or not whole: not known 1: encoder\.blocks\.0\.attn\.q_norm\.weight",
+        "scale.pth": r"is not whole: 1 of its 2 blocks have ls1\.gamma",
+        "bias.pth": r"is not whole: 1 of its 2 blocks have attn\.qkv\.bias",
         "nan.pth": r"has values that are not finite, in norm\.bias",
         "words.pth": "must map names to tensors, at its top or under 'model' or 'state_dict', found cls_token",
         "model/model.safetensors": "of a model directory: name the directory",

@@ -141,8 +141,8 @@ def weights_digest(path: Path) -> str:
         raise CheckpointError(
             f"{missing[0]} is missing: name a file of weights, or a model directory ({CONFIG_FILE} and {WEIGHTS_FILE})"
         )
-    digests = {file.name: file_digest(file) for file in files}
-    return digest_of(digests) if path.is_dir() else digests[path.name]
+    digests = [file_digest(file) for file in files]
+    return digest_of(digests) if path.is_dir() else digests[0]
 
 
 def _own(directory: Path) -> Weights:
@@ -186,6 +186,10 @@ def _published(path: Path, found: Mapping[str, Tensor], method: str | None) -> W
     if method not in (None, known) and any(name.startswith("decoder_blocks.") for name in found):
         raise InputError(f"{path} is of {kind}, with its decoder: it cannot be read as {method}; leave the method away")
 
+    for part in ("attn.qkv.bias", *_SCALES):
+        having = sum(f"blocks.{index}.{part}" in found for index in range(depth))
+        if having not in (0, depth):
+            raise CheckpointError(f"{path} ({kind}) is not whole: {having} of its {depth} blocks have {part}")
     tensors = dict(found)
     for index in range(depth):
         _fold(tensors, f"blocks.{index}.")
@@ -193,14 +197,8 @@ def _published(path: Path, found: Mapping[str, Tensor], method: str | None) -> W
         rows.append(Row("layer scale", "adapted", "multiplied into the layers before it: the same function"))
     if "blocks.0.attn.qkv.bias" not in found:
         rows.append(Row("bias of queries, keys and values", "adapted", "the file has none: zeros, the same function"))
-    table = found.get("pos_embed")
-    if (
-        table is not None
-        and table.ndim == 3
-        and table.shape[-1] == width
-        and _side(table.shape[1] - 1)
-        and table[:, 0].any()
-    ):
+    table = found.get("pos_embed", torch.zeros(1, 1, 0))
+    if table.ndim == 3 and table.shape[-1] == width and _side(table.shape[1] - 1) and table[:, 0].any():
         tensors["cls_token"] = found["cls_token"] + table[:, :1]
         rows.append(Row("position of the class token", "adapted", "added to the class token: the same function"))
 
@@ -216,11 +214,10 @@ def _published(path: Path, found: Mapping[str, Tensor], method: str | None) -> W
     size = next((size for size, values in SIZES.items() if values["embed_dim"] == width), "base")
     name = f"{method or known}_vit_{size}_patch{options['patch_size']}"
     weights = Weights(path, kind, name, resolve(name, options)[1], ours, positions, tuple(rows))
-    # DOFA has no kernels, and what pools its features before the last norm has that norm elsewhere.
-    pooled = "norm.weight" not in found and (kind == "DOFA" or "fc_norm.weight" in found)
-    _check_whole(
-        weights, (*(("encoder.norm.",) if pooled else ()), *(("encoder.patch_embed.",) if kind == "DOFA" else ()))
-    )
+    absent = ["encoder.patch_embed."] if kind == "DOFA" else []
+    if "norm.weight" not in found and (kind == "DOFA" or "fc_norm.weight" in found):  # pooled before the last norm
+        absent.append("encoder.norm.")
+    _check_whole(weights, tuple(absent))
     return weights
 
 
