@@ -163,6 +163,23 @@ def test_a_model_directory_starts_another_to_the_bit(tmp_path, method, stem):
     plan.apply(again)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
     assert set(verdicts(plan).values()) == {"taken"}
+    other = plan_start(
+        read_weights(tmp_path / "model"), create_model(model.name, **SMALL, **options, gsd_reference_m=10.0)
+    )
+    assert verdicts(other)["positions"] == ("adapted" if method in ("a2mae", "scale_mae") else "taken")
+
+
+def test_satmae_of_dates_is_told_by_the_width_of_its_table(tmp_path):
+    sizes = {**SMALL, "embed_dim": 512, "depth": 1}
+    model = small("satmae", **sizes)
+    tables = {"pos_embed": torch.zeros(1, 5, 128), "decoder_pos_embed": torch.zeros(1, 5, 40)}
+    weights = read_weights(write(tmp_path / "dates.pth", {**model.released_state_dict(), **tables}))
+    assert weights.kind == "SatMAE, dates" and weights.config.encoding == "temporal"
+    again = create_model(weights.name, **sizes)
+    plan = plan_start(weights, again, decoder="same")
+    plan.apply(again)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+    assert verdicts(plan)["positions"] == "taken"
 
 
 def test_satmaes_groups_are_read_group_by_group(tmp_path):

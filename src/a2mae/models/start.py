@@ -14,6 +14,7 @@ from torch import Tensor
 
 from a2mae.errors import InputError
 from a2mae.models.checkpoint import Json
+from a2mae.models.encoder import ENCODINGS
 from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.released import CheckpointError, describe_difference
 from a2mae.models.sources import Row, Weights
@@ -223,6 +224,16 @@ def _positions(weights: Weights, model: Pretrainer) -> Row:
     encoding = model.config.encoding
     source = weights.config.encoding
     known = weights.positions in ("ours", "sincos")
+    references = (weights.config.gsd_reference_m, model.config.gsd_reference_m)
+    if (
+        weights.positions == "ours"
+        and source == encoding
+        and "gsd_m" in ENCODINGS[encoding]
+        and len(set(references)) > 1
+    ):
+        return Row(
+            "positions", "adapted", f"encoding {encoding!r}, reference GSD {references[1]:g} m, not {references[0]:g}"
+        )
     if known and source == encoding:
         return Row("positions", "taken", f"encoding {encoding!r}, computed as in the file")
     if weights.positions == "sincos" and {source, encoding} == {"sincos", "gsd"}:
