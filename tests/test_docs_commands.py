@@ -126,6 +126,13 @@ def check_module(name: str, words: list[str]) -> None:
         runpy.run_module(name, run_name="__main__")
 
 
+def check_a2mae(words: list[str]) -> None:
+    from a2mae.commands import main
+
+    with only_parsing():
+        main(words)
+
+
 def check_python(words: list[str]) -> None:
     if words[0] == "-m":
         check_module(words[1], words[2:])
@@ -209,6 +216,7 @@ def check_started(words: list[str]) -> None:
 
 
 CHECKS = {
+    "a2mae": check_a2mae,
     "kedro": check_kedro,
     "make": check_make,
     "python": check_python,

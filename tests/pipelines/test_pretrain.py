@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -224,6 +225,25 @@ def test_the_stage_trains_in_a_process_of_its_own(store, tmp_path: Path, monkeyp
     from a2mae.models import load_encoder
 
     assert load_encoder(model).num_features == 64
+
+
+def test_the_stage_starts_from_weights_and_refuses_what_does_not_fit_before_it_trains(
+    store, tmp_path: Path, monkeypatch
+) -> None:
+    from a2mae.models import CheckpointError, create_model, save_pretrained
+
+    options = {"embed_dim": 64, "num_heads": 1, "decoder_dim": 32, "decoder_num_heads": 2}
+    for depth in (1, 3):
+        model = create_model("a2mae_vit_tiny_patch16", **options, depth=depth, decoder_depth=1, encoding="own")
+        save_pretrained(model, tmp_path / f"depth-{depth}")
+    with pytest.raises(CheckpointError, match="depth 3 in the file, 1 in the model"):
+        run(store, tmp_path, monkeypatch, parameters(start={"weights": str(tmp_path / "depth-3")}))
+    assert not (tmp_path / "pretrain_run" / "spec.json").exists() and not (tmp_path / "pretrain").exists()
+    group = parameters(start={"weights": str(tmp_path / "depth-1"), "licence": "CC-BY-4.0"})
+    started = run(store, tmp_path, monkeypatch, group)
+    start = json.loads((started / "config.json").read_text())["start"]
+    assert start["weights"] == "depth-1" and start["licence"] == "CC-BY-4.0"
+    assert dict(PretrainParameters(**group).named_paths()) == {"start.weights": str(tmp_path / "depth-1")}
 
 
 def test_a_sensor_without_a_training_set_is_named_once(caplog) -> None:

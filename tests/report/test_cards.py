@@ -62,6 +62,16 @@ def test_model_card_has_front_matter_that_a_hub_reads(trained):
     assert body.lstrip().startswith("# my model\n")
 
 
+def test_model_card_names_what_the_training_started_from(trained):
+    assert "started from" not in model_card(trained, TEXT)
+    path = trained.model_dir / "config.json"
+    start = {"weights": "mae.pth", "sha256": "ab" * 32, "kind": "MAE", "licence": "CC-BY-NC-4.0"}
+    for licence, said in (("CC-BY-NC-4.0", "CC-BY-NC-4.0"), (None, "not stated")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"start": start | {"licence": licence}}))
+        line = f"| started from | `mae.pth` (MAE), SHA-256 `{'ab' * 32}`, licence {said} |"
+        assert line in section(model_card(trained, TEXT), "Training")
+
+
 def test_model_card_tells_the_run_as_it_was(trained):
     _, body = parts(model_card(trained, TEXT))
     training = section(body, "Training")

@@ -17,6 +17,7 @@ from a2mae.training.spec import (
     OptimizerSpec,
     RunSpec,
     SpecificationError,
+    StartSpec,
     read_spec,
     relative_url,
     resolve_url,
@@ -138,6 +139,17 @@ def test_a_run_that_was_begun_by_an_earlier_version_goes_on(tmp_path: Path) -> N
     spec.write(tmp_path)
     assert (tmp_path / "spec.json").read_bytes() == before
     assert spec.identity == "1a56d0fd737befa992c279d242c3eb4e32742facf454d9feae565c9fa6ee8d1e"
+
+
+def test_the_identity_covers_the_content_to_start_from_not_its_place(spec: RunSpec, tmp_path: Path) -> None:
+    start = StartSpec(weights="../mae.pth", sha256="ab" * 32)
+    started = spec.replace(start=start)
+    started.write(tmp_path)
+    assert read_spec(tmp_path) == started and started.identity != spec.identity
+    moved = spec.replace(start=start.replace(weights="../elsewhere.pth", licence="CC-BY-NC-4.0"))
+    assert moved.identity == started.identity
+    for change in ({"sha256": "cd" * 32}, {"decoder": "same"}):
+        assert spec.replace(start=start.replace(**change)).identity != started.identity
 
 
 def test_other_hardware_is_checked_too(spec: RunSpec) -> None:

@@ -68,13 +68,22 @@ def from_pretrained(directory: str | os.PathLike[str]) -> Pretrainer:
         CheckpointError: If a file is missing, of another format version, damaged, or has other tensors.
     """
     root = Path(directory)
-    config = read_config(root)
-    try:
-        model = create_model(str(config["model"]), **_kwargs(config))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{root / CONFIG_FILE} describes no model of this version: {error}") from error
+    model = model_of_config(root)
     load_weights(model, root / WEIGHTS_FILE)
     return model.eval()
+
+
+def model_of_config(directory: Path) -> Pretrainer:
+    """Build the model that `config.json` describes, with fresh weights, on the default device.
+
+    Raises:
+        CheckpointError: As `from_pretrained`.
+    """
+    config = read_config(directory)
+    try:
+        return create_model(str(config["model"]), **_kwargs(config))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{directory / CONFIG_FILE} describes no model of this version: {error}") from error
 
 
 def load_encoder(directory: str | os.PathLike[str], *, drop_path: float = 0.0) -> Encoder:
@@ -196,6 +205,7 @@ __all__ = [
     "load_encoder",
     "load_strictly",
     "load_weights",
+    "model_of_config",
     "read_config",
     "read_safetensors",
     "save_pretrained",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 from collections.abc import Mapping
 
 import torch
@@ -85,6 +86,14 @@ def to_released_name(name: str) -> str:
     raise KeyError(f"{name} has no counterpart in the released checkpoints")
 
 
+def to_our_name(name: str) -> str:
+    """Give our name of a tensor of the authors'; what is none keeps its name."""
+    for theirs, ours in reversed(_RENAMED):  # 'mask_token_decoder' before 'mask_token'
+        if name.startswith(theirs):
+            return ours + name[len(theirs) :]
+    return name
+
+
 def released_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """Give all tensors of a model under the authors' names."""
     return {to_released_name(name): value for name, value in model.state_dict().items()}
@@ -118,7 +127,7 @@ def load_released_state_dict(
     # Tables that this model does not have are ignored, and so is a decoder that was not asked for.
     optional = set(TABLES) if not same_method else {name for name in TABLES if name not in own}
     if parts == "encoder":
-        encoder = {name for name in own if _ours(name).startswith("encoder.")}
+        encoder = {name for name in own if to_our_name(name).startswith("encoder.")}
         decoder_like = tuple(theirs for theirs, ours in _RENAMED if ours.startswith("decoder."))
         optional |= set(TABLES) | {name for name in found if name.startswith(decoder_like)}
         own = {name: value for name, value in own.items() if name in encoder}
@@ -129,27 +138,28 @@ def load_released_state_dict(
         lacks_decoder = parts == "all" and not any(name.startswith("decoder_") for name in found)
         hint = " The file lacks the decoder: pass parts='encoder'." if lacks_decoder else ""
         raise CheckpointError(f"the published checkpoint does not fit this model: {problems}.{hint}")
-    model.load_state_dict({_ours(name): value for name, value in used.items()}, strict=False)
+    model.load_state_dict({to_our_name(name): value for name, value in used.items()}, strict=False)
 
 
 def read_published(path: str | os.PathLike[str]) -> dict[str, object]:
     """Read a published `.pth` without executing anything in it (weights only; the authors' `args` are allowed).
 
     Raises:
-        CheckpointError: If the file holds anything but tensors and plain values.
+        CheckpointError: If the file holds anything but tensors and plain values, or is damaged.
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             document = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} holds more than tensors and was not executed: {error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{path} holds more than tensors, a pickle that calls {code[1]}, and was not executed: save its tensors"
+                " alone, where you trust it"
+            ) from error
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path} is no whole file of torch.save, nor safetensors ({said}): take it afresh"
+        ) from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} must hold a dictionary, found {type(document).__name__}")
     return document
-
-
-def _ours(name: str) -> str:
-    for theirs, ours in reversed(_RENAMED):  # 'mask_token_decoder' before 'mask_token'
-        if name.startswith(theirs):
-            return ours + name[len(theirs) :]
-    return name

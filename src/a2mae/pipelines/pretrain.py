@@ -63,6 +63,7 @@ def pretrain(
 
     Raises:
         NothingToTrainOnError: If no set is left.
+        CheckpointError: If the weights to start from cannot be read, or do not fit.
         TrainingFailedError: If the training process fails; with its message.
         OtherRunError: If another run has changed the specification meanwhile.
     """
@@ -86,6 +87,7 @@ def pretrain(
         run_dir=pretrain_run,
         parameters=parameters,
     )
+    _check_start(pretrain_run, spec, store)
     spec.write(pretrain_run)
     logger.info(
         "pretrain: %s (%s) on %d image sets of %s, %s, %d steps of %d sets",
@@ -114,6 +116,20 @@ def pretrain(
         "not measured" if same_place is None else f"{same_place:.3f}",
     )
     return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
+
+
+def _check_start(run_dir: Path, spec: RunSpec, store: ImageSetStore) -> None:
+    """Refuse weights to start from that do not fit the model, before the training starts."""
+    import torch
+
+    from a2mae.models import create_model
+    from a2mae.training.engine import model_options
+    from a2mae.training.start import plan_of
+
+    with torch.device("meta"):
+        model = create_model(spec.model.name, **model_options(spec))
+    sensors = [store.sensor(entry.id) for entry in spec.data.sensors]
+    plan_of(run_dir, spec, model, [[band.center_wavelength_nm for band in sensor.bands] for sensor in sensors])
 
 
 def _warn_of_untrained(
@@ -259,6 +275,7 @@ def build_spec(
     """
     from a2mae.training.data.index import INDEX_FILE, TRAIN
     from a2mae.training.spec import DataSpec, relative_url, resolve
+    from a2mae.training.start import pin_start
 
     data = DataSpec(
         store=relative_url(run_dir, store.url),
@@ -267,7 +284,8 @@ def build_spec(
         index_hash=index.write(run_dir / INDEX_FILE),
         sensors=tuple(_sensor_spec(name, store, band_statistics) for name in sensors),
     )
-    return resolve(parameters, data, sets=len(index.sets_of(TRAIN)), code_commit=_code_commit())
+    start = None if parameters.start is None else pin_start(parameters.start, run_dir)
+    return resolve(parameters, data, sets=len(index.sets_of(TRAIN)), code_commit=_code_commit(), start=start)
 
 
 def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> SensorSpec:

@@ -39,6 +39,7 @@ from a2mae.training.monitor import (
     read_metrics,
 )
 from a2mae.training.spec import RunSpec
+from a2mae.training.start import plan_of
 from a2mae.training.step import (
     MovingAverage,
     NonFiniteLossError,
@@ -129,6 +130,15 @@ class Trainer:
         torch.manual_seed(spec.seed)  # every process starts from the same weights
         self._model: Pretrainer = create_model(spec.model.name, **model_options(spec))
         self._fit_features()
+        self._start = plan_of(
+            run_dir, spec, self._model, [waves.tolist() for waves in self._reader.tables().wavelength_nm]
+        )
+        if self._start is not None:  # a checkpoint, where there is one, is restored over it
+            self._start.apply(self._model)
+            if fabric.is_global_zero:
+                _LOG.info(
+                    "start: %s is %s\n%s", self._start.weights.path, self._start.weights.kind, self._start.table()
+                )
         if fabric.device.type == "cpu" and spec.numerics.precision == "bf16-mixed":
             use_plain_attention(self._model)
         self._plain_module = TrainStep(self._model, len(spec.data.sensors))
@@ -426,5 +436,5 @@ class Trainer:
                     self._run_dir, spec, model, self._reader, self._held_out
                 )
                 self.tracker.log_pictures("reconstructions", panels, captions, self._step)
-            results.write_results(self._run_dir, spec, model, metrics)
+            results.write_results(self._run_dir, spec, model, metrics, start=self._start)
         self._fabric.barrier()

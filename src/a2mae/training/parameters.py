@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
-from a2mae.config import Parameters
+from a2mae.config import OnDisk, Parameters
 from a2mae.errors import InputError
 
 Method = Literal["a2mae", "scale_mae", "mae", "satmae"]
@@ -186,6 +186,18 @@ class HardwareParameters(StrictParameters):
     )
 
 
+class StartParameters(Parameters):
+    """Which weights a training starts from (docs/weights.md)."""
+
+    weights: Annotated[str, OnDisk()] = Field(
+        min_length=1, description="another run's model directory, or a file of published weights"
+    )
+    decoder: Literal["fresh", "same"] = Field(
+        default="fresh", description="same: the decoder of these weights too, which must fit as it is"
+    )
+    licence: str | None = Field(default=None, description="of these weights, for the model card: an SPDX id or words")
+
+
 class LoggingParameters(StrictParameters):
     """What is written while it runs."""
 
@@ -217,6 +229,7 @@ class PretrainParameters(Parameters):
     )
     seed: int = Field(ge=0, lt=2**63, description="decides weights, samples and masks")
     model: ModelParameters
+    start: StartParameters | None = Field(default=None, description="weights to start from; null: random ones")
     sampling: SamplingParameters
     optimizer: OptimizerParameters
     numerics: NumericsParameters = NumericsParameters()

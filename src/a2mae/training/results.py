@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from a2mae.files import digest_of, file_digest, whole_file, whole_folder, write_json
 from a2mae.models import Pretrainer, save_pretrained
+from a2mae.models.checkpoint import Json
+from a2mae.models.start import Plan
 from a2mae.provenance.code import code_digest, environment
 from a2mae.tracking import Piece, Run, open_run
 from a2mae.training.data.loader import SampleReader
@@ -27,7 +29,9 @@ FINISHED_FILE = "finished.json"
 Metrics = Mapping[str, float | int | str | None]
 
 
-def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metrics) -> Path:
+def write_results(
+    run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metrics, *, start: Plan | None = None
+) -> Path:
     """Write the model directory, whole or not at all, then mark the run as finished.
 
     Args:
@@ -35,6 +39,7 @@ def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metr
         spec: What was run.
         model: The trained model.
         metrics: Goes to `metrics.json`.
+        start: What the model took of the weights that the run started from.
 
     Returns:
         The model directory.
@@ -58,6 +63,7 @@ def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metr
                 "data_manifest_hash": spec.data.store_hash,
                 "run_identity": spec.identity,
                 "code_commit": spec.code_commit,
+                **_started_from(spec, start),
             },
         )
         write_json(partial / "metrics.json", dict(metrics))
@@ -70,6 +76,12 @@ def write_results(run_dir: Path, spec: RunSpec, model: Pretrainer, metrics: Metr
     content = {"identity": spec.identity, "made_of": _made_of(spec), "files": files}
     write_json(run_dir / FINISHED_FILE, content)
     return target
+
+
+def _started_from(spec: RunSpec, start: Plan | None) -> dict[str, Json]:
+    if spec.start is None or start is None:
+        return {}
+    return {"start": start.described(sha256=spec.start.sha256, licence=spec.start.licence)}
 
 
 def finished_identity(run_dir: Path) -> str | None:
@@ -126,6 +138,7 @@ def finish_tracking(run: Run, run_dir: Path, spec: RunSpec, summary: Mapping[str
     if finished_identity(run_dir) == spec.identity:
         weights = file_digest(run_dir / MODEL_DIR / "model.safetensors")
         used = [Piece("image_sets", "store", spec.data.store_hash)]
+        used += [] if spec.start is None else [Piece("start", "model", spec.start.sha256)]
         run.link(used=used, made=[Piece("pretrained_model", "model", weights)])
     run.finish()
 

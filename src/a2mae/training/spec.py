@@ -11,9 +11,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from a2mae.errors import InputError
 from a2mae.files import write_json
@@ -44,6 +44,15 @@ class ModelSpec(StrictParameters):
 
     name: str
     options: dict[str, Option] = Field(default_factory=dict)
+
+
+class StartSpec(StrictParameters):
+    """Which weights the model starts from, pinned by content."""
+
+    weights: str = Field(description="file or model directory, relative to the run directory")
+    sha256: str = Field(description="of that file; of a directory: `a2mae.models.sources.weights_digest`")
+    decoder: Literal["fresh", "same"] = "fresh"
+    licence: str | None = None
 
 
 class SensorSpec(StrictParameters):
@@ -103,6 +112,7 @@ class RunSpec(StrictParameters):
 
     method: Method
     model: ModelSpec
+    start: StartSpec | None = None
     data: DataSpec
     sampling: SamplingParameters
     optimizer: OptimizerSpec
@@ -121,6 +131,12 @@ class RunSpec(StrictParameters):
             )
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Write a run from random weights as it was before there were others: its identity stays."""
+        content: dict[str, object] = handler(self)
+        return content if self.start is not None else {k: v for k, v in content.items() if k != "start"}
+
     @property
     def channels(self) -> int:
         """Bands per image that the model sees; with `all`, sensors with fewer are filled up with absent bands."""
@@ -138,10 +154,17 @@ class RunSpec(StrictParameters):
         """SHA-256 of all that decides the weights: two runs with the same identity may continue one another.
 
         Hardware, logging and the code's commit are left out: a run may go on elsewhere and be watched more closely.
-        So is the place of the store, whose content is hashed.
+        So are the places of the store and of the weights to start from, whose content is hashed, and their licence.
         """
         content = self.model_dump(
-            mode="json", exclude={"hardware": True, "logging": True, "code_commit": True, "data": {"store"}}
+            mode="json",
+            exclude={
+                "hardware": True,
+                "logging": True,
+                "code_commit": True,
+                "data": {"store"},
+                "start": {"weights", "licence"},
+            },
         )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -211,7 +234,9 @@ RATES: Mapping[Method, tuple[float, float]] = {
 """As published."""
 
 
-def resolve(parameters: PretrainParameters, data: DataSpec, *, sets: int, code_commit: str) -> RunSpec:
+def resolve(
+    parameters: PretrainParameters, data: DataSpec, *, sets: int, code_commit: str, start: StartSpec | None = None
+) -> RunSpec:
     """Specify the run that the parameters ask for.
 
     Args:
@@ -219,6 +244,7 @@ def resolve(parameters: PretrainParameters, data: DataSpec, *, sets: int, code_c
         data: What it is trained on.
         sets: Image sets trained on.
         code_commit: For the description of the model.
+        start: What `parameters.start` names, hashed.
     """
     method, model = parameters.method, parameters.model
     return RunSpec(
@@ -227,6 +253,7 @@ def resolve(parameters: PretrainParameters, data: DataSpec, *, sets: int, code_c
             name=f"{method}_vit_{model.size}_patch{model.patch_size}",
             options=parameters.model_options,
         ),
+        start=start,
         data=data,
         sampling=parameters.sampling,
         optimizer=resolve_optimizer(parameters.optimizer, method, sets),

@@ -23,6 +23,7 @@ import torch
 from a2mae.files import digest_of, file_digest, json_text
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
+from a2mae.models.sources import weights_digest
 from a2mae.parallel import cores
 from a2mae.remote.storage import Parts
 from a2mae.tasks.datasets.class_folders import class_folder
@@ -41,7 +42,7 @@ from a2mae.tasks.evaluation.features import (
     statistics_features,
 )
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
-from a2mae.tasks.finetune.finetuned import model_digest, plan_for_model, random_init
+from a2mae.tasks.finetune.finetuned import plan_for_model, random_init
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.metrics.scores import finetuned_rows, paired_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
@@ -128,7 +129,7 @@ def evaluate_all(
 def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache: Parts) -> list[Row]:
     """Score every encoder and baseline on one data set; what was scored before is read."""
     protocol = frozen_protocol(data, options)
-    model = model_digest(pretrained)
+    model = weights_digest(pretrained)
     place = [options.device, options.threads or cores()]  # of the same bytes, whatever was scored here before
     rows: list[Row] = []
     for name in options.encoders:
@@ -222,7 +223,7 @@ def _candidate(
 
 def _other_digest(entry: OtherEncoderParameters) -> str:
     if entry.kind == "directory":
-        return model_digest(Path(entry.model))
+        return weights_digest(Path(entry.model))
     weights = Path(str(entry.weights))
     return file_digest(weights) if weights.is_file() else ""  # absent: reading it says so
 

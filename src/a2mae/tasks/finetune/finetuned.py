@@ -16,10 +16,11 @@ from typing import Any, cast
 
 import torch
 
-from a2mae.files import digest_of, file_digest, whole_folder, write_json
+from a2mae.files import digest_of, whole_folder, write_json
 from a2mae.models.checkpoint import load_encoder, load_strictly, read_config, read_safetensors, save_weights
 from a2mae.models.encoder import Encoder
 from a2mae.models.released import CheckpointError
+from a2mae.models.sources import weights_digest
 from a2mae.tasks.datasets.inputs import InputPlan, Normalisation, TaskInputs, input_plan_from_dict, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, training_code
@@ -50,11 +51,6 @@ def encoder_normalisation(directory: Path) -> Normalisation:
     if not isinstance(found, dict):
         raise CheckpointError(f"{directory}/config.json has no 'normalization': {{sensor: {{band: [mean, std]}}}}")
     return cast(Normalisation, found)
-
-
-def model_digest(directory: Path) -> str:
-    """Return the digest of what decides a model directory's answers: its weights, and the inputs that it expects."""
-    return digest_of([file_digest(directory / name) for name in ("config.json", "model.safetensors")])
 
 
 def bands_per_view(encoder: Encoder) -> int | None:
@@ -228,7 +224,7 @@ def _finetune_start(
         checkpoint = None
         if checkpoints is not None:
             decided = [start, used.model_dump(mode="json"), head.to_dict(), plan.to_dict(), options.seed, data.digest]
-            decided += [training_code(), model_digest(pretrained), str(device), torch.get_num_threads()]
+            decided += [training_code(), weights_digest(pretrained), str(device), torch.get_num_threads()]
             checkpoint = FinetuneCheckpoint(
                 checkpoints / f"rate-{number}", digest_of(decided), keep_last=len(rates) > 1
             )

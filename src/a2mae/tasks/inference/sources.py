@@ -12,10 +12,11 @@ import torch
 
 from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
+from a2mae.models.sources import weights_digest
 from a2mae.plausibility import strange_bands
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
-from a2mae.tasks.finetune.finetuned import Finetuned, bands_per_view, encoder_normalisation, model_digest
+from a2mae.tasks.finetune.finetuned import Finetuned, bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.class_map import aligned, map_raster
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
@@ -78,7 +79,7 @@ class EmbeddingSource:
             Windows(options.tile_px, options.overlap_px, options.batch_size),
             device=device,
             quantise=options.quantise,
-            model_hash=model_digest(self.pretrained),
+            model_hash=weights_digest(self.pretrained),
         )
         blocks = write_block_vectors(path, options.block_patches, folder / "embeddings.parquet")
         about = {

@@ -1,0 +1,56 @@
+"""The weights that a run starts from: pinned by their content, read again when it starts or goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2mae.models.pretrainer import Pretrainer
+from a2mae.models.sources import read_weights, weights_digest
+from a2mae.models.start import Plan, plan_start
+from a2mae.training.parameters import StartParameters
+from a2mae.training.spec import RunSpec, SpecificationError, StartSpec, relative_url, resolve_url
+
+
+def pin_start(parameters: StartParameters, run_dir: Path) -> StartSpec:
+    """Specify the weights that the parameters name by their content."""
+    path = Path(parameters.weights)
+    return StartSpec(
+        weights=relative_url(run_dir, str(path)),
+        sha256=weights_digest(path),
+        decoder=parameters.decoder,
+        licence=parameters.licence,
+    )
+
+
+def plan_of(run_dir: Path, spec: RunSpec, model: Pretrainer, wavelength_nm: Sequence[Sequence[float]]) -> Plan | None:
+    """Read the weights that a run starts from, and work out what its model takes of them.
+
+    Args:
+        run_dir: The run directory.
+        spec: The run.
+        model: Its model; its names and shapes are read.
+        wavelength_nm: Of the bands of each of its sensors.
+
+    Returns:
+        None for a run from random weights.
+
+    Raises:
+        SpecificationError: If they are not those of the specification.
+        CheckpointError: If they are not there, cannot be read, or do not fit.
+    """
+    if spec.start is None:
+        return None
+    path = Path(resolve_url(run_dir, spec.start.weights))
+    found = weights_digest(path)
+    if found != spec.start.sha256:
+        raise SpecificationError(
+            f"{path} has changed since this run was specified: its SHA-256 is {found[:12]}…, 'start.sha256' says"
+            f" {spec.start.sha256[:12]}…. Run the pretrain stage again, or restore the file"
+        )
+    lists = {tuple(bands) for bands in wavelength_nm}
+    # Drawn bands have no place of their own, nor have those of sensors that differ.
+    known = next(iter(lists)) if spec.sampling.bands == "all" and len(lists) == 1 else None
+    if known is not None and len(known) != model.config.in_chans:
+        known = None
+    return plan_start(read_weights(path), model, decoder=spec.start.decoder, wavelength_nm=known)
