@@ -17,11 +17,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("task", "metric", "least"), [(Task.SEGMENT, "miou", 0.8), (Task.DETECT_CHANGE, "f1", 0.6)])
-def test_it_learns_what_colour_and_texture_tell(tmp_path, task, metric, least):
+def test_it_learns_what_colour_and_texture_tell(tmp_path, task, metric, least, caplog):
     write_task_data(tmp_path / "data", spec_for(task), make_samples(task))
     data = TaskData(tmp_path / "data")
     options = TaskParameters.model_validate({"task": task, "finetune": {"steps": 5, "batch_size": 4, "mode": "full"}})
     model, inputs = convolution_baseline(options, data, patch_size=8, device=CPU)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
     rows = data.rows("test")
     prediction = predict(model, inputs, rows, batch_size=8, device=CPU)

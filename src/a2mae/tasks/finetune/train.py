@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
-from timm.optim._param_groups import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -192,7 +193,7 @@ def finetune(
     else:
         model.encoder.requires_grad_(recipe.mode == "full")
     model.to(device).train()
-    groups = param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+    groups = _parameter_groups(model, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
     weight = None
     if recipe.class_weight_power > 0:
@@ -246,6 +247,13 @@ def finetune(
     history = state.history
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history
+
+
+def _parameter_groups(model: TaskModel, recipe: FinetuneParameters) -> list[dict[str, Any]]:
+    """Group parameters by decay and depth; a model whose encoder has none has one depth."""
+    if any(True for _ in model.encoder.parameters()):
+        return param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+    return [{**group, "lr_scale": 1.0} for group in param_groups_weight_decay(model, recipe.weight_decay)]
 
 
 @torch.no_grad()
