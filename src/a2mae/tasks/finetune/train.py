@@ -251,8 +251,10 @@ def finetune(
 
 def _parameter_groups(model: TaskModel, recipe: FinetuneParameters) -> list[dict[str, Any]]:
     """Group parameters by decay and depth; a model whose encoder has none has one depth."""
+    groups: list[dict[str, Any]]
     if any(True for _ in model.encoder.parameters()):
-        return param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+        groups = param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+        return groups
     return [{**group, "lr_scale": 1.0} for group in param_groups_weight_decay(model, recipe.weight_decay)]
 
 
