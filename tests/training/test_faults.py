@@ -21,6 +21,7 @@ from a2mae.training.checkpoints import Checkpoints, CheckpointWriteError
 from a2mae.training.data.loader import LoaderDiedError
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
+from a2mae.training.monitor import read_metrics
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
 
@@ -90,13 +91,15 @@ def test_loader_processes_end_with_the_training_that_was_killed(tmp_path: Path, 
     with subprocess.Popen(
         command, env=child_environment, stderr=subprocess.DEVNULL, start_new_session=True
     ) as training:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "metrics.csv").exists():
-            assert training.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
-        assert len(children) >= 2
-        training.send_signal(signal.SIGKILL)
+        try:
+            deadline = time.monotonic() + 300
+            while not read_metrics(tmp_path / "metrics.csv"):  # a row: its loaders have given batches
+                assert training.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+            children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+            assert len(children) >= 2
+        finally:
+            training.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < deadline, "a loader process outlived its training"
