@@ -109,13 +109,13 @@ def test_a_full_disk_is_one_sentence_with_the_path_and_the_older_file_stays(tmp_
 
 
 def put_part(folder: str) -> None:
-    Parts(Folder(folder), "x").put("part", b"x" * 30_000)
+    with full_disk():  # in the worker, which may have been started before
+        Parts(Folder(folder), "x").put("part", b"x" * 30_000)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_says_where_its_disk_is_full(tmp_path: Path, workers: int) -> None:
     with (
-        full_disk(),
         Crew(workers) as crew,
         pytest.raises(WriteError, match=f"cannot write {tmp_path}/.*/part: File too"),
     ):

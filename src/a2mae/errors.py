@@ -33,9 +33,13 @@ class UnfinishedError(InputError):
         outputs: Tables by dataset; they are saved although the stage has failed.
     """
 
-    def __init__(self, message: str, outputs: Mapping[str, object]) -> None:
+    def __init__(self, message: str, outputs: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.outputs = outputs
+        self.outputs = outputs or {}
+
+    def __reduce__(self) -> tuple[type[UnfinishedError], tuple[str, Mapping[str, object]]]:
+        """Let it be raised in a worker and read here."""
+        return type(self), (str(self), self.outputs)
 
 
 class RejectedError(InputError):
