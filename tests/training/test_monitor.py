@@ -11,7 +11,6 @@ from training_runs import make_spec
 
 from a2mae.models import create_model
 from a2mae.training.data.loader import SampleReader
-from a2mae.training.engine import model_options
 from a2mae.training.monitor import HeldOut, MetricsFile, ProgressBar, feature_statistics, read_metrics
 
 COLUMNS = ("step", "loss", "rank")
@@ -94,7 +93,7 @@ def test_the_held_out_sets_are_fixed_whole_and_in_colour(held_out: HeldOut, tmp_
 def test_the_loss_is_a_function_of_the_weights_alone(held_out: HeldOut, tmp_path: Path, store) -> None:
     torch.manual_seed(0)
     spec = make_spec(tmp_path / "again", store)
-    model = create_model(spec.model.name, **model_options(spec)).eval()
+    model = create_model(spec.model.name, **spec.model_options).eval()
     assert held_out.loss(model, 3) == held_out.loss(model, 3) != held_out.loss(model, 4)
     assert held_out.features(model).shape == (8, 64)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from training_runs import make_spec
 
 from a2mae.models import create_model
-from a2mae.training.engine import model_options
 from a2mae.training.planner import plan
 
 
@@ -16,7 +15,7 @@ def test_the_plan_names_cost_and_leaves_the_run_alone(tmp_path: Path, store) -> 
     before = sorted(path.name for path in tmp_path.rglob("*"))
     text = "\n".join(plan(tmp_path, spec))
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
-    parameters = sum(p.numel() for p in create_model(spec.model.name, **model_options(spec)).parameters())
+    parameters = sum(p.numel() for p in create_model(spec.model.name, **spec.model_options).parameters())
     assert f"parameters     {parameters / 1e6:.2f} M" in text
     assert "6 image sets, 4 per step, 8.0 epochs" in text
     assert "12, 48 samples, 2304 tokens" in text  # 48 samples of 3 images of 16 patches

@@ -14,7 +14,6 @@ from training_runs import make_spec
 from a2mae.models import CheckpointError, create_model, from_pretrained, save_pretrained
 from a2mae.models.sources import weights_digest
 from a2mae.sensors import get_sensor
-from a2mae.training.engine import model_options
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
 from a2mae.training.parameters import StartParameters
@@ -28,7 +27,7 @@ def trained(tmp_path_factory, store) -> Path:
     directory = tmp_path_factory.mktemp("trained") / "model"
     spec = make_spec(directory.parent / "run", store, "mae")
     torch.manual_seed(3)
-    return save_pretrained(create_model("mae_vit_tiny_patch16", **{**model_options(spec), "in_chans": 4}), directory)
+    return save_pretrained(create_model("mae_vit_tiny_patch16", **{**spec.model_options, "in_chans": 4}), directory)
 
 
 def started(run_dir: Path, store, trained: Path, **changes) -> RunSpec:
@@ -67,7 +66,7 @@ def test_a_started_run_resumes_to_the_bit(tmp_path: Path, store, trained: Path) 
 def test_all_bands_of_one_sensor_are_known_by_their_wavelengths(tmp_path: Path, store) -> None:
     """Of several sensors a band's place says nothing; of published weights the channels are red, green, blue."""
     spec = make_spec(tmp_path / "run", store, "mae", bands="all")
-    source = create_model("mae_vit_tiny_patch8", **{**model_options(spec), "in_chans": 3, "num_heads": 1})
+    source = create_model("mae_vit_tiny_patch8", **{**spec.model_options, "in_chans": 3, "num_heads": 1})
     torch.save(source.released_state_dict(), tmp_path / "mae.pth")
     options = spec.model.options | {"num_heads": 1}
     details = []
@@ -78,7 +77,7 @@ def test_all_bands_of_one_sensor_are_known_by_their_wavelengths(tmp_path: Path, 
             start=pin_start(StartParameters(weights=str(tmp_path / "mae.pth")), tmp_path / "run"),
         )
         waves = [[band.center_wavelength_nm for band in get_sensor(sensor.id).bands] for sensor in sensors]
-        plan = plan_of(tmp_path / "run", one, create_model(one.model.name, **model_options(one)), waves)
+        plan = plan_of(tmp_path / "run", one, create_model(one.model.name, **one.model_options), waves)
         details += [row.detail for row in plan.rows if row.part == "patch embedding"]
     assert details[0] == "mean of 3 channels for each of 12 bands"
     assert details[1].startswith("bands by nearest wavelength (nm): 44")
@@ -87,7 +86,7 @@ def test_all_bands_of_one_sensor_are_known_by_their_wavelengths(tmp_path: Path, 
 def test_weights_that_changed_or_do_not_fit_stop_the_run(tmp_path: Path, store) -> None:
     spec = make_spec(tmp_path / "run", store)
     path = tmp_path / "mae.pth"
-    source = create_model("mae_vit_tiny_patch8", **{**model_options(spec), "depth": 3, "num_heads": 1})
+    source = create_model("mae_vit_tiny_patch8", **{**spec.model_options, "depth": 3, "num_heads": 1})
     torch.save(source.released_state_dict(), path)
     start = pin_start(StartParameters(weights=str(path)), tmp_path / "run")
     with pytest.raises(CheckpointError, match="depth 3 in the file, 2 in the model"):

@@ -120,14 +120,15 @@ def pretrain(
 
 def _check_start(run_dir: Path, spec: RunSpec, store: ImageSetStore) -> None:
     """Refuse weights to start from that do not fit the model, before the training starts."""
+    if spec.start is None:
+        return
     import torch
 
     from a2mae.models import create_model
-    from a2mae.training.engine import model_options
     from a2mae.training.start import plan_of
 
     with torch.device("meta"):
-        model = create_model(spec.model.name, **model_options(spec))
+        model = create_model(spec.model.name, **spec.model_options)
     sensors = [store.sensor(entry.id) for entry in spec.data.sensors]
     plan_of(run_dir, spec, model, [[band.center_wavelength_nm for band in sensor.bands] for sensor in sensors])
 

@@ -178,17 +178,12 @@ def step_flops(spec: RunSpec) -> int:
         spec: The run. Recomputed activations are not counted.
     """
     with torch.device("meta"):
-        model = create_model(spec.model.name, **model_options(spec))
+        model = create_model(spec.model.name, **spec.model_options)
         batch = meta_batch(spec, samples=1)
     counter = FlopCounterMode(display=False)
     with counter:
         model(batch, fully_valid=True).loss.backward()
     return int(counter.get_total_flops()) * spec.optimizer.batch_size
-
-
-def model_options(spec: RunSpec) -> dict[str, object]:
-    """Give the keyword arguments of `create_model` for a run: its options and the number of bands it will see."""
-    return {"in_chans": spec.channels, **spec.model.options}
 
 
 def meta_batch(spec: RunSpec, samples: int) -> ImageSetBatch:

@@ -21,7 +21,6 @@ from a2mae.training.data.loader import BatchDataset, SampleReader, dead_loaders_
 from a2mae.training.data.prepare import RawBatch, prepare
 from a2mae.training.engine import (
     make_fabric,
-    model_options,
     peak_flops,
     recompute_activations,
     step_flops,
@@ -128,7 +127,7 @@ class Trainer:
         self.dataset = BatchDataset(run_dir, spec, rank=fabric.global_rank, world_size=fabric.world_size)
 
         torch.manual_seed(spec.seed)  # every process starts from the same weights
-        self._model: Pretrainer = create_model(spec.model.name, **model_options(spec))
+        self._model: Pretrainer = create_model(spec.model.name, **spec.model_options)
         self._fit_features()
         self._start = plan_of(
             run_dir, spec, self._model, [waves.tolist() for waves in self._reader.tables().wavelength_nm]
@@ -426,7 +425,7 @@ class Trainer:
         }
         if self._fabric.is_global_zero:
             # A model of its own: ours may be spread over processes, and what is kept may be the moving average.
-            model = create_model(spec.model.name, **model_options(spec)).to(self._fabric.device)
+            model = create_model(spec.model.name, **spec.model_options).to(self._fabric.device)
             model.load_state_dict({name.removeprefix("model."): value for name, value in state["model"].items()})
             if self._average is not None:
                 model.load_state_dict(state["average"], strict=False)  # it has no buffers

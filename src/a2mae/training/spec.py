@@ -145,6 +145,11 @@ class RunSpec(StrictParameters):
         return 3 if self.sampling.bands == "rgb" else self.sampling.bands_drawn
 
     @property
+    def model_options(self) -> dict[str, object]:
+        """The keyword arguments of `create_model`: the model's options and the number of bands that it will see."""
+        return {"in_chans": self.channels, **self.model.options}
+
+    @property
     def sampled_size(self) -> int:
         """Side of the images that are read, pixels: Scale-MAE's target is twice as fine as its input."""
         return self.sampling.image_size * (2 if self.method == "scale_mae" else 1)
