@@ -34,7 +34,7 @@ Option = Annotated[object, PlainValidator(_option)]
 
 Recipe = Literal["ours", "paper"]
 RECIPES: Mapping[Recipe, Mapping[Method, Mapping[str, object]]] = {
-    # What paid, by the runs of docs/recipe.md.
+    # Of our runs (docs/models.md says what differs and why).
     "ours": {
         "a2mae": {
             "encoding": "own",
@@ -42,8 +42,6 @@ RECIPES: Mapping[Recipe, Mapping[Method, Mapping[str, object]]] = {
             "normalize_targets": False,
             "prediction_init": 0.05,
             "attention_init": "similar",
-            "pixel_weight": 0.3,
-            "rcf_weight": 1.0,
         },
         "scale_mae": {"attention_init": "similar"},
         "mae": {"attention_init": "similar"},
@@ -225,7 +223,7 @@ class PretrainParameters(Parameters):
     method: Method
     recipe: Recipe = Field(
         default="ours",
-        description="objective, encoding, masks and initial weights: what paid (docs/recipe.md), or as published",
+        description="objective, encoding, masks and initial weights: of our runs (docs/recipe.md), or as published",
     )
     seed: int = Field(ge=0, lt=2**63, description="decides weights, samples and masks")
     model: ModelParameters
