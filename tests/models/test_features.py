@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from a2mae.models import create_model, from_pretrained, load_encoder, save_pretrained
-from a2mae.models.layers.rcf import LIMIT, whole_patches
+from a2mae.models.layers.masking import whole_patches
+from a2mae.models.layers.rcf import LIMIT
 from a2mae.models.pretrainer import FeaturePrediction
 from a2mae.tasks.finetune.finetuned import random_init
 

@@ -96,10 +96,10 @@ def test_the_default_parameters_are_valid_for_every_method() -> None:
 
     for method in ("a2mae", "scale_mae", "mae", "satmae"):
         valid = PretrainParameters(**{**group, "method": method})
-        model = create_model(f"{method}_vit_{valid.model.size}_patch{valid.model.patch_size}", **valid.model_options)
+        model = create_model(valid.model_name, **valid.model_options)
         paper = PretrainParameters(**{**group, "method": method, "recipe": "paper"})
         sizes = {**valid.model.options, **valid.model.method_options.get(method, {})}
-        published = create_model(f"{method}_vit_{valid.model.size}_patch{valid.model.patch_size}", **sizes)
+        published = create_model(valid.model_name, **sizes)
         assert create_model(published.name, **paper.model_options).config == published.config != model.config
         explicit = PretrainParameters(
             **{**group, "method": method, "model": {**group["model"], "options": {"attention_init": "xavier"}}}

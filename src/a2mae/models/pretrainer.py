@@ -12,8 +12,8 @@ from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch
 from a2mae.models.encoder import Encoder, EncoderConfig, build_blocks, init_weights
 from a2mae.models.layers.bands import GroupPrediction, WavelengthPrediction
-from a2mae.models.layers.masking import Mask, draw_mask, full_precision, mask_from_hidden, num_keep
-from a2mae.models.layers.rcf import RandomConvolutionFeatures, whole_patches
+from a2mae.models.layers.masking import Mask, draw_mask, full_precision, mask_from_hidden, num_keep, whole_patches
+from a2mae.models.layers.rcf import RandomConvolutionFeatures
 from a2mae.models.released import ReleasedTables, load_released_state_dict, released_state_dict
 
 MASK_GROUPS = ("anchor", "same_source", "other_source")
@@ -167,7 +167,7 @@ class Pretrainer(nn.Module):
             pixel_loss: Scalar.
             tokens: `(..., N, Dd)` of the decoder.
             images: `(..., C, H, W)` as the encoder gets them.
-            valid: `(..., H, W)` bool.
+            valid: `(..., H, W)` bool, of the training images: for Scale-MAE twice as large.
             token_weight: `(..., N)` scored values of each token, 0 where it is not hidden.
 
         Returns:
@@ -176,7 +176,7 @@ class Pretrainer(nn.Module):
         loss = self.config.pixel_weight * pixel_loss
         if self.config.rcf_weight:
             error = self.features(tokens, images)
-            scored = token_weight * whole_patches(valid, self.patch_size)
+            scored = token_weight * whole_patches(valid, self.pixels_per_token)
             # Over the values behind the pixel loss: parts of a batch add up to the loss of the whole.
             loss = loss + self.config.rcf_weight * (error * scored).sum() / token_weight.sum().clamp(min=1)
         return loss

@@ -132,7 +132,7 @@ class ScaleMAE(Pretrainer):
             bands = 1 if config.targets == "released" else target.shape[1]
             loss = _mean(error_low, low_scored, bands) + _mean(error_high, high_scored, bands)
             token_loss, token_weight = _per_token(error_low, low_scored, error_high, high_scored, patch_size)
-            loss = self._loss(loss, tokens, source, _seen_below(one.valid), token_weight)
+            loss = self._loss(loss, tokens, source, one.valid, token_weight)
             pixels = reconstruct(low.detach().float(), high.detach().float(), grid_size, config.targets)
         return PretrainOutput(
             loss=loss,

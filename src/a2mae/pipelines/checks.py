@@ -291,13 +291,12 @@ def _to_be_built(parameters: PretrainParameters, problems: list[str]) -> int | N
 
     from a2mae.models import create_model
 
-    method, model, sampling = parameters.method, parameters.model, parameters.sampling
-    options = {**model.options, **model.method_options.get(method, {})}
+    sampling, options = parameters.sampling, parameters.model_options
     bands = {"rgb": 3, "draw": sampling.bands_drawn}.get(sampling.bands)  # all: as many as the store will have
     if bands is not None:
         try:
             with torch.device("meta"):
-                create_model(f"{method}_vit_{model.size}_patch{model.patch_size}", **{"in_chans": bands, **options})
+                create_model(parameters.model_name, **{"in_chans": bands, **options})
         except (TypeError, ValueError) as error:
             problems.append(f"pretrain.model: {error}")
     return None if options.get("bands") == "wavelength" else bands

@@ -235,6 +235,11 @@ class PretrainParameters(Parameters):
     logging: LoggingParameters = LoggingParameters()
 
     @property
+    def model_name(self) -> str:
+        """The name of `create_model`."""
+        return f"{self.method}_vit_{self.model.size}_patch{self.model.patch_size}"
+
+    @property
     def model_options(self) -> dict[str, object]:
         """Fields of the method's configuration: the recipe's, over them `model.options`, then those of the method."""
         own = self.model.method_options.get(self.method, {})

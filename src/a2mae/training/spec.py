@@ -251,11 +251,11 @@ def resolve(
         code_commit: For the description of the model.
         start: What `parameters.start` names, hashed.
     """
-    method, model = parameters.method, parameters.model
+    method = parameters.method
     return RunSpec(
         method=method,
         model=ModelSpec(
-            name=f"{method}_vit_{model.size}_patch{model.patch_size}",
+            name=parameters.model_name,
             options=parameters.model_options,
         ),
         start=start,

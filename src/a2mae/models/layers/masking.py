@@ -189,6 +189,11 @@ def token_validity(valid: Tensor, patch_size: int) -> Tensor:
     return patchify(valid[..., None, :, :], patch_size).any(-1)
 
 
+def whole_patches(valid: Tensor, patch_size: int) -> Tensor:
+    """Tell which patches were seen as a whole: `(..., H, W)` bool to `(..., N)` bool."""
+    return patchify(valid[..., None, :, :], patch_size).all(-1)
+
+
 @dataclass(frozen=True)
 class PatchLoss:
     """What `masked_patch_loss` gives.
