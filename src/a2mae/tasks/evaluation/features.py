@@ -21,16 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
-from a2mae.models.layers.rcf import RandomConvolutionFeatures
 from a2mae.tasks.datasets.inputs import Normalisation, TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.finetune.baseline import drawn_features
 from a2mae.tasks.parameters import Layers, OtherEncoderParameters, Pool, Precision
 
 HISTOGRAM_BINS = 32
 PIXELS_SIDE = 8
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-FITTED_IMAGES = 1000
-"""Training images from which random convolution features are drawn, at most."""
+_FITTED_IMAGES = 1000
 
 
 class FeatureExtractor(Protocol):
@@ -127,10 +126,7 @@ class ConvolutionFeatures:
             inputs: The data.
             seed: Of the images and windows that become filters.
         """
-        rows = np.random.default_rng(seed).permutation(inputs.data.rows("train"))[:FITTED_IMAGES]
-        images = inputs.batch(np.sort(rows)).images[:, 0]
-        self._features = RandomConvolutionFeatures(images.shape[1])
-        self._features.fit(images, generator=torch.Generator().manual_seed(seed))
+        self._features = drawn_features(inputs, seed, most=_FITTED_IMAGES)
 
     def __call__(self, batch: TaskBatch) -> Tensor:
         """Turn a batch with one date into `(B, D)` float32."""

@@ -17,8 +17,7 @@ from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 
-FITTED_IMAGES = 200
-"""Training images from which the filters are drawn, at most."""
+_FITTED_IMAGES = 200
 _STEPS, _LR = 300, 1e-2
 
 
@@ -37,6 +36,24 @@ class ConvolutionEncoder(nn.Module):
         height, width = (side // self.patch_size for side in images.shape[-2:])
         features = self.features.of_patches(images, self.patch_size)  # (B, N, 2 J)
         return [torch.unflatten(features.transpose(1, 2), 2, (height, width)) for _ in indices]
+
+
+def drawn_features(
+    inputs: TaskInputs, seed: int, *, most: int, patch_size: int | None = None
+) -> RandomConvolutionFeatures:
+    """Draw random convolution features of all bands from training images.
+
+    Args:
+        inputs: The data.
+        seed: Of the images and windows that become filters.
+        most: How many images, at most.
+        patch_size: Side of the patches that they are pooled over, pixels; None: whole images.
+    """
+    rows = np.random.default_rng(seed).permutation(inputs.data.rows("train"))[:most]
+    images = inputs.batch(np.sort(rows)).images.flatten(0, 1)  # of both dates, where there are two
+    features = RandomConvolutionFeatures(images.shape[1], kernel_size=min(KERNEL_SIZE, patch_size or KERNEL_SIZE))
+    features.fit(images, patch_size=patch_size, generator=torch.Generator().manual_seed(seed))
+    return features
 
 
 def linear_head(recipe: FinetuneParameters) -> FinetuneParameters:
@@ -61,10 +78,7 @@ def convolution_baseline(
     """
     inputs = TaskInputs(data, plan_inputs(data, options.bands, {}, bands_per_view=None))
     train = data.rows("train")
-    chosen = np.sort(np.random.default_rng(options.seed).permutation(train)[:FITTED_IMAGES])
-    images = inputs.batch(chosen).images.flatten(0, 1)  # of both dates, where there are two
-    features = RandomConvolutionFeatures(images.shape[1], kernel_size=min(KERNEL_SIZE, patch_size))
-    features.fit(images, patch_size=patch_size, generator=torch.Generator().manual_seed(options.seed))
+    features = drawn_features(inputs, options.seed, most=_FITTED_IMAGES, patch_size=patch_size)
     recipe = linear_head(options.finetune)
     plan = inputs.plan
     head = HeadConfig(
