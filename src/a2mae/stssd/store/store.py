@@ -13,6 +13,7 @@ It needs NumPy, Zarr and fsspec alone, since training runs on machines that have
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -240,14 +241,18 @@ class ImageSetStore:
     def _open_array(self, name: str) -> ImageReader:
         folder = Folder(self.url, self._options)
         folder.read_json(f"{name}/zarr.json")  # torn: said here
-        sums = self._sums()
-        digests = {int(key[len(name) :].split("/")[2]): sums[key] for key in sums if key.startswith(f"{name}/c/")}
+        digests = {
+            int(key[len(name) :].split("/")[2]): known
+            for key, known in self._sums.items()
+            if key.startswith(f"{name}/c/")
+        }
         shards = open_shards(Path(folder.key(name)), digests) if folder.is_local else None
         if shards is not None:
             return shards
         group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
         return ZarrReader(cast("zarr.Array[Any]", group[name]))
 
+    @functools.cached_property
     def _sums(self) -> dict[str, int | str]:
         """What shards are compared with: their CRC-32C, or where that record is not beside the store, their SHA-256."""
         folder = Folder(self.url, self._options)
