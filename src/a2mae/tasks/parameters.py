@@ -173,12 +173,15 @@ class FinetuneParameters(Parameters):
     lora_rank: int = Field(8, ge=1, description="rank of the updates; only for mode lora")
     steps: int = Field(200, ge=1, description="fixed number of optimiser steps")
     batch_size: int = Field(32, ge=2, description="samples per step")
-    lr: float = Field(1e-3, gt=0, description="AdamW, of the head; earlier blocks less by layer_decay")
+    lr: float = Field(1e-3, gt=0, description="AdamW, of the last block; earlier ones less by layer_decay")
     lr_grid: tuple[float, ...] = Field(
         (), description="rates to try instead of lr: the best on validation is kept, for every start on its own"
     )
     val_checks: int = Field(
         0, ge=0, le=100, description="looks at the validation split, evenly spaced: the best state is kept; 0: the last"
+    )
+    head_lr_scale: float = Field(
+        1.0, gt=0, description="learning rate factor of everything but the encoder: a new head has more to learn"
     )
     layer_decay: float = Field(0.75, gt=0, le=1, description="learning rate factor per block towards the input")
     weight_decay: float = Field(0.05, ge=0, description="AdamW")
@@ -238,7 +241,7 @@ class TaskParameters(Parameters):
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
-    head: Literal["linear", "mean", "attentive", "conv", "upernet", "detail"] = Field(
+    head: Literal["linear", "mean", "attentive", "rcf", "conv", "upernet", "detail"] = Field(
         "linear", description="see tasks/finetune/heads.py"
     )
     fusion: Literal["difference", "concat", "difference_concat", "attention"] = Field(

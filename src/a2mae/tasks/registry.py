@@ -54,7 +54,7 @@ class Task(StrEnum):
         TaskKind(
             title="Classification",
             purpose="The pretrained model is finetuned to classify images.",
-            heads=("linear", "mean", "attentive"),
+            heads=("linear", "mean", "attentive", "rcf"),
             metrics=("top1", "mean_class_accuracy"),
             label_metrics=("micro_f1", "macro_f1"),
             per_pixel=False,
@@ -66,7 +66,7 @@ class Task(StrEnum):
         TaskKind(
             title="Segmentation",
             purpose="The pretrained model is finetuned to classify every pixel of an image.",
-            heads=("linear", "conv", "upernet", "detail"),
+            heads=("linear", "rcf", "conv", "upernet", "detail"),
             metrics=("miou", "pixel_accuracy"),
         ),
     )
@@ -75,7 +75,7 @@ class Task(StrEnum):
         TaskKind(
             title="Change detection",
             purpose="The pretrained model is finetuned to mark what changed between two dates.",
-            heads=("linear", "conv", "upernet", "detail"),
+            heads=("linear", "rcf", "conv", "upernet", "detail"),
             metrics=("f1", "iou", "precision", "recall"),
             dates=2,
         ),

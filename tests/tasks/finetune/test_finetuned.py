@@ -11,8 +11,10 @@ from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.finetuned import (
+    STARTS,
     Finetuned,
     FinetuneRun,
+    finetune_start,
     load_task_model,
     random_init,
     save_task_model,
@@ -51,6 +53,27 @@ def test_finetuning_learns_each_task_and_the_saved_model_says_the_same(pretraine
     # and its encoder is an encoder like any other
     finetuned = load_encoder(tmp_path / "model").state_dict()
     assert all(torch.equal(value, model.encoder.state_dict()[name]) for name, value in finetuned.items())
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_the_rcf_head_reads_random_convolution_features_of_training_images(pretrained, data, tmp_path, task):
+    """They are drawn once, from training images of all bands, the same for both starts, and go with the saved model."""
+    recipe = {"steps": 20, "batch_size": 8, "warmup_steps": 2, "head_lr_scale": 10.0}
+    options = TaskParameters.model_validate({"task": task, "device": "cpu", "head": "rcf", "finetune": recipe})
+    starts = {start: finetune_start(options, data[task], pretrained, start) for start in STARTS}
+    heads = [run.finetuned.model.head for run in starts.values()]
+    assert all(head.rcf.fitted and not list(head.rcf.parameters()) for head in heads)
+    assert torch.equal(heads[0].rcf.filters, heads[1].rcf.filters)
+    save_task_model(tmp_path / "model", starts["pretrained"])
+    again = load_task_model(tmp_path / "model").model
+    assert torch.equal(again.head.rcf.filters, heads[0].rcf.filters)
+    # an encoder that sees nothing leaves the features: they alone tell the classes apart
+    batch = TaskInputs(data[task], starts["pretrained"].finetuned.plan).batch(data[task].rows("test"))
+    with torch.no_grad():
+        for parameter in again.encoder.parameters():
+            parameter.zero_()
+        logits = again(batch).flatten(2) if task.kind.per_pixel else again(batch)
+    assert logits.std(dim=0).mean() > 0.1
 
 
 def test_random_init_has_the_architecture_and_other_weights(pretrained):

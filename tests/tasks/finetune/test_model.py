@@ -86,7 +86,7 @@ def test_symmetric_answers_move_with_the_image(pretrained, data, task):
 
 def test_heads_of_another_task_are_refused():
     with pytest.raises(
-        ValueError, match="segment: head must be one of linear, conv, upernet, detail, found 'attentive'"
+        ValueError, match="segment: head must be one of linear, rcf, conv, upernet, detail, found 'attentive'"
     ):
         HeadConfig(Task.SEGMENT, "attentive", 3)
 

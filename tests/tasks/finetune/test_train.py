@@ -99,6 +99,26 @@ def test_learning_rate_falls_towards_the_input(pretrained, data):
     assert ladder[4] == ladder[5] == 0.5
 
 
+@pytest.mark.parametrize("mode", ["full", "frozen", "lora"])
+def test_a_new_head_learns_at_a_rate_of_its_own(pretrained, data, monkeypatch, mode):
+    """The first step of AdamW is as long as its rate: ten times as long for the head, and the encoder's stays."""
+    moved = {}
+    for scale in (1.0, 10.0):
+        model, inputs, _ = build(pretrained, data, Task.DETECT_CHANGE, "linear")
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        recipe = FinetuneParameters(
+            mode=mode, steps=1, batch_size=4, lr=1e-4, weight_decay=0.0, warmup_steps=0, augment=False,
+            head_lr_scale=scale, layer_decay=1.0,
+        )  # fmt: skip
+        finetune(model, inputs, data[Task.DETECT_CHANGE].rows("train"), recipe, seed=0, device=CPU)
+        after = model.state_dict()
+        names = ("head.linear.weight", "fusion.project.0.weight", "encoder.blocks.3.attn.qkv.weight")
+        moved[scale] = [float((after[name] - before[name]).abs().max()) for name in names]
+    head, fusion, encoder = (big / small if small else 1.0 for big, small in zip(moved[10.0], moved[1.0], strict=True))
+    assert head == pytest.approx(10, rel=0.01) and fusion == pytest.approx(10, rel=0.01)
+    assert encoder == pytest.approx(1, rel=0.01)
+
+
 def test_flips_move_image_and_target_together(pretrained, data):
     _, inputs, _ = build(pretrained, data, Task.SEGMENT, "linear")
     batch = inputs.batch(np.arange(2))

@@ -17,7 +17,8 @@ from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 
-_FITTED_IMAGES = 200
+FITTED_IMAGES = 200
+"""Training images that a task's random convolution features are drawn from, at most."""
 _STEPS, _LR = 300, 1e-2
 
 
@@ -58,7 +59,7 @@ def drawn_features(
 
 def linear_head(recipe: FinetuneParameters) -> FinetuneParameters:
     """Change a recipe for whole models to one for a linear head alone: more steps at a higher rate."""
-    changes = {"mode": "frozen", "steps": max(recipe.steps, _STEPS), "lr": _LR, "layer_decay": 1.0}
+    changes = {"mode": "frozen", "steps": max(recipe.steps, _STEPS), "lr": _LR, "head_lr_scale": 1.0}
     return recipe.model_copy(update={**changes, "lr_grid": (), "val_checks": 0})
 
 
@@ -78,7 +79,7 @@ def convolution_baseline(
     """
     inputs = TaskInputs(data, plan_inputs(data, options.bands, {}, bands_per_view=None))
     train = data.rows("train")
-    features = drawn_features(inputs, options.seed, most=_FITTED_IMAGES, patch_size=patch_size)
+    features = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
     recipe = linear_head(options.finetune)
     plan = inputs.plan
     head = HeadConfig(

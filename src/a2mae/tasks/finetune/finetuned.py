@@ -23,7 +23,9 @@ from a2mae.models.released import CheckpointError
 from a2mae.models.sources import weights_digest
 from a2mae.tasks.datasets.inputs import InputPlan, Normalisation, TaskInputs, input_plan_from_dict, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
+from a2mae.tasks.finetune.baseline import FITTED_IMAGES, drawn_features
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, training_code
+from a2mae.tasks.finetune.heads import RCFDecoder, RCFHead
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel, head_config_from_dict
 from a2mae.tasks.finetune.train import computing, finetune, predict
 from a2mae.tasks.metrics.scores import main_score
@@ -220,6 +222,9 @@ def _finetune_start(
             encoder = random_init(encoder, options.seed)
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
+        if isinstance(model.head, (RCFHead, RCFDecoder)):
+            patch_size = encoder.patch_size if spec.task.kind.per_pixel else None
+            model.head.rcf = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
         used = recipe.model_copy(update={"lr": lr})
         checkpoint = None
         if checkpoints is not None:

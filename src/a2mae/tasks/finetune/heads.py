@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2mae.errors import InputError
+from a2mae.models.layers.masking import full_precision
+from a2mae.models.layers.rcf import KERNEL_SIZE, LIMIT, RandomConvolutionFeatures
 
 
 class LinearHead(nn.Module):
@@ -60,6 +62,34 @@ class AttentiveHead(nn.Module):
         return logits
 
 
+class RCFHead(nn.Module):
+    """One linear layer on the mean and deviation of the patch tokens and the image's random convolution features.
+
+    The features are of all bands at once, which an encoder of three bands at a time does not see together, and need no
+    training: a few labels are enough for them (docs/tasks.md).
+
+    Attributes:
+        rcf: To be fitted to training images before the head is trained.
+    """
+
+    def __init__(self, features: int, classes: int, bands: int) -> None:
+        super().__init__()
+        self.rcf = RandomConvolutionFeatures(bands)
+        self.norm = nn.BatchNorm1d(2 * features, affine=False, eps=1e-6)
+        self.linear = nn.Linear(2 * features + self.rcf.num_features, classes)
+        nn.init.trunc_normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tokens: Tensor, pixels: Tensor) -> Tensor:
+        """Classify tokens `(B, 1 + N, D)` of pixels `(B, bands, H, W)` → `(B, K)`."""
+        patches = tokens[:, 1:]
+        pooled = self.norm(torch.cat([patches.mean(dim=1), patches.std(dim=1)], dim=1))
+        with full_precision(pixels):
+            convolved = self.rcf(pixels).clamp(-LIMIT, LIMIT)
+        logits: Tensor = self.linear(torch.cat([pooled, convolved], dim=1))
+        return logits
+
+
 def _token_norms(features: int, levels: int, *, fused: bool) -> nn.ModuleList:
     """Make what normalises the levels before a decoder.
 
@@ -88,6 +118,48 @@ class LinearDecoder(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Decode levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
         logits: Tensor = self.shuffle(self.linear(_normed(self.norms, maps)))
+        return logits
+
+
+class RCFDecoder(nn.Module):
+    """One linear layer on each token and its patch's random convolution features predicts the patch's pixels.
+
+    A token of a small encoder loses what is finer than its patch; the features keep it, of all bands at once. Nothing
+    works at full size, so that training and maps are quick.
+
+    Attributes:
+        rcf: To be fitted to training images before the head is trained.
+    """
+
+    def __init__(
+        self, features: int, levels: int, classes: int, patch: int, bands: int, *, fused: bool = False
+    ) -> None:
+        """Make the head.
+
+        Args:
+            features: Width D of the tokens.
+            levels: How many levels of them.
+            classes: K.
+            patch: Pixels per token side.
+            bands: Of one date.
+            fused: The levels are of two dates, joined; then so are the features: both dates' and their difference.
+        """
+        super().__init__()
+        self.patch = patch
+        self.rcf = RandomConvolutionFeatures(bands, kernel_size=min(KERNEL_SIZE, patch))
+        self.norms = _token_norms(features, levels, fused=fused)
+        convolved = self.rcf.num_features * (3 if fused else 1)
+        self.linear = nn.Conv2d(features * levels + convolved, classes * patch * patch, 1)
+        self.shuffle = nn.PixelShuffle(patch)
+
+    def forward(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Decode levels of `(B, D, h, w)` with images `(B, T, bands, h * patch, w * patch)`."""
+        with full_precision(images):
+            convolved = self.rcf.of_patches(images, self.patch)  # (B, T, N, 2 J)
+        dates = list(torch.unflatten(convolved.transpose(-1, -2), -1, maps[0].shape[-2:]).unbind(1))
+        if len(dates) == 2:
+            dates.append((dates[1] - dates[0]).abs())
+        logits: Tensor = self.shuffle(self.linear(torch.cat([_normed(self.norms, maps), *dates], dim=1)))
         return logits
 
 

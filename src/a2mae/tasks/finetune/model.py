@@ -26,6 +26,8 @@ from a2mae.tasks.finetune.heads import (
     DetailDecoder,
     LinearDecoder,
     LinearHead,
+    RCFDecoder,
+    RCFHead,
     UPerNetHead,
 )
 from a2mae.tasks.registry import Task
@@ -160,15 +162,17 @@ class TaskModel(nn.Module):
         self.config = config
         self.encoder = encoder
         features = encoder.num_features * config.views
+        bands = config.views * config.bands_per_view
         patch = encoder.patch_size
         self.head: nn.Module
         self.levels = _levels(len(encoder.blocks))
         if not config.task.kind.per_pixel:
-            self.head = (
-                AttentiveHead(features, config.classes)
-                if config.head == "attentive"
-                else LinearHead(features, config.classes, pool="cls" if config.head == "linear" else "mean")
-            )
+            if config.head == "rcf":
+                self.head = RCFHead(features, config.classes, bands)
+            elif config.head == "attentive":
+                self.head = AttentiveHead(features, config.classes)
+            else:
+                self.head = LinearHead(features, config.classes, pool="cls" if config.head == "linear" else "mean")
             return
         fused = config.task.kind.dates == 2
         if config.head == "linear":
@@ -176,9 +180,11 @@ class TaskModel(nn.Module):
             self.head = LinearDecoder(features, 1, config.classes, patch, fused=fused)
         elif config.head == "conv":
             self.head = ConvDecoder(features, len(self.levels), config.classes, patch, fused=fused)
+        elif config.head == "rcf":
+            self.head = RCFDecoder(features, len(self.levels), config.classes, patch, bands, fused=fused)
         elif config.head == "detail":
-            bands = config.views * config.bands_per_view * (3 if fused else 1)
-            self.head = DetailDecoder(features, len(self.levels), config.classes, patch, bands, fused=fused)
+            width = bands * (3 if fused else 1)
+            self.head = DetailDecoder(features, len(self.levels), config.classes, patch, width, fused=fused)
         else:
             self.head = UPerNetHead(features, config.classes, patch)
         if fused:
@@ -197,12 +203,16 @@ class TaskModel(nn.Module):
     def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor
         if not self.config.task.kind.per_pixel:
-            logits = self.head(self._tokens(batch))
+            tokens = self._tokens(batch)
+            logits = self.head(tokens, batch.images[:, 0]) if self.config.head == "rcf" else self.head(tokens)
         else:
             maps = self._maps(batch, 0)
             if self.config.task.kind.dates == 2:
                 maps = self.fusion(maps, self._maps(batch, 1))
-            logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
+            if self.config.head == "rcf":
+                logits = self.head(maps, batch.images)
+            else:
+                logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
         return logits
 
     def _pixels(self, batch: TaskBatch) -> Tensor:

@@ -250,12 +250,17 @@ def finetune(
 
 
 def _parameter_groups(model: TaskModel, recipe: FinetuneParameters) -> list[dict[str, Any]]:
-    """Group parameters by decay and depth; a model whose encoder has none has one depth."""
+    """Group parameters by decay and depth, the encoder's apart from the rest; some encoders have none."""
     groups: list[dict[str, Any]]
     if any(True for _ in model.encoder.parameters()):
         groups = param_groups_layer_decay(model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
-        return groups
-    return [{**group, "lr_scale": 1.0} for group in param_groups_weight_decay(model, recipe.weight_decay)]
+    else:
+        groups = [{**group, "lr_scale": 1.0} for group in param_groups_weight_decay(model, recipe.weight_decay)]
+    encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    for group in groups:
+        if not encoder & {id(parameter) for parameter in group["params"]}:
+            group["lr_scale"] *= recipe.head_lr_scale
+    return groups
 
 
 @torch.no_grad()
