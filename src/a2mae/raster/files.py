@@ -33,11 +33,11 @@ from a2mae.raster.resample import SourceMap, near_longitude
 
 WRITE_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
 """What a raster that cannot be written raises; GDAL's own words do not say that the disk is full."""
+NEVER_MEASURED = 1e30
+"""Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
 _REMEMBERED = 10_000  # warnings
 _MOST_BETWEEN = 0.05
 """Share of an alpha band that may be half transparent: soft edges."""
-_NEVER_MEASURED = 1e30
-"""Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
 
 
 class _OnlyOnce(logging.Filter):
@@ -166,7 +166,7 @@ def unseen_numbers(stored: NDArray[Any], nodata: float | None) -> NDArray[np.boo
     is_float = stored.dtype.kind == "f"
     if is_float:
         with np.errstate(invalid="ignore"):
-            unseen = ~(np.abs(stored) <= _NEVER_MEASURED)  # NaN is not below anything
+            unseen = ~(np.abs(stored) <= NEVER_MEASURED)  # NaN is not below anything
     if nodata is not None and math.isfinite(nodata):
         if is_float:
             with np.errstate(invalid="ignore", over="ignore"):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from a2mae.errors import RejectedError
+from a2mae.raster.files import NEVER_MEASURED
 from a2mae.raster.header import FileBands
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 
@@ -18,6 +20,55 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 _NUMBERED = re.compile(r"([a-z]+)0*(\d+[a-z]?)")
 _GSD_TOLERANCE = 0.05
 """Pixels of degrees and of national grids are within this of what their provider calls them."""
+
+
+@dataclass(frozen=True)
+class FileNumbers:
+    """How the stored numbers of a file are read.
+
+    Attributes:
+        is_float: Whether they are floats.
+        scale: Physical units per count.
+        offset: Physical value of a stored zero.
+        nodata: The number that stands for "not seen"; None where none does, or one that is never seen: NaN, or a float
+            beyond what is measured.
+    """
+
+    is_float: bool
+    scale: float
+    offset: float
+    nodata: float | None
+
+    def __str__(self) -> str:
+        """Return them for a message."""
+        nodata = "no nodata" if self.nodata is None else f"nodata {self.nodata:g}"
+        kind = "floats" if self.is_float else "integers"
+        return f"{kind} of scale {self.scale:g}, offset {self.offset:g} and {nodata}"
+
+    def agrees_with(self, other: FileNumbers) -> bool:
+        """Whether equal numbers of both files are equal values. Floats and integers are not held against each other."""
+        if self.is_float != other.is_float:
+            return True
+        pairs = ((self.scale, other.scale), (self.offset, other.offset), (self.nodata, other.nodata))
+        return all(a == b or (a is not None and b is not None and _is_close(a, b)) for a, b in pairs)
+
+
+def file_numbers(bands: FileBands, index: int, factors: tuple[float, float], encoding: Encoding) -> FileNumbers:
+    """Describe how the numbers of a band are read.
+
+    Args:
+        bands: What the file says.
+        index: The band, counted from 1.
+        factors: Scale and offset by which it is decoded.
+        encoding: Of the format, whose nodata counts where the file declares none.
+    """
+    nodata = bands.nodata[index - 1]
+    if nodata is None:
+        fill = implied_fill(bands, index, encoding)
+        nodata = None if fill is None else float(fill)
+    elif not abs(nodata) <= NEVER_MEASURED:
+        nodata = None
+    return FileNumbers(bands.is_float, *factors, nodata)
 
 
 def described_bands(bands: FileBands, sensor: Sensor) -> tuple[Band | None, ...]:
@@ -92,18 +143,38 @@ def factors_of(
     Raises:
         RejectedError: "scale_tags" if tags and statement contradict each other, with both sides.
     """
+    if told := other_factors(bands, index, stated, shown, where):
+        raise RejectedError("scale_tags", f"{told}: leave it out there, or correct the tags of the file")
     tags = bands.scales[index - 1], bands.offsets[index - 1]
     if tags == (1.0, 0.0):
         scale, offset = (1.0, 0.0) if bands.is_float else otherwise
         return scale if stated[0] is None else stated[0], offset if stated[1] is None else stated[1]
-    for what, said, wanted in zip(("scale", "offset"), tags, stated, strict=True):
-        if wanted is not None and not math.isclose(said, wanted, rel_tol=1e-6, abs_tol=1e-12):
-            raise RejectedError(
-                "scale_tags",
-                f"{shown} is tagged with scale {tags[0]:g} and offset {tags[1]:g} (band {index}), but {where} says"
-                f" {what} {wanted:g}: leave it out there, or correct the tags of the file",
-            )
     return tags
+
+
+def other_factors(
+    bands: FileBands, index: int, stated: tuple[float | None, float | None], shown: str, where: str
+) -> str:
+    """Name both sides where a file's tags contradict the scale and offset that were stated.
+
+    Args:
+        bands: What the file says; 1 and 0 say nothing.
+        index: The band, counted from 1.
+        stated: Scale and offset, None where not.
+        shown: The file.
+        where: What states them.
+
+    Returns:
+        Both, the beginning of a sentence; empty where there is no contradiction.
+    """
+    tags = bands.scales[index - 1], bands.offsets[index - 1]
+    for what, said, wanted in zip(("scale", "offset"), tags, stated, strict=True):
+        if tags != (1.0, 0.0) and wanted is not None and not _is_close(said, wanted):
+            return (
+                f"{shown} is tagged with scale {tags[0]:g} and offset {tags[1]:g} (band {index}), but {where} says"
+                f" {what} {wanted:g}"
+            )
+    return ""
 
 
 def check_gsd(found_m: float, stated_m: float, shown: str, where: str) -> None:
@@ -141,6 +212,11 @@ def implied_fill(bands: FileBands, index: int, encoding: Encoding) -> int | None
     if bands.is_float or encoding.units is Units.DN or bands.nodata[index - 1] is not None:
         return None
     return encoding.nodata
+
+
+def _is_close(one: float, other: float) -> bool:
+    """Whether two numbers are one, written with other digits or as another type of float."""
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def _names(band: Band) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from a2mae.files import json_text
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
@@ -22,7 +24,7 @@ from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.tasks.datasets.formats import layout_named, settled
 from a2mae.tasks.datasets.labelled import folder_spec
 from a2mae.tasks.datasets.pictures import read_picture
-from a2mae.tasks.datasets.task_data import TaskDataError
+from a2mae.tasks.datasets.task_data import TaskDataError, task_spec_from_dict
 from a2mae.tasks.inference.files import Mapped, raster_from_file
 from a2mae.tasks.inference.rasters import RasterWindows
 from a2mae.tasks.parameters import MapParameters
@@ -162,6 +164,37 @@ def test_a_scene_that_is_tagged_as_the_training_is_mapped_by_the_same_values(tmp
     (raster,) = mapped.rasters(options(path))
     with RasterWindows(raster) as windows:
         np.testing.assert_allclose(windows.read(0, 0, ROWS, COLUMNS)[0], counts * 1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("how", "sides"),
+    [
+        (("uint16", (1e-4, 0.0), None), None),
+        (("int16", (1e-4, 0.0), 0), None),  # the nodata that the format implies
+        (("float32", None, -3.4e38), None),  # physical values
+        (("uint16", (2e-4, 0.0), None), "integers of scale 0.0002, offset 0 and nodata 0"),
+        (("uint16", (1e-4, -0.1), None), "integers of scale 0.0001, offset -0.1 and nodata 0"),
+        (("int32", (1e-4, 0.0), -9999), "integers of scale 0.0001, offset 0 and nodata -9999"),
+    ],
+)
+def test_a_map_of_other_tags_than_the_training_is_warned_of_once_with_both(tmp_path, caplog, how, sides) -> None:
+    dtype, tags, nodata = how
+    counts = np.random.default_rng(0).integers(2_000, 4_000, (3, ROWS, COLUMNS)).astype(np.uint16)
+    mapped, path = training_and_scene(tmp_path, counts, tags=(1e-4, 0.0))
+    mapped = Mapped(task_spec_from_dict(json.loads(json_text(mapped.spec.to_dict()))), mapped.sensors, mapped.bands, {})
+    other, values = tmp_path / "other.tif", counts.astype(dtype) if tags else (counts * 1e-4).astype(dtype)
+    with rasterio.open(path) as source:
+        profile = {**source.profile, "dtype": dtype, "nodata": nodata}
+    with rasterio.open(other, "w", **profile) as file:
+        file.write(values)
+        if tags:
+            file.scales, file.offsets = ([one] * 3 for one in tags)
+    caplog.clear()
+    mapped.rasters(options(other))
+    told = [record.getMessage() for record in caplog.records]
+    taught = "integers of scale 0.0001, offset 0 and nodata 0"
+    assert len(told) == (sides is not None)
+    assert all(f"other.tif is read as {sides}, but the images" in text and f"on as {taught}:" in text for text in told)
 
 
 def test_floats_that_hold_counts_are_mapped_as_they_were_trained(tmp_path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from a2mae.errors import ReadError, RejectedError, did_you_mean
 from a2mae.raster.header import FileBands
-from a2mae.raster.statements import described_bands, factors_of
+from a2mae.raster.statements import FileNumbers, described_bands, factors_of, file_numbers
 from a2mae.raster.whole import header_of
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
 from a2mae.tasks.datasets.task_data import TaskDataError
@@ -56,6 +56,7 @@ class FolderFormat:
         group: Parameters that state it, as `segment.data`, for messages; empty where none do.
         stated: What the user has said.
         float_factors: Scale and offset of files of floats without tags: 1 and 0 where they are physical values.
+        numbers: How those of the first file are read; None before one was opened.
         notes: What was taken from the files, or assumed, for the report.
     """
 
@@ -65,6 +66,7 @@ class FolderFormat:
     group: str = ""
     stated: Stated = Stated()
     float_factors: tuple[float, float] = (1.0, 0.0)
+    numbers: FileNumbers | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -188,12 +190,13 @@ def _settled(layout: FolderFormat, path: Path, bands: FileBands, gsd_m: float | 
 def _with_encoding(layout: FolderFormat, path: Path, bands: FileBands) -> FolderFormat:
     """The format with the scale and offset of its files' integers; floats are stored as the format stores them."""
     sensor, stated = layout.sensor, layout.stated
-    if bands.is_float:
-        own = replace(sensor, encoding=stated.own or sensor.encoding)
-        return replace(layout, sensor=own, float_factors=(stated.scale or 1.0, stated.offset or 0.0))
     if bands.count < len(sensor.bands):
         return layout  # rejected where its pixels are read
     scale, offset = file_factors(layout, bands, 1, path)
+    layout = replace(layout, numbers=file_numbers(bands, 1, (scale, offset), sensor.encoding))
+    if bands.is_float:
+        own = replace(sensor, encoding=stated.own or sensor.encoding)
+        return replace(layout, sensor=own, float_factors=(stated.scale or 1.0, stated.offset or 0.0))
     if (scale, offset) != (sensor.encoding.scale, sensor.encoding.offset):
         layout = replace(layout, sensor=replace(sensor, encoding=replace(sensor.encoding, scale=scale, offset=offset)))
         return _noted(layout, f"scale {scale:g} and offset {offset:g} as the files are tagged")

@@ -299,6 +299,7 @@ def folder_spec(
         gsd_m=layout.gsd_m,
         notes=(split_rule, *layout.notes, *notes),
         float_factors=layout.float_factors,
+        numbers=layout.numbers,
     )
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 import zarr
 
 from a2mae.errors import InputError
+from a2mae.raster.statements import FileNumbers
 from a2mae.sensors import Band, Encoding, Units
 from a2mae.tasks.registry import Task
 
@@ -67,6 +68,7 @@ class TaskSpec:
         notes: Rules that were applied while cutting (what was left out and why), for the report.
         multi_label: Classification where an image has any number of classes: a target is `(K,)` of 0 and 1.
         float_factors: Scale and offset by which files of floats were read that are not tagged with others.
+        numbers: How those of the first image file were read; None where samples are not cut from files of the user's.
     """
 
     task: Task
@@ -79,6 +81,7 @@ class TaskSpec:
     notes: tuple[str, ...] = ()
     multi_label: bool = False
     float_factors: tuple[float, float] = (1.0, 0.0)
+    numbers: FileNumbers | None = None
 
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
@@ -130,6 +133,7 @@ def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
         notes=tuple(data["notes"]),
         multi_label=bool(data.get("multi_label", False)),
         float_factors=tuple(data.get("float_factors", (1.0, 0.0))),
+        numbers=FileNumbers(**numbers) if (numbers := data.get("numbers")) else None,
     )
 
 

@@ -17,7 +17,14 @@ from rasterio.crs import CRS
 from a2mae.errors import RejectedError
 from a2mae.plausibility import TOO_DARK, impossible_reflectance, too_dark
 from a2mae.raster.header import FileBands, RasterHeader, read_header
-from a2mae.raster.statements import check_descriptions, described_bands, factors_of, implied_fill
+from a2mae.raster.statements import (
+    FileNumbers,
+    check_descriptions,
+    described_bands,
+    factors_of,
+    file_numbers,
+    implied_fill,
+)
 from a2mae.scenes import BandAsset
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, get_sensor, sensor_from_dict
 from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
@@ -76,6 +83,7 @@ def raster_from_file(
     *,
     stated: Sensor | None = None,
     floats: tuple[float, float] = (1.0, 0.0),
+    taught: FileNumbers | None = None,
     scale: float | None = None,
     offset: float | None = None,
     keys: RasterKeys = EMBED,
@@ -94,6 +102,7 @@ def raster_from_file(
         stated: The sensor with the bands, order and encoding of files like this one, as those that a task was trained
             on; None: as the sensor has them.
         floats: Scale and offset of files of floats like this one.
+        taught: How the files are read that a task was trained on; another way is warned of.
         scale: Physical units per count, where the file does not say it.
         offset: Physical value of a stored zero, likewise.
         keys: Names of the parameters, for messages.
@@ -124,8 +133,26 @@ def raster_from_file(
             sensor.encoding.offset,
             known if keys.has_encoding else keys.advice,
         )
+    _warn_of_numbers(raster, header, taught, path)
     _check_units(raster, path, keys)
     return raster
+
+
+def _warn_of_numbers(raster: Raster, header: RasterHeader, taught: FileNumbers | None, path: Path) -> None:
+    """Warn of numbers that mean something else than those of the training: mostly the tags of one are wrong."""
+    found = (
+        file_numbers(header, asset.band_index, (asset.scale, asset.offset), raster.sensor.encoding)
+        for asset in raster.files[0]
+    )
+    other = next((numbers for numbers in found if taught is not None and not numbers.agrees_with(taught)), None)
+    if other is not None:
+        logger.warning(
+            "%s is read as %s, but the images that the model is trained on as %s: each by what it says of itself; where"
+            " the tags of one are wrong, the map is, too: correct them (rio edit-info)",
+            path,
+            other,
+            taught,
+        )
 
 
 def _check_metres(header: RasterHeader, path: Path) -> None:
@@ -255,11 +282,13 @@ class Mapped:
         sensor, stated = self.sensor(options)
         paths = [options.raster_before, options.raster] if self.spec.task.kind.dates == 2 else [options.raster]
         keys = keys_of_map(self.spec.task)
-        floats = self.spec.float_factors
         found = [
-            raster_from_file(Path(str(path)), sensor, self.bands, stated=stated, floats=floats, keys=keys)
+            raster_from_file(
+                Path(str(path)), sensor, self.bands,
+                stated=stated, floats=self.spec.float_factors, taught=self.spec.numbers, keys=keys,
+            )
             for path in paths
-        ]
+        ]  # fmt: skip
         for raster in found:
             self._warn_of_gsd(raster)
         return found
