@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from pyproj import CRS
 from shapely.geometry import box, mapping
@@ -270,3 +271,74 @@ def test_an_outline_of_thousands_of_crossings_takes_no_time(tmp_path, vertices):
     assert scene.geometry.equals(read_header(str(tmp_path / "m01" / "B02.tif")).footprint)
     with pytest.raises(RejectedError):
         finish(parse(one, FOUR), {})
+
+
+def tagged(folder, baseline, tags, stated=None, **properties):
+    """An item whose files are tagged, and which states scale and offset itself or not."""
+    one = item(folder, **{"name": "m01"})
+    one["properties"] |= {"s2:processing_baseline": baseline, **properties}
+    for asset in one["assets"].values():
+        with rasterio.open(folder / asset["href"], "r+") as file:
+            file.scales, file.offsets = (tags[0],), (tags[1],)
+        if stated:
+            asset["raster:bands"] = [dict(zip(("scale", "offset"), stated, strict=False))]
+    return one
+
+
+@pytest.mark.parametrize(
+    ("baseline", "tags", "changes", "factors"),
+    [
+        ("05.09", (1.0, 0.0), {}, (1e-4, -0.1)),  # Planetary Computer: files without tags
+        ("05.09", (np.float32(1e-4), np.float32(-0.1)), {}, (1e-4, -0.1)),  # Earth Search's Collection 1
+        ("05.09", (1e-4, 0.0), {"sentinel2_offset": "flag"}, (1e-4, 0.0)),
+        ("05.09", (1e-4, 0.0), {}, "B02.tif is tagged with scale 0.0001 and offset 0 (band 1), but processing baseline"
+         " 05.09 says offset -0.1: state the right ones in a profile under ingest.stac_profiles, or set"
+         " ingest.sentinel2_offset: flag"),
+        ("03.00", (1e-4, -0.1), {}, "but processing baseline 03.00 says offset 0"),
+    ],
+)  # fmt: skip
+def test_a_baseline_is_held_against_the_tags_of_its_files(tmp_path, baseline, tags, changes, factors):
+    one = tagged(tmp_path, baseline, tags, **{"earthsearch:boa_offset_applied": True})
+    found, _ = read(tmp_path, one, **changes)
+    if isinstance(factors, str):
+        (rejected,) = found.rejected
+        assert rejected.reason == "scale_tags" and factors in rejected.detail
+    else:
+        (scene,) = found.scenes
+        assert {(asset.scale, asset.offset) for asset in scene.bands} == {factors}
+
+
+OWN = {"name": "mine", "match": {"collection": "mine"}, "sensor": "sentinel-2-l2a", "units": "reflectance"}
+
+
+@pytest.mark.parametrize(
+    ("stated", "tags", "factors"),
+    [
+        ((1e-4, -0.1), (1.0, 0.0), (1e-4, -0.1)),
+        (None, (1e-4, -0.1), (1e-4, -0.1)),
+        ((1.0, 0.0), (1e-4, -0.1), (1e-4, -0.1)),  # as programs write that know none
+        ((1e-4,), (1e-4, -0.1), (1e-4, -0.1)),  # an item that is silent on one of them
+        ((1e-4, 0.0), (1e-4, -0.1), "offset -0.1 (band 1), but its item says offset 0: state the right ones in a"),
+        ((2e-4, -0.1), (1e-4, -0.1), "but its item says scale 0.0002"),
+        (None, (1.0, 0.0), "counts without a scale in item or file"),
+    ],
+)
+def test_an_item_is_held_against_the_tags_of_its_files_and_a_profile_decides(tmp_path, caplog, stated, tags, factors):
+    one = tagged(tmp_path, "05.09", tags, stated)
+    one["collection"] = "mine"
+    found, _ = read(tmp_path, one, stac_profiles=[OWN])
+    if isinstance(factors, tuple):
+        (scene,) = found.scenes
+        assert {(asset.scale, asset.offset) for asset in scene.bands} == {factors}
+        assert not caplog.records
+        return
+    (rejected,) = found.rejected
+    assert factors in rejected.detail
+    found, _ = read(tmp_path, one, stac_profiles=[{**OWN, "scale": 3e-4, "offset": 0.0}])
+    (scene,) = found.scenes
+    assert {(asset.scale, asset.offset) for asset in scene.bands} == {(3e-4, 0.0)}
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (tags != (1.0, 0.0))
+    assert all(
+        "1 scene: what the profile says counts" in text and "but stac profile 'mine' says" in text for text in told
+    )

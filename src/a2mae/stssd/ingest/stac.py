@@ -17,7 +17,7 @@ from a2mae.scenes import RejectedScene
 from a2mae.stssd.ingest.checks import Found, SensorTable, is_safe_id
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac_documents import Document, open_document, search, walk
-from a2mae.stssd.ingest.stac_item import ItemScene, finish, parse_item
+from a2mae.stssd.ingest.stac_item import ItemScene, contradiction, finish, parse_item
 from a2mae.stssd.ingest.stac_profiles import Recogniser
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,10 @@ def _read_items(
     parsed = _told_apart(parsed)
     _warn_of_queries(parsed)
     headers = _headers(parsed, parameters, policy)
+    overruled = [told for item in parsed if item.profile.decides and (told := contradiction(item, headers))]
+    if overruled:
+        scenes = plural(len(overruled), "scene")
+        logger.warning("%s: what the profile says counts, though the tags differ: %s", scenes, overruled[0])
     for item in parsed:
         try:
             found.scenes.append(finish(item, headers))

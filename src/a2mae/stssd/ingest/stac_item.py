@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
-from a2mae.raster.statements import check_descriptions
+from a2mae.raster.statements import check_descriptions, other_factors
 from a2mae.remote.policy import HrefPolicy, is_remote, redact
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
 from a2mae.sensors import Units
@@ -116,13 +116,13 @@ class ItemScene:
         scene: As described by the item; assets may lack crs, shape and transform, unknown factors are 1 and 0, and an
             unknown geometry is empty.
         profile: What it was recognised as.
-        open_factors: Bands whose scale the item does not give: the header must.
+        factors: Scale and offset of every band as item or profile state them, None where they do not.
         collection: The item's; empty where it names none.
     """
 
     scene: Scene
     profile: Profile
-    open_factors: frozenset[str]
+    factors: Mapping[str, tuple[float | None, float | None]]
     collection: str = ""
 
 
@@ -151,13 +151,8 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
     parts = _Item(properties, assets, profile, crs_of(properties), policy, base)
     places = _places(parts)
     check_bands(profile.sensor, list(places), f"item {scene_id}")
-    open_factors = set()
-    bands = []
-    for name in profile.sensor.band_names:
-        asset, complete = _band(name, places[name], parts)
-        bands.append(asset)
-        if not complete:
-            open_factors.add(name)
+    factors = {name: _stated_factors(profile, places[name]) for name in profile.sensor.band_names}
+    bands = [_band(name, places[name], factors[name], parts) for name in profile.sensor.band_names]
     mask = _mask(parts)
     if all(a.transform is not None and a.crs is not None for a in bands):
         check_gsd(profile.sensor, bands)
@@ -176,7 +171,7 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
         processing_baseline=profile.baseline,
         processed=processed_of(properties),
     )
-    return ItemScene(scene, profile, frozenset(open_factors), str(item.get("collection") or ""))
+    return ItemScene(scene, profile, factors, str(item.get("collection") or ""))
 
 
 def _check_size(item: Mapping[str, object]) -> None:
@@ -204,6 +199,14 @@ def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]
     Raises:
         RejectedError: If a file is rejected or does not agree with the item.
     """
+    told = contradiction(found, headers)
+    if told and not found.profile.decides:
+        flag = ", or set ingest.sentinel2_offset: flag where the provider says that the offset is taken off"
+        raise RejectedError(
+            "scale_tags",
+            f"{told}: state the right ones in a profile under ingest.stac_profiles"
+            f"{flag if found.profile.baseline else ''}",
+        )
     assets = tuple(_completed(asset, headers.get(asset.href), found) for asset in found.scene.assets)
     bands = [a for a in assets if a.role is Role.DATA]
     gsd_m = check_gsd(found.profile.sensor, bands)
@@ -222,17 +225,48 @@ def finish(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]
     return replace(found.scene, assets=assets, gsd_m=gsd_m, crs=str(finest.crs), geometry=geometry)
 
 
+def contradiction(found: ItemScene, headers: Mapping[str, RasterHeader | RejectedError]) -> str:
+    """Name both sides where a file is tagged with another scale or offset than item or profile state.
+
+    A file without tags contradicts nothing, and neither does an item that states 1 and 0, as many programs write where
+    they know none.
+
+    Args:
+        found: The scene as its item describes it.
+        headers: By href.
+
+    Returns:
+        Of the first such band; empty where there is none.
+    """
+    for asset in found.scene.bands:
+        header = headers.get(asset.href)
+        if isinstance(header, RasterHeader) and asset.band_index <= header.count:
+            told = other_factors(
+                header, asset.band_index, _meant(asset, found), redact(asset.href), found.profile.stated_by
+            )
+            if told:
+                return told
+    return ""
+
+
+def _meant(asset: BandAsset, found: ItemScene) -> tuple[float | None, float | None]:
+    """Scale and offset of a band as stated; an item's 1 and 0 state nothing."""
+    stated = found.factors[asset.band]
+    return (None, None) if stated == (1.0, 0.0) and found.profile.scale is None else stated
+
+
 def _completed(asset: BandAsset, header: RasterHeader | RejectedError | None, found: ItemScene) -> BandAsset:
     """An asset with what its file's header adds to its item."""
     if isinstance(header, RejectedError):
         raise header
-    name, open_factors = f"asset {asset.band!r}", asset.band in found.open_factors
+    name = f"asset {asset.band!r}"
+    open_scale = asset.role is Role.DATA and found.factors[asset.band][0] is None
     if header is None:
         if asset.crs is None or asset.transform is None:
             raise RejectedError(
                 "no_crs", f"{name} gives no projection and its header was not read; set ingest.probe: all"
             )
-        if open_factors:
+        if open_scale:
             raise RejectedError("no_scale", f"{name} gives no scale; set ingest.probe: all or add a stac profile")
         return asset
     if asset.band_index > header.count:
@@ -244,8 +278,11 @@ def _completed(asset: BandAsset, header: RasterHeader | RejectedError | None, fo
     nodata = asset.nodata if asset.nodata is not None or asset.role is not Role.DATA else header.nodata[index]
     if found.profile.nodata == "none":
         nodata = None
-    scale, offset = (header.scales[index], header.offsets[index]) if open_factors else (asset.scale, asset.offset)
-    if open_factors and (scale, offset) == (1.0, 0.0) and header.dtype.startswith(("int", "uint")):
+    scale, offset = asset.scale, asset.offset
+    if asset.role is Role.DATA:
+        tags = header.scales[index], header.offsets[index]
+        scale, offset = (tag if said is None else said for said, tag in zip(_meant(asset, found), tags, strict=True))
+    if open_scale and (scale, offset) == (1.0, 0.0) and header.dtype.startswith(("int", "uint")):
         raise RejectedError(
             "no_scale",
             f"{name}: {header.dtype} counts without a scale in item or file; add a profile with"
@@ -317,16 +354,19 @@ def _names(entry: Mapping[str, object]) -> set[str]:
     return {str(entry[key]).lower() for key in keys if entry.get(key)}
 
 
-def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
-    profile = parts.profile
+def _stated_factors(profile: Profile, place: _Place) -> tuple[float | None, float | None]:
+    """Scale and offset of a band as the profile states them, else the item; None where neither does."""
     raster = place.raster
     scale = profile.scale if profile.scale is not None else factor_of(raster, "scale")
-    offset = profile.offset if profile.offset is not None else factor_of(raster, "offset")
-    complete = scale is not None
-    declared = nodata_of(raster.get("nodata"))
+    return scale, profile.offset if profile.offset is not None else factor_of(raster, "offset")
+
+
+def _band(name: str, place: _Place, factors: tuple[float | None, float | None], parts: _Item) -> BandAsset:
+    profile, (scale, offset) = parts.profile, factors
+    declared = nodata_of(place.raster.get("nodata"))
     sensor_band = profile.sensor.bands[profile.sensor.band_index(name)]
     grid = grid_of(place.asset, parts.properties, parts.crs, sensor_band.gsd_m)
-    asset = BandAsset(
+    return BandAsset(
         band=name,
         href=parts.href(place.asset),
         band_index=place.index,
@@ -340,7 +380,6 @@ def _band(name: str, place: _Place, parts: _Item) -> tuple[BandAsset, bool]:
         transform=grid.transform,
         checksum=checksum_of(place.asset),
     )
-    return asset, complete
 
 
 def _mask(parts: _Item) -> BandAsset | None:

@@ -49,6 +49,8 @@ class Profile:
         cloud_test: Where there is no mask.
         platform: STAC spelling.
         baseline: Sentinel-2 processing baseline.
+        stated_by: What states scale and offset, for messages.
+        decides: Its scale and offset are the user's own word, which wins over item and tags.
     """
 
     sensor: Sensor
@@ -63,6 +65,8 @@ class Profile:
     cloud_test: CloudTest = CloudTest.NONE
     platform: str = ""
     baseline: str | None = None
+    stated_by: str = "its item"
+    decides: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class Recogniser:
             return self._landsat(properties, collection, platform)
         if collection == "sentinel-1-rtc":
             sensor = self.sensors.get(collection)
-            return Profile(sensor, {}, Units.BACKSCATTER_LINEAR, scale=1.0, offset=0.0, platform=platform)
+            linear = Units.BACKSCATTER_LINEAR
+            return Profile(sensor, {}, linear, 1.0, 0.0, platform=platform, stated_by=f"collection {collection!r}")
         sensor = self.sensors.get(collection)  # a collection may be named as the sensor
         if sensor.encoding.units in (Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR):
             raise RejectedError(
@@ -122,6 +127,7 @@ class Recogniser:
             mask_keys=tuple(MASK_KINDS),
             cloud_test=test,
             platform=platform,
+            stated_by=f"sensor {collection!r}" if dn else "its item",
         )
 
     def _own(self, own: StacProfile, platform: str) -> Profile:
@@ -139,6 +145,8 @@ class Recogniser:
             mask.scale if mask else 1.0,
             own.cloud_test or CloudTest.NONE,
             platform,
+            stated_by="its item" if own.scale is None else f"stac profile {own.name!r}",
+            decides=own.scale is not None,
         )
 
     def _sentinel2(
@@ -169,6 +177,7 @@ class Recogniser:
             cloud_test=CloudTest.BRIGHTNESS,
             platform=platform,
             baseline=baseline,
+            stated_by=f"processing baseline {baseline}",
         )
 
     def _landsat(self, properties: Mapping[str, object], collection: str, platform: str) -> Profile:
@@ -200,6 +209,7 @@ class Recogniser:
             mask_kind=MaskKind.QA_PIXEL,
             cloud_test=CloudTest.BRIGHTNESS,
             platform=platform,
+            stated_by="USGS Collection 2 Level 2",
         )
 
 
