@@ -63,7 +63,9 @@ class SimulatedDataParameters(Parameters):
 
 
 class TorchgeoParameters(Parameters):
-    """How a data set of torchgeo that is not known by name becomes task data; its units are those of `data.format`."""
+    """How a data set of torchgeo that is not known by name becomes task data; units and labels are as `data` says."""
+
+    moved: ClassVar[Mapping[str, str]] = {"first_class": "data.first_class", "unlabelled": "data.ignore"}
 
     splits: dict[str, Literal["train", "val", "test"]] = Field(
         {},
@@ -72,8 +74,6 @@ class TorchgeoParameters(Parameters):
     arguments: dict[str, str | int | float | bool | tuple[str, ...]] = Field(
         {}, description="further ones of its class, as its bands"
     )
-    first_class: int = Field(0, description="the label that stands for the first class")
-    unlabelled: tuple[int, ...] = Field((), description="labels that stand for no class: never trained on nor scored")
     multi_label: bool = Field(False, description="classification: labels are 0 or 1 for every class")
 
     @model_validator(mode="after")
@@ -114,12 +114,14 @@ class DataParameters(Parameters):
     class_names: tuple[ClassName, ...] = Field(
         (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
     )
-    first_class: int = Field(0, ge=0, le=255, description="masks: the value of the first class, as 1 where 0 is none")
+    first_class: int = Field(
+        0, ge=0, le=255, description="masks, torchgeo: the value of the first class, as 1 where 0 is none"
+    )
     class_values: tuple[int, ...] = Field(
-        (), description="masks: the value of each class, as [0, 255]; empty: counted from first_class"
+        (), description="likewise: the value of each class, as [0, 255]; empty: counted from first_class"
     )
     ignore: tuple[int, ...] = Field(
-        (), description="masks: values that stand for no class, beside 255: neither trained on nor scored"
+        (), description="likewise: values that stand for no class, beside 255: neither trained on nor scored"
     )
     class_colors: dict[str, HexColour] = Field(
         {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
@@ -135,6 +137,10 @@ class DataParameters(Parameters):
         None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
     )
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
+    resize: bool = Field(
+        False,
+        description="classify: the middle square of a picture becomes chip_px, its GSD with it; false: cut",
+    )
     simulated: SimulatedDataParameters = Field(
         default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
     )
@@ -144,8 +150,6 @@ class DataParameters(Parameters):
         classes = len(self.class_names) or 2  # of a change
         if self.class_values and (len(set(self.class_values)) != classes or len(self.class_values) != classes):
             raise ValueError(f"class_values must be {classes} different numbers, one per class")
-        if self.torchgeo is not None and (self.class_values or self.first_class or self.ignore):
-            raise ValueError("with torchgeo, state first_class and unlabelled there")
         if self.class_values and self.first_class:
             raise ValueError("state first_class or class_values, not both")
         both = set(self.ignore) & set(self.class_values or range(self.first_class, self.first_class + classes))

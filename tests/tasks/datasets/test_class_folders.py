@@ -79,6 +79,31 @@ def test_pictures_of_other_sizes_are_cut_or_padded_to_the_first_or_to_the_side_t
     assert "scenes are cut to 8 px, smaller ones padded with nodata" in asked.spec.notes
 
 
+def test_pictures_of_any_size_are_brought_to_one_side_and_their_gsd_with_them(tmp_path):
+    """A label is of the whole picture: a cut would show a runway's middle alone."""
+    pictures = two_classes(tmp_path / "set", 3)
+    ramp = np.linspace(0, 250, 64).astype(np.uint8)
+    wide = np.zeros((32, 64, 4), np.uint8)
+    wide[..., :3], wide[..., 3] = ramp[None, :, None], 255
+    wide[24:, :, 3] = 0
+    Image.fromarray(wide).save(pictures / "light" / "light_2.png")
+    options = {"task": "classify", "data": {"folder": str(pictures), "gsd_m": 0.3, "chip_px": 16, "resize": True}}
+    source = prepare(TaskParameters.model_validate(options), None, tmp_path)
+    *others, last = source.samples()
+    assert [sample.row["gsd_m"] for sample in (*others, last)] == pytest.approx([0.3] * 5 + [0.6])
+    assert {sample.pixels.shape for sample in (*others, last)} == {(1, 3, 16, 16)}
+    assert last.valid[0, :12].all() and not last.valid[0, 12:].any()
+    square = ramp[16:48].astype(float).reshape(16, 2).mean(1)
+    np.testing.assert_allclose(last.pixels[0, :, :11].mean((0, 1))[1:-1], square[1:-1], atol=1.5)
+    told = "of each image the middle square is resized to 16 px, and its GSD with it"
+    assert told in source.spec.notes and not source.late_notes()
+    unstated = TaskParameters.model_validate({**options, "data": {**options["data"], "chip_px": None}})
+    assert {sample.pixels.shape for sample in prepare(unstated, None, tmp_path).samples()} == {(1, 3, 16, 16)}
+    segment = TaskParameters.model_validate({"task": "segment", "data": {"folder": str(pictures), "resize": True}})
+    with pytest.raises(TaskDataError, match=r"segment\.data\.resize: labels of pixels are not resized; leave it out"):
+        prepare(segment, None, tmp_path)
+
+
 def test_too_many_corrupt_files_are_an_error(pictures):
     for number in range(5):
         (pictures / "dark" / f"dark_{number}.jpg").write_bytes(b"")

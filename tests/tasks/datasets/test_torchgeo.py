@@ -1,6 +1,7 @@
 """Benchmarks through torchgeo's own classes, on small folders in their real layouts."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -226,8 +227,9 @@ def deepglobe(tmp_path):
 
 
 def test_a_set_without_mapping_is_read_as_stated(deepglobe, tmp_path):
-    words = {"splits": {"train": "train", "test": "test"}, "unlabelled": [6]}
-    options = stated("segment", "DeepGlobeLandCover", deepglobe, format="rgb_bytes", gsd_m=0.5, torchgeo=words)
+    words = {"format": "rgb_bytes", "gsd_m": 0.5, "ignore": [6]}
+    splits = {"splits": {"train": "train", "test": "test"}}
+    options = stated("segment", "DeepGlobeLandCover", deepglobe, **words, torchgeo=splits)
     write_source(tmp_path / "data", prepare(options, None, tmp_path))
     data = TaskData(tmp_path / "data")
     assert data.spec.class_names[4] == "Water"  # torchgeo's own names
@@ -242,7 +244,7 @@ def test_a_set_without_splits_is_split_by_name(tmp_path):
     for label in ("beach", "forest"):
         for number in range(40):
             picture(tmp_path / "PatternNet" / "images" / label / f"{label}{number:03d}.jpg")
-    options = stated("classify", "PatternNet", tmp_path, torchgeo={"first_class": 0})
+    options = stated("classify", "PatternNet", tmp_path, torchgeo={})
     write_source(tmp_path / "data", prepare(options, None, tmp_path))
     data = TaskData(tmp_path / "data")
     assert data.spec.class_names == ("beach", "forest")
@@ -260,16 +262,13 @@ def test_a_set_without_splits_is_split_by_name(tmp_path):
         ("os", {}, "torchgeo has no data set of samples named 'os'"),
         ("PatternNet", {"torchgeo": {"arguments": {"bands": "s2"}}}, "PatternNet takes no bands; it takes nothing"),
         ("DeepGlobeLandCover", {"torchgeo": {"arguments": {"bands": "all"}}}, "takes no bands; it takes split"),
-        ("DeepGlobeLandCover", {"torchgeo": {"first_class": 1}}, "labels -1 are outside the 7 values 0 to 6"),
-        ("DeepGlobeLandCover", {"class_names": ["urban", "field"]}, "labels 4, 6 are outside the 2 values"),
+        ("DeepGlobeLandCover", {"first_class": 1}, "labels 0 are outside the 7 values 1 .*segment.data.first_class"),
+        ("DeepGlobeLandCover", {"class_names": ["urban", "field"]}, "labels 4, 6 are outside the 2 values 0 urban, 1"),
         ("DeepGlobeLandCover", {"format": "eurosat_ms"}, "3 bands, but the stated format has 13"),
     ],
 )
 def test_what_is_stated_wrongly_is_told(deepglobe, tmp_path, dataset, data, message):
     data = {"torchgeo": {}, **data}
-    if data["torchgeo"].get("first_class"):
-        for path in (deepglobe / "data" / "training_data" / "masks").iterdir():
-            Image.fromarray(np.full((32, 32, 3), (0, 255, 255), np.uint8)).save(path)  # the first class, 0
     options = stated("segment", dataset, deepglobe, **data)
     with pytest.raises(TaskDataError, match=message):
         write_source(tmp_path / "data", prepare(options, None, tmp_path))
@@ -280,6 +279,98 @@ def test_parameters_of_a_stated_set_are_checked():
         stated("segment", "X", "x", torchgeo={"splits": {"train": "train"}})
     with pytest.raises(ValueError, match="decided elsewhere: download, root"):
         stated("segment", "X", "x", torchgeo={"arguments": {"root": "/", "download": True}})
+    with pytest.raises(ValueError, match=r"'unlabelled' is gone; set data\.ignore"):
+        stated("segment", "X", "x", torchgeo={"unlabelled": [6]})
+
+
+def test_labels_of_a_known_set_are_not_stated_again(tmp_path):
+    with pytest.raises(
+        TaskDataError, match=r"segment\.data: first_class, .* and those of LoveDA are known: leave them"
+    ):
+        prepare(stated("segment", "LoveDA", tmp_path, first_class=1), None, tmp_path)
+
+
+def loveda(root, values, size=32):
+    """Pictures whose masks hold values: the first on the left, the second on the right."""
+    for split, count in (("Train", 12), ("Val", 3)):
+        for number in range(count):
+            picture(root / split / "Rural" / "images_png" / f"{number}.png", size)
+            mask = np.full((size, size), values[0], np.uint8)
+            mask[:, size // 2 :] = values[-1]
+            (root / split / "Rural" / "masks_png").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(root / split / "Rural" / "masks_png" / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "data", "found"),
+    [
+        ((0, 255), {}, "all other masks hold 0 and 255 alone: 255 is ignored, so nothing would be 'roof'"),
+        ((0, 255), {"class_values": [0, 255]}, [0, 1]),
+        ((0, 255), {"ignore": [255], "class_names": ["land", "roof"]}, [0, IGNORE]),
+        ((1, 2), {"first_class": 1}, [0, 1]),
+        ((1, 255), {"first_class": 1}, [0, IGNORE]),
+        ((1, 3), {"first_class": 1}, "labels 3 are outside the 2 values 1 land, 2 roof (255 is ignored)"),
+        ((0, 1), {"first_class": 1}, "labels 0 are outside the 2 values 1 land, 2 roof"),
+    ],
+)
+def test_labels_are_read_by_the_rule_of_masks(tmp_path, values, data, found):
+    loveda(tmp_path / "loveda", values)
+    words = {"class_names": ["land", "roof"], "torchgeo": {"splits": {"train": "train", "val": "test"}}, **data}
+    words["torchgeo"]["arguments"] = {"scene": ["rural"]}
+    source = prepare(stated("segment", "LoveDA", tmp_path / "loveda", **words), None, tmp_path)
+    targets = (target for sample in source.samples() for target in [sample.target])
+    if isinstance(found, str):
+        with pytest.raises(TaskDataError, match=re.escape(found)):
+            list(targets)
+        return
+    assert all((target[:, :16] == found[0]).all() and (target[:, 16:] == found[1]).all() for target in targets)
+
+
+def test_what_no_sensor_measured_is_not_valid(tmp_path):
+    seen = np.zeros((32, 32), bool)
+    seen[8:28] = True
+    for split in ("train", "test"):
+        for number in range(3):
+            counts = RNG.integers(1500, 1700, (3, 32, 32)).astype(np.float32)
+            counts[1, :8], counts[2, :8, 9:] = np.nan, -3.4e38
+            counts[:, 28:] = 0  # the format's nodata
+            tif(tmp_path / "solar" / split / "input" / f"img({number}).tif", counts)
+            tif(tmp_path / "solar" / split / "labels" / f"target({number}).tif", np.eye(32, dtype=np.uint8))
+    words = {"format": "sentinel-2-l2a", "file_bands": ["red", "green", "blue"], "class_names": ["land", "plant"]}
+    splits = {"splits": {"train": "train", "test": "test"}}
+    options = stated("segment", "SolarPlantsBrazil", tmp_path / "solar", **words, torchgeo=splits)
+    write_source(tmp_path / "data", prepare(options, None, tmp_path))
+    data = TaskData(tmp_path / "data")
+    read = data.read(np.arange(6))
+    assert (read.valid[:, 0] == seen).all() and (read.targets[:, ~seen] == IGNORE).all()
+    assert 0.049 < read.images[..., seen].min() <= read.images.max() < 0.071
+    for path in (tmp_path / "solar").rglob("img*.tif"):
+        tif(path, np.full((3, 32, 32), np.nan, np.float32))
+    with pytest.raises(
+        TaskDataError, match=r"SolarPlantsBrazil: no pixel of any image is valid .*: set segment\.data\."
+    ):
+        list(prepare(options, None, tmp_path).samples())
+
+
+def test_unequal_pictures_are_cut_or_padded_and_unequal_pairs_are_refused(tmp_path):
+    root, files = tmp_path / "resisc", {"train": [], "val": [], "test": []}
+    for label in ("airport", "forest"):
+        for split, names in files.items():
+            picture(root / "NWPU-RESISC45" / label / f"{label}_{split}.jpg", 32 if label == "airport" else 24, low=1)
+            names.append(f"{label}_{split}.jpg")
+    class_list(root, "resisc45", files)
+    source = torchgeo_data("RESISC45", root, Task.CLASSIFY, chip_px=None)
+    shares = [sample.valid.mean() for sample in source.samples()]
+    assert sorted(shares) == [(24 / 32) ** 2] * 3 + [1] * 3
+    assert any("images of another size, cut from the middle or padded" in note for note in source.late_notes())
+
+    for split in ("train", "val", "test"):
+        for date, size in (("A", 64), ("B", 48)):
+            picture(tmp_path / "levir" / date / f"{split}_0.png", size)
+        (tmp_path / "levir" / "label").mkdir(exist_ok=True)
+        Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(tmp_path / "levir" / "label" / f"{split}_0.png")
+    with pytest.raises(TaskDataError, match=r"3 of 3 files in LEVIRCD cannot be read .* equal size"):
+        list(torchgeo_data("LEVIRCD", tmp_path / "levir", Task.DETECT_CHANGE, chip_px=None).samples())
 
 
 def test_what_is_not_there_not_known_or_for_another_task(tmp_path):

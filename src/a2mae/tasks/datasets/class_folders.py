@@ -41,7 +41,12 @@ class _Image:
 
 
 def class_folder(
-    folder: Path, layout: FolderFormat, *, chip_px: int | None = None, max_files: int | None = None
+    folder: Path,
+    layout: FolderFormat,
+    *,
+    chip_px: int | None = None,
+    resize: bool = False,
+    max_files: int | None = None,
 ) -> LabelledScenes:
     """Read a folder per class: EuroSAT's JPEGs, its 13-band GeoTIFFs, or the user's own.
 
@@ -52,6 +57,7 @@ def class_folder(
         folder: One folder per class inside, or `train/`, `val/` and `test/` with these inside.
         layout: What the files hold.
         chip_px: Side of a sample, cut from the image's middle; None: as the first image is.
+        resize: The middle square of each image is brought to that side instead, and its GSD with it.
         max_files: Read only so many, spread over the classes by a hash of their names.
 
     Raises:
@@ -62,7 +68,7 @@ def class_folder(
         spread = sorted(images, key=lambda image: position_of(f"subset/{image.path.stem}"))
         images = sorted(spread[:max_files], key=lambda image: image.path)
     rule = STATED_BY_FOLDERS if images[0].split else None
-    return _scenes(folder, layout, names, images, split_rule=rule, chip_px=chip_px)
+    return _scenes(folder, layout, names, images, split_rule=rule, chip_px=chip_px, resize=resize)
 
 
 def label_table(
@@ -71,6 +77,7 @@ def label_table(
     class_names: tuple[str, ...],
     *,
     chip_px: int | None,
+    resize: bool = False,
     multi_label: bool | None = None,
 ) -> LabelledScenes:
     """Read pictures by a `labels.csv` with the columns `file`, `classes` (separated by `;`, may be none) and `split`.
@@ -83,6 +90,7 @@ def label_table(
         layout: What the files hold.
         class_names: In the order wanted; empty: all that the table names, sorted.
         chip_px: Side of a sample, cut from the image's middle; None: as the first image is.
+        resize: The middle square of each image is brought to that side instead, and its GSD with it.
         multi_label: Whether an image may have any number of classes; None: as the lines are.
 
     Raises:
@@ -103,7 +111,10 @@ def label_table(
     several = _several(folder, images, multi_label)
     told = "an image has any number of classes" if several else f"every line of {LABELS_FILE} names one class"
     rule = f"split as {LABELS_FILE} says" if images[0].split else None
-    return _scenes(folder, layout, names, images, split_rule=rule, chip_px=chip_px, multi_label=several, notes=(told,))
+    return _scenes(
+        folder, layout, names, images,
+        split_rule=rule, chip_px=chip_px, resize=resize, multi_label=several, notes=(told,),
+    )  # fmt: skip
 
 
 def _scenes(
@@ -114,6 +125,7 @@ def _scenes(
     *,
     split_rule: str | None,
     chip_px: int | None,
+    resize: bool,
     multi_label: bool = False,
     notes: tuple[str, ...] = (),
 ) -> LabelledScenes:
@@ -134,7 +146,7 @@ def _scenes(
             yield scene_of(image.name, image.split, [picture], target, reading.grounds, by_name=layout.benchmark)
 
     spec = folder_spec(Task.CLASSIFY, folder, layout, class_names, split_rule=split_rule, notes=notes)
-    return LabelledScenes(replace(spec, multi_label=multi_label), layout, scenes, chip_px=chip_px)
+    return LabelledScenes(replace(spec, multi_label=multi_label), layout, scenes, chip_px=chip_px, resize=resize)
 
 
 def _several(folder: Path, images: list[_Image], stated: bool | None) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.warp import transform, transform_bounds
 
+from a2mae.raster.resample import SourceMap, resample
 from a2mae.tasks.datasets.formats import FolderFormat
 from a2mae.tasks.datasets.pictures import ImageFile, ValueRange, check_bands, to_counts
 from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, split_of, square_of
@@ -138,6 +139,7 @@ class LabelledScenes:
         scenes: Callable[[Reading], Iterator[LabelledScene]],
         *,
         chip_px: int | None = None,
+        resize: bool = False,
     ) -> None:
         """Prepare to read.
 
@@ -147,9 +149,14 @@ class LabelledScenes:
             scenes: Reads the scenes one by one, and notes what it finds out in what it is given.
             chip_px: Side of a sample; None: images with one label are as large as the first, all others are cut to
                 squares of its shorter side.
+            resize: Images with one label are brought to that side instead: their middle square, and their GSD with it.
         """
-        cut = () if chip_px is None else (f"scenes are cut to {chip_px} px, smaller ones padded with nodata",)
-        self.spec = replace(spec, notes=(*spec.notes, *cut))
+        side = f"{chip_px} px" if chip_px is not None else "the shorter side of the first"
+        cut = f"scenes are cut to {side}, smaller ones padded with nodata"
+        if resize:
+            cut = f"of each image the middle square is resized to {side}, and its GSD with it"
+        self.spec = replace(spec, notes=(*spec.notes, *([cut] if resize or chip_px is not None else [])))
+        self._resize = resize
         self._layout = layout
         self._scenes = scenes
         self._chip_px = chip_px
@@ -175,9 +182,9 @@ class LabelledScenes:
             seen.add(checked.images, checked.valid)
             if size is None:
                 height, width = checked.images.shape[-2:]
-                whole = not self.spec.task.kind.per_pixel
+                whole = not self.spec.task.kind.per_pixel and not self._resize
                 size = (height, width) if whole else (min(height, width), min(height, width))
-            yield from self._chips(checked, size)
+            yield from self._chips(self._resized(checked, size[0]) if self._resize else checked, size)
         seen.check(self.spec.source)
         self._reading.check(self.spec.source)
 
@@ -203,19 +210,40 @@ class LabelledScenes:
     def _labels(self, scene: LabelledScene) -> npt.NDArray[np.uint8]:
         """Bring labels to uint8; all must be classes or `IGNORE`."""
         found = np.asarray(scene.target)
-        limit = 2 if self.spec.multi_label else len(self.spec.class_names)
-        strange = np.unique(found[~(np.isin(found, np.arange(limit)) | (found == IGNORE))])
+        several = self.spec.multi_label
+        limit = 2 if several else len(self.spec.class_names)
+        known = np.arange(limit) if several else np.append(np.arange(limit), IGNORE)
+        strange = np.unique(found[~np.isin(found, known)])
         if strange.size:
             raise TaskDataError(
                 f"{scene.name}: labels {', '.join(f'{value:g}' for value in strange[:8])} are outside the"
-                f" {limit} values 0 to {limit - 1} ({IGNORE} is ignored)"
+                f" {limit} values 0 to {limit - 1}{'' if several else f' ({IGNORE} is ignored)'}"
             )
         return found.astype(np.uint8)
+
+    def _resized(self, scene: LabelledScene, side: int) -> LabelledScene:
+        """The middle square of an image, brought to a side by the kernel that scenes are warped with."""
+        height, width = scene.images.shape[-2:]
+        part = min(height, width)
+        x = np.array([(width - part) / 2, part, 0, 0, 0, 0], np.float64)
+        y = np.array([(height - part) / 2, 0, part, 0, 0, 0], np.float64)
+        way = SourceMap(x, y, (side, side), separate=True)
+        assert scene.valid is not None
+        seen = np.where(scene.valid[:, None], scene.images, np.float32(np.nan)).astype(np.float32)
+        found = np.stack([resample(date, way, (0, 0), categorical=False) for date in seen])
+        valid = np.asarray(np.isfinite(found).all(axis=1))
+        limits = np.iinfo(scene.images.dtype)
+        images = np.rint(np.where(valid[:, None], found, 0)).clip(limits.min, limits.max).astype(scene.images.dtype)
+        gsd_m = (self._layout.gsd_m if math.isnan(scene.gsd_m) else scene.gsd_m) * part / side
+        return replace(scene, images=images, valid=valid, gsd_m=gsd_m)
 
     def _chips(self, scene: LabelledScene, size: tuple[int, int]) -> Iterator[Sample]:
         """Cut samples of one size; an image with one label gives one, from its middle."""
         height, width = scene.images.shape[-2:]
         assert scene.valid is not None
+        if scene.target.ndim == 0 and scene.target == IGNORE:
+            self._reading.note("images without a label, left out", scene.name)
+            return
         if not self.spec.task.kind.per_pixel:
             if self._chip_px is None and (height, width) != size:
                 done = f"images of another size, cut from the middle or padded with nodata to {size[0]} x {size[1]} px"

@@ -34,8 +34,8 @@ class Masks:
         self._group = group
         self._white_is_second = white_is_second
         self._open = IGNORE not in (*labels.values, *labels.ignore)  # nobody has said what 255 is
-        self._white: Path | None = None
-        self._other: tuple[Path, int] | None = None
+        self._white: str | None = None
+        self._other: tuple[str, int] | None = None
 
     def read(self, path: Path, picture: ImageFile, image: Path) -> npt.NDArray[np.uint8]:
         """Read the class numbers of a mask.
@@ -71,17 +71,33 @@ class Masks:
                 f"{path} says nodata {nodata:g}, which is class {name!r}: its pixels would be in neither training nor"
                 f" score. Write the mask with nodata {IGNORE} or none: a scene's profile brings its own"
             )
-        stored = raster.stored[0]
-        self._check(path, stored[raster.seen])
+        return self.numbers(str(path), raster.stored[0], raster.seen)
+
+    def numbers(self, shown: str, stored: npt.NDArray[Any], seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+        """Turn the values of a mask, or of one label, into class numbers.
+
+        Args:
+            shown: What holds them, for messages.
+            stored: Values `(H, W)` or 0-d.
+            seen: Of that shape: where they say something.
+
+        Returns:
+            As `read` does.
+
+        Raises:
+            TaskDataError: For fractions, and numbers of no class.
+        """
+        self._check(shown, stored[seen])
         numbers = np.full(stored.shape, IGNORE, np.uint8)
-        for number, value in enumerate(labels.values):
-            numbers[stored == value] = number
-        if self._white_is_second and self._open and self._white == path:
+        for number, value in enumerate(self._labels.values):
+            if value not in self._labels.ignore:
+                numbers[stored == value] = number
+        if self._white_is_second and self._open and self._white == shown:
             numbers[stored == IGNORE] = 1
-        numbers[~raster.seen] = IGNORE
+        numbers[~seen] = IGNORE
         return numbers
 
-    def _check(self, path: Path, seen: npt.NDArray[Any]) -> None:
+    def _check(self, shown: str, seen: npt.NDArray[Any]) -> None:
         """Reject values of no class, and remember which masks hold 0 and 255 alone."""
         labels = self._labels
         found = np.unique(seen)
@@ -89,13 +105,13 @@ class Masks:
         strange = found[~np.isin(found, (*labels.values, *labels.ignore, IGNORE))]
         if fractions.size:
             raise TaskDataError(
-                f"{path}: labels {_listed(fractions)} are fractions, and a mask holds class numbers: a mask that was"
+                f"{shown}: labels {_listed(fractions)} are fractions, and a mask holds class numbers: a mask that was"
                 " resampled (bilinear, cubic) or scaled to 0-1 looks like this; write it with nearest neighbour"
             )
         if strange.size:
             values = ", ".join(f"{value} {name}" for value, name in zip(labels.values, labels.class_names, strict=True))
             raise TaskDataError(
-                f"{path}: labels {_listed(strange)} are outside the {len(labels.values)} values {values} ({IGNORE} is"
+                f"{shown}: labels {_listed(strange)} are outside the {len(labels.values)} values {values} ({IGNORE} is"
                 f" ignored): set {self._group}.first_class or {self._group}.class_values to the masks' own, or"
                 f" {self._group}.ignore to those that are unknown"
             )
@@ -103,9 +119,9 @@ class Masks:
             return
         known = [int(value) for value in found if value != IGNORE]
         if IGNORE in found and not any(known):
-            self._white = path
+            self._white = shown
         if any(known):
-            self._other = path, next(filter(None, known))
+            self._other = shown, next(filter(None, known))
         if self._white_is_second and self._white and self._other:
             other, value = self._other
             raise TaskDataError(

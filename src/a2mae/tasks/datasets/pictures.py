@@ -181,6 +181,7 @@ class ValueRange:
 
     def __init__(self, layout: FolderFormat) -> None:
         self._layout = layout
+        self._looked_at = False
         self._medians: list[float] = []
         self._low, self._high = math.inf, -math.inf
 
@@ -191,6 +192,7 @@ class ValueRange:
             images: `(T, C, H, W)` as stored.
             valid: `(T, H, W)`.
         """
+        self._looked_at = True
         encoding = self._layout.sensor.encoding
         pixels = images[np.broadcast_to(valid[:, None], images.shape)]
         if not pixels.size:
@@ -200,13 +202,17 @@ class ValueRange:
         self._medians.append(float(np.median(pixels)) * encoding.scale + encoding.offset)
 
     def check(self, folder: str) -> None:
-        """Reject a data set of one single value, and reflectance that is none: too bright, or all but black.
+        """Reject a data set without a valid pixel or of one single value, and reflectance that is none.
 
         Raises:
             TaskDataError: With the values seen.
         """
-        if not self._medians:
+        if not self._looked_at:
             return
+        if not self._medians:
+            raise TaskDataError(
+                f"{folder}: no pixel of any image is valid (nodata, NaN or hidden by a mask): {self._layout.advice}"
+            )
         encoding, median = self._layout.sensor.encoding, float(np.median(self._medians))
         found = ""
         if encoding.units is Units.REFLECTANCE:

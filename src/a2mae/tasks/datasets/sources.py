@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from functools import partial
 from pathlib import Path
 
 from a2mae.tasks.datasets.class_folders import LABELS_FILE, class_folder, label_table
@@ -38,6 +39,8 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | N
             that is not there.
     """
     task, data = Task(options.task), options.data
+    if data.resize and task is not Task.CLASSIFY:
+        raise TaskDataError(f"{task}.data.resize: labels of pixels are not resized; leave it out, chip_px cuts scenes")
     if data.dataset is not None:
         source: TaskDataSource = _benchmark(task, data, tables)
     elif data.folder is not None:
@@ -62,9 +65,13 @@ def _benchmark(task: Task, data: DataParameters, tables: Tables | None) -> TaskD
     assert data.dataset is not None
     if data.folder is None:
         raise TaskDataError(f"{task}.data.dataset {data.dataset!r}: set {task}.data.folder to where it lies")
+    if data.torchgeo is None and (data.first_class or data.class_values or data.ignore):
+        told = "first_class, class_values and ignore say what labels stand for"
+        raise TaskDataError(f"{task}.data: {told}, and those of {data.dataset} are known: leave them out")
     return torchgeo_data(
         data.dataset, Path(data.folder), task,
-        chip_px=data.chip_px, stated=data.torchgeo, layout=_layout(task, data, tables), class_names=data.class_names,
+        chip_px=data.chip_px, resize=data.resize, stated=data.torchgeo, layout=_layout(task, data, tables),
+        class_names=data.class_names, labels_of=partial(_labels, data),
     )  # fmt: skip
 
 
@@ -76,9 +83,12 @@ def _folder(task: Task, folder: Path, data: DataParameters, tables: Tables | Non
         told = "first_class, class_values and ignore say what masks hold"
         raise TaskDataError(f"{task}.data: {told}, and {folder} holds none: leave them out")
     if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
-        return label_table(folder, layout, data.class_names, chip_px=data.chip_px, multi_label=data.multi_label)
+        return label_table(
+            folder, layout, data.class_names,
+            chip_px=data.chip_px, resize=data.resize, multi_label=data.multi_label,
+        )  # fmt: skip
     if task is Task.CLASSIFY:
-        return class_folder(folder, layout, chip_px=data.chip_px)
+        return class_folder(folder, layout, chip_px=data.chip_px, resize=data.resize)
     if task is Task.DETECT_CHANGE:
         return pair_folder(folder, layout, _labels(data, CHANGE_CLASSES), chip_px=data.chip_px)
     if len(data.class_names) < 2:

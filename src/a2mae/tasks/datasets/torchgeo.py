@@ -15,16 +15,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL.Image import DecompressionBombError
 
+from a2mae.raster.files import unseen_numbers
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 from a2mae.tasks.datasets.formats import FORMATS, FolderFormat
 from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
+from a2mae.tasks.datasets.masks import Masks
+from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.splits import split_of
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.parameters import TorchgeoParameters
 from a2mae.tasks.registry import Task
 
 _Numbers = npt.NDArray[Any]
+_UNREADABLE = (OSError, ValueError, RuntimeError, SyntaxError, DecompressionBombError)
+"""What rasterio, torch and PIL raise for files that cannot be decoded or joined: PIL of a broken PNG `SyntaxError`."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +151,11 @@ def torchgeo_data(
     task: Task,
     *,
     chip_px: int | None,
+    resize: bool = False,
     stated: TorchgeoParameters | None = None,
     layout: FolderFormat | None = None,
     class_names: Sequence[str] = (),
+    labels_of: Callable[[tuple[str, ...]], FolderLabels] = FolderLabels,
 ) -> LabelledScenes:
     """Make a data set of torchgeo a source of task data.
 
@@ -156,9 +164,11 @@ def torchgeo_data(
         root: Where the user has it, laid out as torchgeo expects.
         task: What is asked for.
         chip_px: Side of a sample.
+        resize: Images with one label are brought to that side.
         stated: How to read one that is not known here.
         layout: With `stated`: bands in torchgeo's order, units, GSD.
         class_names: With `stated`: what labels stand for, where the data set does not say.
+        labels_of: With `stated`: which of its values are these classes, and which none.
 
     Raises:
         TaskDataError: If the name is unknown, the task another, or the data not there.
@@ -189,27 +199,27 @@ def torchgeo_data(
     )
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        masks = None
+        if stated is not None and not stated.multi_label:
+            masks = Masks(labels_of(spec.class_names), f"{task}.data", white_is_second=task is Task.DETECT_CHANGE)
         for theirs, ours in (mapped.splits or {"": ""}).items():
             found = _open(name, root, mapped, theirs)
             for label, index in sorted((f"{theirs or name}-{stem}", i) for i, stem in enumerate(_names(found))):
                 reading.of += 1
                 try:
                     sample = found[index]
-                except (OSError, ValueError) as error:  # what PIL and rasterio raise for a file they cannot decode
+                except _UNREADABLE as error:
                     reading.skipped.append(f"{label}: {error}")
                     continue
-                yield _scene(label, _split(ours, label, mapped), sample, mapped)
+                yield _scene(label, _split(ours, label, mapped), sample, mapped, masks)
+        if masks is not None and task.kind.per_pixel:
+            masks.check_all()
 
-    return LabelledScenes(spec, mapped.layout, scenes, chip_px=chip_px)
+    return LabelledScenes(spec, mapped.layout, scenes, chip_px=chip_px, resize=resize)
 
 
 def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, class_names: tuple[str, ...]) -> Remapped:
     """Return what the user states as a mapping."""
-    unlabelled, first = list(stated.unlabelled), stated.first_class
-
-    def target(labels: _Numbers) -> _Numbers:
-        return np.where(np.isin(labels, unlabelled), IGNORE, labels.astype(np.int64) - first)
-
     return Remapped(
         task=task,
         layout=layout,
@@ -218,7 +228,6 @@ def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, cla
         arguments=stated.arguments,
         val_from_train="val" not in stated.splits.values(),
         multi_label=stated.multi_label,
-        target=None if stated.multi_label else target,
         reference="as stated in the parameters",
     )
 
@@ -287,8 +296,10 @@ def _split(ours: str, label: str, mapped: Remapped) -> str | None:
     return ours
 
 
-def _scene(label: str, split: str | None, sample: Mapping[str, Any], mapped: Remapped) -> LabelledScene:
-    """Read torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`."""
+def _scene(
+    label: str, split: str | None, sample: Mapping[str, Any], mapped: Remapped, masks: Masks | None
+) -> LabelledScene:
+    """Read torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`, by `masks` where stated."""
     images = np.asarray(sample["image"])
     images = np.round(images) if mapped.resized else images
     if images.ndim == 3:
@@ -299,10 +310,13 @@ def _scene(label: str, split: str | None, sample: Mapping[str, Any], mapped: Rem
     target = np.asarray(sample[key])
     if key == "mask":
         target = target[0] if target.ndim == 3 else target
-    if mapped.target is not None:
+    if masks is not None:
+        target = masks.numbers(label, target, np.isfinite(target))
+    elif mapped.target is not None:
         target = mapped.target(target)
     encoding = mapped.layout.sensor.encoding
-    valid = None
+    unseen = unseen_numbers(images, None)
+    valid = np.ones_like(images[:, 0], bool) if unseen is None else np.asarray(~unseen.any(axis=1))
     if encoding.units is not Units.DN:
-        valid = ~(images == encoding.nodata).all(axis=1)
+        valid &= ~(images == encoding.nodata).all(axis=1)
     return LabelledScene(name=label, place=label, images=images, target=target, valid=valid, split=split)
