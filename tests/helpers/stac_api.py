@@ -40,10 +40,16 @@ class Api:
     Attributes:
         url: Its root.
         searches: What was asked, page by page.
+        broken: Pages, counted from 0, that are answered by 502.
+        matched: What pages say of the number of items that match; None: nothing.
+        last: The page that links to no further one, though there is one; None: none.
     """
 
     url: str
     searches: list[dict[str, object]] = field(default_factory=list)
+    broken: tuple[int, ...] = ()
+    matched: int | None = None
+    last: int | None = None
 
 
 def holds(item: dict, expression: dict) -> bool:
@@ -136,8 +142,13 @@ def serve_api(items: list[dict]) -> Iterator[Api]:
                 self._send(400, {"code": "BadRequest", "description": repr(error)})
                 return
             first, limit = int(asked.get("token", 0)), int(asked.get("limit", 10))
+            if first // limit in api.broken:
+                self._send(502, {"code": "BadGateway"})
+                return
             page = {"type": "FeatureCollection", "features": matching[first : first + limit], "links": []}
-            if first + limit < len(matching):
+            if api.matched is not None:
+                page["numberMatched"] = api.matched
+            if first + limit < len(matching) and first // limit != api.last:
                 further = {**asked, "token": str(first + limit)}
                 link = {"rel": "next", "href": f"{api.url}/search", "method": method}
                 if method == "POST":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from a2mae.errors import InputError
 from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import scenes_from_table, sensors_from_json
 from a2mae.simulate.parameters import AcquisitionParameters, RegionParameters, SimulateParameters
@@ -193,3 +194,25 @@ def test_filters_reach_the_api_in_both_forms(world: tuple[Path, list[dict]]) -> 
         assert len(api.searches) >= 5 + len(ten_metres) - 1  # the pages of one were asked for
         with pytest.raises(ValueError, match="does not answer the search"):
             ingest(IngestParameters(source={"kind": "stac_api", "api": {**settings, "query": {"gsd": {"like": "1"}}}}))
+
+
+def test_a_search_that_breaks_off_says_how_far_it_came_and_the_next_run_has_all(world, caplog) -> None:
+    items = with_root(world[1], "http://127.0.0.1:9")
+    settings = {"bbox": AREA, "retries": 0, "page_size": 2}
+    with serve_api(items) as api:
+
+        def run() -> list[str]:
+            source = {"kind": "stac_api", "api": {"url": api.url, **settings}}
+            hrefs = {"schemes": ["http"], "allow_private": True}
+            done = ingest(IngestParameters(source=source, locations={"min_scenes": 1}, hrefs=hrefs))
+            return [item["id"] for item in done.stac_items["features"]]
+
+        api.broken = (2,)
+        with pytest.raises(InputError, match=r"gave 4 items and then no further page: .*502.* Run again, .* page_size"):
+            run()
+        api.broken, api.matched = (), len(items)
+        assert sorted(run()) == sorted(item["id"] for item in items)
+        assert "items match" not in caplog.text
+        api.last = 0  # a server that forgets the link to its second page
+        assert len(run()) == 2
+        assert f"says that {len(items)} items match, but its pages gave 2" in caplog.text

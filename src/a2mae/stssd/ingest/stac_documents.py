@@ -151,7 +151,7 @@ def open_document(
         features = document.get("features")
         if not isinstance(features, list):
             raise RejectedError("bad_metadata", f"{redact(here)}: a FeatureCollection without features")
-        matched = number(document.get("numberMatched")) or number(mapping(document.get("context")).get("matched"))
+        matched = matched_of(document)
         further = any(mapping(link).get("rel") == "next" for link in links)
         if further or (matched is not None and matched > len(features)):
             of = f" of {matched:.0f}" if matched is not None else ", and a link to a next page"
@@ -204,13 +204,15 @@ class _ApiIO(StacApiIO):
 def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:
     """Search a STAC API; gives items sorted by collection and id, each once.
 
+    Nothing is kept of a search that fails on the way: pages that were asked for at two times may not be of one search.
+
     Args:
         api: What to ask for.
         policy: What redirects, and pages on other hosts than the API's, are checked against.
         max_bytes: Of one page.
 
     Raises:
-        InputError: If the search cannot be made or fails after its retries.
+        InputError: If the search cannot be made or fails after its retries; the message says how far it came.
     """
     if not api.url.startswith(("https://", "http://")):
         raise InputError(f"ingest.source.api.url: {api.url!r} is not the address of a STAC API")
@@ -219,6 +221,7 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
     reading = ReadingParameters(retries=api.retries, timeout_s=api.timeout_s)
     stac_io = _ApiIO(policy.trusting(api.url), reading, max_bytes)
     found: dict[tuple[str, str], Mapping[str, object]] = {}
+    count, matched = 0, None
     try:
         client = Client.open(api.url, stac_io=stac_io)
         _check_support(client, api)
@@ -234,15 +237,42 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
             limit=min(api.page_size, api.max_items),
             max_items=api.max_items,
         )
-        for item in tqdm(pages.items_as_dicts(), desc="searching", unit="item", delay=1):
-            read = item if isinstance(item, Mapping) else {}
-            found.setdefault((str(read.get("collection")), str(read.get("id"))), read)
+        for page in tqdm(pages.pages_as_dicts(), desc="searching", unit="page", delay=1):
+            matched = matched_of(page)
+            for item in page["features"]:
+                count += 1
+                read = item if isinstance(item, Mapping) else {}
+                found.setdefault((str(read.get("collection")), str(read.get("id"))), read)
     except _NO_SEARCH as error:
         told = f"{type(error).__name__}: {error}"[:_SHOWN]
-        raise InputError(f"ingest.source.api: {redact(api.url)} does not answer the search: {told}") from error
-    if len(found) >= api.max_items:
+        raise InputError(f"ingest.source.api: {redact(api.url)} {_how_far(count, told)}") from error
+    if count >= api.max_items:
         logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
+    elif matched is not None and count < matched:
+        logger.warning(
+            "%s says that %.0f items match, but its pages gave %d: the others are missing here; ask for less at once"
+            " (ingest.source.api.datetime, bbox) or for pages of another size (page_size)",
+            redact(api.url),
+            matched,
+            count,
+        )
     return [found[key] for key in sorted(found)]
+
+
+def _how_far(count: int, told: str) -> str:
+    """How a search failed, the end of a sentence."""
+    if not count:
+        return f"does not answer the search: {told}"
+    return (
+        f"gave {plural(count, 'item')} and then no further page: {told}. Run again: the search begins anew, and nothing"
+        " that was built before is touched; if it fails again, ask for less at once (ingest.source.api.datetime, bbox,"
+        " page_size) or raise retries and timeout_s there"
+    )
+
+
+def matched_of(page: Mapping[str, object]) -> float | None:
+    """Read how many items match a search, as a page of it says in one of two ways; None where it does not."""
+    return number(page.get("numberMatched")) or number(mapping(page.get("context")).get("matched"))
 
 
 def _check_support(client: Client, api: ApiParameters) -> None:
