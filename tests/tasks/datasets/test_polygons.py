@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -271,3 +273,33 @@ def test_a_file_that_names_another_is_not_followed(tmp_path: Path, suffix: str) 
     (tmp_path / f"a{suffix}").write_text(f"<OGRVRTDataSource>{layer}</OGRVRTDataSource>")
     with pytest.raises(OSError, match=f"it is no {suffix[1:]}: it begins with b'<OGRVRT"):
         drawn(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("kind", ["tangle", "star", "line", "there_and_back"])
+def test_a_feature_that_crosses_itself_a_million_times_is_rejected_at_once(tmp_path: Path, kind: str) -> None:
+    """To repair 2,500 corners of a tangle takes GEOS a minute, to widen such a line two, a line on itself longer."""
+    left, top = corner(0)
+    xy = np.random.default_rng(0).uniform(0, 400, (2_500, 2))
+    if kind == "star":
+        turns = np.arange(2_500) * 1_249 * 2 * np.pi / 2_500
+        xy = 200 + 190 * np.column_stack([np.cos(turns), np.sin(turns)])
+    elif kind == "there_and_back":
+        xy[:, 1] = 100
+    area = kind in ("tangle", "star")
+    shape = (shapely.Polygon if area else shapely.LineString)(xy + np.array([left, top - 400]))
+    path = write(tmp_path / "labels.gpkg", frame(("roof", shape)))
+    started = time.monotonic()
+    with pytest.raises(TaskDataError, match=r"labels\.gpkg: feature 0 crosses or touches itself more than 20,000"):
+        drawn(path, replace(GROUND, buffer_m=5))
+    assert time.monotonic() - started < 10
+
+
+def test_an_outline_of_many_corners_that_touches_itself_is_repaired(tmp_path: Path) -> None:
+    left, top = corner(0)
+    turns = np.linspace(0, 2 * np.pi, 20_000)
+    east = np.array([60, 0])
+    round_about = np.column_stack([np.cos(turns), np.sin(turns)]) * 60
+    eight = np.concatenate([round_about + east, -round_about - east]) + np.array([left + 200, top - 240])
+    target, told = drawn(write(tmp_path / "labels.gpkg", frame(("roof", shapely.Polygon(eight)))))
+    assert told == {"geometries repaired": ["labels.gpkg feature 0"]}
+    assert (target == 1).sum() == pytest.approx(2 * np.pi * 36, rel=0.05)

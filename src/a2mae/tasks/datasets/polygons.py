@@ -32,6 +32,9 @@ UNKNOWN = "unknown"
 """Value of `outside`: ground in no polygon has no label, so it is neither trained on nor scored."""
 _STARTS = {".gpkg": b"SQLite format 3", ".shp": b"\x00\x00\x27\x0a"}
 _AREAS = ("Polygon", "MultiPolygon")
+_MAX_CROSSINGS = 20_000
+"""Of one feature with itself: to repair or widen it takes two seconds; 2,000 vertices can cross a million times."""
+_PAIRS_AT_ONCE = 1_000_000
 _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
 
 
@@ -176,12 +179,33 @@ def _valid(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, labels: FolderLabe
     if geometry.crs.is_geographic:
         _check_degrees(path, geometry, grid)
     for index in geometry.index[~geometry.is_valid & kinds.isin(_AREAS)]:
+        _check_crossings(path, index, geometry[index])
         geometry[index] = shapely.make_valid(geometry[index], method="structure", keep_collapsed=False)
         if not geometry[index].is_empty:
             note("geometries repaired", f"{path.name} feature {index}")
     for index in sorted([*absent.index[absent], *geometry.index[geometry.is_empty]]):
         note("features without an area, left out", f"{path.name} feature {index}")
     return geometry[~geometry.is_empty]
+
+
+def _check_crossings(path: Path, index: int, geometry: BaseGeometry) -> None:
+    """Reject a feature whose outline or lines cross or touch themselves so often that GEOS would take minutes."""
+    boundary = geometry if geometry.geom_type in _NO_AREAS else shapely.boundary(geometry)
+    corners = [shapely.get_coordinates(line) for line in shapely.get_parts(boundary)]
+    pieces = [np.stack([line[:-1], line[1:]], axis=1) for line in corners if len(line) > 1]
+    if not pieces:
+        return
+    segments = shapely.linestrings(np.concatenate(pieces))
+    tree = shapely.STRtree(segments)
+    step = max(_PAIRS_AT_ONCE // len(segments), 1)
+    met = -3 * len(segments)  # every one meets itself and its neighbours
+    for start in range(0, len(segments), step):
+        met += tree.query(segments[start : start + step], predicate="intersects").shape[1]
+        if met > 2 * _MAX_CROSSINGS:
+            raise TaskDataError(
+                f"{path}: feature {index} crosses or touches itself more than {_MAX_CROSSINGS:,} times, and no outline"
+                " that somebody has drawn does: repair it (QGIS: Fix geometries), or split it into its parts"
+            )
 
 
 def _check_degrees(path: Path, geometry: gpd.GeoSeries, grid: GeoBox) -> None:
@@ -209,6 +233,8 @@ def _on_image(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, buffer_m: float
             f" east, north), the image within {image} of the same CRS.{_swapped(geometry, outline)} Where an image"
             " shows nothing that was labelled, give it a file without features"
         )
+    for index in touching.index[touching.geom_type.isin(_NO_AREAS)]:
+        _check_crossings(path, index, touching[index])
     # A country reaches further than the image's CRS; a margin keeps the cut edges off the image.
     west, south, east, north = outline.bounds
     margin = 0.1 * max(east - west, north - south)
