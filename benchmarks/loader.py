@@ -13,8 +13,9 @@ footprints, and every side's pixels are checked to be the same.
 
 GDAL's block cache is bounded at 64 MB: an archive does not fit into it. Then: memory of a loader process over 60
 epochs; the same at 100 times the sets (the shards hard-linked 100 times: rows, shard files and index grow, the page
-cache does not); and steps of a ViT-S from the store and from memory in turn. Ratios are of CPU time, so that a shared
-machine does not decide them; samples/s are of the clock.
+cache does not); what it costs to compare every shard with its digest, which a process does when it first reads it; and
+steps of a ViT-S from the store and from memory in turn. Ratios are of CPU time, so that a shared machine does not
+decide them; samples/s are of the clock.
 
 Usage: python benchmarks/loader.py [--quick]
 """
@@ -98,6 +99,12 @@ def main() -> None:
                     sides[name], 2, steps=40 if name != "store" else 400
                 )
                 print(f"  {name:9s} two workers {rate:8.0f}/s")
+        bare, compared = first_reading(root / "store.zarr", rounds=5 if quick else 15)
+        results["compared_over_bare"] = compared / bare
+        print(
+            f"\nevery image once, by a store that is just opened: {1e3 * bare:.0f} CPU ms, {1e3 * compared:.0f} ms with"
+            f" every shard compared with its digest ({compared / bare - 1:+.1%}, once in a process)"
+        )
         slope, start = memory_slope(run_dir, spec, epochs=5 if quick else 60)
         results["worker_kib_per_epoch"] = slope
         print(f"\nmemory of a loader process: {start:.0f} MiB of its own, {slope:+.1f} KiB per epoch")
@@ -371,6 +378,23 @@ def in_turn(sides: dict[str, Dataset], rounds: int) -> dict[str, tuple[float, fl
                 wall[name].append((time.perf_counter() - before[0]) / (5 * BATCH))
                 cpu[name].append((time.process_time() - before[1]) / (5 * BATCH))
     return {name: (1 / statistics.median(wall[name]), 1e3 * statistics.median(cpu[name])) for name in sides}
+
+
+def first_reading(url: Path, rounds: int) -> tuple[float, float]:
+    """CPU seconds of reading every image once, bare and with digests compared: medians of rounds, in turn."""
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(rounds + 1):
+        for compare in (False, True) if turn % 2 else (True, False):
+            store = ImageSetStore.open(str(url))
+            if not compare:
+                store.__dict__["_sums"] = {}  # what shards are compared with
+            before = time.process_time()
+            for sensor in store.sensors:
+                for start in range(0, store.count(sensor), BATCH):
+                    store.read(sensor, np.arange(start, min(start + BATCH, store.count(sensor))))
+            if turn:  # the first round fills the page cache
+                seconds[compare].append(time.process_time() - before)
+    return statistics.median(seconds[False]), statistics.median(seconds[True])
 
 
 def loader_of(data: Dataset, steps: int, workers: int) -> DataLoader:
