@@ -343,7 +343,7 @@ def test_a_folder_replaces_the_simulation(world, tmp_path, monkeypatch):
     ("name", "change", "message"),
     [
         ("classify", {"heaad": "mean"}, "unknown parameter 'heaad': did you mean 'head'"),
-        ("classify", {"head": "upernet"}, "classify: head must be one of linear, mean, attentive, rcf, found 'upernet'"),
+        ("classify", {"head": "upernet"}, "head must be one of linear, mean, attentive, rcf, found 'upernet'"),
         ("segment", {"finetune": {"steps": 0}}, "greater than or equal to 1"),
         ("segment", {"data": {"simulated": {"chip": 3}}}, "unknown parameter 'chip': did you mean 'chip_px'"),
         ("evaluate", {"relative_gsd": [0.5]}, "hold 1.0"),
