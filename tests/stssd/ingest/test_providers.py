@@ -208,7 +208,7 @@ def test_a_search_that_breaks_off_says_how_far_it_came_and_the_next_run_has_all(
             return [item["id"] for item in done.stac_items["features"]]
 
         api.broken = (2,)
-        with pytest.raises(InputError, match=r"gave 4 items and then no further page: .*502.* Run again, .* page_size"):
+        with pytest.raises(InputError, match=r"gave 4 items and then no further page: .*502.* Run again: .* page_size"):
             run()
         api.broken, api.matched = (), len(items)
         assert sorted(run()) == sorted(item["id"] for item in items)
