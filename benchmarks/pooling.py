@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.evaluation.features import pooled
 from a2mae.tasks.evaluation.frozen import knn_predict, linear_probe, standardised
-from a2mae.tasks.finetune.finetuned import plan_for_model, random_init
+from a2mae.tasks.finetune.encoders import load_start, pretrained_here, random_init
 from a2mae.tasks.parameters import POOLS
 
 Key = tuple[int, str]
@@ -30,7 +29,7 @@ Key = tuple[int, str]
 @torch.no_grad()
 def features(encoder: Encoder, inputs: TaskInputs, rows: npt.NDArray[np.int64]) -> dict[Key, torch.Tensor]:
     """Vectors of the images by block and pooling."""
-    depth = len(encoder.blocks)
+    depth = len(encoder.feature_info)
     found: dict[Key, list[torch.Tensor]] = {}
     for start in range(0, len(rows), 128):
         batch = inputs.batch(rows[start : start + 128])
@@ -58,11 +57,9 @@ def main() -> None:
     arguments = parser.parse_args()
     images = min(arguments.images, 300) if arguments.quick else arguments.images
     data = TaskData(arguments.data)
-    encoder = load_encoder(arguments.model).eval()
-    if arguments.random:
-        encoder = random_init(encoder, 0).eval()
-    plan = plan_for_model(data, ("red", "green", "blue"), arguments.model, encoder, location=False)
-    inputs, rng = TaskInputs(data, plan), np.random.default_rng(0)
+    loaded = load_start(pretrained_here(arguments.model), data, ("red", "green", "blue"))
+    encoder = random_init(loaded.encoder, 0).eval() if arguments.random else loaded.encoder
+    inputs, rng = TaskInputs(data, loaded.plan), np.random.default_rng(0)
     rows = {
         split: np.sort(rng.permutation(data.rows(split))[: images // share])
         for split, share in (("train", 1), ("test", 4), ("val", 8))

@@ -19,7 +19,7 @@ from a2mae.config import Parameters
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
-from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters
 from helpers.checkout import ROOT
 from helpers.configuration import laid_over
@@ -38,6 +38,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 MODELS: dict[str, type[Parameters]] = {
+    "evaluate": EvaluateParameters,
     "ingest": IngestParameters,
     "coregister": CoregisterParameters,
     "pretrain": PretrainParameters,

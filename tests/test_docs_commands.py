@@ -26,6 +26,7 @@ import a2mae
 from a2mae import pipeline_registry
 from a2mae.config import Parameters
 from a2mae.pipelines import checks as inputs
+from a2mae.tasks.finetune import encoders
 from helpers.checkout import ROOT
 from helpers.pages import PAGES, commands, inline_commands
 
@@ -39,6 +40,7 @@ def project():
         patch.setenv("WANDB_MODE", "disabled")  # nothing is run, so nothing is tracked
         patch.setattr(inputs, "tracked", lambda *_: None)  # a fresh clone holds no inputs, and none is read here
         patch.setattr(Parameters, "named_paths", lambda _: ())  # nor the reader's own files, nor data beside a clone
+        patch.setattr(encoders, "check_start", lambda *_: None)
         yield
     pipeline_registry.use_chain(pipeline_registry.STAGES)
 

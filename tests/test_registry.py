@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from a2mae import pipeline_registry
 from a2mae.pipelines.chain import plain_groups, stage_of
 from a2mae.pipelines.report import SHOWN
+from a2mae.pipelines.tasks import opened_by
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = [
@@ -108,6 +109,15 @@ def test_without_a_raster_or_scenes_a_task_ends_with_its_scores():
     pipeline_registry.use_chain(pipeline_registry.STAGES, named=())
     assert "segment.map" in pipelines["report"].inputs()
     pipeline_registry.use_chain(pipeline_registry.STAGES)
+
+
+def test_a_task_that_names_its_encoder_needs_no_pretrained_model():
+    pipeline_registry.use_chain(("segment", "report"), started=("segment",))
+    assert "pretrained_model" not in pipelines["segment"].inputs()
+    assert "pretrained_model" in pipelines["classify"].inputs()
+    pipeline_registry.use_chain(pipeline_registry.STAGES)
+    assert "pretrained_model" in pipelines["segment"].inputs()
+    assert opened_by("segment", "start.weights") == ("segment.finetune", "segment.finetune_random")
 
 
 @pytest.mark.parametrize("env", ["base", "real_samples"])

@@ -11,7 +11,7 @@ from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.finetune.finetuned import bands_per_view, encoder_normalisation
+from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.metrics.confusion import accuracy, change_f1, mean_iou
 from a2mae.tasks.registry import Task

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import timm
 import yaml
 from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.validation.exceptions import ParameterValidationError
+from safetensors.torch import save_file
 
 from a2mae.errors import InputError
 from a2mae.models import create_model, save_pretrained
@@ -198,7 +200,7 @@ def check_named(
 
 
 def test_every_path_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
-    timm = {"name": "resnet", "kind": "timm", "model": "resnet18", "weights": "nowhere.pth"}
+    timm = {"name": "resnet", "model": "resnet18", "weights": "nowhere.pth"}
     with pytest.raises(NamedFileError) as told:
         check_named(tmp_path, segment={"data": {"folder": "field"}, "map": {"raster": "scene.tif"}}, others=[timm])
     for part in (
@@ -287,6 +289,20 @@ def test_bands_are_held_against_a_model_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "model/config.json").write_text("")
     with pytest.raises(CheckpointError, match=r"config\.json is not JSON"):
         check_trained(tmp_path, ["red"], pipeline=alone)
+
+
+def test_an_encoder_that_a_task_names_is_looked_at_before_its_data_is_prepared(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "weights.safetensors")
+    alone = Pipeline([node(lambda options: options, "params:classify", "data", name="classify.prepare_data")])
+    for model, wrong in (("test_resnet", None), ("test_vit", r"classify\.start: .*weights\.safetensors does not fit")):
+        start = {"model": model, "weights": str(tmp_path / "weights.safetensors")}
+        task = {"task": "classify", "bands": ["red", "nir"], "start": start}
+        catalog = DataCatalog({"params:classify": MemoryDataset(TaskParameters.model_validate(task))})
+        if wrong is None:
+            check_model(alone, catalog, tmp_path)
+            continue
+        with pytest.raises(ModelParametersError, match=wrong):
+            check_model(alone, catalog, tmp_path)
 
 
 WRITING = Pipeline([node(lambda: 1, None, "first"), node(lambda: 2, None, "second")])

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import timm
 import torch
 import yaml
 from affine import Affine
@@ -19,6 +20,7 @@ from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
@@ -151,6 +153,26 @@ def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
     confusion = json.loads((out / "08_reporting" / f"{task}_confusion.json").read_text())
     assert confusion["multi_label"] is False
     assert len(confusion["pretrained"]) == len(confusion["class_names"])
+
+
+def test_a_task_from_a_file_of_timms_scores_and_maps_as_any_other(world, tmp_path):
+    """No model of ours is there: labels and a file of weights are enough."""
+    weights = tmp_path / "resnet.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), weights)
+    catalog = catalog_of(world, tmp_path / "data")
+    catalog["pretrained_model"] = MemoryDataset(tmp_path / "none", copy_mode="assign")
+    asked = small("segment").model_dump() | {"start": {"model": "test_resnet", "weights": str(weights)}}
+    asked["map"] |= {"tile_px": 104}
+    catalog["params:segment"] = MemoryDataset(TaskParameters.model_validate(asked), copy_mode="assign")
+    run(task("segment", started=True), catalog)
+    metrics = json.loads((tmp_path / "data/08_reporting/segment_metrics.json").read_text())
+    assert metrics["start"]["weights"] == "resnet.safetensors" and metrics["start"]["licence"] is None
+    config = json.loads((tmp_path / "data/06_models/segment/config.json").read_text())
+    assert config["kwargs"]["in_chans"] == 6  # all bands at once
+    assert any(part["detail"].startswith("bands by nearest") for part in config["task"]["origin"]["parts"])
+    with rasterio.open(tmp_path / "data/07_model_output/segment/map.tif") as found:
+        classes, names = found.read(1), json.loads(found.tags()["CLASS_NAMES"])
+    assert set(np.unique(classes)) - {255} <= set(range(len(names))) and (classes != 255).any()
 
 
 @pytest.mark.parametrize("task", ["segment", "detect_change"])

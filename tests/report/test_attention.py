@@ -34,6 +34,16 @@ def test_what_to_look_at_is_what_the_tables_say(inputs):
     assert next(w for w in attention(many) if "rejected" in w.title).text == "The most frequent reason is “cloud”."
 
 
+def test_a_task_that_starts_from_other_weights_is_named(inputs):
+    start = {"weights": "vit.safetensors", "kind": "timm's vit_small", "sha256": "ab" * 32, "licence": None}
+    tasks = tuple(
+        dataclasses.replace(task, metrics={"start": start}) for task in inputs.tasks if task.name == "segment"
+    )
+    told = [way for way in attention(dataclasses.replace(inputs, tasks=tasks)) if "other weights" in way.title]
+    assert [way.title for way in told] == ["Segmentation starts from other weights"]
+    assert "timm's vit_small (vit.safetensors)" in told[0].text and "Licence: not stated." in told[0].text
+
+
 def test_a_sensor_that_was_never_trained_on_is_named(inputs):
     assert not [title for title in titles(inputs) if "trained on" in title]
     alone = [[SENSOR], ["landsat-oli-c2-l2"], ["gaofen-1", SENSOR]]  # train; val and pruned; test

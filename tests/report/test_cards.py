@@ -72,6 +72,21 @@ def test_model_card_names_what_the_training_started_from(trained):
         assert line in section(model_card(trained, TEXT), "Training")
 
 
+def test_what_other_weights_reach_is_not_said_of_this_model(trained):
+    start = {"weights": "vit.safetensors", "kind": "timm's vit_small", "sha256": "ab" * 32, "licence": "Apache-2.0"}
+    tasks = tuple(
+        dataclasses.replace(task, metrics={"start": start}) if task.name == "segment" else task
+        for task in trained.tasks
+    )
+    front, body = parts(model_card(dataclasses.replace(trained, tasks=tasks), TEXT))
+    told = section(body, "Evaluation")
+    assert "| Segmentation" not in told and "| Classification" in told
+    line = "Segmentation was finetuned from other weights, not from this model: `vit.safetensors` (timm's vit_small)"
+    assert f"{line}, SHA-256 `{'ab' * 32}`, licence Apache-2.0." in told
+    everything, _ = parts(model_card(trained, TEXT))
+    assert len(front["model-index"][0]["results"]) == len(everything["model-index"][0]["results"]) - 1
+
+
 def test_model_card_tells_the_run_as_it_was(trained):
     _, body = parts(model_card(trained, TEXT))
     training = section(body, "Training")
@@ -167,7 +182,7 @@ def test_collapse_is_told_only_where_it_was_measured(trained, model_dir):
     metrics = json.loads((model_dir / "metrics.json").read_text())
     (model_dir / "metrics.json").write_text(json.dumps(metrics | {"effective_rank": 40.0}))
     card = model_card(dataclasses.replace(trained, scores=None), TEXT)
-    assert "collapsed" not in card and "No task was scored" in card
+    assert "collapsed" not in card and "No task was scored with this model" in card
 
 
 def example(card, model_dir, image):

@@ -96,16 +96,33 @@ def load_encoder(directory: str | os.PathLike[str], *, drop_path: float = 0.0) -
     Raises:
         CheckpointError: As `from_pretrained`.
     """
-    root = Path(directory)
-    config = read_config(root)
+    encoder = encoder_of_config(Path(directory), drop_path=drop_path)
+    load_weights(encoder, Path(directory) / WEIGHTS_FILE, prefix="encoder.")
+    return encoder.eval()
+
+
+def encoder_of_config(directory: Path, *, drop_path: float = 0.0) -> Encoder:
+    """Build the encoder that `config.json` describes, with fresh weights.
+
+    Args:
+        directory: Written by `save_pretrained`.
+        drop_path: Stochastic depth for finetuning.
+
+    Raises:
+        CheckpointError: As `from_pretrained`.
+    """
+    config = read_config(directory)
+    if str(config["model"]).startswith("timm/"):
+        raise CheckpointError(
+            f"{directory} has an encoder of timm's, {config['model']}: a finetuned model is read by load_task_model"
+            " (a2mae.tasks.finetune.finetuned)"
+        )
     try:
         _, full = resolve(str(config["model"]), _kwargs(config))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{root / CONFIG_FILE} describes no model of this version: {error}") from error
+        raise CheckpointError(f"{directory / CONFIG_FILE} describes no model of this version: {error}") from error
     fields = {field.name: getattr(full, field.name) for field in dataclasses.fields(EncoderConfig)}
-    encoder = Encoder(EncoderConfig(**{**fields, "drop_path": drop_path}))
-    load_weights(encoder, root / WEIGHTS_FILE, prefix="encoder.")
-    return encoder.eval()
+    return Encoder(EncoderConfig(**{**fields, "drop_path": drop_path}))
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
@@ -117,7 +134,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
     path = Path(directory) / CONFIG_FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{path} is missing: {directory} is no model directory") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
@@ -201,6 +218,7 @@ def _kwargs(config: Mapping[str, Json]) -> dict[str, object]:
 
 __all__ = [
     "CheckpointError",
+    "encoder_of_config",
     "from_pretrained",
     "load_encoder",
     "load_strictly",

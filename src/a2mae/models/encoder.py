@@ -6,10 +6,11 @@ It is built of timm's blocks and speaks timm's words (`forward_features`, `forwa
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from timm.layers.attention import Attention
@@ -36,6 +37,40 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
 BANDS = ("draw3", "wavelength", "groups")
 STEMS = ("linear", "rcf")
 ATTENTION_INITS = ("xavier", "similar")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one block or stage of an encoder gives: an entry of `feature_info`, as timm has it.
+
+    Attributes:
+        num_chs: Width of its feature map.
+        reduction: Image pixels per pixel of the map.
+    """
+
+    num_chs: int
+    reduction: int
+
+
+Matcher: TypeAlias = "dict[str, str | list[tuple[str, tuple[int, ...] | None]]]"
+"""Names of parameters by depth, as timm's `group_matcher` gives them."""
+
+
+def nested(matcher: Matcher, prefix: str) -> Matcher:
+    """Give the matcher of a model for when it is a part of another.
+
+    Args:
+        matcher: Regular expressions that begin where names do.
+        prefix: Of the names in the larger model, with its dot.
+    """
+
+    def within(pattern: str) -> str:
+        return rf"{re.escape(prefix)}(?:{pattern.replace('^', '')})"
+
+    return {
+        group: within(found) if isinstance(found, str) else [(within(pattern), rest) for pattern, rest in found]
+        for group, found in matcher.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +169,11 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """A pre-norm vision transformer (norm eps 1e-6, qkv bias) over the patches of one image or of a set."""
+    """A pre-norm vision transformer (norm eps 1e-6, qkv bias) over the patches of one image or of a set.
+
+    Attributes:
+        feature_info: What each block gives.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -147,6 +186,7 @@ class Encoder(nn.Module):
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, drop_path=config.drop_path
         )
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.feature_info = (Stage(config.embed_dim, config.patch_size),) * config.depth
         init_weights(self, config.attention_init)
         nn.init.normal_(self.cls_token, std=0.02)
 
@@ -236,6 +276,14 @@ class Encoder(nn.Module):
         return self.forward_features(images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, wavelength_nm=wavelength_nm)[
             :, 0
         ]
+
+    def group_matcher(self, coarse: bool = False) -> Matcher:
+        """Group parameters by depth for timm's layer-wise learning rate decay: embedding, then block by block."""
+        # 99999 is timm's sign for "with the group before".
+        return {
+            "stem": r"^(?:cls_token|patch_embed)",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        }
 
     # -- for pretraining -----------------------------------------------------------------------------------------
 

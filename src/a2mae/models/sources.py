@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from a2mae.errors import InputError
 from a2mae.files import digest_of, file_digest
-from a2mae.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, model_of_config, read_safetensors
+from a2mae.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Json, model_of_config, read_safetensors
 from a2mae.models.layers.encodings import sincos_2d
 from a2mae.models.pretrainer import PretrainConfig
 from a2mae.models.registry import SIZES, create_model, resolve
@@ -58,6 +58,31 @@ class Row:
     part: str
     verdict: str
     detail: str
+
+
+def table_of(rows: Sequence[Row]) -> str:
+    """Write rows as lines in columns."""
+    part, verdict = (max(len(getattr(row, name)) for row in rows) for name in ("part", "verdict"))
+    return "\n".join(f"{row.part:{part}}  {row.verdict:{verdict}}  {row.detail}" for row in rows)
+
+
+def described(path: Path, kind: str, rows: Sequence[Row], *, sha256: str, licence: str | None) -> dict[str, Json]:
+    """Say what a model was started from, for its `config.json`.
+
+    Args:
+        path: Of the weights; only the last part of it is kept.
+        kind: What they are, in words.
+        rows: What became of each part.
+        sha256: By `weights_digest`.
+        licence: As the user states it.
+    """
+    return {
+        "weights": path.name,
+        "sha256": sha256,
+        "kind": kind,
+        "licence": licence,
+        "parts": [{"part": row.part, "verdict": row.verdict, "detail": row.detail} for row in rows],
+    }
 
 
 @dataclass(frozen=True)
@@ -123,11 +148,7 @@ def read_weights(path: str | os.PathLike[str], *, method: str | None = None) -> 
     path = Path(path)
     if path.is_dir():
         return _own(path)
-    tensors = _tensors(path)
-    problems = sorted(name for name, value in tensors.items() if not torch.isfinite(value).all())
-    if problems:
-        raise CheckpointError(f"{path} has values that are not finite, in {_some(problems)}: take a whole file")
-    return _published(path, tensors, method)
+    return _published(path, read_tensors(path), method)
 
 
 def weights_digest(path: Path) -> str:
@@ -157,12 +178,21 @@ def _own(directory: Path) -> Weights:
     return Weights(directory, kind, model.name, model.config, kept, "ours", ())
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """Read names and tensors of a file, in float32."""
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read names and tensors of a file, in float32; nothing in it is executed.
+
+    Args:
+        path: safetensors or a file of `torch.save`; the tensors may lie under `model` or `state_dict`.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, would run code, or holds anything but finite tensors by name.
+    """
     try:
         head = path.open("rb").read(9)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: name a file of weights or a model directory") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path} is a directory: a file of weights is needed") from error
     document = dict(read_safetensors(path)) if head[8:] == b"{" else read_published(path)
     for wrapper in ("model", "state_dict"):
         inner = document.get(wrapper)
@@ -173,6 +203,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} must map names to tensors, at its top or under 'model' or 'state_dict', found {_some(other)}"
         )
+    problems = sorted(name for name, value in tensors.items() if not torch.isfinite(value).all())
+    if problems:
+        raise CheckpointError(f"{path} has values that are not finite, in {_some(problems)}: take a whole file")
     return tensors
 
 

@@ -17,7 +17,7 @@ from a2mae.models.checkpoint import Json
 from a2mae.models.encoder import ENCODINGS
 from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.released import CheckpointError, describe_difference
-from a2mae.models.sources import Row, Weights
+from a2mae.models.sources import Row, Weights, described, table_of
 
 DECODERS = ("fresh", "same")
 _STEM, _KERNEL = "encoder.patch_embed.", ".proj.weight"
@@ -50,19 +50,12 @@ class Plan:
             sha256: Of the file, by `weights_digest`.
             licence: As the user states it.
         """
-        return {
-            "weights": self.weights.path.name,
-            "sha256": sha256,
-            "kind": self.weights.kind,
-            "licence": licence,
-            "decoder": self.decoder,
-            "parts": [{"part": row.part, "verdict": row.verdict, "detail": row.detail} for row in self.rows],
-        }
+        found = described(self.weights.path, self.weights.kind, self.rows, sha256=sha256, licence=licence)
+        return {**found, "decoder": self.decoder}
 
     def table(self) -> str:
         """Write the rows as lines in columns."""
-        part, verdict = (max(len(getattr(row, name)) for row in self.rows) for name in ("part", "verdict"))
-        return "\n".join(f"{row.part:{part}}  {row.verdict:{verdict}}  {row.detail}" for row in self.rows)
+        return table_of(self.rows)
 
 
 def plan_start(
@@ -204,8 +197,8 @@ def map_bands(
         if radar := [band for band, nm in enumerate(target_nm) if nm <= 0]:
             raise CheckpointError(
                 f"the bands of {source} cannot be mapped: its channels see {', '.join(f'{nm:g}' for nm in source_nm)}"
-                f" nm, band {radar[0] + 1} of the model has no wavelength (radar): choose other bands by"
-                " pretrain.sampling.bands, or other weights"
+                f" nm, band {radar[0] + 1} of the model has no wavelength (radar): choose other bands"
+                " (pretrain.sampling.bands; of a task, bands), or other weights"
             )
         nearest = [min(range(channels), key=lambda channel: abs(source_nm[channel] - nm)) for nm in target_nm]
         if nearest == list(range(channels)):

@@ -264,6 +264,13 @@ def check_model(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None
     tasks = [task for task in TASKS if f"{task}.prepare_data" in nodes or f"{task}.finetune" in nodes]
     entry = tracked(catalog, "pretrained_model") if "pretrained_model" in pipeline.datasets() else None
     problems: list[str] = []
+    for task in list(tasks):
+        options = catalog.load(f"params:{task}")
+        if options.start is not None:
+            from a2mae.tasks.finetune.encoders import check_start
+
+            check_start(options.start, options.bands, task, problems)
+            tasks.remove(task)
     if "pretrain" in nodes:
         bands_at_once = _to_be_built(catalog.load("params:pretrain"), problems)
     elif tasks and entry is not None and (project / entry.filepath).exists():
@@ -272,7 +279,7 @@ def check_model(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None
         kwargs = cast("dict[str, object]", read_config(project / entry.filepath)["kwargs"])
         bands_at_once = None if kwargs.get("bands") == "wavelength" else int(str(kwargs.get("in_chans", 3)))
     else:
-        return
+        bands_at_once = None
     if tasks and bands_at_once is not None:
         from a2mae.tasks.datasets.inputs import view_width
 

@@ -63,9 +63,11 @@ class Checks:
         checks.check_groups(context.config_loader)
         checks.check_dataset_types(context.config_loader)
         parameters = context.config_loader["parameters"]
-        maps = {task: (parameters.get(task) or {}).get("map") or {} for task in pipeline_registry.TASKS}
+        groups = {task: parameters.get(task) or {} for task in pipeline_registry.TASKS}
         pipeline_registry.use_chain(
-            tuple(parameters["chain"]), [task for task, options in maps.items() if options.get("raster") is not None]
+            tuple(parameters["chain"]),
+            [task for task, options in groups.items() if (options.get("map") or {}).get("raster") is not None],
+            [task for task, options in groups.items() if options.get("start") is not None],
         )
 
     @hook_impl

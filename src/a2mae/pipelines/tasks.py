@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from a2mae.tasks.evaluation.both_starts import TaskResult
     from a2mae.tasks.finetune.finetuned import Finetuned
 
-_OPENED_BY = {"data": ("prepare_data",), "map": ("draw_map", "prepare_data")}
+_OPENED_BY = {
+    "data": ("prepare_data",),
+    "map": ("draw_map", "prepare_data"),
+    "start": ("finetune", "finetune_random"),
+}
 
 
 def opened_by(group: str, key: str) -> tuple[str, ...]:
@@ -40,16 +44,20 @@ def opened_by(group: str, key: str) -> tuple[str, ...]:
     return tuple(f"{group}.{name}" for name in names)
 
 
-def create_pipeline(stage: str, made: Collection[str] | None = None, *, draws_map: bool = True) -> Pipeline:
+def create_pipeline(
+    stage: str, made: Collection[str] | None = None, *, draws_map: bool = True, started: bool = False
+) -> Pipeline:
     """Create the pipeline of a task.
 
     Args:
         stage: The task; also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
         made: Datasets that the stages of the environment's chain make; None: all.
         draws_map: Whether there is anything to draw a map of; otherwise the task ends with its scores.
+        started: Whether its parameters name the encoder; otherwise it is the one that this run has pretrained.
     """
     maps = Task(stage).kind.per_pixel and draws_map
     built, scenes = optional_inputs(made, IMAGE_SETS, SIMULATION), optional_inputs(made, SCENES) if maps else {}
+    encoder = {} if started else {"pretrained_model": "pretrained_model"}
     nodes = [
         node(
             prepare_data,
@@ -62,10 +70,15 @@ def create_pipeline(stage: str, made: Collection[str] | None = None, *, draws_ma
             outputs="data",
             name="prepare_data",
         ),
-        node(finetune, inputs=["params:options", "data", "pretrained_model", "run"], outputs="model", name="finetune"),
+        node(
+            finetune,
+            inputs={"options": "params:options", "data": "data", "run": "run", **encoder},
+            outputs="model",
+            name="finetune",
+        ),
         node(
             finetune_random,
-            inputs=["params:options", "data", "pretrained_model", "random_run"],
+            inputs={"options": "params:options", "data": "data", "run": "random_run", **encoder},
             outputs="random_model",
             name="finetune_random",
         ),
@@ -90,7 +103,7 @@ def create_pipeline(stage: str, made: Collection[str] | None = None, *, draws_ma
     return Pipeline(
         nodes,
         namespace=stage,
-        inputs={*built, *scenes, "pretrained_model"},
+        inputs={*built, *scenes, *encoder},
         parameters={
             "params:options": f"params:{stage}",
             **({name: name for name in ("params:ingest", "params:coregister")} if maps else {}),
@@ -155,37 +168,39 @@ def prepare_data(
     return target
 
 
-def finetune(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
-    """Finetune the pretrained encoder.
+def finetune(options: TaskParameters, data: object, run: Path, *, pretrained_model: Path | None = None) -> object:
+    """Finetune the pretrained encoder, or the one that the task's parameters name.
 
     Args:
         options: The task's parameters.
         data: Its samples.
-        pretrained_model: Model directory.
         run: Where a stopped finetuning goes on.
+        pretrained_model: Model directory; None where the parameters name the encoder.
 
     Returns:
         The finetuned model with its record.
     """
-    return _finetune(options, data, pretrained_model, run, "pretrained")
+    return _finetune(options, data, run, pretrained_model, "pretrained")
 
 
-def finetune_random(options: TaskParameters, data: object, pretrained_model: Path, run: Path) -> object:
+def finetune_random(
+    options: TaskParameters, data: object, run: Path, *, pretrained_model: Path | None = None
+) -> object:
     """Train the same architecture from random weights by the same recipe.
 
     Args:
         options: The task's parameters.
         data: Its samples.
-        pretrained_model: Model directory; only its architecture and normalisation are used.
         run: Where a stopped training goes on.
+        pretrained_model: Model directory; only its architecture and normalisation are used.
 
     Returns:
         The trained model with its record.
     """
-    return _finetune(options, data, pretrained_model, run, "random")
+    return _finetune(options, data, run, pretrained_model, "random")
 
 
-def _finetune(options: TaskParameters, data: object, pretrained_model: Path, run: Path, start: str) -> object:
+def _finetune(options: TaskParameters, data: object, run: Path, pretrained_model: Path | None, start: str) -> object:
     from a2mae.tasks.datasets.task_data import TaskData
     from a2mae.tasks.finetune.finetuned import finetune_start
 

@@ -21,6 +21,7 @@ from a2mae.report import text
 from a2mae.report.inputs import CardParameters, ReportInputs, records
 from a2mae.report.sections.pretraining import nothing_held_out
 from a2mae.report.sections.scores import comparisons
+from a2mae.report.sections.tasks import title_of
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, UnknownBandError
 from a2mae.tasks.registry import Task
 
@@ -143,7 +144,9 @@ def model_card(inputs: ReportInputs, card: CardParameters) -> str | None:
         return None
     card = _named(card, inputs)
     config, metrics = (_json(inputs, name) for name in ("config.json", "metrics.json"))
+    started = {task.name: task.start for task in inputs.tasks if task.start is not None}
     found = comparisons(inputs.scores) if inputs.scores is not None else []
+    found = [item for item in found if item.task not in started]  # what others' weights reach is not this model's
     front: dict[str, object] = {
         "license": card.licence,
         "library_name": "a2mae",
@@ -167,6 +170,7 @@ def model_card(inputs: ReportInputs, card: CardParameters) -> str | None:
         trained_on=_trained_on(inputs),
         use=first_call(inputs, config, _spec(inputs.model_dir)),
         comparisons=found,
+        started=[(title_of(name), start) for name, start in started.items()],
         frozen=_frozen(inputs.scores),
     )
 

@@ -90,6 +90,12 @@ class TaskOutputs:
     map: Path | None = None
     confusion: Mapping[str, object] | None = None
 
+    @property
+    def start(self) -> Mapping[str, object] | None:
+        """Which weights it started from, where they are not those of this chain's pretraining."""
+        found = self.metrics.get("start")
+        return found if isinstance(found, Mapping) else None
+
 
 @dataclass(frozen=True)
 class ReportInputs:

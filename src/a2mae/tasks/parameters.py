@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
 from a2mae.errors import InputError
@@ -168,6 +168,50 @@ class DataParameters(Parameters):
         return self
 
 
+class EncoderParameters(Parameters):
+    """An encoder that this run did not pretrain, from this machine's disk."""
+
+    weights: OnDiskPath = Field(
+        description="a model directory of this project, or a local .safetensors or .pth file for `model`"
+    )
+    model: str | None = Field(
+        None, description="timm's name of the network that the file is of; null: weights is a model directory"
+    )
+    licence: str | None = Field(None, description="of the weights, as you know it; it is written beside the results")
+    normalisation: Literal["data", "timm"] = Field(
+        "data", description="mean and deviation of the training split, or timm's own, which are of 8-bit pictures"
+    )
+    mean: tuple[float, ...] = Field((), description="per band in the data's units, instead of normalisation")
+    std: tuple[float, ...] = Field((), description="likewise")
+    size_px: int | Literal["timm"] | None = Field(
+        None,
+        description="samples are resized to this side, and rasters by the same factor; timm: to that of its published"
+        " weights; null: as they are",
+    )
+
+    @field_validator("size_px")
+    @classmethod
+    def _size_is_one(cls, size_px: int | str | None) -> int | str | None:
+        if isinstance(size_px, int) and not 8 <= size_px <= 4096:
+            raise ValueError(f"size_px must lie between 8 and 4096 pixels, found {size_px}")
+        return size_px
+
+    @model_validator(mode="after")
+    def _inputs_are_of_a_network_of_timm(self) -> EncoderParameters:
+        if self.weights is None:
+            raise ValueError("weights must name a model directory, or a file of weights for `model`")
+        stated = [key for key in ("normalisation", "mean", "std", "size_px") if key in self.model_fields_set]
+        if self.model is None and stated:
+            raise ValueError(f"{stated[0]} is of a network of timm (model): a model directory has its own inputs")
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std must be equally many, one per band, found {len(self.mean)} and {len(self.std)}"
+            )
+        if self.mean and "normalisation" in self.model_fields_set:
+            raise ValueError("state normalisation, or mean and std, not both")
+        return self
+
+
 class FinetuneParameters(Parameters):
     """One training recipe, used for the pretrained encoder and the random_init baseline alike."""
 
@@ -239,6 +283,9 @@ class TaskParameters(Parameters):
     seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
+    start: EncoderParameters | None = Field(
+        None, description="the encoder to start from; null: the one that this run has pretrained"
+    )
     bands: tuple[str, ...] = Field(
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
@@ -274,6 +321,12 @@ class TaskParameters(Parameters):
         return self
 
     @model_validator(mode="after")
+    def _location_is_read(self) -> TaskParameters:
+        if self.location and self.start is not None and self.start.model is not None:
+            raise ValueError(f"location: true is read by encoders of this project, and {self.start.model} is timm's")
+        return self
+
+    @model_validator(mode="after")
     def _maps_of_change_have_two_dates(self) -> TaskParameters:
         for key in ("raster", "scene_ids"):
             later, earlier = getattr(self.map, key), getattr(self.map, f"{key}_before")
@@ -283,24 +336,12 @@ class TaskParameters(Parameters):
         return self
 
 
-class OtherEncoderParameters(Parameters):
-    """An encoder of another run or project, on this machine."""
+class OtherEncoderParameters(EncoderParameters):
+    """An encoder of another run or project under its name."""
+
+    moved: ClassVar[Mapping[str, str]] = {"kind": "model to timm's name, or leave it away for a model directory"}
 
     name: str = Field(min_length=1, description="of the score table's column 'model'")
-    kind: Literal["directory", "timm"] = Field(
-        description="a model directory of this project; or a timm architecture with weights (torchgeo's are such)"
-    )
-    model: str = Field(description="the directory, or timm's name")
-    weights: OnDiskPath = Field(None, description="timm: local .safetensors or .pth file")
-    size_px: int | None = Field(None, ge=8, description="timm: images are resized to this side; null: as they are")
-    mean: tuple[float, ...] = Field((), description="timm: per band in the data's units; empty: of the training split")
-    std: tuple[float, ...] = Field((), description="timm: likewise")
-
-    @model_validator(mode="after")
-    def _weights_are_named(self) -> OtherEncoderParameters:
-        if (self.kind == "timm") != (self.weights is not None):
-            raise ValueError(f"{self.name}: 'weights' is needed for kind timm, and for it alone")
-        return self
 
 
 class EvaluateParameters(Parameters):

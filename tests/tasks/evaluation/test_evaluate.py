@@ -11,14 +11,15 @@ from PIL import Image
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.models.timm_encoder import TimmConfig, TimmEncoder
 from a2mae.remote.storage import Folder, Parts
+from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.evaluate import evaluate_all
-from a2mae.tasks.evaluation.features import (
-    ForeignFeatures,
-)
+from a2mae.tasks.evaluation.features import EncoderFeatures
 from a2mae.tasks.evaluation.frozen import evaluate_frozen
+from a2mae.tasks.finetune.encoders import load_start
 from a2mae.tasks.metrics.scores import SCORE_COLUMNS, flat_scores, gain, score_task
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.registry import Task
@@ -150,34 +151,51 @@ def test_data_of_several_classes_per_image_is_left_out_where_there_is_a_folder(p
 
 def test_an_encoder_of_a_name_that_is_taken_is_refused():
     for names in (("random",), ("mine", "mine")):
-        others = [{"name": name, "kind": "directory", "model": "somewhere"} for name in names]
+        others = [{"name": name, "weights": "somewhere"} for name in names]
         with pytest.raises(ValueError, match=rf"'{names[0]}' is named twice"):
             EvaluateParameters.model_validate({"others": others})
 
 
 def test_encoders_from_elsewhere_are_scored_beside_ours(pretrained, data, timm_file, tmp_path):
-    import timm
-
     others = (
-        {"name": "timm_vit", "kind": "timm", "model": "test_vit", "weights": str(timm_file)},
-        {"name": "twin", "kind": "directory", "model": str(pretrained)},
+        {"name": "timm_vit", "model": "test_vit", "weights": str(timm_file)},
+        {"name": "twin", "weights": str(pretrained)},
     )
-    only = {"encoders": ("pretrained",), "others": others, "shots": (), "relative_gsd": (1.0,), "bootstrap": 100}
+    only = {"encoders": ("pretrained",), "others": others, "shots": (), "relative_gsd": (0.5, 1.0), "bootstrap": 100}
     table = evaluate_all(
-        EvaluateParameters(device="cpu", threads=1, **only), pretrained, data, [], cache_in(tmp_path)
-    ).table
-    values = table.set_index(["model", "mode", "metric"])["value"]
+        EvaluateParameters(device="cpu", threads=1, layers=("last", "middle"), pool="mean", **only),
+        pretrained, data, [], cache_in(tmp_path),
+    ).table  # fmt: skip
+    values = table.set_index(["model", "mode", "metric", "gsd_m"])["value"]
     assert values["twin"].to_dict() == values["pretrained"].to_dict()
     assert set(table["model"]) == {"pretrained", "twin", "timm_vit"}
-    # its features are timm's own, on images normalised by the training split
-    entry = OtherEncoderParameters(**others[0])
+    with pytest.raises(ValueError, match="parameter 'kind' is gone; set model to timm's name, or leave it away"):
+        OtherEncoderParameters(name="x", kind="directory", weights=str(pretrained))
+
+
+@torch.no_grad()
+def test_the_vector_of_a_network_of_timm_is_timms_own(data, timm_file):
+    import timm
     from safetensors.torch import load_file
 
+    entry = OtherEncoderParameters(name="x", model="test_vit", weights=str(timm_file))
+    loaded = load_start(entry, data, ("red", "green", "blue"), group="evaluate")
     network = timm.create_model("test_vit", num_classes=0, dynamic_img_size=True).eval()
     network.load_state_dict({k: v for k, v in load_file(timm_file).items() if not k.startswith("head.")})
-    images = torch.rand(2, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(ForeignFeatures(entry, 3)(batch_of(images)), network(images))
+    images = TaskInputs(data, loaded.plan).batch(data.rows("test")).images[:, 0]
+    assert abs(float(images.mean())) < 0.2 and abs(float(images.std()) - 1) < 0.2  # by the training split
+    found = EncoderFeatures(loaded.encoder, pool="cls", bands_per_view=3)(batch_of(images))
+    torch.testing.assert_close(found, network(images))
+
+
+@pytest.mark.parametrize("model", ["test_resnet", "test_convnext"])
+def test_a_pyramid_is_read_at_its_last_stage_alone(model):
+    encoder = TimmEncoder(TimmConfig(model=model)).eval()
+    images = torch.rand(2, 3, 64, 64)
+    for layers in (("last",), ("middle", "joined")):
+        features = EncoderFeatures(encoder, pool="mean", bands_per_view=3, layers=layers)
+        assert list(features.readouts) == ["last"] and features.parts == 1
+        torch.testing.assert_close(features(batch_of(images)), encoder.forward_features(images)[:, 1:].mean(1))
 
 
 @pytest.mark.real_data

@@ -6,17 +6,15 @@ import torch
 
 from a2mae.models.checkpoint import load_encoder
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
-from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import (
     ConvolutionFeatures,
     EncoderFeatures,
-    ForeignFeatures,
     coarser,
     histogram_features,
     pixel_features,
     statistics_features,
 )
-from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
+from a2mae.tasks.parameters import EvaluateParameters
 from helpers.evaluation import STATISTICS, batch_of
 
 
@@ -118,26 +116,3 @@ def test_half_precision_gives_nearly_the_same_features(pretrained, data):
     )
     assert half.dtype == torch.float32
     assert 0 < (half - whole).abs().max() < 0.05 * whole.abs().max()
-
-
-def test_weights_that_do_not_fit_are_named(timm_file, tmp_path):
-    entry = {"name": "x", "kind": "timm", "model": "test_vit2", "weights": str(timm_file)}
-    with pytest.raises(TaskDataError, match=r"does not fit timm's test_vit2: \d+ tensors are missing"):
-        ForeignFeatures(OtherEncoderParameters(**entry), 3)
-    with pytest.raises(TaskDataError, match=r"1 differ in shape \(patch_embed.proj.weight .*3, 16, 16\) instead of"):
-        ForeignFeatures(OtherEncoderParameters(**{**entry, "model": "test_vit"}), 5)
-    with pytest.raises(TaskDataError, match="timm has no model 'resnet5000'"):
-        ForeignFeatures(OtherEncoderParameters(**{**entry, "model": "resnet5000"}), 3)
-    with pytest.raises(TaskDataError, match="no weights at"):
-        ForeignFeatures(OtherEncoderParameters(**{**entry, "weights": str(tmp_path / "no.pth")}), 3)
-    with pytest.raises(ValueError, match="'weights' is needed for kind timm, and for it alone"):
-        OtherEncoderParameters(name="x", kind="timm", model="test_vit")
-
-
-def test_images_are_resized_to_the_side_that_a_network_was_trained_with(timm_file):
-    entry = {"name": "x", "kind": "timm", "model": "test_vit", "weights": str(timm_file)}
-    images = torch.rand(2, 3, 32, 32)
-    larger = torch.nn.functional.interpolate(images, size=(64, 64), mode="bilinear", align_corners=False)
-    resized = ForeignFeatures(OtherEncoderParameters(**entry, size_px=64), 3)(batch_of(images))
-    torch.testing.assert_close(resized, ForeignFeatures(OtherEncoderParameters(**entry), 3)(batch_of(larger)))
-    assert not torch.allclose(resized, ForeignFeatures(OtherEncoderParameters(**entry), 3)(batch_of(images)))

@@ -12,7 +12,7 @@ from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune import checkpoints
 from a2mae.tasks.finetune import finetuned as starts
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint
-from a2mae.tasks.finetune.finetuned import encoder_normalisation
+from a2mae.tasks.finetune.encoders import encoder_normalisation
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, predict
 from a2mae.tasks.metrics.scores import main_score

@@ -47,6 +47,7 @@ def attention(inputs: ReportInputs) -> tuple[Way, ...]:
         *_never_trained_on(inputs),
         *_training(inputs),
         *_reconstructed(inputs),
+        *_started_elsewhere(inputs),
         *_scored(inputs),
     )
 
@@ -74,6 +75,19 @@ def _rejected(inputs: ReportInputs) -> Iterator[Way]:
                 stage,
                 f"{text.count(len(rejected))} of {plural(every, noun)} rejected",
                 f"The most frequent reason is “{commonest_reason(rejected)}”.",
+            )
+
+
+def _started_elsewhere(inputs: ReportInputs) -> Iterator[Way]:
+    """Notice tasks whose encoder this chain has not pretrained: what they gain is not its pretraining's."""
+    for task in inputs.tasks:
+        if task.start is not None:
+            kind, file = task.start["kind"], task.start["weights"]
+            yield Way(
+                task.name,
+                f"{title_of(task.name)} starts from other weights",
+                f"Its 'pretrained' is {kind} ({file}), not the model that this chain has pretrained; what it gains over"
+                f" random_init is gained by those. Licence: {task.start['licence'] or 'not stated'}.",
             )
 
 

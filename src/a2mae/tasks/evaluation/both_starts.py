@@ -81,6 +81,10 @@ def _stretched(image: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> 
     return np.ascontiguousarray((scaled * 255).round().astype(np.uint8).transpose(1, 2, 0))
 
 
+ORIGIN = ("weights", "kind", "sha256", "licence")
+"""What metrics say of weights that a task started from and this run did not pretrain."""
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """Scores of a task's two models.
@@ -88,7 +92,8 @@ class TaskResult:
     Attributes:
         metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores, and the `gain` of the
             first over the second, paired over places. Where labels are per pixel, also `rcf`, a linear head on random
-            convolution features, and `gain_over_rcf`.
+            convolution features, and `gain_over_rcf`. `start` says which weights the pretrained one started from, where
+            this run did not pretrain them.
         pictures: Test samples with the pretrained model's prediction.
         confusion: JSON-ready counts of the pretrained model, truth by rows.
     """
@@ -136,12 +141,14 @@ def _score_both(
         spec.task, main, first.value, first.low, first.high, second.value, second.low, second.high,
         gains[main].value, gains[main].low, gains[main].high, first.n, first.groups,
     )  # fmt: skip
+    origin = models["pretrained"].origin
     metrics: dict[str, object] = {
         "task": spec.task.value,
         "data": spec.source,
         "gsd_m": spec.gsd_m,
         "train_samples": len(data.rows("train")),
         "rules": list(spec.notes),
+        **({} if origin is None else {"start": {key: origin[key] for key in ORIGIN}}),
         **{name: found.to_dict() for name, found in scores.items()},
         "gain": flat_scores(gains),
     }

@@ -20,29 +20,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from a2mae.files import digest_of, file_digest, json_text
-from a2mae.models.checkpoint import load_encoder
-from a2mae.models.encoder import Encoder
+from a2mae.files import digest_of, json_text
 from a2mae.models.sources import weights_digest
 from a2mae.parallel import cores
 from a2mae.remote.storage import Parts
 from a2mae.tasks.datasets.class_folders import class_folder
 from a2mae.tasks.datasets.formats import layout_named
-from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, plan_inputs
+from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.evaluation.features import (
     ConvolutionFeatures,
     EncoderFeatures,
     FeatureExtractor,
-    ForeignFeatures,
     histogram_features,
     pixel_features,
-    stated_normalisation,
     statistics_features,
 )
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
-from a2mae.tasks.finetune.finetuned import plan_for_model, random_init
+from a2mae.tasks.finetune.encoders import load_start, pretrained_here, random_init
+from a2mae.tasks.finetune.model import TaskEncoder
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.metrics.scores import finetuned_rows, paired_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
@@ -137,7 +134,13 @@ def _frozen(options: EvaluateParameters, pretrained: Path, data: TaskData, cache
         score = partial(frozen_rows, name, name, pretrained, data, options)
         rows += _cached_rows(cache, f"{name} on {data.spec.source}", decided, score)
     for entry in options.others:
-        decided = [protocol, entry.model_dump(mode="json"), options.seed, _other_digest(entry), place]
+        decided = [
+            protocol,
+            entry.model_dump(mode="json"),
+            options.seed,
+            weights_digest(Path(str(entry.weights))),
+            place,
+        ]
         score = partial(_other_rows, entry, data, options)
         rows += _cached_rows(cache, f"{entry.name} on {data.spec.source}", decided, score)
     for over in sorted({"random", "rcf"} & set(options.encoders)):
@@ -194,10 +197,10 @@ def frozen_rows(name: str, kind: str, model: Path, data: TaskData, options: Eval
         Rows of the score table.
     """
     with computing(options.device, options.threads) as device:
-        encoder = load_encoder(model)
+        loaded = load_start(pretrained_here(model), data, options.bands, location=options.location, group="evaluate")
+        encoder, plan = loaded.encoder, loaded.plan
         if kind == "random":
             encoder = random_init(encoder, options.seed)
-        plan = plan_for_model(data, options.bands, model, encoder, location=options.location, group="evaluate")
         inputs = TaskInputs(data, plan)
         if kind == "rcf":  # at coarse scales on what the encoder sees, too: small images are enlarged to whole patches
             candidate = Candidate(name, ConvolutionFeatures(inputs, options.seed), encoder.patch_size)
@@ -209,7 +212,7 @@ def frozen_rows(name: str, kind: str, model: Path, data: TaskData, options: Eval
 
 
 def _candidate(
-    name: str, encoder: Encoder, plan: InputPlan, options: EvaluateParameters, device: torch.device
+    name: str, encoder: TaskEncoder, plan: InputPlan, options: EvaluateParameters, device: torch.device
 ) -> Candidate:
     features = EncoderFeatures(
         encoder.to(device),
@@ -221,33 +224,12 @@ def _candidate(
     return Candidate(name, features, encoder.patch_size, features.parts, features.readouts)
 
 
-def _other_digest(entry: OtherEncoderParameters) -> str:
-    if entry.kind == "directory":
-        return weights_digest(Path(entry.model))
-    weights = Path(str(entry.weights))
-    return file_digest(weights) if weights.is_file() else ""  # absent: reading it says so
-
-
 def _other_rows(entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters) -> list[Row]:
+    """Score an encoder from elsewhere with the inputs that it expects."""
     with computing(options.device, options.threads) as device:
-        candidate, plan = _other(entry, data, options, device)
-        return evaluate_frozen(candidate, TaskInputs(data, plan), options, device)
-
-
-def _other(
-    entry: OtherEncoderParameters, data: TaskData, options: EvaluateParameters, device: torch.device
-) -> tuple[Candidate, InputPlan]:
-    """Load an encoder from elsewhere with the inputs that it expects."""
-    if entry.kind == "timm":
-        network = ForeignFeatures(entry, len(options.bands)).to(device)
-        taught = stated_normalisation(entry, data, options.bands)
-        return Candidate(entry.name, network, network.patch), plan_inputs(
-            data, options.bands, taught, bands_per_view=None, group="evaluate"
-        )
-    directory = Path(entry.model)
-    encoder = load_encoder(directory)
-    plan = plan_for_model(data, options.bands, directory, encoder, location=options.location, group="evaluate")
-    return _candidate(entry.name, encoder, plan, options, device), plan
+        loaded = load_start(entry, data, options.bands, location=options.location, group="evaluate")
+        candidate = _candidate(entry.name, loaded.encoder, loaded.plan, options, device)
+        return evaluate_frozen(candidate, TaskInputs(data, loaded.plan), options, device)
 
 
 def summarise(table: pd.DataFrame) -> dict[str, object]:

@@ -1,30 +1,21 @@
-"""Frozen features of images: an encoder's, those of timm's networks, and the plain baselines to beat.
-
-Networks that this project did not train come from a local file (torchgeo's weights are for timm's architectures);
-nothing is downloaded. What such a network expects of its input (mean, deviation, size) is stated by the user; without
-it the statistics of the training split are used and the size stays as it is.
-"""
+"""Frozen features of images: an encoder's, and the plain baselines to beat."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from a2mae.models.encoder import Encoder
-from a2mae.tasks.datasets.inputs import Normalisation, TaskBatch, TaskInputs
-from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.finetune.baseline import drawn_features
-from a2mae.tasks.parameters import Layers, OtherEncoderParameters, Pool, Precision
+from a2mae.tasks.finetune.model import TaskEncoder
+from a2mae.tasks.parameters import Layers, Pool, Precision
 
 HISTOGRAM_BINS = 32
 PIXELS_SIDE = 8
@@ -64,12 +55,13 @@ class EncoderFeatures:
     Attributes:
         parts: How many blocks are read; the vector is theirs, side by side and equally long.
         readouts: Which parts make up each way to read the encoder: the `last` block, the `middle` one, or the first,
-            middle and last `joined`. All have passed the final norm.
+            middle and last `joined`. All have passed the final norm. A pyramid is read at its last stage alone: the
+            others are of other widths.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TaskEncoder,
         *,
         pool: Pool,
         bands_per_view: int,
@@ -89,7 +81,9 @@ class EncoderFeatures:
         self._pool = pool
         self._width = bands_per_view
         self._half = precision == "bf16-mixed"
-        depth = len(encoder.blocks)
+        depth = len(encoder.feature_info)
+        if len({stage.num_chs for stage in encoder.feature_info}) > 1:
+            layers = ("last",)
         self._blocks = () if tuple(layers) == ("last",) else (0, (depth - 1) // 2, depth - 1)
         self.parts = max(len(self._blocks), 1)
         of = {"last": slice(self.parts - 1, None), "middle": slice(1, 2), "joined": slice(None)}
@@ -207,96 +201,3 @@ def coarser(batch: TaskBatch, relative_gsd: float, multiple: int) -> TaskBatch:
     if fed != sizes:
         images = F.interpolate(images, size=fed, mode="bilinear", align_corners=False)
     return dataclasses.replace(batch, images=images[:, None], gsd_m=batch.gsd_m * (side / fed[-1]))
-
-
-_LISTED = 5
-
-
-class ForeignFeatures:
-    """A timm network's pooled features.
-
-    Attributes:
-        patch: Image sides must be a multiple of it.
-    """
-
-    def __init__(self, entry: OtherEncoderParameters, channels: int) -> None:
-        """Make the network and load its weights.
-
-        Args:
-            entry: Which one, and its file.
-            channels: Bands that it gets.
-
-        Raises:
-            TaskDataError: If timm has no such model, or the file's tensors are not the model's; they are named.
-        """
-        if not timm.is_model(entry.model):
-            near = ", ".join(timm.list_models(f"*{entry.model.split('_')[0]}*")[:_LISTED])
-            raise TaskDataError(f"evaluate.others {entry.name!r}: timm has no model {entry.model!r}; near it: {near}")
-        options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "pretrained": False}
-        is_vit = "vit" in entry.model or "deit" in entry.model
-        if is_vit:
-            options["dynamic_img_size"] = True
-        model = timm.create_model(entry.model, **options)
-        _load(model, entry)
-        self._model = model.eval()
-        self._size = entry.size_px
-        self.patch = int(cast(Any, model.patch_embed).patch_size[0]) if is_vit else 1
-
-    def to(self, device: torch.device) -> ForeignFeatures:
-        """Move the network to another device."""
-        self._model.to(device)
-        return self
-
-    @torch.no_grad()
-    def __call__(self, batch: TaskBatch) -> Tensor:
-        """Turn a batch with one date into `(B, D)` float32."""
-        images = batch.images[:, 0]
-        if self._size is not None:
-            images = F.interpolate(images, size=(self._size, self._size), mode="bilinear", align_corners=False)
-        return cast(Tensor, self._model(images)).float()
-
-
-def _load(model: nn.Module, entry: OtherEncoderParameters) -> None:
-    path = Path(str(entry.weights))
-    if not path.is_file():
-        raise TaskDataError(f"evaluate.others {entry.name!r}: no weights at {path}")
-    stored: dict[str, Any] = (
-        load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    )
-    state: dict[str, Tensor] = stored.get("state_dict", stored.get("model", stored))
-    expected = model.state_dict()
-    wrong = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    missing = [name for name in expected if name not in state]
-    if missing or wrong:
-        raise TaskDataError(
-            f"evaluate.others {entry.name!r}: {path.name} does not fit timm's {entry.model}: {len(missing)} tensors are"
-            f" missing ({', '.join(missing[:_LISTED])}), {len(wrong)} differ in shape ({'; '.join(wrong[:_LISTED])})"
-        )
-    model.load_state_dict({name: state[name] for name in expected})
-
-
-def stated_normalisation(entry: OtherEncoderParameters, data: TaskData, bands: tuple[str, ...]) -> Normalisation:
-    """Return the stated mean and deviation per band for every sensor of the data; empty where none are stated.
-
-    Args:
-        entry: As the user states them.
-        data: Has the sensors.
-        bands: That the network gets.
-
-    Raises:
-        TaskDataError: If there are not as many as bands.
-    """
-    if not entry.mean:
-        return {}
-    if not len(bands) == len(entry.mean) == len(entry.std):
-        raise TaskDataError(
-            f"evaluate.others {entry.name!r}: {len(bands)} bands need as many means and deviations, found"
-            f" {len(entry.mean)} and {len(entry.std)}"
-        )
-    names = [data.spec.bands[data.spec.band_index(name, "evaluate")].name for name in bands]
-    pairs = {name: (mean, std) for name, mean, std in zip(names, entry.mean, entry.std, strict=True)}
-    return {sensor: pairs for sensor in set(data.samples["sensor"])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from a2mae.models.encoder import Encoder
+from a2mae.models.encoder import Encoder, Stage
 from a2mae.models.layers.rcf import KERNEL_SIZE, RandomConvolutionFeatures
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.finetune.heads import on_patches
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
@@ -30,7 +32,7 @@ class ConvolutionEncoder(nn.Module):
         self.features = features
         self.num_features = features.num_features
         self.patch_size = patch_size
-        self.blocks = nn.ModuleList([nn.Identity()])  # one level
+        self.feature_info = (Stage(features.num_features, patch_size),)
 
     def forward_intermediates(self, images: Tensor, indices: Sequence[int], **given: object) -> list[Tensor]:
         """Give `(B, 2 J, h, w)` features for each of `indices`; `given` is what encoders read besides the images."""
@@ -52,6 +54,9 @@ def drawn_features(
     """
     rows = np.random.default_rng(seed).permutation(inputs.data.rows("train"))[:most]
     images = inputs.batch(np.sort(rows)).images.flatten(0, 1)  # of both dates, where there are two
+    if patch_size is not None:
+        height, width = images.shape[-2:]
+        images = on_patches(images, patch_size, (-(-height // patch_size), -(-width // patch_size)))
     features = RandomConvolutionFeatures(images.shape[1], kernel_size=min(KERNEL_SIZE, patch_size or KERNEL_SIZE))
     features.fit(images, patch_size=patch_size, generator=torch.Generator().manual_seed(seed))
     return features
@@ -71,7 +76,8 @@ def convolution_baseline(
     Args:
         options: The task's parameters: bands, loss, batch size, seed.
         data: Samples with a label per pixel.
-        patch_size: Side of a patch of the task's models, pixels.
+        patch_size: Side of a patch of the task's models, pixels; the next smaller one of which images are whole
+            patches is taken.
         device: Where to train.
 
     Returns:
@@ -79,6 +85,8 @@ def convolution_baseline(
     """
     inputs = TaskInputs(data, plan_inputs(data, options.bands, {}, bands_per_view=None))
     train = data.rows("train")
+    sides = math.gcd(*data.image_shape[-2:])
+    patch_size = next(side for side in range(patch_size, 0, -1) if sides % side == 0)
     features = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
     recipe = linear_head(options.finetune)
     plan = inputs.plan

@@ -6,6 +6,7 @@ else the same.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import shutil
@@ -17,14 +18,13 @@ from typing import Any, cast
 import torch
 
 from a2mae.files import digest_of, whole_folder, write_json
-from a2mae.models.checkpoint import load_encoder, load_strictly, read_config, read_safetensors, save_weights
-from a2mae.models.encoder import Encoder
+from a2mae.models.checkpoint import Json, load_strictly, read_config, read_safetensors, save_weights
 from a2mae.models.released import CheckpointError
-from a2mae.models.sources import weights_digest
-from a2mae.tasks.datasets.inputs import InputPlan, Normalisation, TaskInputs, input_plan_from_dict, plan_inputs
+from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, input_plan_from_dict
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
 from a2mae.tasks.finetune.baseline import FITTED_IMAGES, drawn_features
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, training_code
+from a2mae.tasks.finetune.encoders import encoder_of_task, load_start, pretrained_here, random_init
 from a2mae.tasks.finetune.heads import RCFDecoder, RCFHead
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel, head_config_from_dict
 from a2mae.tasks.finetune.train import computing, finetune, predict
@@ -37,67 +37,6 @@ STARTS = ("pretrained", "random")
 """The pretrained encoder and the random_init baseline, as files and the score table name them."""
 
 
-def encoder_normalisation(directory: Path) -> Normalisation:
-    """Read the statistics that an encoder was pretrained with.
-
-    Args:
-        directory: Model directory.
-
-    Returns:
-        `{sensor: {band: [mean, std]}}` in physical units.
-
-    Raises:
-        CheckpointError: If the model directory does not say.
-    """
-    found = read_config(directory).get("normalization")
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{directory}/config.json has no 'normalization': {{sensor: {{band: [mean, std]}}}}")
-    return cast(Normalisation, found)
-
-
-def bands_per_view(encoder: Encoder) -> int | None:
-    """Return how many bands an encoder takes at once; None for any number."""
-    return None if encoder.config.bands == "wavelength" else encoder.config.in_chans
-
-
-def plan_for_model(
-    data: TaskData, bands: Sequence[str], directory: Path, encoder: Encoder, *, location: bool, group: str = ""
-) -> InputPlan:
-    """Decide how task data enters the encoder of a model directory: so many bands at a time, its own normalisation.
-
-    Args:
-        data: The task data.
-        bands: Names or common names.
-        directory: Where the encoder came from.
-        encoder: Loaded from it.
-        location: Tell the encoder where an image lies.
-        group: Parameters that name the bands, for messages; empty: the task's.
-    """
-    return plan_inputs(
-        data,
-        bands,
-        encoder_normalisation(directory),
-        bands_per_view=bands_per_view(encoder),
-        location=location,
-        group=group,
-    )
-
-
-def random_init(encoder: Encoder, seed: int) -> Encoder:
-    """Make the baseline of an encoder: the same architecture with random weights.
-
-    Args:
-        encoder: Whose configuration is used, and what no training changes: the filters of a stem of random convolution
-            features. Its weights are not.
-        seed: Of the random weights.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = Encoder(encoder.config)
-    fresh.load_state_dict(dict(encoder.named_buffers()), strict=False)
-    return fresh
-
-
 @dataclass(frozen=True)
 class Finetuned:
     """A task model with what it needs to meet pixels.
@@ -107,12 +46,15 @@ class Finetuned:
         plan: Bands and normalisation of its inputs.
         spec: The data set that it was trained on: classes, colours, GSD.
         history: The loss over its training.
+        origin: Which weights its encoder started from, where the parameters name others than this run's: file, SHA-256,
+            licence, what was adapted.
     """
 
     model: TaskModel
     plan: InputPlan
     spec: TaskSpec
     history: Sequence[Progress] = ()
+    origin: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,13 +63,13 @@ class FinetuneRun:
 
     Attributes:
         finetuned: The model with its inputs and data.
-        pretrained_config: `config.json` of the model directory that the encoder came from.
+        encoder_config: `config.json` of the model directory that the encoder came from, or what such a one would say.
         start: One of `STARTS`.
         recipe: How it was trained.
     """
 
     finetuned: Finetuned
-    pretrained_config: Mapping[str, Any]
+    encoder_config: Mapping[str, Any]
     start: str
     recipe: Mapping[str, object]
 
@@ -140,11 +82,12 @@ def save_task_model(directory: Path, run: FinetuneRun) -> None:
         "inputs": run.finetuned.plan.to_dict(),
         "data": run.finetuned.spec.to_dict(),
         "recipe": dict(run.recipe),
+        "origin": run.finetuned.origin,
     }
     with whole_folder(directory) as partial:
         save_weights(run.finetuned.model, partial / "model.safetensors")
         write_json(partial / "metrics.json", {"history": [asdict(moment) for moment in run.finetuned.history]})
-        write_json(partial / "config.json", {**run.pretrained_config, "task": task})
+        write_json(partial / "config.json", {**run.encoder_config, "task": task})
 
 
 def load_task_model(directory: Path) -> Finetuned:
@@ -157,21 +100,22 @@ def load_task_model(directory: Path) -> Finetuned:
     task = config.get("task")
     if task is None:
         raise CheckpointError(f"{directory} is a pretrained model without a task's head: finetune it first")
-    model = TaskModel(load_encoder(directory), head_config_from_dict(task["head"]))
+    model = TaskModel(encoder_of_task(directory), head_config_from_dict(task["head"]))
     load_strictly(model, read_safetensors(directory / "model.safetensors"), str(directory))
     history = [Progress(**moment) for moment in json.loads((directory / "metrics.json").read_text())["history"]]
-    return Finetuned(model.eval(), input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"]), history)
+    plan, spec = input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"])
+    return Finetuned(model.eval(), plan, spec, history, task["origin"])
 
 
 def finetune_start(
-    options: TaskParameters, data: TaskData, pretrained: Path, start: str, run: Path | None = None
+    options: TaskParameters, data: TaskData, pretrained: Path | None, start: str, run: Path | None = None
 ) -> FinetuneRun:
     """Finetune from the pretrained encoder, or from its random_init baseline: all else is the same.
 
     Args:
-        options: The task's parameters.
+        options: The task's parameters; with `start` they name the encoder.
         data: Its samples.
-        pretrained: Model directory.
+        pretrained: Model directory, where they name none.
         start: One of `STARTS`.
         run: Folder where a stopped finetuning goes on; emptied when it is finished. None: it begins again.
 
@@ -180,6 +124,7 @@ def finetune_start(
 
     Raises:
         TaskDataError: If the recipe needs a validation split and the data has none.
+        CheckpointError: If the encoder cannot be loaded.
     """
     checkpoints = None if run is None else run / "checkpoints"
     with computing(options.device, options.threads) as device:
@@ -192,15 +137,19 @@ def finetune_start(
 def _finetune_start(
     options: TaskParameters,
     data: TaskData,
-    pretrained: Path,
+    pretrained: Path | None,
     start: str,
     *,
     device: torch.device,
     checkpoints: Path | None,
 ) -> FinetuneRun:
     spec = data.spec
-    encoder = load_encoder(pretrained)
-    plan = plan_for_model(data, options.bands, pretrained, encoder, location=options.location)
+    named = options.start
+    if named is None:
+        assert pretrained is not None, "a pretrained model is an input of tasks that name no other"
+        named = pretrained_here(pretrained)
+    loaded = load_start(named, data, options.bands, location=options.location)
+    plan = loaded.plan
     inputs = TaskInputs(data, plan)
     train, val = data.rows("train"), data.rows("val")
     recipe = options.finetune
@@ -217,9 +166,7 @@ def _finetune_start(
     tried: list[tuple[float, TaskModel, FinetuneParameters, list[Progress]]] = []
     rates = recipe.lr_grid or (recipe.lr,)
     for number, lr in enumerate(rates):
-        encoder = load_encoder(pretrained)
-        if start == "random":
-            encoder = random_init(encoder, options.seed)
+        encoder = random_init(loaded.encoder, options.seed) if start == "random" else copy.deepcopy(loaded.encoder)
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
         if isinstance(model.head, (RCFHead, RCFDecoder)):
@@ -229,7 +176,7 @@ def _finetune_start(
         checkpoint = None
         if checkpoints is not None:
             decided = [start, used.model_dump(mode="json"), head.to_dict(), plan.to_dict(), options.seed, data.digest]
-            decided += [training_code(), weights_digest(pretrained), str(device), torch.get_num_threads()]
+            decided += [training_code(), loaded.digest, str(device), torch.get_num_threads()]
             checkpoint = FinetuneCheckpoint(
                 checkpoints / f"rate-{number}", digest_of(decided), keep_last=len(rates) > 1
             )
@@ -243,5 +190,6 @@ def _finetune_start(
             logger.info("%s from %s, rate %g: %.4f on validation", spec.task, start, lr, score)
         tried.append((score, model, used, history))
     _, model, used, history = max(tried, key=lambda one: one[0])
-    finetuned = Finetuned(model, plan, spec, tuple(history))
-    return FinetuneRun(finetuned, read_config(pretrained), start, used.model_dump(mode="json"))
+    origin = None if options.start is None else loaded.origin
+    finetuned = Finetuned(model, plan, spec, tuple(history), origin)
+    return FinetuneRun(finetuned, loaded.config, start, used.model_dump(mode="json"))

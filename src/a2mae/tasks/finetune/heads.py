@@ -90,14 +90,14 @@ class RCFHead(nn.Module):
         return logits
 
 
-def _token_norms(features: int, levels: int, *, fused: bool) -> nn.ModuleList:
-    """Make what normalises the levels before a decoder.
+def _token_norms(channels: Sequence[int], *, fused: bool) -> nn.ModuleList:
+    """Make what normalises the levels, of these widths, before a decoder.
 
     An encoder's own maps get a BatchNorm without affine: a ViT's tokens share a large constant part, which a LayerNorm
     would keep. The fused maps of two dates have none, and get a LayerNorm.
     """
     return nn.ModuleList(
-        [LayerNorm2d(features) if fused else nn.BatchNorm2d(features, affine=False, eps=1e-6) for _ in range(levels)]
+        [LayerNorm2d(width) if fused else nn.BatchNorm2d(width, affine=False, eps=1e-6) for width in channels]
     )
 
 
@@ -109,10 +109,10 @@ def _normed(norms: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
 class LinearDecoder(nn.Module):
     """Each token predicts the classes of its own patch's pixels: one linear layer, no upsampling."""
 
-    def __init__(self, features: int, levels: int, classes: int, patch: int, *, fused: bool = False) -> None:
+    def __init__(self, channels: Sequence[int], classes: int, patch: int, *, fused: bool = False) -> None:
         super().__init__()
-        self.norms = _token_norms(features, levels, fused=fused)
-        self.linear = nn.Conv2d(features * levels, classes * patch * patch, 1)
+        self.norms = _token_norms(channels, fused=fused)
+        self.linear = nn.Conv2d(sum(channels), classes * patch * patch, 1)
         self.shuffle = nn.PixelShuffle(patch)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -132,13 +132,12 @@ class RCFDecoder(nn.Module):
     """
 
     def __init__(
-        self, features: int, levels: int, classes: int, patch: int, bands: int, *, fused: bool = False
+        self, channels: Sequence[int], classes: int, patch: int, bands: int, *, fused: bool = False
     ) -> None:
         """Make the head.
 
         Args:
-            features: Width D of the tokens.
-            levels: How many levels of them.
+            channels: Width D of each level.
             classes: K.
             patch: Pixels per token side.
             bands: Of one date.
@@ -147,32 +146,42 @@ class RCFDecoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.rcf = RandomConvolutionFeatures(bands, kernel_size=min(KERNEL_SIZE, patch))
-        self.norms = _token_norms(features, levels, fused=fused)
+        self.norms = _token_norms(channels, fused=fused)
         convolved = self.rcf.num_features * (3 if fused else 1)
-        self.linear = nn.Conv2d(features * levels + convolved, classes * patch * patch, 1)
+        self.linear = nn.Conv2d(sum(channels) + convolved, classes * patch * patch, 1)
         self.shuffle = nn.PixelShuffle(patch)
 
     def forward(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
-        """Decode levels of `(B, D, h, w)` with images `(B, T, bands, h * patch, w * patch)`."""
+        """Decode levels of `(B, D, h, w)` with images `(B, T, bands, H, W)` → `(B, K, h * patch, w * patch)`."""
+        grid = (maps[0].shape[-2], maps[0].shape[-1])
         with full_precision(images):
-            convolved = self.rcf.of_patches(images, self.patch)  # (B, T, N, 2 J)
-        dates = list(torch.unflatten(convolved.transpose(-1, -2), -1, maps[0].shape[-2:]).unbind(1))
+            convolved = self.rcf.of_patches(on_patches(images, self.patch, grid), self.patch)  # (B, T, N, 2 J)
+        dates = list(torch.unflatten(convolved.transpose(-1, -2), -1, grid).unbind(1))
         if len(dates) == 2:
             dates.append((dates[1] - dates[0]).abs())
         logits: Tensor = self.shuffle(self.linear(torch.cat([_normed(self.norms, maps), *dates], dim=1)))
         return logits
 
 
+def on_patches(images: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """Resize images `(..., C, H, W)` to a grid of whole patches where they are of another size."""
+    size = [side * patch for side in grid]
+    if list(images.shape[-2:]) == size:
+        return images
+    resized = F.interpolate(images.flatten(0, -4), size=size, mode="bilinear", align_corners=False)
+    return resized.view(*images.shape[:-2], *size)
+
+
 class ConvDecoder(nn.Module):
     """A light decoder: levels projected, grown by pixel shuffle to half resolution, refined by convolutions."""
 
     def __init__(
-        self, features: int, levels: int, classes: int, patch: int, *, fused: bool = False, width: int = 64
+        self, channels: Sequence[int], classes: int, patch: int, *, fused: bool = False, width: int = 64
     ) -> None:
         super().__init__()
-        self.norms = _token_norms(features, levels, fused=fused)
+        self.norms = _token_norms(channels, fused=fused)
         grow = max(patch // 2, 1)
-        self.project = nn.Conv2d(features * levels, width * grow * grow // 4, 1)
+        self.project = nn.Conv2d(sum(channels), width * grow * grow // 4, 1)
         self.shuffle = nn.PixelShuffle(grow)
         self.refine = nn.Sequential(
             nn.Conv2d(width // 4, width, 3, padding=1),
@@ -198,22 +207,20 @@ class DetailDecoder(nn.Module):
     """
 
     def __init__(
-        self, features: int, levels: int, classes: int, patch: int, bands: int, *, fused: bool = False, width: int = 48
+        self, channels: Sequence[int], classes: int, bands: int, *, fused: bool = False, width: int = 48
     ) -> None:
         """Make the head.
 
         Args:
-            features: Width D of the tokens.
-            levels: How many levels of them.
+            channels: Width D of each level.
             classes: K.
-            patch: Pixels per token side.
             bands: Of the pixels, all dates together.
             fused: The levels are of two dates, joined.
             width: Channels at full size.
         """
         super().__init__()
-        self.norms = _token_norms(features, levels, fused=fused)
-        self.project = nn.Conv2d(features * levels, width * 4, 1)
+        self.norms = _token_norms(channels, fused=fused)
+        self.project = nn.Conv2d(sum(channels), width * 4, 1)
         self.grow = nn.Sequential(nn.PixelShuffle(2), _conv(width, width))
         self.stem = nn.Sequential(_conv(bands, width), _conv(width, width))
         self.join = nn.Sequential(_conv(2 * width, width), _conv(width, width), nn.Conv2d(width, classes, 1))
@@ -236,13 +243,27 @@ def _conv(channels: int, width: int) -> nn.Module:
 
 
 class UPerNetHead(nn.Module):
-    """UPerNet (arXiv 1807.10221) on a plain ViT: levels rescaled to 4, 2, 1 and 1/2 times the token grid."""
+    """UPerNet (arXiv 1807.10221): on a pyramid as it is, on a plain ViT's levels rescaled to 4, 2, 1 and 1/2 times."""
 
-    def __init__(self, features: int, classes: int, patch: int, width: int = 128) -> None:
+    def __init__(
+        self, channels: Sequence[int], classes: int, reduction: int, *, pyramid: bool, width: int = 128
+    ) -> None:
+        """Make the head.
+
+        Args:
+            channels: Width D of each of four levels.
+            classes: K.
+            reduction: Image pixels per pixel of the first level.
+            pyramid: Each level has half the size of the one before; else all have one size.
+            width: Channels of the decoder.
+        """
         super().__init__()
-        self.patch = patch
+        self.reduction = reduction
+        features = channels[0]
         self.pyramid = nn.ModuleList(
-            [
+            [nn.Identity() for _ in channels]
+            if pyramid
+            else [
                 nn.Sequential(
                     nn.ConvTranspose2d(features, features // 2, 2, stride=2),
                     nn.GroupNorm(1, features // 2),
@@ -254,18 +275,21 @@ class UPerNetHead(nn.Module):
                 nn.MaxPool2d(2, ceil_mode=True),
             ]
         )
-        channels = [features // 4, features // 2, features, features]
+        channels = channels if pyramid else [features // 4, features // 2, features, features]
         # The decoder drops the two finest entries (1 and 1/2 of the image), which a ViT does not have.
         self.decoder = UPerNetDecoder([0, 0, *channels], encoder_depth=5, decoder_channels=width)
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Decode four levels of `(B, D, h, w)` → `(B, K, h * patch, w * patch)`."""
+        """Decode four levels of `(B, D, h, w)` → `(B, K, h * reduction, w * reduction)` of the first one's h and w."""
         height, width = maps[0].shape[-2:]
         levels = [rescale(level) for rescale, level in zip(self.pyramid, maps, strict=True)]
         fused = self.decoder([maps[0], maps[0], *levels])
         logits: Tensor = F.interpolate(
-            self.classify(fused), size=(height * self.patch, width * self.patch), mode="bilinear", align_corners=False
+            self.classify(fused),
+            size=(height * self.reduction, width * self.reduction),
+            mode="bilinear",
+            align_corners=False,
         )
         return logits
 
@@ -273,12 +297,11 @@ class UPerNetHead(nn.Module):
 class ChangeFusion(nn.Module):
     """Joins the features of two dates from one shared encoder into one map per level."""
 
-    def __init__(self, features: int, levels: int, mode: str = "difference_concat") -> None:
+    def __init__(self, channels: Sequence[int], mode: str = "difference_concat") -> None:
         """Make the fusion.
 
         Args:
-            features: Width D.
-            levels: How many levels there are.
+            channels: Width D of each level.
             mode: `difference` |after − before|; `concat`; `difference_concat`: both; `attention`: the tokens of each
                 date attend to the other's before the difference is taken.
 
@@ -290,10 +313,13 @@ class ChangeFusion(nn.Module):
         if mode not in parts:
             raise InputError(f"fusion must be one of {', '.join(parts)}, found {mode!r}")
         self.mode = mode
-        self.project = nn.ModuleList([nn.Conv2d(parts[mode] * features, features, 1) for _ in range(levels)])
-        if mode == "attention":
-            self.norm = nn.LayerNorm(features)
-            self.attention = nn.MultiheadAttention(features, _num_heads(features), batch_first=True)
+        self.project = nn.ModuleList([nn.Conv2d(parts[mode] * width, width, 1) for width in channels])
+        if mode == "attention":  # levels of one width share it
+            widths = dict.fromkeys(channels)
+            self.norm = nn.ModuleDict({str(width): nn.LayerNorm(width) for width in widths})
+            self.attention = nn.ModuleDict(
+                {str(width): nn.MultiheadAttention(width, _num_heads(width), batch_first=True) for width in widths}
+            )
 
     def forward(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
         """Join two lists of levels `(B, D, h, w)`."""
@@ -314,7 +340,8 @@ class ChangeFusion(nn.Module):
 
     def _attend(self, query: Tensor, other: Tensor) -> Tensor:
         grid = query.shape[-2:]
-        tokens, context = (self.norm(level.flatten(2).transpose(1, 2)) for level in (query, other))
-        attended, _ = self.attention(tokens, context, context, need_weights=False)
+        width = str(query.shape[1])
+        tokens, context = (self.norm[width](level.flatten(2).transpose(1, 2)) for level in (query, other))
+        attended, _ = self.attention[width](tokens, context, context, need_weights=False)
         joined: Tensor = query + attended.transpose(1, 2).unflatten(2, grid)
         return joined

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2mae.errors import InputError
-from a2mae.models.encoder import Encoder
+from a2mae.models.encoder import Encoder, Matcher, nested
+from a2mae.models.timm_encoder import TimmEncoder, levels_of
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.finetune.heads import (
     AttentiveHead,
@@ -31,6 +32,9 @@ from a2mae.tasks.finetune.heads import (
     UPerNetHead,
 )
 from a2mae.tasks.registry import Task
+
+TaskEncoder = Encoder | TimmEncoder
+"""What a task model may be built on."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ def symmetries(height: int, width: int) -> tuple[Symmetry, ...]:
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer plus a trainable update of low rank, which starts at zero."""
+    """A frozen linear layer plus a trainable update of low rank, which starts at zero.
+
+    Layers that compute with another's `weight` and `bias` (Swin v2, EVA) find both.
+    """
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -77,6 +84,16 @@ class LoRALinear(nn.Module):
         out: Tensor = self.linear(x)
         return out + F.linear(F.linear(x, self.down), self.up)
 
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight with its update."""
+        return self.linear.weight + self.up @ self.down
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The layer's bias."""
+        return self.linear.bias
+
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """Fold the update into the plain layer."""
@@ -85,12 +102,21 @@ class LoRALinear(nn.Module):
 
 
 def add_lora(encoder: nn.Module, rank: int) -> None:
-    """Freeze an encoder and put a low-rank update on every attention's `qkv` and `proj`."""
+    """Freeze an encoder and put a low-rank update on every attention's `qkv` and `proj`.
+
+    Raises:
+        InputError: If it has no attention with such layers.
+    """
     encoder.requires_grad_(False)
+    updated = 0
     for name, module in list(encoder.named_modules()):
         if name.endswith("attn"):
-            for layer in ("qkv", "proj"):
-                setattr(module, layer, LoRALinear(getattr(module, layer), rank))
+            for layer in ("qkv", "q_proj", "k_proj", "v_proj", "proj"):
+                if isinstance(found := getattr(module, layer, None), nn.Linear):
+                    setattr(module, layer, LoRALinear(found, rank))
+                    updated += 1
+    if not updated:
+        raise InputError("finetune.mode lora updates attention, and this encoder has none: take full or frozen")
 
 
 def merge_lora(encoder: nn.Module) -> None:
@@ -151,7 +177,7 @@ class _Metadata(TypedDict):
 class TaskModel(nn.Module):
     """Encoder and head. Views of three bands run through one shared encoder; so do the two dates of a pair."""
 
-    def __init__(self, encoder: Encoder, config: HeadConfig) -> None:
+    def __init__(self, encoder: TaskEncoder, config: HeadConfig) -> None:
         """Join an encoder and a new head.
 
         Args:
@@ -165,7 +191,7 @@ class TaskModel(nn.Module):
         bands = config.views * config.bands_per_view
         patch = encoder.patch_size
         self.head: nn.Module
-        self.levels = _levels(len(encoder.blocks))
+        self.levels = levels_of(encoder.feature_info)
         if not config.task.kind.per_pixel:
             if config.head == "rcf":
                 self.head = RCFHead(features, config.classes, bands)
@@ -177,18 +203,21 @@ class TaskModel(nn.Module):
         fused = config.task.kind.dates == 2
         if config.head == "linear":
             self.levels = self.levels[-1:]
-            self.head = LinearDecoder(features, 1, config.classes, patch, fused=fused)
+        channels = [encoder.feature_info[level].num_chs * config.views for level in self.levels]
+        reductions = [encoder.feature_info[level].reduction for level in self.levels]
+        if config.head == "linear":
+            self.head = LinearDecoder(channels, config.classes, patch, fused=fused)
         elif config.head == "conv":
-            self.head = ConvDecoder(features, len(self.levels), config.classes, patch, fused=fused)
+            self.head = ConvDecoder(channels, config.classes, patch, fused=fused)
         elif config.head == "rcf":
-            self.head = RCFDecoder(features, len(self.levels), config.classes, patch, bands, fused=fused)
+            self.head = RCFDecoder(channels, config.classes, patch, bands, fused=fused)
         elif config.head == "detail":
-            width = bands * (3 if fused else 1)
-            self.head = DetailDecoder(features, len(self.levels), config.classes, patch, width, fused=fused)
+            self.head = DetailDecoder(channels, config.classes, bands * (3 if fused else 1), fused=fused)
         else:
-            self.head = UPerNetHead(features, config.classes, patch)
+            pyramid = len(set(reductions)) > 1
+            self.head = UPerNetHead(channels, config.classes, reductions[0], pyramid=pyramid)
         if fused:
-            self.fusion = ChangeFusion(features, len(self.levels), config.fusion)
+            self.fusion = ChangeFusion(channels, config.fusion)
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """Predict `(B, K)` or `(B, K, H, W)` logits of a batch."""
@@ -205,15 +234,31 @@ class TaskModel(nn.Module):
         if not self.config.task.kind.per_pixel:
             tokens = self._tokens(batch)
             logits = self.head(tokens, batch.images[:, 0]) if self.config.head == "rcf" else self.head(tokens)
+            return logits
+        maps = self._maps(batch, 0)
+        if self.config.task.kind.dates == 2:
+            maps = self.fusion(maps, self._maps(batch, 1))
+        if self.config.head != "upernet":
+            maps = self._on_one_grid(maps)
+        if self.config.head == "rcf":
+            logits = self.head(maps, batch.images)
         else:
-            maps = self._maps(batch, 0)
-            if self.config.task.kind.dates == 2:
-                maps = self.fusion(maps, self._maps(batch, 1))
-            if self.config.head == "rcf":
-                logits = self.head(maps, batch.images)
-            else:
-                logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
+            logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
+        size = batch.images.shape[-2:]
+        if logits.shape[-2:] != size:  # the encoder was fed images of another size
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         return logits
+
+    def _on_one_grid(self, maps: list[Tensor]) -> list[Tensor]:
+        """Bring a pyramid's levels to the grid of whole patches; a vision transformer's are there."""
+        coarsest = self.encoder.feature_info[self.levels[-1]].reduction // self.encoder.patch_size
+        height, width = (side * coarsest for side in maps[-1].shape[-2:])
+        return [
+            level
+            if level.shape[-2:] == (height, width)
+            else F.interpolate(level, (height, width), mode="bilinear", align_corners=False)
+            for level in maps
+        ]
 
     def _pixels(self, batch: TaskBatch) -> Tensor:
         """Return all bands of the date; of two dates both and their difference."""
@@ -246,15 +291,6 @@ class TaskModel(nn.Module):
             "wavelength_nm": batch.wavelength_nm[view * width : (view + 1) * width],
         }
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Group layers by depth for timm's layer-wise learning rate decay: embedding, blocks, then everything else."""
-        return {
-            "stem": r"^encoder\.(?:cls_token|patch_embed)",
-            # 99999 is timm's sign for "with the group before"; what matches nothing (the head) is the last group.
-            "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))],
-        }
-
-
-def _levels(depth: int) -> list[int]:
-    """Choose four blocks, evenly through the depth, the last included."""
-    return [max(round(depth * quarter / 4) - 1, 0) for quarter in (1, 2, 3, 4)]
+    def group_matcher(self, coarse: bool = False) -> Matcher:
+        """Group layers by depth for timm's layer-wise learning rate decay: the encoder's, then everything else."""
+        return nested(self.encoder.group_matcher(coarse), "encoder.")

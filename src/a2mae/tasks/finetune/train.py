@@ -192,7 +192,8 @@ def finetune(
         add_lora(model.encoder, recipe.lora_rank)
     else:
         model.encoder.requires_grad_(recipe.mode == "full")
-    model.to(device).train()
+    model.to(device)
+    _training(model, recipe)
     groups = _parameter_groups(model, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
     weight = None
@@ -239,7 +240,7 @@ def finetune(
         optimizer.step()
         if look_every and validate is not None and (last or state.step % look_every == 0):
             state.keep_if_best(model, validate(model))
-            model.train()
+            _training(model, recipe)
         if checkpoint is not None and logged and checkpoint.due(last=last):
             checkpoint.save(state, model, optimizer)
     state.restore_best(model)
@@ -247,6 +248,12 @@ def finetune(
     history = state.history
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history
+
+
+def _training(model: TaskModel, recipe: FinetuneParameters) -> None:
+    """Put a model into training mode; of an encoder that is not trained, the statistics stay, too (BatchNorm)."""
+    model.train()
+    model.encoder.train(recipe.mode == "full")
 
 
 def _parameter_groups(model: TaskModel, recipe: FinetuneParameters) -> list[dict[str, Any]]:

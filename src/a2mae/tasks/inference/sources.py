@@ -16,7 +16,8 @@ from a2mae.models.sources import weights_digest
 from a2mae.plausibility import strange_bands
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
-from a2mae.tasks.finetune.finetuned import Finetuned, bands_per_view, encoder_normalisation
+from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
+from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.class_map import aligned, map_raster
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
