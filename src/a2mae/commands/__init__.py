@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from a2mae.commands import weights
+from a2mae.commands import export, weights
 from a2mae.errors import A2maeError
 
 
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="a2mae", description="Look at files and convert them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     weights.add_to(commands)
+    export.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

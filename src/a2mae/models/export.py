@@ -1,4 +1,4 @@
-"""Use the encoder elsewhere: as a graph (torch.export, ONNX) and as the backbone of a segmentation model."""
+"""Use the encoder elsewhere: as a graph (torch.export, ONNX), as timm's model, as a segmentation model's backbone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
 from a2mae.errors import InputError
+from a2mae.models.checkpoint import Json
 from a2mae.models.encoder import ENCODINGS, Encoder
+from a2mae.models.layers.encodings import Place
+from a2mae.models.registry import SIZES
 
 
 class ExportableEncoder(nn.Module):
@@ -85,6 +88,60 @@ def export_onnx(encoder: Encoder, path: str | os.PathLike[str]) -> Path:
         raise RuntimeError("torch.onnx.export gave no program")
     program.save(path)
     return Path(path)
+
+
+def timm_state(
+    encoder: Encoder, *, image_px: int, gsd_m: float | None = None
+) -> tuple[dict[str, Json], dict[str, Tensor]]:
+    """Give the encoder as timm's vision transformer: its features are equal, for images of one size and GSD.
+
+    The encoding of place, scale and date becomes timm's table of positions; place and date are unknown in it.
+
+    Args:
+        encoder: Its weights are shared, not copied.
+        image_px: Side of the images; for others timm resamples the table, which is near and not equal.
+        gsd_m: Metres per pixel; the reference GSD if None.
+
+    Returns:
+        What timm reads as `config.json` beside the weights (`timm.create_model("local-dir:FOLDER", pretrained=True)`),
+        and the tensors under timm's names.
+
+    Raises:
+        InputError: If the architecture is not timm's, or `image_px` is no multiple of the patch.
+    """
+    config = encoder.config
+    if config.bands != "draw3" or config.stem != "linear":
+        raise InputError(
+            "timm's vision transformer reads a fixed number of bands by one kernel each; this encoder has"
+            f" bands={config.bands!r}, stem={config.stem!r}: export it as hub, onnx or torch-export"
+        )
+    if image_px % config.patch_size or image_px <= 0:
+        raise InputError(f"image_px must be a multiple of the patch ({config.patch_size} px), found {image_px}")
+    side = image_px // config.patch_size
+    gsd = torch.full((1, 1), config.gsd_reference_m if gsd_m is None else gsd_m)
+    table = encoder.encode((side, side), Place(gsd)).reshape(1, side * side, -1)
+    tensors = {name: value.detach().clone() for name, value in encoder.state_dict().items()}
+    tensors["pos_embed"] = F.pad(table, (0, 0, 1, 0))  # the class token has no position
+    size = next((size for size, values in SIZES.items() if values["embed_dim"] == config.embed_dim), "base")
+    names = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "in_chans")
+    sizes: dict[str, Json] = {name: getattr(config, name) for name in names}
+    document: dict[str, Json] = {
+        "architecture": f"vit_{size}_patch16_224",
+        "num_classes": 0,
+        "num_features": config.embed_dim,
+        "global_pool": "token",
+        "model_args": {**sizes, "img_size": image_px},
+        "pretrained_cfg": {
+            "input_size": [config.in_chans, image_px, image_px],
+            "fixed_input_size": True,
+            "mean": [0.0] * config.in_chans,  # images are normalised before
+            "std": [1.0] * config.in_chans,
+            "num_classes": 0,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+    return document, tensors
 
 
 class Backbone(nn.Module):

@@ -19,6 +19,10 @@ _Makers = Mapping[str, tuple[str, str | None]]  # of a path: the node that wrote
 _Look = Callable[[str], Artifact | None]
 
 
+_BESIDE = ("README.md", "LICENSE", "example.py", "stac-item.json")
+"""What is put beside a model when it is passed on (`a2mae export --to hub`)."""
+
+
 class Findings:
     """What a check found: `lines` to print, and `counts` of what is ok, CHANGED, MISSING, or elsewhere (not read)."""
 
@@ -86,8 +90,9 @@ def _check_model(directory: Path, found: Findings) -> None:
     now = record.content_of(directory, directory.name)
     assert now is not None
     files = {**saved, MODEL_FILE: now.files[MODEL_FILE]}
-    if files != now.files:
-        found.add("CHANGED", directory.name, record.differences(files, now.files), indent="")
+    own = {name: digest for name, digest in now.files.items() if name in files or name not in _BESIDE}
+    if files != own:
+        found.add("CHANGED", directory.name, record.differences(files, own), indent="")
 
 
 def _read_records(root: Path, found: Findings) -> dict[str, Record]:
