@@ -32,6 +32,9 @@ class OnDisk:
     """Marks a field whose value names a file or folder of the user's."""
 
 
+TO_STATE = "???"
+"""Stands in a file of parameters where somebody has to state a value before the stage can run (`a2mae init`)."""
+
 OnDiskPath = Annotated[str | None, OnDisk()]
 """A file or folder of the user's that must be there when a run starts; None: not used."""
 
@@ -54,6 +57,11 @@ class Parameters(BaseModel):
             return handler(values)
         fields = list(cls.model_fields)
         problems = [_problem(cls._unknown(key, fields), values[key]) for key in values if key not in fields]
+        to_state = [key for key, value in values.items() if value == TO_STATE and key in fields]
+        if to_state:
+            owner = f"{values['name']!r}: " if isinstance(values.get("name"), str) else ""
+            told = "; ".join(f"'{key}' ({cls.model_fields[key].description})" for key in to_state)
+            raise ValueError(f"{owner}still to be stated in place of {TO_STATE}: {told}")
         known = {key: _from_home(value) for key, value in values.items() if key in fields}
         if not problems:
             return handler(known)

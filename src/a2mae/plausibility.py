@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _OFFSET_RANGE = (0.08, 0.12)
 """Around the 0.1 by which Sentinel-2's processing baseline 04.00 moved counts."""
-_DARKEST_PERCENTILE = -0.05
+DARKEST_PERCENTILE = -0.05
 """Least 1st percentile of a scene's darkest band: atmospheric correction takes deep shadow a little below zero."""
 _DARK_BULK, _DARK_SHARE = -0.02, 0.1
 """At most this share of a band's pixels lies below this: water and shadow as a whole stay nearer to zero than the
@@ -104,7 +104,7 @@ def suspicious_offsets(images: pd.DataFrame) -> pd.DataFrame:
         away=("away", "median"),
     )
     differs = scenes["away"].abs().between(*_OFFSET_RANGE)
-    impossible = (scenes["dark_value"] < _DARKEST_PERCENTILE) & ~differs
+    impossible = (scenes["dark_value"] < DARKEST_PERCENTILE) & ~differs
     away = scenes["away"].mask(impossible, scenes["dark_value"])
     return scenes.assign(away=away)[differs | impossible].reset_index(drop=True)
 

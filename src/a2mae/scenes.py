@@ -52,6 +52,8 @@ class MaskKind(StrEnum):
     """Landsat 8 before Collection 1: bits 0 fill, 1 dropped frame, 12-13 cirrus and 14-15 cloud confidence."""
     FMASK = "fmask"
     """0 no data, 1 clear, 2 cloud, 3 shadow, 4 snow, 5 water (Geoscience Australia, HLS v1)."""
+    HLS_FMASK = "hls_fmask"
+    """Fmask of HLS v2.0, bits: 1 cloud, 2 adjacent to cloud or shadow, 3 cloud shadow; 255 is fill."""
     PROBABILITY = "probability"
     """Cloud probability; `scale` brings it to 0-1."""
     BINARY = "binary"

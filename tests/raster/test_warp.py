@@ -153,6 +153,8 @@ def test_a_function_of_ones_own_tells_clouds(tmp_path: Path, monkeypatch: pytest
     (MaskKind.QA_PIXEL, 1, "unseen"), (MaskKind.QA_PIXEL, 21824, "clear"), (MaskKind.BQA, 53248, "cloud"),
     (MaskKind.BQA, 1, "unseen"), (MaskKind.BQA, 20480, "clear"), (MaskKind.BQA_C1, 2800, "cloud"),
     (MaskKind.BQA_C1, 2720, "clear"), (MaskKind.FMASK, 3, "cloud"), (MaskKind.FMASK, 0, "unseen"),
+    (MaskKind.HLS_FMASK, 0b10, "cloud"), (MaskKind.HLS_FMASK, 0b1000, "cloud"),
+    (MaskKind.HLS_FMASK, 0b1100000, "clear"), (MaskKind.HLS_FMASK, 255, "unseen"),
 ])  # fmt: skip
 def test_masks_of_providers(tmp_path: Path, kind: MaskKind, value: int, expected: str) -> None:
     mask = asset(write(tmp_path / "m.tif", np.full((32, 32), value, "uint16")), "mask", role=Role.CLOUD_MASK, mask=kind)

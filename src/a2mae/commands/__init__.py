@@ -1,4 +1,4 @@
-"""The command `a2mae`: what is done to files, beside the chain (`kedro run`). It needs what the bare install has.
+"""The command `a2mae`: what is done to files, beside the chain (`kedro run`). `weights` needs the bare install alone.
 
 Not `a2mae.cli`: Kedro takes a module of that name for its own commands.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from a2mae.commands import export, weights
+from a2mae.commands import export, init, weights
 from a2mae.errors import A2maeError
 
 
@@ -21,8 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 refused with a sentence.
     """
-    parser = argparse.ArgumentParser(prog="a2mae", description="Look at files and convert them.")
+    parser = argparse.ArgumentParser(
+        prog="a2mae", description="Begin with a folder of scenes; look at files of weights and convert them."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    init.add_to(commands)
     weights.add_to(commands)
     export.add_to(commands)
     options = parser.parse_args(arguments)

@@ -136,6 +136,10 @@ def decode_mask(
             nodata = (bits & 0b11) != 0
         case MaskKind.FMASK:
             cloud, shadow, nodata = values == 2, values == 3, np.isin(values, (0, 255))
+        case MaskKind.HLS_FMASK:
+            assert bits is not None
+            nodata = values == _FILL_BYTE
+            cloud, shadow = (bits & 0b110) != 0, (bits & 0b1000) != 0
         case MaskKind.PROBABILITY:
             probability = values.astype(np.float32) * np.float32(scale)
             nodata = ~np.isfinite(probability)

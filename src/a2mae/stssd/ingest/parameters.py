@@ -172,7 +172,7 @@ class IngestParameters(Parameters):
         default=(), description="Files that are no scenes; asked before the rules."
     )
     sensors: tuple[dict[str, Any], ...] = Field(
-        default=(), description="Sensors of your own; an example is in conf/real_samples."
+        default=(), description="Sensors of your own; `a2mae init` describes those that it finds."
     )
     stac_profiles: tuple[StacProfile, ...] = Field(default=(), description="Providers that are not built in.")
     use_sensors: tuple[str, ...] = Field(

@@ -1,0 +1,253 @@
+"""The files of an environment that `a2mae init` proposes: each key with its evidence, what is not known marked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from a2mae.config import TO_STATE
+from a2mae.errors import InputError
+from a2mae.sensors import BUILTIN_SENSORS, Sensor
+from a2mae.stssd.ingest.recognise.facts import RULE_KEYS, Fact, Product, Recognition, known_sensors, sensor_of
+from a2mae.stssd.ingest.recognise.layout import Layout, lay_out
+from a2mae.stssd.ingest.recognise.stated import state
+
+CHAIN = ("ingest", "coregister", "tag", "prune", "pretrain", "report")
+"""Stages that scenes without a simulated truth and without labels go through."""
+_SKIPPED = "left out when a2mae init asked"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What an environment will be.
+
+    Attributes:
+        name: Its folder under `conf/`.
+        products: Those that are used.
+        sensors: Of each, None where it is not known yet.
+        layout: Squares and recipes.
+        files: Name -> text.
+    """
+
+    name: str
+    products: tuple[Product, ...]
+    sensors: tuple[Sensor | None, ...]
+    layout: Layout
+    files: Mapping[str, str]
+
+    @property
+    def to_state(self) -> list[str]:
+        """What has to be stated before a run: product and key."""
+        return [f"{product.name}: {key}" for product in self.products for key in product.unknown]
+
+
+def propose(recognition: Recognition, name: str, products: Sequence[Product]) -> Environment:
+    """Propose an environment.
+
+    Args:
+        recognition: What the folder holds.
+        name: Of the environment.
+        products: Those of the folder that are used, with what was stated of them; at least one.
+    """
+    own: dict[str, Sensor] = {}
+    sensors: list[Sensor | None] = []
+    for product in products:
+        sensor = sensor_of(product, own)
+        if sensor is not None and BUILTIN_SENSORS.get(sensor.id) != sensor:
+            own[sensor.id] = sensor
+        sensors.append(sensor)
+    layout = lay_out(products, sensors)
+    files = {
+        "globals.yml": _lines("# Where the outputs of this environment lie.", f"data_root: data/{name}"),
+        "catalog_ingest.yml": _lines(
+            "# Nothing is simulated here: the manifest that ingest is given is empty.",
+            "simulation:",
+            "  filepath: conf/no_simulation.json",
+        ),
+        "parameters_chain.yml": _lines(
+            "# The stages that `kedro run` chains; with labels of your own add classify, segment or detect_change.",
+            f"chain: [{', '.join(CHAIN)}]",
+        ),
+        "parameters_ingest.yml": _ingest(recognition, products, sensors, list(own.values()), layout),
+        "parameters_coregister.yml": _coregister(layout),
+        "parameters_pretrain.yml": _lines(
+            "pretrain:",
+            "  sampling:",
+            "    fallback: other_date   # sets of one source: another date instead of the anchor again",
+        ),
+        "parameters_report.yml": _lines(
+            "report:", f"  title: {_flow(f'From the scenes of {recognition.root.name} to a pretrained model')}"
+        ),
+    }
+    return Environment(name, tuple(products), tuple(sensors), layout, files)
+
+
+def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
+    """Fill what cannot be told from the files with what an earlier environment of this name states.
+
+    Args:
+        products: As the files tell them.
+        folder: Of the environment, which may not be there.
+
+    Raises:
+        InputError: If its `parameters_ingest.yml` is no YAML.
+    """
+    path = folder / "parameters_ingest.yml"
+    if not path.is_file():
+        return list(products)
+    group = _read(path).get("ingest")
+    rules = group.get("rules") if isinstance(group, Mapping) else None
+    before = {rule["name"]: rule for rule in rules or () if isinstance(rule, Mapping) and "name" in rule}
+    filled = []
+    for product in products:
+        rule = before.get(product.name, {})
+        told = {key: rule[key] for key in product.unknown if rule.get(key) not in (None, TO_STATE)}
+        if "sensor" in told:
+            written = str(told["sensor"])
+            bases = [known for known in known_sensors() if written == known or written.startswith(f"{known}-")]
+            told["sensor"] = max(bases, key=len, default=written)
+        filled.append(state(product, **told))
+    return filled
+
+
+def differences(environment: Environment, folder: Path) -> list[str]:
+    """List how the files of an environment that is there differ from those that would be written, comments apart.
+
+    Args:
+        environment: The proposal.
+        folder: The environment's folder.
+
+    Returns:
+        Lines of a unified diff; none where they say the same.
+    """
+    lines: list[str] = []
+    for name, text in environment.files.items():
+        path = folder / name
+        there = _read(path) if path.is_file() else {}
+        proposed = yaml.safe_load(text)
+        if there != proposed:
+            old, new = (yaml.safe_dump(value, sort_keys=False, width=120).splitlines() for value in (there, proposed))
+            lines += difflib.unified_diff(old, new, f"{path} (there)", f"{path} (proposed)", lineterm="", n=2)
+    return lines
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is no YAML: correct it, or name another environment with --name") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _ingest(
+    recognition: Recognition,
+    products: Sequence[Product],
+    sensors: Sequence[Sensor | None],
+    own: Sequence[Sensor],
+    layout: Layout,
+) -> str:
+    lines = [
+        f"# What the files of {recognition.root} are, as `a2mae init` read it; yours to change.",
+        f"# {TO_STATE} is what they do not say: a run refuses it by name until it is stated.",
+        "ingest:",
+        f"  folder: {_flow(str(recognition.root.resolve()))}",
+        "  source: {kind: folder}",
+        "  locations:",
+        f"    footprint_m: {layout.footprint_m}   # {layout.why[0]}",
+        f"    min_scenes: {layout.min_scenes}",
+        "  sensors:" if own else "  sensors: []",
+    ]
+    for sensor in own:
+        lines += [
+            f"    - id: {sensor.id}",
+            f"      title: {_flow(sensor.title)}",
+            f"      gsd_m: {sensor.gsd_m:g}",
+            "      bands:",
+        ]
+        lines += [f"        - {_flow(band)}" for band in _dicts(sensor)]
+        encoding = sensor.encoding
+        lines.append(
+            "      encoding: "
+            + _flow({"dtype": encoding.dtype, "scale": encoding.scale, "offset": encoding.offset,
+                     "nodata": encoding.nodata, "units": encoding.units.value})
+        )  # fmt: skip
+        if sensor.platforms:
+            lines.append(f"      platforms: {_flow(list(sensor.platforms))}")
+    lines.append("  rules:")
+    for product, its_sensor in zip(products, sensors, strict=True):
+        lines += _rule(product, its_sensor)
+    lines.append("  exclude:")
+    for aside in recognition.asides:
+        key, value = aside.pattern
+        lines.append(f"    - {_flow({key: value, 'why': aside.why})}")
+    used = {product.name for product in products}
+    for product in (product for product in recognition.products if product.name not in used):
+        key = "files" if "files" in product.rule else "regex"
+        lines.append(f"    - {_flow({key: product.rule[key].value, 'why': _SKIPPED})}")
+    if lines[-1] == "  exclude:":
+        lines[-1] = "  exclude: []"
+    return _lines(*lines)
+
+
+def _rule(product: Product, sensor: Sensor | None) -> list[str]:
+    lines = [f"    - name: {_flow(product.name)}   # {product.title}"]
+    for key in RULE_KEYS:
+        fact = product.rule.get(key)
+        if fact is None:
+            continue
+        if key == "sensor" and sensor is not None:
+            fact = Fact(sensor.id, fact.evidence)
+        if key == "bands" and sensor is not None:
+            fact = Fact(_in_names_of(fact.value, sensor), fact.evidence)
+        value = _flow(fact.value) if fact.known else TO_STATE
+        hint = "" if fact.known or fact.suggestion is None else f"; perhaps {_flow(fact.suggestion)}"
+        lines.append(f"      {key}: {value}   # {fact.evidence}{hint}")
+    return lines
+
+
+def _in_names_of(bands: object, sensor: Sensor) -> object:
+    """Bands as they were stated, by the sensor's own names; those that it does not have are skipped."""
+    names = {name: band.name for band in reversed(sensor.bands) for name in (band.common_name, band.name) if name}
+    if isinstance(bands, Mapping):
+        return {token: names[band] for token, band in bands.items() if band in names}
+    return [names.get(str(band)) for band in bands] if isinstance(bands, Sequence) else bands
+
+
+def _dicts(sensor: Sensor) -> list[dict[str, object]]:
+    return [
+        {
+            "name": band.name,
+            "common_name": band.common_name,
+            "center_wavelength_nm": band.center_wavelength_nm,
+            "full_width_half_max_nm": band.full_width_half_max_nm,
+            "gsd_m": band.gsd_m,
+        }
+        for band in sensor.bands
+    ]
+
+
+def _coregister(layout: Layout) -> str:
+    lines = ["# Which images make a set: " + "; ".join(layout.why[1:]) + ".", "coregister:", "  recipes:"]
+    lines += [
+        f"    {name}: {'null' if recipe is None else _flow(dict(recipe))}" for name, recipe in layout.recipes.items()
+    ]
+    if layout.pool_locations is not None:
+        lines += [
+            "  registration:",
+            f"    pool_locations: {layout.pool_locations}   # small scenes: one place speaks for its neighbours",
+        ]
+    return _lines(*lines)
+
+
+def _flow(value: object) -> str:
+    """A value on one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(lines) + "\n"

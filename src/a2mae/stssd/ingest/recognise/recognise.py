@@ -1,0 +1,74 @@
+"""Recognise what a folder holds: products with what is known of each, and files that are no scenes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from a2mae.errors import InputError, plural
+from a2mae.stssd.ingest.recognise.deliveries import Claimed, recognise_deliveries
+from a2mae.stssd.ingest.recognise.facts import Aside, Recognition
+from a2mae.stssd.ingest.recognise.landsat_bundle import recognise_bundles
+from a2mae.stssd.ingest.recognise.look import RASTERS, list_folder
+from a2mae.stssd.ingest.recognise.sentinel2_safe import recognise_safe
+from a2mae.stssd.ingest.recognise.unnamed import recognise_unnamed
+
+_KINDS = {
+    ".geojson": "vectors: labels or outlines",
+    ".gpkg": "vectors: labels or outlines",
+    ".shp": "vectors: labels or outlines",
+    ".h5": "HDF5, which is not read: write GeoTIFFs of it",
+    ".hdf": "HDF, which is not read: write GeoTIFFs of it",
+    ".nc": "NetCDF, which is not read: write GeoTIFFs of it",
+    ".vrt": "a VRT may name any file and is not read: name the GeoTIFFs that it is made of",
+    ".json": "metadata; a STAC catalog is read as such (ingest.source.catalog)",
+    ".zip": "an archive: unpack it",
+    ".tar": "an archive: unpack it",
+    ".gz": "an archive: unpack it",
+}
+
+
+def recognise(folder: Path) -> Recognition:
+    """Look at a folder's files and tell what is known of them.
+
+    Args:
+        folder: Of scenes, as providers or programs left them.
+
+    Raises:
+        InputError: If it is no folder, may not be read, or holds no raster.
+    """
+    listing = list_folder(folder)
+    found = Claimed(notes=list(listing.notes))
+    recognise_safe(listing, found)
+    recognise_deliveries(listing, listing.names, found)
+    recognise_bundles(listing, listing.names, found)
+    recognise_unnamed(listing, listing.names, found)
+    rasters = [name for name in listing.names if name.lower().endswith(RASTERS)]
+    if not rasters:
+        kinds = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in listing.names)
+        shown = ", ".join(f"{count} {ending}" for ending, count in kinds.most_common(4))
+        raise InputError(f"{folder} holds no GeoTIFF, JPEG 2000, PNG or JPEG ({shown}): name a folder of scenes")
+    return Recognition(
+        root=folder,
+        products=tuple(found.products),
+        asides=(*found.asides, *_others(listing.names, found)),
+        unusable=tuple(sorted(found.unusable.items())),
+        notes=tuple(found.notes),
+    )
+
+
+def _others(names: tuple[str, ...], found: Claimed) -> list[Aside]:
+    """Files that are no rasters, by their endings."""
+    read = {path for product in found.products for path in product.paths}
+    left = [n for n in names if n not in found.names and n not in read and not n.lower().endswith(RASTERS)]
+    endings = Counter(os.path.splitext(name)[1] for name in left)
+    taken = {os.path.splitext(path)[1] for path in read}
+    asides = []
+    for ending, count in sorted(endings.items()):
+        why = _KINDS.get(ending.lower(), "no raster that is read")
+        if ending and ending not in taken:
+            asides.append(Aside(("files", f"**/*{ending}"), why, count))
+        else:
+            asides.append(Aside(("regex", r"(?:.*/)?[^/.]+"), f"{plural(count, 'file')} without an ending", count))
+    return asides

@@ -1,0 +1,161 @@
+"""`a2mae init`: a folder becomes an environment, its scene table and a picture; nothing is overwritten or guessed."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import re
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+
+from a2mae.commands import main
+from a2mae.commands.init import find_project
+from a2mae.errors import InputError
+from a2mae.stssd.ingest.parameters import IngestParameters
+from helpers.checkout import ROOT
+from helpers.deliveries import write
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of this configuration, whose runs find this source."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    (folder / "pyproject.toml").write_text(text.replace('source_dir = "src"', 'source_dir = "."'))
+    shutil.copytree(ROOT / "conf", folder / "conf", ignore=lambda _, names: set(names) & {"local", "mine"})
+    (folder / "conf/local").mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    return folder
+
+
+def naip(folder, dates=("20150926", "20200831")):
+    for date in dates:
+        write(folder / f"m_4709963_se_14_1_{date}.tif", bands=4, gsd=5, dtype="uint8", low=20, high=230)
+    return folder
+
+
+def group(project, name="mine"):
+    return yaml.safe_load((project / f"conf/{name}/parameters_ingest.yml").read_text())["ingest"]
+
+
+def typing(monkeypatch, *lines):
+    """A terminal at which these lines are typed; returns what was asked."""
+    prompts, left = [], list(lines)
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def read(prompt):
+        prompts.append(prompt.strip())
+        return left.pop(0)
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr(builtins, "input", read)
+    return prompts
+
+
+def test_a_folder_becomes_an_environment_a_scene_table_and_a_picture(project, tmp_path, capsys):
+    began = time.monotonic()
+    assert main(["init", str(naip(tmp_path / "in")), "--yes", "--name", "farm"]) == 0, capsys.readouterr().err
+    assert time.monotonic() - began < 60
+    said = capsys.readouterr().out
+    assert re.search(r"2 scenes accepted, \d places of 480 m", said) and "kedro run --env=farm" in said
+    assert "sure  bands" in said and "ASKED" not in said
+    scenes = pd.read_parquet(project / "data/farm/02_intermediate/scenes.parquet")
+    assert set(scenes["sensor"]) == {"naip-5m"} and set(scenes["status"]) == {"accepted"}
+    with Image.open(project / "data/farm/08_reporting/scenes.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[0] > 400 and pixels.std() > 10
+    assert sorted(path.name for path in (project / "conf/farm").iterdir()) == [
+        "catalog_ingest.yml", "globals.yml", "parameters_chain.yml", "parameters_coregister.yml",
+        "parameters_ingest.yml", "parameters_pretrain.yml", "parameters_report.yml",
+    ]  # fmt: skip
+    # A second time it says that nothing would change; after a new product, what would.
+    assert main(["init", str(tmp_path / "in"), "--yes", "--name", "farm"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    before = {path.name: path.read_bytes() for path in (project / "conf/farm").iterdir()}
+    write(tmp_path / "in/air_20210601.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    assert main(["init", str(tmp_path / "in"), "--yes", "--name", "farm"]) == 1
+    shown = capsys.readouterr()
+    assert "+  - name: air" in shown.out and "-    footprint_m" not in shown.err and "left as it is" in shown.err
+    assert {path.name: path.read_bytes() for path in (project / "conf/farm").iterdir()} == before
+
+
+def test_what_is_not_known_is_marked_and_refused_by_name(project, tmp_path, capsys):
+    write(tmp_path / "in/flight_20210601.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    assert main(["init", str(tmp_path / "in"), "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert "2 lines of conf/mine/parameters_ingest.yml to be stated" in said and "flight: sensor" in said
+    assert not (project / "data").exists(), "ingest was not run"
+    assert [group(project)["rules"][0][key] for key in ("sensor", "bands")] == ["???", "???"]
+    with pytest.raises(ValidationError, match=r"'flight': still to be stated in place of \?\?\?: 'sensor' .*; 'bands'"):
+        IngestParameters(**group(project))
+
+
+def test_a_terminal_is_asked_until_the_answer_is_one(project, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "in/flight_a.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    write(tmp_path / "in/flight_b.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    asked = typing(monkeypatch, "My Drone", "my-drone", "red, green", "", "yesterday", "2021-06-01")
+    assert main(["init", str(tmp_path / "in")]) == 0, capsys.readouterr().err
+    assert asked == ["sensor:", "sensor:", "bands [red, green, blue, nir]:", "bands [red, green, blue, nir]:",
+                     "datetime:", "datetime:"]  # fmt: skip
+    said = capsys.readouterr().out
+    for told in ("'My Drone' is no sensor", "the file has 4 bands, and 2 are named", "'yesterday' is no date"):
+        assert told in said
+    assert "2 scenes accepted" in said
+    (rule,) = group(project)["rules"]
+    assert rule["sensor"] == "my-drone" and rule["bands"] == ["red", "green", "blue", "nir"]
+    assert group(project)["sensors"][0]["id"] == "my-drone"
+    # What was stated is known to the next run.
+    assert main(["init", str(tmp_path / "in"), "--yes"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_product_can_be_left_out_and_a_question_be_left_for_later(project, tmp_path, monkeypatch, capsys):
+    naip(tmp_path / "in")
+    write(tmp_path / "in/flight_20210601.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    typing(monkeypatch, "out")
+    assert main(["init", str(tmp_path / "in")]) == 0, capsys.readouterr().err
+    assert {"files": "flight_{date}.tif", "why": "left out when a2mae init asked"} in group(project)["exclude"]
+    typing(monkeypatch, "later", "later")
+    assert main(["init", str(tmp_path / "in"), "--name", "other"]) == 0
+    assert group(project, "other")["rules"][1]["sensor"] == "???"
+
+
+def test_where_it_cannot_begin_a_sentence_says_why(project, tmp_path, capsys):
+    naip(tmp_path / "in")
+    for words, told in (
+        ([str(tmp_path / "in")], "there is no terminal to ask at: add --yes"),
+        ([str(tmp_path / "in"), "--yes", "--name", "base"], "an environment's name is small letters"),
+        ([str(tmp_path / "nowhere"), "--yes"], "is not there: name a folder of scenes"),
+    ):
+        assert main(["init", *words]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("a2mae: ") and told in said and said.count("\n") == 1
+    with pytest.raises(InputError, match="lies in no project"):
+        find_project(tmp_path)
+
+
+def test_where_nothing_can_be_used_nothing_is_written(project, tmp_path, capsys):
+    write(tmp_path / "in/x_20210601.tif", bands=3, crs=None)
+    assert main(["init", str(tmp_path / "in"), "--yes"]) == 1
+    assert "1 file cannot be used, the first x_20210601.tif has no" in capsys.readouterr().err
+    assert not (project / "conf/mine").exists()
+
+
+def test_what_ingest_refuses_is_told_in_its_sentence(project, tmp_path, capsys):
+    naip(tmp_path / "in", dates=("20150926",))
+    write(tmp_path / "in/m_4709964_se_14_1_20150926.tif", bands=4, gsd=5, dtype="uint8", low=20, high=230, left=900_000)
+    (project / "conf/base/parameters_ingest.yml").write_text("ingest:\n  max_cloud_cover: 3\n")
+    assert main(["init", str(tmp_path / "in"), "--yes"]) == 1
+    assert "unknown parameter 'max_cloud_cover': did you mean 'max_cloud_cover_pct'" in capsys.readouterr().err
