@@ -21,6 +21,7 @@ import a2mae
 from a2mae.models import create_model, save_pretrained
 from a2mae.provenance.code import files_of
 from helpers.checkout import ROOT, checkout, run
+from helpers.deliveries import write as write_scene
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 SOURCE = ROOT / "src"
@@ -167,7 +168,9 @@ def test_the_wheel_holds_all_that_a_checkout_has(wheel):
         packed = {name for name in archive.namelist() if name.startswith("a2mae/")}
         notes = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
     listed = subprocess.run(["git", "ls-files", "src/a2mae"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert packed == {name.removeprefix("src/") for name in listed.stdout.split() if (ROOT / name).is_file()}
+    brought = {f"a2mae/project/conf/base/{path.name}" for path in (ROOT / "conf/base").glob("*.yml")}
+    brought |= {"a2mae/project/conf/logging.yml", "a2mae/project/conf/no_simulation.json"}
+    assert packed == brought | {name.removeprefix("src/") for name in listed.stdout.split() if (ROOT / name).is_file()}
     assert "License-Expression: Apache-2.0" in notes and "Provides-Extra: train" in notes
 
 
@@ -255,6 +258,27 @@ def test_the_packaged_chain_runs_outside_the_repository(packaged, wheel, tmp_pat
     assert checked.returncode == 0 and "made by ingest" in checked.stdout, checked.stdout + checked.stderr
     if stages is None:
         assert 'id="scores"' in (here / "data/08_reporting/report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)  # seconds of one core; a busy machine may take long
+def test_a_project_of_ones_own_uses_the_installed_wheel(wheel, tmp_path):
+    """In an empty folder: `a2mae init` makes a project, ingests the scenes, and `kedro run` goes on in it."""
+    site, here = tmp_path / "site", tmp_path / "own"
+    install = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, "-m", *install], check=True, timeout=600)
+    here.mkdir()
+    for date in ("20150926", "20200831"):
+        path = tmp_path / f"scenes/m_4709963_se_14_1_{date}.tif"
+        write_scene(path, bands=4, gsd=5, dtype="uint8", low=20, high=230)
+    done = run(here, "python", "-m", "a2mae.commands", "init", str(tmp_path / "scenes"), "--yes", source=site)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "2 scenes accepted" in done.stdout and (here / "data/mine/08_reporting/scenes.png").is_file()
+    done = run(here, "kedro", "run", "--env=mine", "--pipelines=coregister,tag,prune", source=site, timeout=900)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert (here / "data/mine/04_feature/pruned_sets.parquet").is_file()
+    record = json.loads((here / "data/mine/lineage/ingest.json").read_text("utf-8"))
+    assert record["code"]["files"], "the installed files are known without git"
 
 
 WITHOUT_KEDRO = """

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from a2mae.commands import main
-from a2mae.commands.init import find_project
+from a2mae.commands.project import find_project, make_project
 from a2mae.errors import InputError
 from a2mae.stssd.ingest.parameters import IngestParameters
 from helpers.checkout import ROOT
@@ -142,8 +142,6 @@ def test_where_it_cannot_begin_a_sentence_says_why(project, tmp_path, capsys):
         assert main(["init", *words]) == 1
         said = capsys.readouterr().err
         assert said.startswith("a2mae: ") and told in said and said.count("\n") == 1
-    with pytest.raises(InputError, match="lies in no project"):
-        find_project(tmp_path)
 
 
 def test_where_nothing_can_be_used_nothing_is_written(project, tmp_path, capsys):
@@ -159,3 +157,32 @@ def test_what_ingest_refuses_is_told_in_its_sentence(project, tmp_path, capsys):
     (project / "conf/base/parameters_ingest.yml").write_text("ingest:\n  max_cloud_cover: 3\n")
     assert main(["init", str(tmp_path / "in"), "--yes"]) == 1
     assert "unknown parameter 'max_cloud_cover': did you mean 'max_cloud_cover_pct'" in capsys.readouterr().err
+
+
+def test_outside_a_project_one_is_made(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    assert main(["init", str(naip(tmp_path / "in")), "--yes"]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "lies in no project; one is made here" in said and "2 scenes accepted" in said
+    assert {path.name for path in folder.iterdir()} - {".viz"} == {
+        ".gitignore", ".telemetry", "README.md", "conf", "data", "pyproject.toml",
+    }  # fmt: skip
+    assert find_project(folder / "conf") == folder
+    for path in sorted((ROOT / "conf/base").iterdir()):
+        assert (folder / "conf/base" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_project_is_not_made_where_it_would_be_in_the_way(tmp_path):
+    naip(tmp_path / "in")
+    for folder in (tmp_path / "in", tmp_path / "in/below"):
+        with pytest.raises(InputError, match="holds the scenes themselves"):
+            make_project(folder, tmp_path / "in")
+    (tmp_path / "README.md").write_text("of something else")
+    with pytest.raises(InputError, match=r"README\.md is in the way: go to an empty folder"):
+        make_project(tmp_path, tmp_path / "in")
+    (tmp_path / "pyproject.toml").write_text("[tool")
+    with pytest.raises(InputError, match="is no TOML"):
+        find_project(tmp_path)

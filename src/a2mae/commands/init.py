@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,14 +50,17 @@ def _run(options: argparse.Namespace) -> None:
             "there is no terminal to ask at: add --yes, and what the files do not say is marked in the environment"
         )
     began = time.monotonic()
-    project = find_project(Path.cwd())
     # GDAL and pydantic take a second to import: `--help` does without.
     from a2mae.commands.dialogue import ask, say, show  # noqa: PLC0415
     from a2mae.commands.environment import differences, propose, stated_before  # noqa: PLC0415
+    from a2mae.commands.project import find_project, make_project  # noqa: PLC0415
     from a2mae.stssd.ingest.recognise.recognise import recognise  # noqa: PLC0415
 
+    scenes = options.path.expanduser()
+    found = find_project(Path.cwd())
+    project = found or Path.cwd()
     folder = project / "conf" / options.name
-    recognition = recognise(options.path.expanduser())
+    recognition = recognise(scenes)
     products = stated_before(recognition.products, folder)
     show(recognition, products)
     if not products:
@@ -71,6 +73,8 @@ def _run(options: argparse.Namespace) -> None:
         if not products:
             raise InputError("every product was left out: nothing was written")
     environment = propose(recognition, options.name, products)
+    if found is None:
+        say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, scenes))}")
     with whole_folder(folder) as partial:
         partial.mkdir()
         for name, text in environment.files.items():
@@ -91,23 +95,6 @@ def _run(options: argparse.Namespace) -> None:
     say(f"\n{time.monotonic() - began:.0f} seconds. Next, the image sets:")
     say(f"  kedro run --env={options.name} --pipelines=coregister,tag,prune")
     say(f"and everything, to a pretrained model and its report:\n  kedro run --env={options.name}")
-
-
-def find_project(start: Path) -> Path:
-    """Find the project that a folder lies in: the nearest above it with `[tool.kedro]` in its pyproject.toml.
-
-    Raises:
-        InputError: If there is none.
-    """
-    for folder in (start, *start.parents):
-        file = folder / "pyproject.toml"
-        if file.is_file() and (folder / "conf" / "base").is_dir():
-            try:
-                if "kedro" in tomllib.loads(file.read_text("utf-8")).get("tool", {}):
-                    return folder
-            except ValueError as error:
-                raise InputError(f"{file} is no TOML: {error}") from error
-    raise InputError(f"{start} lies in no project: go to a checkout of a2mae, whose conf/base is built upon")
 
 
 def _why_nothing(recognition: Recognition) -> str:

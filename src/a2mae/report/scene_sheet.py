@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _PER_SENSOR, _MOST_ROWS = 6, 24
-_SIDE_PX = 192
+_SIDE_PX, _FEWEST_PX = 192, 48
 _STRETCH_PCT = (2.0, 98.0)
 _NIR = ("nir", "nir08")
 _EDGE_DEGREES = 1e-5  # outlines are bent chords in degrees
@@ -69,7 +69,7 @@ def scene_sheet(scenes: Sequence[Scene], sensors: Mapping[str, Sensor], location
         for axis, picture, what in zip(axes, (true, false), ("true colour", "false colour"), strict=True):
             axis.set_axis_off()
             if picture is not None:
-                axis.imshow(picture)
+                axis.imshow(picture, interpolation="nearest")
                 axis.set_title(f"{scene.sensor} {scene.datetime:%Y-%m-%d}\n{what}", fontsize=7)
             else:
                 axis.text(0.5, 0.5, "no near infrared", ha="center", va="center", fontsize=7)
@@ -111,12 +111,13 @@ def _pictures(
 
 
 def _square(scene: Scene, sensor: Sensor, locations: gpd.GeoDataFrame) -> Footprint:
-    """A square of the table that the scene covers, or one in the scene's middle."""
+    """A square of the table that the scene covers, widened where it is few pixels; or one in the scene's middle."""
     inside = locations[locations.geometry.within(scene.geometry.buffer(_EDGE_DEGREES))]
     if len(inside):
         row = inside.sort_values("location_id").iloc[len(inside) // 2]
         x, y, side = (float(row[name]) for name in ("x_m", "y_m", "footprint_m"))
-        return Footprint(str(row["location_id"]), str(row["crs"]), x, y, side)
+        around = max(0.0, (_FEWEST_PX * sensor.gsd_m - side) / 2)  # a few pixels show nothing
+        return Footprint(str(row["location_id"]), str(row["crs"]), x - around, y + around, side + 2 * around)
     middle = scene.geometry.centroid
     crs = utm_crs(middle.x, middle.y)
     east, north = transformer("EPSG:4326", crs).transform(middle.x, middle.y)

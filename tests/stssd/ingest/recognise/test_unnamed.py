@@ -155,6 +155,13 @@ def test_a_sensor_that_nobody_knows_is_described_by_its_bands(tmp_path):
     assert scene.sensor == "my-drone" and scene.bands[0].scale == 1 / 255
 
 
+def test_a_picture_in_8_bits_is_not_the_reflectance_of_its_satellite(tmp_path):
+    write(tmp_path / "S2_L2A_20210601.tif", bands=3, dtype="uint8", low=5, high=250, descriptions=("B4", "B3", "B2"))
+    product = only(tmp_path)
+    assert product.unknown == ("sensor",) and "8 bits are a picture" in product.rule["sensor"].evidence
+    assert product.rule["units"].value == "dn"
+
+
 def test_days_and_months_that_can_be_swapped_are_asked(tmp_path):
     for date in ("03-04-2021", "05-06-2021"):
         write(tmp_path / f"S2_L2A_{date}.tif", bands=12, descriptions=S2, low=150)

@@ -364,6 +364,8 @@ def _value_facts(
     if header.dtype == "uint8":
         rule["units"] = Fact("dn", "8 bits: uncalibrated numbers, read as 0-1 of the full scale")
         rule |= factor_facts((1 / 255, 0.0), Units.DN, looked, "full scale of 8 bits")
+        if optical:
+            rule["sensor"] = asked(f"8 bits are a picture of {family}, not its reflectance: give it a name of its own")
     elif optical:
         rule["units"] = Fact("reflectance", "of optical satellites; the values are checked")
         _optical_factors(family, surface, looked, places, rule)
