@@ -27,14 +27,12 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from a2mae.errors import ReadError
-from a2mae.raster.header import FileBands, bands_of
+from a2mae.raster.header import NEVER_MEASURED, FileBands, bands_of
 from a2mae.raster.opening import first_line
 from a2mae.raster.resample import SourceMap, near_longitude
 
 WRITE_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
 """What a raster that cannot be written raises; GDAL's own words do not say that the disk is full."""
-NEVER_MEASURED = 1e30
-"""Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
 _REMEMBERED = 10_000  # warnings
 _MOST_BETWEEN = 0.05
 """Share of an alpha band that may be half transparent: soft edges."""

@@ -26,6 +26,8 @@ from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.remote.fetch import NoAnswerError, ask, retried
 from a2mae.remote.policy import RemoteAccess, Signer, is_remote, redact
 
+NEVER_MEASURED = 1e30
+"""Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
 _MAX_BLOCKS = 20_000
 _NOT_PATIENT = {"GDAL_HTTP_CONNECTTIMEOUT": 10}
 

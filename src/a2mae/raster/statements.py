@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from a2mae.errors import RejectedError
-from a2mae.raster.files import NEVER_MEASURED
-from a2mae.raster.header import FileBands
+from a2mae.raster.header import NEVER_MEASURED, FileBands
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 
 _WORD = re.compile(r"[A-Za-z0-9]+")
