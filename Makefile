@@ -19,8 +19,8 @@ install: $(VENV)/.installed ## make the environment in .venv from requirements.l
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "a2mae needs Python 3.11 or newer; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: install ## run the whole chain on the simulated Earth
@@ -61,10 +61,10 @@ format: install ## format and fix what ruff can
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
-lock: ## write requirements.lock from a fresh environment
-	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
-	.lock-venv/bin/pip install --quiet -r requirements.in -e '.[pipeline,repro,viz,bench,docs,dev]'
-	.lock-venv/bin/pip freeze --exclude-editable --exclude a2mae > requirements.lock
+lock: ## write requirements.lock anew, for every Python and system, with the hashes of all files
+	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv && .lock-venv/bin/pip install --quiet uv
+	.lock-venv/bin/uv pip compile requirements.in pyproject.toml --universal --python-version 3.11.5 --upgrade --generate-hashes \
+	  $(addprefix --extra ,pipeline repro viz bench docs dev) --no-header --no-annotate --no-emit-package a2mae -o requirements.lock --quiet
 	rm -rf .lock-venv
 
 clean: ## remove everything the pipelines wrote (keeps the environment)
