@@ -122,6 +122,15 @@ def test_every_requirement_has_a_lower_bound_that_the_lock_keeps():
             assert version >= [int(part) for part in bound[1].split(".")], text
 
 
+def test_every_pin_of_the_lock_has_the_hashes_of_its_files():
+    """`pip --require-hashes` refuses the whole list for one pin without; an index's address would be somebody's own."""
+    pins = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    assert len(pins) > 300
+    assert all(re.fullmatch(r"\S+==\S+( ; [^#]*?)?(\s+--hash=sha256:[0-9a-f]{64})+", pin) for pin in pins)
+    assert {"torch==2.14.1", "torchvision==0.29.1"} <= {pin.split()[0] for pin in pins}
+    assert "--require-hashes" in (ROOT / "Makefile").read_text()
+
+
 def test_the_lower_bounds_that_are_installed_are_those_of_pyproject():
     """`.ci/lower_bounds` needs a registry, so it is run by hand; what it would install and test is looked at here."""
     script = runpy.run_path(str(ROOT / ".ci/lower_bounds"))
