@@ -56,9 +56,7 @@ def main() -> None:
     )
     size = arguments.sets
     first = data.run(arguments.work / "longer", elsewhere, steps=longer, sets_per_step=size, seed=0, measured=0)
-    print(
-        f"longer run: {longer} steps\n\n| seed | fresh, {steps} steps | started, as many | steps to fresh's loss |"
-    )
+    print(f"longer run: {longer} steps\n\n| seed | fresh, {steps} steps | started, as many | steps to fresh's loss |")
     print("|---|---|---|---|")
     shares = []
     for seed in range(1, arguments.seeds + 1):

@@ -12,7 +12,7 @@ import yaml
 from a2mae.commands import main
 from a2mae.commands.check import measure_steps, page, wrong
 from a2mae.scenes import scenes_from_table, sensors_from_json
-from a2mae.stssd.coregister.forecast import forecast
+from a2mae.stssd.forecast import forecast
 from a2mae.stssd.ingest.ingest import ingest
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters

@@ -18,7 +18,7 @@ from a2mae.errors import InputError, plural
 if TYPE_CHECKING:
     from a2mae.scenes import Scene
     from a2mae.sensors import Sensor
-    from a2mae.stssd.coregister.forecast import Forecast
+    from a2mae.stssd.forecast import Forecast
     from a2mae.stssd.parameters import CoregisterParameters
     from a2mae.training.parameters import PretrainParameters
 
@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> None:
 
     from a2mae.commands.project import find_project  # noqa: PLC0415
     from a2mae.scenes import scenes_from_table, sensors_from_json  # noqa: PLC0415
-    from a2mae.stssd.coregister.forecast import forecast  # noqa: PLC0415
+    from a2mae.stssd.forecast import forecast  # noqa: PLC0415
     from a2mae.stssd.ingest.parameters import IngestParameters  # noqa: PLC0415
     from a2mae.stssd.parameters import CoregisterParameters  # noqa: PLC0415
     from a2mae.training.parameters import PretrainParameters  # noqa: PLC0415

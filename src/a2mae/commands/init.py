@@ -18,7 +18,7 @@ from a2mae.files import whole_file, whole_folder
 
 if TYPE_CHECKING:
     from a2mae.commands.environment import Environment
-    from a2mae.stssd.ingest.recognise.facts import Recognition
+    from a2mae.stssd.recognise.facts import Recognition
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("base", "local")
@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> None:
     from a2mae.commands.dialogue import ask, say, show  # noqa: PLC0415
     from a2mae.commands.environment import differences, propose, stated_before  # noqa: PLC0415
     from a2mae.commands.project import find_project, make_project  # noqa: PLC0415
-    from a2mae.stssd.ingest.recognise.recognise import recognise  # noqa: PLC0415
+    from a2mae.stssd.recognise.recognise import recognise  # noqa: PLC0415
 
     scenes = options.path.expanduser()
     found = find_project(Path.cwd())

@@ -131,9 +131,7 @@ class RCFDecoder(nn.Module):
         rcf: To be fitted to training images before the head is trained.
     """
 
-    def __init__(
-        self, channels: Sequence[int], classes: int, patch: int, bands: int, *, fused: bool = False
-    ) -> None:
+    def __init__(self, channels: Sequence[int], classes: int, patch: int, bands: int, *, fused: bool = False) -> None:
         """Make the head.
 
         Args:

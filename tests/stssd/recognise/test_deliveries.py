@@ -10,7 +10,7 @@ from a2mae.scenes import CloudTest, MaskKind
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.folder import read_folder
 from a2mae.stssd.ingest.parameters import IngestParameters
-from a2mae.stssd.ingest.recognise.recognise import recognise
+from a2mae.stssd.recognise.recognise import recognise
 from helpers.deliveries import write, write_landsat, write_mtl, write_safe
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pyproj: one unit of a JPEG 2000's CRS

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from a2mae.errors import plural
 from a2mae.sensors import Units
-from a2mae.stssd.ingest.recognise.facts import Aside, Fact, Product, asked
-from a2mae.stssd.ingest.recognise.look import Glimpse, Listing, look_into, spread_over
-from a2mae.stssd.ingest.recognise.measure import day_of, factor_facts, nodata_fact, product_from
+from a2mae.stssd.recognise.facts import Aside, Fact, Product, asked
+from a2mae.stssd.recognise.look import Glimpse, Listing, look_into, spread_over
+from a2mae.stssd.recognise.measure import day_of, factor_facts, nodata_fact, product_from
 
 _ANY = r"(?:.*/)?"
 _TIF = r"\.(?i:tiff?)"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from a2mae.errors import plural
 from a2mae.sensors import Units
-from a2mae.stssd.ingest.recognise import words
-from a2mae.stssd.ingest.recognise.deliveries import Claimed
-from a2mae.stssd.ingest.recognise.facts import COMMON_NAMES, Aside, Fact, asked, known_sensors, round_gsd
-from a2mae.stssd.ingest.recognise.look import MOST_OPENED, RASTERS, Glimpse, Listing, look_into, spread_over
-from a2mae.stssd.ingest.recognise.measure import (
+from a2mae.stssd.recognise import words
+from a2mae.stssd.recognise.deliveries import Claimed
+from a2mae.stssd.recognise.facts import COMMON_NAMES, Aside, Fact, asked, known_sensors, round_gsd
+from a2mae.stssd.recognise.look import MOST_OPENED, RASTERS, Glimpse, Listing, look_into, spread_over
+from a2mae.stssd.recognise.measure import (
     day_of,
     factor_facts,
     oli_quality,
@@ -22,7 +22,7 @@ from a2mae.stssd.ingest.recognise.measure import (
     qa_kind,
     sentinel2_offset,
 )
-from a2mae.stssd.ingest.recognise.names import Dated, band_in, dates_in, other_reading, pattern_of, shape_of
+from a2mae.stssd.recognise.names import Dated, band_in, dates_in, other_reading, pattern_of, shape_of
 
 _PER_SHAPE = 6
 _CLASS_FOLDERS = 3

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from a2mae.plausibility import DARKEST_PERCENTILE
 from a2mae.raster.footprints import known_crs, pixel_size_m
 from a2mae.sensors import Units
-from a2mae.stssd.ingest.recognise.facts import Fact, Product, asked
-from a2mae.stssd.ingest.recognise.look import Glimpse, Values
-from a2mae.stssd.ingest.recognise.names import read_date
+from a2mae.stssd.recognise.facts import Fact, Product, asked
+from a2mae.stssd.recognise.look import Glimpse, Values
+from a2mae.stssd.recognise.names import read_date
 
 _REFLECTANCE = (-0.3, 2.5)
 _BRIGHT = (0.02, 3.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from a2mae.sensors import Units
-from a2mae.stssd.ingest.recognise.facts import Fact, Product, asked, known_sensors
-from a2mae.stssd.ingest.recognise.measure import sentinel2_offset
+from a2mae.stssd.recognise.facts import Fact, Product, asked, known_sensors
+from a2mae.stssd.recognise.measure import sentinel2_offset
 
 _SCALES = {"sentinel-2": 1e-4, "landsat": 2.75e-5}
 

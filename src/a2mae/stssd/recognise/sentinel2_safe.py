@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from a2mae.errors import plural
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.stssd.ingest.recognise.deliveries import Claimed, aside
-from a2mae.stssd.ingest.recognise.facts import Fact, asked
-from a2mae.stssd.ingest.recognise.look import Listing, look_into, spread_over
-from a2mae.stssd.ingest.recognise.measure import day_of, product_from
+from a2mae.stssd.recognise.deliveries import Claimed, aside
+from a2mae.stssd.recognise.facts import Fact, asked
+from a2mae.stssd.recognise.look import Listing, look_into, spread_over
+from a2mae.stssd.recognise.measure import day_of, product_from
 
 _PRODUCT = re.compile(
     r"(?P<above>(?:.*/)?)(?P<name>S2[ABCD]_MSI(?P<level>L1C|L2A)_\d{8}T\d{6}_N(?P<baseline>\d{4})_R\d{3}_T\w{5}_\d{8}T\d{6})\.SAFE/"

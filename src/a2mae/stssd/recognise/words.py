@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from a2mae.raster.header import FileBands
 from a2mae.raster.statements import described_bands
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.stssd.ingest.recognise.facts import COMMON_NAMES, Fact, asked, known_sensors
-from a2mae.stssd.ingest.recognise.look import Glimpse
+from a2mae.stssd.recognise.facts import COMMON_NAMES, Fact, asked, known_sensors
+from a2mae.stssd.recognise.look import Glimpse
 
 _EDGE, _END = r"(?<![a-z0-9])", r"(?![a-z0-9])"
 _SATELLITES: tuple[tuple[str, str, str], ...] = (  # words, family, platform ("": of the family)

@@ -7,12 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 from a2mae.errors import InputError, plural
-from a2mae.stssd.ingest.recognise.deliveries import Claimed, recognise_deliveries
-from a2mae.stssd.ingest.recognise.facts import Aside, Recognition
-from a2mae.stssd.ingest.recognise.landsat_bundle import recognise_bundles
-from a2mae.stssd.ingest.recognise.look import RASTERS, list_folder
-from a2mae.stssd.ingest.recognise.sentinel2_safe import recognise_safe
-from a2mae.stssd.ingest.recognise.unnamed import recognise_unnamed
+from a2mae.stssd.recognise.deliveries import Claimed, recognise_deliveries
+from a2mae.stssd.recognise.facts import Aside, Recognition
+from a2mae.stssd.recognise.landsat_bundle import recognise_bundles
+from a2mae.stssd.recognise.look import RASTERS, list_folder
+from a2mae.stssd.recognise.sentinel2_safe import recognise_safe
+from a2mae.stssd.recognise.unnamed import recognise_unnamed
 
 _KINDS = {
     ".geojson": "vectors: labels or outlines",

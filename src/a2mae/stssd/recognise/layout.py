@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from a2mae.sensors import Sensor
-from a2mae.stssd.ingest.recognise.facts import Product, round_gsd
+from a2mae.stssd.recognise.facts import Product, round_gsd
 
 _SIDES_M = (1920.0, 960.0, 480.0, 240.0, 120.0, 60.0, 30.0, 24.0, 15.0, 12.0)
 _SIDES_IN_SCENE = 2.2

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from a2mae.errors import RejectedError
 from a2mae.stssd.ingest.landsat_mtl import LandsatMetadata, read_mtl
-from a2mae.stssd.ingest.recognise.deliveries import Claimed, aside
-from a2mae.stssd.ingest.recognise.facts import Fact, known_sensors
-from a2mae.stssd.ingest.recognise.look import Listing, look_into, spread_over
-from a2mae.stssd.ingest.recognise.measure import product_from
+from a2mae.stssd.recognise.deliveries import Claimed, aside
+from a2mae.stssd.recognise.facts import Fact, known_sensors
+from a2mae.stssd.recognise.look import Listing, look_into, spread_over
+from a2mae.stssd.recognise.measure import product_from
 
 _FAMILIES = {"landsat-4": "tm", "landsat-5": "tm", "landsat-7": "etm", "landsat-8": "oli", "landsat-9": "oli"}
 _BAND = r"(?:SR_)?B\d\d?|QA_PIXEL|BQA"
