@@ -29,9 +29,9 @@ from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
-from a2mae.tasks.inference.class_map import map_raster
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
 from a2mae.tasks.inference.files import raster_from_file
+from a2mae.tasks.inference.raster_map import map_raster
 from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import Windows
 

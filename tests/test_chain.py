@@ -8,10 +8,9 @@ import subprocess
 import pytest
 import yaml
 
-from a2mae.pipeline_registry import STAGES
 from a2mae.provenance import lock as dvc_lock
 from helpers.checkout import ROOT, changes, checkout, run
-from helpers.configuration import laid_over
+from helpers.configuration import DEMO, laid_over
 from helpers.wandb_runs import find_runs, read_run
 
 
@@ -54,7 +53,7 @@ def test_leaves_nothing_that_git_sees(chain):
     assert changes(chain[0]) == ""
 
 
-WATCHED = {stage for stage in STAGES if stage != "simulate"}
+WATCHED = {stage for stage in DEMO if stage != "simulate"}
 
 
 @pytest.mark.slow
@@ -100,7 +99,7 @@ def test_the_other_door_and_another_shell_write_the_same_bytes(chain, tmp_path):
     done = run(clone, "dvc", "repro", threads=2, timeout=3500)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     found = list(dvc_lock.verdicts(first, (clone / "dvc.lock").read_text("utf-8")))
-    assert {verdict.stage for verdict in found} == set(STAGES) and all(verdict.outputs for verdict in found)
+    assert {verdict.stage for verdict in found} == set(DEMO) and all(verdict.outputs for verdict in found)
     assert {verdict.stage: verdict for verdict in found if not verdict.same} == {}
 
 

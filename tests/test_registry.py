@@ -83,7 +83,7 @@ def test_evaluate_reads_what_the_tasks_of_the_chain_make_and_no_more():
     open_context("real_samples")
     assert pipelines["evaluate"].inputs() == always
     open_context("many_places")
-    assert pipelines["evaluate"].inputs() == {*always, "segment.metrics", "detect_change.metrics"}
+    assert pipelines["evaluate"].inputs() == {*always, "segment.metrics", "detect_change.metrics", "estimate.metrics"}
 
 
 def test_labels_of_ones_own_and_a_model_need_no_image_sets():
@@ -118,6 +118,27 @@ def test_a_task_that_names_its_encoder_needs_no_pretrained_model():
     pipeline_registry.use_chain(pipeline_registry.STAGES)
     assert "pretrained_model" in pipelines["segment"].inputs()
     assert opened_by("segment", "start.weights") == ("segment.finetune", "segment.finetune_random")
+
+
+def test_a_head_that_answers_once_per_image_draws_no_map():
+    open_context("base")
+    assert "estimate.draw_map" in {node.name for node in pipelines["estimate"].nodes}
+    with KedroSession.create(
+        project_path=ROOT, save_on_close=False, runtime_params={"estimate": {"head": "attentive"}}
+    ) as session:
+        session.load_context()
+    assert "estimate.draw_map" not in {node.name for node in pipelines["estimate"].nodes}
+    assert "segment.draw_map" in {node.name for node in pipelines["segment"].nodes}
+
+
+def test_a_task_without_its_twin_has_no_node_for_it():
+    with KedroSession.create(
+        project_path=ROOT, save_on_close=False, runtime_params={"segment": {"twin": False}}
+    ) as session:
+        session.load_context()
+    assert "segment.finetune_random" not in {node.name for node in pipelines["segment"].nodes}
+    assert "segment.random_model" not in pipelines["segment"].all_outputs()
+    assert "classify.finetune_random" in {node.name for node in pipelines["classify"].nodes}
 
 
 @pytest.mark.parametrize("env", ["base", "real_samples"])

@@ -12,12 +12,12 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from a2mae.pipeline_registry import STAGES
 from a2mae.report.previews import draw_curves
 from a2mae.viz import without_outside
 from helpers.browser import BROWSER, browser
 from helpers.built_world import write_store
 from helpers.checkout import changes, checkout, run
+from helpers.configuration import DEMO
 from helpers.task_samples import SENTINEL2
 
 
@@ -73,7 +73,7 @@ def test_every_stage_is_one_box_until_it_is_opened(built):
     clone, _ = built
     tasks = [node for node in graph(clone)["nodes"] if node["type"] == "task"]
     boxes = [(node["modular_pipelines"] or [node["name"]])[0] for node in tasks]
-    assert set(boxes) == set(STAGES)
+    assert set(boxes) == set(DEMO)
     opened = {box for box in boxes if boxes.count(box) > 1}
     assert opened <= set(graph(clone)["modular_pipelines"])
 

@@ -45,29 +45,39 @@ _OF_CHAIN = ("embed", "evaluate", "report")
 
 _chain: tuple[str, ...] = STAGES
 _named: frozenset[str] = frozenset(TASKS)
+_of_images: frozenset[str] = frozenset()
+_alone: frozenset[str] = frozenset()
 _started: frozenset[str] = frozenset()
 
 
-def use_chain(chain: Sequence[str], named: Collection[str] = TASKS, started: Collection[str] = ()) -> None:
+def use_chain(
+    chain: Sequence[str],
+    named: Collection[str] = TASKS,
+    of_images: Collection[str] = (),
+    alone: Collection[str] = (),
+    started: Collection[str] = (),
+) -> None:
     """Set what `__default__` is made of.
 
     Args:
         chain: Stage names from the parameter `chain` of the environment.
         named: Tasks whose parameters name a raster to map: the others draw maps of scenes, where the chain makes any.
+        of_images: Tasks whose parameters choose a head that answers once per image: they draw no maps.
+        alone: Tasks whose parameters want no random_init beside the model.
         started: Tasks whose parameters name an encoder: the others start from the pretrained one.
 
     Raises:
         InputError: If a name is not a stage; the message lists those that are.
     """
-    global _chain, _named, _started
+    global _chain, _named, _of_images, _alone, _started
     unknown = [name for name in chain if name not in STAGES]
     if unknown:
         near = did_you_mean(unknown[0], STAGES)
         hint = next((MOVED[name] for name in unknown if name in MOVED), f"{near}stages are {', '.join(STAGES)}")
         raise InputError(f"parameter 'chain' names no stage: {', '.join(unknown)}; {hint}")
-    asked = tuple(chain), frozenset(named), frozenset(started)
-    if asked != (_chain, _named, _started):
-        _chain, _named, _started = asked
+    asked = (tuple(chain), frozenset(named), frozenset(of_images), frozenset(alone), frozenset(started))
+    if asked != (_chain, _named, _of_images, _alone, _started):
+        _chain, _named, _of_images, _alone, _started = asked
         project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
 
 
@@ -92,7 +102,8 @@ def module_of(stage: str) -> str:
 def _create(stage: str, made: Collection[str]) -> Pipeline:
     create: Callable[..., Pipeline] = importlib.import_module(module_of(stage)).create_pipeline
     if stage in TASKS:
-        return create(stage, made, draws_map=stage in _named or "scenes" in made, started=stage in _started)
+        mapped = (stage in _named or "scenes" in made) and stage not in _of_images
+        return create(stage, made, draws_map=mapped, twin=stage not in _alone, started=stage in _started)
     return create(made) if stage in _OF_CHAIN else create()
 
 

@@ -20,7 +20,7 @@ from a2mae.stssd.ingest.ingest import ingest
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
-from a2mae.tasks.datasets.cuts import Tables
+from a2mae.tasks.datasets.store_samples import Tables
 
 
 def build_world(folder, out, *, sensors=("sentinel-2-l2a",), move=True, splits=("train", "test")):

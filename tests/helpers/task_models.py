@@ -12,18 +12,20 @@ from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
-from a2mae.tasks.finetune.model import HeadConfig, TaskModel
-from a2mae.tasks.metrics.confusion import accuracy, change_f1, mean_iou
+from a2mae.tasks.finetune.model import TaskModel
+from a2mae.tasks.finetune.train import head_for
+from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.registry import Task
 from helpers.task_samples import SENTINEL2, make_samples, spec_for
 
 CPU = torch.device("cpu")
 LEARNED = {
-    Task.CLASSIFY: ("mean", accuracy, 0.9),
-    Task.SEGMENT: ("conv", mean_iou, 0.7),
-    Task.DETECT_CHANGE: ("conv", change_f1, 0.7),
+    Task.CLASSIFY: ("mean", 0.9),
+    Task.SEGMENT: ("conv", 0.7),
+    Task.DETECT_CHANGE: ("conv", 0.7),
+    Task.ESTIMATE: ("conv", 0.7),
 }
-"""Head, metric, and what it reaches at least after a few steps."""
+"""Head, and what the task's main metric reaches at least after a few steps."""
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
 
 
@@ -44,7 +46,7 @@ def data_of_each_task(folder: Path) -> dict[Task, TaskData]:
 def build(pretrained, data, task, head, *, fusion="difference_concat", bands=("red", "green", "blue")):
     encoder = load_encoder(pretrained)
     plan = plan_inputs(data[task], bands, encoder_normalisation(pretrained), bands_per_view=bands_per_view(encoder))
-    classes = len(data[task].spec.class_names)
+    options = TaskParameters.model_validate({"task": task.value, "head": head, "fusion": fusion})
     torch.manual_seed(1)
-    model = TaskModel(encoder, HeadConfig(task, head, classes, plan.views, plan.bands_per_view, fusion))
+    model = TaskModel(encoder, head_for(data[task], plan, options, head))
     return model, TaskInputs(data[task], plan), plan

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from a2mae.sensors import BUILTIN_SENSORS
-from a2mae.tasks.datasets.task_data import Sample, TaskSpec
+from a2mae.tasks.datasets.task_data import Quantity, Sample, TaskSpec
 from a2mae.tasks.registry import Task
 
+TREES = Quantity("tree height", "m")
 SENTINEL2 = BUILTIN_SENSORS["sentinel-2-l2a"]
 EUROSAT_RGB = Path(__file__).parents[3] / "shared" / "data" / "eurosat_rgb"
 EUROSAT_MS = Path(__file__).parents[3] / "shared" / "data" / "eurosat_ms"
@@ -24,6 +25,7 @@ def make_spec(task=Task.CLASSIFY, bands=("B04", "B03", "B02"), classes=("field",
         bands=SENTINEL2.subset(bands).bands,
         encoding=SENTINEL2.encoding,
         gsd_m=10.0,
+        quantity=TREES if task.kind.values else None,
     )
 
 
@@ -44,6 +46,8 @@ def make_row(name, split, **values):
     return {**row, **values}
 
 
+HEIGHTS_M = np.array([0.5, 18.0, 0.0], np.float32)
+"""Of the plants on each of the three covers."""
 REFLECTANCE = np.array([[0.09, 0.08, 0.05], [0.03, 0.05, 0.03], [0.02, 0.04, 0.06]])
 
 
@@ -78,6 +82,9 @@ def make_samples(task, count=30, size=32, seed=0):
         elif task is Task.SEGMENT:
             pixels, cover = landscape(rng, size)
             yield Sample(pixels[None], np.ones((1, size, size), bool), cover, make_row(name, split))
+        elif task is Task.ESTIMATE:
+            pixels, cover = landscape(rng, size)
+            yield Sample(pixels[None], np.ones((1, size, size), bool), HEIGHTS_M[cover], make_row(name, split))
         else:
             _, cover = landscape(rng, size)
             after = cover.copy()
@@ -93,6 +100,8 @@ def make_samples(task, count=30, size=32, seed=0):
 
 
 def spec_for(task):
+    if task.kind.values:
+        return make_spec(task, classes=())
     return make_spec(
         task, classes=("stable", "changed") if task is Task.DETECT_CHANGE else ("field", "forest", "water")
     )

@@ -30,11 +30,13 @@ from a2mae.pipelines.tasks import create_pipeline as task
 from a2mae.raster.read import RasterReader
 from a2mae.report.inputs import ReportInputs, TaskOutputs
 from a2mae.report.sections.maps import embeddings, scene_map
+from a2mae.report.stage_pages import pages
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.inference.scenes import choose_scenes
+from a2mae.tasks.metrics.scores import finetuned_rows, score_table
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from helpers.built_world import build_world, shift
 from helpers.class_pictures import two_classes
@@ -42,7 +44,8 @@ from helpers.task_samples import SENTINEL2
 from helpers.wandb_runs import find_runs, read_run
 
 CONF = Path(__file__).parents[2] / "conf" / "base"
-MODELS = {"classify": TaskParameters, "segment": TaskParameters, "detect_change": TaskParameters}
+TASKS = ("classify", "segment", "detect_change", "estimate")
+MODELS = dict.fromkeys(TASKS, TaskParameters)
 MODELS |= {"evaluate": EvaluateParameters, "embed": EmbedParameters}
 
 
@@ -53,7 +56,7 @@ def group(name: str) -> dict:
 def small(name: str):
     """The committed parameters, made quick and fit for four places."""
     asked = group(name) | {"device": "cpu", "threads": 1}
-    if name in ("classify", "segment", "detect_change"):
+    if name in TASKS:
         asked["finetune"] |= {"steps": 6, "batch_size": 4, "warmup_steps": 1}
         asked["data"]["simulated"] |= {"min_valid": 0.3, "max_train": 24, "max_test": 24}
         asked |= {"bootstrap": 100, "pictures": 3}
@@ -106,14 +109,14 @@ def run(pipeline: Pipeline, catalog: DataCatalog) -> None:
 
 @pytest.fixture(scope="module")
 def outputs(world, tmp_path_factory):
-    """All five stages, in the chain's order."""
+    """All six stages, in the chain's order."""
     out = tmp_path_factory.mktemp("data")
     wandb_dir = tmp_path_factory.mktemp("wandb")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_DIR", str(wandb_dir))
         catalog = catalog_of(world, out)
-        for stage in ("classify", "segment", "detect_change"):
+        for stage in TASKS:
             run(task(stage), catalog)
         for create in (embed, evaluate):
             run(create(), catalog)
@@ -280,6 +283,84 @@ def test_the_report_shows_the_map_beside_its_scenes(outputs, world, task):
     assert len(alone.blocks[0].strips[0].pictures) == 1
 
 
+def test_values_leave_errors_in_metres_pairs_and_pictures(outputs):
+    out, _ = outputs
+    metrics = json.loads((out / "08_reporting" / "estimate_metrics.json").read_text())
+    assert (metrics["quantity"], metrics["units"], metrics["data"]) == ("tree height", "m", "simulated")
+    for start in ("pretrained", "random", "rcf"):
+        found = metrics[start]
+        assert found["r2_low"] <= found["r2"] <= found["r2_high"] <= 1
+        assert 0 < found["mae"] <= found["rmse"] < 30 and abs(found["bias"]) <= found["mae"]
+        assert found["rmse_low"] <= found["rmse"] <= found["rmse_high"]
+    for metric in ("r2", "rmse"):
+        assert metrics["gain"][metric] == pytest.approx(metrics["pretrained"][metric] - metrics["random"][metric])
+    pairs = json.loads((out / "08_reporting" / "estimate_confusion.json").read_text())
+    assert len(pairs["truth"]) == len(pairs["prediction"]) == 2_000 < pairs["labels"]
+    assert 0 <= min(pairs["truth"]) and 10 < max(pairs["truth"]) <= 25.2
+    errors = np.array(pairs["prediction"]) - np.array(pairs["truth"])
+    assert np.abs(errors).mean() == pytest.approx(metrics["pretrained"]["mae"], rel=0.2)  # a sample of the same labels
+    with np.load(out / "07_model_output" / "estimate" / "pictures.npz", allow_pickle=False) as pictures:
+        assert set(pictures.files) == {"image", "truth", "prediction", "quantity", "sample_id"}
+        assert pictures["truth"].dtype == pictures["prediction"].dtype == np.float32
+        assert pictures["quantity"].tolist() == ["tree height", "m"]
+
+
+def test_a_map_of_values_has_units_and_is_shown(outputs, world):
+    out, _ = outputs
+    _, tables, found = world
+    path = out / "07_model_output" / "estimate" / "map.tif"
+    with rasterio.open(path) as source, rasterio.open(out / "07_model_output" / "segment" / "map.tif") as classes:
+        heights, seen = source.read(1), classes.read(1) != 255
+        assert (source.dtypes, source.units, source.descriptions) == (("float32",), ("m",), ("tree height",))
+        assert source.shape == classes.shape and np.isnan(source.nodata) and "CLASS_NAMES" not in source.tags()
+        assert "r2" in json.loads(source.tags()["TEST_SCORES"])
+    assert (np.isfinite(heights) == seen).all(), "the same scene and clouds"
+    shown = ReportInputs(
+        "", (), scenes=found.scenes, store=tables.store, tasks=(TaskOutputs("estimate", {}, map=path),)
+    )
+    section = scene_map(shown, "estimate")
+    gallery, table = section.blocks
+    _, answer = gallery.strips[0].pictures
+    assert answer.lines == ("map",) and "tree height" in answer.alt
+    assert [swatch.label.endswith(" m") for swatch in gallery.legend] == [True] * 5 + [False]
+    assert "is nodata, cloud or shadow" in gallery.caption
+    cells = dict(table.rows)
+    assert float(cells["mean"].removesuffix(" m")) == pytest.approx(np.nanmean(heights), abs=0.05)
+    assert float(cells["median"].removesuffix(" m")) == pytest.approx(np.nanmedian(heights), abs=0.05)
+
+
+def test_who_wants_the_model_only_trains_no_twin(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    catalog = catalog_of(world, tmp_path)
+    catalog["params:classify"] = MemoryDataset(TaskParameters(**small("classify").model_dump() | {"twin": False}))
+    pipeline = task("classify", twin=False)
+    assert "classify.finetune_random" not in {node.name for node in pipeline.nodes}
+    run(pipeline, catalog)
+    metrics = json.loads((tmp_path / "08_reporting" / "classify_metrics.json").read_text())
+    assert "pretrained" in metrics and not {"random", "gain"} & metrics.keys()
+    assert not (tmp_path / "06_models" / "classify_random").exists()
+    table = score_table(finetuned_rows(metrics, seed=0))
+    assert set(table["model"]) == {"pretrained"}
+    shown = ReportInputs("", (), tasks=(TaskOutputs("classify", metrics),), scores=table)
+    (found,) = (page for page in pages(shown) if page.name == "classify")
+    assert found.finding == (
+        f"Not compared with a random initialisation. top-1 {metrics['pretrained']['top1']:.3f} (simulated)."
+    )
+
+
+def test_a_value_per_image_is_estimated_without_a_map(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    catalog = catalog_of(world, tmp_path)
+    asked = small("estimate").model_dump() | {"head": "mean"}
+    catalog["params:estimate"] = MemoryDataset(TaskParameters(**asked))
+    run(task("estimate", draws_map=False), catalog)
+    metrics = json.loads((tmp_path / "08_reporting" / "estimate_metrics.json").read_text())
+    assert "rcf" not in metrics and metrics["pretrained"]["n"] == len(
+        json.loads((tmp_path / "08_reporting" / "estimate_confusion.json").read_text())["truth"]
+    )
+    assert not (tmp_path / "07_model_output" / "estimate" / "map.tif").exists()
+
+
 def test_embeddings_are_shown_beside_their_scene(outputs, world):
     out, _ = outputs
     _, tables, found = world
@@ -298,7 +379,7 @@ def test_embeddings_and_scores(outputs):
     with rasterio.open(out / "07_model_output" / "embeddings" / "embeddings.tif") as found:
         assert (found.count, found.res) == (64, (80.0, 80.0))
     table = pd.read_parquet(out / "08_reporting" / "scores.parquet")
-    assert set(table["task"]) == {"classify", "segment", "detect_change"}
+    assert set(table["task"]) == set(TASKS)
     frozen = {"knn", "knn_standardised", "linear_probe", "few_shot"}
     assert set(table[table["over"] == ""]["mode"]) == {"finetuned", *frozen}
     gains = table[table["over"] != ""]
@@ -316,7 +397,7 @@ def test_embeddings_and_scores(outputs):
 def test_one_offline_wandb_run_per_task(outputs):
     _, wandb_dir = outputs
     runs = [read_run(path) for path in find_runs(wandb_dir)]
-    assert sorted(found.run.display_name for found in runs) == ["classify", "detect_change", "segment"]
+    assert sorted(found.run.display_name for found in runs) == sorted(TASKS)
     for found in runs:
         assert {"pretrained/loss", "random/loss"} <= {key for row in found.history for key in row}
         assert found.config["finetune"]["steps"] == 6
@@ -366,6 +447,18 @@ def test_a_folder_replaces_the_simulation(world, tmp_path, monkeypatch):
     [
         ("classify", {"heaad": "mean"}, "unknown parameter 'heaad': did you mean 'head'"),
         ("classify", {"head": "upernet"}, "head must be one of linear, mean, attentive, rcf, found 'upernet'"),
+        (
+            "segment",
+            {"finetune": {"loss": "mse"}},
+            "segment: finetune.loss must be one of cross_entropy, .*, found 'mse'",
+        ),
+        ("segment", {"finetune": {"log_targets": True}}, "segment: labels are classes, and finetune.log_targets is of"),
+        ("estimate", {"finetune": {"loss": "dice"}}, "estimate: finetune.loss must be one of huber, mse, found 'dice'"),
+        (
+            "estimate",
+            {"data": {"class_names": ["a", "b"]}},
+            "labels are values, and data.class_names is of classes: le",
+        ),
         ("segment", {"finetune": {"steps": 0}}, "greater than or equal to 1"),
         ("segment", {"data": {"simulated": {"chip": 3}}}, "unknown parameter 'chip': did you mean 'chip_px'"),
         ("evaluate", {"relative_gsd": [0.5]}, "hold 1.0"),
@@ -382,7 +475,7 @@ def test_committed_parameters_name_every_field():
     """What a user can set is in the file, with a comment; only rarely used fields are left to their defaults."""
     for name, model in MODELS.items():
         model(**group(name))
-    for name in ("classify", "segment", "detect_change"):
+    for name in TASKS:
         assert set(group(name)["finetune"]) >= {"mode", "steps", "batch_size", "lr", "layer_decay", "loss"}
 
 
@@ -394,7 +487,7 @@ def test_stages_do_not_import_torch_until_they_run(tmp_path):
         "import sys\n"
         "from a2mae.pipelines import embed, evaluate, tasks\n"
         "embed.create_pipeline(), evaluate.create_pipeline()\n"
-        "[tasks.create_pipeline(stage) for stage in ('classify', 'segment', 'detect_change')]\n"
+        "[tasks.create_pipeline(stage) for stage in ('classify', 'segment', 'detect_change', 'estimate')]\n"
         "print(sorted({'torch', 'rasterio', 'sklearn', 'wandb', 'pandas'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())

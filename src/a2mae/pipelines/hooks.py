@@ -24,6 +24,7 @@ from a2mae.pipelines.chain import local_data_root, plain, plain_groups, stage_of
 from a2mae.pipelines.datasets import ImageSetStoreDataset, RasterDataset, RunDirectory
 from a2mae.pipelines.tasks import opened_by
 from a2mae.provenance.record import Artifact, LineageError, Record, read_input, read_record, record, record_path
+from a2mae.tasks.registry import Task
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -63,11 +64,13 @@ class Checks:
         checks.check_groups(context.config_loader)
         checks.check_dataset_types(context.config_loader)
         parameters = context.config_loader["parameters"]
-        groups = {task: parameters.get(task) or {} for task in pipeline_registry.TASKS}
+        options = {task: parameters.get(task) or {} for task in pipeline_registry.TASKS}
         pipeline_registry.use_chain(
             tuple(parameters["chain"]),
-            [task for task, options in groups.items() if (options.get("map") or {}).get("raster") is not None],
-            [task for task, options in groups.items() if options.get("start") is not None],
+            [task for task, group in options.items() if (group.get("map") or {}).get("raster") is not None],
+            [task for task, group in options.items() if group.get("head") in Task(task).kind.image_heads],
+            [task for task, group in options.items() if group.get("twin") is False],
+            [task for task, group in options.items() if group.get("start") is not None],
         )
 
     @hook_impl

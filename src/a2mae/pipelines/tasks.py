@@ -45,14 +45,21 @@ def opened_by(group: str, key: str) -> tuple[str, ...]:
 
 
 def create_pipeline(
-    stage: str, made: Collection[str] | None = None, *, draws_map: bool = True, started: bool = False
+    stage: str,
+    made: Collection[str] | None = None,
+    *,
+    draws_map: bool = True,
+    twin: bool = True,
+    started: bool = False,
 ) -> Pipeline:
     """Create the pipeline of a task.
 
     Args:
         stage: The task; also the namespace, the parameter group and the prefix of the datasets (`classify.data`).
         made: Datasets that the stages of the environment's chain make; None: all.
-        draws_map: Whether there is anything to draw a map of; otherwise the task ends with its scores.
+        draws_map: Whether there is anything to draw a map of, and answers for pixels to draw; otherwise the task ends
+            with its scores.
+        twin: Whether random_init is trained and scored beside the model.
         started: Whether its parameters name the encoder; otherwise it is the one that this run has pretrained.
     """
     maps = Task(stage).kind.per_pixel and draws_map
@@ -77,18 +84,22 @@ def create_pipeline(
             name="finetune",
         ),
         node(
-            finetune_random,
-            inputs={"options": "params:options", "data": "data", "run": "random_run", **encoder},
-            outputs="random_model",
-            name="finetune_random",
-        ),
-        node(
             score,
-            inputs=["params:options", "data", "model", "random_model"],
+            inputs=["params:options", "data", "model", *(["random_model"] if twin else [])],
             outputs=["metrics", "pictures", "confusion"],
             name="score",
         ),
     ]
+    if twin:
+        nodes.insert(
+            2,
+            node(
+                finetune_random,
+                inputs={"options": "params:options", "data": "data", "run": "random_run", **encoder},
+                outputs="random_model",
+                name="finetune_random",
+            ),
+        )
     if maps:
         inputs = {
             "options": "params:options",
@@ -145,8 +156,8 @@ def prepare_data(
     import pandas as pd
 
     from a2mae.stssd.store.store import ImageSetStore
-    from a2mae.tasks.datasets.cuts import Tables
     from a2mae.tasks.datasets.sources import prepare
+    from a2mae.tasks.datasets.store_samples import Tables
     from a2mae.tasks.datasets.writer import write_source
 
     tables = None
@@ -160,7 +171,7 @@ def prepare_data(
     source = prepare(options, tables, simulation_folder)
     for name in options.bands:
         source.spec.band_index(name, options.task)  # said before all samples are read
-    if options.task.kind.per_pixel:
+    if options.per_pixel:
         from a2mae.tasks.inference.files import check_named
 
         check_named(options, source, sensors)
@@ -208,24 +219,25 @@ def _finetune(options: TaskParameters, data: object, run: Path, pretrained_model
 
 
 def score(
-    options: TaskParameters, data: object, model: object, random_model: object
+    options: TaskParameters, data: object, model: object, random_model: object = None
 ) -> tuple[dict[str, object], object, dict[str, object]]:
-    """Score both models on the test split; the stage's W&B run holds the result.
+    """Score the model and its random_init on the test split; the stage's W&B run holds the result.
 
     Args:
         options: The task's parameters.
         data: Its samples.
         model: From the pretrained encoder.
-        random_model: From random weights.
+        random_model: From random weights; None where only the model is wanted (`twin`).
 
     Returns:
-        Metrics, pictures and confusion counts.
+        Metrics, pictures, and truth against prediction.
     """
     from a2mae.tasks.datasets.task_data import TaskData
     from a2mae.tasks.evaluation.both_starts import score_both
     from a2mae.tasks.finetune.finetuned import Finetuned
 
-    models = {"pretrained": cast(Finetuned, model), "random": cast(Finetuned, random_model)}
+    starts = {"pretrained": model, "random": random_model}
+    models = {start: cast(Finetuned, found) for start, found in starts.items() if found is not None}
     result = score_both(options, cast(TaskData, data), models)
     _track(options, models, result)
     return result.metrics, result.pictures, result.confusion

@@ -76,12 +76,12 @@ class TaskOutputs:
     """One task's results.
 
     Attributes:
-        name: `classify`, `segment` or `detect_change`.
+        name: Of the task: `classify`, `segment`, …
         metrics: Contents of `<task>_metrics.json`: `{"pretrained": {...}, "random": {...}}`.
         pictures: Path of `pictures.npz`, or None.
         map: Path of the map of a whole scene, or None.
         confusion: Contents of `<task>_confusion.json`: `class_names`, `multi_label`, and per start counts `(K, K)`,
-            truth by rows; or None.
+            truth by rows; of values `quantity`, `units` and pairs of `truth` and `prediction`; or None.
     """
 
     name: str

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
@@ -15,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from a2mae.errors import InputError
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
-from a2mae.report.blocks import Picture
+from a2mae.report import text
+from a2mae.report.blocks import Picture, Swatch
 from a2mae.report.inputs import ReportInputs
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
@@ -25,6 +29,7 @@ BytesImage = NDArray[np.uint8]
 
 INVALID_RGB = (120, 120, 128)
 """Grey of invalid pixels."""
+_RAMP_PCT = (2.0, 98.0)
 HIDDEN_RGB = (214, 39, 112)
 """Tint of patches that were hidden from the model."""
 
@@ -100,6 +105,57 @@ def classes_to_bytes(
     if 0 <= ignore < 256:
         table[ignore] = INVALID_RGB
     return np.asarray(table[classes])
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Colours of values.
+
+    Attributes:
+        low: Gets the first colour, as all below it.
+        high: Gets the last, as all above it.
+        name: Of matplotlib's.
+    """
+
+    low: float
+    high: float
+    name: str = "viridis"
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating]) -> Ramp:
+        """Make a ramp between the 2nd and 98th percentile of the values that are finite."""
+        known = values[np.isfinite(values)]
+        low, high = (float(v) for v in np.percentile(known, _RAMP_PCT)) if known.size else (0.0, 1.0)
+        return cls(low, high if high > low else low + 1)
+
+    @classmethod
+    def around_zero(cls, values: NDArray[np.floating]) -> Ramp:
+        """Make a ramp of differences: white at 0, blue below and red above, alike on both sides."""
+        known = np.abs(values[np.isfinite(values)])
+        most = float(np.percentile(known, _RAMP_PCT[1])) if known.size else 1.0
+        return cls(-(most or 1.0), most or 1.0, "RdBu_r")
+
+    def colours(self, values: NDArray[np.floating]) -> BytesImage:
+        """Colour `(H, W)` values to `(H, W, 3)`; what is not finite becomes grey."""
+        share = np.clip((values - self.low) / (self.high - self.low), 0, 1)
+        rgb = np.round(colormaps[self.name](np.nan_to_num(share))[..., :3] * 255).astype(np.uint8)
+        rgb[~np.isfinite(values)] = INVALID_RGB
+        return np.asarray(rgb)
+
+    def legend(self, units: str, words: str = "") -> tuple[Swatch, ...]:
+        """Make five swatches from low to high.
+
+        Args:
+            units: Of the values.
+            words: Before every value.
+        """
+        digits = max(1 - math.floor(math.log10((self.high - self.low) / 4)), 0)
+        values = np.linspace(self.low, self.high, 5).round(digits) + 0.0  # no -0.0
+        write = text.signed if self.low == -self.high else text.number
+        return tuple(
+            Swatch(hex_colour((int(red), int(green), int(blue))), words + write(value, digits, units))
+            for (red, green, blue), value in zip(self.colours(values[None])[0], values.tolist(), strict=True)
+        )
 
 
 def upsample_patches(hidden: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:

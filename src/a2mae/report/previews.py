@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from a2mae.report.pictures import BytesImage, classes_to_bytes, components_as_colours, display_bands, stretch
+from a2mae.report.pictures import BytesImage, Ramp, classes_to_bytes, components_as_colours, display_bands, stretch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def sheet(rows: list[list[BytesImage]], *, columns: int, cell_px: int) -> BytesI
 
 
 def task_pictures(path: Path, *, columns: int = 8, cell_px: int = 96) -> BytesImage:
-    """Draw what a task's model was shown, the truth and its prediction below each other; classes as colours.
+    """Draw what a task's model was shown, the truth and its prediction below each other; classes and values as colours.
 
     Args:
         path: The `.npz` of the task's pictures.
@@ -81,6 +81,12 @@ def task_pictures(path: Path, *, columns: int = 8, cell_px: int = 96) -> BytesIm
     with np.load(path, allow_pickle=False) as arrays:
         rows = [list(arrays[name][:columns]) for name in sorted(arrays.files) if name.startswith("image")]
         colours = arrays["class_colours"] if "class_colours" in arrays.files else None  # absent: an earlier version's
+        if "quantity" in arrays.files:
+            both = [np.atleast_3d(arrays[name][:columns].T).T for name in ("truth", "prediction")]
+            ramp = Ramp.of(np.concatenate(both))
+            return sheet(
+                [*rows, *([ramp.colours(values) for values in of] for of in both)], columns=columns, cell_px=cell_px
+            )
         for name in ("truth", "prediction"):
             labels = arrays[name][:columns]
             maps = [_as_map(np.asarray(classes)) for classes in labels]
@@ -99,7 +105,7 @@ def _as_map(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:
-    """Draw a GeoTIFF, reduced: classes in their colours, features by their principal components, else three bands.
+    """Draw a GeoTIFF, reduced: classes in their colours, values by a ramp, features by their principal components.
 
     Args:
         path: The raster.
@@ -126,6 +132,9 @@ def raster_picture(path: Path, *, max_px: int = 512) -> BytesImage:
         pixels = source.read(out_shape=(source.count, *shape), masked=True)
     valid = ~np.ma.getmaskarray(pixels).any(axis=0) & np.isfinite(pixels.data).all(axis=0)
     values = np.where(valid, pixels.data, 0).astype(np.float32)
+    if len(values) == 1:
+        shown = np.where(valid, values[0], np.nan)
+        return Ramp.of(shown).colours(shown)
     if len(values) > 3:
         return components_as_colours(values, valid)
     return stretch(values[[min(band, len(values) - 1) for band in range(3)]], valid)

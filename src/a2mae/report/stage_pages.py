@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Page, Section
-from a2mae.report.inputs import ReportInputs
+from a2mae.report.inputs import ReportInputs, records
 from a2mae.report.sections.data_set import four_properties, image_sets
 from a2mae.report.sections.ingest import (
     accepted_scenes,
@@ -25,7 +25,16 @@ from a2mae.report.sections.maps import embeddings, scene_map
 from a2mae.report.sections.pretraining import curves, first_and_last, reconstructions, steps_taken
 from a2mae.report.sections.pruning import pruning
 from a2mae.report.sections.registration import registration, registration_truth
-from a2mae.report.sections.scores import comparisons, knn_over_gsd, scores, spelled, task_scores
+from a2mae.report.sections.scores import (
+    FINETUNED,
+    MAIN_METRICS,
+    PRETRAINED,
+    comparisons,
+    knn_over_gsd,
+    scores,
+    spelled,
+    task_scores,
+)
 from a2mae.report.sections.summary import provenance, summary
 from a2mae.report.sections.tasks import mistakes, task_pictures
 from a2mae.tasks.registry import Task
@@ -121,9 +130,18 @@ def _finetuned(task: str) -> Callable[[ReportInputs], str]:
         found = [] if inputs.scores is None else [item for item in comparisons(inputs.scores) if item.task == task]
         return " ".join(
             f"{spelled(item.metric)} {item.pretrained[0]:.3f} ({item.data}), {item.words}." for item in found
-        ) or ("Not compared with a random initialisation.")
+        ) or " ".join(["Not compared with a random initialisation.", *_alone(inputs, task)])
 
     return finding
+
+
+def _alone(inputs: ReportInputs, task: str) -> list[str]:
+    """Say what a model scores that was trained without its random_init."""
+    if inputs.scores is None:
+        return []
+    table = inputs.scores[(inputs.scores["task"] == task) & (inputs.scores["mode"] == FINETUNED)]
+    main = table[(table["model"] == PRETRAINED) & table["metric"].isin(MAIN_METRICS[task])]
+    return [f"{spelled(str(row['metric']))} {row['value']:.3f} ({row['data']})." for row in records(main)]
 
 
 def _task(name: Task) -> Stage:

@@ -18,7 +18,7 @@ from a2mae.files import PART, file_digest
 from a2mae.parallel import run_all
 from a2mae.remote.storage import Folder, Parts
 from a2mae.simulate.delivery.catalog import make_item, write_catalog
-from a2mae.simulate.delivery.files import write_asset, write_land_cover, write_mask
+from a2mae.simulate.delivery.files import write_asset, write_heights, write_land_cover, write_mask
 from a2mae.simulate.delivery.manifest import (
     MANIFEST,
     FileFacts,
@@ -31,7 +31,7 @@ from a2mae.simulate.delivery.manifest import (
     read_manifest,
     write_manifest,
 )
-from a2mae.simulate.delivery.truth import region_truth, write_scene_truth
+from a2mae.simulate.delivery.truth import TREE_STEP_M, region_truth, write_scene_truth
 from a2mae.simulate.ground.land_use import BIOMES
 from a2mae.simulate.ground.landscape import Landscape, make_landscape, with_changes
 from a2mae.simulate.parameters import SENSORS, AcquisitionParameters, RegionParameters, SimulateParameters
@@ -230,6 +230,8 @@ def _make_truth(job: _Job, landscape: Landscape) -> SceneFacts:
     write_land_cover(job.folder / paths["before"], truth.before, truth.grid)
     write_land_cover(job.folder / paths["after"], truth.after, truth.grid)
     write_mask(job.folder / paths["change"], truth.change, truth.grid, _CHANGE_NAMES)
+    write_heights(job.folder / paths["trees_before"], truth.trees_before, truth.grid, step_m=TREE_STEP_M)
+    write_heights(job.folder / paths["trees_after"], truth.trees_after, truth.grid, step_m=TREE_STEP_M)
     return SceneFacts(
         name=job.region.name,
         changed_share=round(float(np.mean(truth.change)), 6),
@@ -243,6 +245,8 @@ def _truth_paths(region: Region) -> dict[str, str]:
         "before": f"{base}/land_cover_before.tif",
         "after": f"{base}/land_cover_after.tif",
         "change": f"{base}/change.tif",
+        "trees_before": f"{base}/tree_height_before.tif",
+        "trees_after": f"{base}/tree_height_after.tif",
     }
 
 
@@ -263,6 +267,7 @@ def _region_entry(parameters: SimulateParameters, region: Region, facts: SceneFa
         bounds_m=region.block(10, margin_m=0).bounds_m,
         land_cover={"before": paths["before"], "after": paths["after"]},
         change=paths["change"],
+        tree_height={"before": paths["trees_before"], "after": paths["trees_after"]},
         truth_gsd_m=float(parameters.truth_gsd_m),
         changed_share=facts.changed_share,
     )

@@ -2,170 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
-from a2mae.errors import InputError
+from a2mae.tasks.data_parameters import DataParameters
 from a2mae.tasks.registry import Task
 
-
-def _hex_colour(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
-        return value
-    hint = "; write the quotes, without them # begins a comment of YAML" if value is None else ""
-    raise InputError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
-
-
-def _class_name(value: object) -> object:
-    if isinstance(value, bool):
-        word = "yes, on or true" if value else "no, off or false"
-        raise InputError(f"found {value}, expected a name: {word} without quotes is a truth value in YAML, quote it")
-    return value
-
-
-Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
-LOSSES: tuple[Loss, ...] = get_args(Loss)
+Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice", "huber", "mse"]
 Layers = Literal["last", "middle", "joined"]
 Pool = Literal["cls", "mean", "mean_std"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
 Precision = Literal["32-true", "bf16-mixed"]
-
-HexColour = Annotated[str, BeforeValidator(_hex_colour)]
-"""A colour as `#rrggbb`; anything else is rejected with an example."""
-ClassName = Annotated[str, BeforeValidator(_class_name)]
-"""The name of a class; a bare `yes` or `no` of YAML is none."""
-
-
-class SimulatedDataParameters(Parameters):
-    """How task data is cut from the image-set store and the simulated truth."""
-
-    moved: ClassVar[Mapping[str, str]] = {"stride_px": "chip_px alone: samples do not overlap"}
-
-    sensors: tuple[str, ...] = Field(
-        ("sentinel-2-l2a",), min_length=1, description="whose images are used; all are brought to the first one's grid"
-    )
-    bands: tuple[str, ...] = Field(
-        ("blue", "green", "red", "nir", "swir16", "swir22"),
-        min_length=1,
-        description="common names of the bands that are stored; every sensor must have them",
-    )
-    chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
-    min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
-    min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
-    cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
-    pairs_per_place: int = Field(2, ge=1, description="change: date pairs per place at most")
-    max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
-    max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
-
-
-class TorchgeoParameters(Parameters):
-    """How a data set of torchgeo that is not known by name becomes task data; units and labels are as `data` says."""
-
-    moved: ClassVar[Mapping[str, str]] = {"first_class": "data.first_class", "unlabelled": "data.ignore"}
-
-    splits: dict[str, Literal["train", "val", "test"]] = Field(
-        {},
-        description="torchgeo's split -> ours; empty: its class takes none, scenes are split by a hash of their names",
-    )
-    arguments: dict[str, str | int | float | bool | tuple[str, ...]] = Field(
-        {}, description="further ones of its class, as its bands"
-    )
-    multi_label: bool = Field(False, description="classification: labels are 0 or 1 for every class")
-
-    @model_validator(mode="after")
-    def _train_and_test(self) -> TorchgeoParameters:
-        if self.splits and not {"train", "test"} <= set(self.splits.values()):
-            raise ValueError(f"splits must lead to train and test, found {', '.join(self.splits.values())}")
-        reserved = {"root", "split", "download", "transforms"} & self.arguments.keys()
-        if reserved:
-            raise ValueError(f"arguments must leave out what is decided elsewhere: {', '.join(sorted(reserved))}")
-        return self
-
-
-class DataParameters(Parameters):
-    """Where a task's data comes from."""
-
-    folder: OnDiskPath = Field(
-        None,
-        description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; a data set's root",
-    )
-    dataset: str | None = Field(None, description="a benchmark by torchgeo's class name, which lies in `folder`")
-    format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
-    torchgeo: TorchgeoParameters | None = Field(
-        None,
-        description="how to read a data set of torchgeo that has no mapping here; its numbers are as `format` says",
-    )
-    file_bands: tuple[str, ...] = Field(
-        (), description="bands in the files' order; empty: as they are described, else all of the format's"
-    )
-    gsd_m: float | None = Field(
-        None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
-    )
-    scale: float | None = Field(
-        None, gt=0, description="physical units per count of the files; null: as they are tagged, else the format's"
-    )
-    offset: float | None = Field(
-        None, description="physical value of a file's zero; null: as they are tagged, else the format's"
-    )
-    class_names: tuple[ClassName, ...] = Field(
-        (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
-    )
-    first_class: int = Field(
-        0, ge=0, le=255, description="masks, torchgeo: the value of the first class, as 1 where 0 is none"
-    )
-    class_values: tuple[int, ...] = Field(
-        (), description="likewise: the value of each class, as [0, 255]; empty: counted from first_class"
-    )
-    ignore: tuple[int, ...] = Field(
-        (), description="likewise: values that stand for no class, beside 255: neither trained on nor scored"
-    )
-    class_colors: dict[str, HexColour] = Field(
-        {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
-    )
-    multi_label: bool | None = Field(
-        None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"
-    )
-    class_property: str = Field("class", description="polygons: the attribute of a feature that holds its class name")
-    outside: str = Field(
-        "unknown", description="polygons: class of the ground in none of them; unknown: neither trained on nor scored"
-    )
-    buffer_m: float | None = Field(
-        None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
-    )
-    chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
-    resize: bool = Field(
-        False,
-        description="classify: the middle square of a picture becomes chip_px, its GSD with it; false: cut",
-    )
-    simulated: SimulatedDataParameters = Field(
-        default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
-    )
-
-    @model_validator(mode="after")
-    def _values_are_those_of_classes(self) -> DataParameters:
-        classes = len(self.class_names) or 2  # of a change
-        if self.class_values and (len(set(self.class_values)) != classes or len(self.class_values) != classes):
-            raise ValueError(f"class_values must be {classes} different numbers, one per class")
-        if self.class_values and self.first_class:
-            raise ValueError("state first_class or class_values, not both")
-        both = set(self.ignore) & set(self.class_values or range(self.first_class, self.first_class + classes))
-        if both:
-            raise ValueError(
-                f"ignore names {', '.join(map(str, sorted(both)))}, which is the value of a class: where masks count"
-                " classes from 1, set first_class: 1"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _outside_is_a_class(self) -> DataParameters:
-        if self.outside not in ("unknown", *self.class_names):
-            known = ", ".join(self.class_names) or "none"
-            raise ValueError(f"outside must be unknown or one of class_names ({known}), found '{self.outside}'")
-        return self
 
 
 class EncoderParameters(Parameters):
@@ -235,7 +85,12 @@ class FinetuneParameters(Parameters):
     weight_decay: float = Field(0.05, ge=0, description="AdamW")
     warmup_steps: int = Field(20, ge=0, description="linear, then half a cosine")
     clip_grad: float = Field(1.0, gt=0, description="largest gradient norm")
-    loss: Loss = Field("cross_entropy", description="focal, dice and cross_entropy_dice: for rare classes")
+    loss: Loss | None = Field(
+        None, description="focal, dice and cross_entropy_dice: for rare classes; values: huber, mse; null: the first"
+    )
+    log_targets: bool = Field(
+        False, description="values: learn log(1 + value), for what spans orders of magnitude and is not negative"
+    )
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="lift rare classes: weight = (1 / frequency) ** power; 0 is off"
     )
@@ -301,6 +156,9 @@ class TaskParameters(Parameters):
     symmetric: bool = Field(
         False, description="answers, scores and maps: the mean over flips and quarter turns, eight times the work"
     )
+    twin: bool = Field(
+        True, description="also train random_init, the same architecture from random weights; false: half the time"
+    )
     data: DataParameters = Field(
         default_factory=lambda: DataParameters.model_validate({}), description="where samples come from"
     )
@@ -308,7 +166,7 @@ class TaskParameters(Parameters):
         default_factory=lambda: FinetuneParameters.model_validate({}), description="the recipe"
     )
     map: MapParameters = Field(
-        default_factory=lambda: MapParameters.model_validate({}), description="segmentation and change: map of a raster"
+        default_factory=lambda: MapParameters.model_validate({}), description="labels per pixel: map of a raster"
     )
     bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
     pictures: int = Field(8, ge=0, le=64, description="test samples kept as pictures for the report")
@@ -325,6 +183,30 @@ class TaskParameters(Parameters):
         if self.location and self.start is not None and self.start.model is not None:
             raise ValueError(f"location: true is read by encoders of this project, and {self.start.model} is timm's")
         return self
+
+    @model_validator(mode="after")
+    def _recipe_fits_task(self) -> TaskParameters:
+        kind, recipe, data = self.task.kind, self.finetune, self.data
+        if recipe.loss is not None and recipe.loss not in kind.losses:
+            raise ValueError(
+                f"{self.task}: finetune.loss must be one of {', '.join(kind.losses)}, found '{recipe.loss}'"
+            )
+        of_values = {"finetune.log_targets": recipe.log_targets, "data.units": bool(data.units)}
+        of_classes = {
+            "finetune.class_weight_power": recipe.class_weight_power > 0,
+            "map.probabilities": self.map.probabilities,
+            **{f"data.{key}": bool(getattr(data, key)) for key in ("class_names", "class_values", "class_colors")},
+        }
+        stated = [key for key, found in (of_classes if kind.values else of_values).items() if found]
+        if stated:
+            labels, not_so = ("values", "classes") if kind.values else ("classes", "values")
+            raise ValueError(f"{self.task}: labels are {labels}, and {', '.join(stated)} is of {not_so}: leave it out")
+        return self
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether labels and answers are of pixels; else they are of whole images."""
+        return self.task.kind.answers_pixels(self.head)
 
     @model_validator(mode="after")
     def _maps_of_change_have_two_dates(self) -> TaskParameters:

@@ -19,10 +19,13 @@ class TaskKind:
         title: For people.
         purpose: What the model is taught, for somebody who does not know the project.
         heads: That it can have, the plainest first (`tasks/finetune/heads.py`).
-        metrics: That it is scored by, the main one first (`tasks/metrics/confusion.py`).
-        label_metrics: Likewise where an image has any number of classes; empty where it cannot.
+        metrics: That it is scored by, the main one first, of which 1 is the best (`tasks/metrics/`).
+        losses: That it can be trained by, the usual one first (`tasks/finetune/losses.py`).
+        label_metrics: Metrics where an image has any number of classes; empty where it cannot.
         dates: Images of one place that a sample has.
         per_pixel: Whether a label is a map of the ground; then a whole raster can be mapped, too.
+        image_heads: Of a task with labels per pixel: heads that answer once per image instead, from such labels.
+        values: Whether a label is a value with units; else it is a class.
         hub_task: `pipeline_tag` of a model card.
     """
 
@@ -30,10 +33,17 @@ class TaskKind:
     purpose: str
     heads: tuple[str, ...]
     metrics: tuple[str, ...]
+    losses: tuple[str, ...] = ("cross_entropy", "focal", "dice", "cross_entropy_dice")
     label_metrics: tuple[str, ...] = ()
     dates: int = 1
     per_pixel: bool = True
+    image_heads: tuple[str, ...] = ()
+    values: bool = False
     hub_task: str = "image-segmentation"
+
+    def answers_pixels(self, head: str) -> bool:
+        """Whether a head answers for every pixel; else it answers once per image."""
+        return self.per_pixel and head not in self.image_heads
 
 
 class Task(StrEnum):
@@ -78,5 +88,18 @@ class Task(StrEnum):
             heads=("linear", "rcf", "conv", "upernet", "detail"),
             metrics=("f1", "iou", "precision", "recall"),
             dates=2,
+        ),
+    )
+    ESTIMATE = (
+        "estimate",
+        TaskKind(
+            title="Regression",
+            purpose="The pretrained model is finetuned to estimate a value, of every pixel or of an image.",
+            heads=("linear", "rcf", "conv", "upernet", "detail", "mean", "attentive"),
+            metrics=("r2", "rmse", "mae", "bias"),
+            losses=("huber", "mse"),
+            image_heads=("mean", "attentive"),
+            values=True,
+            hub_task="other",
         ),
     )

@@ -218,6 +218,7 @@ class StripWriter:
         tags: Mapping[str, str] | None = None,
         colors: Mapping[int, tuple[int, int, int]] | None = None,
         scales: Sequence[float] = (),
+        units: str = "",
     ) -> None:
         """Start or continue a raster.
 
@@ -232,6 +233,7 @@ class StripWriter:
             tags: Dataset tags.
             colors: Colour table of a class map.
             scales: Per band, physical units per count.
+            units: Of all bands.
         """
         self._path = path
         self._partial = path.with_name(f".{path.stem}.partial.tif")
@@ -267,6 +269,8 @@ class StripWriter:
                 target.write_colormap(1, dict(colors))
             if scales:
                 target.scales = tuple(scales)
+            if units:
+                target.units = (units,) * bands
 
     def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
         """Write rows `(bands, rows, columns)` from a first row on, and remember that they are done."""

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from a2mae.tasks.data_parameters import DataParameters
 from a2mae.tasks.datasets.masks import Masks
 from a2mae.tasks.datasets.pictures import ImageFile
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskDataError
-from a2mae.tasks.parameters import DataParameters
 from helpers.labelled_scenes import save
 
 NAMES = ("ground", "roof", "water")

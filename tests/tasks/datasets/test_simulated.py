@@ -8,11 +8,12 @@ from affine import Affine
 
 from a2mae.errors import A2maeError
 from a2mae.simulate.run import simulate, tiny_parameters
-from a2mae.tasks.datasets.cuts import Tables, Truth, displacement_m
+from a2mae.tasks.data_parameters import SimulatedDataParameters
+from a2mae.tasks.datasets.cuts import Truth, displacement_m
 from a2mae.tasks.datasets.simulated import cut_simulated
+from a2mae.tasks.datasets.store_samples import Tables
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.parameters import SimulatedDataParameters
 from a2mae.tasks.registry import Task
 from helpers.built_world import build_world
 
@@ -111,6 +112,37 @@ def test_segmentation_labels_lie_on_their_pixels(world, registered, tmp_path):
     assert data.samples["sample_id"].is_unique
     assert data.samples["lon"].nunique() > 4
     assert data.samples["lon"].between(12.2, 12.4).all()
+
+
+def test_trees_are_green_and_have_heights_that_show(world, registered, tmp_path):
+    source = cut_simulated(Task.ESTIMATE, registered, Truth(world), parameters(), seed=0)
+    write_task_data(tmp_path / "data", source.spec, source.samples())
+    data = TaskData(tmp_path / "data")
+    assert str(data.spec.quantity) == "tree height, m" and data.spec.class_names == () and data.spec.per_pixel
+    read = data.read(np.arange(len(data.samples)))
+    known = np.isfinite(read.targets)
+    assert (known <= read.valid[:, 0]).all() and known.mean() > 0.5
+    heights = read.targets[known]
+    assert heights.min() == 0 and 18 < heights.max() <= 25.2  # a conifer of 18 m, 40 % more where it is darkest
+    red, nir = (read.images[:, 0, data.spec.band_index(name)][known] for name in ("red", "nir"))
+    vegetation = (nir - red) / np.maximum(nir + red, 1e-3)
+    assert np.median(vegetation[heights > 10]) > 0.5
+    tall = heights > 8
+    assert np.corrcoef(nir[tall], heights[tall])[0, 1] < -0.2, "taller stands are darker in the near infrared"
+    whole = cut_simulated(Task.ESTIMATE, registered, Truth(world), parameters(), seed=0, per_pixel=False)
+    means = {sample_key(cut): float(np.nanmean(cut.target)) for cut in source.cuts}
+    assert len(whole.cuts) > 10 and not whole.spec.per_pixel
+    assert all(float(cut.target) == pytest.approx(means[sample_key(cut)], abs=1e-4) for cut in whole.cuts)
+
+
+def test_a_simulation_of_an_earlier_version_has_no_trees(world, registered, tmp_path):
+    document = json.loads((world / "manifest.json").read_text())
+    for region in document["regions"]:
+        del region["tree_height"]
+    (tmp_path / "truth").symlink_to(world / "truth")
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(TaskDataError, match="has no height of trees: it is of an earlier version, simulate again"):
+        cut_simulated(Task.ESTIMATE, registered, Truth(tmp_path), parameters(), seed=0)
 
 
 def test_classification_is_balanced_pure_and_within_budget(world, registered):

@@ -17,6 +17,19 @@ def digest(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+def test_values_without_a_label_in_test_are_refused_and_values_beyond_training_noted(tmp_path):
+    samples = list(make_samples(Task.ESTIMATE, count=10))
+    unknown = [
+        dataclasses.replace(one, target=one.target * np.nan) if one.row["split"] == "test" else one for one in samples
+    ]
+    with pytest.raises(TaskDataError, match=r"every label of 'test' in the test split is unknown \(NaN or nodata\)"):
+        write_task_data(tmp_path / "data", spec_for(Task.ESTIMATE), unknown)
+    beyond = [dataclasses.replace(one, target=one.target + 5) if one.row["split"] == "test" else one for one in samples]
+    write_task_data(tmp_path / "data", spec_for(Task.ESTIMATE), beyond)
+    notes = TaskData(tmp_path / "data").spec.notes
+    assert notes == ("tree height, m: 0 to 18 in training, 5 to 23 in test, and what lies beyond was never seen",)
+
+
 @pytest.mark.parametrize("task", list(Task))
 def test_what_is_written_is_read_back_in_physical_units(tmp_path, task):
     samples = list(make_samples(task))

@@ -1,4 +1,4 @@
-"""Losses, the loop and its rates; and that the configuration, not the shell, says how many threads compute."""
+"""The loop and its rates; and that the configuration, not the shell, says how many threads compute."""
 
 import dataclasses
 import itertools
@@ -13,25 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
-from torch.nn import functional as F
 
 from a2mae.models import create_model
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.parallel import cores
-from a2mae.tasks.datasets.task_data import IGNORE
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.model import Symmetry
-from a2mae.tasks.finetune.train import (
-    NotFiniteError,
-    TaskLoss,
-    class_weights,
-    computing,
-    dice_loss,
-    finetune,
-    flipped,
-    label_weights,
-)
-from a2mae.tasks.parameters import LOSSES, FinetuneParameters
+from a2mae.tasks.finetune.train import NotFiniteError, computing, finetune, flipped
+from a2mae.tasks.parameters import FinetuneParameters
 from a2mae.tasks.registry import Task
 from a2mae.training.step import warmup_cosine
 from helpers.checkout import ROOT
@@ -50,7 +39,7 @@ def test_same_seed_same_weights(pretrained, data):
 
 @pytest.mark.parametrize("task", list(Task))
 def test_half_precision_learns_as_well_and_keeps_whole_weights(pretrained, data, task):
-    head, _, _ = LEARNED[task]
+    head, _ = LEARNED[task]
     losses = {}
     for precision in ("32-true", "bf16-mixed"):
         model, inputs, _ = build(pretrained, data, task, head)
@@ -153,81 +142,6 @@ def test_the_schedule_is_the_same_to_the_bit_as_it_was(warmup, steps, seed):
             expected = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
         assert warmup_cosine(step, warmup, steps, divide_first=False) == expected
         assert warmup_cosine(step, warmup, steps) == pytest.approx(expected, abs=1e-15)
-
-
-def logits_and_target(seed=0, ignored=0.3):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, 3, 5, 7, generator=generator)
-    target = torch.randint(0, 3, (2, 5, 7), generator=generator)
-    hidden = torch.rand(2, 5, 7, generator=generator) < ignored
-    return logits, torch.where(hidden, IGNORE, target)
-
-
-@pytest.mark.parametrize("kind", LOSSES)
-def test_what_is_ignored_has_no_say_and_no_gradient(kind):
-    logits, target = logits_and_target()
-    other = torch.where((target == IGNORE).unsqueeze(1), logits + 5 * torch.randn_like(logits), logits)
-    loss_of = TaskLoss(kind, torch.tensor([1.0, 2.0, 0.5]))
-    torch.testing.assert_close(loss_of(other, target), loss_of(logits, target))
-    logits.requires_grad_()
-    loss_of(logits, target).backward()
-    assert logits.grad.movedim(1, -1)[target == IGNORE].abs().max() == 0
-    assert logits.grad.movedim(1, -1)[target != IGNORE].abs().max() > 0
-
-
-@pytest.mark.parametrize("kind", LOSSES)
-def test_a_batch_without_labels_costs_nothing_and_breaks_nothing(kind):
-    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = TaskLoss(kind)(logits, torch.full((1, 4, 4), IGNORE))
-    loss.backward()
-    assert loss.item() == 0
-    assert logits.grad.abs().max() == 0
-
-
-def test_focal_loss_is_the_published_one():
-    logits, target = logits_and_target()
-    scored = target != IGNORE
-    chance = logits.softmax(1).gather(1, torch.where(scored, target, 0).unsqueeze(1)).squeeze(1)[scored]
-    expected = (-((1 - chance) ** 2) * chance.log()).mean()
-    torch.testing.assert_close(TaskLoss("focal")(logits, target), expected)
-    flat = TaskLoss("focal", focal_gamma=0.0)(logits, target)
-    torch.testing.assert_close(flat, F.cross_entropy(logits, target, ignore_index=IGNORE))
-    weight = torch.tensor([3.0, 1.0, 1.0])
-    assert TaskLoss("focal", weight)(logits, target) > TaskLoss("focal")(logits, target)
-
-
-def test_dice_by_hand():
-    target = torch.tensor([[0, 0, 1, IGNORE]])
-    logits = torch.tensor([[[2.0, 0.0, 1.0, 9.0], [0.0, 0.0, 3.0, -9.0], [-1.0, 0.0, 0.0, 0.0]]])
-    chance = logits.softmax(1)[0, :, :3]
-    first = 2 * chance[0, :2].sum() / (chance[0].sum() + 2)
-    second = 2 * chance[1, 2] / (chance[1].sum() + 1)
-    torch.testing.assert_close(dice_loss(logits, target), 1 - (first + second) / 2)  # class 2 is not in the truth
-    sure = 50 * F.one_hot(torch.tensor([[0, 0, 1, 2]]), 3).movedim(-1, 1).float()
-    assert dice_loss(sure, target).item() == pytest.approx(0, abs=1e-6)
-    both = TaskLoss("cross_entropy_dice")(logits, target)
-    torch.testing.assert_close(both, TaskLoss("cross_entropy")(logits, target) + dice_loss(logits, target))
-
-
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_class_weights_lift_the_rare_and_keep_the_mean(power):
-    targets = np.array([0] * 80 + [1] * 16 + [2] * 4 + [IGNORE] * 50, np.uint8)
-    weights = class_weights(targets, 4, power=power).numpy()
-    assert (np.array([80, 16, 4]) @ weights[:3]) / 100 == pytest.approx(1, rel=1e-5)
-    np.testing.assert_allclose(weights[2] / weights[0], 20**power, rtol=1e-5)
-    assert weights[3] == 1  # a class without labels
-
-
-def test_several_labels_are_so_many_yes_or_no():
-    logits, targets = torch.randn(6, 4), torch.randint(0, 2, (6, 4))
-    weight = label_weights(np.array([[1, 0], [1, 0], [1, 1], [0, 0]], np.uint8), power=1.0)
-    np.testing.assert_allclose(weight.numpy(), [1 / 3, 3.0])
-    expected = F.binary_cross_entropy_with_logits(logits, targets.float())
-    torch.testing.assert_close(TaskLoss("cross_entropy", multi_label=True)(logits, targets), expected)
-    with pytest.raises(ValueError, match="several labels per image are learnt by cross_entropy, found 'dice'"):
-        TaskLoss("dice", multi_label=True)
-    with pytest.raises(ValueError, match="loss must be one of"):
-        TaskLoss("hinge")
 
 
 FINETUNE = """

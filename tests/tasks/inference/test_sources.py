@@ -21,8 +21,8 @@ from a2mae.scenes import scenes_to_table
 from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
-from a2mae.tasks.inference.class_map import map_raster
 from a2mae.tasks.inference.files import EMBED, keys_of_map, raster_from_file
+from a2mae.tasks.inference.raster_map import map_raster
 from a2mae.tasks.inference.scenes import SceneRasters
 from a2mae.tasks.inference.sources import EmbeddingSource, MapSource, warn_of_values
 from a2mae.tasks.parameters import EmbedParameters, MapParameters

@@ -1,8 +1,11 @@
 """Scores of a task's predictions, and the gain over random_init."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from a2mae.files import json_text
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.metrics.scores import finetuned_rows, flat_scores, gain, metrics_of, score_task
@@ -18,8 +21,11 @@ def test_scores_have_their_tasks_metrics(tmp_path, task):
     truth = data.read_targets(rows)
     perfect = score_task(data, rows, truth, resamples=100, seed=0)
     assert list(perfect.scores) == list(metrics_of(task))
-    assert {score.value for score in perfect.scores.values()} == {1.0}
-    assert perfect.confusion.sum() == truth.size
+    best = {"rmse": 0.0, "mae": 0.0, "bias": 0.0}
+    assert {name: score.value for name, score in perfect.scores.items()} == {
+        name: best.get(name, 1.0) for name in metrics_of(task)
+    }
+    assert perfect.confusion.sum() == (0 if task.kind.values else truth.size)
     flat = perfect.to_dict()
     both = {"pretrained": flat, "random": flat, "gain": flat_scores(gain(perfect, perfect))}
     table = finetuned_rows({"task": task.value, "data": "x", "gsd_m": 10.0, **both}, seed=0)
@@ -57,3 +63,18 @@ def test_one_place_tells_nothing_of_a_gain(tmp_path):
     one = rows[data.samples["place"].to_numpy()[rows] == data.samples["place"].iloc[rows[0]]]
     scores = score_task(data, one, data.read_targets(one), resamples=50, seed=0)
     assert (gain(scores, scores)["top1"].low, gain(scores, scores)["top1"].high) == (-1.0, 1.0)
+
+
+def test_an_error_on_one_place_has_no_end_of_its_interval(tmp_path):
+    """A share lies between 0 and 1 whatever is not known; an error in metres may be any."""
+    samples = [replace(one, row={**one.row, "place": one.row["split"]}) for one in make_samples(Task.ESTIMATE)]
+    write_task_data(tmp_path / "data", spec_for(Task.ESTIMATE), samples)
+    data = TaskData(tmp_path / "data")
+    rows = data.rows("test")
+    found = score_task(data, rows, data.read_targets(rows) + 1, resamples=100, seed=0)
+    flat = flat_scores(found.scores)
+    assert (flat["rmse"], flat["rmse_low"], flat["rmse_high"]) == (1.0, 0.0, None)
+    assert (flat["bias_low"], flat["bias_high"], flat["r2_low"], flat["r2_high"]) == (None, None, None, 1.0)
+    gains = flat_scores(gain(found, found))
+    assert (gains["r2_low"], gains["r2_high"]) == (None, None)
+    json_text(flat)

@@ -14,9 +14,10 @@ from odc.geo.geobox import GeoBox
 from a2mae.report import text
 from a2mae.report.blocks import Block, Gallery, Picture, Section, Strip, Swatch, Table
 from a2mae.report.inputs import ReportInputs
-from a2mae.report.pictures import INVALID_RGB, LARGEST_PX, hex_colour, scene_picture, to_data_uri
+from a2mae.report.pictures import INVALID_RGB, LARGEST_PX, Ramp, hex_colour, scene_picture, to_data_uri
 from a2mae.report.previews import raster_picture
 from a2mae.tasks.datasets.task_data import IGNORE
+from a2mae.tasks.registry import Task
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,12 @@ class _Map:
 
 
 def scene_map(inputs: ReportInputs, name: str) -> Section | None:
-    """Show the map of a whole scene that a segmentation or change model has drawn; None where there is none."""
+    """Show the map of a whole scene that a task's model has drawn; None where there is none."""
     task = next((task for task in inputs.tasks if task.name == name), None)
     if task is None or task.map is None or not task.map.is_file():
         return None
+    if Task(name).kind.values:
+        return _value_map(inputs, name, task.map)
     found = _read(task.map)
     seen = found.classes != IGNORE
     counts = {value: int((found.classes == value).sum()) for value in found.names}
@@ -75,6 +78,48 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
         f"map-{name.replace('_', '-')}",
         "A map of a whole scene",
         f"Every pixel of {' and '.join(found.dates) or 'a raster'}. {task.map.name} opens in any GIS in these colours.",
+        blocks,
+    )
+
+
+_QUANTILES = (("lowest", 0.0), ("5 %", 0.05), ("median", 0.5), ("95 %", 0.95), ("highest", 1.0))
+
+
+def _value_map(inputs: ReportInputs, name: str, path: Path) -> Section:
+    """Show a map of values."""
+    with rasterio.open(path) as source:
+        share = min(1.0, LARGEST_PX / max(source.shape))
+        shape = (max(1, round(source.height * share)), max(1, round(source.width * share)))
+        values = source.read(1, out_shape=shape)
+        dates = tuple(json.loads(source.tags()["DATES"]))
+        what, units = source.descriptions[0], source.units[0] or ""
+        grid = GeoBox(source.shape, source.transform, source.crs.to_wkt()).zoom_to(shape)
+    seen = np.isfinite(values)
+    known, ramp, raster = values[seen].astype(np.float64), Ramp.of(values), " and ".join(dates)
+    found = {key: float(np.quantile(known, at)) for key, at in _QUANTILES} if known.size else {}
+    said = (
+        f"{what} {text.number(found['5 %'], 1, units)} to {text.number(found['95 %'], 1, units)}"
+        if found
+        else "nothing"
+    )
+    answer = Picture(
+        to_data_uri(ramp.colours(values), max_px=LARGEST_PX, exact=True), f"Map of {raster}: {said}", ("map",)
+    )
+    legend = list(ramp.legend(units))
+    if not seen.all():
+        legend.append(Swatch(hex_colour(INVALID_RGB), "invalid"))
+    caption = "" if seen.all() else f"{text.percent(float(1 - seen.mean()))} is nodata, cloud or shadow."
+    scenes = [picture for picture in (scene_picture(inputs, date, grid) for date in dates) if picture is not None]
+    rows = [("mean", text.number(float(known.mean()) if found else None, 2, units))]
+    rows += [(key, text.number(value, 2, units)) for key, value in found.items()]
+    blocks: tuple[Block, ...] = (
+        Gallery(caption, (Strip("", (*scenes, answer)),), tuple(legend), large=True),
+        Table(f"{what} over the valid area", ("", "value"), tuple(rows), numeric=(1,)),
+    )
+    return Section(
+        f"map-{name.replace('_', '-')}",
+        "A map of a whole scene",
+        f"The {what} of every pixel of {raster}. {path.name} holds it in {units or 'its units'} as numbers (float32).",
         blocks,
     )
 

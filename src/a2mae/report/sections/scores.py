@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,16 @@ _SPELLED = {
     "iou": "IoU",
     "map": "mAP",
     "pixel_accuracy": "pixel accuracy",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
 }
 IN_WORDS = {
     "top1": "share of test images classified correctly",
     "micro_f1": "balance of precision and recall over all classes",
     "miou": "overlap of predicted and true areas, mean of the classes",
     "f1": "balance of precision and recall of changed pixels",
+    "r2": "share of the variance of the true values that is explained",
     "knn_standardised": "frozen encoder: share of test images whose nearest training images are of their class",
     "linear_probe": "frozen encoder: share of test images classified correctly by one linear layer",
 }
@@ -113,7 +118,7 @@ class Comparison:
     @property
     def interval(self) -> str:
         """The interval of the difference as text."""
-        if self.difference[1] == self.difference[2]:
+        if not self.difference[1] < self.difference[2]:
             return "without an interval, on too few locations"
         return f"{self.difference[1]:+.3f} to {self.difference[2]:+.3f}"
 
@@ -208,14 +213,15 @@ def scores(inputs: ReportInputs) -> Section | None:
             marker={"size": 11, "symbol": "circle" if model == PRETRAINED else "diamond-open"},
             name=_label(model),
         )
+    lowest = [side[end] for item in main for side in (item.pretrained, item.random) for end in (0, 1) if side[end] < 0]
     figure.update_layout(
-        xaxis={"title": "score", "range": [0, 1]},
+        xaxis={"title": "score", "range": [min([0.0, *lowest]), 1]},
         yaxis={"autorange": "reversed"},
         scattermode="group",  # side by side: one interval would hide the other
         scattergap=0.6,
     )
     lines = [f"{item.label}: {item.words}." for item in main]
-    everything = _table(table, "All scores, with 95 % bootstrap intervals over locations")
+    everything = _table(table, "All scores, with 95 % bootstrap intervals over locations", _units(inputs))
     compared = chart(
         "scores",
         figure,
@@ -243,16 +249,28 @@ def task_scores(inputs: ReportInputs, task: str) -> Section | None:
         f"scores-{task.replace('_', '-')}",
         "Scores",
         " ".join(lines) or "No scores of both initialisations to compare.",
-        (_table(table, f"Scores of {title_of(task).lower()}, with 95 % bootstrap intervals over locations"),),
+        (
+            _table(
+                table,
+                f"Scores of {title_of(task).lower()}, with 95 % bootstrap intervals over locations",
+                _units(inputs),
+            ),
+        ),
     )
 
 
-def _table(scores_table: pd.DataFrame, caption: str) -> Table:
+def _units(inputs: ReportInputs) -> dict[tuple[str, str], str]:
+    """Units of the errors of values, by task and metric; others have none."""
+    of_tasks = {task.name: str(task.metrics["units"]) for task in inputs.tasks if task.metrics.get("units")}
+    return {(task, metric): f", {units}" for task, units in of_tasks.items() for metric in ("rmse", "mae", "bias")}
+
+
+def _table(scores_table: pd.DataFrame, caption: str, units: Mapping[tuple[str, str], str]) -> Table:
     rows = tuple(
         (
             f"{title_of(str(row['task']))} ({row['data']})",
             mode_name(str(row["mode"]), str(row["over"])),
-            spelled(str(row["metric"])),
+            spelled(str(row["metric"])) + units.get((str(row["task"]), str(row["metric"])), ""),
             _label(str(row["model"])),
             f"{row['gsd_m']:g}",
             text.number(row["value"], 3),

@@ -1,4 +1,4 @@
-"""Tasks: predictions beside the truth, and the confusion matrix."""
+"""Tasks: predictions beside the truth, and the confusion matrix or, of values, a scatter plot."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from a2mae.report import text
 from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table, chart
 from a2mae.report.inputs import ReportInputs, TaskOutputs
 from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
+from a2mae.report.sections.values import scatter, value_pictures
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.registry import Task
 
@@ -28,7 +29,7 @@ Counts = NDArray[np.int64]
 
 
 def mistakes(inputs: ReportInputs, name: str) -> Section | None:
-    """Show the pretrained model's confusion matrix on the test split.
+    """Show the pretrained model's confusion matrix on the test split; of values, a scatter plot.
 
     Returns:
         None where nothing was counted, and where an image has several labels: one found beside another is no mistake.
@@ -36,6 +37,8 @@ def mistakes(inputs: ReportInputs, name: str) -> Section | None:
     task = next((task for task in inputs.tasks if task.name == name), None)
     if task is None or task.confusion is None or task.confusion.get("multi_label"):
         return None
+    if Task(name).kind.values:
+        return scatter(task)
     names = [str(one) for one in cast("Sequence[str]", task.confusion["class_names"])]
     counts: Counts = np.asarray(task.confusion["pretrained"], np.int64).reshape(len(names), len(names))
     if not counts.sum():
@@ -137,6 +140,8 @@ def task_pictures(inputs: ReportInputs, name: str) -> Section | None:
     number = min(len(arrays["truth"]), inputs.limits.examples)
     if not number:
         return None
+    if "quantity" in arrays:
+        return value_pictures(task, arrays, number, inputs.limits.picture_px, _origin(task))
     draw = {1: _labels, 2: _several_labels}.get(arrays["truth"].ndim, _maps)
     return draw(task, arrays, number, inputs.limits.picture_px)
 

@@ -100,6 +100,11 @@ def write_land_cover(path: Path, classes: NDArray[np.uint8], grid: Grid) -> None
     )
 
 
+def write_heights(path: Path, steps: NDArray[np.uint8], grid: Grid, *, step_m: float) -> None:
+    """Write a truth of heights in steps of some metres, which are the file's scale (255 is nodata)."""
+    _write(path, steps[None], grid, nodata=255, names=["tree_height"], scale=step_m, tags={"UNITS": "m"})
+
+
 def write_mask(path: Path, mask: NDArray[np.uint8], grid: Grid, names: Mapping[int, str]) -> None:
     """Write a truth mask (255 is nodata); what its values mean is in the tag `CLASS_NAMES`."""
     tags = {"CLASS_NAMES": json.dumps({str(value): name for value, name in names.items()})}

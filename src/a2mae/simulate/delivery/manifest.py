@@ -73,6 +73,9 @@ class RegionEntry(_Entry):
     bounds_m: tuple[float, float, float, float] = Field(description="left, bottom, right, top of the footprints")
     land_cover: dict[Literal["before", "after"], str]
     change: str
+    tree_height: dict[Literal["before", "after"], str] = Field(
+        default_factory=dict, description="empty: of a simulation before there was one"
+    )
     truth_gsd_m: float
     changed_share: float = Field(description="share of the truth grid whose class has changed")
 

@@ -1,4 +1,4 @@
-"""What is really there: land cover of both periods on a region's grid, and a table of what is true of each scene."""
+"""What is really there: land cover and height of trees in both periods on a region's grid, and facts of each scene."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from a2mae.files import whole_file
 from a2mae.simulate.delivery.manifest import TRUTH_SCENES, SceneFacts
-from a2mae.simulate.ground.covers import CLASS_OF_COVER, CLASSES
+from a2mae.simulate.ground.covers import CLASS_OF_COVER, CLASSES, COVER_SHIFT, tree_heights_m
 from a2mae.simulate.ground.landscape import Landscape
 from a2mae.simulate.region import Grid, Region
 from a2mae.simulate.scenes import ScenePlan
 
 _SAMPLES = 3  # per axis and truth pixel
+TREE_STEP_M = 0.1
+"""Stored height of trees 1, metres."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,15 @@ class RegionTruth:
         grid: Its grid, in the region's zone, covering what scenes cover.
         before: `(H, W)` uint8 land cover before the changes: the class that covers most of a pixel.
         after: The same afterwards.
+        trees_before: `(H, W)` uint8 mean height of what stands on a pixel as trees, `TREE_STEP_M` each, before.
+        trees_after: The same afterwards.
     """
 
     grid: Grid
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
+    trees_before: NDArray[np.uint8]
+    trees_after: NDArray[np.uint8]
 
     @property
     def change(self) -> NDArray[np.uint8]:
@@ -58,6 +64,13 @@ def _majority(fine: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return best
 
 
+def _mean_trees(fine: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Average the height of trees over each pixel, in steps of `TREE_STEP_M`."""
+    height, width = fine.shape[0] // _SAMPLES, fine.shape[1] // _SAMPLES
+    mean = tree_heights_m(fine).reshape(height, _SAMPLES, width, _SAMPLES).mean(axis=(1, 3))
+    return np.asarray(np.rint(mean / TREE_STEP_M), dtype=np.uint8)
+
+
 def region_truth(region: Region, landscape: Landscape, *, gsd_m: float) -> RegionTruth:
     """Draw a region's truth.
 
@@ -69,11 +82,9 @@ def region_truth(region: Region, landscape: Landscape, *, gsd_m: float) -> Regio
     grid = region.block(gsd_m, margin_m=region.margin_m)
     points = region.local(grid.refine(_SAMPLES))
     # The crop year does not matter: every crop is cropland.
-    before, after = (
-        _majority(CLASS_OF_COVER[landscape.covers(points, after=after, year=2000, gsd_m=gsd_m / _SAMPLES)], _SAMPLES)
-        for after in (False, True)
-    )
-    return RegionTruth(grid, before, after)
+    states = [landscape.states(points, after=after, year=2000, gsd_m=gsd_m / _SAMPLES) for after in (False, True)]
+    covers = [_majority(CLASS_OF_COVER[fine >> COVER_SHIFT], _SAMPLES) for fine in states]
+    return RegionTruth(grid, *covers, *map(_mean_trees, states))
 
 
 _SCENE_TRUTH = pa.schema(

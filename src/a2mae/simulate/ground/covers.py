@@ -180,6 +180,13 @@ CLASS_OF_COVER: NDArray[np.uint8] = np.array([_VALUE[cover.land_cover] for cover
 HEIGHT_OF_COVER: NDArray[np.uint8] = np.array([cover.height_m for cover in COVERS.values()], dtype=np.uint8)
 """Height in whole metres of each cover code."""
 
+_TREES = ("broadleaf", "conifer", "orchard_tree", "garden_tree", "hedge")
+_TREE_HEIGHT_M: NDArray[np.float32] = np.array(
+    [cover.height_m if name in _TREES else 0 for name, cover in COVERS.items()], dtype=np.float32
+)
+_SHADED_SHARE = 0.4  # by which a stand is taller where it is darkest, and lower where it is brightest
+
+
 # A pixel's state in one integer: 5 bits cover, 3 bits green-fraction level, 5 bits brightness level. A whole scene's
 # optics is then one table look-up per band.
 GREEN_BITS, BRIGHTNESS_BITS = 3, 5
@@ -189,6 +196,24 @@ SHADOW_LEVEL = 0
 """Brightness level of a cast shadow; levels 1–31 are texture, 16 is the mean."""
 _MEAN_LEVEL = 16
 _SHADOW_BRIGHTNESS = 0.30
+
+
+def tree_heights_m(states: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Compute the height of the trees at each place, metres; 0 where none stand.
+
+    What a satellite sees of a stand's height is shade: crowns of a taller one shade each other and the ground between
+    them more, so it is darker at the same leaf area, in the near infrared above all (the geometric-optical model of Li
+    and Strahler, 1986, doi 10.1109/TGRS.1986.289706). So a tree has its cover's usual height, and up to 40 % more where
+    the stand is darkest or less where it is brightest; to a pixel of several metres comes the share of it under trees.
+
+    Args:
+        states: Of `Landscape.states`.
+    """
+    level = (states & (BRIGHTNESS_LEVELS - 1)).astype(np.float32)
+    bright = (level - _MEAN_LEVEL) / (BRIGHTNESS_LEVELS - 1 - _MEAN_LEVEL)
+    heights = np.take(_TREE_HEIGHT_M, states >> COVER_SHIFT) * (1 - np.float32(_SHADED_SHARE) * bright)
+    return np.asarray(heights, dtype=np.float32)
+
 
 _MIXTURES = {
     "soil_and_straw": (("soil", 0.5), ("straw", 0.5)),

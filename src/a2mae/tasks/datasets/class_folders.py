@@ -1,9 +1,10 @@
-"""Classification data of the user's own: a folder per class, or pictures with a table of labels."""
+"""Labels of whole images: a folder per class, or pictures with a table of their classes or values."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,21 +24,21 @@ from a2mae.tasks.datasets.labelled import (
 )
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.splits import position_of
-from a2mae.tasks.datasets.task_data import SPLITS, TaskDataError
+from a2mae.tasks.datasets.task_data import SPLITS, Quantity, Targets, TaskDataError
 from a2mae.tasks.registry import Task
 
 LABELS_FILE = "labels.csv"
-_COLUMNS = ("file", "classes")
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image, its classes, its split where one is stated, and its name in its split."""
+    """An image, its classes or its value, its split where one is stated, and its name in its split."""
 
     path: Path
     classes: tuple[str, ...]
     split: str | None
     name: str
+    value: float = math.nan
 
 
 def class_folder(
@@ -97,7 +98,10 @@ def label_table(
         TaskDataError: If the table is not whole, names a file that is not there or outside, or an unknown class; or if
             a line names none or several where an image shall have one.
     """
-    images = _rows(folder)
+    images = [
+        replace(image, classes=tuple(stripped for part in text.split(";") if (stripped := part.strip())))
+        for image, text in _rows(folder, "classes")
+    ]
     found = sorted({name for image in images for name in image.classes})
     unknown = [name for name in found if class_names and name not in class_names]
     if unknown:
@@ -117,6 +121,38 @@ def label_table(
     )  # fmt: skip
 
 
+def value_table(
+    folder: Path, layout: FolderFormat, quantity: Quantity, *, chip_px: int | None, resize: bool = False
+) -> LabelledScenes:
+    """Read pictures by a `labels.csv` with the columns `file`, one named as the quantity, and `split` if there is one.
+
+    Args:
+        folder: Holds the table; `file` is a path in it.
+        layout: What the files hold.
+        quantity: What the values are; an empty cell and NaN are no label.
+        chip_px: Side of a sample, cut from the image's middle; None: as the first image is.
+        resize: The middle square of a picture becomes `chip_px` instead.
+
+    Raises:
+        TaskDataError: If the table is not whole, names a file that is not there or outside, or holds what is no number.
+    """
+    rows, path = _rows(folder, quantity.name), folder / LABELS_FILE
+    images = [
+        replace(image, value=quantity.read(text, f"{path}, line {number}"))
+        for number, (image, text) in enumerate(rows, start=2)
+    ]
+    known = [image for image in images if math.isfinite(image.value)]
+    without = f"lines of {LABELS_FILE} without a value, left out: {len(images) - len(known)}"
+    if not known:
+        raise TaskDataError(f"{path}: the column {quantity.name!r} holds no value in any of {len(images)} lines")
+    rule = f"split as {LABELS_FILE} says" if images[0].split else None
+    notes = (without,) if len(known) < len(images) else ()
+    return _scenes(
+        folder, layout, (), known,
+        split_rule=rule, chip_px=chip_px, resize=resize, notes=notes, quantity=quantity,
+    )  # fmt: skip
+
+
 def _scenes(
     folder: Path,
     layout: FolderFormat,
@@ -128,8 +164,9 @@ def _scenes(
     resize: bool,
     multi_label: bool = False,
     notes: tuple[str, ...] = (),
+    quantity: Quantity | None = None,
 ) -> LabelledScenes:
-    """Make pictures whose classes are known a source."""
+    """Make pictures whose classes or values are known a source."""
     layout = settled(layout, (image.path for image in images))
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
@@ -140,12 +177,18 @@ def _scenes(
             except (ReadError, OSError) as error:
                 reading.skipped.append(f"{image.path.relative_to(folder)}: {error}")
                 continue
-            target = (
-                np.isin(class_names, image.classes) if multi_label else np.array(class_names.index(image.classes[0]))
-            ).astype(np.uint8)
+            if quantity is not None:
+                target: Targets = np.array(image.value, np.float32)
+            elif multi_label:
+                target = np.isin(class_names, image.classes).astype(np.uint8)
+            else:
+                target = np.array(class_names.index(image.classes[0]), np.uint8)
             yield scene_of(image.name, image.split, [picture], target, reading.grounds, by_name=layout.benchmark)
 
-    spec = folder_spec(Task.CLASSIFY, folder, layout, class_names, split_rule=split_rule, notes=notes)
+    task = Task.CLASSIFY if quantity is None else Task.ESTIMATE
+    spec = folder_spec(
+        task, folder, layout, class_names, split_rule=split_rule, notes=notes, quantity=quantity, per_pixel=False
+    )
     return LabelledScenes(replace(spec, multi_label=multi_label), layout, scenes, chip_px=chip_px, resize=resize)
 
 
@@ -162,35 +205,40 @@ def _several(folder: Path, images: list[_Image], stated: bool | None) -> bool:
     return bool(other) if stated is None else stated
 
 
-def _rows(folder: Path) -> list[_Image]:
-    """Read the table of labels."""
+def _rows(folder: Path, label: str) -> list[tuple[_Image, str]]:
+    """Read the table of labels: every image, its classes still empty, and what its line says in the label's column."""
     path, root = folder / LABELS_FILE, folder.resolve()
-    text = _text(path)
+    text = utf8_text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = reader.fieldnames or []
-    if not set(_COLUMNS) <= set(columns):
+    needed = ("file", label)
+    if not set(needed) <= set(columns):
         apart = "; they are separated by ';', save it with commas" if any(";" in column for column in columns) else ""
-        raise TaskDataError(f"{path} has the columns {', '.join(columns)}; needed are {', '.join(_COLUMNS)}{apart}")
-    images = []
+        raise TaskDataError(f"{path} has the columns {', '.join(columns)}; needed are {', '.join(needed)}{apart}")
+    images, labels = list[_Image](), list[str]()
     for number, line in enumerate(reader, start=2):
         name, split = (line["file"] or "").strip(), (line.get("split") or "").strip() or None
         if not (folder / name).resolve().is_relative_to(root) or not (folder / name).is_file():
             raise TaskDataError(f"{path}, line {number}: no file {name!r} in {folder}")
         if split is not None and split not in SPLITS:
             raise TaskDataError(f"{path}, line {number}: split {split!r}; there are {', '.join(SPLITS)}")
-        classes = tuple(stripped for part in (line["classes"] or "").split(";") if (stripped := part.strip()))
-        images.append(_Image(folder / name, classes, split, Path(name).with_suffix("").as_posix()))
+        images.append(_Image(folder / name, (), split, Path(name).with_suffix("").as_posix()))
+        labels.append(line[label] or "")
     counts = Counter(image.path.relative_to(folder).as_posix() for image in images)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise TaskDataError(f"{path} names {len(twice)} file(s) more than once: {', '.join(twice[:5])}")
     if len({image.split is None for image in images}) > 1:
         raise TaskDataError(f"{path}: some lines have a split and some have none; give all or none")
-    return images
+    return list(zip(images, labels, strict=True))
 
 
-def _text(path: Path) -> str:
-    """Read a table that must be in UTF-8, with or without a byte-order mark."""
+def utf8_text(path: Path) -> str:
+    """Read a table that must be in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        TaskDataError: If it is not; what it is in is said.
+    """
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")

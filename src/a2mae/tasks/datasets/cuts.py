@@ -8,7 +8,7 @@ shift. So an image of the store shows at a position the truth at that position m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -24,11 +24,13 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from a2mae.simulate.delivery.manifest import Manifest, read_manifest
-from a2mae.stssd.store.store import ImageSetStore
-from a2mae.tasks.datasets.task_data import IGNORE, SPLITS, TaskDataError
-from a2mae.tasks.parameters import SimulatedDataParameters
+from a2mae.tasks.data_parameters import SimulatedDataParameters
+from a2mae.tasks.datasets.store_samples import Cut, StoreImages, Tables
+from a2mae.tasks.datasets.task_data import IGNORE, SPLITS, Quantity, Targets, TaskDataError, is_labelled
+from a2mae.tasks.registry import Task
 
-Layer = Literal["before", "after", "change"]
+Layer = Literal["before", "after", "change", "trees_before", "trees_after"]
+TREES = Quantity("tree height", "m")
 
 
 class Truth:
@@ -76,21 +78,22 @@ class Truth:
         transform: Affine,
         shape: tuple[int, int],
         shift_m: tuple[float, float],
-    ) -> npt.NDArray[np.uint8]:
+    ) -> Targets:
         """Return the truth as an image shows it: moved by the image's displacement, nearest pixel of the grid.
 
         Args:
             region: Name of the region.
-            layer: Land cover of a period, or the change mask.
+            layer: Land cover of a period, the change mask, or the height of trees in a period.
             crs: Of the grid.
             transform: Of the grid, pixel to CRS.
             shape: `(H, W)` of the grid.
             shift_m: Displacement of the content, metres east and north.
 
         Returns:
-            `(H, W)` class indices (or 0 and 1 for change), `IGNORE` outside and where nothing is labelled.
+            `(H, W)` class indices (or 0 and 1 for change), `IGNORE` outside and where nothing is labelled; heights are
+            metres (float32), NaN there.
         """
-        stored, source_transform, source_crs = self._layer(region, layer)
+        stored, source_transform, source_crs, step_m = self._layer(region, layer)
         out = np.full(shape, IGNORE, np.uint8)
         reproject(
             stored,
@@ -103,7 +106,7 @@ class Truth:
             dst_nodata=IGNORE,
             resampling=Resampling.nearest,
         )
-        return out
+        return out if step_m is None else np.where(out == IGNORE, np.nan, out * step_m).astype(np.float32)
 
     def _scene(self, scene_id: str, column: str) -> object:
         if scene_id not in self._scenes.index:
@@ -114,80 +117,47 @@ class Truth:
         return self._scenes.at[scene_id, column]
 
     @lru_cache(maxsize=32)  # noqa: B019 (a few small rasters; a Truth lives as long as one node)
-    def _layer(self, region: str, layer: Layer) -> tuple[npt.NDArray[np.uint8], Affine, CRS]:
+    def _layer(self, region: str, layer: Layer) -> tuple[npt.NDArray[np.uint8], Affine, CRS, float | None]:
+        """Read a layer with its grid, and metres per count where it holds heights."""
         entry = self._regions[region]
-        path = self._folder / (entry.change if layer == "change" else entry.land_cover[layer])
-        with rasterio.open(path) as source:
-            stored = source.read(1)
-            return (stored if layer == "change" else self._index[stored]), source.transform, source.crs
+        files = {"change": entry.change}
+        files |= {str(period): path for period, path in entry.land_cover.items()}
+        files |= {f"trees_{period}": path for period, path in entry.tree_height.items()}
+        if layer not in files:
+            raise TaskDataError(
+                f"the simulation in {self._folder} has no height of trees: it is of an earlier version, simulate again"
+                " (kedro run --pipelines=simulate)"
+            )
+        with rasterio.open(self._folder / files[layer]) as source:
+            stored, is_cover = source.read(1), layer in entry.land_cover
+            step_m = source.scales[0] if layer.startswith("trees") else None
+            return (self._index[stored] if is_cover else stored), source.transform, source.crs, step_m
 
 
 MIN_PER_CLASS = 4
 """A class with fewer training samples, or without test samples, is left out and named."""
-Window = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What the builder wrote.
-
-    Attributes:
-        store: The image-set store.
-        images: Image table.
-        sets: Set table; gives the splits.
-        locations: Location table; gives the grids.
-    """
-
-    store: ImageSetStore
-    images: pd.DataFrame
-    sets: pd.DataFrame
-    locations: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One sample before its pixels are read.
-
-    Attributes:
-        images: Rows of the image table, first date first.
-        window: `(y0, y1, x0, x1)` on the task's grid.
-        target: Classes of the window, or a class per image.
-        split: Of its place.
-    """
-
-    images: tuple[pd.Series, ...]
-    window: Window
-    target: npt.NDArray[np.uint8]
-    split: str
-
-
-class Cutter:
+class Cutter(StoreImages):
     """Cuts samples place by place and date by date."""
 
-    def __init__(
-        self, tables: Tables, truth: Truth, parameters: SimulatedDataParameters, grid_px: int, gsd_m: float
-    ) -> None:
+    def __init__(self, task: Task, tables: Tables, truth: Truth, parameters: SimulatedDataParameters) -> None:
         """Prepare.
 
         Args:
+            task: What is predicted.
             tables: What the builder wrote.
             truth: Of the simulation that the scenes came from.
             parameters: Sensors and size of the windows.
-            grid_px: Side of a footprint on the task's grid.
-            gsd_m: Of that grid, metres per pixel.
+
+        Raises:
+            TaskDataError: As `StoreImages`.
         """
-        self._tables = tables
+        super().__init__(task, tables, parameters)
         self._truth = truth
-        self._parameters = parameters
-        self._grid_px = grid_px
-        self._gsd_m = gsd_m
-        split = tables.sets.set_index("set_id")["split"]
-        images = tables.images[tables.images["sensor"].isin(parameters.sensors)]
-        images = images.assign(split=images["set_id"].map(split)).dropna(subset=["split"])
-        self._images = images.sort_values(["location_id", "set_id", "datetime", "sensor"])
+        self._asked = parameters
         reference = tables.images[tables.images["is_reference"]]
         self._reference = reference.drop_duplicates("set_id").set_index("set_id")["scene_id"]
-        self._locations = tables.locations.set_index("location_id")
 
     def single(self, *, by_image: bool) -> Iterator[Cut]:
         """Cut windows of single images.
@@ -195,23 +165,40 @@ class Cutter:
         Args:
             by_image: Take those with one dominant class, which is the target.
         """
-        # One scene of one place may serve several sets; as a sample it counts once.
-        for _, image in self._images.drop_duplicates(["location_id", "sensor", "scene_id"]).iterrows():
+        for _, image in self.once().iterrows():
             cover = self._truth_of(image, self._truth.period(str(image["scene_id"])))
-            for window in self._usable(image):
+            for window in self.usable(self.valid(image)):
                 y0, y1, x0, x1 = window
                 target = cover[y0:y1, x0:x1]
                 if by_image:
                     counts = np.bincount(target[target != IGNORE], minlength=1)
-                    if counts.max() < self._parameters.min_purity * target.size:
+                    if counts.max() < self._asked.min_purity * target.size:
                         continue
                     target = np.array(counts.argmax(), np.uint8)
                 yield Cut((image,), window, target, str(image["split"]))
 
+    def heights(self, *, by_image: bool) -> Iterator[Cut]:
+        """Cut windows of single images with the height of the trees there.
+
+        Args:
+            by_image: Take the mean over the window, where at least `min_valid` of it is known.
+        """
+        for _, image in self.once().iterrows():
+            heights = self._truth_of(image, f"trees_{self._truth.period(str(image['scene_id']))}")
+            for window in self.usable(self.valid(image)):
+                y0, y1, x0, x1 = window
+                target = heights[y0:y1, x0:x1]
+                if by_image:
+                    known = is_labelled(target)
+                    if known.mean() < self._asked.min_valid:
+                        continue
+                    target = np.array(target[known].mean(), np.float32)
+                yield Cut((image,), window, target, str(image["split"]))
+
     def pairs(self) -> Iterator[Cut]:
         """Cut windows of date pairs of one place, before and after the changes; both dates on one reference."""
-        allowed = self._parameters.cross_sensor
-        registered = self._images[self._images["registration"] != "nominal"]
+        allowed = self._asked.cross_sensor
+        registered = self.table[self.table["registration"] != "nominal"]
         for _, images in registered.groupby("location_id", sort=True):
             period = images["scene_id"].map(lambda scene: self._truth.period(str(scene)))
             before = [image for _, image in images[period == "before"].iterrows()]
@@ -224,37 +211,23 @@ class Cutter:
             }
             # The same season first: then what differs is change; other seasons follow as the budget allows.
             ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))
-            for first, second in (together[scenes] for scenes in ordered[: self._parameters.pairs_per_place]):
+            for first, second in (together[scenes] for scenes in ordered[: self._asked.pairs_per_place]):
                 change = self._truth_of(second, "change")
-                windows = [window for window in self._usable(first) if window in set(self._usable(second))]
+                both = set(self.usable(self.valid(second)))
+                windows = [window for window in self.usable(self.valid(first)) if window in both]
                 for y0, y1, x0, x1 in windows:
                     yield Cut((first, second), (y0, y1, x0, x1), change[y0:y1, x0:x1], str(second["split"]))
 
-    def _truth_of(self, image: pd.Series, layer: str) -> npt.NDArray[np.uint8]:
-        place = self._locations.loc[image["location_id"]]
-        transform = Affine.translation(place["x_m"], place["y_m"]) @ Affine.scale(self._gsd_m, -self._gsd_m)
+    def _truth_of(self, image: pd.Series, layer: str) -> Targets:
+        grid = self.grid(image["location_id"])
         return self._truth.on_grid(
             self._truth.region(str(image["scene_id"])),
-            layer,  # type: ignore[arg-type]  # "before", "after" or "change", by the callers
-            crs=str(place["crs"]),
-            transform=transform,
-            shape=(self._grid_px, self._grid_px),
+            layer,  # type: ignore[arg-type]  # one of `Layer`, by the callers
+            crs=str(grid.crs),
+            transform=grid.affine,
+            shape=(self.grid_px, self.grid_px),
             shift_m=displacement_m(image, self._reference, self._truth),
         )
-
-    def _usable(self, image: pd.Series) -> list[Window]:
-        """Find the windows with enough usable pixels."""
-        sensor = str(image["sensor"])
-        _, valid = self._tables.store.read(sensor, [int(image["row"])], [0])
-        side = valid.shape[-1]
-        size = self._parameters.chip_px
-        starts = range(0, self._grid_px - size + 1, size)
-        windows = []
-        for y, x in product(starts, starts):
-            low_y, high_y, low_x, high_x = (round(v * side / self._grid_px) for v in (y, y + size, x, x + size))
-            if valid[0, low_y:high_y, low_x:high_x].mean() >= self._parameters.min_valid:
-                windows.append((y, y + size, x, x + size))
-        return windows
 
 
 def displacement_m(image: pd.Series, reference: pd.Series, truth: Truth) -> tuple[float, float]:
@@ -302,16 +275,6 @@ def known_classes(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[list[Cut],
     renumber[kept] = np.arange(len(kept), dtype=np.uint8)
     renamed = [replace(cut, target=np.asarray(renumber[cut.target])) for cut in cuts]
     return [cut for cut in renamed if cut.target.ndim or cut.target != IGNORE], kept
-
-
-def budgeted(cuts: list[Cut], parameters: SimulatedDataParameters, rng: np.random.Generator) -> list[Cut]:
-    """Draw at most `max_train` training samples and `max_test` of each other split."""
-    chosen: list[int] = []
-    for split in SPLITS:
-        rows = np.array([i for i, cut in enumerate(cuts) if cut.split == split], np.int64)
-        limit = parameters.max_train if split == "train" else parameters.max_test
-        chosen += rng.permutation(rows)[:limit].tolist()
-    return [cuts[i] for i in sorted(chosen)]
 
 
 def balanced(cuts: list[Cut], parameters: SimulatedDataParameters, rng: np.random.Generator) -> list[Cut]:

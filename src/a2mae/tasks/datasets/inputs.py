@@ -257,7 +257,7 @@ class TaskBatch:
         lonlat_deg: `(B, 2)` centre in degrees; None where any sample's is not known or the plan leaves it out.
         day: `(B, T)` days since 1970-01-01; None where any is not known.
         wavelength_nm: `(C,)` centre wavelengths.
-        targets: `(B,)` or `(B, H, W)` int64.
+        targets: `(B,)` or `(B, H, W)` classes (int64), or values (float32).
     """
 
     images: Tensor
@@ -325,7 +325,7 @@ class TaskInputs:
             lonlat_deg=None if self._lonlat is None else torch.from_numpy(self._lonlat[rows]),
             day=None if self._day is None else torch.from_numpy(self._day[rows]).float(),
             wavelength_nm=torch.tensor(self.plan.center_wavelength_nm, dtype=torch.float32),
-            targets=torch.from_numpy(read.targets.astype(np.int64)),
+            targets=torch.from_numpy(read.targets if read.targets.dtype.kind == "f" else read.targets.astype(np.int64)),
         )
 
 

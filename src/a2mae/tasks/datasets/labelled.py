@@ -20,7 +20,7 @@ from a2mae.raster.resample import SourceMap, resample
 from a2mae.tasks.datasets.formats import FolderFormat
 from a2mae.tasks.datasets.pictures import ImageFile, ValueRange, check_bands, to_counts
 from a2mae.tasks.datasets.splits import BLOCK_DEG, Grounds, split_of, square_of
-from a2mae.tasks.datasets.task_data import IGNORE, Sample, TaskDataError, TaskSpec
+from a2mae.tasks.datasets.task_data import IGNORE, Quantity, Sample, Targets, TaskDataError, TaskSpec, is_labelled
 from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import starts
 
@@ -41,7 +41,8 @@ class LabelledScene:
         name: Unique in its data set.
         place: Scenes of one place are of one split.
         images: `(T, C, H, W)` numbers as stored, in the format's encoding (floats with whole values are taken).
-        target: `(H, W)` classes with `IGNORE`, a 0-d class, or `(K,)` 0 and 1 for several labels.
+        target: `(H, W)` classes with `IGNORE` or values with NaN, a 0-d class or value, or `(K,)` 0 and 1 for several
+            labels.
         valid: `(T, H, W)` bool; None: all of it.
         split: As the data set has it; None: by a hash of the place.
         lon: Degrees of the centre; NaN where not known.
@@ -182,7 +183,7 @@ class LabelledScenes:
             seen.add(checked.images, checked.valid)
             if size is None:
                 height, width = checked.images.shape[-2:]
-                whole = not self.spec.task.kind.per_pixel and not self._resize
+                whole = not self.spec.per_pixel and not self._resize
                 size = (height, width) if whole else (min(height, width), min(height, width))
             yield from self._chips(self._resized(checked, size[0]) if self._resize else checked, size)
         seen.check(self.spec.source)
@@ -207,9 +208,11 @@ class LabelledScenes:
         images = to_counts(scene.images, valid, self._layout.sensor.encoding, scene.name)
         return replace(scene, images=images, valid=valid, target=self._labels(scene))
 
-    def _labels(self, scene: LabelledScene) -> npt.NDArray[np.uint8]:
-        """Bring labels to uint8; all must be classes or `IGNORE`."""
+    def _labels(self, scene: LabelledScene) -> Targets:
+        """Bring labels to their type; classes must be known ones or `IGNORE`."""
         found = np.asarray(scene.target)
+        if self.spec.quantity is not None:
+            return found.astype(np.float32)
         several = self.spec.multi_label
         limit = 2 if several else len(self.spec.class_names)
         known = np.arange(limit) if several else np.append(np.arange(limit), IGNORE)
@@ -241,10 +244,10 @@ class LabelledScenes:
         """Cut samples of one size; an image with one label gives one, from its middle."""
         height, width = scene.images.shape[-2:]
         assert scene.valid is not None
-        if scene.target.ndim == 0 and scene.target == IGNORE:
+        if scene.target.ndim == 0 and not is_labelled(scene.target):
             self._reading.note("images without a label, left out", scene.name)
             return
-        if not self.spec.task.kind.per_pixel:
+        if not self.spec.per_pixel:
             if self._chip_px is None and (height, width) != size:
                 done = f"images of another size, cut from the middle or padded with nodata to {size[0]} x {size[1]} px"
                 self._reading.note(done, scene.name)
@@ -258,10 +261,12 @@ class LabelledScenes:
             target = scene.target
             if target.ndim == 2:
                 seen = valid.all(axis=0)
-                target = np.where(seen, _padded(target[window], size, IGNORE), np.uint8(IGNORE))
+                unknown = self.spec.unlabelled
+                target = np.where(seen, _padded(target[window], size, float(unknown)), unknown)
+                known = is_labelled(target)
                 self._reading.seen_px += int(seen.sum())
-                self._reading.unknown_px += int((seen & (target == IGNORE)).sum())
-                if (target == IGNORE).all():
+                self._reading.unknown_px += int((seen & ~known).sum())
+                if not known.any():
                     self._reading.note("chips without a label, left out", name)
                     continue
             pixels = _padded(scene.images[:, :, *window], size, 0) * valid[:, None]
@@ -280,7 +285,7 @@ class LabelledScenes:
             "lat": scene.lat,
             "day": math.nan,
             "day_before": math.nan,
-            "label": int(scene.target) if scene.target.ndim == 0 else -1,
+            "label": int(scene.target) if scene.target.ndim == 0 and self.spec.quantity is None else -1,
         }
 
 
@@ -301,6 +306,8 @@ def folder_spec(
     split_rule: str | None = None,
     colors: tuple[tuple[int, int, int], ...] = (),
     notes: tuple[str, ...] = (),
+    quantity: Quantity | None = None,
+    per_pixel: bool | None = None,
 ) -> TaskSpec:
     """Describe the samples of a folder of the user's own.
 
@@ -312,6 +319,8 @@ def folder_spec(
         split_rule: Who says the splits; None: nobody, they follow from places and names.
         colors: RGB per class, or empty.
         notes: Further rules, for the report.
+        quantity: What labels are values of; None: they are classes.
+        per_pixel: Whether labels are of pixels, else of whole images; None: as the task's usually are.
     """
     if split_rule is None:
         split_rule = f"split by place ({BLOCK_DEG:g} degrees) where georeferenced, else by a hash of the file name"
@@ -328,6 +337,8 @@ def folder_spec(
         notes=(split_rule, *layout.notes, *notes),
         float_factors=layout.float_factors,
         numbers=layout.numbers,
+        quantity=quantity,
+        per_pixel=per_pixel,
     )
 
 

@@ -1,4 +1,7 @@
-"""Masks: rasters of class numbers on the grid of an image. What says nothing, and what is unknown, is `IGNORE`."""
+"""Rasters of labels on the grid of an image: masks of class numbers, and values.
+
+What says nothing, and what is unknown, is `IGNORE` or NaN.
+"""
 
 from __future__ import annotations
 
@@ -63,15 +66,26 @@ class Masks:
                 f"{path}: {raster.bands.count} bands; a mask has one band of class numbers (a palette may colour them)"
             )
         check_grids(picture, raster, image, path)
+        self.check_nodata(path, raster.bands.nodata[0])
+        return self.numbers(str(path), raster.stored[0], raster.seen)
+
+    def check_nodata(self, path: Path, nodata: float | None) -> None:
+        """Reject a mask that calls one of the classes nodata.
+
+        Args:
+            path: Of the mask, for the message.
+            nodata: As the file declares it.
+
+        Raises:
+            TaskDataError: With the class.
+        """
         labels = self._labels
-        nodata = raster.bands.nodata[0]
         if nodata is not None and nodata in labels.values:
             name = labels.class_names[labels.values.index(int(nodata))]
             raise TaskDataError(
                 f"{path} says nodata {nodata:g}, which is class {name!r}: its pixels would be in neither training nor"
                 f" score. Write the mask with nodata {IGNORE} or none: a scene's profile brings its own"
             )
-        return self.numbers(str(path), raster.stored[0], raster.seen)
 
     def numbers(self, shown: str, stored: npt.NDArray[Any], seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         """Turn the values of a mask, or of one label, into class numbers.
@@ -144,6 +158,32 @@ class Masks:
             f" If they are pictures in black and white, write 1, or set {self._group}.class_values: [0, 255]; if 255 is"
             f" unknown indeed, set {self._group}.ignore: [255]"
         )
+
+
+def read_values(path: Path, picture: ImageFile, image: Path) -> npt.NDArray[np.float32]:
+    """Read the values of a raster on the grid of an image, by the scale and offset that it is tagged with.
+
+    Args:
+        path: Of the raster.
+        picture: Its image.
+        image: Path of that.
+
+    Returns:
+        `(H, W)`; NaN where the raster holds nodata, NaN or nothing (by a mask or alpha band of its own).
+
+    Raises:
+        ReadError: If it cannot be opened or decoded.
+        TaskDataError: If it has several bands, or lies elsewhere than its image.
+    """
+    try:
+        raster = read_whole(path, 1)
+    except RejectedError as rejection:
+        raise TaskDataError(rejection.detail) from rejection
+    if len(raster.stored) != 1:
+        raise TaskDataError(f"{path}: {raster.bands.count} bands; a raster of values has one")
+    check_grids(picture, raster, image, path)
+    values = raster.stored[0].astype(np.float32) * np.float32(raster.bands.scales[0])
+    return np.where(raster.seen, values + np.float32(raster.bands.offsets[0]), np.float32(np.nan))
 
 
 def check_grids(first: ImageFile | WholeRaster, second: ImageFile | WholeRaster, path: Path, other: Path) -> None:

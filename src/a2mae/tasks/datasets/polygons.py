@@ -1,4 +1,4 @@
-"""Polygon labels: vector files of any CRS, drawn as classes onto the grid of an image.
+"""Polygon labels: vector files of any CRS, drawn as classes or values onto the grid of an image.
 
 GeoPackage, Shapefile, GeoParquet and GeoJSON are read by geopandas. Features are numbered from 0 in the file's order,
 also in messages. Where polygons overlap, the later one counts.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from shapely.geometry.base import BaseGeometry
 
 from a2mae.remote.policy import check_vector
 from a2mae.tasks.datasets.pictures import Note
-from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, Quantity, Targets, TaskDataError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ _AREAS = ("Polygon", "MultiPolygon")
 _MAX_CROSSINGS = 20_000
 """Of one feature with itself: to repair or widen it takes two seconds; 2,000 vertices can cross a million times."""
 _PAIRS_AT_ONCE = 1_000_000
+POINTS = ("Point", "MultiPoint")
 _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
 
 
@@ -43,12 +45,14 @@ class FolderLabels:
     """What the labels of a folder stand for.
 
     Attributes:
-        class_names: One per class.
+        class_names: One per class; empty where labels are values.
         class_property: The attribute of a feature that holds its class name.
         outside: Class of the ground in no polygon, or `UNKNOWN`.
         buffer_m: Points and lines stand for the ground within this distance; None: they are rejected.
         values: The number of each class in masks; empty: its position.
         ignore: Further numbers of masks that stand for no class.
+        quantity: What values are, named as the attribute that holds them; None: labels are classes.
+        group: The parameters that say so, for messages.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +61,8 @@ class FolderLabels:
     buffer_m: float | None = None
     values: tuple[int, ...] = ()
     ignore: tuple[int, ...] = ()
+    quantity: Quantity | None = None
+    group: str = "segment.data"
 
     def __post_init__(self) -> None:
         """Number the classes by their positions where nothing else is said."""
@@ -64,8 +70,8 @@ class FolderLabels:
             object.__setattr__(self, "values", tuple(range(len(self.class_names))))
 
 
-def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) -> npt.NDArray[np.uint8]:
-    """Draw the polygons of a vector file as class numbers.
+def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) -> Targets:
+    """Draw the polygons of a vector file as class numbers or values.
 
     Args:
         path: Of one of `POLYGON_SUFFIXES`. A file without features is an image without polygons.
@@ -74,29 +80,51 @@ def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) ->
         note: Told of every feature that was repaired or has no geometry.
 
     Returns:
-        `(H, W)` class numbers; in no polygon that of `labels.outside`, `IGNORE` where it is unknown.
+        `(H, W)` class numbers; in no polygon that of `labels.outside`, `IGNORE` where it is unknown. Of values float32,
+        and NaN in no polygon.
 
     Raises:
         TaskDataError: If the file has no CRS, several layers, a feature without a known class or an area, or if none
             of its polygons touches the image.
         OSError: If it is no vector file.
     """
-    features = _read(path)
-    background = IGNORE if labels.outside == UNKNOWN else labels.class_names.index(labels.outside)
-    target = np.full(grid.shape, background, np.uint8)
+    features = read_features(path)
+    target = background((grid.shape.y, grid.shape.x), labels)
     if not len(features):
         return target
-    classes = _classes(path, features, labels)
-    geometry = _valid(path, features.geometry, grid, labels, note)
+    found = feature_labels(path, features, labels)
+    geometry = clean(path, features.geometry, labels, note)
     if not len(geometry):
         return target
+    check_degrees(path, geometry, outline(grid, geometry.crs))
     drawn = _on_image(path, geometry, grid, labels.buffer_m or 0.0)
-    rasterize(zip(drawn, classes[drawn.index], strict=True), out=target, transform=grid.affine)
+    rasterize(zip(drawn, found[drawn.index], strict=True), out=target, transform=grid.affine)
     return target
 
 
-def _read(path: Path) -> gpd.GeoDataFrame:
-    """Read every feature of a file's only layer; a geometry that cannot be decoded is None."""
+def background(shape: tuple[int, int], labels: FolderLabels) -> Targets:
+    """Make labels of a grid on which nothing is drawn yet, `(H, W)`.
+
+    Args:
+        shape: Of the grid.
+        labels: Say what lies outside of all features.
+    """
+    if labels.quantity is not None:
+        return np.full(shape, np.nan, np.float32)
+    outside = IGNORE if labels.outside == UNKNOWN else labels.class_names.index(labels.outside)
+    return np.full(shape, outside, np.uint8)
+
+
+def read_features(path: Path) -> gpd.GeoDataFrame:
+    """Read every feature of a vector file's only layer; a geometry that cannot be decoded is None.
+
+    Args:
+        path: Of one of `POLYGON_SUFFIXES`.
+
+    Raises:
+        TaskDataError: If the file has no CRS, or several layers.
+        OSError: If it is no vector file.
+    """
     if path.suffix.lower() in (".parquet", ".geoparquet"):
         try:
             features = gpd.read_parquet(path)
@@ -138,15 +166,34 @@ def _check_layers(path: Path) -> None:
         )
 
 
-def _classes(path: Path, features: gpd.GeoDataFrame, labels: FolderLabels) -> npt.NDArray[np.int64]:
-    """Find the class number of every feature."""
-    key = labels.class_property
+def feature_labels(
+    path: Path, features: gpd.GeoDataFrame, labels: FolderLabels
+) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
+    """Find the class number or the value of every feature.
+
+    Args:
+        path: Of the file, for messages.
+        features: As read.
+        labels: Name the attribute.
+
+    Raises:
+        TaskDataError: If there is no such attribute, or a feature has none of the classes or what is no number in it.
+    """
+    quantity = labels.quantity
+    key = labels.class_property if quantity is None else quantity.name
     others = ", ".join(sorted(str(column) for column in features.columns if column != features.geometry.name)) or "none"
     if key not in features.columns:
         raise TaskDataError(
-            f"{path}: feature 0 has no property {key!r}, but {others}; set segment.data.class_property to the one that"
-            " names the class"
+            f"{path}: feature 0 has no property {key!r}, but {others}; set {labels.group}."
+            + (
+                "class_property to the one that names the class"
+                if quantity is None
+                else "value_property to the value's"
+            )
         )
+    if quantity is not None:
+        values = [quantity.read(value, f"{path}: feature {index}") for index, value in enumerate(features[key])]
+        return np.array(values, np.float32)
     numbers = {name: number for number, name in enumerate(labels.class_names)}
     found = []
     for index, value in enumerate(features[key]):
@@ -160,8 +207,21 @@ def _classes(path: Path, features: gpd.GeoDataFrame, labels: FolderLabels) -> np
     return np.array(found, np.int64)
 
 
-def _valid(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, labels: FolderLabels, note: Note) -> gpd.GeoSeries:
-    """Repair geometries and leave out empty ones, under the index of their features."""
+def clean(
+    path: Path, geometry: gpd.GeoSeries, labels: FolderLabels, note: Note, *, points: bool = False
+) -> gpd.GeoSeries:
+    """Repair geometries and leave out empty ones, under the index of their features.
+
+    Args:
+        path: Of the file, for messages.
+        geometry: As read.
+        labels: Say whether points and lines are widened.
+        note: Told of every feature that was repaired or has no geometry.
+        points: Points need not be widened: each stands for its own pixel.
+
+    Raises:
+        TaskDataError: For another kind of geometry, or one without an area that nothing is said of.
+    """
     absent = geometry.isna() | geometry.is_empty
     kinds = geometry.geom_type[~absent]
     strange = kinds[~kinds.isin((*_AREAS, *_NO_AREAS))]
@@ -169,15 +229,13 @@ def _valid(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, labels: FolderLabe
         raise TaskDataError(
             f"{path}: feature {strange.index[0]} is a {strange.iloc[0]}: labels are polygons, points or lines"
         )
-    thin = kinds[kinds.isin(_NO_AREAS)]
+    thin = kinds[kinds.isin(_NO_AREAS) & ~(points & kinds.isin(POINTS))]
     if len(thin) and labels.buffer_m is None:
         raise TaskDataError(
             f"{path}: feature {thin.index[0]} is a {thin.iloc[0]}, which has no area: draw polygons, or set"
-            " segment.data.buffer_m to the distance up to which the ground around is of the class"
+            f" {labels.group}.buffer_m to the distance up to which the ground around is of the class"
         )
     geometry = geometry[~absent].copy()
-    if geometry.crs.is_geographic:
-        _check_degrees(path, geometry, grid)
     for index in geometry.index[~geometry.is_valid & kinds.isin(_AREAS)]:
         _check_crossings(path, index, geometry[index])
         geometry[index] = shapely.make_valid(geometry[index], method="structure", keep_collapsed=False)
@@ -208,49 +266,75 @@ def _check_crossings(path: Path, index: int, geometry: BaseGeometry) -> None:
             )
 
 
-def _check_degrees(path: Path, geometry: gpd.GeoSeries, grid: GeoBox) -> None:
+def check_degrees(path: Path, geometry: gpd.GeoSeries, ground: BaseGeometry) -> None:
+    """Reject coordinates of a geographic CRS that are no degrees.
+
+    Args:
+        path: Of the file, for the message.
+        geometry: Cleaned.
+        ground: Of the images, in its CRS.
+
+    Raises:
+        TaskDataError: With the first of them; it says so if axes are swapped.
+    """
+    if not geometry.crs.is_geographic:
+        return
     bounds = geometry.bounds
     wrong = (bounds.minx < -180) | (bounds.maxx > 180) | (bounds.miny < -90) | (bounds.maxy > 90)
     if wrong.any():
         index = wrong.idxmax()
         raise TaskDataError(
             f"{path}: feature {index} lies at {bounds.minx[index]:g}, {bounds.miny[index]:g}, which are no degrees."
-            f"{_swapped(geometry, _outline(grid, geometry.crs))} GeoJSON holds longitude and latitude (WGS 84): export"
-            " it so, or state its CRS"
+            f"{swapped(geometry, ground)} GeoJSON holds longitude and latitude (WGS 84): export it so, or state its CRS"
         )
 
 
 def _on_image(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, buffer_m: float) -> gpd.GeoSeries:
     """Bring what touches an image to its CRS, points and lines widened."""
-    outline = _outline(grid, geometry.crs, buffer_m)
-    touching = geometry[geometry.intersects(outline)]
+    ground = outline(grid, geometry.crs, buffer_m)
+    touching = geometry[geometry.intersects(ground)]
     if not len(touching):
-        there, image = (
-            ", ".join(f"{value:g}" for value in bounds) for bounds in (geometry.total_bounds, outline.bounds)
-        )
         raise TaskDataError(
-            f"{path}: none of its {len(geometry)} features touches its image. They lie within {there} (west, south,"
-            f" east, north), the image within {image} of the same CRS.{_swapped(geometry, outline)} Where an image"
+            f"{path}: none of its {len(geometry)} features touches its image. They lie within"
+            f" {listed_bounds(geometry.total_bounds)} (west, south, east, north), the image within"
+            f" {listed_bounds(ground.bounds)} of the same CRS.{swapped(geometry, ground)} Where an image"
             " shows nothing that was labelled, give it a file without features"
         )
     for index in touching.index[touching.geom_type.isin(_NO_AREAS)]:
         _check_crossings(path, index, touching[index])
+    return bring(touching, grid, ground, buffer_m)
+
+
+def bring(touching: gpd.GeoSeries, grid: GeoBox, ground: BaseGeometry, buffer_m: float) -> gpd.GeoSeries:
+    """Bring geometries to the CRS of an image, points and lines widened.
+
+    Args:
+        touching: What touches the image.
+        grid: Of the image.
+        ground: Its outline in the geometries' CRS.
+        buffer_m: By which points and lines are widened; 0: they stay as they are.
+    """
     # A country reaches further than the image's CRS; a margin keeps the cut edges off the image.
-    west, south, east, north = outline.bounds
+    west, south, east, north = ground.bounds
     margin = 0.1 * max(east - west, north - south)
     near = touching.intersection(shapely.box(west - margin, south - margin, east + margin, north + margin))
     thin = touching.geom_type.isin(_NO_AREAS)
-    if thin.any():
-        near[thin] = near[thin].to_crs(_metres(grid)).buffer(buffer_m).to_crs(geometry.crs)
+    if thin.any() and buffer_m:
+        near[thin] = near[thin].to_crs(_metres(grid)).buffer(buffer_m).to_crs(touching.crs)
     return near.to_crs(str(grid.crs))
 
 
-def _outline(grid: GeoBox, crs: object, buffer_m: float = 0.0) -> BaseGeometry:
+def listed_bounds(bounds: Iterable[float]) -> str:
+    """Write west, south, east and north as text."""
+    return ", ".join(f"{value:g}" for value in bounds)
+
+
+def outline(grid: GeoBox, crs: object, buffer_m: float = 0.0) -> BaseGeometry:
     """Return the ground of an image, and what lies within a distance of it, in another CRS."""
-    outline = gpd.GeoSeries([shapely.segmentize(grid.extent.geom, grid.extent.geom.length / 64)], crs=str(grid.crs))
+    ground = gpd.GeoSeries([shapely.segmentize(grid.extent.geom, grid.extent.geom.length / 64)], crs=str(grid.crs))
     if buffer_m:
-        outline = outline.to_crs(_metres(grid)).buffer(buffer_m)
-    return outline.to_crs(crs).iloc[0]
+        ground = ground.to_crs(_metres(grid)).buffer(buffer_m)
+    return ground.to_crs(crs).iloc[0]
 
 
 def _metres(grid: GeoBox) -> object:
@@ -258,8 +342,8 @@ def _metres(grid: GeoBox) -> object:
     return gpd.GeoSeries([grid.extent.geom], crs=str(grid.crs)).estimate_utm_crs()
 
 
-def _swapped(geometry: gpd.GeoSeries, outline: BaseGeometry) -> str:
+def swapped(geometry: gpd.GeoSeries, ground: BaseGeometry) -> str:
     """Say so if geometries touch the image once x and y are exchanged."""
-    if not shapely.intersects(shapely.transform(geometry.array, lambda xy: xy[:, ::-1]), outline).any():
+    if not shapely.intersects(shapely.transform(geometry.array, lambda xy: xy[:, ::-1]), ground).any():
         return ""
     return " With x and y exchanged they would: their axes are swapped, latitude stands before longitude."

@@ -1,4 +1,4 @@
-"""The user's own pixel truth: images with masks or polygons, and dates before and after with a change mask."""
+"""The user's own labels of pixels: images with masks, values or polygons, and dates before and after with a mask."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
-from a2mae.tasks.datasets.masks import Masks, check_grids
+from a2mae.tasks.datasets.masks import Masks, check_grids, read_values
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, SPLITS, TaskDataError
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, SPLITS, Targets, TaskDataError
 from a2mae.tasks.registry import Task
 
 
 def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chip_px: int | None) -> LabelledScenes:
     """Read `images/` with `masks/` (rasters of class numbers) or `labels/` (polygons) of the same names.
 
-    The three may lie in `train/`, `val/` and `test/`; else scenes are split by place where they are georeferenced, by
-    name where they are not.
+    Where labels are values, rasters of them lie in `values/` instead of `masks/`. The folders may lie in `train/`,
+    `val/` and `test/`; else scenes are split by place where they are georeferenced, by name where they are not.
 
     Args:
         folder: Holds them.
@@ -39,18 +39,22 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
         TaskDataError: If folders are absent, or an image has no label or a label no image; all are named.
     """
     roots = _roots(folder, "images")
-    found = [(split, one) for split, root in roots for one in _with_labels(root)]  # named before hours of reading
+    kind, task = ("masks", Task.SEGMENT) if labels.quantity is None else ("values", Task.ESTIMATE)
+    found = [(split, one) for split, root in roots for one in _with_labels(root, kind)]  # named before hours of reading
     layout = settled(layout, (one[1] for _, one in found))
-    polygons = any((root / "labels").is_dir() and not (root / "masks").is_dir() for _, root in roots)
-    told = (f"ground in no polygon: {labels.outside} (segment.data.outside)",) if polygons else ()
+    polygons = any((root / "labels").is_dir() and not (root / kind).is_dir() for _, root in roots)
+    told = (f"ground in no polygon: {labels.outside} ({task}.data.outside)",) if polygons else ()
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
-        masks = Masks(labels, _group(layout, Task.SEGMENT))
+        masks = Masks(labels, _group(layout, task))
         for split, (name, image, truth) in found:
             reading.of += 1
             try:
                 picture = read_picture(image, layout, reading.note)
-                if truth.suffix.lower() in IMAGE_SUFFIXES:
+                target: Targets
+                if labels.quantity is not None and truth.suffix.lower() in IMAGE_SUFFIXES:
+                    target = read_values(truth, picture, image)
+                elif truth.suffix.lower() in IMAGE_SUFFIXES:
                     target = masks.read(truth, picture, image)
                 elif picture.grid is None:
                     raise TaskDataError(f"{truth}: its image has no CRS, so polygons cannot be laid on it")
@@ -63,7 +67,7 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
         masks.check_all()
 
     rule = STATED_BY_FOLDERS if roots[0][0] else None
-    spec = folder_spec(Task.SEGMENT, folder, layout, labels.class_names, split_rule=rule, notes=told)
+    spec = folder_spec(task, folder, layout, labels.class_names, split_rule=rule, notes=told, quantity=labels.quantity)
     return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
 
 
@@ -118,9 +122,9 @@ def _roots(folder: Path, inner: str) -> list[tuple[str | None, Path]]:
     return found
 
 
-def _with_labels(root: Path) -> list[tuple[Any, ...]]:
-    """`(name, image, label)` of a folder; its labels are polygons where there are no masks."""
-    labels = ("masks", IMAGE_SUFFIXES) if (root / "masks").is_dir() else ("labels", POLYGON_SUFFIXES)
+def _with_labels(root: Path, kind: str) -> list[tuple[Any, ...]]:
+    """`(name, image, label)` of a folder; its labels are polygons where there are no rasters of the kind."""
+    labels = (kind, IMAGE_SUFFIXES) if (root / kind).is_dir() else ("labels", POLYGON_SUFFIXES)
     return _matched(root, ("images", IMAGE_SUFFIXES), labels)
 
 

@@ -7,24 +7,26 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from a2mae.tasks.datasets.class_folders import LABELS_FILE, class_folder, label_table
-from a2mae.tasks.datasets.cuts import Tables, Truth
+from a2mae.tasks.data_parameters import DataParameters
+from a2mae.tasks.datasets.class_folders import LABELS_FILE, class_folder, label_table, value_table
+from a2mae.tasks.datasets.cuts import Truth
 from a2mae.tasks.datasets.formats import FolderFormat, layout_named
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
 from a2mae.tasks.datasets.simulated import cut_simulated
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, SPLITS, TaskDataError
+from a2mae.tasks.datasets.store_samples import Tables
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, SPLITS, Quantity, TaskDataError
 from a2mae.tasks.datasets.torchgeo import torchgeo_data
 from a2mae.tasks.datasets.writer import TaskDataSource
 from a2mae.tasks.palette import named_colours
-from a2mae.tasks.parameters import DataParameters, TaskParameters
+from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | None) -> TaskDataSource:
-    """Find a task's samples: in a named data set, in the user's folder, else in the simulated truth.
+    """Find a task's samples: in a named data set, in the user's folder, where labels lie, else in the simulated truth.
 
     Args:
         options: The task's parameters.
@@ -45,13 +47,17 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | N
         source: TaskDataSource = _benchmark(task, data, tables)
     elif data.folder is not None:
         source = _folder(task, Path(data.folder), data, tables)
+        if source.spec.per_pixel != options.per_pixel:
+            raise TaskDataError(_other_head(options, of_pixels=bool(source.spec.per_pixel)))
     elif tables is None or simulation is None:
         raise TaskDataError(
-            f"{task}.data.folder: name one. This environment's chain has no simulated Earth and image sets of it to cut"
-            " samples from (parameter 'chain')"
+            f"{task}.data.folder or labels: name one. This environment's chain has no simulated Earth and"
+            " image sets of it to cut samples from (parameter 'chain')"
         )
     else:
-        source = cut_simulated(task, tables, Truth(simulation), data.simulated, seed=options.seed)
+        source = cut_simulated(
+            task, tables, Truth(simulation), data.simulated, seed=options.seed, per_pixel=options.per_pixel
+        )
     if data.class_colors:
         try:
             colours = named_colours(source.spec.class_names, data.class_colors)
@@ -75,6 +81,15 @@ def _benchmark(task: Task, data: DataParameters, tables: Tables | None) -> TaskD
     )  # fmt: skip
 
 
+def _other_head(options: TaskParameters, *, of_pixels: bool) -> str:
+    heads = [head for head in options.task.kind.heads if options.task.kind.answers_pixels(head) == of_pixels]
+    labels = "of pixels" if of_pixels else "of whole images"
+    return (
+        f"{options.task}.head: the labels in {options.data.folder} are {labels}, and the head {options.head!r} answers"
+        f" {'once per image' if of_pixels else 'for every pixel'}: set it to {', '.join(heads[:-1])} or {heads[-1]}"
+    )
+
+
 def _folder(task: Task, folder: Path, data: DataParameters, tables: Tables | None) -> TaskDataSource:
     layout = _layout(task, data, tables)
     roots = (folder, *(folder / split for split in SPLITS))
@@ -89,17 +104,25 @@ def _folder(task: Task, folder: Path, data: DataParameters, tables: Tables | Non
         )  # fmt: skip
     if task is Task.CLASSIFY:
         return class_folder(folder, layout, chip_px=data.chip_px, resize=data.resize)
+    if task.kind.values and (folder / LABELS_FILE).is_file():
+        quantity = Quantity(data.value_property, data.units)
+        return value_table(folder, layout, quantity, chip_px=data.chip_px, resize=data.resize)
+    if task.kind.values:
+        return mask_folder(folder, layout, _labels(task, data, ()), chip_px=data.chip_px)
     if task is Task.DETECT_CHANGE:
-        return pair_folder(folder, layout, _labels(data, CHANGE_CLASSES), chip_px=data.chip_px)
+        return pair_folder(folder, layout, _labels(task, data, CHANGE_CLASSES), chip_px=data.chip_px)
     if len(data.class_names) < 2:
         raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values 0, 1, … stand for")
-    return mask_folder(folder, layout, _labels(data, data.class_names), chip_px=data.chip_px)
+    return mask_folder(folder, layout, _labels(task, data, data.class_names), chip_px=data.chip_px)
 
 
-def _labels(data: DataParameters, class_names: tuple[str, ...]) -> FolderLabels:
+def _labels(task: Task, data: DataParameters, class_names: tuple[str, ...]) -> FolderLabels:
     counted = tuple(range(data.first_class, data.first_class + len(class_names)))
     values = data.class_values or counted
-    return FolderLabels(class_names, data.class_property, data.outside, data.buffer_m, values, data.ignore)
+    quantity = Quantity(data.value_property, data.units) if task.kind.values else None
+    return FolderLabels(
+        class_names, data.class_property, data.outside, data.buffer_m, values, data.ignore, quantity, f"{task}.data"
+    )
 
 
 def _layout(task: Task, data: DataParameters, tables: Tables | None) -> FolderFormat:

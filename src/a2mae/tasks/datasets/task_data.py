@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +54,54 @@ class TaskDataError(InputError):
     """Raised for task data that cannot be what was asked for."""
 
 
+Targets = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""Labels: classes with `IGNORE`, or values with NaN, where nothing is known."""
+
+
+def is_labelled(targets: Targets) -> npt.NDArray[np.bool_]:
+    """Tell where something is known; the same shape."""
+    return np.isfinite(targets) if targets.dtype.kind == "f" else np.asarray(targets != IGNORE)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a value stands for.
+
+    Attributes:
+        name: For people and as the name of a map's band, as "tree height".
+        units: As "m"; empty: it has none.
+    """
+
+    name: str
+    units: str = ""
+
+    def __str__(self) -> str:
+        """Name and units, as the title of an axis."""
+        return f"{self.name}, {self.units}" if self.units else self.name
+
+    def read(self, found: object, where: str) -> float:
+        """Read a value of a table; NaN where there is none.
+
+        Args:
+            found: In a cell or an attribute: text or a number.
+            where: It stands, for the message.
+
+        Raises:
+            TaskDataError: For what is no number, or infinite.
+        """
+        text = "" if pd.isna(found) else str(found).strip()  # type: ignore[call-overload]  # any scalar
+        try:
+            value = float(text or "nan")
+        except ValueError as error:
+            comma = "; write a decimal point, not a comma" if text.replace(",", "", 1).lstrip("-").isdigit() else ""
+            raise TaskDataError(f"{where}: {self.name} is {text!r}, expected a number{comma}") from error
+        if math.isinf(value):
+            raise TaskDataError(
+                f"{where}: {self.name} is {text!r}, expected a finite number, or nothing where it is not known"
+            )
+        return value
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """What a task data set holds.
@@ -60,7 +109,7 @@ class TaskSpec:
     Attributes:
         task: What is predicted.
         source: Where it was cut from, for people: "simulated" or a folder's name.
-        class_names: One per class index.
+        class_names: One per class index; empty where labels are values.
         colors: RGB 0–255 per class for maps; empty where none were given.
         bands: Bands of the images in stored order.
         encoding: How stored integers become physical values.
@@ -69,6 +118,8 @@ class TaskSpec:
         multi_label: Classification where an image has any number of classes: a target is `(K,)` of 0 and 1.
         float_factors: Scale and offset by which files of floats were read that are not tagged with others.
         numbers: How those of the first image file were read; None where samples are not cut from files of the user's.
+        quantity: What labels are values of; None: they are classes.
+        per_pixel: Whether a label is a map of the ground, else it is of a whole image; None: as the task's usually are.
     """
 
     task: Task
@@ -82,15 +133,33 @@ class TaskSpec:
     multi_label: bool = False
     float_factors: tuple[float, float] = (1.0, 0.0)
     numbers: FileNumbers | None = None
+    quantity: Quantity | None = None
+    per_pixel: bool | None = None
 
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
+        if self.per_pixel is None:
+            object.__setattr__(self, "per_pixel", self.task.kind.per_pixel)
+        if self.task.kind.values != (self.quantity is not None):
+            raise TaskDataError(f"{self.task}: labels are {'values' if self.task.kind.values else 'classes'}")
+        if self.quantity is not None:
+            return
         if not 2 <= len(self.class_names) < IGNORE:
             raise TaskDataError(f"{self.task}: 2 to {IGNORE - 1} classes are needed, found {len(self.class_names)}")
         if len(set(self.class_names)) != len(self.class_names):
             raise TaskDataError(f"{self.task}: class names must be unique, found {', '.join(self.class_names)}")
         if self.colors and len(self.colors) != len(self.class_names):
             raise TaskDataError(f"{self.task}: {len(self.colors)} colours for {len(self.class_names)} classes")
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model gives for a label: one per class, or the value."""
+        return len(self.class_names) or 1
+
+    @property
+    def unlabelled(self) -> np.uint8 | np.float32:
+        """What stands for a label that is not known: `IGNORE`, or NaN among values."""
+        return np.uint8(IGNORE) if self.quantity is None else np.float32(np.nan)
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -134,6 +203,8 @@ def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
         multi_label=bool(data.get("multi_label", False)),
         float_factors=tuple(data.get("float_factors", (1.0, 0.0))),
         numbers=FileNumbers(**numbers) if (numbers := data.get("numbers")) else None,
+        quantity=None if data.get("quantity") is None else Quantity(**data["quantity"]),
+        per_pixel=data.get("per_pixel"),
     )
 
 
@@ -144,14 +215,14 @@ class Sample:
     Attributes:
         pixels: `(T, C, H, W)` integers in the data set's encoding.
         valid: `(T, H, W)` bool, False where nothing usable was seen.
-        target: `(H, W)` uint8 classes with `IGNORE` where not scored; a 0-d array for a class per image; `(K,)` of 0
-            and 1 for any number of them.
+        target: `(H, W)` uint8 classes with `IGNORE`, or float32 values with NaN, where not scored; a 0-d array for a
+            class or value per image; `(K,)` of 0 and 1 for any number of classes.
         row: Values of `SAMPLE_COLUMNS`.
     """
 
     pixels: npt.NDArray[np.integer[Any]]
     valid: npt.NDArray[np.bool_]
-    target: npt.NDArray[np.uint8]
+    target: Targets
     row: dict[str, object]
 
 
@@ -162,12 +233,12 @@ class TaskArrays:
     Attributes:
         images: `(N, T, C, H, W)` float32 in the data's units, 0 where not valid.
         valid: `(N, T, H, W)` bool.
-        targets: `(N,)`, `(N, K)` or `(N, H, W)` uint8.
+        targets: `(N,)`, `(N, K)` or `(N, H, W)` classes (uint8), or values (float32).
     """
 
     images: npt.NDArray[np.float32]
     valid: npt.NDArray[np.bool_]
-    targets: npt.NDArray[np.uint8]
+    targets: Targets
 
 
 @dataclass(frozen=True)
@@ -177,12 +248,12 @@ class StoredArrays:
     Attributes:
         images: `(N, T, C, H, W)` integers in the data's encoding.
         valid: `(N, T, H, W)` bool.
-        targets: `(N,)`, `(N, K)` or `(N, H, W)` uint8.
+        targets: `(N,)`, `(N, K)` or `(N, H, W)` classes (uint8), or values (float32).
     """
 
     images: npt.NDArray[np.integer[Any]]
     valid: npt.NDArray[np.bool_]
-    targets: npt.NDArray[np.uint8]
+    targets: Targets
 
 
 class TaskData:
@@ -254,7 +325,7 @@ class TaskData:
         digest.update(self.read_targets(np.arange(len(self.samples), dtype=np.int64)).tobytes())
         return digest.hexdigest()
 
-    def read_targets(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    def read_targets(self, rows: npt.NDArray[np.int64]) -> Targets:
         """Read labels alone, `(N,)`, `(N, K)` or `(N, H, W)`."""
         return _rows(self._targets, rows)
 

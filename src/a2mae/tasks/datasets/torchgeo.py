@@ -19,13 +19,13 @@ from PIL.Image import DecompressionBombError
 
 from a2mae.raster.files import unseen_numbers
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
+from a2mae.tasks.data_parameters import TorchgeoParameters
 from a2mae.tasks.datasets.formats import FORMATS, FolderFormat
 from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
 from a2mae.tasks.datasets.masks import Masks
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.splits import split_of
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskDataError, TaskSpec
-from a2mae.tasks.parameters import TorchgeoParameters
 from a2mae.tasks.registry import Task
 
 _Numbers = npt.NDArray[Any]
@@ -173,6 +173,11 @@ def torchgeo_data(
     Raises:
         TaskDataError: If the name is unknown, the task another, or the data not there.
     """
+    if task.kind.values:
+        raise TaskDataError(
+            f"{task}.data.dataset: data sets of torchgeo are read for classes, and {task} learns values; give them in a"
+            f" folder ({task}.data.folder) or on the archive ({task}.data.labels)"
+        )
     if stated is not None:
         assert layout is not None
         mapped = _as_stated(task, stated, layout, tuple(class_names))

@@ -23,6 +23,7 @@ from a2mae.tasks.datasets.task_data import (
     Sample,
     TaskDataError,
     TaskSpec,
+    is_labelled,
 )
 from a2mae.tasks.registry import Task
 
@@ -87,12 +88,13 @@ def write_task_data(
             rows.append(sample.row)
             writer.add(sample)
             census.add(sample)
-        notes = (*spec.notes, *late_notes())
+        late = late_notes()
+        notes = (*spec.notes, *late)
         if not rows:
             raise TaskDataError(f"{spec.task}: {spec.source!r} gave no samples" + "".join(f"; {n}" for n in notes))
         writer.close()
         table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
-        _check_splits(table, spec)
+        _check_splits(table, spec, late)
         spec = dataclasses.replace(spec, notes=(*notes, *census.check()))
         table.to_parquet(building / "samples.parquet", index=False)
         write_json(building / "task.json", {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()})
@@ -108,6 +110,7 @@ class _Census:
         self._shared: list[str] = []
         self._size = dict.fromkeys(SPLITS, 0)
         self._classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
+        self._values: dict[str, list[float]] = {split: [] for split in SPLITS}  # least and largest of each sample
 
     def add(self, sample: Sample) -> None:
         """Count one sample."""
@@ -115,8 +118,12 @@ class _Census:
         if split not in self._size:
             return  # `_check_splits` names it
         self._size[split] += 1
-        present = np.flatnonzero(sample.target) if self._spec.multi_label else np.unique(sample.target)
-        self._classes[split].update(present[present != IGNORE].tolist())
+        if self._spec.quantity is not None:
+            found = sample.target[is_labelled(sample.target)]
+            self._values[split] += [float(found.min()), float(found.max())] if found.size else []
+        else:
+            present = np.flatnonzero(sample.target) if self._spec.multi_label else np.unique(sample.target)
+            self._classes[split].update(present[present != IGNORE].tolist())
         if not sample.valid.any() or np.ptp(sample.pixels) == 0:
             return  # blank ones say nothing of their place
         digest = hashlib.blake2b(sample.pixels.tobytes(), digest_size=12).digest()
@@ -128,9 +135,34 @@ class _Census:
         """Return notes on what was found and can be lived with.
 
         Raises:
-            TaskDataError: For training labels of one class alone, classes in test that training never saw, or equal
-                images in different splits that are more than 1 % of the test split; they are named.
+            TaskDataError: For training labels of one class or value alone, classes in test that training never saw, no
+                values in test, or equal images in different splits that are more than 1 % of the test split; they are
+                named.
         """
+        notes = self._values_found() if self._spec.quantity is not None else self._classes_found()
+        return (*notes, *self._shared_found())
+
+    def _values_found(self) -> list[str]:
+        """Note test values beyond those of training."""
+        spec, learned, tested = self._spec, self._values["train"], self._values["test"]
+        assert spec.quantity is not None
+        if not learned or min(learned) == max(learned):
+            found = f"are all {learned[0]:g}" if learned else "are all unknown (NaN or nodata)"
+            raise TaskDataError(
+                f"{spec.task}: the training labels of {spec.source!r} {found}, so there is nothing to learn: give"
+                f" places whose {spec.quantity.name} differs"
+            )
+        if not tested:
+            raise TaskDataError(
+                f"{spec.task}: every label of {spec.source!r} in the test split is unknown (NaN or nodata), so nothing"
+                " can be scored: give labels in more places, or say the splits yourself (train/, val/ and test/)"
+            )
+        if min(learned) <= min(tested) and max(tested) <= max(learned):
+            return []
+        between = f"{min(learned):g} to {max(learned):g} in training, {min(tested):g} to {max(tested):g} in test"
+        return [f"{spec.quantity}: {between}, and what lies beyond was never seen"]
+
+    def _classes_found(self) -> list[str]:
         spec, names = self._spec, self._spec.class_names
         learned = sorted(self._classes["train"])
         if len(learned) < 2 and not spec.multi_label:
@@ -145,7 +177,10 @@ class _Census:
                 f"{spec.task}: classes in test that training never saw: {', '.join(names[index] for index in unseen)}."
                 " Give more samples of them, from more places, or say the splits yourself (train/, val/ and test/)"
             )
-        notes = self._rare_classes()
+        return self._rare_classes()
+
+    def _shared_found(self) -> list[str]:
+        spec, notes = self._spec, list[str]()
         if self._shared:
             some = f"{'; '.join(self._shared[:3])}{' …' if len(self._shared) > 3 else ''}"
             if len(self._shared) > MAX_SHARED_SHARE * self._size["test"]:
@@ -154,7 +189,7 @@ class _Census:
                     f" seen in training: {some}. Remove the copies, or give scenes of one place one name or folder"
                 )
             notes.append(f"equal images in two splits: {len(self._shared)}: {some}")
-        return tuple(notes)
+        return notes
 
     def _rare_classes(self) -> list[str]:
         """Note classes with no or few training samples, which are also warned of, and with none in test."""
@@ -197,7 +232,7 @@ class _ShardWriter:
             )
         limit = 2 if self._spec.multi_label else len(self._spec.class_names)
         out_of_range = np.setdiff1d(sample.target, [*range(limit), IGNORE])
-        if out_of_range.size:
+        if out_of_range.size and self._spec.quantity is None:
             raise TaskDataError(
                 f"sample {sample.row['sample_id']!r}: labels {out_of_range.tolist()} are outside the"
                 f" {limit} classes 0 to {limit - 1} ({IGNORE} is ignored)"
@@ -245,12 +280,13 @@ def _samples_per_chunk(sample_bytes: int) -> int:
     return int(min(2 ** (wanted.bit_length() - 1), SAMPLES_PER_SHARD))
 
 
-def _check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:
+def _check_splits(samples: pd.DataFrame, spec: TaskSpec, notes: tuple[str, ...]) -> None:
     """Reject splits that would make a score mean nothing.
 
     Args:
         samples: Columns of `SAMPLE_COLUMNS`.
         spec: What the samples are.
+        notes: What was left out, for the message.
 
     Raises:
         TaskDataError: For an unknown split name, an empty train or test split, or a place in two splits; the message
@@ -266,7 +302,7 @@ def _check_splits(samples: pd.DataFrame, spec: TaskSpec) -> None:
             counts = samples["split"].value_counts().to_dict()
             raise TaskDataError(
                 f"{spec.task}: no samples in split {split!r} (found {counts}). Scenes are split by place: name more"
-                " places, or lay a folder of your own out as train/, val/ and test/"
+                " places, or lay a folder of your own out as train/, val/ and test/" + "".join(f"; {n}" for n in notes)
             )
     leaks = samples.groupby("place")["split"].nunique()
     leaking = leaks.index[leaks > 1].tolist()

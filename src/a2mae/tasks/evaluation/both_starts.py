@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs
-from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.datasets.task_data import Quantity, Targets, TaskData, is_labelled
 from a2mae.tasks.finetune.baseline import convolution_baseline
-from a2mae.tasks.finetune.finetuned import STARTS, Finetuned
+from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.train import computing, predict
 from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, score_task
 from a2mae.tasks.palette import class_colours
@@ -21,6 +21,7 @@ from a2mae.tasks.parameters import TaskParameters
 
 logger = logging.getLogger(__name__)
 
+MOST_PAIRS = 2_000
 PictureArrays = dict[str, npt.NDArray[np.generic]]
 
 
@@ -33,7 +34,7 @@ def display_bands(data: TaskData) -> list[int]:
 
 
 def pictures(
-    data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8], *, count: int, seed: int
+    data: TaskData, rows: npt.NDArray[np.int64], prediction: Targets, *, count: int, seed: int
 ) -> PictureArrays:
     """Make the arrays of `pictures.npz`.
 
@@ -47,7 +48,7 @@ def pictures(
     Returns:
         `image (n, H, W, 3)` uint8, or `image_before` and `image_after`; `truth` and `prediction`, `(n,)`, `(n, H, W)`
         or, with any number of classes per image, `(n, K)` of 0 and 1; `class_names`, `class_colours` `(K, 3)` uint8,
-        `sample_id`.
+        or of values `quantity` (name, units); `sample_id`.
     """
     truth = data.read_targets(rows)
     eligible = np.arange(len(rows))
@@ -67,8 +68,11 @@ def pictures(
         )
     arrays["truth"] = truth[chosen]
     arrays["prediction"] = prediction[chosen]
-    arrays["class_names"] = np.array(data.spec.class_names)
-    arrays["class_colours"] = np.array(class_colours(data.spec.colors, len(data.spec.class_names)), np.uint8)
+    if data.spec.quantity is not None:
+        arrays["quantity"] = np.array([data.spec.quantity.name, data.spec.quantity.units])
+    else:
+        arrays["class_names"] = np.array(data.spec.class_names)
+        arrays["class_colours"] = np.array(class_colours(data.spec.colors, len(data.spec.class_names)), np.uint8)
     arrays["sample_id"] = np.array(data.samples["sample_id"].to_numpy()[rows[chosen]].tolist())
     return arrays
 
@@ -85,17 +89,41 @@ ORIGIN = ("weights", "kind", "sha256", "licence")
 """What metrics say of weights that a task started from and this run did not pretrain."""
 
 
+def value_pairs(quantity: Quantity | None, truth: Targets, prediction: Targets, *, seed: int) -> dict[str, object]:
+    """Draw at most `MOST_PAIRS` labels with what was estimated there, for a scatter plot.
+
+    Args:
+        quantity: What the values are; None: labels are classes, of which there are no pairs.
+        truth: `(N, ...)` values, NaN where not known.
+        prediction: Likewise.
+        seed: Of the draw.
+
+    Returns:
+        `quantity` and `units`, `labels` (how many there are), and `truth` and `prediction` of those drawn; or nothing.
+    """
+    if quantity is None:
+        return {}
+    known = np.flatnonzero(is_labelled(truth))
+    chosen = np.sort(np.random.default_rng(seed).permutation(known)[:MOST_PAIRS])
+    drawn = {
+        name: [round(float(v), 4) for v in of.flat[chosen]]
+        for name, of in (("truth", truth), ("prediction", prediction))
+    }
+    return {"quantity": quantity.name, "units": quantity.units, "labels": len(known), **drawn}
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """Scores of a task's two models.
 
     Attributes:
         metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores, and the `gain` of the
-            first over the second, paired over places. Where labels are per pixel, also `rcf`, a linear head on random
-            convolution features, and `gain_over_rcf`. `start` says which weights the pretrained one started from, where
-            this run did not pretrain them.
+            first over the second, paired over places (both absent without a twin). Where labels are per pixel, also
+            `rcf`, a linear head on random convolution features, and `gain_over_rcf`. `start` says which weights the
+            pretrained one started from, where this run did not pretrain them.
         pictures: Test samples with the pretrained model's prediction.
-        confusion: JSON-ready counts of the pretrained model, truth by rows.
+        confusion: Truth against prediction, JSON-ready: counts of classes, truth by rows; or pairs of values, see
+            `value_pairs`.
     """
 
     metrics: dict[str, object]
@@ -109,7 +137,7 @@ def score_both(options: TaskParameters, data: TaskData, models: Mapping[str, Fin
     Args:
         options: The task's parameters.
         data: Its samples.
-        models: By start.
+        models: By start; random_init may be absent.
     """
     with computing(options.device, options.threads) as device:
         return _score_both(options, data, models, device)
@@ -122,26 +150,36 @@ def _score_both(
     rows = data.rows("test")
     scores: dict[str, TaskScores] = {}
     shown: PictureArrays = {}
-    for start in STARTS:
-        found = models[start]
-        prediction = predict(found.model, TaskInputs(data, found.plan), rows, batch_size=64, device=device)
+    pairs: dict[str, object] = {}
+    for start, finetuned in models.items():
+        prediction = predict(finetuned.model, TaskInputs(data, finetuned.plan), rows, batch_size=64, device=device)
         scores[start] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
         if start == "pretrained":
+            pairs = value_pairs(spec.quantity, data.read_targets(rows), prediction, seed=options.seed)
             shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
-    if spec.task.kind.per_pixel:
+    if spec.per_pixel:
         baseline, inputs = convolution_baseline(options, data, models["pretrained"].model.encoder.patch_size, device)
         prediction = predict(baseline, inputs, rows, batch_size=64, device=device)
         scores["rcf"] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
     main = next(iter(scores["pretrained"].scores))
-    first, second = scores["pretrained"].scores[main], scores["random"].scores[main]
-    gains = gain(scores["pretrained"], scores["random"])
+    first = scores["pretrained"].scores[main]
     logger.info(
-        "%s: %s %.3f (%.3f-%.3f) from pretrained, %.3f (%.3f-%.3f) from random, difference %+.3f (%+.3f to %+.3f),"
-        " %d test samples of %d places",
-        spec.task, main, first.value, first.low, first.high, second.value, second.low, second.high,
-        gains[main].value, gains[main].low, gains[main].high, first.n, first.groups,
+        "%s: %s %.3f (%.3f-%.3f) from pretrained, %d test samples of %d places",
+        spec.task, main, first.value, first.low, first.high, first.n, first.groups,
     )  # fmt: skip
     origin = models["pretrained"].origin
+    gains = {
+        key: gain(scores["pretrained"], scores[over])
+        for key, over in (("gain", "random"), ("gain_over_rcf", "rcf"))
+        if over in scores
+    }
+    for key, over in (("gain", "random init"), ("gain_over_rcf", "a linear head on random convolution features")):
+        if key in gains:
+            found, other = gains[key][main], first.value - gains[key][main].value
+            logger.info(
+                "%s: %s %.3f of %s, difference %+.3f (%+.3f to %+.3f)",
+                spec.task, main, other, over, found.value, found.low, found.high,
+            )  # fmt: skip
     metrics: dict[str, object] = {
         "task": spec.task.value,
         "data": spec.source,
@@ -149,20 +187,13 @@ def _score_both(
         "train_samples": len(data.rows("train")),
         "rules": list(spec.notes),
         **({} if origin is None else {"start": {key: origin[key] for key in ORIGIN}}),
+        **({} if spec.quantity is None else {"quantity": spec.quantity.name, "units": spec.quantity.units}),
         **{name: found.to_dict() for name, found in scores.items()},
-        "gain": flat_scores(gains),
+        **{key: flat_scores(found) for key, found in gains.items()},
     }
-    if "rcf" in scores:
-        over = gain(scores["pretrained"], scores["rcf"])
-        metrics["gain_over_rcf"] = flat_scores(over)
-        logger.info(
-            "%s: %s %.3f of a linear head on random convolution features, difference of pretrained %+.3f (%+.3f to"
-            " %+.3f)", spec.task, main, scores["rcf"].scores[main].value, over[main].value, over[main].low,
-            over[main].high,
-        )  # fmt: skip
-    confusion = {
+    confusion = pairs or {
         "class_names": list(spec.class_names),
         "multi_label": spec.multi_label,
-        **{start: scores[start].confusion.tolist() for start in STARTS},
+        **{start: scores[start].confusion.tolist() for start in models},
     }
     return TaskResult(metrics, shown, confusion)

@@ -26,6 +26,7 @@ from a2mae.tasks.evaluation.features import FeatureExtractor, extract
 from a2mae.tasks.metrics.confusion import ConfusionCounts, accuracy, score_of
 from a2mae.tasks.metrics.scores import score_row
 from a2mae.tasks.parameters import EvaluateParameters
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ def evaluate_frozen(
         TaskDataError: If the data is not for classification.
     """
     data = inputs.data
-    if data.spec.task.kind.per_pixel:
+    if data.spec.task is not Task.CLASSIFY:
         raise TaskDataError(f"evaluate needs classification data, found {data.spec.task} ({data.spec.source})")
     if data.spec.multi_label:
         raise TaskDataError(

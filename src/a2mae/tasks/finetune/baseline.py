@@ -15,8 +15,8 @@ from a2mae.models.layers.rcf import KERNEL_SIZE, RandomConvolutionFeatures
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.finetune.heads import on_patches
-from a2mae.tasks.finetune.model import HeadConfig, TaskModel
-from a2mae.tasks.finetune.train import finetune
+from a2mae.tasks.finetune.model import TaskModel
+from a2mae.tasks.finetune.train import finetune, head_for
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 
 FITTED_IMAGES = 200
@@ -89,10 +89,7 @@ def convolution_baseline(
     patch_size = next(side for side in range(patch_size, 0, -1) if sides % side == 0)
     features = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
     recipe = linear_head(options.finetune)
-    plan = inputs.plan
-    head = HeadConfig(
-        data.spec.task, "linear", len(data.spec.class_names), plan.views, plan.bands_per_view, options.fusion
-    )
+    head = head_for(data, inputs.plan, options, "linear")
     torch.manual_seed(options.seed)
     model = TaskModel(cast(Encoder, ConvolutionEncoder(features, patch_size)), head)
     finetune(

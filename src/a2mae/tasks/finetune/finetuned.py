@@ -26,8 +26,8 @@ from a2mae.tasks.finetune.baseline import FITTED_IMAGES, drawn_features
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, training_code
 from a2mae.tasks.finetune.encoders import encoder_of_task, load_start, pretrained_here, random_init
 from a2mae.tasks.finetune.heads import RCFDecoder, RCFHead
-from a2mae.tasks.finetune.model import HeadConfig, TaskModel, head_config_from_dict
-from a2mae.tasks.finetune.train import computing, finetune, predict
+from a2mae.tasks.finetune.model import TaskModel, head_config_from_dict
+from a2mae.tasks.finetune.train import computing, finetune, head_for, predict
 from a2mae.tasks.metrics.scores import main_score
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 
@@ -157,8 +157,7 @@ def _finetune_start(
         raise TaskDataError(
             f"{spec.task}: lr_grid and val_checks need a validation split, and {spec.source!r} has none"
         )
-    head = HeadConfig(spec.task, options.head, len(spec.class_names), plan.views, plan.bands_per_view, options.fusion)
-    head = replace(head, multi_label=spec.multi_label, symmetric=options.symmetric)
+    head = replace(head_for(data, plan, options, options.head), symmetric=options.symmetric)
 
     def validated(model: TaskModel) -> float:
         return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
@@ -170,7 +169,7 @@ def _finetune_start(
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
         if isinstance(model.head, (RCFHead, RCFDecoder)):
-            patch_size = encoder.patch_size if spec.task.kind.per_pixel else None
+            patch_size = encoder.patch_size if head.per_pixel else None
             model.head.rcf = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
         used = recipe.model_copy(update={"lr": lr})
         checkpoint = None

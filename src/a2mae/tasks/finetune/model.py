@@ -31,6 +31,7 @@ from a2mae.tasks.finetune.heads import (
     RCFHead,
     UPerNetHead,
 )
+from a2mae.tasks.finetune.values import ValueScaling
 from a2mae.tasks.registry import Task
 
 TaskEncoder = Encoder | TimmEncoder
@@ -134,12 +135,13 @@ class HeadConfig:
     Attributes:
         task: What is predicted.
         head: One of `task.kind.heads`.
-        classes: K.
+        classes: K; 1 for a value.
         views: How many views (groups of bands) an image has.
         bands_per_view: Bands of a view.
         fusion: How two dates are joined (change only): see `ChangeFusion`.
         multi_label: Classification with any number of classes per image.
         symmetric: Answer with the mean over the image's symmetries; in evaluation, eight times the work.
+        scaling: How outputs stand for values; None: they are logits of classes.
     """
 
     task: Task
@@ -150,12 +152,24 @@ class HeadConfig:
     fusion: str = "difference_concat"
     multi_label: bool = False
     symmetric: bool = False
+    scaling: ValueScaling | None = None
 
     def __post_init__(self) -> None:
         """Reject a head that the task does not have."""
         heads = self.task.kind.heads
         if self.head not in heads:
             raise InputError(f"{self.task}: head must be one of {', '.join(heads)}, found {self.head!r}")
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether there is an answer for every pixel; else there is one per image."""
+        return self.task.kind.answers_pixels(self.head)
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """Turn outputs `(B, K, ...)` into classes (uint8) or values, `(B, ...)`; several labels are 0 and 1."""
+        if self.scaling is not None:
+            return self.scaling.values(outputs[:, 0])
+        return (outputs > 0 if self.multi_label else outputs.argmax(dim=1)).to(torch.uint8)
 
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `head_config_from_dict` reads it back."""
@@ -164,7 +178,10 @@ class HeadConfig:
 
 def head_config_from_dict(data: Mapping[str, Any]) -> HeadConfig:
     """Read `HeadConfig.to_dict` back."""
-    return HeadConfig(**{**data, "task": Task(data["task"])})
+    scaling = data.get("scaling")
+    return HeadConfig(
+        **{**data, "task": Task(data["task"]), "scaling": None if scaling is None else ValueScaling(**scaling)}
+    )
 
 
 class _Metadata(TypedDict):
@@ -192,7 +209,7 @@ class TaskModel(nn.Module):
         patch = encoder.patch_size
         self.head: nn.Module
         self.levels = levels_of(encoder.feature_info)
-        if not config.task.kind.per_pixel:
+        if not config.per_pixel:
             if config.head == "rcf":
                 self.head = RCFHead(features, config.classes, bands)
             elif config.head == "attentive":
@@ -226,12 +243,12 @@ class TaskModel(nn.Module):
         answers = []
         for symmetry in symmetries(*batch.images.shape[-2:]):
             logits = self._logits(dataclasses.replace(batch, images=symmetry.move(batch.images)))
-            answers.append(symmetry.undo(logits) if self.config.task.kind.per_pixel else logits)
+            answers.append(symmetry.undo(logits) if self.config.per_pixel else logits)
         return torch.stack(answers).mean(dim=0)
 
     def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor
-        if not self.config.task.kind.per_pixel:
+        if not self.config.per_pixel:
             tokens = self._tokens(batch)
             logits = self.head(tokens, batch.images[:, 0]) if self.config.head == "rcf" else self.head(tokens)
             return logits

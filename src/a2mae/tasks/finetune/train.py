@@ -1,4 +1,4 @@
-"""Finetuning: losses for imbalanced classes (`IGNORE` never counts), and one loop for the three tasks."""
+"""Finetuning: one loop for all tasks."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from tqdm import tqdm
 
-from a2mae.errors import A2maeError, InputError
+from a2mae.errors import A2maeError
 from a2mae.parallel import cores
-from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
-from a2mae.tasks.datasets.task_data import IGNORE
+from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, TaskInputs
+from a2mae.tasks.datasets.task_data import Targets, TaskData
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, FinetuneState, Progress
-from a2mae.tasks.finetune.model import Symmetry, TaskModel, add_lora, merge_lora
-from a2mae.tasks.parameters import LOSSES, FinetuneParameters
+from a2mae.tasks.finetune.losses import loss_for
+from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, add_lora, merge_lora
+from a2mae.tasks.finetune.values import fitted_scaling
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.training.step import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -53,101 +54,33 @@ def computing(name: str, threads: int) -> Iterator[torch.device]:
             torch.set_num_threads(before)
 
 
-class TaskLoss(nn.Module):
-    """Cross-entropy, focal (arXiv 1708.02002), Dice, or cross-entropy plus Dice, with class weights by option."""
-
-    def __init__(
-        self, kind: str, weight: Tensor | None = None, *, focal_gamma: float = 2.0, multi_label: bool = False
-    ) -> None:
-        """Make the loss.
-
-        Args:
-            kind: One of `LOSSES`.
-            weight: `(K,)` weight of each class in the cross-entropy and focal terms.
-            focal_gamma: Exponent of the focal loss.
-            multi_label: Targets are `(B, K)` of 0 and 1: every class is a yes or no of its own, and `weight` is that
-                of a yes. For cross-entropy only.
-
-        Raises:
-            InputError: For another kind.
-        """
-        super().__init__()
-        if kind not in LOSSES:
-            raise InputError(f"loss must be one of {', '.join(LOSSES)}, found {kind!r}")
-        if multi_label and kind != "cross_entropy":
-            raise InputError(f"several labels per image are learnt by cross_entropy, found {kind!r}")
-        self.multi_label = multi_label
-        self.kind = kind
-        self.focal_gamma = focal_gamma
-        self.weight: Tensor | None
-        self.register_buffer("weight", weight)
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss of `(B, K, ...)` logits and `(B, ...)` classes; 0 where every label is ignored."""
-        logits = logits.float()
-        if self.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, target.float(), pos_weight=self.weight)
-        target = target.long()
-        if not bool((target != IGNORE).any()):
-            return logits.sum() * 0.0
-        if self.kind == "dice":
-            return dice_loss(logits, target)
-        if self.kind == "focal":
-            return self._focal(logits, target)
-        loss = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE)
-        return loss + dice_loss(logits, target) if self.kind == "cross_entropy_dice" else loss
-
-    def _focal(self, logits: Tensor, target: Tensor) -> Tensor:
-        plain = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-        weighted = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE, reduction="none")
-        focused = weighted * (1 - (-plain).exp()) ** self.focal_gamma
-        return focused.sum() / (target != IGNORE).sum()
-
-
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return 1 − the mean soft Dice of the classes that are in the batch's truth.
+def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str) -> HeadConfig:
+    """Describe a head for a data set; that of values learns them scaled as those of the training split are.
 
     Args:
-        logits: `(B, K, ...)`.
-        target: `(B, ...)` int64 with `IGNORE`.
+        data: The task data.
+        plan: What its encoder is given.
+        options: The task's parameters.
+        head: One of the task's heads.
+
+    Raises:
+        TaskDataError: If values are to be learnt by their logarithm and some are negative.
     """
-    classes = logits.shape[1]
-    scored = target != IGNORE
-    probability = logits.softmax(dim=1) * scored.unsqueeze(1)
-    truth = F.one_hot(torch.where(scored, target, 0), classes).movedim(-1, 1) * scored.unsqueeze(1)
-    axes = [0, *range(2, logits.ndim)]
-    overlap = (probability * truth).sum(axes)
-    total = probability.sum(axes) + truth.sum(axes)
-    present = truth.sum(axes) > 0
-    dice: Tensor = (2 * overlap / total.clamp_min(1e-6))[present].mean()
-    return 1 - dice
-
-
-def label_weights(targets: npt.NDArray[np.uint8], *, power: float = 0.5) -> Tensor:
-    """Weigh a yes of rare labels: (no / yes) ** power.
-
-    Args:
-        targets: `(N, K)` of 0 and 1.
-        power: 0 leaves all equal, 1 balances fully.
-    """
-    yes = targets.sum(axis=0).astype(np.float64)
-    weights = np.where(yes > 0, ((len(targets) - yes) / np.maximum(yes, 1)) ** power, 1.0)
-    return torch.from_numpy(np.maximum(weights, 1e-3).astype(np.float32))
-
-
-def class_weights(targets: npt.NDArray[np.uint8], classes: int, *, power: float = 0.5) -> Tensor:
-    """Weigh rare classes higher: (1 / frequency) ** power, with a mean of 1 over the labels.
-
-    Args:
-        targets: Training labels, any shape, with `IGNORE`.
-        classes: K; a class without labels gets weight 1.
-        power: 0 leaves all equal, 1 balances fully.
-    """
-    counts = np.bincount(targets[targets != IGNORE].ravel(), minlength=classes).astype(np.float64)
-    frequency = counts / counts.sum()
-    weights = np.where(counts > 0, np.maximum(frequency, 1e-12) ** -power, 0.0)
-    weights = np.where(counts > 0, weights / (weights * frequency).sum(), 1.0)
-    return torch.from_numpy(weights.astype(np.float32))
+    spec = data.spec
+    scaling = None
+    if spec.quantity is not None:
+        targets = data.read_targets(data.rows("train"))
+        scaling = fitted_scaling(targets, spec, log=options.finetune.log_targets)
+    return HeadConfig(
+        spec.task,
+        head,
+        spec.outputs,
+        plan.views,
+        plan.bands_per_view,
+        options.fusion,
+        multi_label=spec.multi_label,
+        scaling=scaling,
+    )
 
 
 class NotFiniteError(A2maeError, RuntimeError):
@@ -196,16 +129,7 @@ def finetune(
     _training(model, recipe)
     groups = _parameter_groups(model, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
-    weight = None
-    if recipe.class_weight_power > 0:
-        targets = inputs.data.read_targets(rows)
-        power = recipe.class_weight_power
-        weight = (
-            label_weights(targets, power=power)
-            if model.config.multi_label
-            else class_weights(targets, model.config.classes, power=power)
-        )
-    loss_of = TaskLoss(recipe.loss, weight, multi_label=model.config.multi_label).to(device)
+    loss_of = loss_for(model.config, recipe, inputs.data, rows).to(device)
     state = checkpoint.resume(model, optimizer) if checkpoint is not None else FinetuneState()
     if state.step:
         logger.info("%s: going on from step %d of %d", name, state.step, recipe.steps)
@@ -220,7 +144,7 @@ def finetune(
         chosen, symmetry = next(drawn)
         batch = inputs.batch(chosen).to(device)
         if symmetry is not None:
-            batch = flipped(batch, symmetry, pixels=model.config.task.kind.per_pixel)
+            batch = flipped(batch, symmetry, pixels=model.config.per_pixel)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits = model(batch)
         loss = loss_of(logits.float(), batch.targets)
@@ -273,14 +197,13 @@ def _parameter_groups(model: TaskModel, recipe: FinetuneParameters) -> list[dict
 @torch.no_grad()
 def predict(
     model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
-) -> npt.NDArray[np.uint8]:
-    """Predict the classes of samples, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
+) -> Targets:
+    """Predict samples: classes or values, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
     model.to(device).eval()
     parts = []
     for start in range(0, len(rows), batch_size):
-        logits = model(inputs.batch(rows[start : start + batch_size]).to(device))
-        chosen = logits > 0 if model.config.multi_label else logits.argmax(dim=1)
-        parts.append(chosen.to(torch.uint8).cpu().numpy())
+        outputs = model(inputs.batch(rows[start : start + batch_size]).to(device))
+        parts.append(model.config.answers(outputs).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -19,9 +19,9 @@ from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.train import computing
-from a2mae.tasks.inference.class_map import aligned, map_raster
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
 from a2mae.tasks.inference.files import EMBED, Mapped, keys_of_map, raster_from_file, sensor_named
+from a2mae.tasks.inference.raster_map import aligned, map_raster
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.inference.scenes import SceneRasters
 from a2mae.tasks.parameters import EmbedParameters, MapParameters

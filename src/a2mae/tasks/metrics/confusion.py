@@ -25,8 +25,9 @@ class Score:
 
     Attributes:
         value: On all samples.
-        low: 2.5 % quantile of the bootstrap; 0 where all samples are of one place, of which nothing follows for others.
-        high: 97.5 % quantile; 1 where all samples are of one place.
+        low: 2.5 % quantile of the bootstrap; the lowest value possible where all samples are of one place, of which
+            nothing follows for others.
+        high: 97.5 % quantile; likewise the highest.
         n: Samples (images) behind it.
         groups: Independent groups (places) that were resampled.
     """
@@ -38,7 +39,7 @@ class Score:
     groups: int
 
 
-def score_of(value: float, drawn: Floats, n: int, groups: int, *, least: float = 0.0) -> Score:
+def score_of(value: float, drawn: Floats, n: int, groups: int, *, least: float = 0.0, most: float = 1.0) -> Score:
     """Give a value the interval of its resamples.
 
     Args:
@@ -46,11 +47,12 @@ def score_of(value: float, drawn: Floats, n: int, groups: int, *, least: float =
         drawn: `(R,)` the same on resamples; what is not finite there is left out.
         n: Samples behind it.
         groups: Places that were resampled; one place says nothing of others, so the interval is all that is possible.
-        least: The lowest value possible; the highest is 1.
+        least: The lowest value possible.
+        most: The highest.
     """
     drawn = drawn[np.isfinite(drawn)]
     if groups < 2:
-        return Score(value, least, 1.0, n, groups)
+        return Score(value, least, most, n, groups)
     low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975))) if drawn.size else (value, value)
     return Score(value, low, high, n, groups)
 

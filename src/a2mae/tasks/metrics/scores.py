@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from a2mae.tasks.datasets.task_data import TaskData, TaskSpec
+from a2mae.tasks.datasets.task_data import Targets, TaskData, TaskSpec
 from a2mae.tasks.metrics import confusion as metrics
+from a2mae.tasks.metrics import values
 from a2mae.tasks.metrics.confusion import ConfusionCounts, Floats, GroupedCounts, LabelCounts, Score, score_of
+from a2mae.tasks.metrics.values import ValueSums
 from a2mae.tasks.registry import Task
 
 Metric = Callable[[Floats], Floats]
@@ -28,7 +31,19 @@ _MEASURES: Mapping[str, Metric] = {
     "iou": metrics.change_iou,
     "precision": metrics.change_precision,
     "recall": metrics.change_recall,
+    "r2": values.r2,
+    "rmse": values.rmse,
+    "mae": values.mae,
+    "bias": values.bias,
 }
+_SHARE = (0.0, 1.0)
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "r2": (-math.inf, 1.0),
+    "rmse": (0.0, math.inf),
+    "mae": (0.0, math.inf),
+    "bias": (-math.inf, math.inf),
+}
+"""Between which values a metric lies where that is not 0 and 1."""
 
 
 def metrics_of(task: Task, *, multi_label: bool = False) -> Mapping[str, Metric]:
@@ -45,7 +60,7 @@ READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_bo
 """kNN over scales (Scale-MAE's protocol): metric of the score table, and what it stands for."""
 
 SCORE_COLUMNS: Mapping[str, str] = {
-    "task": "str",  # "classify", "segment", "detect_change"
+    "task": "str",  # "classify", "segment", "detect_change", "estimate"
     "data": "str",  # source of the data set
     "model": "str",  # "pretrained", "random", "rcf", "statistics", "histogram", "pixels", or the user's name
     "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot"; differences: "gain", "knn_gain"
@@ -70,8 +85,9 @@ class TaskScores:
     Attributes:
         scores: By metric.
         per_class: Recall of each class (classification), F1 (several labels) or IoU (others); classes without truth are
-            absent.
-        confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true.
+            absent, and values have none.
+        confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true; values
+            have none.
         drawn: `(R,)` by metric: its values on the bootstrap's draws of places, the same draws for every model.
     """
 
@@ -86,10 +102,14 @@ class TaskScores:
 
 
 def flat_scores(scores: Mapping[str, Score]) -> dict[str, object]:
-    """Flatten scores of the same samples: `top1`, `top1_low`, `top1_high`, …; then `n` and `groups`."""
+    """Flatten scores of the same samples: `top1`, `top1_low`, `top1_high`, …; then `n` and `groups`.
+
+    The end of an interval that has none, as of an error on one place, is None.
+    """
     flat: dict[str, object] = {}
     for name, score in scores.items():
-        flat |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+        low, high = (end if math.isfinite(end) else None for end in (score.low, score.high))
+        flat |= {name: score.value, f"{name}_low": low, f"{name}_high": high}
     any_score = next(iter(scores.values()))
     return {**flat, "n": any_score.n, "groups": any_score.groups}
 
@@ -108,48 +128,52 @@ def gain(found: TaskScores, baseline: TaskScores) -> dict[str, Score]:
     for name, score in found.scores.items():
         other = baseline.scores[name]
         drawn = found.drawn[name] - baseline.drawn[name]
-        gains[name] = score_of(score.value - other.value, drawn, score.n, score.groups, least=-1.0)
+        low, high = _RANGES.get(name, _SHARE)
+        ends = {"least": low - high, "most": high - low}
+        gains[name] = score_of(score.value - other.value, drawn, score.n, score.groups, **ends)
     return gains
 
 
 def score_task(
-    data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8], *, resamples: int, seed: int
+    data: TaskData, rows: npt.NDArray[np.int64], prediction: Targets, *, resamples: int, seed: int
 ) -> TaskScores:
     """Score predictions of some rows.
 
     Args:
         data: The task data.
         rows: `(N,)`.
-        prediction: `(N,)` or `(N, H, W)` classes; with several labels `(N, K)` of 0 and 1.
+        prediction: `(N,)` or `(N, H, W)` classes or values; with several labels `(N, K)` of 0 and 1.
         resamples: Of the bootstrap over places.
         seed: Of the bootstrap.
     """
     spec, truth = data.spec, data.read_targets(rows)
-    places = data.samples["place"].to_numpy()[rows]
-    counts: GroupedCounts
+    counts = _counted(spec, truth, prediction, data.samples["place"].to_numpy()[rows])
+    confusion = np.zeros((0, 0), np.int64)
+    of_class: Metric | None = None
     if spec.multi_label:
-        counts, of_class = LabelCounts(truth, prediction, places), metrics.label_f1
+        of_class = metrics.label_f1
         confusion = truth.astype(np.int64).T @ prediction.astype(np.int64)
-    else:
-        counts = ConfusionCounts(truth, prediction, places, len(spec.class_names))
-        of_class = metrics.per_class_iou if spec.task.kind.per_pixel else metrics.per_class_accuracy
+    elif spec.quantity is None:
+        of_class = metrics.per_class_iou if spec.per_pixel else metrics.per_class_accuracy
         confusion = counts.matrix.astype(np.int64)
     known = metrics_of(spec.task, multi_label=spec.multi_label)
     resampled = counts.resampled(resamples, seed)
     drawn = {name: metric(resampled) for name, metric in known.items()}
-    per_class = dict(zip(spec.class_names, of_class(counts.matrix).tolist(), strict=True))
+    per_class = [] if of_class is None else of_class(counts.matrix).tolist()
+    scores = {}
+    for name, metric in known.items():
+        least, most = _RANGES.get(name, _SHARE)
+        value = float(metric(counts.matrix))
+        scores[name] = score_of(value, drawn[name], counts.n, counts.groups, least=least, most=most)
     return TaskScores(
-        scores={
-            name: score_of(float(metric(counts.matrix)), drawn[name], counts.n, counts.groups)
-            for name, metric in known.items()
-        },
-        per_class={name: value for name, value in per_class.items() if np.isfinite(value)},
+        scores=scores,
+        per_class={name: value for name, value in zip(spec.class_names, per_class, strict=True) if np.isfinite(value)},
         confusion=confusion,
         drawn=drawn,
     )
 
 
-def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDArray[np.uint8]) -> float:
+def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: Targets) -> float:
     """Compute the task's main metric without an interval, to choose by on validation.
 
     Args:
@@ -157,12 +181,22 @@ def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: npt.NDAr
         rows: `(N,)`.
         prediction: As for `score_task`.
     """
-    spec, truth = data.spec, data.read_targets(rows)
-    if spec.multi_label:
-        return float(metrics.micro_f1(LabelCounts(truth, prediction, rows.tolist()).matrix))
-    counts = ConfusionCounts(truth, prediction, [0] * len(rows), len(spec.class_names))
-    found = float(next(iter(metrics_of(spec.task).values()))(counts.matrix))
+    spec = data.spec
+    counts = _counted(spec, data.read_targets(rows), prediction, [0] * len(rows))
+    found = float(next(iter(metrics_of(spec.task, multi_label=spec.multi_label).values()))(counts.matrix))
     return found if np.isfinite(found) else 0.0  # F1 of change that nobody saw
+
+
+def _counted(
+    spec: TaskSpec, truth: Targets, prediction: Targets, places: Sequence[object] | npt.NDArray[np.object_]
+) -> GroupedCounts:
+    """Count or sum up per place what the task's metrics follow from."""
+    if spec.quantity is not None:
+        return ValueSums(truth.astype(np.float32), prediction.astype(np.float32), places)
+    classes, found = truth.astype(np.uint8), prediction.astype(np.uint8)
+    if spec.multi_label:
+        return LabelCounts(classes, found, places)
+    return ConfusionCounts(classes, found, places, len(spec.class_names))
 
 
 def score_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:

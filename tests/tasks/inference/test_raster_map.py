@@ -1,4 +1,4 @@
-"""Class and change maps of whole rasters, and the two dates of a change map on each other."""
+"""Maps of classes, change and values of whole rasters, and the two dates of a change map on each other."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.finetuned import Finetuned
-from a2mae.tasks.finetune.model import HeadConfig, TaskModel
-from a2mae.tasks.finetune.train import finetune
-from a2mae.tasks.inference.class_map import aligned, map_raster
+from a2mae.tasks.finetune.model import TaskModel
+from a2mae.tasks.finetune.train import finetune, head_for
 from a2mae.tasks.inference.files import raster_from_file
+from a2mae.tasks.inference.raster_map import aligned, map_raster
 from a2mae.tasks.inference.rasters import RasterWindows
 from a2mae.tasks.palette import class_colour
-from a2mae.tasks.parameters import FinetuneParameters
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import Windows
-from helpers.task_samples import SENTINEL2, make_samples, seen, spec_for
+from helpers.task_samples import HEIGHTS_M, SENTINEL2, make_samples, seen, spec_for
 
 from .conftest import CPU, RGB, STATISTICS, stopped_at_the_third_strip, write_raster
 
 
 @pytest.fixture(scope="module")
 def finetuned(tmp_path_factory):
-    """A segmenter and a change detector of three covers, trained briefly."""
+    """A segmenter, a change detector and a model of heights of three covers, trained briefly."""
     folder = tmp_path_factory.mktemp("maps")
     models = {}
-    for task in (Task.SEGMENT, Task.DETECT_CHANGE):
+    for task in (Task.SEGMENT, Task.DETECT_CHANGE, Task.ESTIMATE):
         torch.manual_seed(0)
         encoder = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=3, decoder_dim=32).encoder
         write_task_data(folder / task, spec_for(task), make_samples(task, count=40, size=32))
         data = TaskData(folder / task)
         plan = plan_inputs(data, RGB, STATISTICS, bands_per_view=3, location=True)
-        model = TaskModel(encoder, HeadConfig(task, "linear", len(data.spec.class_names)))
+        options = TaskParameters.model_validate({"task": task.value})
+        model = TaskModel(encoder, head_for(data, plan, options, "linear"))
         recipe = FinetuneParameters(steps=60, batch_size=16, lr=4e-3, warmup_steps=5)
         finetune(model, TaskInputs(data, plan), data.rows("train"), recipe, seed=0, device=CPU)
         models[task] = Finetuned(model.eval(), plan, data.spec)
@@ -65,6 +66,28 @@ def test_a_class_map_agrees_with_the_ground_and_keeps_nodata(finetuned, scene, c
         assert [table[i][:3] for i in range(3)] == [class_colour(i) for i in range(3)]
     np.testing.assert_array_equal(classes == IGNORE, ~seen_pixels)
     assert np.mean(classes[seen_pixels] == cover[seen_pixels]) > 0.9
+
+
+def test_a_map_of_values_is_float_with_units_and_keeps_nodata(finetuned, scene, cover, tmp_path):
+    raster = raster_from_file(scene, SENTINEL2, RGB)
+    path = map_raster(finetuned[Task.ESTIMATE], [raster], tmp_path / "map.tif", Windows(32, 8, 4), device=CPU)
+    with rasterio.open(path) as out, rasterio.open(scene) as source:
+        assert (out.crs, out.transform, out.shape) == (source.crs, source.transform, source.shape)
+        assert (out.dtypes, out.units, out.descriptions) == (("float32",), ("m",), ("tree height",))
+        assert np.isnan(out.nodata) and "CLASS_NAMES" not in out.tags()
+        heights, seen_pixels = out.read(1), source.read_masks(1) > 0
+    np.testing.assert_array_equal(np.isfinite(heights), seen_pixels)
+    errors = heights[seen_pixels] - HEIGHTS_M[cover[seen_pixels]]
+    assert 1 - (errors**2).mean() / HEIGHTS_M[cover[seen_pixels]].var() > 0.7 and abs(errors.mean()) < 1
+
+
+def test_a_stopped_map_of_values_goes_on_to_the_same_bytes(finetuned, scene, tmp_path):
+    raster, model = raster_from_file(scene, SENTINEL2, RGB), finetuned[Task.ESTIMATE]
+    whole = map_raster(model, [raster], tmp_path / "whole.tif", Windows(32, 8, 4), device=CPU)
+    with stopped_at_the_third_strip():
+        map_raster(model, [raster], tmp_path / "map.tif", Windows(32, 8, 4), device=CPU)
+    again = map_raster(model, [raster], tmp_path / "map.tif", Windows(32, 8, 4), device=CPU)
+    assert again.read_bytes() == whole.read_bytes()
 
 
 def test_one_window_map_equals_the_model_itself(finetuned, scene, tmp_path):

@@ -1,4 +1,4 @@
-"""Draw class and change maps of whole rasters by finetuned models, window by window with blending.
+"""Draw maps of classes, change and values of whole rasters by finetuned models, window by window with blending.
 
 Providers put two dates up to some pixels apart, and a displaced edge looks like change. The pairs that a change
 detector is trained on are cut from registered image sets, so a pair to be mapped is registered as well (`aligned`), by
@@ -25,7 +25,7 @@ from odc.geo.geobox import GeoBox
 from a2mae.config import RegistrationParameters
 from a2mae.registration.pairs import BandStack, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
-from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
 from a2mae.tasks.palette import class_colours
@@ -106,9 +106,7 @@ def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: flo
 
 
 class _Common(TypedDict):
-    dtype: str
     grid: GeoBox
-    nodata: float
     fingerprint: str
     tags: dict[str, str]
 
@@ -124,10 +122,11 @@ def map_raster(
     scores: Mapping[str, object] | None = None,
     probabilities: Path | None = None,
 ) -> Path:
-    """Predict the class of every pixel, as a uint8 COG with a colour table.
+    """Predict every pixel: its class as a uint8 COG with a colour table, or its value as a float32 COG with units.
 
     Args:
-        finetuned: A segmenter, with one raster, or a change detector, with two (before, after).
+        finetuned: A segmenter or a model of values per pixel, with one raster, or a change detector, with two (before,
+            after).
         rasters: The dates; later ones are read on the first one's grid.
         path: Path of the COG.
         windows: How the raster is cut.
@@ -137,13 +136,13 @@ def map_raster(
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
 
     Returns:
-        The path. Grid and CRS are the first raster's; what was not seen at every date is nodata (255).
+        The path. Grid and CRS are the first raster's; what was not seen at every date is nodata (255, of values NaN).
 
     Raises:
         TaskDataError: If the number of rasters is not the task's, or the model does not know a sensor.
     """
     spec, plan, model = finetuned.spec, finetuned.plan, finetuned.model
-    dates = 2 if hasattr(model, "fusion") else 1
+    dates = spec.task.kind.dates
     if len(rasters) != dates:
         raise TaskDataError(f"{spec.task} maps need {dates} raster(s), found {len(rasters)}")
     strangers = sorted({raster.sensor.id for raster in rasters} - set(plan.sensors))
@@ -158,8 +157,9 @@ def map_raster(
     patch = model.encoder.patch_size
     patches, overlap = windows.in_patches(patch)
     size, overlap = patches * patch, overlap * patch
-    classes_of = len(spec.class_names)
-    tags = {"CLASS_NAMES": json.dumps({str(i): name for i, name in enumerate(spec.class_names)})}
+    tags = {}
+    if spec.quantity is None:
+        tags["CLASS_NAMES"] = json.dumps({str(i): name for i, name in enumerate(spec.class_names)})
     tags["DATES"] = json.dumps([raster.name for raster in rasters])
     if scores:
         tags["TEST_SCORES"] = json.dumps(dict(scores))
@@ -168,18 +168,22 @@ def map_raster(
     model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]
     settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px]
     common: _Common = {
-        "dtype": "uint8",
         "grid": first.grid,
-        "nodata": IGNORE,
         "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
         "tags": tags,
     }
-    colors = dict(enumerate(class_colours(spec.colors, classes_of)))
-    writer = StripWriter(path, bands=1, names=[str(spec.task)], colors=colors, **common)
+    writer = _writer(path, spec, common)
     chances = None
     if probabilities is not None:
-        scales = [1 / FULL_PROBABILITY] * classes_of
-        chances = StripWriter(probabilities, bands=classes_of, names=spec.class_names, scales=scales, **common)
+        chances = StripWriter(
+            probabilities,
+            bands=spec.outputs,
+            names=spec.class_names,
+            scales=[1 / FULL_PROBABILITY] * spec.outputs,
+            dtype="uint8",
+            nodata=IGNORE,
+            **common,
+        )
     # Two files may have stopped at different rows: go on where both are whole; rows written twice are the same.
     first_row = writer.first_row if chances is None else min(writer.first_row, chances.first_row)
     model.to(device).eval()
@@ -191,12 +195,12 @@ def map_raster(
                 [np.stack([reader.normalised(plan, tile.row, tile.col, size) for reader in readers]) for tile in tiles]
             )
             lonlat = [first.lonlat_deg(tile.row, tile.col, size) for tile in tiles]
-            return _probabilities(finetuned, rasters, torch.from_numpy(images).to(device), lonlat)
+            return _answers(finetuned, rasters, torch.from_numpy(images).to(device), lonlat)
 
         strips = blended_strips(
             rows,
             columns,
-            classes_of,
+            spec.outputs,
             size=size,
             overlap=overlap,
             predict=predict,
@@ -208,8 +212,8 @@ def map_raster(
             seen = np.ones(strip.shape[1:], bool)
             for reader in readers:
                 seen &= reader.read(row, 0, strip.shape[1], columns)[1]
-            classes = strip.argmax(axis=0).astype(np.uint8)
-            writer.write(row, np.where(seen, classes, np.uint8(IGNORE))[None])
+            answer = strip[0] if spec.quantity is not None else strip.argmax(axis=0).astype(np.uint8)
+            writer.write(row, np.where(seen, answer, spec.unlabelled)[None])
             if chances is not None:
                 counts = np.round(strip * FULL_PROBABILITY).astype(np.uint8)
                 chances.write(row, np.where(seen, counts, np.uint8(IGNORE)))
@@ -219,11 +223,20 @@ def map_raster(
     return writer.finish()
 
 
+def _writer(path: Path, spec: TaskSpec, common: _Common) -> StripWriter:
+    """Start or continue the file of a map: classes with their colours, or values with their units."""
+    if spec.quantity is None:
+        colors = dict(enumerate(class_colours(spec.colors, spec.outputs)))
+        return StripWriter(path, bands=1, names=[str(spec.task)], colors=colors, dtype="uint8", nodata=IGNORE, **common)
+    name, units = spec.quantity.name, spec.quantity.units
+    return StripWriter(path, bands=1, names=[name], units=units, dtype="float32", nodata=float("nan"), **common)
+
+
 @torch.no_grad()
-def _probabilities(
+def _answers(
     finetuned: Finetuned, rasters: Sequence[Raster], images: torch.Tensor, lonlat_deg: list[tuple[float, float]]
 ) -> Floats:
-    """Class probabilities `(B, K, H, W)` of images `(B, T, C, H, W)`."""
+    """Class probabilities `(B, K, H, W)`, or values `(B, 1, H, W)`, of images `(B, T, C, H, W)`."""
     count, device = len(images), images.device
     days = [raster.day for raster in rasters]
     day = None
@@ -237,4 +250,7 @@ def _probabilities(
         wavelength_nm=torch.tensor(finetuned.plan.center_wavelength_nm, device=device),
         targets=torch.zeros(count, dtype=torch.int64, device=device),
     )
-    return finetuned.model(batch).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
+    outputs = finetuned.model(batch).float()
+    scaling = finetuned.model.config.scaling
+    found = outputs.softmax(dim=1) if scaling is None else scaling.values(outputs)
+    return np.asarray(found.cpu().numpy())

@@ -1,0 +1,201 @@
+"""Parameters of task data: where samples come from and what their labels stand for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from a2mae.config import OnDiskPath, Parameters
+from a2mae.errors import InputError
+
+
+def _hex_colour(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return value
+    hint = "; write the quotes, without them # begins a comment of YAML" if value is None else ""
+    raise InputError(f"found {value!r}, expected a colour as red, green and blue in hexadecimal, as '#1f6fb4'{hint}")
+
+
+def _class_name(value: object) -> object:
+    if isinstance(value, bool):
+        word = "yes, on or true" if value else "no, off or false"
+        raise InputError(f"found {value}, expected a name: {word} without quotes is a truth value in YAML, quote it")
+    return value
+
+
+HexColour = Annotated[str, BeforeValidator(_hex_colour)]
+"""A colour as `#rrggbb`; anything else is rejected with an example."""
+ClassName = Annotated[str, BeforeValidator(_class_name)]
+"""The name of a class; a bare `yes` or `no` of YAML is none."""
+
+
+class CutParameters(Parameters):
+    """How samples are cut from the image-set store."""
+
+    sensors: tuple[str, ...] = Field(
+        ("sentinel-2-l2a",), min_length=1, description="whose images are used; all are brought to the first one's grid"
+    )
+    bands: tuple[str, ...] = Field(
+        ("blue", "green", "red", "nir", "swir16", "swir22"),
+        min_length=1,
+        description="common names of the bands that are stored; every sensor must have them",
+    )
+    chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
+    min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
+    max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
+    max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
+
+
+class SimulatedDataParameters(CutParameters):
+    """How samples are cut where the simulated truth gives the labels."""
+
+    moved: ClassVar[Mapping[str, str]] = {"stride_px": "chip_px alone: samples do not overlap"}
+
+    min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
+    cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
+    pairs_per_place: int = Field(2, ge=1, description="change: date pairs per place at most")
+
+
+class ArchiveParameters(CutParameters):
+    """How samples are cut where labels of one's own lie on the image sets."""
+
+    start: dt.date | None = Field(None, description="images of this day and later ones; null: from the first")
+    end: dt.date | None = Field(None, description="images of this day and earlier ones; null: up to the last")
+    allow_future: bool = Field(
+        False, description="labels may be later than the image, so that what will be is learnt from what is"
+    )
+
+    @model_validator(mode="after")
+    def _window_is_one(self) -> ArchiveParameters:
+        if self.start is not None and self.end is not None and self.end < self.start:
+            raise ValueError(f"end ({self.end}) must not be before start ({self.start})")
+        return self
+
+
+class TorchgeoParameters(Parameters):
+    """How a data set of torchgeo that is not known by name becomes task data; units and labels are as `data` says."""
+
+    moved: ClassVar[Mapping[str, str]] = {"first_class": "data.first_class", "unlabelled": "data.ignore"}
+
+    splits: dict[str, Literal["train", "val", "test"]] = Field(
+        {},
+        description="torchgeo's split -> ours; empty: its class takes none, scenes are split by a hash of their names",
+    )
+    arguments: dict[str, str | int | float | bool | tuple[str, ...]] = Field(
+        {}, description="further ones of its class, as its bands"
+    )
+    multi_label: bool = Field(False, description="classification: labels are 0 or 1 for every class")
+
+    @model_validator(mode="after")
+    def _train_and_test(self) -> TorchgeoParameters:
+        if self.splits and not {"train", "test"} <= set(self.splits.values()):
+            raise ValueError(f"splits must lead to train and test, found {', '.join(self.splits.values())}")
+        reserved = {"root", "split", "download", "transforms"} & self.arguments.keys()
+        if reserved:
+            raise ValueError(f"arguments must leave out what is decided elsewhere: {', '.join(sorted(reserved))}")
+        return self
+
+
+class DataParameters(Parameters):
+    """Where a task's data comes from."""
+
+    folder: OnDiskPath = Field(
+        None,
+        description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; a data set's root",
+    )
+    labels: OnDiskPath = Field(
+        None,
+        description="labels on this environment's own image sets: polygons or points (.gpkg, .shp, .parquet, .geojson,"
+        " .csv of lon, lat) or a raster of class numbers or values",
+    )
+    dataset: str | None = Field(None, description="a benchmark by torchgeo's class name, which lies in `folder`")
+    format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
+    torchgeo: TorchgeoParameters | None = Field(
+        None,
+        description="how to read a data set of torchgeo that has no mapping here; its numbers are as `format` says",
+    )
+    file_bands: tuple[str, ...] = Field(
+        (), description="bands in the files' order; empty: as they are described, else all of the format's"
+    )
+    gsd_m: float | None = Field(
+        None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
+    )
+    scale: float | None = Field(
+        None, gt=0, description="physical units per count of the files; null: as they are tagged, else the format's"
+    )
+    offset: float | None = Field(
+        None, description="physical value of a file's zero; null: as they are tagged, else the format's"
+    )
+    class_names: tuple[ClassName, ...] = Field(
+        (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
+    )
+    first_class: int = Field(
+        0, ge=0, le=255, description="masks, torchgeo: the value of the first class, as 1 where 0 is none"
+    )
+    class_values: tuple[int, ...] = Field(
+        (), description="likewise: the value of each class, as [0, 255]; empty: counted from first_class"
+    )
+    ignore: tuple[int, ...] = Field(
+        (), description="likewise: values that stand for no class, beside 255: neither trained on nor scored"
+    )
+    class_colors: dict[str, HexColour] = Field(
+        {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
+    )
+    multi_label: bool | None = Field(
+        None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"
+    )
+    class_property: str = Field("class", description="polygons: the attribute of a feature that holds its class name")
+    value_property: str = Field(
+        "value", description="values: the column of labels.csv or the attribute of a feature; names what is estimated"
+    )
+    units: str = Field("", max_length=32, description="of the values, as m or t/ha; they stand beside every figure")
+    outside: str = Field(
+        "unknown", description="polygons: class of the ground in none of them; unknown: neither trained on nor scored"
+    )
+    buffer_m: float | None = Field(
+        None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
+    )
+    chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
+    resize: bool = Field(
+        False,
+        description="classify: the middle square of a picture becomes chip_px, its GSD with it; false: cut",
+    )
+    archive: ArchiveParameters = Field(
+        default_factory=lambda: ArchiveParameters.model_validate({}), description="cut where `labels` lie"
+    )
+    simulated: SimulatedDataParameters = Field(
+        default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
+    )
+
+    @model_validator(mode="after")
+    def _values_are_those_of_classes(self) -> DataParameters:
+        classes = len(self.class_names) or 2  # of a change
+        if self.class_values and (len(set(self.class_values)) != classes or len(self.class_values) != classes):
+            raise ValueError(f"class_values must be {classes} different numbers, one per class")
+        if self.class_values and self.first_class:
+            raise ValueError("state first_class or class_values, not both")
+        both = set(self.ignore) & set(self.class_values or range(self.first_class, self.first_class + classes))
+        if both:
+            raise ValueError(
+                f"ignore names {', '.join(map(str, sorted(both)))}, which is the value of a class: where masks count"
+                " classes from 1, set first_class: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_have_one_place(self) -> DataParameters:
+        if self.labels is not None and (self.folder is not None or self.dataset is not None):
+            other = "folder" if self.folder is not None else "dataset"
+            raise ValueError(f"labels lie on the image sets, and {other} names other images: set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def _outside_is_a_class(self) -> DataParameters:
+        if self.outside not in ("unknown", *self.class_names):
+            known = ", ".join(self.class_names) or "none"
+            raise ValueError(f"outside must be unknown or one of class_names ({known}), found '{self.outside}'")
+        return self

@@ -1,0 +1,292 @@
+"""Samples cut from the image-set store: windows of its images, brought to the grid of the task's first sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
+from a2mae.sensors import Sensor
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.tasks.data_parameters import CutParameters
+from a2mae.tasks.datasets.task_data import SPLITS, Sample, Targets, TaskDataError, TaskSpec
+from a2mae.tasks.registry import Task
+
+Window = tuple[int, int, int, int]
+"""First and last row, first and last column, the last ones not included."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the builder wrote.
+
+    Attributes:
+        store: The image-set store.
+        images: Image table.
+        sets: Set table; gives the splits.
+        locations: Location table; gives the grids.
+    """
+
+    store: ImageSetStore
+    images: pd.DataFrame
+    sets: pd.DataFrame
+    locations: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One sample before its pixels are read.
+
+    Attributes:
+        images: Rows of the image table, first date first.
+        window: `(y0, y1, x0, x1)` on the task's grid.
+        target: Classes or values of the window, or one for the image.
+        split: Of its place.
+    """
+
+    images: tuple[pd.Series, ...]
+    window: Window
+    target: Targets
+    split: str
+
+
+class StoreImages:
+    """The images of a task's sensors with their splits, and their windows with enough usable pixels.
+
+    Attributes:
+        main: The first sensor, to whose grid all are brought.
+        grid_px: Side of a footprint on that grid.
+        table: Rows of the image table, with the split of their place.
+    """
+
+    def __init__(self, task: Task, tables: Tables, parameters: CutParameters) -> None:
+        """Prepare.
+
+        Args:
+            task: What is predicted, for messages.
+            tables: What the builder wrote.
+            parameters: Sensors, bands and size of the windows.
+
+        Raises:
+            TaskDataError: If a sensor or band is absent, units differ between sensors, or windows are too large.
+        """
+        sensors = [_sensor(tables.store, name) for name in parameters.sensors]
+        _check_sensors(sensors, parameters.bands)
+        self.main = sensors[0]
+        self.bands = tuple(self.main.bands[_band(self.main, name)] for name in parameters.bands)
+        self.grid_px = tables.store.shape(self.main.id)[-1]
+        if parameters.chip_px > self.grid_px:
+            raise TaskDataError(
+                f"{task}: chip_px {parameters.chip_px} is larger than the footprint's {self.grid_px} pixels at"
+                f" {self.main.gsd_m:g} m"
+            )
+        self._store, self._parameters = tables.store, parameters
+        split = tables.sets.set_index("set_id")["split"]
+        images = tables.images[tables.images["sensor"].isin(parameters.sensors)]
+        images = images.assign(split=images["set_id"].map(split)).dropna(subset=["split"])
+        self.table = images.sort_values(["location_id", "set_id", "datetime", "sensor"])
+        self._locations = tables.locations.set_index("location_id")
+
+    def once(self) -> pd.DataFrame:
+        """Return the images; one scene of one place may serve several sets, and counts once as a sample."""
+        return self.table.drop_duplicates(["location_id", "sensor", "scene_id"])
+
+    def grid(self, location_id: object) -> GeoBox:
+        """Return the task's grid of a footprint."""
+        place = cast(pd.Series, self._locations.loc[str(location_id)])
+        affine = Affine.translation(place["x_m"], place["y_m"]) @ Affine.scale(self.main.gsd_m, -self.main.gsd_m)
+        return GeoBox((self.grid_px, self.grid_px), affine, str(place["crs"]))
+
+    def valid(self, image: pd.Series) -> npt.NDArray[np.bool_]:
+        """Return where an image is valid, on its own grid `(h, w)`."""
+        valid: npt.NDArray[np.bool_] = self._store.read(str(image["sensor"]), [int(image["row"])], [0])[1][0]
+        return valid
+
+    def is_usable(self, valid: npt.NDArray[np.bool_], window: Window) -> bool:
+        """Tell whether enough of a window is valid.
+
+        Args:
+            valid: Of an image.
+            window: On the task's grid.
+        """
+        side = valid.shape[-1]
+        y0, y1, x0, x1 = (round(v * side / self.grid_px) for v in window)
+        return bool(valid[y0:y1, x0:x1].mean() >= self._parameters.min_valid)
+
+    def usable(self, valid: npt.NDArray[np.bool_]) -> list[Window]:
+        """Find the windows side by side in which enough is valid."""
+        size = self._parameters.chip_px
+        starts = range(0, self.grid_px - size + 1, size)
+        windows = [(y, y + size, x, x + size) for y, x in product(starts, starts)]
+        return [window for window in windows if self.is_usable(valid, window)]
+
+
+def budgeted(cuts: list[Cut], parameters: CutParameters, rng: np.random.Generator) -> list[Cut]:
+    """Draw at most `max_train` training samples and `max_test` of each other split."""
+    chosen: list[int] = []
+    for split in SPLITS:
+        rows = np.array([i for i, cut in enumerate(cuts) if cut.split == split], np.int64)
+        limit = parameters.max_train if split == "train" else parameters.max_test
+        chosen += rng.permutation(rows)[:limit].tolist()
+    return [cuts[i] for i in sorted(chosen)]
+
+
+_Pixels = tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.bool_]]
+
+
+@dataclass
+class StoreSamples:
+    """A source of task data that reads windows of the image-set store.
+
+    Attributes:
+        spec: What it holds.
+        cuts: Which windows of which images.
+        tables: Where pixels come from.
+        grid_px: Side of a footprint on the task's grid.
+    """
+
+    spec: TaskSpec
+    cuts: tuple[Cut, ...]
+    tables: Tables
+    grid_px: int
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Those whose images were cut, sorted."""
+        return tuple(sorted({str(image["sensor"]) for cut in self.cuts for image in cut.images}))
+
+    def samples(self) -> Iterator[Sample]:
+        """Read every cut; images of neighbouring cuts are decoded once."""
+        places = self.tables.locations.set_index("location_id")
+        whole: dict[str, _Pixels] = {}
+        for cut in self.cuts:
+            names = [str(image["image_id"]) for image in cut.images]
+            whole = {
+                name: whole[name] if name in whole else self._read(image)
+                for name, image in zip(names, cut.images, strict=True)
+            }
+            y0, y1, x0, x1 = cut.window
+            read = [(whole[name][0][:, y0:y1, x0:x1], whole[name][1][y0:y1, x0:x1]) for name in names]
+            pixels, valid = np.stack([p for p, _ in read]), np.stack([v for _, v in read])
+            target = cut.target
+            if target.ndim:
+                target = np.where(valid.all(axis=0), target, self.spec.unlabelled)
+            place = cast(pd.Series, places.loc[str(cut.images[-1]["location_id"])])
+            yield Sample(pixels, valid, target, self._row(cut, place))
+
+    def late_notes(self) -> tuple[str, ...]:
+        """Return nothing: what is left out is known before anything is read."""
+        return ()
+
+    def _read(self, image: pd.Series) -> _Pixels:
+        """Read one image on the task's grid, in the task's integers, and where it is valid."""
+        sensor = self.tables.store.sensor(image["sensor"])
+        names = [sensor.bands[_band(sensor, band.common_name or band.name)].name for band in self.spec.bands]
+        side = self.tables.store.shape(sensor.id)[-1]
+        ratio = self.grid_px / side
+        if ratio == 1 and sensor.encoding == self.spec.encoding:
+            stored, valid = self.tables.store.read(sensor.id, [int(image["row"])], names)
+            return stored[0].astype(self.spec.encoding.dtype), valid[0]
+        physical, valid = self.tables.store.read_physical(sensor.id, [int(image["row"])], names)
+        shape = (self.grid_px, self.grid_px)
+        # Grids of one footprint share its corner: source pixel = task pixel / ratio.
+        target, source = Affine.identity(), Affine.scale(ratio)
+        pixels = np.zeros((len(names), *shape), np.float32)
+        weight = np.zeros(shape, np.float32)
+        how = Resampling.average if ratio < 1 else Resampling.bilinear
+        for channel, out in zip(physical[0], pixels, strict=True):
+            _resample(channel, out, source, target, how)
+        _resample(valid[0].astype(np.float32), weight, source, target, how)
+        usable = weight > 0.99  # an invalid pixel (stored as 0) must not bleed into its neighbours
+        encoding = self.spec.encoding
+        counts = np.round((pixels - encoding.offset) / encoding.scale)
+        limits = np.iinfo(encoding.dtype)
+        return np.clip(counts, limits.min, limits.max).astype(encoding.dtype), usable
+
+    def _row(self, cut: Cut, place: pd.Series) -> dict[str, object]:
+        first, last = cut.images[0], cut.images[-1]
+        y0, y1, x0, x1 = cut.window
+        x_m = place["x_m"] + (x0 + x1) / 2 * self.spec.gsd_m
+        y_m = place["y_m"] - (y0 + y1) / 2 * self.spec.gsd_m
+        lon, lat = _to_degrees(str(place["crs"])).transform(x_m, y_m)
+        pair = len(cut.images) == 2
+        name = "-".join([str(last["location_id"]), *(str(image["image_id"]) for image in cut.images), f"{y0}-{x0}"])
+        return {
+            "sample_id": name,
+            "split": cut.split,
+            "place": str(last["location_id"]),
+            "sensor": str(last["sensor"]),
+            "sensor_before": str(first["sensor"]) if pair else "",
+            "gsd_m": self.spec.gsd_m,
+            "lon": lon,
+            "lat": lat,
+            "day": _day(last),
+            "day_before": _day(first) if pair else float("nan"),
+            "label": int(cut.target) if cut.target.ndim == 0 and self.spec.quantity is None else -1,
+        }
+
+
+def _sensor(store: ImageSetStore, name: str) -> Sensor:
+    if name not in store.sensors:
+        raise TaskDataError(f"the image-set store has no sensor {name!r}; it has {', '.join(store.sensors)}")
+    return store.sensor(name)
+
+
+def _band(sensor: Sensor, name: str) -> int:
+    """Find a band by name or common name; `nir` also finds Landsat's `nir08`."""
+    for wanted in (name, f"{name}08", name.removesuffix("08")):
+        for index, band in enumerate(sensor.bands):
+            if wanted in (band.name, band.common_name):
+                return index
+    return sensor.band_index(name)  # raises, naming the bands that there are
+
+
+def _check_sensors(sensors: Sequence[Sensor], bands: Sequence[str]) -> None:
+    units = {sensor.id: sensor.encoding.units for sensor in sensors}
+    if len(set(units.values())) > 1:
+        raise TaskDataError(
+            "sensors of one task must share their units, found "
+            + ", ".join(f"{name}: {unit}" for name, unit in units.items())
+        )
+    for sensor in sensors:
+        for band in bands:
+            _band(sensor, band)
+
+
+def _resample(
+    source: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    source_transform: Affine,
+    transform: Affine,
+    how: Resampling,
+) -> None:
+    """Resample between two grids of one footprint (no CRS is involved: any projected one will do)."""
+    reproject(
+        source,
+        out,
+        src_transform=source_transform,
+        dst_transform=transform,
+        src_crs="EPSG:3857",
+        dst_crs="EPSG:3857",
+        resampling=how,
+    )
+
+
+@lru_cache(maxsize=128)
+def _to_degrees(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+def _day(image: pd.Series) -> float:
+    return float(pd.Timestamp(image["datetime"]).timestamp() / 86400)
