@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from a2mae.tasks.data_parameters import DataParameters
+from a2mae.tasks.datasets.archive import cut_labelled
 from a2mae.tasks.datasets.class_folders import LABELS_FILE, class_folder, label_table, value_table
 from a2mae.tasks.datasets.cuts import Truth
 from a2mae.tasks.datasets.formats import FolderFormat, layout_named
@@ -49,6 +50,14 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | N
         source = _folder(task, Path(data.folder), data, tables)
         if source.spec.per_pixel != options.per_pixel:
             raise TaskDataError(_other_head(options, of_pixels=bool(source.spec.per_pixel)))
+    elif data.labels is not None:
+        if tables is None:
+            raise TaskDataError(
+                f"{task}.data.labels: labels lie on image sets, and no stage of this environment's chain makes any"
+                " (parameter 'chain'); put ingest, coregister, tag and prune into it, or give images of your own in"
+                f" {task}.data.folder"
+            )
+        source = cut_labelled(options, tables, _labels(task, data, data.class_names))
     elif tables is None or simulation is None:
         raise TaskDataError(
             f"{task}.data.folder or labels: name one. This environment's chain has no simulated Earth and"
