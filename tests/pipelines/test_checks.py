@@ -273,9 +273,9 @@ def test_a_model_that_cannot_be_built_and_bands_that_do_not_fit_are_said_togethe
 ) -> None:
     check_trained(tmp_path, ["red", "green", "blue"])
     with pytest.raises(ModelParametersError) as told:
-        check_trained(tmp_path, ["red", "nir"], options={"dept": 3})
+        check_trained(tmp_path, ["red", "nir", "green", "blue"], options={"dept": 3})
     assert "pretrain.model: a2mae_vit_" in str(told.value) and "did you mean 'depth'?" in str(told.value)
-    assert "classify: the encoder takes 3 bands at a time; found 2 (red, nir)" in str(told.value)
+    assert "classify: the encoder takes 3 bands at a time; found 4 (red, nir, green, blue)" in str(told.value)
 
 
 def test_bands_are_held_against_a_model_that_is_there(tmp_path: Path) -> None:
@@ -284,8 +284,8 @@ def test_bands_are_held_against_a_model_that_is_there(tmp_path: Path) -> None:
     model = create_model("mae_vit_tiny_patch8", embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1, in_chans=4)
     save_pretrained(model, tmp_path / "model", config={})
     check_trained(tmp_path, ["red", "green", "blue", "nir"], pipeline=alone)
-    with pytest.raises(ModelParametersError, match="takes 4 bands at a time; found 3"):
-        check_trained(tmp_path, ["red", "green", "blue"], pipeline=alone)
+    with pytest.raises(ModelParametersError, match="takes 4 bands at a time; found 5"):
+        check_trained(tmp_path, ["red", "green", "blue", "nir", "swir16"], pipeline=alone)
     (tmp_path / "model/config.json").write_text("")
     with pytest.raises(CheckpointError, match=r"config\.json is not JSON"):
         check_trained(tmp_path, ["red"], pipeline=alone)

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from a2mae.models.layers.bands import ABSENT_NM
 from a2mae.sensors import BUILTIN_SENSORS, Band, Sensor, UnknownBandError
 from a2mae.tasks.datasets.task_data import StoredArrays, TaskData, TaskDataError
 
@@ -29,7 +30,8 @@ class InputPlan:
 
     Attributes:
         bands: Names in the data, view after view.
-        bands_per_view: The patch embedding's width: more bands go in as several views whose features are joined.
+        bands_per_view: The patch embedding's width: more bands go in as several views whose features are joined, fewer
+            are filled up with absent ones, as pretraining fills up a sensor of few bands.
         center_wavelength_nm: Of each band.
         sensors: Sensor ids that `mean` and `std` are given for.
         mean: Per sensor and band, physical units.
@@ -50,7 +52,22 @@ class InputPlan:
     @property
     def views(self) -> int:
         """How many times the encoder runs per image."""
-        return len(self.bands) // self.bands_per_view
+        return max(len(self.bands) // self.bands_per_view, 1)
+
+    @property
+    def wavelength_nm(self) -> tuple[float, ...]:
+        """Centre wavelength of everything that the encoder is given, absent bands too."""
+        return (*self.center_wavelength_nm, *[ABSENT_NM] * self._absent)
+
+    def filled_up(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Add absent bands, which are 0, to normalised images `(..., C, H, W)`."""
+        if not self._absent:
+            return images
+        return np.pad(images, [(0, 0)] * (images.ndim - 3) + [(0, self._absent), (0, 0), (0, 0)])
+
+    @property
+    def _absent(self) -> int:
+        return self.views * self.bands_per_view - len(self.bands)
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready; `input_plan_from_dict` reads it back."""
@@ -94,8 +111,8 @@ def plan_inputs(
         group: Parameters whose `bands` these are, for messages; empty: the task's.
 
     Raises:
-        TaskDataError: If the number of bands is not a multiple of `bands_per_view`, a band is absent, or the encoder
-            knows the sensor but not the band.
+        TaskDataError: If more bands than `bands_per_view` are no multiple of it, a band is absent, or the encoder knows
+            the sensor but not the band.
     """
     group = group or data.spec.task
     width = view_width(bands, bands_per_view, group)
@@ -152,7 +169,7 @@ _Statistics = tuple[str, Sequence[tuple[float, float]]]
 
 
 def view_width(bands: Sequence[str], bands_per_view: int | None, group: str) -> int:
-    """Say how many bands go into the encoder at once.
+    """Say how many bands go into the encoder at once; fewer than that are filled up with absent ones.
 
     Args:
         bands: Names or common names.
@@ -160,13 +177,13 @@ def view_width(bands: Sequence[str], bands_per_view: int | None, group: str) -> 
         group: Parameters whose `bands` these are, for messages.
 
     Raises:
-        TaskDataError: If the bands do not fill whole views.
+        TaskDataError: If there are none, or more than a view takes that do not fill whole views.
     """
     width = bands_per_view or len(bands)
-    if not bands or len(bands) % width:
+    if not bands or (len(bands) > width and len(bands) % width):
         raise TaskDataError(
-            f"{group}: the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)}). Name a"
-            f" multiple of {width} in parameter '{group}.bands'"
+            f"{group}: the encoder takes {width} bands at a time; found {len(bands)} ({', '.join(bands)}). Name at"
+            f" most {width}, or a multiple of it, in parameter '{group}.bands'"
         )
     return width
 
@@ -320,11 +337,11 @@ class TaskInputs:
         images = (read.images - self._mean[sensor][..., None, None]) / self._std[sensor][..., None, None]
         images *= read.valid[:, :, None]
         return TaskBatch(
-            images=torch.from_numpy(images),
+            images=torch.from_numpy(self.plan.filled_up(images)),
             gsd_m=torch.from_numpy(self._gsd_m[rows]),
             lonlat_deg=None if self._lonlat is None else torch.from_numpy(self._lonlat[rows]),
             day=None if self._day is None else torch.from_numpy(self._day[rows]).float(),
-            wavelength_nm=torch.tensor(self.plan.center_wavelength_nm, dtype=torch.float32),
+            wavelength_nm=torch.tensor(self.plan.wavelength_nm, dtype=torch.float32),
             targets=torch.from_numpy(read.targets if read.targets.dtype.kind == "f" else read.targets.astype(np.int64)),
         )
 

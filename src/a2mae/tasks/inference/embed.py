@@ -121,7 +121,7 @@ def _tokens(
     count = len(images)
     lonlat = torch.tensor(lonlat_deg, dtype=torch.float64, device=images.device) if plan.location else None
     day = None if raster.day is None else torch.full((count,), raster.day, device=images.device)
-    wavelength = torch.tensor(plan.center_wavelength_nm, device=images.device)
+    wavelength = torch.tensor(plan.wavelength_nm, device=images.device)
     parts = []
     for number, view in enumerate(torch.split(images, plan.bands_per_view, dim=1)):
         tokens = encoder.forward_features(

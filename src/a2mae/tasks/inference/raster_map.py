@@ -247,7 +247,7 @@ def _answers(
         gsd_m=torch.full((count,), rasters[0].gsd_m, device=device),
         lonlat_deg=(torch.tensor(lonlat_deg, dtype=torch.float64, device=device) if finetuned.plan.location else None),
         day=day,
-        wavelength_nm=torch.tensor(finetuned.plan.center_wavelength_nm, device=device),
+        wavelength_nm=torch.tensor(finetuned.plan.wavelength_nm, device=device),
         targets=torch.zeros(count, dtype=torch.int64, device=device),
     )
     outputs = finetuned.model(batch).float()

@@ -214,11 +214,11 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
         return np.where(valid, pixels, np.float32(0)), valid
 
     def normalised(self, plan: InputPlan, row: int, column: int, size: int) -> Floats:
-        """Read a square window `(C, size, size)` as the encoder takes it: normalised, 0 where not valid."""
+        """Read a square window `(C, size, size)` as the encoder takes it: normalised, 0 where not valid or absent."""
         pixels, valid = self.read(row, column, size, size)
         index = plan.sensors.index(self._raster.sensor.id)
         mean, std = (np.asarray(values[index], np.float32)[:, None, None] for values in (plan.mean, plan.std))
-        return np.where(valid, (pixels - mean) / std, np.float32(0)).astype(np.float32)
+        return plan.filled_up(np.where(valid, (pixels - mean) / std, np.float32(0)).astype(np.float32))
 
     def _layer(self, layer: Scene | tuple[BandAsset, ...], grid: GeoBox) -> tuple[Floats, Bools]:
         raster = self._raster
