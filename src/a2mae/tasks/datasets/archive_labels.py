@@ -228,7 +228,7 @@ class RasterLabels:
         if quantity is not None:
             return np.asarray(found, np.float32)
         seen = np.isfinite(found)
-        return self.masks.numbers(self.path, np.where(seen, found, 0), seen, header.nodata[0])
+        return self.masks.numbers(str(self.path), np.where(seen, found, 0), seen)
 
 
 def read_raster_labels(path: Path, stated: FolderLabels, grounds: Sequence[GeoBox]) -> RasterLabels:
@@ -257,4 +257,7 @@ def read_raster_labels(path: Path, stated: FolderLabels, grounds: Sequence[GeoBo
             f"{path} lies within {listed_bounds(here.extent.geom.bounds)} (west, south, east, north), and the"
             f" {len(grounds)} locations within {listed_bounds(ground.bounds)} of the same CRS: none lies on it"
         )
-    return RasterLabels(path, header, stated, Masks(stated, stated.group))
+    masks = Masks(stated, stated.group)
+    if stated.quantity is None:
+        masks.check_nodata(path, header.nodata[0])
+    return RasterLabels(path, header, stated, masks)

@@ -86,7 +86,7 @@ def _benchmark(task: Task, data: DataParameters, tables: Tables | None) -> TaskD
     return torchgeo_data(
         data.dataset, Path(data.folder), task,
         chip_px=data.chip_px, resize=data.resize, stated=data.torchgeo, layout=_layout(task, data, tables),
-        class_names=data.class_names, labels_of=partial(_labels, data),
+        class_names=data.class_names, labels_of=partial(_labels, task, data),
     )  # fmt: skip
 
 
