@@ -31,7 +31,7 @@ from a2mae.training.monitor import HELD_OUT_LOSS, METRICS_FILE
 from a2mae.training.parameters import PretrainParameters
 
 CONF = Path(__file__).parents[1] / "conf" / "base" / "parameters_pretrain.yml"
-POINTS = 25
+POINTS = 10
 """Measurements of the held-out loss in a run: steps are told to 1 in so many."""
 
 

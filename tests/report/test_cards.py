@@ -72,6 +72,14 @@ def test_model_card_names_what_the_training_started_from(trained):
         assert line in section(model_card(trained, TEXT), "Training")
 
 
+def test_model_card_names_the_teacher(trained):
+    path = trained.model_dir / "config.json"
+    teacher = {"file": "vit.pth", "sha256": "ab" * 32, "model": "vit_large", "weight": 1.0, "width": 8, "licence": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": teacher}))
+    line = f"| learned from | `vit.pth` (vit_large), SHA-256 `{'ab' * 32}`, licence not stated |"
+    assert line in section(model_card(trained, TEXT), "Training")
+
+
 def test_what_other_weights_reach_is_not_said_of_this_model(trained):
     start = {"weights": "vit.safetensors", "kind": "timm's vit_small", "sha256": "ab" * 32, "licence": "Apache-2.0"}
     tasks = tuple(

@@ -59,6 +59,7 @@ class A2MAE(Pretrainer):
         hidden: Tensor | None = None,
         generator: torch.Generator | None = None,
         fully_valid: bool | None = None,
+        teacher: Tensor | None = None,
     ) -> PretrainOutput:
         """Compute the loss and the predictions of one training step.
 
@@ -68,6 +69,7 @@ class A2MAE(Pretrainer):
             generator: On the batch's device, for a mask that can be drawn again.
             fully_valid: True if the caller knows that `batch.valid` is True everywhere; spares the attention mask on
                 an accelerator, where looking would wait for the device.
+            teacher: `(B, teacher_width)` a teacher's features of the anchors.
 
         Returns:
             Predictions: `normalized` `(B, K, C, H, W)` as predicted and `pixels` on the scale of the input.
@@ -100,7 +102,8 @@ class A2MAE(Pretrainer):
         )
         predicted = prediction.detach().float()
         return PretrainOutput(
-            loss=self._loss(scored.loss, tokens, batch.pixels, batch.valid, scored.token_weight),
+            loss=self._loss(scored.loss, tokens, batch.pixels, batch.valid, scored.token_weight)
+            + self._teacher_loss(x[:, 0], teacher, scored.token_weight),
             prediction={
                 "normalized": unpatchify(predicted, patch_size, grid_size),
                 "pixels": unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size),

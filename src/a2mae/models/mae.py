@@ -45,6 +45,7 @@ class MAE(Pretrainer):
         wavelength_nm: Tensor | None = None,
         generator: torch.Generator | None = None,
         fully_valid: bool | None = None,
+        teacher: Tensor | None = None,
     ) -> PretrainOutput:
         """Compute the loss and the predictions of one training step.
 
@@ -55,6 +56,8 @@ class MAE(Pretrainer):
             wavelength_nm: `(B, C)`; only for `bands="wavelength"`. Sets bring their own.
             generator: On the images' device, for a mask that can be drawn again.
             fully_valid: True if the caller knows that every pixel is valid (see `A2MAE.forward`).
+            teacher: `(B, teacher_width)` a teacher's features of the anchors of sets; the class token of each anchor
+                predicts them.
 
         Returns:
             Predictions: `normalized` `(..., C, H, W)` as predicted and `pixels` on the scale of the input.
@@ -86,7 +89,10 @@ class MAE(Pretrainer):
         )
         predicted = prediction.detach().float()
         return PretrainOutput(
-            loss=self._loss(scored.loss, tokens, one.images, one.valid, scored.token_weight),
+            loss=self._loss(scored.loss, tokens, one.images, one.valid, scored.token_weight)
+            + self._teacher_loss(
+                x[:, 0] if one.shape is None else one.back(x[:, 0])[:, 0], teacher, one.back(scored.token_weight)
+            ),
             prediction={
                 "normalized": one.back(unpatchify(predicted, patch_size, grid_size)),
                 "pixels": one.back(unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size)),

@@ -81,6 +81,9 @@ class PretrainConfig(EncoderConfig):
         pixel_weight: Of the loss on pixels.
         rcf_weight: Of the loss on random convolution features of the hidden patches (`FeaturePrediction`); 0, as
             published: the decoder predicts pixels alone. Not for SatMAE.
+        teacher_width: Width of a frozen teacher's features, predicted from the class token; 0: there is no teacher. For
+            A²-MAE and MAE.
+        teacher_weight: Of 1 - cosine of the predicted and the teacher's feature.
         released_tables: Carry the published files' unread tensors (`released.ReleasedTables`); on for ViT-L/16.
     """
 
@@ -91,6 +94,8 @@ class PretrainConfig(EncoderConfig):
     prediction_init: float = 1.0
     pixel_weight: float = 1.0
     rcf_weight: float = 0.0
+    teacher_width: int = 0
+    teacher_weight: float = 0.0
     released_tables: bool = False
 
     def __post_init__(self) -> None:
@@ -107,6 +112,11 @@ class PretrainConfig(EncoderConfig):
             )
         if self.rcf_weight:
             self._check_rcf("rcf_weight")
+        if self.teacher_width < 0 or (self.teacher_width > 0) != (self.teacher_weight > 0):
+            raise InputError(
+                "teacher_width and teacher_weight must both be positive, or both 0, found"
+                f" {self.teacher_width} and {self.teacher_weight}"
+            )
         if self.decoder_dim % self.decoder_num_heads or self.decoder_dim % 4:
             raise InputError(
                 f"decoder_dim ({self.decoder_dim}) must be a multiple of 4 and of decoder_num_heads"
@@ -135,6 +145,9 @@ class Pretrainer(nn.Module):
         self.patch_size = self.encoder.patch_size
         if config.rcf_weight:
             self.features = FeaturePrediction(config)
+        if config.teacher_width:
+            self.teacher = nn.Linear(config.embed_dim, config.teacher_width)
+            init_weights(self.teacher)
         if config.released_tables:
             self.released = ReleasedTables(
                 self._released_width(), config.decoder_dim, config.patch_size, second_mask_token=self._second_mask_token
@@ -180,6 +193,26 @@ class Pretrainer(nn.Module):
             # Over the values behind the pixel loss: parts of a batch add up to the loss of the whole.
             loss = loss + self.config.rcf_weight * (error * scored).sum() / token_weight.sum().clamp(min=1)
         return loss
+
+    def _teacher_loss(self, cls: Tensor, teacher: Tensor | None, token_weight: Tensor) -> Tensor:
+        """Compute the loss on a teacher's features of the anchors; 0 without them, as where a run is measured.
+
+        Args:
+            cls: `(B, D)` class tokens.
+            teacher: `(B, teacher_width)` of each anchor; zeros where it has none (radar).
+            token_weight: `(B, ...)` scored values of each sample: parts of a batch add up to the loss of the whole.
+
+        Returns:
+            Scalar float32.
+        """
+        if teacher is None or not self.config.teacher_width:
+            return cls.new_zeros((), dtype=torch.float32)
+        predicted = self.teacher(cls)
+        with full_precision(cls):
+            error = 1 - nn.functional.cosine_similarity(predicted.float(), teacher.float(), dim=-1)
+            weight = token_weight.flatten(1).sum(1)
+            taught = (error * weight * teacher.any(-1)).sum() / weight.sum().clamp(min=1)
+        return self.config.teacher_weight * taught
 
     def load_released_state_dict(
         self, state_dict: Mapping[str, object], *, parts: str = "all", same_method: bool = True

@@ -20,6 +20,8 @@ from a2mae.models.released import CheckpointError, describe_difference
 from a2mae.models.sources import Row, Weights, described, table_of
 
 DECODERS = ("fresh", "same")
+_PREDICTIONS = ("features.", "teacher.")
+"""Of a decoder: what is predicted besides pixels, by an option of the run."""
 _STEM, _KERNEL = "encoder.patch_embed.", ".proj.weight"
 
 
@@ -249,9 +251,9 @@ def _decoder(weights: Weights, model: Pretrainer, decoder: str, rows: list[Row])
             f"{weights.path} ({weights.kind}) has no decoder that can be taken, and decoder 'same' asks for it:"
             " say 'fresh'"
         )
-    features = [name for name in own if name.startswith("features.") and name not in found]
+    features = [name for name in own if name.startswith(_PREDICTIONS) and name not in found]
     expected = {name: tuple(value.shape) for name, value in own.items() if name not in features}
-    given = {name: value for name, value in found.items() if name in own or not name.startswith("features.")}
+    given = {name: value for name, value in found.items() if name in own or not name.startswith(_PREDICTIONS)}
     problems = describe_difference(expected, given)
     if weights.config.decoder_num_heads != model.config.decoder_num_heads:
         heads = f"{weights.config.decoder_num_heads} heads in the file, {model.config.decoder_num_heads} in the model"

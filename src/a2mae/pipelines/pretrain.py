@@ -277,6 +277,7 @@ def build_spec(
     from a2mae.training.data.index import INDEX_FILE, TRAIN
     from a2mae.training.spec import DataSpec, relative_url, resolve
     from a2mae.training.start import pin_start
+    from a2mae.training.teacher import pin_teacher
 
     data = DataSpec(
         store=relative_url(run_dir, store.url),
@@ -286,7 +287,9 @@ def build_spec(
         sensors=tuple(_sensor_spec(name, store, band_statistics) for name in sensors),
     )
     start = None if parameters.start is None else pin_start(parameters.start, run_dir)
-    return resolve(parameters, data, sets=len(index.sets_of(TRAIN)), code_commit=_code_commit(), start=start)
+    teacher = None if parameters.teacher is None else pin_teacher(parameters.teacher, run_dir)
+    sets = len(index.sets_of(TRAIN))
+    return resolve(parameters, data, sets=sets, code_commit=_code_commit(), start=start, teacher=teacher)
 
 
 def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> SensorSpec:

@@ -50,6 +50,7 @@ from a2mae.training.step import (
     set_learning_rate,
     step_generator,
 )
+from a2mae.training.teacher import write_teacher_features
 
 _LOG = logging.getLogger(__name__)
 
@@ -126,6 +127,9 @@ class Trainer:
         self._tables = self._reader.tables().to(fabric.device)
         self.dataset = BatchDataset(run_dir, spec, rank=fabric.global_rank, world_size=fabric.world_size)
 
+        if fabric.is_global_zero:
+            write_teacher_features(run_dir, spec, self._reader, fabric.device)
+        fabric.barrier()
         torch.manual_seed(spec.seed)  # every process starts from the same weights
         self._model: Pretrainer = create_model(spec.model.name, **spec.model_options)
         self._fit_features()
@@ -230,10 +234,11 @@ class Trainer:
         totals: StepTotals | None = None
         for start in range(0, samples, size):
             part = raw[start : start + size] if size < samples else raw
-            batch = prepare(part.to(fabric.device, non_blocking=True), self._tables, spec.sampled_size)
+            part = part.to(fabric.device, non_blocking=True)
+            batch = prepare(part, self._tables, spec.sampled_size)
             with fabric.no_backward_sync(self._module, enabled=start + size < samples):
                 loss, weight, group_loss, group_weight = self._module(
-                    *batch_tensors(batch), generator=masks, fully_valid=part.fully_valid
+                    *batch_tensors(batch), generator=masks, fully_valid=part.fully_valid, teacher=part.teacher
                 )
                 fabric.backward(loss * (weight / nominal))
             found = StepTotals(weight, loss.detach() * weight, group_loss, group_weight)

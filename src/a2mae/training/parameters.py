@@ -196,6 +196,19 @@ class StartParameters(Parameters):
     licence: str | None = Field(default=None, description="of these weights, for the model card: an SPDX id or words")
 
 
+class TeacherParameters(Parameters):
+    """A frozen encoder whose features of the anchor are an added target (docs/weights.md)."""
+
+    file: Annotated[str, OnDisk()] = Field(
+        min_length=1, description="a model directory, or a local .safetensors or .pth file for `model`"
+    )
+    model: str | None = Field(
+        default=None, description="timm's name of the network that the file is of; null: file is a model directory"
+    )
+    weight: float = Field(default=1.0, gt=0, description="of 1 - cosine of the predicted and the teacher's feature")
+    licence: str | None = Field(default=None, description="of the file, for the model card: an SPDX id or words")
+
+
 class LoggingParameters(StrictParameters):
     """What is written while it runs."""
 
@@ -228,6 +241,7 @@ class PretrainParameters(Parameters):
     seed: int = Field(ge=0, lt=2**63, description="decides weights, samples and masks")
     model: ModelParameters
     start: StartParameters | None = Field(default=None, description="weights to start from; null: random ones")
+    teacher: TeacherParameters | None = Field(default=None, description="an encoder to learn from; null: none")
     sampling: SamplingParameters
     optimizer: OptimizerParameters
     numerics: NumericsParameters = NumericsParameters()
@@ -244,6 +258,12 @@ class PretrainParameters(Parameters):
         """Fields of the method's configuration: the recipe's, over them `model.options`, then those of the method."""
         own = self.model.method_options.get(self.method, {})
         return {**RECIPES[self.recipe][self.method], **self.model.options, **own}
+
+    @model_validator(mode="after")
+    def _who_can_be_taught(self) -> PretrainParameters:
+        if self.teacher is not None and self.method not in ("a2mae", "mae"):
+            raise ValueError(f"teacher: a2mae and mae learn from one, found method {self.method}")
+        return self
 
     @model_validator(mode="after")
     def _whole_patches(self) -> PretrainParameters:

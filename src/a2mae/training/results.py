@@ -64,6 +64,7 @@ def write_results(
                 "run_identity": spec.identity,
                 "code_commit": spec.code_commit,
                 **_started_from(spec, start),
+                **_taught_by(spec),
             },
         )
         write_json(partial / "metrics.json", dict(metrics))
@@ -82,6 +83,13 @@ def _started_from(spec: RunSpec, start: Plan | None) -> dict[str, Json]:
     if spec.start is None or start is None:
         return {}
     return {"start": start.described(sha256=spec.start.sha256, licence=spec.start.licence)}
+
+
+def _taught_by(spec: RunSpec) -> dict[str, Json]:
+    if spec.teacher is None:
+        return {}
+    told = spec.teacher.model_dump(mode="json", exclude={"file"})
+    return {"teacher": {**told, "file": Path(spec.teacher.file).name}}
 
 
 def finished_identity(run_dir: Path) -> str | None:

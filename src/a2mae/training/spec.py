@@ -55,6 +55,17 @@ class StartSpec(StrictParameters):
     licence: str | None = None
 
 
+class TeacherSpec(StrictParameters):
+    """A frozen encoder to learn from, pinned by content."""
+
+    file: str = Field(description="file or model directory, relative to the run directory")
+    sha256: str = Field(description="of that file; of a directory: `a2mae.models.sources.weights_digest`")
+    model: str | None = Field(default=None, description="timm's name; null: a model directory")
+    weight: float = Field(gt=0)
+    width: int = Field(ge=1, description="of its features")
+    licence: str | None = None
+
+
 class SensorSpec(StrictParameters):
     """One sensor: its bands and how they are normalised, in the store's order and in physical units."""
 
@@ -113,6 +124,7 @@ class RunSpec(StrictParameters):
     method: Method
     model: ModelSpec
     start: StartSpec | None = None
+    teacher: TeacherSpec | None = None
     data: DataSpec
     sampling: SamplingParameters
     optimizer: OptimizerSpec
@@ -133,9 +145,10 @@ class RunSpec(StrictParameters):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Write a run from random weights as it was before there were others: its identity stays."""
+        """Write a run without start or teacher as it was before there were such: its identity stays."""
         content: dict[str, object] = handler(self)
-        return content if self.start is not None else {k: v for k, v in content.items() if k != "start"}
+        absent = [name for name in ("start", "teacher") if getattr(self, name) is None]
+        return {name: value for name, value in content.items() if name not in absent}
 
     @property
     def channels(self) -> int:
@@ -146,8 +159,11 @@ class RunSpec(StrictParameters):
 
     @property
     def model_options(self) -> dict[str, object]:
-        """The keyword arguments of `create_model`: the model's options and the number of bands that it will see."""
-        return {"in_chans": self.channels, **self.model.options}
+        """The keyword arguments of `create_model`: the model's options, its bands, and its teacher's width."""
+        taught: dict[str, object] = {}
+        if self.teacher is not None:
+            taught = {"teacher_width": self.teacher.width, "teacher_weight": self.teacher.weight}
+        return {"in_chans": self.channels, **taught, **self.model.options}
 
     @property
     def sampled_size(self) -> int:
@@ -159,7 +175,8 @@ class RunSpec(StrictParameters):
         """SHA-256 of all that decides the weights: two runs with the same identity may continue one another.
 
         Hardware, logging and the code's commit are left out: a run may go on elsewhere and be watched more closely.
-        So are the places of the store and of the weights to start from, whose content is hashed, and their licence.
+        So are the places of the store, of the weights to start from and of a teacher, whose content is hashed, and the
+        licences.
         """
         content = self.model_dump(
             mode="json",
@@ -169,6 +186,7 @@ class RunSpec(StrictParameters):
                 "code_commit": True,
                 "data": {"store"},
                 "start": {"weights", "licence"},
+                "teacher": {"file", "licence"},
             },
         )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -240,7 +258,13 @@ RATES: Mapping[Method, tuple[float, float]] = {
 
 
 def resolve(
-    parameters: PretrainParameters, data: DataSpec, *, sets: int, code_commit: str, start: StartSpec | None = None
+    parameters: PretrainParameters,
+    data: DataSpec,
+    *,
+    sets: int,
+    code_commit: str,
+    start: StartSpec | None = None,
+    teacher: TeacherSpec | None = None,
 ) -> RunSpec:
     """Specify the run that the parameters ask for.
 
@@ -250,6 +274,7 @@ def resolve(
         sets: Image sets trained on.
         code_commit: For the description of the model.
         start: What `parameters.start` names, hashed.
+        teacher: What `parameters.teacher` names, hashed.
     """
     method = parameters.method
     return RunSpec(
@@ -259,6 +284,7 @@ def resolve(
             options=parameters.model_options,
         ),
         start=start,
+        teacher=teacher,
         data=data,
         sampling=parameters.sampling,
         optimizer=resolve_optimizer(parameters.optimizer, method, sets),

@@ -68,7 +68,11 @@ class TrainStep(nn.Module):
         self._sensors = sensors
 
     def forward(
-        self, *tensors: Tensor, generator: torch.Generator | None = None, fully_valid: bool = False
+        self,
+        *tensors: Tensor,
+        generator: torch.Generator | None = None,
+        fully_valid: bool = False,
+        teacher: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute the loss, its weight, and both per sensor and mask group.
 
@@ -76,12 +80,14 @@ class TrainStep(nn.Module):
             *tensors: The fields of an `ImageSetBatch` in order: wrappers hand tensors on, not dataclasses.
             generator: What masks are drawn from.
             fully_valid: True if every pixel is valid.
+            teacher: A teacher's features of the anchors, where the run has one.
 
         Returns:
             `loss` with its graph; `weight`, `group_loss` and `group_weight` without.
         """
         batch = ImageSetBatch(**dict(zip(FIELDS, tensors, strict=True)))
-        output = self.model(batch, generator=generator, fully_valid=fully_valid or None)
+        taught = {} if teacher is None else {"teacher": teacher}
+        output = self.model(batch, generator=generator, fully_valid=fully_valid or None, **taught)
         group_loss, group_weight = loss_by_group(output, batch.sensor_id, batch.same_source_as_anchor, self._sensors)
         return output.loss, output.token_weight.sum(), group_loss, group_weight
 

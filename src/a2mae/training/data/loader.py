@@ -7,6 +7,7 @@ Loader processes are spawned with paths and settings only, and open store and in
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -27,6 +28,7 @@ from a2mae.stssd.store.store import ImageSetStore
 from a2mae.training.data.draw import Draw, band_choices_of, bands_of, draw_sample, epoch_order
 from a2mae.training.data.index import TRAIN, SetIndex
 from a2mae.training.data.prepare import BandTables, RawBatch, RawImages, band_tables
+from a2mae.training.data.taught import TEACHER_FILE, TeacherFeatures
 from a2mae.training.spec import RunSpec, SpecificationError, resolve_url
 
 _LOG = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class SampleReader:
             DataMismatchError: If store or index are not those of the specification, or there is no set to train on.
         """
         self.spec = spec
+        self._run_dir = run_dir
+        self._teacher: TeacherFeatures | None = None
         path = run_dir / spec.data.index
         self.index = SetIndex.open(path)
         if file_digest(path) != spec.data.index_hash:
@@ -123,9 +127,13 @@ class SampleReader:
         ]
 
     def read(self, keys: list[tuple[int, int]]) -> RawBatch:
-        """Read the samples with these keys."""
+        """Read the samples with these keys, with a teacher's features where the run has one."""
         draws = [self.draw(epoch, position) for epoch, position in keys]
-        return self.gather(draws, [position for _, position in keys])
+        found = self.gather(draws, [position for _, position in keys])
+        if self.spec.teacher is None:
+            return found
+        self._teacher = self._teacher or TeacherFeatures(self._run_dir / TEACHER_FILE)
+        return dataclasses.replace(found, teacher=self._teacher.of(draws))
 
     def gather(self, draws: list[Draw], positions: list[int]) -> RawBatch:
         """Read what has been drawn.
@@ -175,6 +183,14 @@ class SampleReader:
             if np.isin(shown, choices).all():
                 return shown
         return np.resize(choices, sampling.bands_drawn)
+
+    def colours(self, image: int) -> NDArray[np.int64] | None:
+        """List red, green and blue of an image; None where it lacks one (radar)."""
+        try:
+            shown = np.asarray(self._rgb(int(self.index.sensor[image])), np.int64)
+        except UnknownBandError:
+            return None
+        return shown if self.index.bands is None or self.index.bands[image][shown].all() else None
 
     def _rgb(self, code: int) -> tuple[int, ...]:
         return tuple(self._sensors[code].band_index(name) for name in ("red", "green", "blue"))

@@ -70,6 +70,7 @@ class RawBatch:
         lonlat_deg: `(B, K, 2)` float64.
         geosot: `(B, K, 8)` int64, the unsigned 32-bit codes.
         index: `(B,)` int64, the set's position in the index.
+        teacher: `(B, D)` float32, a teacher's features of the anchors as they are seen; None without a teacher.
     """
 
     images: tuple[RawImages, ...]
@@ -81,6 +82,7 @@ class RawBatch:
     lonlat_deg: Tensor
     geosot: Tensor
     index: Tensor
+    teacher: Tensor | None = None
 
     @property
     def fully_valid(self) -> bool:
@@ -107,12 +109,16 @@ class RawBatch:
                 # Not `tensor[rows]`: before torch 2.9 that does not know uint16 on a CPU.
                 part = group.map(functools.partial(torch.index_select, dim=0, index=rows))
                 images.append(dataclasses.replace(part, slot=part.slot - start * per_sample))
-        rest: dict[str, Any] = {name: getattr(self, name)[samples] for name in _PER_SAMPLE}
+        rest: dict[str, Any] = {name: getattr(self, name)[samples] for name in self._per_sample}
         return dataclasses.replace(self, images=tuple(images), **rest)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> RawBatch:
-        rest: dict[str, Any] = {name: change(getattr(self, name)) for name in _PER_SAMPLE}
+        rest: dict[str, Any] = {name: change(getattr(self, name)) for name in self._per_sample}
         return dataclasses.replace(self, images=tuple(group.map(change) for group in self.images), **rest)
+
+    @property
+    def _per_sample(self) -> tuple[str, ...]:
+        return _PER_SAMPLE if self.teacher is None else (*_PER_SAMPLE, "teacher")
 
 
 _PER_SAMPLE = ("window", "flips", "gsd_m", "sensor_id", "day", "lonlat_deg", "geosot", "index")
