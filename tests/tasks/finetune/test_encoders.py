@@ -63,7 +63,7 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(f
     model = TaskModel(loaded.encoder, HeadConfig(task, head, classes, 1, 3, fusion))
     batch = inputs.batch(np.arange(4))
     logits = model(batch)
-    assert logits.shape == (4, classes, *batch.targets.shape[1:])
+    assert logits.shape == (4, classes, *batch.targets.shape[1:]) and logits.isfinite().all()
     torch.nn.functional.cross_entropy(logits, batch.targets).backward()
     last = "encoder.network.norm", "encoder.network.fc_norm", "encoder.network.head"
     silent = [name for name, p in model.named_parameters() if p.grad is None and not name.startswith(last)]
@@ -122,6 +122,29 @@ def test_the_twin_has_timms_own_first_weights_by_the_seed(files, data):
     assert all(torch.equal(one[name], value) and torch.equal(again[name], value) for name, value in plain.items())
     assert not all(torch.equal(one[name], value) for name, value in other.items())
     assert not one["network.bn1.running_mean"].any(), "statistics are learned: the twin has none"
+
+
+def test_the_rcf_head_takes_patches_that_samples_are_no_multiples_of(data, tmp_path):
+    """DINOv2's of 14 pixels on samples of 32: the encoder is fed 42, and so are the head's features."""
+    torch.manual_seed(0)
+    small = {"embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
+    model = timm.create_model("vit_small_patch14_dinov2", **small)
+    save_file(model.state_dict(), tmp_path / "dino.safetensors")
+    create = timm.create_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "create_model", lambda name, **options: create(name, **{**small, **options}))
+        asked = options(
+            Task.SEGMENT, {"vit_small_patch14_dinov2": str(tmp_path / "dino.safetensors")}, "vit_small_patch14_dinov2",
+            head="rcf",
+        )  # fmt: skip
+        found = finetune_start(asked, data[Task.SEGMENT], None, "pretrained").finetuned
+    assert found.model.encoder.config.scale == 42 / 32
+    inputs = TaskInputs(data[Task.SEGMENT], found.plan)
+    prediction = predict(found.model, inputs, data[Task.SEGMENT].rows("test"), batch_size=8, device=CPU)
+    assert prediction.shape[1:] == (32, 32)
+    assert found.model.head.rcf.num_features and all(
+        value.isfinite().all() for value in found.model.state_dict().values()
+    )
 
 
 def test_lora_updates_attention_where_there_is_some():

@@ -83,7 +83,8 @@ class RCFHead(nn.Module):
     def forward(self, tokens: Tensor, pixels: Tensor) -> Tensor:
         """Classify tokens `(B, 1 + N, D)` of pixels `(B, bands, H, W)` → `(B, K)`."""
         patches = tokens[:, 1:]
-        pooled = self.norm(torch.cat([patches.mean(dim=1), patches.std(dim=1)], dim=1))
+        deviation = patches.std(dim=1, correction=int(patches.shape[1] > 1))  # a pyramid's last stage may be one token
+        pooled = self.norm(torch.cat([patches.mean(dim=1), deviation], dim=1))
         with full_precision(pixels):
             convolved = self.rcf(pixels).clamp(-LIMIT, LIMIT)
         logits: Tensor = self.linear(torch.cat([pooled, convolved], dim=1))
@@ -166,7 +167,8 @@ def on_patches(images: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     size = [side * patch for side in grid]
     if list(images.shape[-2:]) == size:
         return images
-    resized = F.interpolate(images.flatten(0, -4), size=size, mode="bilinear", align_corners=False)
+    flat = images.reshape(-1, *images.shape[-3:])
+    resized = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
     return resized.view(*images.shape[:-2], *size)
 
 
