@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 import a2mae
 from a2mae.config import Parameters
+from a2mae.explore.parameters import DeliverParameters
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
@@ -42,6 +43,7 @@ MODELS: dict[str, type[Parameters]] = {
     "ingest": IngestParameters,
     "coregister": CoregisterParameters,
     "pretrain": PretrainParameters,
+    "deliver": DeliverParameters,
     **dict.fromkeys(("classify", "segment", "detect_change"), TaskParameters),
 }
 

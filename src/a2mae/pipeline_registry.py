@@ -25,6 +25,7 @@ STAGES = (
     *TASKS,
     "embed",
     "evaluate",
+    "deliver",
     "report",
 )
 """Every stage in the order in which data flows; each is `create_pipeline` of its module in `a2mae.pipelines`."""
@@ -40,7 +41,7 @@ MOVED = {
 }
 """Pipelines, environments and parameter groups of earlier versions: what to do instead, as a sentence."""
 
-_OF_CHAIN = ("embed", "evaluate", "report")
+_OF_CHAIN = ("embed", "evaluate", "deliver", "report")
 """Stages that read what the others of the chain make, as far as it makes it; so do the tasks."""
 
 _chain: tuple[str, ...] = STAGES

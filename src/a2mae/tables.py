@@ -6,10 +6,12 @@ Every table is Parquet; those with a `geometry` column are GeoParquet in EPSG:43
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pyproj import CRS
 
 from a2mae.errors import InputError
 
@@ -163,6 +165,25 @@ def frame_of_rows(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pd
     return to_frame(
         pa.Table.from_batches([pa.RecordBatch.from_pylist(batch, schema=schema) for batch in batches], schema=schema)
     )
+
+
+def geo_schema(
+    columns: Sequence[tuple[str, pa.DataType]],
+    crs: str,
+    kinds: Sequence[str],
+    metadata: Mapping[str, str] | None = None,
+) -> pa.Schema:
+    """Make the schema of a GeoParquet 1.0 file that is written row group by row group.
+
+    Args:
+        columns: Names and types; `geometry`, as WKB, is added as the last.
+        crs: Of the geometries, "EPSG:…" or WKT.
+        kinds: Of the geometries, as `Polygon`.
+        metadata: Further entries of the file.
+    """
+    geometry = {"encoding": "WKB", "geometry_types": list(kinds), "crs": CRS.from_user_input(crs).to_json_dict()}
+    about = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    return pa.schema([*columns, ("geometry", pa.binary())], metadata={**(metadata or {}), "geo": json.dumps(about)})
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +23,10 @@ from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from a2mae.explore.parameters import DeliverParameters
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.pipelines.deliver import create_pipeline as deliver
 from a2mae.pipelines.embed import create_pipeline as embed
 from a2mae.pipelines.evaluate import create_pipeline as evaluate
 from a2mae.pipelines.tasks import create_pipeline as task
@@ -46,7 +49,7 @@ from helpers.wandb_runs import find_runs, read_run
 CONF = Path(__file__).parents[2] / "conf" / "base"
 TASKS = ("classify", "segment", "detect_change", "estimate")
 MODELS = dict.fromkeys(TASKS, TaskParameters)
-MODELS |= {"evaluate": EvaluateParameters, "embed": EmbedParameters}
+MODELS |= {"evaluate": EvaluateParameters, "embed": EmbedParameters, "deliver": DeliverParameters}
 
 
 def group(name: str) -> dict:
@@ -60,6 +63,8 @@ def small(name: str):
         asked["finetune"] |= {"steps": 6, "batch_size": 4, "warmup_steps": 1}
         asked["data"]["simulated"] |= {"min_valid": 0.3, "max_train": 24, "max_test": 24}
         asked |= {"bootstrap": 100, "pictures": 3}
+    if name == "deliver":
+        asked = group(name) | {"bootstrap": 100}
     if name == "evaluate":
         asked |= {"bootstrap": 100, "shots": [1], "shot_seeds": 1}
     return MODELS[name](**asked)
@@ -80,7 +85,7 @@ def world(tmp_path_factory):
 def catalog_of(world, out: Path) -> DataCatalog:
     root, tables, found = world
     config = {}
-    for name in ("tasks", "evaluate", "embed"):
+    for name in ("tasks", "evaluate", "embed", "deliver"):
         text = (CONF / f"catalog_{name}.yml").read_text("utf-8").replace("${globals:data_root}", out.as_posix())
         config |= yaml.safe_load(text)
     catalog = DataCatalog.from_config(config)
@@ -109,7 +114,7 @@ def run(pipeline: Pipeline, catalog: DataCatalog) -> None:
 
 @pytest.fixture(scope="module")
 def outputs(world, tmp_path_factory):
-    """All six stages, in the chain's order."""
+    """All stages, in the chain's order."""
     out = tmp_path_factory.mktemp("data")
     wandb_dir = tmp_path_factory.mktemp("wandb")
     with pytest.MonkeyPatch.context() as patch:
@@ -118,9 +123,26 @@ def outputs(world, tmp_path_factory):
         catalog = catalog_of(world, out)
         for stage in TASKS:
             run(task(stage), catalog)
-        for create in (embed, evaluate):
+        for create in (embed, evaluate, deliver):
             run(create(), catalog)
     return out, wandb_dir
+
+
+@pytest.mark.parametrize("task", ["segment", "detect_change"])
+def test_a_map_has_its_confidence_and_its_deliverables(outputs, task):
+    out, _ = outputs
+    made, folder = out / "07_model_output" / task, out / "08_reporting" / "deliverables" / task
+    with rasterio.open(made / "map.tif") as classes, rasterio.open(made / "confidence.tif") as confidence:
+        assert (confidence.transform, confidence.shape) == (classes.transform, classes.shape)
+        named, stored = classes.read(1), confidence.read(1)
+        least = 250 / len(json.loads(classes.tags()["CLASS_NAMES"]))
+    np.testing.assert_array_equal(stored == 255, named == 255)
+    assert (stored[named != 255] >= np.floor(least)).all()
+    polygons, areas = gpd.read_file(folder / "polygons.gpkg"), pd.read_csv(folder / "areas.csv")
+    assert polygons["mean_probability"].between(1 / len(areas), 1).all()
+    assert polygons["area_ha"].sum() == pytest.approx(areas["mapped_ha"].sum(), rel=1e-3)
+    assert set(areas["design"]) == {"test places, no probability sample of this map"}
+    assert areas["estimated_ha"].sum() == pytest.approx(areas["mapped_ha"].sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize(("task", "main"), [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1")])

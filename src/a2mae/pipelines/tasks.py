@@ -110,7 +110,10 @@ def create_pipeline(
             "metrics": "metrics",
             **scenes,
         }
-        nodes.append(node(draw_map, inputs=inputs, outputs="map", name="draw_map"))
+        outputs: str | list[str] = "map"
+        if not Task(stage).kind.values:
+            inputs["confidence_target"], outputs = "confidence_target", ["map", "confidence"]
+        nodes.append(node(draw_map, inputs=inputs, outputs=outputs, name="draw_map"))
     return Pipeline(
         nodes,
         namespace=stage,
@@ -262,13 +265,14 @@ def draw_map(
     options: TaskParameters,
     target: Path,
     *,
+    confidence_target: Path | None = None,
     ingest: IngestParameters,
     coregister: CoregisterParameters,
     model: object,
     metrics: dict[str, object],
     scenes: object = None,
     sensors: dict[str, object] | None = None,
-) -> Path:
+) -> Path | tuple[Path, Path]:
     """Map a raster, or a pair, window by window.
 
     The map carries the model's scores, so it is drawn when they are there: a map that fails leaves no old scores
@@ -277,6 +281,7 @@ def draw_map(
     Args:
         options: The task's parameters.
         target: File of the map.
+        confidence_target: File of the probability of the mapped class; None of a map of values.
         ingest: The `ingest` group: how the scenes' files are reached.
         coregister: The `coregister` group: how their clouds are told.
         model: Finetuned from the pretrained encoder.
@@ -285,7 +290,7 @@ def draw_map(
         sensors: Sensors in use, likewise.
 
     Returns:
-        The file.
+        The file, or both.
     """
     import pandas as pd
 
@@ -301,5 +306,5 @@ def draw_map(
         cast(Finetuned, model),
         SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds),
         {name: value for name, value in scores.items() if name != "per_class"},
-    ).write(target)
-    return target
+    ).write(target, confidence_target)
+    return target if confidence_target is None else (target, confidence_target)

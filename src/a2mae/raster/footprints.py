@@ -25,6 +25,7 @@ _CRS_TEXT = re.compile(
 _FILES = re.compile(r"PARAMETERFILE|(?:nad|geoid)grids=(?!@null)|\bfile\"", re.IGNORECASE)
 _MOST_STRETCHED = 0.02
 """Metres of a map projection are taken for those of the ground up to this difference: UTM's are within 0.1 %."""
+_EQUAL_AREA = "EPSG:6933"
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
 
 
@@ -123,6 +124,25 @@ def ground_size_m(transform: Affine, shape: tuple[int, int], crs: str) -> float:
     """
     width, height = pixel_size_m(transform, shape, crs)
     return round(math.sqrt(width * height), 4)
+
+
+def ground_m2_per_unit(x: NDArray[np.float64], y: NDArray[np.float64], crs: str, step: float) -> NDArray[np.float64]:
+    """Compute how many square metres of ground one square unit of a CRS is, at some places.
+
+    Args:
+        x: Coordinates to the east, `(N,)`.
+        y: Coordinates to the north, `(N,)`.
+        crs: "EPSG:…" or WKT, in metres or degrees.
+        step: Side of the square that is measured, as that of a pixel, in units of the CRS.
+
+    Returns:
+        `(N,)`: 1 within 0.1 % in UTM, about a third in EPSG:3857 at 53 degrees north.
+    """
+    to = transformer(crs, _EQUAL_AREA)
+    places = np.stack([np.stack([x, y]), np.stack([x + step, y]), np.stack([x, y + step])])  # (3, 2, N)
+    east, north = to.transform(places[:, 0], places[:, 1])
+    cross = (east[1] - east[0]) * (north[2] - north[0]) - (north[1] - north[0]) * (east[2] - east[0])
+    return np.asarray(np.abs(cross) / step**2)
 
 
 def footprint_lonlat(transform: Affine, shape: tuple[int, int], crs: str) -> BaseGeometry:

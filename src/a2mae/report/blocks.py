@@ -241,7 +241,36 @@ class Ways:
     kind: Literal["ways"] = "ways"
 
 
-Block = Facts | Table | Chart | Gallery | Text | Code | Ways
+@dataclass(frozen=True)
+class File:
+    """A link to a file beside the page.
+
+    Attributes:
+        href: Relative to the page, `/` between folders.
+        title: Text of the link.
+        text: What is in it.
+    """
+
+    href: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """Links to files beside the page; they work where the page lies in its folder.
+
+    Attributes:
+        title: Heading of the list.
+        files: The links.
+    """
+
+    title: str
+    files: tuple[File, ...]
+    kind: Literal["files"] = "files"
+
+
+Block = Facts | Table | Chart | Gallery | Text | Code | Ways | Files
 
 
 @dataclass(frozen=True)

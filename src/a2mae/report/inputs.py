@@ -121,6 +121,7 @@ class ReportInputs:
         tasks: Results per task.
         scores: The tidy score table.
         embeddings: Folder with what `embed` wrote.
+        deliverables: Folder with what `deliver` wrote, beside the page.
     """
 
     title: str
@@ -142,6 +143,7 @@ class ReportInputs:
     tasks: tuple[TaskOutputs, ...] = ()
     scores: pd.DataFrame | None = None
     embeddings: Path | None = None
+    deliverables: Path | None = None
 
 
 MOST_POINTS = 2_000

@@ -23,7 +23,7 @@ from a2mae.report.blocks import Picture, Swatch
 from a2mae.report.inputs import ReportInputs
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
-from a2mae.tasks.palette import class_colour
+from a2mae.tasks.palette import class_colour, hex_colour
 
 BytesImage = NDArray[np.uint8]
 
@@ -32,11 +32,6 @@ INVALID_RGB = (120, 120, 128)
 _RAMP_PCT = (2.0, 98.0)
 HIDDEN_RGB = (214, 39, 112)
 """Tint of patches that were hidden from the model."""
-
-
-def hex_colour(rgb: tuple[int, int, int]) -> str:
-    """Write a colour as `#rrggbb`."""
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
 def display_bands(sensor: Sensor) -> tuple[int, int, int]:

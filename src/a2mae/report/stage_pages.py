@@ -10,6 +10,7 @@ from a2mae.report import text
 from a2mae.report.blocks import Page, Section
 from a2mae.report.inputs import ReportInputs, records
 from a2mae.report.sections.data_set import four_properties, image_sets
+from a2mae.report.sections.deliverables import deliverables, polygons_in_words
 from a2mae.report.sections.ingest import (
     accepted_scenes,
     dark_pixels,
@@ -227,6 +228,12 @@ STAGES: Mapping[str, Stage] = {
         "Scores every model on test splits, beside the same architecture from random weights.",
         _scored,
         (scores, knn_over_gsd),
+    ),
+    "deliver": Stage(
+        "Deliverables",
+        "Maps as people take them away: rasters, polygons and hectares that any GIS or spreadsheet opens.",
+        polygons_in_words,
+        (deliverables,),
     ),
     "report": Stage(
         "Provenance",

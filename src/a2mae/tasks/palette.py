@@ -43,6 +43,11 @@ def class_colours(own: Sequence[tuple[int, int, int]], count: int) -> list[tuple
     return list(own) or [class_colour(index) for index in range(count)]
 
 
+def hex_colour(rgb: tuple[int, int, int]) -> str:
+    """Write a colour as `#rrggbb`."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
 def named_colours(class_names: Sequence[str], named: Mapping[str, str]) -> tuple[tuple[int, int, int], ...]:
     """Return the RGB of every class where the user has named some; the others keep theirs, unless it looks the same.
 

@@ -14,9 +14,11 @@ from odc.geo.geobox import GeoBox
 from a2mae.report import text
 from a2mae.report.blocks import Block, Gallery, Picture, Section, Strip, Swatch, Table
 from a2mae.report.inputs import ReportInputs
-from a2mae.report.pictures import INVALID_RGB, LARGEST_PX, Ramp, hex_colour, scene_picture, to_data_uri
+from a2mae.report.pictures import INVALID_RGB, LARGEST_PX, Ramp, scene_picture, to_data_uri
 from a2mae.report.previews import raster_picture
 from a2mae.tasks.datasets.task_data import IGNORE
+from a2mae.tasks.inference.read_map import ClassMap, open_class_map
+from a2mae.tasks.palette import hex_colour
 from a2mae.tasks.registry import Task
 
 
@@ -25,20 +27,14 @@ class _Map:
     """A map file, reduced.
 
     Attributes:
+        about: What it says of itself.
         classes: `(H, W)` uint8, reduced.
-        names: Of the classes.
-        colours: Red, green, blue of every class.
-        dates: Scenes or files that it was drawn from, the earlier first.
-        moved_m: (east, north): how far the later one was moved, metres.
         grid: Of the reduced picture.
         pixel_km2: Area of one pixel of it.
     """
 
+    about: ClassMap
     classes: NDArray[np.uint8]
-    names: dict[int, str]
-    colours: dict[int, tuple[int, int, int]]
-    dates: tuple[str, ...]
-    moved_m: tuple[float, float]
     grid: GeoBox
     pixel_km2: float
 
@@ -51,24 +47,24 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
     if Task(name).kind.values:
         return _value_map(inputs, name, task.map)
     found = _read(task.map)
+    names, colours, dates = found.about.names, found.about.colours, " and ".join(found.about.dates) or "a raster"
     seen = found.classes != IGNORE
-    counts = {value: int((found.classes == value).sum()) for value in found.names}
+    counts = {value: int((found.classes == value).sum()) for value in names}
     total = max(int(seen.sum()), 1)
     order = sorted((value for value in counts if counts[value]), key=lambda value: -counts[value])
-    said = ", ".join(f"{found.names[value]} {text.percent(counts[value] / total, 0)}" for value in order[:4])
-    table = np.array([found.colours.get(value, INVALID_RGB) for value in range(256)], np.uint8)
+    said = ", ".join(f"{names[value]} {text.percent(counts[value] / total, 0)}" for value in order[:4])
+    table = np.array([colours.get(value, INVALID_RGB) for value in range(256)], np.uint8)
     table[IGNORE] = INVALID_RGB
     answer = Picture(
         to_data_uri(table[found.classes], max_px=LARGEST_PX, exact=True),
-        f"Map of {' and '.join(found.dates) or 'a raster'}: {said or 'no valid pixel'}",
+        f"Map of {dates}: {said or 'no valid pixel'}",
         ("map",),
     )
-    legend = [Swatch(hex_colour(found.colours[value]), found.names[value]) for value in order]
+    legend = [Swatch(hex_colour(colours[value]), names[value]) for value in order]
     if not seen.all():
         legend.append(Swatch(hex_colour(INVALID_RGB), "invalid"))
     rows = tuple(
-        (found.names[value], f"{counts[value] * found.pixel_km2:.2f}", text.percent(counts[value] / total))
-        for value in order
+        (names[value], f"{counts[value] * found.pixel_km2:.2f}", text.percent(counts[value] / total)) for value in order
     )
     blocks: tuple[Block, ...] = (
         Gallery(_caption(found, seen), (Strip("", (*_scenes(inputs, found), answer)),), tuple(legend), large=True),
@@ -77,7 +73,7 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
     return Section(
         f"map-{name.replace('_', '-')}",
         "A map of a whole scene",
-        f"Every pixel of {' and '.join(found.dates) or 'a raster'}. {task.map.name} opens in any GIS in these colours.",
+        f"Every pixel of {dates}. {task.map.name} opens in any GIS in these colours.",
         blocks,
     )
 
@@ -125,26 +121,18 @@ def _value_map(inputs: ReportInputs, name: str, path: Path) -> Section:
 
 
 def _read(path: Path) -> _Map:
+    about = open_class_map(path)
     with rasterio.open(path) as source:
         share = min(1.0, LARGEST_PX / max(source.shape))
         shape = (max(1, round(source.height * share)), max(1, round(source.width * share)))
-        tags = source.tags()
-        grid = GeoBox(source.shape, source.transform, source.crs.to_wkt()).zoom_to(shape)
-        return _Map(
-            source.read(1, out_shape=shape),
-            {int(value): name for value, name in json.loads(tags["CLASS_NAMES"]).items()},
-            {value: colour[:3] for value, colour in source.colormap(1).items()},
-            tuple(json.loads(tags.get("DATES", "[]"))),
-            tuple(json.loads(tags.get("LATER_DATE_MOVED_M", "[0, 0]"))),
-            grid,
-            abs(grid.resolution.x * grid.resolution.y) / 1e6,
-        )
+        grid = about.grid.zoom_to(shape)
+        return _Map(about, source.read(1, out_shape=shape), grid, abs(grid.resolution.x * grid.resolution.y) / 1e6)
 
 
 def _caption(found: _Map, seen: NDArray[np.bool_]) -> str:
     parts = []
-    if len(found.dates) > 1:
-        east, north = found.moved_m
+    if len(found.about.dates) > 1:
+        east, north = found.about.moved_m
         moved = f"was moved by {east:+.1f} m east and {north:+.1f} m north onto the earlier one"
         parts.append(
             f"The later date {moved if (east, north) != (0, 0) else 'could not be registered and keeps its position'}."
@@ -156,9 +144,10 @@ def _caption(found: _Map, seen: NDArray[np.bool_]) -> str:
 
 def _scenes(inputs: ReportInputs, found: _Map) -> list[Picture]:
     """Draw the dates that are scenes of the table with files on this machine."""
-    moved = [(0.0, 0.0), found.moved_m]
+    moved = [(0.0, 0.0), found.about.moved_m]
     pictures = [
-        scene_picture(inputs, name, found.grid, shift_m) for name, shift_m in zip(found.dates, moved, strict=False)
+        scene_picture(inputs, name, found.grid, shift_m)
+        for name, shift_m in zip(found.about.dates, moved, strict=False)
     ]
     return [picture for picture in pictures if picture is not None]
 

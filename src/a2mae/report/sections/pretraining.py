@@ -19,10 +19,10 @@ from a2mae.report.pictures import (
     blank_hidden,
     draw_hidden,
     fill_hidden,
-    hex_colour,
     to_data_uri,
     unit_to_bytes,
 )
+from a2mae.tasks.palette import hex_colour
 
 Arrays = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
 

@@ -13,9 +13,9 @@ from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table, chart
 from a2mae.report.inputs import ReportInputs, TaskOutputs
-from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, hex_colour, to_data_uri
+from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, to_data_uri
 from a2mae.report.sections.values import scatter, value_pictures
-from a2mae.tasks.palette import class_colours
+from a2mae.tasks.palette import class_colours, hex_colour
 from a2mae.tasks.registry import Task
 
 _READABLE = 16

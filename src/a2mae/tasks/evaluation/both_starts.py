@@ -122,8 +122,9 @@ class TaskResult:
             `rcf`, a linear head on random convolution features, and `gain_over_rcf`. `start` says which weights the
             pretrained one started from, where this run did not pretrain them.
         pictures: Test samples with the pretrained model's prediction.
-        confusion: Truth against prediction, JSON-ready: counts of classes, truth by rows; or pairs of values, see
-            `value_pairs`.
+        confusion: Truth against prediction, JSON-ready: counts of classes, truth by rows, of the pretrained one also
+            `by_place`, where labels are per pixel: number of a test place, truth, prediction and count, without zeros;
+            or pairs of values, see `value_pairs`.
     """
 
     metrics: dict[str, object]
@@ -196,4 +197,6 @@ def _score_both(
         "multi_label": spec.multi_label,
         **{start: scores[start].confusion.tolist() for start in models},
     }
+    if scores["pretrained"].by_place:
+        confusion["by_place"] = [list(row) for row in scores["pretrained"].by_place]
     return TaskResult(metrics, shown, confusion)

@@ -17,12 +17,12 @@ import shapely
 import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pyproj import CRS
 from rasterio.windows import Window
 
 from a2mae.files import whole_file
 from a2mae.models.encoder import Encoder
 from a2mae.raster.opening import GDAL_OPTIONS
+from a2mae.tables import geo_schema
 from a2mae.tasks.datasets.inputs import InputPlan
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows, coarser_grid
 from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
@@ -158,7 +158,9 @@ def write_block_vectors(path: Path, block: int, table: Path) -> int:
     """
     with whole_file(table) as partial, rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
         coarse = coarser_grid(GeoBox(source.shape, source.transform, str(source.crs)), block)
-        schema = _block_schema(source.count, str(source.crs))
+        vector = pa.list_(pa.float32(), source.count)
+        columns = [("row", pa.int64()), ("column", pa.int64()), ("seen", pa.float64()), ("vector", vector)]
+        schema = geo_schema(columns, str(source.crs), ["Polygon"])
         with pq.ParquetWriter(partial, schema) as writer:
             written, pending, waiting = 0, list[pa.Table](), 0
             for row, vectors, seen in _blocks(source, block):
@@ -170,22 +172,6 @@ def write_block_vectors(path: Path, block: int, table: Path) -> int:
             if waiting or not written:
                 writer.write_table(pa.concat_tables(pending))
     return written + waiting
-
-
-def _block_schema(features: int, crs: str) -> pa.Schema:
-    """Columns, with GeoParquet 1.0 metadata of the geometry."""
-    geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": CRS.from_user_input(crs).to_json_dict()}
-    about = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    return pa.schema(
-        [
-            ("row", pa.int64()),
-            ("column", pa.int64()),
-            ("seen", pa.float64()),
-            ("vector", pa.list_(pa.float32(), features)),
-            ("geometry", pa.binary()),
-        ],
-        metadata={"geo": json.dumps(about)},
-    )
 
 
 def _block_rows(

@@ -16,9 +16,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from odc.geo.geobox import GeoBox
 
@@ -28,6 +29,7 @@ from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
+from a2mae.tasks.inference.read_map import FULL_PROBABILITY
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
 
@@ -36,8 +38,6 @@ logger = logging.getLogger(__name__)
 _WINDOW_PX = 256  # of the coarser raster
 _PER_SIDE = 5
 _LEAST_PX = 0.05  # of the coarser raster: a smaller move is left out, and nothing is resampled
-FULL_PROBABILITY = 250
-"""Stored value of probability 1; 255 is nodata."""
 
 
 def aligned(fixed: Raster, moving: Raster, settings: RegistrationParameters) -> Raster:
@@ -101,8 +101,12 @@ def _picture(windows: RasterWindows, raster: Raster, window: GeoBox, side_m: flo
     """Read a square at the raster's own pixels."""
     side = round(side_m / raster.pixel_m)
     pixels, valid = windows.on(window.zoom_to((side, side)))
-    day = dt.datetime.fromtimestamp((raster.day or 0.0) * 86400, dt.UTC)
-    return BandStack(pixels, valid, side_m / side, side_m, day)
+    return BandStack(pixels, valid, side_m / side, side_m, _utc(raster.day or 0.0))
+
+
+def _utc(day: float) -> dt.datetime:
+    """Turn days since 1970 into a time, to the second."""
+    return dt.datetime.fromtimestamp(round(day * 86400), dt.UTC)
 
 
 class _Common(TypedDict):
@@ -120,6 +124,7 @@ def map_raster(
     device: torch.device,
     model_hash: str = "",
     scores: Mapping[str, object] | None = None,
+    confidence: Path | None = None,
     probabilities: Path | None = None,
 ) -> Path:
     """Predict every pixel: its class as a uint8 COG with a colour table, or its value as a float32 COG with units.
@@ -133,6 +138,7 @@ def map_raster(
         device: Where to run.
         model_hash: Identifies the model: a map that another one has begun is not continued.
         scores: Scores of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
+        confidence: Also write the probability of the mapped class to this COG: uint8 with a scale of 1/250.
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
 
     Returns:
@@ -161,6 +167,7 @@ def map_raster(
     if spec.quantity is None:
         tags["CLASS_NAMES"] = json.dumps({str(i): name for i, name in enumerate(spec.class_names)})
     tags["DATES"] = json.dumps([raster.name for raster in rasters])
+    tags["DATETIMES"] = json.dumps([None if raster.day is None else _utc(raster.day).isoformat() for raster in rasters])
     if scores:
         tags["TEST_SCORES"] = json.dumps(dict(scores))
     if dates == 2:
@@ -172,20 +179,9 @@ def map_raster(
         "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
         "tags": tags,
     }
-    writer = _writer(path, spec, common)
-    chances = None
-    if probabilities is not None:
-        chances = StripWriter(
-            probabilities,
-            bands=spec.outputs,
-            names=spec.class_names,
-            scales=[1 / FULL_PROBABILITY] * spec.outputs,
-            dtype="uint8",
-            nodata=IGNORE,
-            **common,
-        )
-    # Two files may have stopped at different rows: go on where both are whole; rows written twice are the same.
-    first_row = writer.first_row if chances is None else min(writer.first_row, chances.first_row)
+    writers = _writers(path, confidence, probabilities, spec, common)
+    # The files may have stopped at different rows: go on where all are whole; rows written twice are the same.
+    first_row = min(writer.first_row for writer in writers.values())
     model.to(device).eval()
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(RasterWindows(raster)) for raster in rasters]
@@ -212,24 +208,38 @@ def map_raster(
             seen = np.ones(strip.shape[1:], bool)
             for reader in readers:
                 seen &= reader.read(row, 0, strip.shape[1], columns)[1]
-            answer = strip[0] if spec.quantity is not None else strip.argmax(axis=0).astype(np.uint8)
-            writer.write(row, np.where(seen, answer, spec.unlabelled)[None])
-            if chances is not None:
+            found: dict[str, npt.NDArray[Any]] = {"map": strip}
+            if spec.quantity is None:
                 counts = np.round(strip * FULL_PROBABILITY).astype(np.uint8)
-                chances.write(row, np.where(seen, counts, np.uint8(IGNORE)))
+                classes = strip.argmax(axis=0).astype(np.uint8)[None]
+                found = {"map": classes, "confidence": counts.max(axis=0)[None], "probabilities": counts}
+            for name, writer in writers.items():
+                writer.write(row, np.where(seen, found[name], spec.unlabelled))
     logger.info("%s map: %d x %d pixels -> %s", spec.task, rows, columns, path.name)
-    if chances is not None:
-        chances.finish()
-    return writer.finish()
+    return [writer.finish() for writer in reversed(writers.values())][-1]
 
 
-def _writer(path: Path, spec: TaskSpec, common: _Common) -> StripWriter:
-    """Start or continue the file of a map: classes with their colours, or values with their units."""
-    if spec.quantity is None:
-        colors = dict(enumerate(class_colours(spec.colors, spec.outputs)))
-        return StripWriter(path, bands=1, names=[str(spec.task)], colors=colors, dtype="uint8", nodata=IGNORE, **common)
-    name, units = spec.quantity.name, spec.quantity.units
-    return StripWriter(path, bands=1, names=[name], units=units, dtype="float32", nodata=float("nan"), **common)
+def _writers(
+    path: Path, confidence: Path | None, probabilities: Path | None, spec: TaskSpec, common: _Common
+) -> dict[str, StripWriter]:
+    """Start or continue the files of a map: classes with colours and probabilities, or values with their units."""
+    if spec.quantity is not None:
+        name, units = spec.quantity.name, spec.quantity.units
+        nan = float("nan")
+        return {"map": StripWriter(path, bands=1, names=[name], units=units, dtype="float32", nodata=nan, **common)}
+
+    colors = dict(enumerate(class_colours(spec.colors, spec.outputs)))
+    names = [str(spec.task)]
+    writers = {"map": StripWriter(path, bands=1, names=names, colors=colors, dtype="uint8", nodata=IGNORE, **common)}
+    chances = {"confidence": (confidence, ["probability of the mapped class"])}
+    chances["probabilities"] = probabilities, list(spec.class_names)
+    for name, (file, bands) in chances.items():
+        if file is not None:
+            scales = [1 / FULL_PROBABILITY] * len(bands)
+            writers[name] = StripWriter(
+                file, bands=len(bands), names=bands, scales=scales, dtype="uint8", nodata=IGNORE, **common
+            )
+    return writers
 
 
 @torch.no_grad()

@@ -120,8 +120,12 @@ class MapSource:
     scenes: SceneRasters
     scores: Mapping[str, object] = field(default_factory=dict)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, confidence: Path | None = None) -> None:
         """Write the map as a COG.
+
+        Args:
+            path: Of the map.
+            confidence: Also write the probability of the mapped class to this COG.
 
         Raises:
             TaskDataError: If a change map has one date only.
@@ -138,6 +142,7 @@ class MapSource:
                 device=device,
                 model_hash=digest,
                 scores=self.scores,
+                confidence=confidence,
                 probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
             )
 

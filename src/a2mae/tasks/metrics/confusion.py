@@ -84,6 +84,12 @@ class GroupedCounts:
         """Counts summed over all groups."""
         return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self._shape)
 
+    def by_group(self) -> list[tuple[int, ...]]:
+        """List what is not 0: the group's number, the place in its counts, and the count."""
+        found = self._counts.tocoo()
+        axes = [found.row, *np.unravel_index(found.col, self._shape), found.data.astype(np.int64)]
+        return sorted(zip(*(axis.tolist() for axis in axes), strict=True))
+
     def resampled(self, resamples: int, seed: int) -> Floats:
         """Draw groups with replacement.
 

@@ -88,12 +88,15 @@ class TaskScores:
             absent, and values have none.
         confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true; values
             have none.
+        by_place: What `confusion` adds up, place by place: number of the place, truth, prediction and count, without
+            zeros; empty where labels are not classes per pixel.
         drawn: `(R,)` by metric: its values on the bootstrap's draws of places, the same draws for every model.
     """
 
     scores: Mapping[str, Score]
     per_class: Mapping[str, float]
     confusion: npt.NDArray[np.int64]
+    by_place: Sequence[tuple[int, ...]]
     drawn: Mapping[str, Floats] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
@@ -169,6 +172,7 @@ def score_task(
         scores=scores,
         per_class={name: value for name, value in zip(spec.class_names, per_class, strict=True) if np.isfinite(value)},
         confusion=confusion,
+        by_place=counts.by_group() if spec.per_pixel and spec.quantity is None else (),
         drawn=drawn,
     )
 

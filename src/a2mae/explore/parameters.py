@@ -1,0 +1,34 @@
+"""Parameters of what comes of embeddings and maps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from a2mae.config import OnDiskPath, Parameters
+
+
+class ReferenceParameters(Parameters):
+    """Points whose true class is known, drawn at random within each class of a map."""
+
+    task: Literal["segment", "detect_change"] = Field(description="whose map they were drawn from")
+    points: OnDiskPath = Field(description="GeoPackage, Shapefile, GeoParquet or GeoJSON of points")
+    class_property: str = Field("class", description="the attribute of a point that names its true class")
+
+
+class DeliverParameters(Parameters):
+    """What is made of maps for people who open them in a GIS or a spreadsheet."""
+
+    smallest_m2: float = Field(
+        0.0, ge=0, description="smallest mapping unit of the polygons: less ground goes to the largest neighbour"
+    )
+    simplify_m: float = Field(
+        0.0, ge=0, description="corners smaller than a square of about this side are cut off; 0: borders follow pixels"
+    )
+    zones: OnDiskPath = Field(None, description="polygons of your own: classes are counted in each; null: none")
+    references: tuple[ReferenceParameters, ...] = Field(
+        (), description="random points with their true classes: areas with intervals that hold for the map"
+    )
+    bootstrap: int = Field(1000, ge=100, description="resamples of test places behind intervals of areas")
+    seed: int = Field(0, ge=0, description="of the resamples")
