@@ -76,8 +76,7 @@ def measure(folder: Path, label: str, **options: float) -> tuple[float, float, f
         size = package.stat().st_size / 1e6
     took, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     print(
-        f"{label:28} {count:>9,} polygons  {took:7.1f} s ({cpu:.1f} CPU s)  peak {peak_mb():.0f} MB,"
-        f" file {size:.0f} MB",
+        f"{label:28} {count:>9,} polygons  {took:7.1f} s ({cpu:.1f} CPU s)  {peak_mb():.0f} MB, file {size:.0f} MB",
         flush=True,
     )
     return took, cpu, peak_mb()

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 import a2mae
 from a2mae.config import Parameters
-from a2mae.explore.parameters import DeliverParameters
+from a2mae.explore.parameters import DeliverParameters, SearchParameters
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
@@ -44,6 +44,7 @@ MODELS: dict[str, type[Parameters]] = {
     "coregister": CoregisterParameters,
     "pretrain": PretrainParameters,
     "deliver": DeliverParameters,
+    "search": SearchParameters,
     **dict.fromkeys(("classify", "segment", "detect_change"), TaskParameters),
 }
 

@@ -24,6 +24,7 @@ STAGES = (
     "pretrain",
     *TASKS,
     "embed",
+    "search",
     "evaluate",
     "deliver",
     "report",
@@ -41,7 +42,7 @@ MOVED = {
 }
 """Pipelines, environments and parameter groups of earlier versions: what to do instead, as a sentence."""
 
-_OF_CHAIN = ("embed", "evaluate", "deliver", "report")
+_OF_CHAIN = ("embed", "search", "evaluate", "deliver", "report")
 """Stages that read what the others of the chain make, as far as it makes it; so do the tasks."""
 
 _chain: tuple[str, ...] = STAGES

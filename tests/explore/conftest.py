@@ -1,13 +1,24 @@
-"""Small maps for the tests of this room."""
+"""Small maps and a small archive for the tests of this room."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from dataclasses import dataclass
 
+import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
+from shapely.geometry import box
+
+from a2mae.explore.archive import Archive, embed_archive
+from a2mae.tasks.parameters import EmbedParameters
+from helpers.built_world import write_store
+from helpers.task_models import pretrained_directory
+from helpers.task_samples import SENTINEL2, seen
 
 UTM = "EPSG:32633"
 ORIGIN = (500_000, 5_200_000)
@@ -55,3 +66,66 @@ def classes():
 @pytest.fixture
 def mapped(tmp_path, classes):
     return write_map(tmp_path / "made", classes)
+
+
+DATES = [dt.datetime(2022, 6, 1, 10, tzinfo=dt.UTC), dt.datetime(2023, 7, 1, 10, tzinfo=dt.UTC)]
+SIDE_DEG = 0.01
+
+
+@dataclass(frozen=True)
+class Covers(Archive):
+    """Places in a row, each of one cover at two dates."""
+
+    locations: gpd.GeoDataFrame
+    cover: dict[str, int]
+
+
+def make_archive(folder, places=9, *, unseen=()):
+    """Build one; images of the places `unseen` have no valid pixel."""
+    rng = np.random.default_rng(0)
+    rows, arrays, cover = [], [], {}
+    for place in range(places):
+        name = f"place-{place}"
+        cover[name] = place % 3
+        for number, moment in enumerate(DATES):
+            pixels = np.zeros((len(SENTINEL2.bands), 32, 32), np.uint16)
+            for band, values in zip(("B04", "B03", "B02"), seen(rng, np.full((32, 32), place % 3)), strict=True):
+                pixels[SENTINEL2.band_index(band)] = values
+            valid = np.full((32, 32), place not in unseen)
+            arrays.append((pixels, valid))
+            rows.append(
+                {
+                    "image_id": f"{name}-{number}", "set_id": name, "location_id": name, "sensor": SENTINEL2.id,
+                    "row": len(arrays) - 1, "datetime": moment, "gsd_m": 10.0, "lon": 15 + SIDE_DEG * (place + 0.5),
+                    "lat": 47 + SIDE_DEG / 2, "valid_fraction": float(valid.mean()), "dark_value": 0.0,
+                    "bright_value": 1.0, "shift_x_m": 0.0, "shift_y_m": 0.0, "scene_id": f"scene-{number}",
+                }
+            )  # fmt: skip
+    names = list(cover)
+    squares = [box(15 + SIDE_DEG * i, 47, 15 + SIDE_DEG * (i + 1), 47 + SIDE_DEG) for i in range(places)]
+    splits = ["test" if i % 3 == 2 else "train" for i in range(places)]
+    sets = gpd.GeoDataFrame({"set_id": names, "split": splits}, geometry=squares, crs="EPSG:4326")
+    locations = gpd.GeoDataFrame({"location_id": names}, geometry=squares, crs="EPSG:4326")
+    store = write_store(folder / "store.zarr", {SENTINEL2.id: arrays})
+    return Covers(store, pd.DataFrame(rows), sets, locations, cover)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    return make_archive(tmp_path_factory.mktemp("archive"), unseen=(8,))
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    return pretrained_directory(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="session")
+def embedded(archive, pretrained, tmp_path_factory):
+    """The archive's vectors."""
+    return embed(archive, pretrained, tmp_path_factory.mktemp("vectors") / "store")
+
+
+def embed(archive, pretrained, folder, **options):
+    asked = EmbedParameters.model_validate({"device": "cpu", "threads": 1, **options})
+    return embed_archive(asked, pretrained, archive, folder)

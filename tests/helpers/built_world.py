@@ -4,6 +4,7 @@ It stands in for `coregister` and `tag` where a test must control which image is
 real builder estimates what is known here.
 """
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
@@ -66,13 +67,19 @@ def build_world(folder, out, *, sensors=("sentinel-2-l2a",), move=True, splits=(
                         "gsd_m": sensor.gsd_m,
                         "lon": place.lon,
                         "lat": place.lat,
+                        "valid_fraction": float(valid.mean()),
+                        "dark_value": 0.0,
+                        "bright_value": 1.0,
+                        "shift_x_m": moved[0],
+                        "shift_y_m": moved[1],
                         "is_reference": scene is reference,
                         "registration": registration,
                         "scene_id": scene.scene_id,
                     }
                 )
     places = list(found.locations["location_id"])
-    sets = pd.DataFrame({"set_id": places, "split": [splits[i % len(splits)] for i in range(len(places))]})
+    of_places = {"set_id": places, "split": [splits[i % len(splits)] for i in range(len(places))]}
+    sets = gpd.GeoDataFrame(of_places, geometry=found.locations.geometry.array, crs=found.locations.crs)
     return Tables(write_store(out, arrays), pd.DataFrame(rows), sets, found.locations), found
 
 

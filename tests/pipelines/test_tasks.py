@@ -23,12 +23,13 @@ from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from a2mae.explore.parameters import DeliverParameters
+from a2mae.explore.parameters import DeliverParameters, SearchParameters
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.pipelines.deliver import create_pipeline as deliver
 from a2mae.pipelines.embed import create_pipeline as embed
 from a2mae.pipelines.evaluate import create_pipeline as evaluate
+from a2mae.pipelines.search import create_pipeline as search
 from a2mae.pipelines.tasks import create_pipeline as task
 from a2mae.raster.read import RasterReader
 from a2mae.report.inputs import ReportInputs, TaskOutputs
@@ -50,6 +51,7 @@ CONF = Path(__file__).parents[2] / "conf" / "base"
 TASKS = ("classify", "segment", "detect_change", "estimate")
 MODELS = dict.fromkeys(TASKS, TaskParameters)
 MODELS |= {"evaluate": EvaluateParameters, "embed": EmbedParameters, "deliver": DeliverParameters}
+MODELS |= {"search": SearchParameters}
 
 
 def group(name: str) -> dict:
@@ -63,8 +65,8 @@ def small(name: str):
         asked["finetune"] |= {"steps": 6, "batch_size": 4, "warmup_steps": 1}
         asked["data"]["simulated"] |= {"min_valid": 0.3, "max_train": 24, "max_test": 24}
         asked |= {"bootstrap": 100, "pictures": 3}
-    if name == "deliver":
-        asked = group(name) | {"bootstrap": 100}
+    if name in ("deliver", "search"):
+        asked = group(name)
     if name == "evaluate":
         asked |= {"bootstrap": 100, "shots": [1], "shot_seeds": 1}
     return MODELS[name](**asked)
@@ -85,7 +87,7 @@ def world(tmp_path_factory):
 def catalog_of(world, out: Path) -> DataCatalog:
     root, tables, found = world
     config = {}
-    for name in ("tasks", "evaluate", "embed", "deliver"):
+    for name in ("tasks", "evaluate", "embed", "search", "deliver"):
         text = (CONF / f"catalog_{name}.yml").read_text("utf-8").replace("${globals:data_root}", out.as_posix())
         config |= yaml.safe_load(text)
     catalog = DataCatalog.from_config(config)
@@ -123,7 +125,7 @@ def outputs(world, tmp_path_factory):
         catalog = catalog_of(world, out)
         for stage in TASKS:
             run(task(stage), catalog)
-        for create in (embed, evaluate, deliver):
+        for create in (embed, search, evaluate, deliver):
             run(create(), catalog)
     return out, wandb_dir
 
@@ -400,9 +402,11 @@ def test_embeddings_and_scores(outputs):
     out, _ = outputs
     with rasterio.open(out / "07_model_output" / "embeddings" / "embeddings.tif") as found:
         assert (found.count, found.res) == (64, (80.0, 80.0))
+    hits = gpd.read_parquet(out / "07_model_output" / "search" / "hits.parquet")
+    assert len(hits) and hits["rank"].tolist() == list(range(1, len(hits) + 1))
     table = pd.read_parquet(out / "08_reporting" / "scores.parquet")
     assert set(table["task"]) == set(TASKS)
-    frozen = {"knn", "knn_standardised", "linear_probe", "few_shot"}
+    frozen = {"knn", "knn_standardised", "linear_probe", "few_shot", "search"}
     assert set(table[table["over"] == ""]["mode"]) == {"finetuned", *frozen}
     gains = table[table["over"] != ""]
     assert set(gains["mode"]) == {"gain", *(f"{mode}_gain" for mode in frozen)}

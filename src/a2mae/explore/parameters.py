@@ -32,3 +32,21 @@ class DeliverParameters(Parameters):
     )
     bootstrap: int = Field(1000, ge=100, description="resamples of test places behind intervals of areas")
     seed: int = Field(0, ge=0, description="of the resamples")
+
+
+class SearchParameters(Parameters):
+    """What is searched for in the embedding store, and what is shown."""
+
+    level: Literal["image", "set"] = Field("image", description="rank images, or whole image sets")
+    point: tuple[float, float] | None = Field(None, description="longitude and latitude of a place like which to find")
+    examples: OnDiskPath = Field(None, description="points or polygons of places, in any CRS; null: none")
+    example_property: str = Field(
+        "wanted",
+        description="the attribute that says 1 (wanted) or 0 (not wanted); where there is none, all are wanted",
+    )
+    ids: tuple[str, ...] = Field((), description="image or set ids that are wanted")
+    not_ids: tuple[str, ...] = Field((), description="image or set ids that are not wanted")
+    sensors: tuple[str, ...] = Field((), description="look at these sensors' images alone; empty: at all")
+    top: int = Field(50, ge=1, description="hits")
+    exclude_m: float = Field(0.0, ge=0, description="ground so near to an example is left out; its own always is")
+    shown: int = Field(12, ge=0, le=100, description="hits on the contact sheet")

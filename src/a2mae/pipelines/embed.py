@@ -1,4 +1,4 @@
-"""The `embed` stage: a model directory and any raster to embeddings as GeoTIFF and GeoParquet.
+"""The `embed` stage: a raster to embeddings as GeoTIFF and GeoParquet, and the archive to a store that is searched.
 
 Annotations here must resolve when Kedro reads them, or the parameters would not be validated.
 """
@@ -15,6 +15,9 @@ from a2mae.pipelines.chain import SCENES, optional_inputs
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.tasks.parameters import EmbedParameters
+
+ARCHIVE = ("image_sets", "images", "sets")
+"""What is embedded of an archive."""
 
 
 def embed(
@@ -52,6 +55,39 @@ def embed(
     return target
 
 
+def embed_archive(
+    options: EmbedParameters,
+    pretrained_model: Path,
+    target: Path,
+    *,
+    image_sets: object,
+    images: object,
+    sets: object,
+) -> Path:
+    """Embed every image and set of the archive; what was embedded before stays.
+
+    Args:
+        options: The `embed` group.
+        pretrained_model: Model directory.
+        target: Folder of the embedding store.
+        image_sets: The open image-set store.
+        images: Image table.
+        sets: Set table: footprints and splits.
+
+    Returns:
+        The folder.
+    """
+    import geopandas as gpd
+    import pandas as pd
+
+    from a2mae.explore.archive import Archive, embed_archive
+    from a2mae.stssd.store.store import ImageSetStore
+
+    archive = Archive(cast(ImageSetStore, image_sets), cast(pd.DataFrame, images), cast(gpd.GeoDataFrame, sets))
+    embed_archive(options, pretrained_model, archive, target)
+    return target
+
+
 def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
     """Create the stage's pipeline.
 
@@ -66,4 +102,11 @@ def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
         "target": "embeddings_target",
         **optional_inputs(made, SCENES),
     }
-    return Pipeline([node(embed, inputs=inputs, outputs="embeddings", name="embed", tags="embed")])
+    nodes = [node(embed, inputs=inputs, outputs="embeddings", name="embed", tags="embed")]
+    if archive := optional_inputs(made, ARCHIVE):
+        of_archive = {key: inputs[key] for key in ("options", "pretrained_model")}
+        of_archive |= {"target": "embedding_store_target", **archive}
+        nodes.append(
+            node(embed_archive, inputs=of_archive, outputs="embedding_store", name="embed_archive", tags="embed")
+        )
+    return Pipeline(nodes)

@@ -27,7 +27,7 @@ SHOWN = (
     "pretrained_model",
     *(f"{task}.{part}" for task in Task for part in ("metrics", "pictures", "confusion")),
     *(f"{task}.map" for task in Task if task.kind.per_pixel),
-    *("embeddings", "scores", "deliverables"),
+    *("embeddings", "search", "scores", "deliverables"),
 )
 """What the page shows, as far as the chain makes it; something of each stage, so that the report is made last."""
 CARDS = {"model_card": "pretrained_model", "dataset_card": "images"}
@@ -140,6 +140,7 @@ def _inputs(
         tasks=tasks,
         scores=_scores(outputs),
         embeddings=outputs.get("embeddings"),
+        search=outputs.get("search"),
         deliverables=outputs.get("deliverables"),
     )
 

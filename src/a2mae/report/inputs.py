@@ -121,6 +121,7 @@ class ReportInputs:
         tasks: Results per task.
         scores: The tidy score table.
         embeddings: Folder with what `embed` wrote.
+        search: Folder with what `search` wrote.
         deliverables: Folder with what `deliver` wrote, beside the page.
     """
 
@@ -143,6 +144,7 @@ class ReportInputs:
     tasks: tuple[TaskOutputs, ...] = ()
     scores: pd.DataFrame | None = None
     embeddings: Path | None = None
+    search: Path | None = None
     deliverables: Path | None = None
 
 

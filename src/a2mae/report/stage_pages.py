@@ -36,6 +36,7 @@ from a2mae.report.sections.scores import (
     spelled,
     task_scores,
 )
+from a2mae.report.sections.search import search, searched
 from a2mae.report.sections.summary import provenance, summary
 from a2mae.report.sections.tasks import mistakes, task_pictures
 from a2mae.tasks.registry import Task
@@ -222,6 +223,12 @@ STAGES: Mapping[str, Stage] = {
         "The pretrained model describes a whole scene by vectors of numbers, for search, clustering and maps.",
         lambda inputs: "A raster with one band per dimension, and a table with one row per block.",
         (embeddings,),
+    ),
+    "search": Stage(
+        "Search",
+        "Finds the places of the archive that look like some examples, by the pretrained model's embeddings.",
+        searched,
+        (search,),
     ),
     "evaluate": Stage(
         "Scores",

@@ -300,7 +300,7 @@ class EvaluateParameters(Parameters):
 
 
 class EmbedParameters(Parameters):
-    """Embeddings of a whole raster."""
+    """Embeddings of a whole raster, and of every image of the archive."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
@@ -324,11 +324,14 @@ class EmbedParameters(Parameters):
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
     location: bool = Field(False, description="tell the encoder where an image lies")
+    pool: Pool = Field(
+        "mean_std", description="archive: an image's vector: CLS token, mean of the patch tokens, or mean and deviation"
+    )
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
     block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
-    quantise: bool = Field(False, description="embeddings as int8 with the band's scale")
+    quantise: bool = Field(False, description="embeddings as int8 with a scale per band, or per vector of the archive")
 
     @model_validator(mode="after")
     def _encoding_is_of_a_raster(self) -> EmbedParameters:

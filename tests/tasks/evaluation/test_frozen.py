@@ -13,6 +13,7 @@ from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.features import histogram_features, pixel_features
 from a2mae.tasks.evaluation.frozen import (
     Candidate,
+    alike,
     evaluate_frozen,
     knn_predict,
     linear_probe,
@@ -72,7 +73,9 @@ def test_protocols_score_what_is_separable_and_only_that(data):
     inputs = TaskInputs(data, plan)
     rows = pd.DataFrame(evaluate_frozen(Candidate("histogram", histogram_features), inputs, OPTIONS, CPU))
     assert set(rows.columns) == {*SCORE_COLUMNS, "drawn"}
-    assert rows["mode"].value_counts().to_dict() == {"knn": 4, "knn_standardised": 4, "few_shot": 4, "linear_probe": 1}
+    assert rows["mode"].value_counts().to_dict() == {
+        "knn": 4, "knn_standardised": 4, "few_shot": 4, "linear_probe": 1, "search": 1,
+    }  # fmt: skip
     assert rows[rows["mode"] != "few_shot"]["value"].min() > 0.95  # three covers of different colour
     assert sorted(rows[rows["mode"] == "knn"]["gsd_m"].unique()) == [10.0, 40.0]
     noise = {}
@@ -83,6 +86,27 @@ def test_protocols_score_what_is_separable_and_only_that(data):
     chance = pd.DataFrame(evaluate_frozen(Candidate("noise", random_vectors), inputs, OPTIONS, CPU))
     assert chance["value"].max() < 0.8
     assert abs(chance["value"].mean() - 1 / 3) < 0.15
+
+
+def test_hits_of_a_search_are_of_other_places():
+    """Each image has one of its own place beside it, of its class; the next are of the other class."""
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.01], [1.0, 0.1], [0.0, 1.0], [0.0, 0.9], [-1.0, 0.0]])
+    labels = torch.tensor([0, 0, 1, 1, 1, 0])
+    places = np.array(["a", "a", "b", "c", "c", "d"], object)
+    found = alike(features, features, labels=(labels, labels), places=(places, places), k=2)
+    second = [
+        sum(
+            int(labels[other] == labels[one])
+            for other in sorted(
+                (n for n in range(6) if places[n] != places[one]),
+                key=lambda n: -float(torch.nn.functional.cosine_similarity(features[one], features[n], dim=0)),
+            )[:2]
+        )
+        for one in range(6)
+    ]
+    assert found.tolist() == second
+    alone = alike(features[:1], features[:2], labels=(labels[:1], labels[:2]), places=(places[:1], places[:2]))
+    assert alone.tolist() == [0]
 
 
 def test_a_constant_part_that_drowns_the_vote_is_taken_out_by_standardising(data):
@@ -139,7 +163,9 @@ def test_differences_of_two_candidates_are_paired_over_places(data):
     rows += evaluate_frozen(Candidate("random", noise), inputs, OPTIONS, CPU)
     table = score_table([*rows, *paired_rows(rows, "pretrained", "random")])
     scores, gains = table[table["over"] == ""], table[table["over"] == "random"]
-    assert set(gains["mode"]) == {"knn_gain", "knn_standardised_gain", "linear_probe_gain", "few_shot_gain"}
+    assert set(gains["mode"]) == {
+        "knn_gain", "knn_standardised_gain", "linear_probe_gain", "few_shot_gain", "search_gain",
+    }  # fmt: skip
     assert len(gains) == len(scores[scores["model"] == "random"])
     for gain in gains.itertuples():
         same = scores[(scores["mode"] == gain.mode.removesuffix("_gain")) & (scores["metric"] == gain.metric)]

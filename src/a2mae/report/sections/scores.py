@@ -32,6 +32,7 @@ _SPELLED = {
     "r2": "R²",
     "rmse": "RMSE",
     "mae": "MAE",
+    "precision_at_10": "precision@10",
 }
 IN_WORDS = {
     "top1": "share of test images classified correctly",
@@ -53,6 +54,7 @@ _MODES = {
     "knn_standardised": "kNN, frozen, standardised",
     "linear_probe": "linear probe",
     "few_shot": "few-shot probe",
+    "search": "search, frozen",
 }
 
 

@@ -1,4 +1,4 @@
-"""Scores of frozen encoders: kNN over relative GSDs in both readings, linear probe, few-shot probes.
+"""Scores of frozen encoders: kNN over relative GSDs in both readings, linear probe, few-shot probes, search.
 
 kNN is the protocol of Scale-MAE (arXiv 2212.14532): cosine, k = 20, weights exp(similarity / 0.07), top-1. The linear
 probe is a logistic regression by L-BFGS on frozen features, its regularisation chosen on validation.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.evaluation.features import FeatureExtractor, extract
-from a2mae.tasks.metrics.confusion import ConfusionCounts, accuracy, score_of
+from a2mae.tasks.metrics.confusion import ConfusionCounts, Floats, GroupedCounts, accuracy, score_of
 from a2mae.tasks.metrics.scores import score_row
 from a2mae.tasks.parameters import EvaluateParameters
 from a2mae.tasks.registry import Task
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 Row = Mapping[str, object]
 """Of the score table."""
 TEMPERATURE = 0.07
+SEARCHED = 10
+"""Hits of a search that are looked at."""
 _SPLITS = ("train", "val", "test")
 
 
@@ -71,6 +74,42 @@ def knn_predict(
         score.scatter_add_(1, train_labels[index], weight)
         votes.append(score.argmax(dim=1))
     return torch.cat(votes)
+
+
+def alike(
+    query: Tensor,
+    bank: Tensor,
+    *,
+    labels: tuple[Tensor, Tensor],
+    places: tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]],
+    k: int = SEARCHED,
+    chunk: int = 1024,
+) -> Tensor:
+    """Count how many of the k nearest images of other places have the class of the image that is searched with.
+
+    Args:
+        query: `(N, D)` features, standardised.
+        bank: `(M, D)` features of the images that are searched.
+        labels: `(N,)` and `(M,)` classes.
+        places: `(N,)` and `(M,)`: images of the same place are never hits.
+        k: Hits that are looked at; fewer where there are fewer images.
+        chunk: Queries at a time.
+
+    Returns:
+        `(N,)` counts.
+    """
+    found = torch.nn.functional.normalize(bank.float(), dim=1).T.contiguous()
+    k = min(k, found.shape[1])
+    _, numbers = np.unique(np.concatenate(places).astype(str), return_inverse=True)
+    own, others = torch.from_numpy(numbers[: len(query)]), torch.from_numpy(numbers[len(query) :])
+    counts = []
+    for start in range(0, len(query), chunk):
+        part = slice(start, start + chunk)
+        similarity = torch.nn.functional.normalize(query[part].float(), dim=1) @ found
+        similarity[own[part, None] == others] = -torch.inf
+        top, index = similarity.topk(k, dim=1)
+        counts.append(((labels[1][index] == labels[0][part, None]) & torch.isfinite(top)).sum(dim=1))
+    return torch.cat(counts)
 
 
 @dataclass(frozen=True)
@@ -200,6 +239,7 @@ def evaluate_frozen(
                 scorer.knn(metric, *standardised(bank, features["test"]), scale, mode="knn_standardised")
     scorer.probe(native)
     scorer.few_shot(native)
+    scorer.search(native)
     return scorer.rows
 
 
@@ -289,6 +329,21 @@ class _Scorer:
                 )
                 self._add("few_shot", f"top1_{shots}_shot", result.prediction, seed=seed)
 
+    def search(self, features: Mapping[str, Tensor]) -> None:
+        """Search with every test image among all images of other places, as the stage `search` ranks them."""
+        rows = np.concatenate([self._data.rows(split) for split in _SPLITS])
+        places = self._data.samples["place"].to_numpy()[rows]
+        labels = torch.from_numpy(np.concatenate([self._labels[split] for split in _SPLITS]))
+        everything = torch.cat([features[split] for split in _SPLITS if len(self._labels[split])])
+        bank, query = standardised(everything, features["test"])
+        test = torch.from_numpy(self._labels["test"])
+        hits = alike(query, bank, labels=(test, labels), places=(self._places, places))
+        looked = min(SEARCHED, len(bank))
+        names, group = np.unique(self._places.astype(str), return_inverse=True)
+        per_place = np.stack([np.bincount(group, hits.numpy(), len(names)), np.bincount(group) * looked], axis=1)
+        counts = GroupedCounts(sparse.csr_matrix(per_place.astype(np.float64)), (2,), len(hits))
+        self._score("search", f"precision_at_{SEARCHED}", counts, lambda found: found[..., 0] / found[..., 1])
+
     def _drawn(self, shots: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
         rng = np.random.default_rng(seed)
         for label in range(self._classes):
@@ -304,9 +359,21 @@ class _Scorer:
         gsd_m: float | None = None,
         seed: int | None = None,
     ) -> None:
-        seed = self._options.seed if seed is None else seed
         counts = ConfusionCounts(self._labels["test"], prediction, self._places, self._classes)
-        drawn = accuracy(counts.resampled(self._options.bootstrap, self._options.seed))
-        score = score_of(float(accuracy(counts.matrix)), drawn, counts.n, counts.groups)
+        self._score(mode, metric, counts, accuracy, gsd_m=gsd_m, seed=seed)
+
+    def _score(
+        self,
+        mode: str,
+        metric: str,
+        counts: GroupedCounts,
+        measure: Callable[[Floats], Floats],
+        *,
+        gsd_m: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        seed = self._options.seed if seed is None else seed
+        drawn = measure(counts.resampled(self._options.bootstrap, self._options.seed))
+        score = score_of(float(measure(counts.matrix)), drawn, counts.n, counts.groups)
         spec = self._data.spec
         self.rows.append(score_row(spec, self._name, mode, metric, score, seed=seed, gsd_m=gsd_m, drawn=drawn))

@@ -63,7 +63,7 @@ SCORE_COLUMNS: Mapping[str, str] = {
     "task": "str",  # "classify", "segment", "detect_change", "estimate"
     "data": "str",  # source of the data set
     "model": "str",  # "pretrained", "random", "rcf", "statistics", "histogram", "pixels", or the user's name
-    "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot"; differences: "gain", "knn_gain"
+    "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot", "search"; of gains: "gain", …
     "over": "str",  # of a difference: the model that it is over; empty for a score
     "metric": "str",
     "value": "float64",

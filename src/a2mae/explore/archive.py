@@ -1,0 +1,226 @@
+"""Embed every image and image set of an archive; what has been embedded before is not computed again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from a2mae.errors import InputError, plural
+from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store
+from a2mae.files import digest_of
+from a2mae.models.checkpoint import load_encoder
+from a2mae.models.encoder import Encoder
+from a2mae.models.sources import weights_digest
+from a2mae.sensors import UnknownBandError
+from a2mae.stssd.store.store import ImageSetStore
+from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, plan_bands
+from a2mae.tasks.datasets.task_data import TaskDataError
+from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
+from a2mae.tasks.finetune.finetuned import bands_per_view, encoder_normalisation
+from a2mae.tasks.finetune.train import computing
+from a2mae.tasks.parameters import EmbedParameters
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+
+_PART_ROWS = 4096
+_DECIDES = [
+    *("scene_id", "sensor", "datetime", "gsd_m", "shift_x_m", "shift_y_m"),
+    *("valid_fraction", "dark_value", "bright_value"),
+]
+"""Columns of the image table that change where an image's pixels do."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Images with their tables.
+
+    Attributes:
+        store: The image-set store.
+        images: Image table.
+        sets: Set table with footprints.
+    """
+
+    store: ImageSetStore
+    images: pd.DataFrame
+    sets: gpd.GeoDataFrame
+
+
+def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, folder: Path) -> EmbeddingStore:
+    """Embed the images and sets of an archive into a store; a stopped run goes on, a second one adds what is new.
+
+    A set's vector is the mean of those of its images. Images of sensors that the encoder was not pretrained on, or that
+    lack one of the bands, and those of which nothing was seen have none; they are counted in the log.
+
+    Args:
+        options: The `embed` group.
+        pretrained: Model directory.
+        archive: What is embedded.
+        folder: Of the store.
+
+    Returns:
+        The store.
+
+    Raises:
+        InputError: If no image can be embedded.
+    """
+    encoder = load_encoder(pretrained)
+    images = archive.images
+    plans = _plans(options, pretrained, archive.store, encoder)
+    usable = images[images["sensor"].isin(list(plans)) & (images["valid_fraction"] > 0)].reset_index(drop=True)
+    if usable.empty:
+        raise InputError(
+            f"no image of {archive.store.url} can be embedded: embed.bands are {', '.join(options.bands)}, and of its"
+            f" sensors ({', '.join(archive.store.sensors)}) none has them all and was pretrained on; set embed.bands to"
+            " such bands"
+        )
+    if len(usable) < len(images):
+        left_out = images.loc[~images["image_id"].isin(usable["image_id"]), "sensor"].value_counts()
+        told = ", ".join(f"{count} of {sensor}" for sensor, count in sorted(left_out.items()))
+        logger.warning("embed: images without a vector, their sensor is new to the encoder or lacks a band: %s", told)
+    views = next(iter(plans.values())).views
+    about = StoreAbout(
+        model=weights_digest(pretrained),
+        dimensions=encoder.num_features * views * (2 if options.pool == "mean_std" else 1),
+        dtype="int8" if options.quantise else "float16",
+        pool=options.pool,
+        bands=options.bands,
+        location=options.location,
+        tile_px=options.tile_px,
+    )
+    usable = _described(usable, archive.sets)
+    grouped = _sets_of(usable)
+    wanted = {("image", str(key)): str(content) for key, content in zip(usable["id"], usable["content"], strict=True)}
+    wanted |= {("set", str(key)): str(content) for key, content in zip(grouped["id"], grouped["content"], strict=True)}
+    store = begin_store(folder, about)
+    gone = store.keep(wanted)
+    there = store.contents()
+    new = usable[[("image", key) not in there for key in usable["id"]]]
+    with computing(options.device, options.threads) as device:
+        for sensor, rows in new.groupby("sensor", sort=True):
+            embedder = _Embedder(encoder.to(device), plans[str(sensor)], options, archive.store)
+            for start in range(0, len(rows), _PART_ROWS):
+                part = rows.iloc[start : start + _PART_ROWS]
+                _add(store, part, embedder.vectors(part))
+    new_sets = grouped[[("set", key) not in there for key in grouped["id"]]]
+    if len(new_sets):
+        _add(store, new_sets, _means(store, usable, new_sets))
+    logger.info(
+        "embeddings: %s and %s embedded, %s kept, %d removed; %d dimensions, %s",
+        plural(len(new), "image"), plural(len(new_sets), "set"), f"{len(there):,}", gone, about.dimensions, about.dtype,
+    )  # fmt: skip
+    return store
+
+
+def _plans(
+    options: EmbedParameters, pretrained: Path, archive: ImageSetStore, encoder: Encoder
+) -> dict[str, InputPlan]:
+    """How the images of each sensor enter the encoder; sensors that cannot are left out."""
+    taught, width = encoder_normalisation(pretrained), bands_per_view(encoder)
+    plans = {}
+    for name in archive.sensors:
+        sensor = archive.sensor(name)
+        if name not in taught:
+            continue
+        try:
+            plans[name] = plan_bands(sensor, options.bands, taught, bands_per_view=width, location=options.location)
+        except (UnknownBandError, TaskDataError) as error:
+            logger.info("embed: %s is left out of the embedding store: %s", name, error)
+    return plans
+
+
+def _described(images: pd.DataFrame, sets: gpd.GeoDataFrame) -> pd.DataFrame:
+    """Give images the columns of the store."""
+    of_set = sets.set_index("set_id")
+    decides = images[_DECIDES].astype(str)
+    return images.assign(
+        id=images["image_id"],
+        level="image",
+        split=of_set["split"].reindex(images["set_id"]).to_numpy(),
+        geometry=of_set.geometry.reindex(images["set_id"]).to_wkb().to_numpy(),
+        content=[digest_of(row)[:16] for row in decides.to_numpy().tolist()],
+    )
+
+
+def _sets_of(images: pd.DataFrame) -> pd.DataFrame:
+    """Gather the rows of the sets from those of their images."""
+    ordered = images.sort_values(["set_id", "id"], kind="stable")
+    grouped = ordered.groupby("set_id", sort=True)
+    first = grouped.first()
+    return first.assign(
+        id=first.index,
+        level="set",
+        sensor=grouped["sensor"].agg(lambda names: "+".join(sorted(set(names)))),
+        datetime=grouped["datetime"].min(),
+        content=grouped["content"].agg(lambda contents: digest_of(list(contents))[:16]),
+    ).reset_index()
+
+
+def _add(store: EmbeddingStore, rows: pd.DataFrame, vectors: Floats) -> None:
+    names = ("id", "level", "set_id", "location_id", "sensor", "datetime", "split", "lon", "lat", "content")
+    store.add({name: rows[name].tolist() for name in names}, rows["geometry"].tolist(), vectors)
+
+
+def _means(store: EmbeddingStore, images: pd.DataFrame, sets: pd.DataFrame) -> Floats:
+    """Average the vectors of each set's images, as they are stored."""
+    place = {name: row for row, name in enumerate(sets["set_id"])}
+    of_image = dict(zip(images["id"], images["set_id"], strict=True))
+    total, count = np.zeros((len(sets), store.about.dimensions), np.float64), np.zeros(len(sets))
+    for block in store.blocks("image", ["id"]):
+        rows = np.array([place.get(of_image.get(name, ""), -1) for name in block.rows["id"].to_pylist()])
+        known = rows >= 0
+        np.add.at(total, rows[known], block.vectors[known])
+        np.add.at(count, rows[known], 1)
+    return (total / np.maximum(count, 1)[:, None]).astype(np.float32)
+
+
+class _Embedder:
+    """Turns the images of one sensor into vectors."""
+
+    def __init__(self, encoder: Encoder, plan: InputPlan, options: EmbedParameters, archive: ImageSetStore) -> None:
+        self._features = EncoderFeatures(encoder, pool=options.pool, bands_per_view=plan.bands_per_view)
+        self._plan, self._archive, (self._sensor,) = plan, archive, plan.sensors
+        self._device = next(encoder.parameters()).device
+        self._batch, self._patch = options.batch_size, encoder.patch_size
+        _, height, width = archive.shape(self._sensor)
+        self._relative_gsd = min(1.0, options.tile_px / max(height, width))
+        self._mean, self._std = (np.asarray(values[0], np.float32)[:, None, None] for values in (plan.mean, plan.std))
+
+    def vectors(self, rows: pd.DataFrame) -> Floats:
+        """Compute `(N, D)`; images of more than `tile_px` are averaged to that side, with their GSD."""
+        parts = [self._part(rows.iloc[start : start + self._batch]) for start in range(0, len(rows), self._batch)]
+        return np.concatenate(parts)
+
+    def _part(self, rows: pd.DataFrame) -> Floats:
+        numbers = rows["row"].to_numpy(np.int64)
+        pixels, valid = self._archive.read_physical(self._sensor, numbers, list(self._plan.bands))
+        images = np.where(valid[:, None], (pixels - self._mean) / self._std, np.float32(0)).astype(np.float32)
+        if self._relative_gsd == 1:  # whole patches; else `coarser` sees to that
+            images = np.pad(images, [(0, 0), (0, 0), *((0, max(self._patch - side, 0)) for side in images.shape[2:])])
+            height, width = (side - side % self._patch for side in images.shape[2:])
+            images = np.ascontiguousarray(images[..., :height, :width])
+        days = [moment.timestamp() / 86400 for moment in _times(rows["datetime"])]
+        lonlat = rows[["lon", "lat"]].to_numpy(np.float64)
+        batch = TaskBatch(
+            images=torch.from_numpy(images)[:, None],
+            gsd_m=torch.from_numpy(rows["gsd_m"].to_numpy(np.float32)),
+            lonlat_deg=torch.from_numpy(lonlat) if self._plan.location else None,
+            day=torch.tensor(days, dtype=torch.float32)[:, None],
+            wavelength_nm=torch.tensor(self._plan.center_wavelength_nm, dtype=torch.float32),
+            targets=torch.zeros(len(rows), dtype=torch.int64),
+        )
+        return self._features(coarser(batch.to(self._device), self._relative_gsd, self._patch)).cpu().numpy()
+
+
+def _times(column: Sequence[dt.datetime] | pd.Series) -> Iterator[dt.datetime]:
+    yield from (moment.to_pydatetime() if isinstance(moment, pd.Timestamp) else moment for moment in column)

@@ -1,0 +1,168 @@
+"""Find the places of an archive that look like some examples: exact, block by block.
+
+Vectors are standardised by the images of their sensor: those of a transformer share a large part that tells nothing,
+and one that tells the sensor. What is ranked is the cosine to the mean of the positive examples, less that to the mean
+of the negative ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2mae.errors import InputError
+from a2mae.explore.store import EmbeddingStore, Vectors
+
+Floats = npt.NDArray[np.float32]
+
+_FOR_MOMENTS = 65_536
+"""Vectors that mean and deviation are taken from."""
+_EARTH_M = 6_371_008.8
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What was found, best first.
+
+    Attributes:
+        number: Rows of the store.
+        score: Cosine to the positive examples less that to the negative ones.
+    """
+
+    number: npt.NDArray[np.int64]
+    score: Floats
+
+
+class Searcher:
+    """Ranks the vectors of one level of a store."""
+
+    def __init__(self, store: EmbeddingStore, level: str) -> None:
+        """Take the moments of the vectors, sensor by sensor.
+
+        Args:
+            store: The store.
+            level: `image` or `set`; sets are standardised together.
+
+        Raises:
+            InputError: If the store has no vector of this level.
+        """
+        self._store, self._level = store, level
+        if not store.count(level):
+            raise InputError(f"{store.folder} holds no vector of level {level!r}: embed the archive first")
+        self._moments = _moments(store, level)
+
+    def similar(
+        self,
+        positive: Vectors,
+        negative: Vectors | None = None,
+        *,
+        top: int,
+        exclude_m: float = 0.0,
+        sensors: Sequence[str] = (),
+        once_per_location: bool = True,
+    ) -> Hits:
+        """Rank every vector by how alike it is to examples.
+
+        Args:
+            positive: Rows of the store, at least one.
+            negative: Rows that are not wanted; None: none.
+            top: How many are wanted at most.
+            exclude_m: Ground within this distance of a positive example is left out, with the examples themselves.
+            sensors: Look among these; empty: all.
+            once_per_location: Only the best of a location.
+
+        Raises:
+            InputError: If an example's vector is nothing but zeros.
+        """
+        wanted = self._direction(positive)
+        if negative is not None and len(negative.rows):
+            wanted = wanted - self._direction(negative)
+        columns = ["sensor", "location_id", "lon", "lat"]
+        scores, tables = [], []
+        for block in self._store.blocks(self._level, columns):
+            scores.append(self._unit(block) @ wanted)
+            tables.append(block.rows)
+        score, rows = np.concatenate(scores), pa.concat_tables(tables)
+        allowed = ~_near(rows, positive.rows, exclude_m)
+        allowed &= ~np.asarray(pc.is_in(rows["location_id"], pc.unique(positive.rows["location_id"])))
+        if sensors:
+            allowed &= np.asarray(pc.is_in(rows["sensor"], pa.array(sensors, pa.string())))
+        order = np.flatnonzero(allowed)
+        order = order[np.argsort(-score[order], kind="stable")]
+        if once_per_location:
+            places = rows["location_id"].combine_chunks().dictionary_encode().indices.to_numpy()[order]
+            _, first = np.unique(places, return_index=True)
+            order = order[np.sort(first)]
+        return Hits(order[:top], score[order[:top]].astype(np.float32))
+
+    def _direction(self, examples: Vectors) -> Floats:
+        mean: Floats = self._unit(examples).mean(axis=0)
+        return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+    def _unit(self, block: Vectors) -> Floats:
+        """Standardise vectors by their sensor, to length 1, in their place."""
+        unit = block.vectors
+        if not unit.any(axis=1).all():
+            raise InputError(
+                f"{self._store.folder} has a vector of zeros, which is like nothing: remove the folder and embed the"
+                " archive anew (kedro run --pipelines=embed)"
+            )
+        for sensor, rows in _by_sensor(block.rows, self._level):
+            mean, deviation = self._moments[sensor]
+            unit[rows] -= mean
+            unit[rows] /= deviation
+        unit /= np.maximum(np.sqrt(np.einsum("ij,ij->i", unit, unit))[:, None], np.float32(1e-12))
+        return unit
+
+
+def _moments(store: EmbeddingStore, level: str) -> Mapping[str, tuple[Floats, Floats]]:
+    """Compute mean and deviation of the vectors of each sensor; of large stores from a part of the rows."""
+    every = {""} if level == "set" else set(pc.unique(store.table(level, ["sensor"])["sensor"]).to_pylist())
+    known: dict[str, tuple[Floats, Floats]] = {}
+    for most in (_FOR_MOMENTS, None):
+        sums: dict[str, list[npt.NDArray[np.float64]]] = {}
+        for block in store.blocks(level, ["sensor"], most=most):
+            for sensor, rows in _by_sensor(block.rows, level):
+                vectors = block.vectors[rows].astype(np.float64)
+                found = [np.array([len(vectors)], float), vectors.sum(axis=0), (vectors**2).sum(axis=0)]
+                before = sums.get(sensor)
+                sums[sensor] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]
+        known = {sensor: _mean_and_deviation(*found) for sensor, found in sums.items()}
+        if set(known) == every:
+            break  # no sensor is missing in the part that was read
+    return known
+
+
+def _mean_and_deviation(
+    count: npt.NDArray[np.float64], total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]
+) -> tuple[Floats, Floats]:
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    # A dimension without spread tells nothing; of a single vector none has any.
+    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
+
+
+def _by_sensor(rows: pa.Table, level: str) -> list[tuple[str, slice | npt.NDArray[np.bool_]]]:
+    """Which rows are standardised together: sets have images of several sensors, and moments in common."""
+    if level == "set":
+        return [("", slice(None))]
+    coded = rows["sensor"].combine_chunks().dictionary_encode()
+    names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    return [(name, codes == code if len(names) > 1 else slice(None)) for code, name in enumerate(names)]
+
+
+def _near(rows: pa.Table, examples: pa.Table, within_m: float) -> npt.NDArray[np.bool_]:
+    """Tell rows whose footprint's centre is within a distance of that of an example, on the sphere."""
+    if within_m <= 0:
+        return np.zeros(len(rows), bool)
+    return np.asarray((_on_sphere(rows) @ _on_sphere(examples).T).max(axis=1) >= np.cos(within_m / _EARTH_M))
+
+
+def _on_sphere(rows: pa.Table) -> npt.NDArray[np.float64]:
+    lon, lat = (np.radians(rows[name].to_numpy()) for name in ("lon", "lat"))
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
