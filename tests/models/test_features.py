@@ -9,7 +9,7 @@ from a2mae.models import create_model, from_pretrained, load_encoder, save_pretr
 from a2mae.models.layers.masking import whole_patches
 from a2mae.models.layers.rcf import LIMIT
 from a2mae.models.pretrainer import FeaturePrediction
-from a2mae.tasks.finetune.finetuned import random_init
+from a2mae.tasks.finetune.encoders import random_init
 
 METHODS = ("a2mae", "scale_mae", "mae")
 BOTH = {"stem": "rcf", "rcf_weight": 1.0, "pixel_weight": 0.3}

@@ -25,7 +25,7 @@ from a2mae.stssd.store.store import ImageSetStore
 from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
-from a2mae.tasks.finetune.finetuned import bands_per_view, encoder_normalisation
+from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.parameters import EmbedParameters
 

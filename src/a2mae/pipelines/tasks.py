@@ -265,13 +265,13 @@ def draw_map(
     options: TaskParameters,
     target: Path,
     *,
-    confidence_target: Path | None = None,
     ingest: IngestParameters,
     coregister: CoregisterParameters,
     model: object,
     metrics: dict[str, object],
     scenes: object = None,
     sensors: dict[str, object] | None = None,
+    confidence_target: Path | None = None,
 ) -> Path | tuple[Path, Path]:
     """Map a raster, or a pair, window by window.
 
@@ -281,13 +281,13 @@ def draw_map(
     Args:
         options: The task's parameters.
         target: File of the map.
-        confidence_target: File of the probability of the mapped class; None of a map of values.
         ingest: The `ingest` group: how the scenes' files are reached.
         coregister: The `coregister` group: how their clouds are told.
         model: Finetuned from the pretrained encoder.
         metrics: Its scores and those of random_init.
         scenes: Scene table: the default rasters are its scenes; None where no stage has made one.
         sensors: Sensors in use, likewise.
+        confidence_target: File of the probability of the mapped class; None of a map of values.
 
     Returns:
         The file, or both.

@@ -109,7 +109,7 @@ def open_class_map(path: Path, confidence: Path | None = None) -> ClassMap:
     """Read what a map says of itself.
 
     Args:
-        path: As `tasks.inference.class_map.map_raster` has written it.
+        path: As `tasks.inference.raster_map.map_raster` has written it.
         confidence: Likewise; None: not known.
 
     Raises:
