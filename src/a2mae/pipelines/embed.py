@@ -6,6 +6,7 @@ Annotations here must resolve when Kedro reads them, or the parameters would not
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -102,11 +103,10 @@ def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
         "target": "embeddings_target",
         **optional_inputs(made, SCENES),
     }
-    nodes = [node(embed, inputs=inputs, outputs="embeddings", name="embed", tags="embed")]
+    node_of = partial(node, tags="embed", namespace="embed")
+    nodes = [node_of(embed, inputs=inputs, outputs="embeddings", name="raster")]
     if archive := optional_inputs(made, ARCHIVE):
         of_archive = {key: inputs[key] for key in ("options", "pretrained_model")}
         of_archive |= {"target": "embedding_store_target", **archive}
-        nodes.append(
-            node(embed_archive, inputs=of_archive, outputs="embedding_store", name="embed_archive", tags="embed")
-        )
+        nodes.append(node_of(embed_archive, inputs=of_archive, outputs="embedding_store", name="archive"))
     return Pipeline(nodes)
