@@ -77,6 +77,9 @@ class CompareParameters(Parameters):
             names = [contender.name for contender in group]
             if len(set(names)) < len(names):
                 raise ValueError(f"contenders need names of their own, found {', '.join(names)}")
+            taken = sorted({*names} & {*self.baselines, "random"})
+            if taken:
+                raise ValueError(f"a contender is called {', '.join(taken)}, as what it is compared with: rename it")
         strange = [one.name for one in self.folder_contenders if one.method not in ("scale_mae", "mae")]
         if strange:
             raise ValueError(f"a folder has single images, not sets: {', '.join(strange)} cannot be pretrained on it")

@@ -167,7 +167,9 @@ def test_real_judges_score_trained_random_and_baselines(tmp_path, model, data):
         value = same[same["gsd_m"] == gain.gsd_m].set_index(["task", "model"])["value"]
         assert gain.value == pytest.approx(value[gain.task, "mae"] - value[gain.task, gain.over])
         assert gain.low <= gain.value <= gain.high
-    assert by[("classify", "histogram")] == by[("classify", "mae")] == 9  # kNN four ways at two scales, a probe
+    assert (
+        by[("classify", "histogram")] == by[("classify", "mae")] == 10
+    )  # kNN four ways at two scales, a probe, a search
     assert ("segment", "histogram") not in by
     frozen = found.table[found.table["mode"] == "knn"]
     assert frozen[frozen["model"] == "histogram"]["value"].min() > 0.9  # covers of different colour
@@ -194,6 +196,8 @@ def test_the_table_goes_between_its_marks_only(tmp_path):
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="names of their own, found mae, mae"):
         CompareParameters.model_validate({"budget_h": 1, "contenders": [MAE, MAE]})
+    with pytest.raises(ValueError, match="a contender is called pixels, as what it is compared with: rename it"):
+        CompareParameters.model_validate({"budget_h": 1, "contenders": [{**MAE, "name": "pixels"}]})
     sets = {"name": "sets", "method": "a2mae"}
     with pytest.raises(ValueError, match="single images, not sets: sets cannot be pretrained on it"):
         CompareParameters.model_validate(

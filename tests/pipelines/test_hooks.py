@@ -28,7 +28,7 @@ def test_labels_are_recorded_where_they_are_read(tmp_path: Path) -> None:
     nodes = [
         one for one in create_pipeline("segment").nodes if one.name in ("segment.prepare_data", "segment.draw_map")
     ]
-    entries = {"segment.data": "task.json", "segment.map": "map.json"}
+    entries = {"segment.data": "task.json", "segment.map": "map.json", "segment.confidence": "confidence.json"}
     catalog = DataCatalog.from_config(
         {
             name: {"type": "json.JSONDataset", "filepath": str(tmp_path / "data" / path)}
@@ -39,9 +39,9 @@ def test_labels_are_recorded_where_they_are_read(tmp_path: Path) -> None:
     hook.after_context_created(SimpleNamespace(config_loader={"globals": {"data_root": "data"}}, project_path=tmp_path))
     for step in nodes:
         hook.before_node_run(step, catalog, {"params:segment": options})
-        (output,) = step.outputs
-        catalog.save(output, {})
-        hook.after_dataset_saved(output, {}, step)
+        for output in step.outputs:
+            catalog.save(output, {})
+            hook.after_dataset_saved(output, {}, step)
     records = {
         name: read_record(tmp_path / "data/lineage" / f"segment.{name}.json") for name in ("prepare_data", "draw_map")
     }

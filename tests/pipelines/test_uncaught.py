@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from a2mae.pipelines.uncaught import TRACEBACK_VARIABLE, meant_to_be_read, show_sentences
 from a2mae.remote.verify import UnknownChecksumError
 from a2mae.sensors import get_sensor
-from a2mae.tasks.finetune.train import TaskLoss, dice_loss
+from a2mae.tasks.finetune.losses import TaskLoss, dice_loss
 
 ROOT = Path(__file__).parents[2]
 

@@ -116,7 +116,7 @@ def test_two_folders_of_one_name_keep_their_rows_apart(pretrained, data, tmp_pat
     assert set(found.table["data"]) == {"test", "test (evaluate.folder)"}
     assert not found.table.duplicated(KEY).any()
     assert set(found.summary["classify"]["test (evaluate.folder)"]) == {"knn_native", "knn_mean_over_scales"} | {
-        "knn_standardised", "linear_probe"
+        "knn_standardised", "linear_probe", "search"
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from a2mae.tasks.evaluation.both_starts import score_both
 from a2mae.tasks.finetune.encoders import check_start, load_start, random_init
 from a2mae.tasks.finetune.finetuned import finetune_start, load_task_model, save_task_model
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel, add_lora, merge_lora
-from a2mae.tasks.finetune.train import predict
+from a2mae.tasks.finetune.train import head_for, predict
 from a2mae.tasks.parameters import EncoderParameters, TaskParameters
 from a2mae.tasks.registry import Task
 from helpers.task_models import CPU
@@ -58,13 +58,14 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(f
     start = EncoderParameters(model=network, weights=files[network])
     loaded = load_start(start, data[task], RGB)
     inputs = TaskInputs(data[task], loaded.plan)
-    classes = len(data[task].spec.class_names)
     fusion = "attention" if head == "conv" else "difference_concat"
-    model = TaskModel(loaded.encoder, HeadConfig(task, head, classes, 1, 3, fusion))
+    options = TaskParameters.model_validate({"task": task.value, "head": head, "fusion": fusion})
+    model = TaskModel(loaded.encoder, head_for(data[task], loaded.plan, options, head))
     batch = inputs.batch(np.arange(4))
-    logits = model(batch)
-    assert logits.shape == (4, classes, *batch.targets.shape[1:]) and logits.isfinite().all()
-    torch.nn.functional.cross_entropy(logits, batch.targets).backward()
+    outputs = model(batch)
+    pixels = batch.images.shape[-2:] if task.kind.answers_pixels(head) else ()
+    assert outputs.shape == (4, model.config.classes, *pixels) and outputs.isfinite().all()
+    outputs.square().mean().backward()
     last = "encoder.network.norm", "encoder.network.fc_norm", "encoder.network.head"
     silent = [name for name, p in model.named_parameters() if p.grad is None and not name.startswith(last)]
     assert silent == []
@@ -237,13 +238,13 @@ def test_what_cannot_be_a_start_is_said_before_there_is_data(files, pretrained, 
     for start, bands in (
         (EncoderParameters(model="test_vit", weights=files["test_vit"]), RGB),
         (EncoderParameters(model="test_vit", weights=files["test_resnet"]), RGB),
-        (EncoderParameters(weights=str(pretrained)), ("red", "nir")),
+        (EncoderParameters(weights=str(pretrained)), ("red", "nir", "green", "blue")),
         (EncoderParameters(weights=files["test_vit"]), RGB),
     ):
         check_start(start, bands, "segment", problems)
     assert len(problems) == 3
     assert problems[0].startswith("segment.start: ") and "does not fit timm's test_vit: missing" in problems[0]
-    assert "segment: the encoder takes 3 bands at a time; found 2 (red, nir)" in problems[1]
+    assert "segment: the encoder takes 3 bands at a time; found 4 (red, nir, green, blue)" in problems[1]
     assert "is no model directory" in problems[2] and "start.model" in problems[2]
     for given, message in (
         ({"model": "x"}, "weights"),
