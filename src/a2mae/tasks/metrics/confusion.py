@@ -116,6 +116,30 @@ class GroupedCounts:
         return score_of(float(metric(self.matrix)), metric(self.resampled(resamples, seed)), self.n, self.groups)
 
 
+def numbered_groups(
+    truth: npt.NDArray[np.generic],
+    prediction: npt.NDArray[np.generic],
+    groups: Sequence[object] | npt.NDArray[np.object_],
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Number the groups of samples.
+
+    Args:
+        truth: `(N, ...)`.
+        prediction: Of the same shape.
+        groups: `(N,)` the place of each sample, any hashable values.
+
+    Returns:
+        The number of each value's group, of the shape of `truth`; how many groups there are.
+
+    Raises:
+        InputError: If shapes differ.
+    """
+    if truth.shape != prediction.shape:
+        raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    return np.broadcast_to(group.reshape(-1, *[1] * (truth.ndim - 1)), truth.shape), len(names)
+
+
 class ConfusionCounts(GroupedCounts):
     """Confusion counts per group, `(K, K)`: rows are truth, columns prediction."""
 
@@ -137,16 +161,13 @@ class ConfusionCounts(GroupedCounts):
         Raises:
             InputError: If shapes differ or nothing is left to score.
         """
-        if truth.shape != prediction.shape:
-            raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
-        names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-        group = np.broadcast_to(group.reshape(-1, *[1] * (truth.ndim - 1)), truth.shape)
+        group, count = numbered_groups(truth, prediction, groups)
         scored = truth != IGNORE
         if not scored.any():
             raise InputError("nothing to score: every label is ignored")
         cell = truth[scored].astype(np.int64) * classes + prediction[scored].astype(np.int64)
         counts = sparse.coo_matrix(
-            (np.ones(cell.size), (group[scored], cell)), shape=(len(names), classes * classes)
+            (np.ones(cell.size), (group[scored], cell)), shape=(count, classes * classes)
         ).tocsr()
         counts.sum_duplicates()
         super().__init__(counts, (classes, classes), len(truth))
@@ -154,12 +175,12 @@ class ConfusionCounts(GroupedCounts):
 
 def accuracy(counts: Floats) -> Floats:
     """Return the share that is right (top-1, or pixel accuracy): `(..., K, K)` → `(...)`."""
-    return np.asarray(_ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum((-2, -1))))
+    return np.asarray(ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum((-2, -1))))
 
 
 def per_class_accuracy(counts: Floats) -> Floats:
     """Return the recall of each class, `(..., K)`; NaN for a class without truth."""
-    return _ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
+    return ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
 
 
 def mean_class_accuracy(counts: Floats) -> Floats:
@@ -173,7 +194,7 @@ def per_class_iou(counts: Floats) -> Floats:
     What is wrongly predicted as such a class still counts against the classes that are there.
     """
     hit, there = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
-    return np.asarray(np.where(there > 0, _ratio(hit, there + counts.sum(-2) - hit), np.nan))
+    return np.asarray(np.where(there > 0, ratio(hit, there + counts.sum(-2) - hit), np.nan))
 
 
 def mean_iou(counts: Floats) -> Floats:
@@ -183,34 +204,35 @@ def mean_iou(counts: Floats) -> Floats:
 
 def change_precision(counts: Floats) -> Floats:
     """Return the share of the pixels predicted as changed (class 1) that did change."""
-    return _ratio(counts[..., 1, 1], counts[..., :, 1].sum(-1))
+    return ratio(counts[..., 1, 1], counts[..., :, 1].sum(-1))
 
 
 def change_recall(counts: Floats) -> Floats:
     """Return the share of the changed pixels (class 1) that were found."""
-    return _ratio(counts[..., 1, 1], counts[..., 1, :].sum(-1))
+    return ratio(counts[..., 1, 1], counts[..., 1, :].sum(-1))
 
 
 def change_f1(counts: Floats) -> Floats:
     """Return the harmonic mean of precision and recall of change."""
     hit = counts[..., 1, 1]
-    return _ratio(2 * hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1))
+    return ratio(2 * hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1))
 
 
 def change_iou(counts: Floats) -> Floats:
     """Return the intersection over union of change; NaN where none was, and none was found."""
     hit = counts[..., 1, 1]
-    return _ratio(hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1) - hit)
+    return ratio(hit, counts[..., :, 1].sum(-1) + counts[..., 1, :].sum(-1) - hit)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """Divide where there is something to divide by; NaN elsewhere."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(whole > 0, part / whole, np.nan))
 
 
 def _mean_present(values: Floats) -> Floats:
     present = np.isfinite(values)
-    return _ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
+    return ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
 
 
 class LabelCounts(GroupedCounts):
@@ -232,13 +254,10 @@ class LabelCounts(GroupedCounts):
         Raises:
             InputError: If shapes differ.
         """
-        if truth.shape != prediction.shape:
-            raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
-        names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        group, count = numbered_groups(truth, prediction, groups)
         labels = truth.shape[1]
         cell = np.arange(labels) * 4 + truth.astype(np.int64) * 2 + prediction.astype(np.int64)
-        rows = np.repeat(group, labels)
-        shape = (len(names), 4 * labels)
+        rows, shape = group.ravel(), (count, 4 * labels)
         counts = sparse.coo_matrix((np.ones(cell.size), (rows, cell.ravel())), shape=shape).tocsr()
         super().__init__(counts, (labels, 2, 2), len(truth))
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from a2mae.errors import InputError
-from a2mae.tasks.metrics.confusion import Floats, GroupedCounts
+from a2mae.tasks.metrics.confusion import Floats, GroupedCounts, numbered_groups, ratio
 
 _N, _ERROR, _ABSOLUTE, _SQUARE, _TRUTH, _TRUTH_SQUARE = range(6)
 
@@ -36,10 +36,7 @@ class ValueSums(GroupedCounts):
         Raises:
             InputError: If shapes differ or nothing is left to score.
         """
-        if truth.shape != prediction.shape:
-            raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
-        names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-        group = np.broadcast_to(group.reshape(-1, *[1] * (truth.ndim - 1)), truth.shape)
+        group, count = numbered_groups(truth, prediction, groups)
         scored = np.isfinite(truth)
         if not scored.any():
             raise InputError("nothing to score: every label is unknown")
@@ -47,7 +44,7 @@ class ValueSums(GroupedCounts):
         error = prediction[scored].astype(np.float64) - there
         there -= there.mean()  # squares of large numbers, less the square of their mean, would leave no digits
         terms = (np.ones(there.size), error, np.abs(error), error**2, there, there**2)
-        sums = [np.bincount(group[scored], weights=term, minlength=len(names)) for term in terms]
+        sums = [np.bincount(group[scored], weights=term, minlength=count) for term in terms]
         super().__init__(sparse.csr_matrix(np.stack(sums, axis=1)), (len(terms),), len(truth))
 
 
@@ -72,10 +69,8 @@ def r2(sums: Floats) -> Floats:
     NaN where the truth does not vary.
     """
     total = sums[..., _TRUTH_SQUARE] - sums[..., _TRUTH] ** 2 / np.maximum(sums[..., _N], 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(total > 0, 1 - sums[..., _SQUARE] / total, np.nan))
+    return np.asarray(1 - ratio(sums[..., _SQUARE], total))
 
 
 def _mean(sums: Floats, term: int) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(sums[..., _N] > 0, sums[..., term] / sums[..., _N], np.nan))
+    return ratio(sums[..., term], sums[..., _N])
