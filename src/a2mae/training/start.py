@@ -23,6 +23,29 @@ def pin_start(parameters: StartParameters, run_dir: Path) -> StartSpec:
     )
 
 
+def pinned_file(run_dir: Path, url: str, sha256: str, key: str) -> Path:
+    """Find a file that a run was specified with, and check that it is still the same.
+
+    Args:
+        run_dir: The run directory.
+        url: Of the file, as the specification has it.
+        sha256: Of its content, as the specification has it.
+        key: Of the specification, for the message.
+
+    Raises:
+        SpecificationError: If its content has changed.
+        CheckpointError: If it is not there.
+    """
+    path = Path(resolve_url(run_dir, url))
+    found = weights_digest(path)
+    if found != sha256:
+        raise SpecificationError(
+            f"{path} has changed since this run was specified: its SHA-256 is {found[:12]}…, '{key}.sha256' says"
+            f" {sha256[:12]}…. Run the pretrain stage again, or restore the file"
+        )
+    return path
+
+
 def plan_of(run_dir: Path, spec: RunSpec, model: Pretrainer, wavelength_nm: Sequence[Sequence[float]]) -> Plan | None:
     """Read the weights that a run starts from, and work out what its model takes of them.
 
@@ -41,13 +64,7 @@ def plan_of(run_dir: Path, spec: RunSpec, model: Pretrainer, wavelength_nm: Sequ
     """
     if spec.start is None:
         return None
-    path = Path(resolve_url(run_dir, spec.start.weights))
-    found = weights_digest(path)
-    if found != spec.start.sha256:
-        raise SpecificationError(
-            f"{path} has changed since this run was specified: its SHA-256 is {found[:12]}…, 'start.sha256' says"
-            f" {spec.start.sha256[:12]}…. Run the pretrain stage again, or restore the file"
-        )
+    path = pinned_file(run_dir, spec.start.weights, spec.start.sha256, "start")
     lists = {tuple(bands) for bands in wavelength_nm}
     # Drawn bands have no place of their own, nor have those of sensors that differ.
     known = next(iter(lists)) if spec.sampling.bands == "all" and len(lists) == 1 else None

@@ -29,7 +29,8 @@ from a2mae.training.data.loader import SampleReader
 from a2mae.training.data.prepare import prepare
 from a2mae.training.data.taught import GRID, TEACHER_FILE, identity_of
 from a2mae.training.parameters import TeacherParameters
-from a2mae.training.spec import RunSpec, SpecificationError, TeacherSpec, relative_url, resolve_url
+from a2mae.training.spec import RunSpec, SpecificationError, TeacherSpec, relative_url
+from a2mae.training.start import pinned_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,13 +76,7 @@ def write_teacher_features(run_dir: Path, spec: RunSpec, reader: SampleReader, d
     target = run_dir / TEACHER_FILE
     if identity_of(target) == identity:
         return
-    path = Path(resolve_url(run_dir, spec.teacher.file))
-    found = weights_digest(path)
-    if found != spec.teacher.sha256:
-        raise SpecificationError(
-            f"{path} has changed since this run was specified: its SHA-256 is {found[:12]}…, 'teacher.sha256' says"
-            f" {spec.teacher.sha256[:12]}…. Run the pretrain stage again, or restore the file"
-        )
+    path = pinned_file(run_dir, spec.teacher.file, spec.teacher.sha256, "teacher")
     encoder = _load(path, spec.teacher.model, image_px=spec.sampling.image_size).to(device)
     index = reader.index
     images = np.concatenate([np.arange(index.offsets[one], index.offsets[one + 1]) for one in reader.positions])
