@@ -162,15 +162,19 @@ def _finetune_start(
     def validated(model: TaskModel) -> float:
         return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
 
+    features = None
+    if options.head == "rcf":
+        patch_size = loaded.encoder.patch_size if head.per_pixel else None
+        features = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
     tried: list[tuple[float, TaskModel, FinetuneParameters, list[Progress]]] = []
     rates = recipe.lr_grid or (recipe.lr,)
     for number, lr in enumerate(rates):
         encoder = random_init(loaded.encoder, options.seed) if start == "random" else copy.deepcopy(loaded.encoder)
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
-        if isinstance(model.head, (RCFHead, RCFDecoder)):
-            patch_size = encoder.patch_size if head.per_pixel else None
-            model.head.rcf = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
+        if features is not None:
+            assert isinstance(model.head, (RCFHead, RCFDecoder))
+            model.head.rcf.load_state_dict(features.state_dict())
         used = recipe.model_copy(update={"lr": lr})
         checkpoint = None
         if checkpoints is not None:
