@@ -12,7 +12,7 @@ from a2mae.errors import InputError, did_you_mean, plural
 from a2mae.scenes import MaskKind
 from a2mae.sensors import Units
 from a2mae.stssd.recognise.facts import COMMON_NAMES, RULE_KEYS, Fact, Product, Recognition, known_sensors
-from a2mae.stssd.recognise.stated import state
+from a2mae.stssd.recognise.recognise import state
 
 _HELP = "Enter takes what stands in brackets, `later` leaves it to be stated in the file, `out` leaves the product out."
 _SHOWN = 100

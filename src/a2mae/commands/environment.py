@@ -14,7 +14,7 @@ from a2mae.errors import InputError
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
 from a2mae.stssd.recognise.facts import RULE_KEYS, Fact, Product, Recognition, known_sensors, sensor_of
 from a2mae.stssd.recognise.layout import Layout, lay_out
-from a2mae.stssd.recognise.stated import state
+from a2mae.stssd.recognise.recognise import state
 
 CHAIN = ("ingest", "coregister", "tag", "prune", "pretrain", "report")
 """Stages that scenes without a simulated truth and without labels go through."""

@@ -14,8 +14,7 @@ from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.recognise import look
 from a2mae.stssd.recognise.layout import footprint_for
 from a2mae.stssd.recognise.names import band_in, dates_in, pattern_of
-from a2mae.stssd.recognise.recognise import recognise
-from a2mae.stssd.recognise.stated import state
+from a2mae.stssd.recognise.recognise import recognise, state
 from helpers.deliveries import write
 
 S2 = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12")

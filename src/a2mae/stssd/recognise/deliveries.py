@@ -103,13 +103,13 @@ def _planet(name: str, bands: tuple[str, ...], middle: str) -> Delivery:
     )
 
 
-def _hyp3(letter: str, units: Units) -> Delivery:
-    ident = rf"S1[ABC]_(?:IW|EW|S\d)_(?P<date>\d{{8}}T\d{{6}})_[DS][VH][PRO]_RTC\d\d_G_g{letter}\w{{4}}_[0-9A-F]{{4}}"
+def _rtc(name: str, title: str, scene: str, units: Units) -> Delivery:
+    """Sentinel-1, terrain-corrected: a file per polarisation; what is named as its scene and is none lies beside it."""
     return Delivery(
-        name="sentinel-1-rtc-hyp3",
-        title="Sentinel-1 RTC of HyP3, gamma nought (ASF)",
-        regex=rf"{_ANY}(?P<scene>{ident})_(?P<band>VV|VH){_TIF}",
-        others=rf"{_ANY}{re.sub('[?]P<date>', '?:', ident)}.*",
+        name=name,
+        title=title,
+        regex=rf"{_ANY}(?P<scene>{scene})_(?P<band>VV|VH){_TIF}",
+        others=rf"{_ANY}{re.sub('[?]P<date>', '?:', scene)}.*",
         sensor="sentinel-1-rtc",
         bands={"VV": "vv", "VH": "vh"},
         date_format="%Y%m%dT%H%M%S",
@@ -117,6 +117,11 @@ def _hyp3(letter: str, units: Units) -> Delivery:
         factors=(1.0, 0.0),
         nodata="file",
     )
+
+
+def _hyp3(letter: str, units: Units) -> Delivery:
+    scene = rf"S1[ABC]_(?:IW|EW|S\d)_(?P<date>\d{{8}}T\d{{6}})_[DS][VH][PRO]_RTC\d\d_G_g{letter}\w{{4}}_[0-9A-F]{{4}}"
+    return _rtc("sentinel-1-rtc-hyp3", "Sentinel-1 RTC of HyP3, gamma nought (ASF)", scene, units)
 
 
 _OPERA = r"OPERA_L2_RTC-S1_T\d{3}-\d{6}-IW\d_(?P<date>\d{8}T\d{6})Z_\d{8}T\d{6}Z_S1[ABC]_\d+_v\d\.\d"
@@ -129,18 +134,7 @@ DELIVERIES: tuple[Delivery, ...] = (
     _hls("S30", ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")),
     _hyp3("p", Units.BACKSCATTER_LINEAR),
     _hyp3("d", Units.BACKSCATTER_DB),
-    Delivery(
-        name="sentinel-1-rtc-opera",
-        title="Sentinel-1 RTC of OPERA, gamma nought (JPL)",
-        regex=rf"{_ANY}(?P<scene>{_OPERA})_(?P<band>VV|VH){_TIF}",
-        others=rf"{_ANY}{re.sub('[?]P<date>', '?:', _OPERA)}.*",
-        sensor="sentinel-1-rtc",
-        bands={"VV": "vv", "VH": "vh"},
-        date_format="%Y%m%dT%H%M%S",
-        units=Units.BACKSCATTER_LINEAR,
-        factors=(1.0, 0.0),
-        nodata="file",
-    ),
+    _rtc("sentinel-1-rtc-opera", "Sentinel-1 RTC of OPERA, gamma nought (JPL)", _OPERA, Units.BACKSCATTER_LINEAR),
     _planet("planetscope-4b", ("blue", "green", "red", "nir"), "(?:_harmonized)?"),
     _planet(
         "planetscope-8b",

@@ -1,16 +1,19 @@
-"""Recognise what a folder holds: products with what is known of each, and files that are no scenes."""
+"""Recognise what a folder holds: products with what is known of each, or stated, and files that are no scenes."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from pathlib import Path
 
 from a2mae.errors import InputError, plural
+from a2mae.sensors import Units
 from a2mae.stssd.recognise.deliveries import Claimed, recognise_deliveries
-from a2mae.stssd.recognise.facts import Aside, Recognition
+from a2mae.stssd.recognise.facts import Aside, Fact, Product, Recognition, asked, known_sensors
 from a2mae.stssd.recognise.landsat_bundle import recognise_bundles
 from a2mae.stssd.recognise.look import RASTERS, list_folder
+from a2mae.stssd.recognise.measure import sentinel2_offset
 from a2mae.stssd.recognise.sentinel2_safe import recognise_safe
 from a2mae.stssd.recognise.unnamed import recognise_unnamed
 
@@ -27,6 +30,8 @@ _KINDS = {
     ".tar": "an archive: unpack it",
     ".gz": "an archive: unpack it",
 }
+
+_SCALES = {"sentinel-2": 1e-4, "landsat": 2.75e-5}
 
 
 def recognise(folder: Path) -> Recognition:
@@ -72,3 +77,40 @@ def _others(names: tuple[str, ...], found: Claimed) -> list[Aside]:
         else:
             asides.append(Aside(("regex", r"(?:.*/)?[^/.]+"), f"{plural(count, 'file')} without an ending", count))
     return asides
+
+
+def state(product: Product, **values: object) -> Product:
+    """Return a product with what somebody has stated of it, and with what follows from that.
+
+    A known sensor says its units and, of Sentinel-2 and Landsat, what nodata is; its usual scale and band order are
+    suggested. Reflectance without a mask is tested for clouds by brightness.
+
+    Args:
+        product: As the files tell it.
+        values: Keys of the rule.
+    """
+    rule = {**product.rule, **{key: Fact(value, "stated") for key, value in values.items()}}
+    sensor = known_sensors().get(str(values.get("sensor")))
+
+    def follows(key: str, fact: Fact) -> None:
+        if key not in values and key in rule and not rule[key].known:
+            rule[key] = fact
+
+    if sensor is not None:
+        units = sensor.encoding.units
+        radar = units is Units.BACKSCATTER_DB  # the store's: files may hold linear backscatter
+        if not radar:
+            follows("units", Fact(units.value, f"those of {sensor.id}"))
+        if len(sensor.bands) == product.band_count:
+            follows("bands", dataclasses.replace(rule["bands"], suggestion=list(sensor.band_names)))
+        family = next((name for name in _SCALES if sensor.id.startswith(name)), None)
+        if family is not None and sensor.id.endswith(("l1c", "l2a", "l2")):
+            follows("scale", asked(rule["scale"].evidence if "scale" in rule else "", _SCALES[family]))
+        if family == "sentinel-2":
+            follows("offset", sentinel2_offset(product.darkest, is_integer=True))
+        if family is not None and rule["nodata"].value == "none":
+            rule["nodata"] = Fact(0, f"0 is nodata in products of {sensor.title.partition(',')[0]}")
+    if rule["units"].known:
+        reflects = rule["units"].value == Units.REFLECTANCE.value
+        follows("cloud_test", Fact("brightness" if reflects else "none", "no cloud mask is known"))
+    return dataclasses.replace(product, rule=rule)
