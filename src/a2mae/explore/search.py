@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 
 from a2mae.errors import InputError
 from a2mae.explore.store import EmbeddingStore, Vectors
+from a2mae.raster.footprints import EARTH_RADIUS_M, on_sphere
 
 Floats = npt.NDArray[np.float32]
 
 _FOR_MOMENTS = 65_536
 """Vectors that mean and deviation are taken from."""
-_EARTH_M = 6_371_008.8
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,5 @@ def _near(rows: pa.Table, examples: pa.Table, within_m: float) -> npt.NDArray[np
     """Tell rows whose footprint's centre is within a distance of that of an example, on the sphere."""
     if within_m <= 0:
         return np.zeros(len(rows), bool)
-    return np.asarray((_on_sphere(rows) @ _on_sphere(examples).T).max(axis=1) >= np.cos(within_m / _EARTH_M))
-
-
-def _on_sphere(rows: pa.Table) -> npt.NDArray[np.float64]:
-    lon, lat = (np.radians(rows[name].to_numpy()) for name in ("lon", "lat"))
-    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+    places, wanted = (on_sphere(table["lon"].to_numpy(), table["lat"].to_numpy()) for table in (rows, examples))
+    return np.asarray((places @ wanted.T).max(axis=1) >= np.cos(within_m / EARTH_RADIUS_M))

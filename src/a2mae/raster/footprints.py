@@ -26,6 +26,8 @@ _FILES = re.compile(r"PARAMETERFILE|(?:nad|geoid)grids=(?!@null)|\bfile\"", re.I
 _MOST_STRETCHED = 0.02
 """Metres of a map projection are taken for those of the ground up to this difference: UTM's are within 0.1 %."""
 _EQUAL_AREA = "EPSG:6933"
+EARTH_RADIUS_M = 6_371_000.0
+"""Of a sphere, for distances between places."""
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
 
 
@@ -143,6 +145,12 @@ def ground_m2_per_unit(x: NDArray[np.float64], y: NDArray[np.float64], crs: str,
     east, north = to.transform(places[:, 0], places[:, 1])
     cross = (east[1] - east[0]) * (north[2] - north[0]) - (north[1] - north[0]) * (east[2] - east[0])
     return np.asarray(np.abs(cross) / step**2)
+
+
+def on_sphere(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return unit vectors `(N, 3)` of places in degrees."""
+    lam, phi = np.radians(lon), np.radians(lat)
+    return np.column_stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
 
 
 def footprint_lonlat(transform: Affine, shape: tuple[int, int], crs: str) -> BaseGeometry:

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from scipy.spatial import cKDTree
 
 from a2mae.errors import InputError, plural
-from a2mae.raster.footprints import transformer
+from a2mae.raster.footprints import EARTH_RADIUS_M, on_sphere, transformer
 from a2mae.raster.header import crs_text
 from a2mae.raster.opening import gdal_env, open_raster
 from a2mae.remote.policy import RemoteAccess
@@ -25,7 +25,6 @@ from a2mae.stssd.ingest.parameters import LocationParameters
 
 logger = logging.getLogger(__name__)
 
-_EARTH_RADIUS_M = 6_371_000.0
 _TILE = 1024  # pixels of the raster of classes that are read at once, per side
 _REACH = 3.0  # radii beyond which a city draws no location
 
@@ -67,11 +66,11 @@ def _around_cities(found: pd.DataFrame, parameters: LocationParameters, rng: np.
     replacement by weight is sorting by exponential variates divided by the weights (Efraimidis and Spirakis 2006).
     """
     cities, population = _cities(str(parameters.cities))
-    places = _on_sphere(found["lon"].to_numpy(), found["lat"].to_numpy())
-    radius = parameters.city_radius_m / _EARTH_RADIUS_M
+    places = on_sphere(found["lon"].to_numpy(), found["lat"].to_numpy())
+    radius = parameters.city_radius_m / EARTH_RADIUS_M
     tree = cKDTree(places)
     weights = np.zeros(len(found))
-    for city, people in zip(_on_sphere(cities[:, 0], cities[:, 1]), population, strict=True):
+    for city, people in zip(on_sphere(cities[:, 0], cities[:, 1]), population, strict=True):
         near = np.asarray(tree.query_ball_point(city, _chord(_REACH * parameters.city_radius_m)), dtype=np.int64)
         if len(near):
             distance = np.linalg.norm(places[near] - city, axis=1)
@@ -147,19 +146,13 @@ def _classes(found: pd.DataFrame, path: str) -> tuple[NDArray[np.int64], NDArray
     return values, valid
 
 
-def _on_sphere(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit vectors (N, 3) of places in degrees."""
-    lam, phi = np.radians(lon), np.radians(lat)
-    return np.column_stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
-
-
 def _chord(distance_m: float) -> float:
-    return 2 * math.sin(min(distance_m / (2 * _EARTH_RADIUS_M), math.pi / 2))
+    return 2 * math.sin(min(distance_m / (2 * EARTH_RADIUS_M), math.pi / 2))
 
 
 def _apart(found: pd.DataFrame, distance_m: float) -> NDArray[np.bool_]:
     """Keep, in the given order, every location that is not nearer than the distance to one that is kept."""
-    points = _on_sphere(found["lon"].to_numpy(), found["lat"].to_numpy())
+    points = on_sphere(found["lon"].to_numpy(), found["lat"].to_numpy())
     chord = _chord(distance_m) * (1 - 1e-9)
     tree = cKDTree(points)
     kept = np.ones(len(points), dtype=bool)
