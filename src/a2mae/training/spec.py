@@ -318,6 +318,25 @@ def resolve_optimizer(parameters: OptimizerParameters, method: Method, sets: int
     )
 
 
+def check_unchanged(path: Path, found: str, stated: str, key: str) -> None:
+    """Check that a file is the one that a run was specified with.
+
+    Args:
+        path: Of the file.
+        found: SHA-256 of its content.
+        stated: That of the specification.
+        key: Of the specification, for the message.
+
+    Raises:
+        SpecificationError: If they differ.
+    """
+    if found != stated:
+        raise SpecificationError(
+            f"{path} has changed since this run was specified: its SHA-256 is {found[:12]}…, '{key}.sha256' says"
+            f" {stated[:12]}…. Run the pretrain stage again, or restore the file"
+        )
+
+
 def resolve_url(run_dir: Path, url: str) -> str:
     """Give the store's address as seen from here: a URL stays, a relative path starts at the run directory."""
     return url if "://" in url else os.path.normpath(run_dir.resolve() / url)

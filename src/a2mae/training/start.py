@@ -9,7 +9,7 @@ from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.sources import read_weights, weights_digest
 from a2mae.models.start import Plan, plan_start
 from a2mae.training.parameters import StartParameters
-from a2mae.training.spec import RunSpec, SpecificationError, StartSpec, relative_url, resolve_url
+from a2mae.training.spec import RunSpec, StartSpec, check_unchanged, relative_url, resolve_url
 
 
 def pin_start(parameters: StartParameters, run_dir: Path) -> StartSpec:
@@ -21,29 +21,6 @@ def pin_start(parameters: StartParameters, run_dir: Path) -> StartSpec:
         decoder=parameters.decoder,
         licence=parameters.licence,
     )
-
-
-def pinned_file(run_dir: Path, url: str, sha256: str, key: str) -> Path:
-    """Find a file that a run was specified with, and check that it is still the same.
-
-    Args:
-        run_dir: The run directory.
-        url: Of the file, as the specification has it.
-        sha256: Of its content, as the specification has it.
-        key: Of the specification, for the message.
-
-    Raises:
-        SpecificationError: If its content has changed.
-        CheckpointError: If it is not there.
-    """
-    path = Path(resolve_url(run_dir, url))
-    found = weights_digest(path)
-    if found != sha256:
-        raise SpecificationError(
-            f"{path} has changed since this run was specified: its SHA-256 is {found[:12]}…, '{key}.sha256' says"
-            f" {sha256[:12]}…. Run the pretrain stage again, or restore the file"
-        )
-    return path
 
 
 def plan_of(run_dir: Path, spec: RunSpec, model: Pretrainer, wavelength_nm: Sequence[Sequence[float]]) -> Plan | None:
@@ -64,7 +41,8 @@ def plan_of(run_dir: Path, spec: RunSpec, model: Pretrainer, wavelength_nm: Sequ
     """
     if spec.start is None:
         return None
-    path = pinned_file(run_dir, spec.start.weights, spec.start.sha256, "start")
+    path = Path(resolve_url(run_dir, spec.start.weights))
+    check_unchanged(path, weights_digest(path), spec.start.sha256, "start")
     lists = {tuple(bands) for bands in wavelength_nm}
     # Drawn bands have no place of their own, nor have those of sensors that differ.
     known = next(iter(lists)) if spec.sampling.bands == "all" and len(lists) == 1 else None

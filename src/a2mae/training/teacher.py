@@ -29,8 +29,14 @@ from a2mae.training.data.loader import SampleReader
 from a2mae.training.data.prepare import prepare
 from a2mae.training.data.taught import GRID, TEACHER_FILE, identity_of
 from a2mae.training.parameters import TeacherParameters
-from a2mae.training.spec import RunSpec, SpecificationError, TeacherSpec, relative_url
-from a2mae.training.start import pinned_file
+from a2mae.training.spec import (
+    RunSpec,
+    SpecificationError,
+    TeacherSpec,
+    check_unchanged,
+    relative_url,
+    resolve_url,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +82,8 @@ def write_teacher_features(run_dir: Path, spec: RunSpec, reader: SampleReader, d
     target = run_dir / TEACHER_FILE
     if identity_of(target) == identity:
         return
-    path = pinned_file(run_dir, spec.teacher.file, spec.teacher.sha256, "teacher")
+    path = Path(resolve_url(run_dir, spec.teacher.file))
+    check_unchanged(path, weights_digest(path), spec.teacher.sha256, "teacher")
     encoder = _load(path, spec.teacher.model, image_px=spec.sampling.image_size).to(device)
     index = reader.index
     images = np.concatenate([np.arange(index.offsets[one], index.offsets[one + 1]) for one in reader.positions])
