@@ -16,6 +16,7 @@ from kedro.validation.exceptions import ParameterValidationError
 from pydantic import BaseModel
 
 from a2mae import pipeline_registry
+from a2mae.pipeline_registry import TaskForm
 from a2mae.pipelines.chain import plain_groups, stage_of
 from a2mae.pipelines.report import SHOWN
 from a2mae.pipelines.tasks import opened_by
@@ -99,20 +100,20 @@ def test_labels_of_ones_own_and_a_model_need_no_image_sets():
 
 def test_without_a_raster_or_scenes_a_task_ends_with_its_scores():
     """The map node would fail after hours of training; a raster that is named brings it back."""
-    pipeline_registry.use_chain(("segment", "report"), named=())
+    pipeline_registry.use_chain(("segment", "report"), {"segment": TaskForm(raster=False)})
     assert {node.name for node in pipelines["segment"].nodes} == {
         f"segment.{name}" for name in ("prepare_data", "finetune", "finetune_random", "score")
     }
     assert "segment.map" not in pipelines["report"].inputs() and "segment.metrics" in pipelines["report"].inputs()
-    pipeline_registry.use_chain(("segment", "report"), named=("segment",))
+    pipeline_registry.use_chain(("segment", "report"), {"segment": TaskForm(raster=True)})
     assert "segment.map" in pipelines["report"].inputs()
-    pipeline_registry.use_chain(pipeline_registry.STAGES, named=())
+    pipeline_registry.use_chain(pipeline_registry.STAGES, {"segment": TaskForm(raster=False)})
     assert "segment.map" in pipelines["report"].inputs()
     pipeline_registry.use_chain(pipeline_registry.STAGES)
 
 
 def test_a_task_that_names_its_encoder_needs_no_pretrained_model():
-    pipeline_registry.use_chain(("segment", "report"), started=("segment",))
+    pipeline_registry.use_chain(("segment", "report"), {"segment": TaskForm(started=True)})
     assert "pretrained_model" not in pipelines["segment"].inputs()
     assert "pretrained_model" in pipelines["classify"].inputs()
     pipeline_registry.use_chain(pipeline_registry.STAGES)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from kedro.framework.project import pipelines as project_pipelines
 from kedro.pipeline import Pipeline
@@ -45,41 +46,48 @@ MOVED = {
 _OF_CHAIN = ("embed", "search", "evaluate", "deliver", "report")
 """Stages that read what the others of the chain make, as far as it makes it; so do the tasks."""
 
+
+@dataclass(frozen=True)
+class TaskForm:
+    """What the parameters of a task make of its pipeline.
+
+    Attributes:
+        raster: A raster to map is named; otherwise scenes are mapped, where the chain makes any.
+        per_image: The head answers once per image: no map is drawn.
+        twin: A random_init is trained beside the model.
+        started: The encoder is named; otherwise it is the pretrained one.
+    """
+
+    raster: bool = True
+    per_image: bool = False
+    twin: bool = True
+    started: bool = False
+
+
+_AS_IT_IS = TaskForm()
 _chain: tuple[str, ...] = STAGES
-_named: frozenset[str] = frozenset(TASKS)
-_of_images: frozenset[str] = frozenset()
-_alone: frozenset[str] = frozenset()
-_started: frozenset[str] = frozenset()
+_forms: dict[str, TaskForm] = {}
 
 
-def use_chain(
-    chain: Sequence[str],
-    named: Collection[str] = TASKS,
-    of_images: Collection[str] = (),
-    alone: Collection[str] = (),
-    started: Collection[str] = (),
-) -> None:
+def use_chain(chain: Sequence[str], forms: Mapping[str, TaskForm] | None = None) -> None:
     """Set what `__default__` is made of.
 
     Args:
         chain: Stage names from the parameter `chain` of the environment.
-        named: Tasks whose parameters name a raster to map: the others draw maps of scenes, where the chain makes any.
-        of_images: Tasks whose parameters choose a head that answers once per image: they draw no maps.
-        alone: Tasks whose parameters want no random_init beside the model.
-        started: Tasks whose parameters name an encoder: the others start from the pretrained one.
+        forms: Of tasks; None, and tasks that are not in it: that of `TaskForm()`.
 
     Raises:
         InputError: If a name is not a stage; the message lists those that are.
     """
-    global _chain, _named, _of_images, _alone, _started
+    global _chain, _forms
     unknown = [name for name in chain if name not in STAGES]
     if unknown:
         near = did_you_mean(unknown[0], STAGES)
         hint = next((MOVED[name] for name in unknown if name in MOVED), f"{near}stages are {', '.join(STAGES)}")
         raise InputError(f"parameter 'chain' names no stage: {', '.join(unknown)}; {hint}")
-    asked = (tuple(chain), frozenset(named), frozenset(of_images), frozenset(alone), frozenset(started))
-    if asked != (_chain, _named, _of_images, _alone, _started):
-        _chain, _named, _of_images, _alone, _started = asked
+    asked = tuple(chain), dict(forms or {})
+    if asked != (_chain, _forms):
+        _chain, _forms = asked
         project_pipelines.configure("a2mae.pipeline_registry")  # drop what another environment registered
 
 
@@ -104,8 +112,9 @@ def module_of(stage: str) -> str:
 def _create(stage: str, made: Collection[str]) -> Pipeline:
     create: Callable[..., Pipeline] = importlib.import_module(module_of(stage)).create_pipeline
     if stage in TASKS:
-        mapped = (stage in _named or "scenes" in made) and stage not in _of_images
-        return create(stage, made, draws_map=mapped, twin=stage not in _alone, started=stage in _started)
+        form = _forms.get(stage, _AS_IT_IS)
+        mapped = (form.raster or "scenes" in made) and not form.per_image
+        return create(stage, made, draws_map=mapped, twin=form.twin, started=form.started)
     return create(made) if stage in _OF_CHAIN else create()
 
 

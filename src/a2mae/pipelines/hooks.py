@@ -32,6 +32,16 @@ if TYPE_CHECKING:
     from kedro.pipeline.node import Node
 
 
+def _form(task: Task, options: Mapping[str, Any]) -> pipeline_registry.TaskForm:
+    """What a task's parameters, not yet checked, make of its pipeline."""
+    return pipeline_registry.TaskForm(
+        raster=(options.get("map") or {}).get("raster") is not None,
+        per_image=options.get("head") in task.kind.image_heads,
+        twin=options.get("twin") is not False,
+        started=options.get("start") is not None,
+    )
+
+
 class Checks:
     """Refuses a run that could not end well, and hands the environment's chain to the registry."""
 
@@ -64,14 +74,8 @@ class Checks:
         checks.check_groups(context.config_loader)
         checks.check_dataset_types(context.config_loader)
         parameters = context.config_loader["parameters"]
-        options = {task: parameters.get(task) or {} for task in pipeline_registry.TASKS}
-        pipeline_registry.use_chain(
-            tuple(parameters["chain"]),
-            [task for task, group in options.items() if (group.get("map") or {}).get("raster") is not None],
-            [task for task, group in options.items() if group.get("head") in Task(task).kind.image_heads],
-            [task for task, group in options.items() if group.get("twin") is False],
-            [task for task, group in options.items() if group.get("start") is not None],
-        )
+        forms = {task.value: _form(task, parameters.get(task) or {}) for task in Task}
+        pipeline_registry.use_chain(tuple(parameters["chain"]), forms)
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
