@@ -26,8 +26,10 @@ COLUMNS = (
     ("classify", "finetuned", "top1", "finetuned"),
     ("segment", "finetuned", "miou", "segmentation mIoU"),
     ("segment", "frozen", "miou", "segmentation mIoU, frozen"),
+    ("segment", "frozen_rcf", "miou", "segmentation mIoU, frozen, with rcf"),
     ("detect_change", "finetuned", "f1", "change F1"),
     ("detect_change", "frozen", "f1", "change F1, frozen"),
+    ("detect_change", "frozen_rcf", "f1", "change F1, frozen, with rcf"),
 )
 """Task, mode, metric and heading of the main table; kNN at the native GSD."""
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -113,7 +113,10 @@ class FinetuneJudge:
     options: TaskParameters
     run: Path | None = None
 
-    mode: ClassVar[str] = "finetuned"
+    @property
+    def mode(self) -> str:
+        """As the score table names it."""
+        return "finetuned"
 
     @property
     def name(self) -> str:
@@ -161,18 +164,27 @@ class FinetuneJudge:
 
 @dataclass(frozen=True)
 class FrozenTaskJudge(FinetuneJudge):
-    """Trains a linear head on a frozen encoder, or on random convolution features, and scores it on the test split."""
+    """Trains one linear layer on a frozen encoder, or on random convolution features, and scores it on the test split.
 
-    mode: ClassVar[str] = "frozen"
+    Attributes:
+        head: `linear`: on the tokens; `rcf`: on the tokens and their patch's random convolution features.
+    """
+
+    head: Literal["linear", "rcf"] = "linear"
+
+    @property
+    def mode(self) -> str:
+        """As the score table names it."""
+        return "frozen" if self.head == "linear" else "frozen_rcf"
 
     def judges(self, contender: Contender) -> bool:
-        """Accept whoever has a map of features."""
+        """Accept whoever has a map of features; the features alone have the same score beside either head."""
         return contender.kind in ("trained", "random", "rcf")
 
     def _trained(
         self, contender: Contender, model: Path, options: TaskParameters, device: torch.device
     ) -> tuple[TaskModel, TaskInputs]:
-        options = options.model_copy(update={"head": "linear", "finetune": linear_head(options.finetune)})
+        options = options.model_copy(update={"head": self.head, "finetune": linear_head(options.finetune)})
         if contender.kind == "rcf":
             return convolution_baseline(options, self.data, load_encoder(model).patch_size, device)
         return super()._trained(contender, model, options, device)

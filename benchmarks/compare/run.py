@@ -72,8 +72,11 @@ def _sources_and_judges(settings: Settings, built: Built | None, folder: Path) -
         judges.append(FrozenJudge(built.tasks["classify"], settings.evaluate))
         recipes = {"segment": settings.segment, "detect_change": settings.detect_change}
         judges += [FinetuneJudge(built.tasks[task], recipes[task], folder / task) for task in options.tasks]
-        if options.frozen:
-            judges += [FrozenTaskJudge(built.tasks[task], recipes[task], folder / task) for task in options.tasks]
+        judges += [
+            FrozenTaskJudge(built.tasks[task], recipes[task], folder / task, head)
+            for head in options.frozen
+            for task in options.tasks
+        ]
     if options.folder is not None:
         data = _folder_data(options, folder)
         sources.append(source_of_pictures(data, folder / "data" / f"{data.spec.source}.zarr"))

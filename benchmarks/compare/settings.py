@@ -52,9 +52,10 @@ class CompareParameters(Parameters):
     tasks: tuple[Literal["segment", "detect_change"], ...] = Field(
         ("segment", "detect_change"), description="finetuned on held-out places of the environment"
     )
-    frozen: bool = Field(
-        False,
-        description="tasks also with the encoder frozen under a linear head, beside one on random convolution features",
+    frozen: tuple[Literal["linear", "rcf"], ...] = Field(
+        (),
+        description="tasks also with the encoder frozen under one linear layer: on its tokens, or on them and random"
+        " convolution features; beside one on random convolution features alone",
     )
     finetune_folder: bool = Field(
         False, description="also finetune on the folder by the recipe of the group 'classify'"

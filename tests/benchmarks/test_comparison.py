@@ -152,15 +152,17 @@ def test_real_judges_score_trained_random_and_baselines(tmp_path, model, data):
         FrozenJudge(data["classify"], options),
         FinetuneJudge(data["segment"], recipe),
         FrozenTaskJudge(data["segment"], recipe),
+        FrozenTaskJudge(data["segment"], recipe, head="rcf"),
     ]
     everyone = [*contenders((0,)), *(Contender(name, name, 0, like="mae") for name in ("histogram", "rcf"))]
     found = run_comparison(units(tmp_path), everyone, judges, lambda c: model, Budget(tmp_path / "b.json", 1.0))
-    assert (found.done, found.planned) == (10, 10)
+    assert (found.done, found.planned) == (13, 13)
     scores, gains = found.table[found.table["over"] == ""], found.table[found.table["over"] != ""]
     by = scores.groupby(["task", "model"]).size().to_dict()
-    assert by[("segment", "mae")] == by[("segment", "random")] == 4  # two metrics, whole and frozen
-    assert by[("segment", "rcf")] == 2
-    assert scores[(scores["model"] == "rcf") & (scores["metric"] == "miou")]["value"].item() > 0.5
+    assert by[("segment", "mae")] == by[("segment", "random")] == 6  # two metrics, whole and frozen twice
+    convolved = scores[(scores["model"] == "rcf") & (scores["metric"] == "miou")]
+    assert sorted(convolved["mode"]) == ["frozen", "frozen_rcf"]
+    assert convolved["value"].nunique() == 1 and convolved["value"].min() > 0.5
     assert set(gains["model"]) == {"mae"} and set(gains["over"]) == {"random", "rcf"}
     for gain in gains.itertuples():
         same = scores[(scores["mode"] == gain.mode.removesuffix("_gain")) & (scores["metric"] == gain.metric)]
