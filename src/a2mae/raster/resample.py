@@ -1,7 +1,7 @@
 """Resample a window of a scene onto a footprint's grid: what GDAL's cubic does, without its fixed costs.
 
 Where source and target share a reference system, the weights of rows and columns are separate, and an image is two
-small matrix products. Across UTM zones the map from target to source pixels is a quadratic over a footprint to less
+sparse products. Across UTM zones the map from target to source pixels is a quadratic over a footprint to less
 than a hundredth of a pixel. Anything else is left to GDAL (`find_map` returns None). Near missing pixels the kernel
 shrinks to a linear one whose weights are shared by the pixels that are there. A target pixel whose nearest source
 pixel is missing is missing.
@@ -13,6 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +21,14 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from scipy import sparse
 
+from a2mae.products import weigh
 from a2mae.raster.footprints import transformer
 
 TOLERANCE_PX = 0.01
 _NODES = 5  # per axis, where the way to the source is computed exactly
 _WHOLE = 1 - 1e-4
 _LEAST = 1e-6
-_KEPT_SIZE = 2**17  # values: half a megabyte
+_KEPT_SIZE = 2**17  # pixels
 
 
 class Kernel(Enum):
@@ -62,7 +64,7 @@ class SourceMap:
         """Return smallest and largest source column, then smallest and largest source row, of the target."""
         if self.separate:
             return float(self.x[0]), float(self.x[0] + self.x[1]), float(self.y[0]), float(self.y[0] + self.y[2])
-        x, y = _node_terms() @ self.x, _node_terms() @ self.y
+        x, y = (_node_terms() * self.x).sum(axis=1), (_node_terms() * self.y).sum(axis=1)
         return float(x.min()), float(x.max()), float(y.min()), float(y.max())
 
     def scale(self) -> tuple[float, float]:
@@ -122,8 +124,8 @@ def find_map(
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
     exact = np.stack([x, y], axis=1)
-    fitted = _node_fit() @ exact
-    if np.abs(_node_terms() @ fitted - exact).max() > TOLERANCE_PX:
+    fitted = (_node_fit()[:, :, None] * exact).sum(axis=1)  # not `@`: see `a2mae.products`
+    if np.abs((_node_terms()[:, :, None] * fitted).sum(axis=1) - exact).max() > TOLERANCE_PX:
         return None
     return SourceMap(fitted[:, 0], fitted[:, 1], shape, separate=False)
 
@@ -143,8 +145,20 @@ def _node_terms() -> NDArray[np.float64]:
 
 @functools.cache
 def _node_fit() -> NDArray[np.float64]:
-    """Least squares: coefficients from the values at the nodes."""
-    return np.asarray(np.linalg.pinv(_node_terms()))
+    """Least squares: `(6, nodes)` coefficients from the values at the nodes, exact but for the last rounding."""
+    terms = [[Fraction(term) for term in row] for row in _node_terms().tolist()]
+    count = len(terms[0])
+    # Normal equations beside their right side, reduced by Gauss and Jordan; the nodes are fractions of 2.
+    table = [
+        [sum(row[i] * row[j] for row in terms) for j in range(count)] + [row[i] for row in terms] for i in range(count)
+    ]
+    for pivot in range(count):
+        table[pivot] = [value / table[pivot][pivot] for value in table[pivot]]
+        for other in range(count):
+            if other != pivot:
+                share = table[other][pivot]
+                table[other] = [a - share * b for a, b in zip(table[other], table[pivot], strict=True)]
+    return np.array([[float(value) for value in row[count:]] for row in table])
 
 
 def can_resample(way: SourceMap, *, categorical: bool) -> bool:
@@ -193,7 +207,7 @@ def resample(
 
 
 class _Separate:
-    """Kernels of a map whose rows and columns are separate: one small matrix for each axis."""
+    """Kernels of a map whose rows and columns are separate: one sparse matrix for each axis."""
 
     def __init__(self, way: SourceMap, origin: tuple[int, int], size: tuple[int, int]) -> None:
         height, width = way.shape
@@ -215,8 +229,7 @@ class _Separate:
                 for band, into in zip(source, result, strict=True):  # a band stays in the processor's cache
                     _slide(_slide(band, rows, axis=0), columns, axis=1, out=into)
                 return result
-        down, across = _weights(*self._down, kernel), _weights(*self._across, kernel)
-        return np.asarray(down @ source @ across.T)
+        return weigh(_weights(*self._down, kernel), source, _weights(*self._across, kernel))
 
     def total(self, kernel: Kernel) -> NDArray[np.float32]:
         down, across = _totals(*self._down, kernel), _totals(*self._across, kernel)
@@ -240,7 +253,7 @@ def _shifted(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -
     start = math.floor(first) - 1  # the cubic's first tap
     if start < 0 or start + n_out + 3 > n_in:
         return None
-    taps = _weights(1, n_in, first, step, kernel)[0, start : start + 4]
+    taps = _weights(1, n_in, first, step, kernel).toarray()[0, start : start + 4]
     used = np.flatnonzero(taps)
     lowest, highest = int(used[0]), int(used[-1])
     return _Shift(start + lowest, start + lowest + n_out, tuple(taps[lowest : highest + 1]))
@@ -361,26 +374,19 @@ def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64
     return np.asarray(np.abs(values) if kernel is Kernel.REACH else values)
 
 
-def _weights(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> NDArray[np.float32]:
-    """`(n_out, n_in)` weights along one axis; the kernel is as many times wider as the target is coarser."""
-    # Those of large grids are not kept: a matrix of a 1 m sensor takes 15 MB, and every place may need its own.
-    return (_kept_weights if n_out * n_in <= _KEPT_SIZE else _weights_once)(n_out, n_in, first, step, kernel)
-
-
-def _weights_once(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> NDArray[np.float32]:
+@functools.lru_cache(maxsize=128)
+def _weights(n_out: int, n_in: int, first: float, step: float, kernel: Kernel) -> sparse.csr_array:
     """`(n_out, n_in)` weights along one axis; the kernel is as many times wider as the target is coarser."""
     wide = max(1.0, step)
-    distance = (np.arange(n_in) + 0.5 - (first + step * (np.arange(n_out) + 0.5))[:, None]) / wide
-    # Over all pixels of the kernel, also those beyond the window: what is lost there shows in the sum.
     reach = np.arange(-math.ceil(2 * wide) - 1, math.ceil(2 * wide) + 2)
-    centre = first + step * (np.arange(n_out) + 0.5)
-    everywhere = _kernel((np.floor(centre)[:, None] + reach + 0.5 - centre[:, None]) / wide, kernel).sum(axis=1)
-    weights = np.asarray(_kernel(distance, kernel) / everywhere[:, None], dtype=np.float32)
-    weights.flags.writeable = False
-    return weights
-
-
-_kept_weights = functools.lru_cache(maxsize=128)(_weights_once)
+    centre = (first + step * (np.arange(n_out) + 0.5))[:, None]
+    column = np.floor(centre).astype(np.int32) + reach.astype(np.int32)
+    weights = _kernel((column + 0.5 - centre) / wide, kernel)
+    # Over all pixels of the kernel, also those beyond the window: what is lost there shows in the sum.
+    weights = np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+    used = (column >= 0) & (column < n_in) & (weights != 0)
+    start = np.concatenate([[0], used.sum(axis=1).cumsum()]).astype(np.int32)
+    return sparse.csr_array((weights[used], column[used], start), shape=(n_out, n_in))
 
 
 @functools.lru_cache(maxsize=512)

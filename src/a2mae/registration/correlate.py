@@ -21,8 +21,10 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 from numpy.typing import NDArray
+from scipy import sparse
 
 from a2mae.errors import InputError
+from a2mae.products import weigh
 
 _KNOWN_SHARE = 0.9  # a work pixel needs this share of its kernel valid
 _TILES = 4  # per axis, for the jackknife
@@ -146,7 +148,7 @@ def structure(
 
     def blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
         if (n_y, n_x) != (height, width):
-            return np.asarray(rows @ image @ columns.T)
+            return weigh(rows, image, columns)
         # Between grids of one pixel size the kernel is a few weights, the same everywhere.
         taps = _taps(sigma)
         down = scipy.ndimage.correlate1d(image, taps, axis=0, mode="constant")
@@ -231,7 +233,7 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
 
     # Between the lags: the same Fourier series, evaluated on a fine grid around the peak.
     at_rows, at_columns = _fourier_rows(row, size), _fourier_rows(column, size)
-    tiles = (at_rows @ cross @ at_columns.T).real
+    tiles = weigh(at_rows, cross, at_columns).real
     fine_scale = np.sqrt(
         np.maximum(energy_1.between(row, column), floor) * np.maximum(energy_2.between(row, column), floor)
     )
@@ -268,15 +270,13 @@ def match(reference: Structure, moving: Structure, *, max_shift_m: float) -> Mat
 
 
 @functools.lru_cache(maxsize=128)
-def _kernel(n_out: int, n_in: int, sigma_px: float) -> NDArray[np.float32]:
+def _kernel(n_out: int, n_in: int, sigma_px: float) -> sparse.csr_array:
     """`(n_out, n_in)` Gaussian weights between two grids over the same length; rows are not normalised."""
     centres = (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
     distance = (centres[:, None] - np.arange(n_in)) / sigma_px
     weights = np.exp(-0.5 * distance**2)
     weights[np.abs(distance) > 4] = 0
-    result = np.asarray(weights, dtype=np.float32)
-    result.flags.writeable = False
-    return result
+    return sparse.csr_array(weights.astype(np.float32))
 
 
 @functools.lru_cache(maxsize=128)
@@ -335,17 +335,21 @@ class _Correlation:
     def between(self, row: int, column: int) -> NDArray[np.float32]:
         """`(rows, columns)` of the fine grid around a lag: the Fourier series evaluated there."""
         height, width = self._shape
-        across = _fourier_rows(column, width)[:, : width // 2 + 1].copy()
-        across[:, 1 : (width + 1) // 2] *= 2  # the half that a real image's spectrum repeats
-        return np.asarray((_fourier_rows(row, height) @ self._spectrum @ across.T).real)
+        return weigh(_fourier_rows(row, height), self._spectrum, _fourier_rows(column, width, half=True)).real
 
 
 @functools.lru_cache(maxsize=256)
-def _fourier_rows(lag: int, size: int) -> NDArray[np.complex64]:
-    """`(positions, size)`: rows that evaluate an inverse discrete Fourier series at the fine grid around a lag."""
+def _fourier_rows(lag: int, size: int, *, half: bool = False) -> sparse.csr_array:
+    """`(positions, size)`: rows that evaluate an inverse discrete Fourier series at the fine grid around a lag.
+
+    With `half` they are `(positions, size // 2 + 1)`, for a real image's spectrum, which repeats the other half.
+    """
     at = lag + _FINE_PX
     waves = np.exp(2j * np.pi * at[:, None] * scipy.fft.fftfreq(size)) / size
-    return np.asarray(waves, dtype=np.complex64)
+    if half:
+        waves = waves[:, : size // 2 + 1]
+        waves[:, 1 : (size + 1) // 2] *= 2
+    return sparse.csr_array(waves.astype(np.complex64))
 
 
 def _peaks(surfaces: NDArray[np.floating]) -> NDArray[np.float64]:

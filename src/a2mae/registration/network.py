@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import lsmr
 
+from a2mae.products import least_squares
 from a2mae.registration.pairs import Agreement, PairMatch, agreement
 
 _REFERENCE, _REGISTERED, _NOMINAL = "reference", "registered", "nominal"
@@ -94,12 +94,12 @@ def pool(locations: Iterable[Iterable[PairMatch]], *, min_locations: int) -> Off
     between = np.array([edge.move_m for edge in edges.values()])
     root = np.sqrt(np.array([edge.weight for edge in edges.values()]))
     rows = np.arange(len(edges))
-    matrix = coo_matrix(
+    matrix = coo_array(
         (np.concatenate([root, -root]), (np.tile(rows, 2), np.concatenate([first_of, second_of]))),
         shape=(len(edges), len(scenes)),
     ).tocsr()
-    east, north = (lsmr(matrix, root * between[:, axis], atol=1e-12, btol=1e-12)[0].tolist() for axis in (0, 1))
-    graph = coo_matrix((np.ones(len(edges)), (first_of, second_of)), shape=(len(scenes), len(scenes)))
+    east, north = (least_squares(matrix, root * between[:, axis]).tolist() for axis in (0, 1))
+    graph = coo_array((np.ones(len(edges)), (first_of, second_of)), shape=(len(scenes), len(scenes)))
     _, part = connected_components(graph, directed=False)
     return Offsets(
         dict(zip(scenes, part.tolist(), strict=True)),

@@ -30,7 +30,7 @@ from a2mae.stssd.parameters import CoregisterParameters
 from a2mae.stssd.store.ledger import Shard
 from a2mae.stssd.store.writer import StoreWriter
 
-BUILD_VERSION = 7
+BUILD_VERSION = 8
 """Raise it when the same input would give other pixels or another survey."""
 
 CLIPPED = "clipped"

@@ -125,7 +125,7 @@ def moments_of(pixels: NDArray[np.generic], valid: NDArray[np.bool_], encoding: 
             minimum[n, c], maximum[n, c] = values.min(), values.max()
             mean[n, c] = values.mean(dtype=np.float64)
             away = values - mean[n, c]
-            squares[n, c] = np.dot(away, away)
+            squares[n, c] = np.square(away).sum()  # not `np.dot`: see `a2mae.products`
             texture[n, c] = sum(_steps(band, axis, None if full else both) for axis, both in ((1, across), (0, down)))
         texture[n] /= pairs
     scale, offset = encoding.scale, encoding.offset
