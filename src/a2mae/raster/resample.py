@@ -150,7 +150,8 @@ def _node_fit() -> NDArray[np.float64]:
     count = len(terms[0])
     # Normal equations beside their right side, reduced by Gauss and Jordan; the nodes are fractions of 2.
     table = [
-        [sum(row[i] * row[j] for row in terms) for j in range(count)] + [row[i] for row in terms] for i in range(count)
+        [*(sum((row[i] * row[j] for row in terms), Fraction()) for j in range(count)), *(row[i] for row in terms)]
+        for i in range(count)
     ]
     for pivot in range(count):
         table[pivot] = [value / table[pivot][pivot] for value in table[pivot]]
