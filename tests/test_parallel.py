@@ -159,3 +159,15 @@ def test_workers_stay_from_one_kind_of_work_to_the_next(monkeypatch: pytest.Monk
 def test_local_cluster_by_name(tmp_path: Path) -> None:
     tasks = [(str(tmp_path), n) for n in range(3)]
     assert sorted(run_all(_fail_once, tasks, workers=2, dask_scheduler="local")) == [0, 1, 4]
+
+
+def _who(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_number_of_workers_is_one_per_core(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
+    found = set(run_all(_who, [0.3] * 12, workers=0)) - {os.getpid()}  # it works, too, until the first is there
+    assert len(found) == (0 if count == 1 else count)

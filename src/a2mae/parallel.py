@@ -47,11 +47,12 @@ class Crew:
         """Begin; processes are started when there is work for them.
 
         Args:
-            workers: Local processes; 1 works here. Until the first of more has started, work is done here, too.
+            workers: Local processes; 0: one per core. 1 works here. Until the first of more has started, work is done
+                here, too.
             dask_scheduler: Address of a running cluster, which is used instead ("tcp://…"), or "local" for one of
                 `workers` processes of this machine. Dask runs the work of a lost worker again by itself.
         """
-        self._workers, self._address = workers, dask_scheduler
+        self._workers, self._address = workers or cores(), dask_scheduler
         self._stack = contextlib.ExitStack()
         self._pool: ProcessPoolExecutor | None = None
         self._client: Any = None

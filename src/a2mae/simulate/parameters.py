@@ -72,7 +72,7 @@ class SimulateParameters(Parameters):
     """The simulated Earth: where, when and how it is seen."""
 
     seed: int = Field(default=0, ge=0, description="decides everything that is drawn")
-    workers: int = Field(default=2, ge=1, le=64, description="local processes")
+    workers: int = Field(default=0, ge=0, le=64, description="local processes; 0: one per core")
     footprint_m: int = Field(default=1920, ge=480, multiple_of=60, description="side of a footprint, metres")
     margin_m: int = Field(
         default=240, ge=0, multiple_of=60, description="what scenes show beyond the footprints, metres"

@@ -173,7 +173,7 @@ class CoregisterParameters(Parameters):
     fail_if_unreachable: bool = Field(
         default=False, description="End with an error where images could not be reached or read, after all others."
     )
-    workers: int = Field(default=2, ge=1, le=256, description="Local processes.")
+    workers: int = Field(default=0, ge=0, le=256, description="Local processes; 0: one per core.")
     dask_scheduler: str | None = Field(
         default=None, description="Dask cluster to use instead: its address, tcp://…, or `local`"
     )
@@ -215,7 +215,7 @@ class TagParameters(Parameters):
         description="Which image of a set is tagged as its anchor; ties go to the finer, then older.",
     )
     split: SplitParameters = Field(default_factory=SplitParameters, description="Splits by location.")
-    workers: int = Field(default=1, ge=1, le=256, description="Local processes.")
+    workers: int = Field(default=1, ge=0, le=256, description="Local processes; 0: one per core.")
     dask_scheduler: str | None = Field(default=None, description="Address of a Dask cluster to use instead, tcp://…")
 
 

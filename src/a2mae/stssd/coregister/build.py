@@ -120,7 +120,7 @@ def build(
     """
     check_columns(scenes_table, SCENE_COLUMNS, "scenes", "ingest")
     check_columns(locations_table, LOCATION_COLUMNS, "locations", "ingest")
-    if parameters.workers > 1 and parameters.dask_scheduler is None:
+    if parameters.workers != 1 and parameters.dask_scheduler is None:
         warm_up(survey_task, shard_task)
     scenes = {scene.scene_id: scene for scene in scenes_from_table(scenes_table)}
     locations = covered_locations(list(scenes.values()), locations_table, parameters.quality.min_valid_fraction)
