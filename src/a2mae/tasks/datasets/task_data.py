@@ -44,7 +44,7 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "day_before": "float64",
     "label": "int64",  # class index (classification), -1 otherwise
 }
-"""Columns of `samples.parquet`; row i describes row i of the arrays."""
+"""Columns of `samples.parquet`; row i describes row i of the arrays. Further ones (text) say of which groups it is."""
 
 SPLITS = ("train", "val", "test")
 CHANGE_CLASSES = ("unchanged", "changed")

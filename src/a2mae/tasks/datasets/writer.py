@@ -26,6 +26,7 @@ from a2mae.tasks.datasets.task_data import (
     is_labelled,
 )
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import decode
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class _Census:
         self._shared: list[str] = []
         self._size = dict.fromkeys(SPLITS, 0)
         self._classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
+        self._changed = dict.fromkeys(SPLITS, False)
         self._values: dict[str, list[float]] = {split: [] for split in SPLITS}  # least and largest of each sample
 
     def add(self, sample: Sample) -> None:
@@ -122,7 +124,11 @@ class _Census:
             found = sample.target[is_labelled(sample.target)]
             self._values[split] += [float(found.min()), float(found.max())] if found.size else []
         else:
-            present = np.flatnonzero(sample.target) if self._spec.multi_label else np.unique(sample.target)
+            labels = sample.target.astype(np.uint8)
+            if self._spec.task.kind.transitions:
+                labels = np.stack(decode(labels, len(self._spec.class_names)))
+                self._changed[split] |= bool((labels[0] != labels[1]).any())
+            present = np.flatnonzero(labels) if self._spec.multi_label else np.unique(labels)
             self._classes[split].update(present[present != IGNORE].tolist())
         if not sample.valid.any() or np.ptp(sample.pixels) == 0:
             return  # blank ones say nothing of their place
@@ -170,6 +176,12 @@ class _Census:
             raise TaskDataError(
                 f"{spec.task}: the training labels of {spec.source!r} {found}, so there is nothing to tell apart; the"
                 f" classes are {', '.join(names)}. {_ONE_CLASS.get(spec.task, 'Give samples of each')}"
+            )
+        unmoved = [split for split in ("train", "test") if not self._changed[split]]
+        if spec.task.kind.transitions and unmoved:
+            raise TaskDataError(
+                f"{spec.task}: nothing has changed its class in the {unmoved[0]} split of {spec.source!r}, so there is"
+                f" no change to {'learn' if unmoved[0] == 'train' else 'score'}: give pairs of places that have changed"
             )
         unseen = sorted(self._classes["test"].keys() - self._classes["train"].keys())
         if unseen:
@@ -230,7 +242,7 @@ class _ShardWriter:
                 f"sample {sample.row['sample_id']!r}: images {sample.pixels.shape} with target {sample.target.shape},"
                 f" but the ones before have {first.pixels.shape} and {first.target.shape}; one data set has one grid"
             )
-        limit = 2 if self._spec.multi_label else len(self._spec.class_names)
+        limit = 2 if self._spec.multi_label else len(self._spec.label_names)
         out_of_range = np.setdiff1d(sample.target, [*range(limit), IGNORE])
         if out_of_range.size and self._spec.quantity is None:
             raise TaskDataError(

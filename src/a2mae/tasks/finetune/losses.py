@@ -39,8 +39,9 @@ def loss_for(
     if config.task.kind.transitions:
         lifted: list[Tensor | None] = [None, None]
         if power > 0:
-            before, after = decode(data.read_targets(rows).astype(np.uint8), config.classes)
-            changed = (before != after).astype(np.uint8)
+            codes = data.read_targets(rows).astype(np.uint8)
+            before, after = decode(codes, config.classes)
+            changed = np.where(codes == IGNORE, np.uint8(IGNORE), before != after).astype(np.uint8)
             lifted = [
                 class_weights(np.stack([before, after]), config.classes, power=power),
                 class_weights(changed, 2, power=power),
