@@ -48,7 +48,7 @@ from helpers.task_samples import SENTINEL2
 from helpers.wandb_runs import find_runs, read_run
 
 CONF = Path(__file__).parents[2] / "conf" / "base"
-TASKS = ("classify", "segment", "detect_change", "estimate")
+TASKS = ("classify", "segment", "detect_change", "estimate", "detect_transitions")
 MODELS = dict.fromkeys(TASKS, TaskParameters)
 MODELS |= {"evaluate": EvaluateParameters, "embed": EmbedParameters, "deliver": DeliverParameters}
 MODELS |= {"search": SearchParameters}
@@ -147,7 +147,7 @@ def test_a_map_has_its_confidence_and_its_deliverables(outputs, task):
     assert areas["estimated_ha"].sum() == pytest.approx(areas["mapped_ha"].sum(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("task", "main"), [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1")])
+@pytest.mark.parametrize(("task", "main"), [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1"), ("detect_transitions", "f_scd")])
 def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
     out, _ = outputs
     metrics = json.loads((out / "08_reporting" / f"{task}_metrics.json").read_text())

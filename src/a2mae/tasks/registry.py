@@ -109,7 +109,7 @@ class Task(StrEnum):
         "detect_transitions",
         TaskKind(
             title="Semantic change",
-            purpose="The pretrained model is finetuned to say what changed between two dates, from which class to which.",
+            purpose="The pretrained model is finetuned to say what changed between two dates, and from what to what.",
             heads=("linear", "rcf", "conv", "upernet", "detail"),
             metrics=("f_scd", "sek", "change_miou"),
             dates=2,

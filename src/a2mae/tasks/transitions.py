@@ -15,8 +15,8 @@ import numpy.typing as npt
 UNCHANGED = 0
 MOST_CLASSES = 15
 """K of which every pair has a number below 255."""
-IGNORE = 255
-"""Label of what is not scored: nodata, cloud, unlabelled ground, a class that training never saw."""
+UNKNOWN = 255
+"""What stands for no class, and for no transition."""
 UNCHANGED_COLOR = (235, 235, 235)
 
 Codes = npt.NDArray[np.uint8]
@@ -26,30 +26,30 @@ def encode(before: npt.NDArray[np.integer[Any]], after: npt.NDArray[np.integer[A
     """Number what pixels were and became.
 
     Args:
-        before: Classes of the first date, `IGNORE` where not known.
+        before: Classes of the first date, `UNKNOWN` where not known.
         after: Of the second date, same shape.
         classes: K, at most `MOST_CLASSES`.
 
     Returns:
-        The same shape; `IGNORE` where either is not known.
+        The same shape; `UNKNOWN` where either is not known.
     """
-    known = (before != IGNORE) & (after != IGNORE)
+    known = (before != UNKNOWN) & (after != UNKNOWN)
     codes = 1 + before.astype(np.int64) * classes + after.astype(np.int64)
-    return np.where(known, codes, IGNORE).astype(np.uint8)
+    return np.where(known, codes, UNKNOWN).astype(np.uint8)
 
 
 def decode(codes: npt.NDArray[np.integer[Any]], classes: int) -> tuple[Codes, Codes]:
-    """Give the class before and the class after, `IGNORE` where they are not known: the inverse of `encode`."""
-    known = (codes != UNCHANGED) & (codes != IGNORE)
+    """Give the class before and the class after, `UNKNOWN` where they are not known: the inverse of `encode`."""
+    known = (codes != UNCHANGED) & (codes != UNKNOWN)
     pair = np.where(known, codes, 1).astype(np.int64) - 1
-    before, after = (np.where(known, half, IGNORE).astype(np.uint8) for half in (pair // classes, pair % classes))
+    before, after = (np.where(known, half, UNKNOWN).astype(np.uint8) for half in (pair // classes, pair % classes))
     return before, after
 
 
 def changes_alone(codes: Codes, classes: int) -> Codes:
     """Make every unchanged pixel `UNCHANGED`, also where its class is known."""
     before, after = decode(codes, classes)
-    return np.where((before == after) & (codes != IGNORE), np.uint8(UNCHANGED), codes)
+    return np.where((before == after) & (codes != UNKNOWN), np.uint8(UNCHANGED), codes)
 
 
 def is_changed(codes: Codes, classes: int) -> npt.NDArray[np.bool_]:

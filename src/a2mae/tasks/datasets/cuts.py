@@ -288,7 +288,7 @@ def known_classes(
     renumber[kept] = np.arange(len(kept), dtype=np.uint8)
     if transitions:
         dates = (renumber[np.stack(decode(cut.target.astype(np.uint8), len(names)))] for cut in cuts)
-        targets = [encode(*both, len(kept)) for both in dates]
+        targets = [encode(was, became, len(kept)) for was, became in dates]
     else:
         targets = [np.asarray(renumber[cut.target]) for cut in cuts]
     renamed = [replace(cut, target=target) for cut, target in zip(cuts, targets, strict=True)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from a2mae.errors import ReadError
+from a2mae.errors import ReadError, plural
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, settled
 from a2mae.tasks.datasets.labelled import (
     STATED_BY_FOLDERS,
@@ -23,9 +23,9 @@ from a2mae.tasks.datasets.labelled import (
 from a2mae.tasks.datasets.masks import Masks, check_grids, read_values
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, SPLITS, Targets, TaskDataError
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, SPLITS, Targets, TaskDataError
 from a2mae.tasks.registry import Task
-from a2mae.tasks.transitions import IGNORE, UNCHANGED, encode
+from a2mae.tasks.transitions import UNCHANGED, encode
 
 
 def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chip_px: int | None) -> LabelledScenes:
@@ -141,11 +141,15 @@ def transition_folder(
             try:
                 first, second = (read_picture(date, layout, reading.note) for date in (before, after))
                 check_grids(first, second, before, after)
-                classes = [masks.read(path, first, before) for path in (was, became)]
+                labelled = [masks.read(path, first, before) for path in (was, became)]
             except (ReadError, OSError) as error:
                 reading.skipped.append(f"{before.relative_to(folder)}: {error}")
                 continue
-            target = _transitions(classes, len(names), (was, became)) if has_unchanged else encode(*classes, len(names))
+            target = (
+                _transitions(labelled[0], labelled[1], len(names), (was, became))
+                if has_unchanged
+                else encode(labelled[0], labelled[1], len(names))
+            )
             yield scene_of(name, split, [first, second], target, reading.grounds)
 
     rule = STATED_BY_FOLDERS if roots[0][0] else None
@@ -154,21 +158,21 @@ def transition_folder(
     return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
 
 
-def _transitions(labels: Sequence[NDArray[np.uint8]], classes: int, paths: tuple[Path, Path]) -> NDArray[np.uint8]:
+def _transitions(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], classes: int, paths: tuple[Path, Path]
+) -> NDArray[np.uint8]:
     """Number transitions where 0 is unchanged and k + 1 a class at each date."""
-    before, after = labels
     known = (before != IGNORE) & (after != IGNORE)
     torn = known & ((before == 0) != (after == 0))
     if torn.any():
         row, column = np.argwhere(torn)[0]
         raise TaskDataError(
-            f"{paths[1]}: {int(torn.sum())} pixels, the first at row {row}, column {column}, are unchanged (0) in"
-            f" one of {paths[0].parent.name}/ and {paths[1].parent.name}/ and have a class in the other: give both"
-            " dates their class, or write 0 into both"
+            f"{paths[1]}: {plural(int(torn.sum()), 'pixel')}, the first at row {row}, column {column}, unchanged (0) in"
+            f" one of {paths[0].parent.name}/ and {paths[1].parent.name}/ and of a class in the other: give both dates"
+            " their class, or write 0 into both"
         )
-    there = (before == 0) & (after == 0)
-    was, became = (np.where(date == IGNORE, IGNORE, date - np.uint8(1)).astype(np.uint8) for date in labels)
-    return np.where(there, np.uint8(UNCHANGED), encode(was, became, classes))
+    was, became = (np.where(date == IGNORE, IGNORE, date - np.uint8(1)).astype(np.uint8) for date in (before, after))
+    return np.where((before == 0) & (after == 0), np.uint8(UNCHANGED), encode(was, became, classes))
 
 
 def _group(layout: FolderFormat, task: Task) -> str:

@@ -26,10 +26,11 @@ from a2mae.raster.statements import FileNumbers
 from a2mae.sensors import Band, Encoding, Units
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.registry import Task
-from a2mae.tasks.transitions import IGNORE as IGNORE
-from a2mae.tasks.transitions import MOST_CLASSES, transition_colors, transition_names
+from a2mae.tasks.transitions import MOST_CLASSES, UNKNOWN, transition_colors, transition_names
 
 FORMAT_VERSION = 1
+IGNORE = UNKNOWN
+"""Label of what is not scored: nodata, cloud, unlabelled ground, a class that training never saw."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
     "sample_id": "object",

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.task_data import IGNORE
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import outputs_of
 from a2mae.tasks.finetune.transitions import split_codes
-from a2mae.tasks.transitions import IGNORE
 
 logger = logging.getLogger(__name__)
 

@@ -37,16 +37,14 @@ def loss_for(
     weight = None
     power = recipe.class_weight_power
     if config.task.kind.transitions:
-        lifted: list[Tensor | None] = [None, None]
+        of_classes = of_change = None
         if power > 0:
             codes = data.read_targets(rows).astype(np.uint8)
             before, after = decode(codes, config.classes)
             changed = np.where(codes == IGNORE, np.uint8(IGNORE), before != after).astype(np.uint8)
-            lifted = [
-                class_weights(np.stack([before, after]), config.classes, power=power),
-                class_weights(changed, 2, power=power),
-            ]
-        return TransitionLoss(*(TaskLoss(kind, one) for one in lifted), config.classes)
+            of_classes = class_weights(np.stack([before, after]), config.classes, power=power)
+            of_change = class_weights(changed, 2, power=power)
+        return TransitionLoss(TaskLoss(kind, of_classes), TaskLoss(kind, of_change), config.classes)
     if power > 0:
         targets = data.read_targets(rows).astype(np.uint8)
         weight = (

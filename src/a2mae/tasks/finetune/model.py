@@ -188,7 +188,7 @@ class HeadConfig:
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, ...]:
         """Split outputs `(B, outputs, ...)` into those of one distribution each."""
-        return outputs.split([self.classes] * 2 + [2], dim=1) if self.task.kind.transitions else (outputs,)
+        return torch.split(outputs, [self.classes] * 2 + [2], dim=1) if self.task.kind.transitions else (outputs,)
 
     def decided(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Decide by probabilities `(B, outputs, ...)`.

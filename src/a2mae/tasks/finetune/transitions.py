@@ -1,4 +1,4 @@
-"""Semantic change: the loss that the class before, the class after and the change are learnt by, and what is decided."""
+"""Semantic change: the loss that class before, class after and change are learnt by, and what is decided of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from a2mae.tasks.transitions import IGNORE, UNCHANGED
+from a2mae.tasks.datasets.task_data import IGNORE
+from a2mae.tasks.transitions import UNCHANGED
 
 _CONSISTENCY = 0.5
 """Weight of unlike classes on unchanged ground beside the losses of the two classes and the change."""
@@ -46,7 +47,7 @@ class TransitionLoss(nn.Module):
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of `(B, 2 K + 2, H, W)` outputs and `(B, H, W)` numbers of transitions."""
-        was, became, change = outputs.float().split([self.classes, self.classes, 2], dim=1)
+        was, became, change = torch.split(outputs.float(), [self.classes, self.classes, 2], dim=1)
         before, after, changed = split_codes(target.long(), self.classes)
         loss: Tensor = (self.of_classes(was, before) + self.of_classes(became, after)) / 2
         loss = loss + self.of_change(change, changed)
@@ -78,7 +79,7 @@ def decided(before: Tensor, after: Tensor, change: Tensor, *, least: float = 0.5
         found = others.max(dim=1)
         pair = torch.where(found.values > best, was * classes + found.indices, pair)
         best = torch.maximum(best, found.values)
-    differ = (1 - (before * after).sum(dim=1)).clamp_min(np.finfo(np.float32).tiny)
+    differ = (1 - (before * after).sum(dim=1)).clamp_min(float(np.finfo(np.float32).tiny))
     changed = change[:, 1] > least
     codes = torch.where(changed, 1 + pair, UNCHANGED).to(torch.uint8)
     return codes, torch.where(changed, change[:, 1] * (best / differ).clamp(0, 1), change[:, 0])

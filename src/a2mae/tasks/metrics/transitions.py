@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from a2mae.tasks.datasets.task_data import IGNORE
 from a2mae.tasks.metrics.confusion import ConfusionCounts, Floats, GroupedCounts, per_class_iou, ratio
-from a2mae.tasks.transitions import IGNORE, changes_alone, decode
+from a2mae.tasks.transitions import changes_alone, decode
 
 
 class TransitionCounts(GroupedCounts):
