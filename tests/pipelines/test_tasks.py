@@ -147,7 +147,10 @@ def test_a_map_has_its_confidence_and_its_deliverables(outputs, task):
     assert areas["estimated_ha"].sum() == pytest.approx(areas["mapped_ha"].sum(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("task", "main"), [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1"), ("detect_transitions", "f_scd")])
+@pytest.mark.parametrize(
+    ("task", "main"),
+    [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1"), ("detect_transitions", "f_scd")],
+)
 def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
     out, _ = outputs
     metrics = json.loads((out / "08_reporting" / f"{task}_metrics.json").read_text())

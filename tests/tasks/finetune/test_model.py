@@ -19,7 +19,7 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(p
     batch = inputs.batch(np.arange(4))
     outputs = model(batch)
     pixels = batch.images.shape[-2:] if task.kind.answers_pixels(head) else ()
-    assert outputs.shape == (4, model.config.classes, *pixels)
+    assert outputs.shape == (4, model.config.outputs, *pixels)
     outputs.square().mean().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None and "encoder.norm" not in name]
     assert silent == []

@@ -14,6 +14,7 @@ from a2mae.report import text
 from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table, chart
 from a2mae.report.inputs import ReportInputs, TaskOutputs
 from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, to_data_uri
+from a2mae.report.sections.transitions import from_to
 from a2mae.report.sections.values import scatter, value_pictures
 from a2mae.tasks.palette import class_colours, hex_colour
 from a2mae.tasks.registry import Task
@@ -29,7 +30,7 @@ Counts = NDArray[np.int64]
 
 
 def mistakes(inputs: ReportInputs, name: str) -> Section | None:
-    """Show the pretrained model's confusion matrix on the test split; of values, a scatter plot.
+    """Show the pretrained model's confusion matrix on the test split; of values a scatter plot, of transitions from-to.
 
     Returns:
         None where nothing was counted, and where an image has several labels: one found beside another is no mistake.
@@ -39,6 +40,8 @@ def mistakes(inputs: ReportInputs, name: str) -> Section | None:
         return None
     if Task(name).kind.values:
         return scatter(task)
+    if Task(name).kind.transitions:
+        return from_to(task)
     names = [str(one) for one in cast("Sequence[str]", task.confusion["class_names"])]
     counts: Counts = np.asarray(task.confusion["pretrained"], np.int64).reshape(len(names), len(names))
     if not counts.sum():

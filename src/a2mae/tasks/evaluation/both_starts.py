@@ -179,7 +179,8 @@ class TaskResult:
             validation made of its probabilities, which classes have. `start` says which weights the
             pretrained one started from, where this run did not pretrain them.
         pictures: Test samples with the pretrained model's prediction.
-        confusion: Truth against prediction, JSON-ready: counts of classes, truth by rows, of the pretrained one also
+        confusion: Truth against prediction, JSON-ready: counts of classes (of semantic change of transitions, and
+            `classes`), truth by rows, of the pretrained one also
             `by_place`, where labels are per pixel: number of a test place, truth, prediction and count, without zeros;
             or pairs of values, see `value_pairs`.
     """
@@ -261,6 +262,7 @@ def _score_both(
     }
     confusion = pairs or {
         "class_names": list(spec.label_names),
+        **({"classes": list(spec.class_names)} if spec.task.kind.transitions else {}),
         "multi_label": spec.multi_label,
         **{start: scores[start].confusion.tolist() for start in models},
     }
