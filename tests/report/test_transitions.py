@@ -83,7 +83,7 @@ def test_pictures_name_the_transitions_that_are_seen(tmp_path):
         ("truth",),
         ("prediction",),
     ]
-    assert gallery.strips[0].caption.startswith("50.0 %")
+    assert gallery.strips[0].note.startswith("50.0 %")
 
 
 def test_groups_stand_with_the_worst_first(tmp_path):

@@ -156,6 +156,9 @@ class DataParameters(Parameters):
     outside: str = Field(
         "unknown", description="polygons: class of the ground in none of them; unknown: neither trained on nor scored"
     )
+    groups: OnDiskPath = Field(
+        None, description="a CSV with the column `name` (of images or places) and others, as event: scores by group"
+    )
     buffer_m: float | None = Field(
         None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
     )

@@ -15,6 +15,7 @@ import pandas as pd
 import zarr
 
 from a2mae.files import whole_folder, write_json
+from a2mae.tasks.datasets.groups import grouped
 from a2mae.tasks.datasets.task_data import (
     FORMAT_VERSION,
     IGNORE,
@@ -58,13 +59,18 @@ class TaskDataSource(Protocol):
         """Return rules that were applied while reading, for the report; asked for when every sample was read."""
 
 
-def write_source(path: Path, source: TaskDataSource) -> int:
+def write_source(path: Path, source: TaskDataSource, groups: pd.DataFrame | None = None) -> int:
     """Write the samples of a source with `write_task_data`, and what it only knows once they were read."""
-    return write_task_data(path, source.spec, source.samples(), late_notes=source.late_notes)
+    return write_task_data(path, source.spec, source.samples(), late_notes=source.late_notes, groups=groups)
 
 
 def write_task_data(
-    path: Path, spec: TaskSpec, samples: Iterable[Sample], *, late_notes: Callable[[], tuple[str, ...]] = tuple
+    path: Path,
+    spec: TaskSpec,
+    samples: Iterable[Sample],
+    *,
+    late_notes: Callable[[], tuple[str, ...]] = tuple,
+    groups: pd.DataFrame | None = None,
 ) -> int:
     """Write a task data set beside its place and move it in when it is whole.
 
@@ -73,6 +79,7 @@ def write_task_data(
         spec: What the samples are.
         samples: Drawn lazily; one shard of them is in memory at a time.
         late_notes: Gives further notes once all samples were drawn.
+        groups: What the samples are of (`read_groups`), for scores by group.
 
     Returns:
         How many samples were written.
@@ -96,6 +103,9 @@ def write_task_data(
         writer.close()
         table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
         _check_splits(table, spec, late)
+        if groups is not None:
+            table, of_groups = grouped(table, groups, f"{spec.task}.data.groups")
+            notes += of_groups
         spec = dataclasses.replace(spec, notes=(*notes, *census.check()))
         table.to_parquet(building / "samples.parquet", index=False)
         write_json(building / "task.json", {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()})
