@@ -105,7 +105,8 @@ class DataParameters(Parameters):
 
     folder: OnDiskPath = Field(
         None,
-        description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; a data set's root",
+        description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; im1/ im2/ label1/"
+        " label2/; a data set's root",
     )
     labels: OnDiskPath = Field(
         None,
@@ -143,7 +144,9 @@ class DataParameters(Parameters):
         (), description="likewise: values that stand for no class, beside 255: neither trained on nor scored"
     )
     class_colors: dict[str, HexColour] = Field(
-        {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
+        {},
+        description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's. Where"
+        " all are named, masks of three bands are read by them",
     )
     multi_label: bool | None = Field(
         None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"

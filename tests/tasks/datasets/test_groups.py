@@ -2,13 +2,13 @@
 
 import pandas as pd
 import pytest
-from helpers.task_samples import make_samples, spec_for
 
 from a2mae.tasks.datasets.groups import grouped, read_groups
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.metrics.groups import scores_by_group
 from a2mae.tasks.registry import Task
+from helpers.task_samples import make_samples, spec_for
 
 KEY = "segment.data.groups"
 

@@ -83,7 +83,7 @@ def grouped(samples: pd.DataFrame, groups: pd.DataFrame, group: str) -> tuple[pd
 
 
 def _names(sample_id: str, place: str) -> Iterator[str]:
-    """Names that a sample may go by: its own, that of the image it was cut from, with and without folders; its place."""
+    """Names that a sample may go by: its own, its image's, both with and without folders, and its place's."""
     image = _CHIP.sub("", sample_id)
     for name in (sample_id, image):
         yield from (name, _SPLIT.sub("", name), name.rsplit("/", maxsplit=1)[-1])

@@ -119,7 +119,8 @@ def transition_folder(
     Args:
         folder: Holds them, or `train/`, `val/` and `test/` with these inside.
         layout: What the images hold.
-        labels: What the labels' values stand for; 0, where it is no class, is unchanged ground, whatever its class.
+        labels: What the labels' values stand for; 0, where it is no class, is unchanged ground, whatever its class (in
+            labels of colours white).
         chip_px: Side of a sample; None: the shorter side of the first image.
 
     Raises:
@@ -132,7 +133,8 @@ def transition_folder(
     layout = settled(layout, (one[1] for _, one in found))
     names, has_unchanged = labels.class_names, 0 not in (*labels.values, *labels.ignore)
     if has_unchanged:
-        labels = replace(labels, class_names=("unchanged", *names), values=(0, *labels.values))
+        colors = ((255, 255, 255), *labels.colors) if labels.colors else ()
+        labels = replace(labels, class_names=("unchanged", *names), values=(0, *labels.values), colors=colors)
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
         masks = Masks(labels, _group(layout, Task.DETECT_TRANSITIONS))

@@ -133,9 +133,13 @@ def _labels(task: Task, data: DataParameters, class_names: tuple[str, ...]) -> F
     counted = tuple(range(first_class, first_class + len(class_names)))
     values = data.class_values or counted
     quantity = Quantity(data.value_property, data.units) if task.kind.values else None
+    colors: tuple[tuple[int, int, int], ...] = ()
+    if class_names and set(class_names) <= set(data.class_colors):
+        colors = named_colours(class_names, {name: data.class_colors[name] for name in class_names})
     return FolderLabels(
-        class_names, data.class_property, data.outside, data.buffer_m, values, data.ignore, quantity, f"{task}.data"
-    )
+        class_names, data.class_property, data.outside, data.buffer_m, values, data.ignore, quantity, f"{task}.data",
+        colors,
+    )  # fmt: skip
 
 
 def _layout(task: Task, data: DataParameters, tables: Tables | None) -> FolderFormat:
