@@ -145,8 +145,8 @@ class DataParameters(Parameters):
     )
     class_colors: dict[str, HexColour] = Field(
         {},
-        description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's. Where"
-        " all are named, masks of three bands are read by them",
+        description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's."
+        " Where all are named, masks of three bands are read by them",
     )
     multi_label: bool | None = Field(
         None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"

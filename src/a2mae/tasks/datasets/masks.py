@@ -65,7 +65,7 @@ class Masks:
         if len(raster.stored) != 1 and not colored:
             raise TaskDataError(
                 f"{path}: {raster.bands.count} bands; a mask has one band of class numbers (a palette may colour them),"
-                f" or three of the classes' colours: for these name the colour of each class in {self._group}.class_colors"
+                f" or three of the classes' colours: for these name that of each class in {self._group}.class_colors"
             )
         check_grids(picture, raster, image, path)
         if colored:
@@ -88,9 +88,9 @@ class Masks:
             found, counts = np.unique(stored[strange], return_counts=True)
             classes = ", ".join(f"{name} #{color:06x}" for name, color in zip(labels.class_names, colors, strict=True))
             raise TaskDataError(
-                f"{path}: {plural(int(strange.sum()), 'pixel')} of no class's colour, most of #{found[counts.argmax()]:06x}"
-                f" (the classes are {classes}): name its class in {self._group}.class_colors, and write the mask without"
-                " loss (PNG, GeoTIFF) and without blending edges"
+                f"{path}: {plural(int(strange.sum()), 'pixel')} of no class's colour, most of"
+                f" #{found[counts.argmax()]:06x} (the classes are {classes}): name its class in"
+                f" {self._group}.class_colors, and write the mask without loss (PNG, GeoTIFF) and without blending edges"
             )
         numbers[~seen] = IGNORE
         return numbers
