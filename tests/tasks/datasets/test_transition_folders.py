@@ -95,7 +95,7 @@ def test_both_dates_may_have_their_class_everywhere(second, tmp_path):
     [
         (
             "torn",
-            r"label2/3\.png: 2 pixels, the first at row 1, column 4, unchanged \(0\) in one of label1/ and label2/",
+            r"label2/3\.png: 2 pixels, the first at row 1, column 4, unchanged \(0\) in one of label1/ and la",
         ),
         ("class", r"3\.png: labels 9 are outside the 4 values 0 unchanged, 1 water, 2 tree, 3 building"),
         ("missing", r"missing: 3 \(label2\)"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import plotly.graph_objects as go
@@ -271,28 +271,24 @@ def task_scores(inputs: ReportInputs, task: str) -> Section | None:
 def _of_parts(task: TaskOutputs | None) -> list[Table]:
     """Make tables of what the scores are of: groups of samples, the worst first, and PR-AUC of each class."""
     tables = []
-    by_group = {} if task is None else cast("Mapping[str, list[dict[str, object]]]", task.metrics.get("by_group", {}))
-    for name, groups in by_group.items():
-        rows = tuple(
+    found = {} if task is None else task.metrics.get("by_group", {})
+    for name, groups in cast("Mapping[str, list[dict[str, Any]]]", found).items():
+        of_groups = tuple(
             (
                 str(group["group"]),
                 text.number(group["value"], 3),
                 f"{text.number(group['low'], 3)} – {text.number(group['high'], 3)}",
-                f"{text.count(int(str(group['n'])))} / {text.count(int(str(group['groups'])))}",
+                f"{text.count(group['n'])} / {text.count(group['groups'])}",
             )
             for group in groups
         )
-        metric = spelled(str(groups[0]["metric"]))
-        columns = (name, metric, "95 % interval", "images / locations")
-        tables.append(Table(f"Scores by {name}, the worst first", columns, rows, numeric=(1, 2, 3)))
-    of_classes = _pr_auc(task)
+        columns = (name, spelled(groups[0]["metric"]), "95 % interval", "images / locations")
+        tables.append(Table(f"Scores by {name}, the worst first", columns, of_groups, numeric=(1, 2, 3)))
+    of_classes = sorted(_pr_auc(task).items(), key=lambda one: one[1])
     if len(of_classes) > 1:
-        rows = tuple(
-            (name, text.number(value, 3)) for name, value in sorted(of_classes.items(), key=lambda one: one[1])
-        )
-        tables.append(
-            Table("PR-AUC of each class, the worst first", ("class", "PR-AUC"), rows, numeric=(1,), folded=True)
-        )
+        rows = tuple((name, text.number(value, 3)) for name, value in of_classes)
+        caption = "PR-AUC of each class, the worst first"
+        tables.append(Table(caption, ("class", "PR-AUC"), rows, numeric=(1,), folded=True))
     return tables
 
 

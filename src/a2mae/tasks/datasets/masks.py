@@ -90,7 +90,7 @@ class Masks:
             raise TaskDataError(
                 f"{path}: {plural(int(strange.sum()), 'pixel')} of no class's colour, most of"
                 f" #{found[counts.argmax()]:06x} (the classes are {classes}): name its class in"
-                f" {self._group}.class_colors, and write the mask without loss (PNG, GeoTIFF) and without blending edges"
+                f" {self._group}.class_colors, and write the mask without loss (PNG, GeoTIFF) and blended edges"
             )
         numbers[~seen] = IGNORE
         return numbers
