@@ -46,6 +46,7 @@ class CutParameters(Parameters):
     )
     chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
     min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
+    pairs_per_place: int = Field(2, ge=1, description="two dates: pairs per place at most")
     max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
     max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
 
@@ -57,7 +58,6 @@ class SimulatedDataParameters(CutParameters):
 
     min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
     cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
-    pairs_per_place: int = Field(2, ge=1, description="change: date pairs per place at most")
 
 
 class ArchiveParameters(CutParameters):

@@ -157,8 +157,6 @@ class Cutter(StoreImages):
         super().__init__(task, tables, parameters)
         self._truth = truth
         self._asked = parameters
-        reference = tables.images[tables.images["is_reference"]]
-        self._reference = reference.drop_duplicates("set_id").set_index("set_id")["scene_id"]
 
     def single(self, *, by_image: bool) -> Iterator[Cut]:
         """Cut windows of single images.
@@ -196,7 +194,7 @@ class Cutter(StoreImages):
                     target = np.array(target[known].mean(), np.float32)
                 yield Cut((image,), window, target, str(image["split"]))
 
-    def pairs(self, *, transitions: bool = False) -> Iterator[Cut]:
+    def date_pairs(self, *, transitions: bool = False) -> Iterator[Cut]:
         """Cut windows of date pairs of one place, before and after the changes; both dates on one reference.
 
         Args:
@@ -204,20 +202,16 @@ class Cutter(StoreImages):
                 has changed.
         """
         allowed = self._asked.cross_sensor
-        registered = self.table[self.table["registration"] != "nominal"]
-        for _, images in registered.groupby("location_id", sort=True):
+        for _, images in self.registered().groupby("location_id", sort=True):
             period = images["scene_id"].map(lambda scene: self._truth.period(str(scene)))
             before = [image for _, image in images[period == "before"].iterrows()]
             after = [image for _, image in images[period == "after"].iterrows()]
-            together = {
-                (str(first["scene_id"]), str(second["scene_id"])): (first, second)
+            allowed = (
+                (first, second)
                 for first, second in product(before, after)
-                if (allowed or first["sensor"] == second["sensor"])
-                and self._reference[first["set_id"]] == self._reference[second["set_id"]]
-            }
-            # The same season first: then what differs is change; other seasons follow as the budget allows.
-            ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))
-            for first, second in (together[scenes] for scenes in ordered[: self._asked.pairs_per_place]):
+                if self._asked.cross_sensor or first["sensor"] == second["sensor"]
+            )
+            for first, second in self.pairs(allowed):
                 if transitions:
                     was, became = (self._truth_of(second, layer).astype(np.uint8) for layer in ("before", "after"))
                     change: Targets = encode(was, became, len(self._truth.class_names))
@@ -236,7 +230,7 @@ class Cutter(StoreImages):
             crs=str(grid.crs),
             transform=grid.affine,
             shape=(self.grid_px, self.grid_px),
-            shift_m=displacement_m(image, self._reference, self._truth),
+            shift_m=displacement_m(image, self.reference, self._truth),
         )
 
 
@@ -251,11 +245,6 @@ def displacement_m(image: pd.Series, reference: pd.Series, truth: Truth) -> tupl
     if image["registration"] == "registered":  # moved onto the reference: shares its displacement
         return truth.shift_m(str(reference[image["set_id"]]))
     return truth.shift_m(str(image["scene_id"]))  # the reference itself, or left where its provider put it
-
-
-def _season_gap(first: pd.Series, second: pd.Series) -> int:
-    gap = abs(int(first["datetime"].day_of_year) - int(second["datetime"].day_of_year))
-    return min(gap, 365 - gap)
 
 
 def known_classes(
