@@ -217,7 +217,10 @@ def test_labels_that_hold_at_other_times_are_transitions_between_them(world, fie
     assert not any("hold at no image" in note or "left out" in note for note in data.spec.notes)
     undated = saved(fields, tmp_path / "undated.gpkg")
     for options, message in (
-        (asked(undated, "detect_transitions"), r"no feature says when its class holds.*: give it columns start and end"),
+        (
+            asked(undated, "detect_transitions"),
+            r"no feature says when its class holds.*: give it columns start and end",
+        ),
         (asked(tmp_path / "a.tif", "detect_transitions"), "is of one date as a raster, and of two as features"),
         (asked(path, "detect_transitions", archive={"allow_future": True}), "is of the image's own day: leave archive"),
     ):

@@ -55,7 +55,9 @@ def cut_simulated(
         cuts = budgeted(list(cutter.date_pairs()), parameters, rng)
     else:
         transitions = task.kind.transitions
-        cuts = list(cutter.date_pairs(transitions=True) if transitions else cutter.single(by_image=task is Task.CLASSIFY))
+        cuts = list(
+            cutter.date_pairs(transitions=True) if transitions else cutter.single(by_image=task is Task.CLASSIFY)
+        )
         if per_pixel:  # what a budget leaves out cannot be learnt, so classes are counted after it
             cuts = budgeted(cuts, parameters, rng)
         cuts, kept = known_classes(cuts, truth.class_names, transitions=transitions)
