@@ -214,7 +214,7 @@ def test_labels_that_hold_at_other_times_are_transitions_between_them(world, fie
     names = np.array(data.spec.label_names)
     codes = data.read_targets(np.arange(len(data.samples)))
     assert set(names[np.unique(codes[codes != IGNORE])]) == {"meadow → wood", "wood stays"}
-    assert not any("hold at no image" in note or "left out" in note for note in data.spec.notes)
+    assert not any("hold at no image" in note for note in data.spec.notes)
     undated = saved(fields, tmp_path / "undated.gpkg")
     for options, message in (
         (
@@ -327,7 +327,7 @@ def test_labels_on_nodata_are_named(world, fields, tmp_path, monkeypatch):
         ("torn", r"a\.gpkg cannot be read: it is no gpkg"),
         (
             "change",
-            r"detect_change\.data\.labels: detect_change compares two dates, and a label on the archive tells classes and not change",
+            r"detect_change\.data\.labels: detect_change compares two dates, and a label on the archive tells classes",
         ),
         ("sensor", r"the image-set store has no sensor 'landsat-oli-c2-l2'; it has sentinel-2-l2a"),
         ("raster", r"map\.tif lies within .* and the 4 locations within .* of the same CRS: none lies on it"),
