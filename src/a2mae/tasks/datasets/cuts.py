@@ -201,7 +201,6 @@ class Cutter(StoreImages):
             transitions: The target is what each pixel was and became (`a2mae.tasks.transitions`), not just whether it
                 has changed.
         """
-        allowed = self._asked.cross_sensor
         for _, images in self.registered().groupby("location_id", sort=True):
             period = images["scene_id"].map(lambda scene: self._truth.period(str(scene)))
             before = [image for _, image in images[period == "before"].iterrows()]
