@@ -6,6 +6,7 @@ Both follow from counts per place, so the bootstrap over places that gives the i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from a2mae.tasks.metrics.confusion import Floats, GroupedCounts, ratio
 
 STEPS = 1000
 """Probabilities are counted in thousandths; equal ones rank alike."""
+_WIDTH = 2 * (STEPS + 1)
 CONFIDENCES = 15
 """Ranges of equal width that the calibration error is taken over, as by Guo et al. 2017 (arXiv 1706.04599)."""
 
@@ -109,13 +111,15 @@ class ProbabilityCounts:
 
     def of_class(self, index: int) -> GroupedCounts:
         """Give the counts of a class for `average_precision`, `(2, STEPS + 1)` per place."""
-        width = 2 * (STEPS + 1)
-        if not hasattr(self, "_joined"):
-            cells, counts = np.concatenate(self._cells), np.concatenate(self._counts).astype(np.float64)
-            shape = (self._groups, self._classes * width)
-            self._joined = sparse.csc_matrix((counts, np.unravel_index(cells, shape)), shape=shape)
-        part = self._joined[:, index * width : (index + 1) * width].tocsr()
+        part = self._joined[:, index * _WIDTH : (index + 1) * _WIDTH].tocsr()
         return GroupedCounts(part, (2, STEPS + 1), self._samples)
+
+    @cached_property
+    def _joined(self) -> sparse.csc_matrix:
+        """All that was added, a row per place; it is asked for when nothing more comes."""
+        cells, counts = np.concatenate(self._cells), np.concatenate(self._counts).astype(np.float64)
+        shape = (self._groups, self._classes * _WIDTH)
+        return sparse.csc_matrix((counts, np.unravel_index(cells, shape)), shape=shape)
 
     def answers(self) -> GroupedCounts:
         """Give the counts for `calibration_error`, `(CONFIDENCES, 3)` per place."""
