@@ -102,6 +102,10 @@ def test_both_dates_may_have_their_class_everywhere(second, tmp_path):
         ("unchanged", "nothing has changed its class in the test split of 'second', so there is no change to score"),
         ("names", "class_names: name the classes that the masks' values 1, 2, … stand for"),
         ("layout", r"holds neither im1/ nor train/im1/"),
+        (
+            "torchgeo",
+            "data sets of torchgeo are read for classes, and detect_transitions learns the class of two dates",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(second, tmp_path, breakage, message):
@@ -120,6 +124,8 @@ def test_what_is_wrong_is_named(second, tmp_path, breakage, message):
             save(one, np.zeros((32, 32), np.uint8))
     elif breakage == "names":
         asked = options(second, class_names=[])
+    elif breakage == "torchgeo":
+        asked = options(second, dataset="LEVIRCD")
     else:
         asked = options(tmp_path)
     with pytest.raises(TaskDataError, match=message):
