@@ -42,8 +42,8 @@ def from_to(task: TaskOutputs) -> Section | None:
         f" {text.percent(int(counts[1:, 1:].sum()) / max(changed, 1))} whatever the classes."
     )
     side = len(classes)
-    figure = make_subplots(rows=1, cols=2, subplot_titles=("true", "predicted"), shared_yaxes=True)
-    for column, total in ((1, there), (2, said)):
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True)
+    for column, (of, total) in enumerate((("true", there), ("predicted", said)), start=1):
         pixels = total[1:].reshape(side, side)
         shares = 100 * pixels / max(int(pixels.sum()), 1)
         figure.add_heatmap(
@@ -54,7 +54,8 @@ def from_to(task: TaskOutputs) -> Section | None:
             zmin=0,
             zmax=float(max(np.nanmax(shares), 1)),
             colorscale=[list(shade) for shade in _SHADES],
-            texttemplate="%{z:.0f}" if side <= _READABLE else None,
+            text=[[f"{share:.0f}" if share >= 0.5 else "" for share in row] for row in shares],
+            texttemplate="%{text}" if side <= _READABLE else None,
             hovertemplate="%{y} → %{x}: %{z:.1f} % of what changed (%{customdata:,} pixels)<extra></extra>",
             xgap=1,
             ygap=1,
@@ -62,7 +63,8 @@ def from_to(task: TaskOutputs) -> Section | None:
             row=1,
             col=column,
         )
-    figure.update_xaxes(title={"text": "class after", "standoff": 12}, showgrid=False, type="category")
+        figure.update_xaxes(title={"text": f"class after, {of}", "standoff": 12}, col=column)
+    figure.update_xaxes(showgrid=False, type="category")
     figure.update_yaxes(showgrid=False, autorange="reversed", type="category")
     figure.update_yaxes(title={"text": "class before", "standoff": 12}, col=1)
     key = task.name.replace("_", "-")
