@@ -45,7 +45,7 @@ MODELS: dict[str, type[Parameters]] = {
     "pretrain": PretrainParameters,
     "deliver": DeliverParameters,
     "search": SearchParameters,
-    **dict.fromkeys(("classify", "segment", "detect_change"), TaskParameters),
+    **dict.fromkeys(("classify", "segment", "detect_change", "estimate", "detect_transitions"), TaskParameters),
 }
 
 

@@ -24,6 +24,7 @@ LEARNED = {
     Task.SEGMENT: ("conv", 0.7),
     Task.DETECT_CHANGE: ("conv", 0.7),
     Task.ESTIMATE: ("conv", 0.7),
+    Task.DETECT_TRANSITIONS: ("conv", 0.5),
 }
 """Head, and what the task's main metric reaches at least after a few steps."""
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}

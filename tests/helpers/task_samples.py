@@ -9,6 +9,7 @@ import numpy as np
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.datasets.task_data import Quantity, Sample, TaskSpec
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import encode
 
 TREES = Quantity("tree height", "m")
 SENTINEL2 = BUILTIN_SENSORS["sentinel-2-l2a"]
@@ -94,7 +95,7 @@ def make_samples(task, count=30, size=32, seed=0):
             yield Sample(
                 pixels,
                 np.ones((2, size, size), bool),
-                (cover != after).astype(np.uint8),
+                encode(cover, after, 3) if task.kind.transitions else (cover != after).astype(np.uint8),
                 make_row(name, split, sensor_before=SENTINEL2.id, day_before=18000.0),
             )
 

@@ -48,7 +48,7 @@ from helpers.task_samples import SENTINEL2
 from helpers.wandb_runs import find_runs, read_run
 
 CONF = Path(__file__).parents[2] / "conf" / "base"
-TASKS = ("classify", "segment", "detect_change", "estimate")
+TASKS = ("classify", "segment", "detect_change", "estimate", "detect_transitions")
 MODELS = dict.fromkeys(TASKS, TaskParameters)
 MODELS |= {"evaluate": EvaluateParameters, "embed": EmbedParameters, "deliver": DeliverParameters}
 MODELS |= {"search": SearchParameters}
@@ -147,7 +147,10 @@ def test_a_map_has_its_confidence_and_its_deliverables(outputs, task):
     assert areas["estimated_ha"].sum() == pytest.approx(areas["mapped_ha"].sum(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("task", "main"), [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1")])
+@pytest.mark.parametrize(
+    ("task", "main"),
+    [("classify", "top1"), ("segment", "miou"), ("detect_change", "f1"), ("detect_transitions", "f_scd")],
+)
 def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
     out, _ = outputs
     metrics = json.loads((out / "08_reporting" / f"{task}_metrics.json").read_text())
@@ -172,7 +175,7 @@ def test_a_task_leaves_models_scores_and_pictures(outputs, task, main):
     assert [recipe.pop("start") for recipe in recipes] == ["pretrained", "random"]
     assert recipes[0] == recipes[1]  # everything but the start is the same
     with np.load(out / "07_model_output" / task / "pictures.npz", allow_pickle=False) as pictures:
-        names = ["image_before", "image_after"] if task == "detect_change" else ["image"]
+        names = ["image_before", "image_after"] if "detect" in task else ["image"]
         assert set(pictures.files) == {*names, "truth", "prediction", "class_names", "class_colours", "sample_id"}
         assert all(pictures[name].dtype == np.uint8 and pictures[name].shape[-1] == 3 for name in names)
         assert pictures["truth"].shape == pictures["prediction"].shape
@@ -202,7 +205,7 @@ def test_a_task_from_a_file_of_timms_scores_and_maps_as_any_other(world, tmp_pat
     assert set(np.unique(classes)) - {255} <= set(range(len(names))) and (classes != 255).any()
 
 
-@pytest.mark.parametrize("task", ["segment", "detect_change"])
+@pytest.mark.parametrize("task", ["segment", "detect_change", "detect_transitions"])
 def test_maps_cover_the_scene(outputs, world, task):
     out, _ = outputs
     with rasterio.open(out / "07_model_output" / task / "map.tif") as found:
@@ -213,7 +216,9 @@ def test_maps_cover_the_scene(outputs, world, task):
         assert set(np.unique(classes)) - {255} <= set(range(len(json.loads(found.tags()["CLASS_NAMES"]))))
 
 
-@pytest.mark.parametrize(("stage", "main"), [("segment", "miou"), ("detect_change", "f1")])
+@pytest.mark.parametrize(
+    ("stage", "main"), [("segment", "miou"), ("detect_change", "f1"), ("detect_transitions", "f_scd")]
+)
 def test_a_map_is_drawn_after_its_scores_and_carries_them(outputs, stage, main):
     """One that fails would leave a new model beside the scores of the one before."""
     pipeline = task(stage)
@@ -226,7 +231,7 @@ def test_a_map_is_drawn_after_its_scores_and_carries_them(outputs, stage, main):
     with rasterio.open(out / "07_model_output" / stage / "map.tif") as found:
         scores = json.loads(found.tags()["TEST_SCORES"])
     assert scores[main] == metrics[main]
-    assert scores == {key: value for key, value in metrics.items() if key != "per_class"}
+    assert scores == {key: value for key, value in metrics.items() if not isinstance(value, dict)}
 
 
 @pytest.mark.parametrize(
@@ -351,6 +356,29 @@ def test_a_map_of_values_has_units_and_is_shown(outputs, world):
     cells = dict(table.rows)
     assert float(cells["mean"].removesuffix(" m")) == pytest.approx(np.nanmean(heights), abs=0.05)
     assert float(cells["median"].removesuffix(" m")) == pytest.approx(np.nanmedian(heights), abs=0.05)
+
+
+def test_a_map_of_transitions_has_its_legend_and_square_kilometres(outputs, world):
+    out, _ = outputs
+    _, tables, found = world
+    path = out / "07_model_output" / "detect_transitions" / "map.tif"
+    counts = json.loads((out / "08_reporting" / "detect_transitions_confusion.json").read_text())
+    with rasterio.open(path) as source, rasterio.open(path.with_name("confidence.tif")) as confidence:
+        codes, sure, names = source.read(1), confidence.read(1), json.loads(source.tags()["CLASS_NAMES"])
+        colours = source.colormap(1)
+    assert list(names.values()) == counts["class_names"] and len(names) == len(counts["classes"]) ** 2 + 1
+    shown = set(np.unique(codes).tolist()) - {255}
+    assert not any(names[str(code)].endswith(" stays") for code in shown), "unchanged ground is one"
+    assert (sure[codes != 255] <= 250).all() and (sure[codes == 0] > 124).all()
+    assert colours[0][:3] == (235, 235, 235)
+    inputs = ReportInputs(
+        "", (), scenes=found.scenes, store=tables.store, tasks=(TaskOutputs("detect_transitions", {}, map=path),)
+    )
+    gallery, table = scene_map(inputs, "detect_transitions").blocks
+    assert [picture.lines for picture in gallery.strips[0].pictures][-1] == ("map",)
+    assert {row[0] for row in table.rows} == {names[str(code)] for code in shown}
+    km2 = sum(float(row[1]) for row in table.rows)
+    assert km2 == pytest.approx((codes != 255).sum() * 1e-4, abs=0.01 * len(table.rows))
 
 
 def test_who_wants_the_model_only_trains_no_twin(world, tmp_path, monkeypatch):
@@ -513,7 +541,7 @@ def test_stages_do_not_import_torch_until_they_run(tmp_path):
         "import sys\n"
         "from a2mae.pipelines import embed, evaluate, tasks\n"
         "embed.create_pipeline(), evaluate.create_pipeline()\n"
-        "[tasks.create_pipeline(stage) for stage in ('classify', 'segment', 'detect_change', 'estimate')]\n"
+        f"[tasks.create_pipeline(stage) for stage in {TASKS}]\n"
         "print(sorted({'torch', 'rasterio', 'sklearn', 'wandb', 'pandas'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())

@@ -12,7 +12,9 @@ from a2mae.config import OnDiskPath, Parameters
 class ReferenceParameters(Parameters):
     """Points whose true class is known, drawn at random within each class of a map."""
 
-    task: Literal["segment", "detect_change"] = Field(description="whose map they were drawn from")
+    task: Literal["segment", "detect_change", "detect_transitions"] = Field(
+        description="whose map they were drawn from"
+    )
     points: OnDiskPath = Field(description="GeoPackage, Shapefile, GeoParquet or GeoJSON of points")
     class_property: str = Field("class", description="the attribute of a point that names its true class")
 

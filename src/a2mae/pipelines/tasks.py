@@ -159,6 +159,7 @@ def prepare_data(
     import pandas as pd
 
     from a2mae.stssd.store.store import ImageSetStore
+    from a2mae.tasks.datasets.groups import read_groups
     from a2mae.tasks.datasets.sources import prepare
     from a2mae.tasks.datasets.store_samples import Tables
     from a2mae.tasks.datasets.writer import write_source
@@ -171,6 +172,8 @@ def prepare_data(
             cast(pd.DataFrame, sets),
             cast(pd.DataFrame, locations),
         )
+    named = options.data.groups
+    groups = None if named is None else read_groups(Path(named), f"{options.task}.data.groups")
     source = prepare(options, tables, simulation_folder)
     for name in options.bands:
         source.spec.band_index(name, options.task)  # said before all samples are read
@@ -178,7 +181,7 @@ def prepare_data(
         from a2mae.tasks.inference.files import check_named
 
         check_named(options, source, sensors)
-    write_source(target, source)
+    write_source(target, source, groups)
     return target
 
 
@@ -305,6 +308,6 @@ def draw_map(
         options.threads,
         cast(Finetuned, model),
         SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds),
-        {name: value for name, value in scores.items() if name != "per_class"},
+        {name: value for name, value in scores.items() if not isinstance(value, dict)},  # those of classes,
     ).write(target, confidence_target)
     return target if confidence_target is None else (target, confidence_target)

@@ -46,6 +46,7 @@ class CutParameters(Parameters):
     )
     chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
     min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
+    pairs_per_place: int = Field(2, ge=1, description="two dates: pairs per place at most")
     max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
     max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
 
@@ -57,7 +58,6 @@ class SimulatedDataParameters(CutParameters):
 
     min_purity: float = Field(0.5, gt=0, le=1, description="classification: share of the sample that its class covers")
     cross_sensor: bool = Field(False, description="change: pairs may come from two sensors")
-    pairs_per_place: int = Field(2, ge=1, description="change: date pairs per place at most")
 
 
 class ArchiveParameters(CutParameters):
@@ -105,7 +105,8 @@ class DataParameters(Parameters):
 
     folder: OnDiskPath = Field(
         None,
-        description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; a data set's root",
+        description="a folder per class or labels.csv; images/ with masks/ or labels/; A/ B/ label/; im1/ im2/ label1/"
+        " label2/; a data set's root",
     )
     labels: OnDiskPath = Field(
         None,
@@ -143,7 +144,9 @@ class DataParameters(Parameters):
         (), description="likewise: values that stand for no class, beside 255: neither trained on nor scored"
     )
     class_colors: dict[str, HexColour] = Field(
-        {}, description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's"
+        {},
+        description="class name -> '#rrggbb' in maps and pictures; the other classes have colours of the program's."
+        " Where all are named, masks of three bands are read by them",
     )
     multi_label: bool | None = Field(
         None, description="labels.csv: an image may have any number of classes; null: unless every line names just one"
@@ -155,6 +158,9 @@ class DataParameters(Parameters):
     units: str = Field("", max_length=32, description="of the values, as m or t/ha; they stand beside every figure")
     outside: str = Field(
         "unknown", description="polygons: class of the ground in none of them; unknown: neither trained on nor scored"
+    )
+    groups: OnDiskPath = Field(
+        None, description="a CSV with the column `name` (of images or places) and others, as event: scores by group"
     )
     buffer_m: float | None = Field(
         None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"

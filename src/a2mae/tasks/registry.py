@@ -26,6 +26,7 @@ class TaskKind:
         per_pixel: Whether a label is a map of the ground; then a whole raster can be mapped, too.
         image_heads: Of a task with labels per pixel: heads that answer once per image instead, from such labels.
         values: Whether a label is a value with units; else it is a class.
+        transitions: Whether a label is the class before and the class after (`tasks/transitions.py`).
         hub_task: `pipeline_tag` of a model card.
     """
 
@@ -39,6 +40,7 @@ class TaskKind:
     per_pixel: bool = True
     image_heads: tuple[str, ...] = ()
     values: bool = False
+    transitions: bool = False
     hub_task: str = "image-segmentation"
 
     def answers_pixels(self, head: str) -> bool:
@@ -101,5 +103,16 @@ class Task(StrEnum):
             image_heads=("mean", "attentive"),
             values=True,
             hub_task="other",
+        ),
+    )
+    DETECT_TRANSITIONS = (
+        "detect_transitions",
+        TaskKind(
+            title="Semantic change",
+            purpose="The pretrained model is finetuned to say what changed between two dates, and from what to what.",
+            heads=("linear", "rcf", "conv", "upernet", "detail"),
+            metrics=("f_scd", "sek", "change_miou"),
+            dates=2,
+            transitions=True,
         ),
     )

@@ -203,6 +203,31 @@ def test_labels_hold_in_their_time(world, fields, tmp_path):
     assert not any("hold at no image" in note for note in data.spec.notes)
 
 
+def test_labels_that_hold_at_other_times_are_transitions_between_them(world, fields, tmp_path):
+    """The meadow becomes a wood, the wood stays."""
+    became = fields[fields["class"] == "meadow"].assign(**{"class": "wood", "start": "2022-01-01", "end": None})
+    was = fields.assign(start=None, end=[None if name == "wood" else "2021-12-31" for name in fields["class"]])
+    path = saved(gpd.GeoDataFrame(pd.concat([was, became], ignore_index=True), crs=UTM), tmp_path / "times.gpkg")
+    data = read(asked(path, "detect_transitions"), world, tmp_path)
+    assert data.spec.class_names == ("meadow", "wood") and data.image_shape[0] == 2
+    assert (data.samples["day_before"] < 19_000).all() and (data.samples["day"] > 19_000).all()
+    names = np.array(data.spec.label_names)
+    codes = data.read_targets(np.arange(len(data.samples)))
+    assert set(names[np.unique(codes[codes != IGNORE])]) == {"meadow → wood", "wood stays"}
+    assert not any("hold at no image" in note for note in data.spec.notes)
+    undated = saved(fields, tmp_path / "undated.gpkg")
+    for options, message in (
+        (
+            asked(undated, "detect_transitions"),
+            r"no feature says when its class holds.*: give it columns start and end",
+        ),
+        (asked(tmp_path / "a.tif", "detect_transitions"), "is of one date as a raster, and of two as features"),
+        (asked(path, "detect_transitions", archive={"allow_future": True}), "is of the image's own day: leave archive"),
+    ):
+        with pytest.raises(TaskDataError, match=message):
+            prepare(options, world[0], None)
+
+
 def test_what_is_to_come_is_learnt_only_where_that_is_said(world, fields, tmp_path):
     path = saved(fields.assign(start="2023-01-01"), tmp_path / "later.gpkg")
     now = read(asked(path), world, tmp_path)
@@ -302,7 +327,7 @@ def test_labels_on_nodata_are_named(world, fields, tmp_path, monkeypatch):
         ("torn", r"a\.gpkg cannot be read: it is no gpkg"),
         (
             "change",
-            r"detect_change\.data\.labels: labels on the archive are of one date, and detect_change compares two",
+            r"detect_change\.data\.labels: detect_change compares two dates, and a label on the archive tells classes",
         ),
         ("sensor", r"the image-set store has no sensor 'landsat-oli-c2-l2'; it has sentinel-2-l2a"),
         ("raster", r"map\.tif lies within .* and the 4 locations within .* of the same CRS: none lies on it"),

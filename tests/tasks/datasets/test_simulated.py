@@ -15,6 +15,7 @@ from a2mae.tasks.datasets.store_samples import Tables
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import is_changed
 from helpers.built_world import build_world
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -186,6 +187,24 @@ def test_change_pairs_show_the_change_where_the_mask_says(world, registered, tmp
     assert changed.sum() > 500
     assert difference[changed].mean() > 2 * difference[same].mean()
     assert (read.targets[~read.valid.all(axis=1)] == IGNORE).all()
+
+
+def test_transitions_are_the_land_cover_of_both_dates_where_the_mask_says_change(world, registered, tmp_path):
+    asked = parameters()
+    found = {}
+    for task in (Task.DETECT_CHANGE, Task.DETECT_TRANSITIONS):
+        source = cut_simulated(task, registered, Truth(world), asked, seed=0)
+        write_task_data(tmp_path / task, source.spec, source.samples())
+        found[task] = TaskData(tmp_path / task)
+    transitions, change = found[Task.DETECT_TRANSITIONS], found[Task.DETECT_CHANGE]
+    assert transitions.samples["sample_id"].tolist() == change.samples["sample_id"].tolist()
+    rows = np.arange(len(change.samples))
+    codes, changed = transitions.read_targets(rows), change.read_targets(rows)
+    names = transitions.spec.class_names
+    assert 2 <= len(names) <= 15 and set(names) <= set(Truth(world).class_names)
+    known = (codes != IGNORE) & (changed != IGNORE)
+    np.testing.assert_array_equal(is_changed(codes, len(names))[known], changed[known] == 1)
+    assert is_changed(codes, len(names)).sum() > 300 and not (codes == 0).any(), "every class is known"
 
 
 def test_pairs_across_sensors_share_the_first_ones_grid(world, tmp_path):

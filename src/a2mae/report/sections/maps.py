@@ -16,6 +16,7 @@ from a2mae.report.blocks import Block, Gallery, Picture, Section, Strip, Swatch,
 from a2mae.report.inputs import ReportInputs
 from a2mae.report.pictures import INVALID_RGB, LARGEST_PX, Ramp, scene_picture, to_data_uri
 from a2mae.report.previews import raster_picture
+from a2mae.report.sections.tasks import IN_LEGEND
 from a2mae.tasks.datasets.task_data import IGNORE
 from a2mae.tasks.inference.read_map import ClassMap, open_class_map
 from a2mae.tasks.palette import hex_colour
@@ -60,7 +61,7 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
         f"Map of {dates}: {said or 'no valid pixel'}",
         ("map",),
     )
-    legend = [Swatch(hex_colour(colours[value]), names[value]) for value in order]
+    legend = [Swatch(hex_colour(colours[value]), names[value]) for value in order[:IN_LEGEND]]
     if not seen.all():
         legend.append(Swatch(hex_colour(INVALID_RGB), "invalid"))
     rows = tuple(
@@ -68,12 +69,23 @@ def scene_map(inputs: ReportInputs, name: str) -> Section | None:
     )
     blocks: tuple[Block, ...] = (
         Gallery(_caption(found, seen), (Strip("", (*_scenes(inputs, found), answer)),), tuple(legend), large=True),
-        Table("Area by class", ("class", "km²", "share of the valid area"), rows, numeric=(1, 2)),
+        Table(
+            "Area by class",
+            ("class", "km²", "share of the valid area"),
+            rows,
+            numeric=(1, 2),
+            folded=len(rows) > IN_LEGEND,
+        ),
     )
     return Section(
         f"map-{name.replace('_', '-')}",
         "A map of a whole scene",
-        f"Every pixel of {dates}. {task.map.name} opens in any GIS in these colours.",
+        f"Every pixel of {dates}. {task.map.name} opens in any GIS in these colours."
+        + (
+            f" The legend has the {IN_LEGEND} largest of {len(order)}; the table has all."
+            if len(order) > IN_LEGEND
+            else ""
+        ),
         blocks,
     )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import plotly.graph_objects as go
 
 from a2mae.report import text
 from a2mae.report.blocks import Section, Table, chart
-from a2mae.report.inputs import ReportInputs, records
+from a2mae.report.inputs import ReportInputs, TaskOutputs, records
 from a2mae.report.sections.tasks import title_of
 from a2mae.tasks.registry import Task
 
@@ -29,6 +29,11 @@ _SPELLED = {
     "iou": "IoU",
     "map": "mAP",
     "pixel_accuracy": "pixel accuracy",
+    "f_scd": "F_scd",
+    "sek": "SeK",
+    "change_miou": "mIoU (changed, unchanged)",
+    "pr_auc": "PR-AUC",
+    "ece": "calibration error (ECE)",
     "r2": "R²",
     "rmse": "RMSE",
     "mae": "MAE",
@@ -39,6 +44,7 @@ IN_WORDS = {
     "micro_f1": "balance of precision and recall over all classes",
     "miou": "overlap of predicted and true areas, mean of the classes",
     "f1": "balance of precision and recall of changed pixels",
+    "f_scd": "balance of precision and recall of changed pixels whose class is right, over both dates",
     "r2": "share of the variance of the true values that is explained",
     "knn_standardised": "frozen encoder: share of test images whose nearest training images are of their class",
     "linear_probe": "frozen encoder: share of test images classified correctly by one linear layer",
@@ -257,8 +263,38 @@ def task_scores(inputs: ReportInputs, task: str) -> Section | None:
                 f"Scores of {title_of(task).lower()}, with 95 % bootstrap intervals over locations",
                 _units(inputs),
             ),
+            *_of_parts(next((one for one in inputs.tasks if one.name == task), None)),
         ),
     )
+
+
+def _of_parts(task: TaskOutputs | None) -> list[Table]:
+    """Make tables of what the scores are of: groups of samples, the worst first, and PR-AUC of each class."""
+    tables = []
+    found = {} if task is None else task.metrics.get("by_group", {})
+    for name, groups in cast("Mapping[str, list[dict[str, Any]]]", found).items():
+        of_groups = tuple(
+            (
+                str(group["group"]),
+                text.number(group["value"], 3),
+                f"{text.number(group['low'], 3)} – {text.number(group['high'], 3)}",
+                f"{text.count(group['n'])} / {text.count(group['groups'])}",
+            )
+            for group in groups
+        )
+        columns = (name, spelled(groups[0]["metric"]), "95 % interval", "images / locations")
+        tables.append(Table(f"Scores by {name}, the worst first", columns, of_groups, numeric=(1, 2, 3)))
+    of_classes = sorted(_pr_auc(task).items(), key=lambda one: one[1])
+    if len(of_classes) > 1:
+        rows = tuple((name, text.number(value, 3)) for name, value in of_classes)
+        caption = "PR-AUC of each class, the worst first"
+        tables.append(Table(caption, ("class", "PR-AUC"), rows, numeric=(1,), folded=True))
+    return tables
+
+
+def _pr_auc(task: TaskOutputs | None) -> Mapping[str, float]:
+    found = None if task is None else task.metrics.get("pretrained")
+    return found.get("pr_auc_per_class", {}) if isinstance(found, Mapping) else {}
 
 
 def _units(inputs: ReportInputs) -> dict[tuple[str, str], str]:

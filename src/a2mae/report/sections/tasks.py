@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,12 +15,15 @@ from a2mae.report import text
 from a2mae.report.blocks import Gallery, Picture, Section, Strip, Swatch, Table, chart
 from a2mae.report.inputs import ReportInputs, TaskOutputs
 from a2mae.report.pictures import INVALID_RGB, classes_to_bytes, to_data_uri
+from a2mae.report.sections.transitions import from_to
 from a2mae.report.sections.values import scatter, value_pictures
 from a2mae.tasks.palette import class_colours, hex_colour
 from a2mae.tasks.registry import Task
 
 _READABLE = 16
 """Classes up to which numbers are written into the cells."""
+IN_LEGEND = 16
+"""Classes of a legend, the largest; semantic change has many small ones."""
 _NAMED = 3
 """Mistakes that are listed in words."""
 _SHADES = ((0.0, "rgba(11, 92, 173, 0)"), (1.0, "rgba(60, 130, 205, 0.6)"))
@@ -29,7 +33,7 @@ Counts = NDArray[np.int64]
 
 
 def mistakes(inputs: ReportInputs, name: str) -> Section | None:
-    """Show the pretrained model's confusion matrix on the test split; of values, a scatter plot.
+    """Show the pretrained model's confusion matrix on the test split; of values a scatter plot, of transitions from-to.
 
     Returns:
         None where nothing was counted, and where an image has several labels: one found beside another is no mistake.
@@ -39,6 +43,8 @@ def mistakes(inputs: ReportInputs, name: str) -> Section | None:
         return None
     if Task(name).kind.values:
         return scatter(task)
+    if Task(name).kind.transitions:
+        return from_to(task)
     names = [str(one) for one in cast("Sequence[str]", task.confusion["class_names"])]
     counts: Counts = np.asarray(task.confusion["pretrained"], np.int64).reshape(len(names), len(names))
     if not counts.sum():
@@ -216,11 +222,12 @@ def _maps(task: TaskOutputs, arrays: Arrays, number: int, px: int) -> Section:
     own = arrays.get("class_colours", np.empty((0, 3), np.uint8))  # absent: an earlier version's
     colours = np.array(class_colours([(int(r), int(g), int(b)) for r, g, b in own], len(names)), np.uint8)
     strips = []
-    seen: set[int] = set()
+    seen: Counter[int] = Counter()
     for i in range(number):
         truth = np.asarray(arrays["truth"][i], np.uint8)
         prediction = np.asarray(arrays["prediction"][i], np.uint8)
-        seen.update(int(value) for value in np.union1d(truth, prediction))
+        for classes in (truth, prediction):
+            seen.update(dict(zip(*(part.tolist() for part in np.unique(classes, return_counts=True)), strict=True)))
         scored = truth != IGNORE
         agreement = float((truth == prediction)[scored].mean()) if scored.any() else float("nan")
         pictures = [
@@ -245,17 +252,20 @@ def _maps(task: TaskOutputs, arrays: Arrays, number: int, px: int) -> Section:
             )
         )
         strips.append(Strip(f"Test image {i + 1}", tuple(pictures), f"{text.percent(agreement)} of the pixels agree"))
+    order = [value for value, _ in seen.most_common() if value != IGNORE]
+    shown = order[:IN_LEGEND]
     legend = [
         Swatch(hex_colour((int(red), int(green), int(blue))), names[i])
         for i, (red, green, blue) in enumerate(colours)
-        if i in seen or len(names) <= 3
+        if i in shown or len(names) <= 3
     ]
     if IGNORE in seen:
         legend.append(Swatch(hex_colour(INVALID_RGB), "not scored"))
     return Section(
         f"task-{task.name.replace('_', '-')}",
         "Examples of the test split",
-        f"{plural(number, 'test image')} with the truth and the prediction of the pretrained model.",
+        f"{plural(number, 'test image')} with the truth and the prediction of the pretrained model."
+        + (f" The legend has the {IN_LEGEND} largest of {len(order)}." if len(order) > IN_LEGEND else ""),
         (Gallery(_origin(task), tuple(strips), tuple(legend)),),
     )
 

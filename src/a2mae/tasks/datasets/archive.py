@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import geopandas as gpd
@@ -31,6 +32,7 @@ from a2mae.tasks.datasets.polygons import FolderLabels, background
 from a2mae.tasks.datasets.store_samples import Cut, StoreImages, StoreSamples, Tables, Window, budgeted
 from a2mae.tasks.datasets.task_data import Targets, TaskDataError, TaskSpec, is_labelled
 from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.transitions import encode
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +57,10 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
             for; the message says what was found and what to change.
     """
     task, data = options.task, options.data
-    if task.kind.dates != 1:
-        raise TaskDataError(
-            f"{task}.data.labels: labels on the archive are of one date, and {task} compares two: give pairs in a"
-            f" folder ({task}.data.folder)"
-        )
-    images = StoreImages(task, tables, data.archive)
-    table = _in_time(options, images.once())
     path = Path(str(data.labels))
+    _check_dates(options, path)
+    images = StoreImages(task, tables, data.archive)
+    table = _in_time(options, images.once() if task.kind.dates == 1 else images.registered())
     grids = {place: images.grid(place) for place in sorted(table["location_id"].unique())}
     found = Reading()
     labels: FeatureLabels | RasterLabels
@@ -72,6 +70,11 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
         labels.masks.check_all()
     else:
         labels = read_feature_labels(path, stated, list(grids.values()), found.note)
+        if task.kind.dates == 2 and np.isnat(labels.start).all() and np.isnat(labels.end).all():
+            raise TaskDataError(
+                f"{path}: no feature says when its class holds, so none differs between two dates: give it columns"
+                " start and end (days)"
+            )
         cuts = list(_Features(options, images, table, labels, found).cuts())
     cuts = budgeted(cuts, data.archive, np.random.default_rng(options.seed))
     main, names = images.main, labels.stated.class_names
@@ -100,6 +103,24 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
         per_pixel=options.per_pixel,
     )
     return StoreSamples(spec, tuple(cuts), tables, images.grid_px)
+
+
+def _check_dates(options: TaskParameters, path: Path) -> None:
+    """Reject labels that cannot say what a pair of dates shows."""
+    task = options.task
+    if task.kind.dates == 1:
+        return
+    found = "tells classes and not change: detect_transitions learns from them"
+    if task.kind.transitions and path.suffix.lower() in IMAGE_SUFFIXES:
+        found = "is of one date as a raster, and of two as features with start and end"
+    elif task.kind.transitions and options.data.archive.allow_future:
+        found = "is of the image's own day: leave archive.allow_future out"
+    elif task.kind.transitions:
+        return
+    raise TaskDataError(
+        f"{task}.data.labels: {task} compares two dates, and a label on the archive {found}; or give pairs in a folder"
+        f" ({task}.data.folder)"
+    )
 
 
 def _in_time(options: TaskParameters, table: pd.DataFrame) -> pd.DataFrame:
@@ -180,6 +201,7 @@ class _Features:
                 continue
             self._reached["placed"][numbers] = True
             drawn: dict[bytes, npt.NDArray[np.int64]] = {}
+            dated: list[tuple[pd.Series, bytes]] = []
             for _, image in here.iterrows():
                 day = np.datetime64(pd.Timestamp(image["datetime"]).tz_localize(None), "D")
                 hold = self.labels.hold(numbers, day, allow_future=self.options.data.archive.allow_future)
@@ -192,8 +214,25 @@ class _Features:
                 key = hold.tobytes()
                 if key not in drawn:
                     drawn[key] = self._draw(touching[hold], grid)
-                yield from self._side_by_side(image, drawn[key])
+                dated.append((image, key))
+                if self.options.task.kind.dates == 1:
+                    yield from self._side_by_side((image,), (drawn[key],))
+            if self.options.task.kind.dates == 2:
+                yield from self._of_two_dates(dated, drawn)
         self._tell()
+
+    def _of_two_dates(
+        self, dated: list[tuple[pd.Series, bytes]], drawn: dict[bytes, npt.NDArray[np.int64]]
+    ) -> Iterator[Cut]:
+        """Cut pairs of one sensor between whose dates other labels hold."""
+        keys = {str(image["image_id"]): key for image, key in dated}
+        pairs = (
+            (first, second)
+            for (first, before), (second, after) in product(dated, dated)
+            if before != after and first["sensor"] == second["sensor"] and first["datetime"] < second["datetime"]
+        )
+        for both in self.images.pairs(pairs):
+            yield from self._side_by_side(both, tuple(drawn[keys[str(image["image_id"])]] for image in both))
 
     def _draw(self, geometry: gpd.GeoSeries, grid: GeoBox) -> npt.NDArray[np.int64]:
         """Draw the number of the feature that counts at each pixel, `(H, W)`; -1 where there is none."""
@@ -217,19 +256,29 @@ class _Features:
         if where not in self.found.noted.get(what, []):
             self.found.note(what, where)
 
-    def _side_by_side(self, image: pd.Series, drawn: npt.NDArray[np.int64]) -> Iterator[Cut]:
-        target = background((len(drawn), len(drawn)), self.labels.stated)
-        covered = drawn >= 0
-        target[covered] = self.labels.labels[drawn[covered]]
-        valid = self.images.valid(image)
-        seen = _on_task_grid(valid, self.images.grid_px)
-        for window in self.images.usable(valid):
+    def _side_by_side(self, images: tuple[pd.Series, ...], drawn: tuple[npt.NDArray[np.int64], ...]) -> Iterator[Cut]:
+        """Cut the windows that hold labels of one image, or of both dates; what is drawn are numbers of features."""
+        classes = [self._labelled(of_date) for of_date in drawn]
+        target = classes[0]
+        if len(classes) == 2:
+            before, after = (of_date.astype(np.uint8) for of_date in classes)
+            target = encode(before, after, len(self.labels.stated.class_names))
+        valid = [self.images.valid(image) for image in images]
+        seen = np.logical_and.reduce([_on_task_grid(one, self.images.grid_px) for one in valid])
+        usable = [set(self.images.usable(one)) for one in valid]
+        for window in sorted(set.intersection(*usable)):
             y0, y1, x0, x1 = window
             known = is_labelled(target[y0:y1, x0:x1]) & seen[y0:y1, x0:x1]
             if known.any():
-                used = np.unique(drawn[y0:y1, x0:x1][known])
+                used = np.unique(np.concatenate([of_date[y0:y1, x0:x1][known] for of_date in drawn]))
                 self._reached["used"][used[used >= 0]] = True
-                yield Cut((image,), window, target[y0:y1, x0:x1], str(image["split"]))
+                yield Cut(images, window, target[y0:y1, x0:x1], str(images[-1]["split"]))
+
+    def _labelled(self, drawn: npt.NDArray[np.int64]) -> Targets:
+        target = background((len(drawn), len(drawn)), self.labels.stated)
+        covered = drawn >= 0
+        target[covered] = self.labels.labels[drawn[covered]]
+        return target
 
     def _around(self, image: pd.Series, geometry: gpd.GeoSeries, grid: GeoBox) -> Iterator[Cut]:
         """Cut a window around every feature; of two with the same window the later one counts."""

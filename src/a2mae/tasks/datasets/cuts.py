@@ -28,6 +28,7 @@ from a2mae.tasks.data_parameters import SimulatedDataParameters
 from a2mae.tasks.datasets.store_samples import Cut, StoreImages, Tables
 from a2mae.tasks.datasets.task_data import IGNORE, SPLITS, Quantity, Targets, TaskDataError, is_labelled
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import decode, encode
 
 Layer = Literal["before", "after", "change", "trees_before", "trees_after"]
 TREES = Quantity("tree height", "m")
@@ -156,8 +157,6 @@ class Cutter(StoreImages):
         super().__init__(task, tables, parameters)
         self._truth = truth
         self._asked = parameters
-        reference = tables.images[tables.images["is_reference"]]
-        self._reference = reference.drop_duplicates("set_id").set_index("set_id")["scene_id"]
 
     def single(self, *, by_image: bool) -> Iterator[Cut]:
         """Cut windows of single images.
@@ -195,24 +194,28 @@ class Cutter(StoreImages):
                     target = np.array(target[known].mean(), np.float32)
                 yield Cut((image,), window, target, str(image["split"]))
 
-    def pairs(self) -> Iterator[Cut]:
-        """Cut windows of date pairs of one place, before and after the changes; both dates on one reference."""
-        allowed = self._asked.cross_sensor
-        registered = self.table[self.table["registration"] != "nominal"]
-        for _, images in registered.groupby("location_id", sort=True):
+    def date_pairs(self, *, transitions: bool = False) -> Iterator[Cut]:
+        """Cut windows of date pairs of one place, before and after the changes; both dates on one reference.
+
+        Args:
+            transitions: The target is what each pixel was and became (`a2mae.tasks.transitions`), not just whether it
+                has changed.
+        """
+        for _, images in self.registered().groupby("location_id", sort=True):
             period = images["scene_id"].map(lambda scene: self._truth.period(str(scene)))
             before = [image for _, image in images[period == "before"].iterrows()]
             after = [image for _, image in images[period == "after"].iterrows()]
-            together = {
-                (str(first["scene_id"]), str(second["scene_id"])): (first, second)
+            allowed = (
+                (first, second)
                 for first, second in product(before, after)
-                if (allowed or first["sensor"] == second["sensor"])
-                and self._reference[first["set_id"]] == self._reference[second["set_id"]]
-            }
-            # The same season first: then what differs is change; other seasons follow as the budget allows.
-            ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))
-            for first, second in (together[scenes] for scenes in ordered[: self._asked.pairs_per_place]):
-                change = self._truth_of(second, "change")
+                if self._asked.cross_sensor or first["sensor"] == second["sensor"]
+            )
+            for first, second in self.pairs(allowed):
+                if transitions:
+                    was, became = (self._truth_of(second, layer).astype(np.uint8) for layer in ("before", "after"))
+                    change: Targets = encode(was, became, len(self._truth.class_names))
+                else:
+                    change = self._truth_of(second, "change")
                 both = set(self.usable(self.valid(second)))
                 windows = [window for window in self.usable(self.valid(first)) if window in both]
                 for y0, y1, x0, x1 in windows:
@@ -226,7 +229,7 @@ class Cutter(StoreImages):
             crs=str(grid.crs),
             transform=grid.affine,
             shape=(self.grid_px, self.grid_px),
-            shift_m=displacement_m(image, self._reference, self._truth),
+            shift_m=displacement_m(image, self.reference, self._truth),
         )
 
 
@@ -243,17 +246,15 @@ def displacement_m(image: pd.Series, reference: pd.Series, truth: Truth) -> tupl
     return truth.shift_m(str(image["scene_id"]))  # the reference itself, or left where its provider put it
 
 
-def _season_gap(first: pd.Series, second: pd.Series) -> int:
-    gap = abs(int(first["datetime"].day_of_year) - int(second["datetime"].day_of_year))
-    return min(gap, 365 - gap)
-
-
-def known_classes(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[list[Cut], list[int]]:
+def known_classes(
+    cuts: Sequence[Cut], names: Sequence[str], *, transitions: bool = False
+) -> tuple[list[Cut], list[int]]:
     """Leave out classes that cannot be learned or scored, and renumber the rest.
 
     Args:
         cuts: With targets as the truth numbers them.
         names: Of all classes of the truth.
+        transitions: Targets are pairs of classes (`a2mae.tasks.transitions`).
 
     Returns:
         The cuts that are left, and the truth's numbers of the classes that were kept, in their new order.
@@ -263,7 +264,7 @@ def known_classes(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[list[Cut],
     """
     counts = {split: np.zeros(len(names), np.int64) for split in SPLITS}
     for cut in cuts:
-        present = np.unique(cut.target)
+        present = np.unique(decode(cut.target.astype(np.uint8), len(names)) if transitions else cut.target)
         counts[cut.split][present[present != IGNORE]] += 1
     kept = [i for i in range(len(names)) if counts["train"][i] >= MIN_PER_CLASS and counts["test"][i] > 0]
     if len(kept) < 2:
@@ -273,7 +274,12 @@ def known_classes(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[list[Cut],
         )
     renumber = np.full(256, IGNORE, np.uint8)
     renumber[kept] = np.arange(len(kept), dtype=np.uint8)
-    renamed = [replace(cut, target=np.asarray(renumber[cut.target])) for cut in cuts]
+    if transitions:
+        dates = (renumber[np.stack(decode(cut.target.astype(np.uint8), len(names)))] for cut in cuts)
+        targets = [encode(was, became, len(kept)) for was, became in dates]
+    else:
+        targets = [np.asarray(renumber[cut.target]) for cut in cuts]
+    renamed = [replace(cut, target=target) for cut, target in zip(cuts, targets, strict=True)]
     return [cut for cut in renamed if cut.target.ndim or cut.target != IGNORE], kept
 
 

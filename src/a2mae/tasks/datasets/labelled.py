@@ -214,7 +214,7 @@ class LabelledScenes:
         if self.spec.quantity is not None:
             return found.astype(np.float32)
         several = self.spec.multi_label
-        limit = 2 if several else len(self.spec.class_names)
+        limit = 2 if several else len(self.spec.label_names)
         known = np.arange(limit) if several else np.append(np.arange(limit), IGNORE)
         strange = np.unique(found[~np.isin(found, known)])
         if strange.size:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2mae.errors import RejectedError
+from a2mae.errors import RejectedError, plural
 from a2mae.raster.whole import WholeRaster, read_whole
 from a2mae.tasks.datasets.pictures import ImageFile
 from a2mae.tasks.datasets.polygons import FolderLabels
@@ -61,13 +61,39 @@ class Masks:
             raster = read_whole(path, 1)
         except RejectedError as rejection:
             raise TaskDataError(rejection.detail) from rejection
-        if len(raster.stored) != 1:
+        colored = len(raster.stored) in (3, 4) and bool(self._labels.colors)
+        if len(raster.stored) != 1 and not colored:
             raise TaskDataError(
-                f"{path}: {raster.bands.count} bands; a mask has one band of class numbers (a palette may colour them)"
+                f"{path}: {raster.bands.count} bands; a mask has one band of class numbers (a palette may colour them),"
+                f" or three of the classes' colours: for these name that of each class in {self._group}.class_colors"
             )
         check_grids(picture, raster, image, path)
+        if colored:
+            return self._of_colors(path, raster)
         self.check_nodata(path, raster.bands.nodata[0])
         return self.numbers(str(path), raster.stored[0], raster.seen)
+
+    def _of_colors(self, path: Path, raster: WholeRaster) -> npt.NDArray[np.uint8]:
+        """Read the classes of a mask of red, green and blue; what an alpha band hides is unknown."""
+        labels = self._labels
+        red, green, blue = (band.astype(np.int64) for band in raster.stored[:3])
+        stored = (red * 256 + green) * 256 + blue
+        seen = raster.seen if len(raster.stored) == 3 else raster.seen & (raster.stored[3] > 0)
+        numbers = np.full(stored.shape, IGNORE, np.uint8)
+        colors = [(red * 256 + green) * 256 + blue for red, green, blue in labels.colors]
+        for number, color in enumerate(colors):
+            numbers[stored == color] = number
+        strange = seen & ~np.isin(stored, colors)
+        if strange.any():
+            found, counts = np.unique(stored[strange], return_counts=True)
+            classes = ", ".join(f"{name} #{color:06x}" for name, color in zip(labels.class_names, colors, strict=True))
+            raise TaskDataError(
+                f"{path}: {plural(int(strange.sum()), 'pixel')} of no class's colour, most of"
+                f" #{found[counts.argmax()]:06x} (the classes are {classes}): name its class in"
+                f" {self._group}.class_colors, and write the mask without loss (PNG, GeoTIFF) and blended edges"
+            )
+        numbers[~seen] = IGNORE
+        return numbers
 
     def check_nodata(self, path: Path, nodata: float | None) -> None:
         """Reject a mask that calls one of the classes nodata.

@@ -53,6 +53,7 @@ class FolderLabels:
         ignore: Further numbers of masks that stand for no class.
         quantity: What values are, named as the attribute that holds them; None: labels are classes.
         group: The parameters that say so, for messages.
+        colors: RGB of each class, by which masks of three bands are read; empty: these are rejected.
     """
 
     class_names: tuple[str, ...]
@@ -63,6 +64,7 @@ class FolderLabels:
     ignore: tuple[int, ...] = ()
     quantity: Quantity | None = None
     group: str = "segment.data"
+    colors: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Number the classes by their positions where nothing else is said."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from a2mae.errors import ReadError
+import numpy as np
+from numpy.typing import NDArray
+
+from a2mae.errors import ReadError, plural
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, settled
 from a2mae.tasks.datasets.labelled import (
     STATED_BY_FOLDERS,
@@ -19,8 +23,9 @@ from a2mae.tasks.datasets.labelled import (
 from a2mae.tasks.datasets.masks import Masks, check_grids, read_values
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
-from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, SPLITS, Targets, TaskDataError
+from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, SPLITS, Targets, TaskDataError
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import UNCHANGED, encode
 
 
 def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chip_px: int | None) -> LabelledScenes:
@@ -104,6 +109,72 @@ def pair_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
     rule = STATED_BY_FOLDERS if roots[0][0] else None
     spec = folder_spec(Task.DETECT_CHANGE, folder, layout, CHANGE_CLASSES, split_rule=rule, colors=CHANGE_COLORS)
     return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
+
+
+def transition_folder(
+    folder: Path, layout: FolderFormat, labels: FolderLabels, *, chip_px: int | None
+) -> LabelledScenes:
+    """Read `im1/` and `im2/` with `label1/` and `label2/` of the same names, as SECOND: what was, and what became.
+
+    Args:
+        folder: Holds them, or `train/`, `val/` and `test/` with these inside.
+        layout: What the images hold.
+        labels: What the labels' values stand for; 0, where it is no class, is unchanged ground, whatever its class (in
+            labels of colours white).
+        chip_px: Side of a sample; None: the shorter side of the first image.
+
+    Raises:
+        TaskDataError: If folders are absent, a date or label is missing (all are named), or one label says that a pixel
+            is unchanged and the other gives its class.
+    """
+    roots = _roots(folder, "im1")
+    kinds = [(name, IMAGE_SUFFIXES) for name in ("im1", "im2", "label1", "label2")]
+    found = [(split, one) for split, root in roots for one in _matched(root, *kinds)]
+    layout = settled(layout, (one[1] for _, one in found))
+    names, has_unchanged = labels.class_names, 0 not in (*labels.values, *labels.ignore)
+    if has_unchanged:
+        colors = ((255, 255, 255), *labels.colors) if labels.colors else ()
+        labels = replace(labels, class_names=("unchanged", *names), values=(0, *labels.values), colors=colors)
+
+    def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        masks = Masks(labels, _group(layout, Task.DETECT_TRANSITIONS))
+        for split, (name, before, after, was, became) in found:
+            reading.of += 1
+            try:
+                first, second = (read_picture(date, layout, reading.note) for date in (before, after))
+                check_grids(first, second, before, after)
+                labelled = [masks.read(path, first, before) for path in (was, became)]
+            except (ReadError, OSError) as error:
+                reading.skipped.append(f"{before.relative_to(folder)}: {error}")
+                continue
+            target = (
+                _transitions(labelled[0], labelled[1], len(names), (was, became))
+                if has_unchanged
+                else encode(labelled[0], labelled[1], len(names))
+            )
+            yield scene_of(name, split, [first, second], target, reading.grounds)
+
+    rule = STATED_BY_FOLDERS if roots[0][0] else None
+    told = ("ground of 0 in the labels is unchanged; its class is not known",) if has_unchanged else ()
+    spec = folder_spec(Task.DETECT_TRANSITIONS, folder, layout, names, split_rule=rule, notes=told)
+    return LabelledScenes(spec, layout, scenes, chip_px=chip_px)
+
+
+def _transitions(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], classes: int, paths: tuple[Path, Path]
+) -> NDArray[np.uint8]:
+    """Number transitions where 0 is unchanged and k + 1 a class at each date."""
+    known = (before != IGNORE) & (after != IGNORE)
+    torn = known & ((before == 0) != (after == 0))
+    if torn.any():
+        row, column = np.argwhere(torn)[0]
+        raise TaskDataError(
+            f"{paths[1]}: {plural(int(torn.sum()), 'pixel')}, the first at row {row}, column {column}, unchanged (0) in"
+            f" one of {paths[0].parent.name}/ and {paths[1].parent.name}/ and of a class in the other: give both dates"
+            " their class, or write 0 into both"
+        )
+    was, became = (np.where(date == IGNORE, IGNORE, date - np.uint8(1)).astype(np.uint8) for date in (before, after))
+    return np.where((before == 0) & (after == 0), np.uint8(UNCHANGED), encode(was, became, classes))
 
 
 def _group(layout: FolderFormat, task: Task) -> str:

@@ -52,12 +52,15 @@ def cut_simulated(
         cuts = budgeted(list(cutter.heights(by_image=not per_pixel)), parameters, rng)
         notes.append("mean height over the whole pixel, 0 m where no tree stands")
     elif task is Task.DETECT_CHANGE:
-        cuts = budgeted(list(cutter.pairs()), parameters, rng)
+        cuts = budgeted(list(cutter.date_pairs()), parameters, rng)
     else:
-        cuts = list(cutter.single(by_image=task is Task.CLASSIFY))
-        if task is Task.SEGMENT:  # what a budget leaves out cannot be learnt, so classes are counted after it
+        transitions = task.kind.transitions
+        cuts = list(
+            cutter.date_pairs(transitions=True) if transitions else cutter.single(by_image=task is Task.CLASSIFY)
+        )
+        if per_pixel:  # what a budget leaves out cannot be learnt, so classes are counted after it
             cuts = budgeted(cuts, parameters, rng)
-        cuts, kept = known_classes(cuts, truth.class_names)
+        cuts, kept = known_classes(cuts, truth.class_names, transitions=transitions)
         dropped = [name for index, name in enumerate(truth.class_names) if index not in kept]
         if dropped:
             notes.append(f"left out, too few samples: {', '.join(dropped)}")

@@ -13,7 +13,7 @@ from a2mae.tasks.datasets.class_folders import LABELS_FILE, class_folder, label_
 from a2mae.tasks.datasets.cuts import Truth
 from a2mae.tasks.datasets.formats import FolderFormat, layout_named
 from a2mae.tasks.datasets.polygons import FolderLabels
-from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
+from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder, transition_folder
 from a2mae.tasks.datasets.simulated import cut_simulated
 from a2mae.tasks.datasets.store_samples import Tables
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, SPLITS, Quantity, TaskDataError
@@ -102,7 +102,7 @@ def _other_head(options: TaskParameters, *, of_pixels: bool) -> str:
 def _folder(task: Task, folder: Path, data: DataParameters, tables: Tables | None) -> TaskDataSource:
     layout = _layout(task, data, tables)
     roots = (folder, *(folder / split for split in SPLITS))
-    masked = task is Task.DETECT_CHANGE or any((root / "masks").is_dir() for root in roots)
+    masked = task.kind.dates == 2 or any((root / "masks").is_dir() for root in roots)
     if not masked and (data.first_class or data.class_values or data.ignore):
         told = "first_class, class_values and ignore say what masks hold"
         raise TaskDataError(f"{task}.data: {told}, and {folder} holds none: leave them out")
@@ -121,17 +121,25 @@ def _folder(task: Task, folder: Path, data: DataParameters, tables: Tables | Non
     if task is Task.DETECT_CHANGE:
         return pair_folder(folder, layout, _labels(task, data, CHANGE_CLASSES), chip_px=data.chip_px)
     if len(data.class_names) < 2:
-        raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values 0, 1, … stand for")
+        first = "1, 2" if task.kind.transitions else "0, 1"
+        raise TaskDataError(f"{task}.data.class_names: name the classes that the masks' values {first}, … stand for")
+    if task.kind.transitions:
+        return transition_folder(folder, layout, _labels(task, data, data.class_names), chip_px=data.chip_px)
     return mask_folder(folder, layout, _labels(task, data, data.class_names), chip_px=data.chip_px)
 
 
 def _labels(task: Task, data: DataParameters, class_names: tuple[str, ...]) -> FolderLabels:
-    counted = tuple(range(data.first_class, data.first_class + len(class_names)))
+    first_class = data.first_class or int(task.kind.transitions)  # 0 is unchanged ground there
+    counted = tuple(range(first_class, first_class + len(class_names)))
     values = data.class_values or counted
     quantity = Quantity(data.value_property, data.units) if task.kind.values else None
+    colors: tuple[tuple[int, int, int], ...] = ()
+    if class_names and set(class_names) <= set(data.class_colors):
+        colors = named_colours(class_names, {name: data.class_colors[name] for name in class_names})
     return FolderLabels(
-        class_names, data.class_property, data.outside, data.buffer_m, values, data.ignore, quantity, f"{task}.data"
-    )
+        class_names, data.class_property, data.outside, data.buffer_m, values, data.ignore, quantity, f"{task}.data",
+        colors,
+    )  # fmt: skip
 
 
 def _layout(task: Task, data: DataParameters, tables: Tables | None) -> FolderFormat:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -68,6 +68,7 @@ class StoreImages:
         main: The first sensor, to whose grid all are brought.
         grid_px: Side of a footprint on that grid.
         table: Rows of the image table, with the split of their place.
+        reference: Scene id of the reference of each set, by the set's id.
     """
 
     def __init__(self, task: Task, tables: Tables, parameters: CutParameters) -> None:
@@ -97,10 +98,33 @@ class StoreImages:
         images = images.assign(split=images["set_id"].map(split)).dropna(subset=["split"])
         self.table = images.sort_values(["location_id", "set_id", "datetime", "sensor"])
         self._locations = tables.locations.set_index("location_id")
+        reference = tables.images[tables.images["is_reference"]]
+        self.reference = reference.drop_duplicates("set_id").set_index("set_id")["scene_id"]
 
     def once(self) -> pd.DataFrame:
         """Return the images; one scene of one place may serve several sets, and counts once as a sample."""
         return self.table.drop_duplicates(["location_id", "sensor", "scene_id"])
+
+    def registered(self) -> pd.DataFrame:
+        """Return the images that lie on the reference of their set, which pairs of dates are made of."""
+        return pd.DataFrame(self.table[self.table["registration"] != "nominal"])
+
+    def pairs(self, candidates: Iterable[tuple[pd.Series, pd.Series]]) -> list[tuple[pd.Series, pd.Series]]:
+        """Choose the pairs of images that lie on one reference, each pair of scenes once.
+
+        Args:
+            candidates: Earlier and later images of one place.
+
+        Returns:
+            Those of the same season first: then what differs is change; as many as `pairs_per_place` says.
+        """
+        together = {
+            (str(first["scene_id"]), str(second["scene_id"])): (first, second)
+            for first, second in candidates
+            if self.reference[first["set_id"]] == self.reference[second["set_id"]]
+        }
+        ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))
+        return [together[scenes] for scenes in ordered[: self._parameters.pairs_per_place]]
 
     def grid(self, location_id: object) -> GeoBox:
         """Return the task's grid of a footprint."""
@@ -130,6 +154,11 @@ class StoreImages:
         starts = range(0, self.grid_px - size + 1, size)
         windows = [(y, y + size, x, x + size) for y, x in product(starts, starts)]
         return [window for window in windows if self.is_usable(valid, window)]
+
+
+def _season_gap(first: pd.Series, second: pd.Series) -> int:
+    gap = abs(int(first["datetime"].day_of_year) - int(second["datetime"].day_of_year))
+    return min(gap, 365 - gap)
 
 
 def budgeted(cuts: list[Cut], parameters: CutParameters, rng: np.random.Generator) -> list[Cut]:

@@ -24,10 +24,12 @@ import zarr
 from a2mae.errors import InputError
 from a2mae.raster.statements import FileNumbers
 from a2mae.sensors import Band, Encoding, Units
+from a2mae.tasks.palette import class_colours
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import MOST_CLASSES, UNKNOWN, transition_colors, transition_names
 
 FORMAT_VERSION = 1
-IGNORE = 255
+IGNORE = UNKNOWN
 """Label of what is not scored: nodata, cloud, unlabelled ground, a class that training never saw."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -43,7 +45,7 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "day_before": "float64",
     "label": "int64",  # class index (classification), -1 otherwise
 }
-"""Columns of `samples.parquet`; row i describes row i of the arrays."""
+"""Columns of `samples.parquet`; row i describes row i of the arrays. Further ones (text) say of which groups it is."""
 
 SPLITS = ("train", "val", "test")
 CHANGE_CLASSES = ("unchanged", "changed")
@@ -148,13 +150,24 @@ class TaskSpec:
             raise TaskDataError(f"{self.task}: 2 to {IGNORE - 1} classes are needed, found {len(self.class_names)}")
         if len(set(self.class_names)) != len(self.class_names):
             raise TaskDataError(f"{self.task}: class names must be unique, found {', '.join(self.class_names)}")
+        if self.task.kind.transitions and len(self.class_names) > MOST_CLASSES:
+            raise TaskDataError(
+                f"{self.task}: at most {MOST_CLASSES} classes, so that a map has a number for each pair, found"
+                f" {len(self.class_names)}: join classes that are alike"
+            )
         if self.colors and len(self.colors) != len(self.class_names):
             raise TaskDataError(f"{self.task}: {len(self.colors)} colours for {len(self.class_names)} classes")
 
     @property
-    def outputs(self) -> int:
-        """How many numbers a model gives for a label: one per class, or the value."""
-        return len(self.class_names) or 1
+    def label_names(self) -> tuple[str, ...]:
+        """What labels and maps count: the classes, or of semantic change every pair of them."""
+        return transition_names(self.class_names) if self.task.kind.transitions else self.class_names
+
+    @property
+    def label_colors(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB of each of `label_names`: the data's own colours where it has any."""
+        own = tuple(class_colours(self.colors, len(self.class_names)))
+        return transition_colors(own) if self.task.kind.transitions else own
 
     @property
     def unlabelled(self) -> np.uint8 | np.float32:

@@ -173,10 +173,11 @@ def torchgeo_data(
     Raises:
         TaskDataError: If the name is unknown, the task another, or the data not there.
     """
-    if task.kind.values:
+    if task.kind.values or task.kind.transitions:
+        learns = "values" if task.kind.values else "the class of two dates"
         raise TaskDataError(
-            f"{task}.data.dataset: data sets of torchgeo are read for classes, and {task} learns values; give them in a"
-            f" folder ({task}.data.folder) or on the archive ({task}.data.labels)"
+            f"{task}.data.dataset: data sets of torchgeo are read for classes, and {task} learns {learns}; give them in"
+            f" a folder ({task}.data.folder) or on the archive ({task}.data.labels)"
         )
     if stated is not None:
         assert layout is not None

@@ -15,6 +15,7 @@ import pandas as pd
 import zarr
 
 from a2mae.files import whole_folder, write_json
+from a2mae.tasks.datasets.groups import grouped
 from a2mae.tasks.datasets.task_data import (
     FORMAT_VERSION,
     IGNORE,
@@ -26,6 +27,7 @@ from a2mae.tasks.datasets.task_data import (
     is_labelled,
 )
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import decode
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +59,18 @@ class TaskDataSource(Protocol):
         """Return rules that were applied while reading, for the report; asked for when every sample was read."""
 
 
-def write_source(path: Path, source: TaskDataSource) -> int:
+def write_source(path: Path, source: TaskDataSource, groups: pd.DataFrame | None = None) -> int:
     """Write the samples of a source with `write_task_data`, and what it only knows once they were read."""
-    return write_task_data(path, source.spec, source.samples(), late_notes=source.late_notes)
+    return write_task_data(path, source.spec, source.samples(), late_notes=source.late_notes, groups=groups)
 
 
 def write_task_data(
-    path: Path, spec: TaskSpec, samples: Iterable[Sample], *, late_notes: Callable[[], tuple[str, ...]] = tuple
+    path: Path,
+    spec: TaskSpec,
+    samples: Iterable[Sample],
+    *,
+    late_notes: Callable[[], tuple[str, ...]] = tuple,
+    groups: pd.DataFrame | None = None,
 ) -> int:
     """Write a task data set beside its place and move it in when it is whole.
 
@@ -72,6 +79,7 @@ def write_task_data(
         spec: What the samples are.
         samples: Drawn lazily; one shard of them is in memory at a time.
         late_notes: Gives further notes once all samples were drawn.
+        groups: What the samples are of (`read_groups`), for scores by group.
 
     Returns:
         How many samples were written.
@@ -95,6 +103,9 @@ def write_task_data(
         writer.close()
         table = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
         _check_splits(table, spec, late)
+        if groups is not None:
+            table, of_groups = grouped(table, groups, f"{spec.task}.data.groups")
+            notes += of_groups
         spec = dataclasses.replace(spec, notes=(*notes, *census.check()))
         table.to_parquet(building / "samples.parquet", index=False)
         write_json(building / "task.json", {"format_version": FORMAT_VERSION, "samples": len(rows), **spec.to_dict()})
@@ -110,6 +121,7 @@ class _Census:
         self._shared: list[str] = []
         self._size = dict.fromkeys(SPLITS, 0)
         self._classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
+        self._changed = dict.fromkeys(SPLITS, False)
         self._values: dict[str, list[float]] = {split: [] for split in SPLITS}  # least and largest of each sample
 
     def add(self, sample: Sample) -> None:
@@ -122,7 +134,11 @@ class _Census:
             found = sample.target[is_labelled(sample.target)]
             self._values[split] += [float(found.min()), float(found.max())] if found.size else []
         else:
-            present = np.flatnonzero(sample.target) if self._spec.multi_label else np.unique(sample.target)
+            labels = sample.target.astype(np.uint8)
+            if self._spec.task.kind.transitions:
+                labels = np.stack(decode(labels, len(self._spec.class_names)))
+                self._changed[split] |= bool((labels[0] != labels[1]).any())
+            present = np.flatnonzero(labels) if self._spec.multi_label else np.unique(labels)
             self._classes[split].update(present[present != IGNORE].tolist())
         if not sample.valid.any() or np.ptp(sample.pixels) == 0:
             return  # blank ones say nothing of their place
@@ -170,6 +186,12 @@ class _Census:
             raise TaskDataError(
                 f"{spec.task}: the training labels of {spec.source!r} {found}, so there is nothing to tell apart; the"
                 f" classes are {', '.join(names)}. {_ONE_CLASS.get(spec.task, 'Give samples of each')}"
+            )
+        unmoved = [split for split in ("train", "test") if not self._changed[split]]
+        if spec.task.kind.transitions and unmoved:
+            raise TaskDataError(
+                f"{spec.task}: nothing has changed its class in the {unmoved[0]} split of {spec.source!r}, so there is"
+                f" no change to {'learn' if unmoved[0] == 'train' else 'score'}: give pairs of places that have changed"
             )
         unseen = sorted(self._classes["test"].keys() - self._classes["train"].keys())
         if unseen:
@@ -230,7 +252,7 @@ class _ShardWriter:
                 f"sample {sample.row['sample_id']!r}: images {sample.pixels.shape} with target {sample.target.shape},"
                 f" but the ones before have {first.pixels.shape} and {first.target.shape}; one data set has one grid"
             )
-        limit = 2 if self._spec.multi_label else len(self._spec.class_names)
+        limit = 2 if self._spec.multi_label else len(self._spec.label_names)
         out_of_range = np.setdiff1d(sample.target, [*range(limit), IGNORE])
         if out_of_range.size and self._spec.quantity is None:
             raise TaskDataError(

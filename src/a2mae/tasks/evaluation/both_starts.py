@@ -11,13 +11,17 @@ import numpy.typing as npt
 import torch
 
 from a2mae.tasks.datasets.inputs import TaskInputs
-from a2mae.tasks.datasets.task_data import Quantity, Targets, TaskData, is_labelled
+from a2mae.tasks.datasets.task_data import Quantity, Targets, TaskData, TaskSpec, is_labelled
 from a2mae.tasks.finetune.baseline import convolution_baseline
+from a2mae.tasks.finetune.calibration import calibrate
 from a2mae.tasks.finetune.finetuned import Finetuned
-from a2mae.tasks.finetune.train import computing, predict
-from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, score_task
-from a2mae.tasks.palette import class_colours
+from a2mae.tasks.finetune.model import TaskModel
+from a2mae.tasks.finetune.train import computing, outputs_of
+from a2mae.tasks.metrics.groups import scores_by_group
+from a2mae.tasks.metrics.probabilities import ProbabilityCounts
+from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, probability_classes, score_task
 from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.transitions import changes_alone, is_changed
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +54,12 @@ def pictures(
         or, with any number of classes per image, `(n, K)` of 0 and 1; `class_names`, `class_colours` `(K, 3)` uint8,
         or of values `quantity` (name, units); `sample_id`.
     """
-    truth = data.read_targets(rows)
+    spec, truth = data.spec, data.read_targets(rows)
+    if spec.task.kind.transitions:
+        truth = changes_alone(truth.astype(np.uint8), len(spec.class_names))
     eligible = np.arange(len(rows))
-    if data.spec.task.kind.dates == 2:
-        changed = (truth == 1).reshape(len(rows), -1).mean(axis=1)
+    if spec.task.kind.dates == 2:
+        changed = _changed(spec, truth.astype(np.uint8)).reshape(len(rows), -1).mean(axis=1)
         eligible = np.flatnonzero(changed > 0.01) if (changed > 0.01).any() else eligible
     chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:count])
     images = data.read(rows[chosen], display_bands(data))
@@ -68,13 +74,18 @@ def pictures(
         )
     arrays["truth"] = truth[chosen]
     arrays["prediction"] = prediction[chosen]
-    if data.spec.quantity is not None:
-        arrays["quantity"] = np.array([data.spec.quantity.name, data.spec.quantity.units])
+    if spec.quantity is not None:
+        arrays["quantity"] = np.array([spec.quantity.name, spec.quantity.units])
     else:
-        arrays["class_names"] = np.array(data.spec.class_names)
-        arrays["class_colours"] = np.array(class_colours(data.spec.colors, len(data.spec.class_names)), np.uint8)
+        arrays["class_names"] = np.array(spec.label_names)
+        arrays["class_colours"] = np.array(spec.label_colors, np.uint8)
     arrays["sample_id"] = np.array(data.samples["sample_id"].to_numpy()[rows[chosen]].tolist())
     return arrays
+
+
+def _changed(spec: TaskSpec, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Tell where labels of two dates say that something changed."""
+    return is_changed(labels, len(spec.class_names)) if spec.task.kind.transitions else np.asarray(labels == 1)
 
 
 def _stretched(image: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -112,6 +123,50 @@ def value_pairs(quantity: Quantity | None, truth: Targets, prediction: Targets, 
     return {"quantity": quantity.name, "units": quantity.units, "labels": len(known), **drawn}
 
 
+_AT_ONCE = 64
+
+
+@torch.no_grad()
+def answered(
+    model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], device: torch.device
+) -> tuple[Targets, ProbabilityCounts | None]:
+    """Predict samples, and count how probable what is true was said to be.
+
+    Args:
+        model: Calibrated or not.
+        inputs: The data.
+        rows: `(N,)`.
+        device: Where to run.
+
+    Returns:
+        Predictions as `predict` has them, and the counts; None of values.
+    """
+    config, spec, parts = model.config, inputs.data.spec, []
+    outputs = outputs_of(model, inputs, rows, batch_size=_AT_ONCE, device=device)
+    if spec.quantity is not None:
+        return np.concatenate([config.answers(found).cpu().numpy() for found in outputs]), None
+    counts = ProbabilityCounts(inputs.data.samples["place"].to_numpy()[rows], len(probability_classes(spec)))
+    for start, found in zip(range(0, len(rows), _AT_ONCE), outputs, strict=True):
+        probabilities = config.probabilities(found)
+        answers, sure = (one.cpu().numpy() for one in config.decided(probabilities))
+        samples = slice(start, start + len(answers))
+        truth = inputs.data.read_targets(rows[samples]).astype(np.uint8)
+        known = np.asarray(is_labelled(truth))
+        scored = probabilities.cpu().numpy()
+        if spec.multi_label:
+            yes, known = truth == 1, np.ones(len(truth), bool)
+        elif spec.task.kind.dates == 2:
+            yes, scored = _changed(spec, truth)[:, None], scored[:, -1:]
+        else:
+            yes = truth[:, None] == np.arange(len(spec.class_names)).reshape(-1, *[1] * (truth.ndim - 1))
+        if spec.task.kind.transitions:
+            truth = changes_alone(truth, len(spec.class_names))
+        counts.add(samples, yes, scored, known)
+        counts.add_answers(samples, answers == truth, sure, np.ones(truth.shape, bool) if spec.multi_label else known)
+        parts.append(answers)
+    return np.concatenate(parts), counts
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """Scores of a task's two models.
@@ -119,10 +174,13 @@ class TaskResult:
     Attributes:
         metrics: JSON-ready: what was scored, then `pretrained` and `random` with flat scores, and the `gain` of the
             first over the second, paired over places (both absent without a twin). Where labels are per pixel, also
-            `rcf`, a linear head on random convolution features, and `gain_over_rcf`. `start` says which weights the
+            `rcf`, a linear head on random convolution features, and `gain_over_rcf`. `by_group` has the main metric of
+            the pretrained one by year and by what `data.groups` names, the worst first; `calibration` what
+            validation made of its probabilities, which classes have. `start` says which weights the
             pretrained one started from, where this run did not pretrain them.
         pictures: Test samples with the pretrained model's prediction.
-        confusion: Truth against prediction, JSON-ready: counts of classes, truth by rows, of the pretrained one also
+        confusion: Truth against prediction, JSON-ready: counts of classes (of semantic change of transitions, and
+            `classes`), truth by rows, of the pretrained one also
             `by_place`, where labels are per pixel: number of a test place, truth, prediction and count, without zeros;
             or pairs of values, see `value_pairs`.
     """
@@ -152,23 +210,31 @@ def _score_both(
     scores: dict[str, TaskScores] = {}
     shown: PictureArrays = {}
     pairs: dict[str, object] = {}
+    by_group: dict[str, list[dict[str, object]]] = {}
     for start, finetuned in models.items():
-        prediction = predict(finetuned.model, TaskInputs(data, finetuned.plan), rows, batch_size=64, device=device)
-        scores[start] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
+        prediction, probable = answered(finetuned.model, TaskInputs(data, finetuned.plan), rows, device)
+        scores[start] = score_task(
+            data, rows, prediction, resamples=options.bootstrap, seed=options.seed, probable=probable
+        )
         if start == "pretrained":
+            by_group = scores_by_group(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
             pairs = value_pairs(spec.quantity, data.read_targets(rows), prediction, seed=options.seed)
             shown = pictures(data, rows, prediction, count=options.pictures, seed=options.seed)
     if spec.per_pixel:
         baseline, inputs = convolution_baseline(options, data, models["pretrained"].model.encoder.patch_size, device)
-        prediction = predict(baseline, inputs, rows, batch_size=64, device=device)
-        scores["rcf"] = score_task(data, rows, prediction, resamples=options.bootstrap, seed=options.seed)
+        calibrate(baseline, inputs, data.rows("val"), seed=options.seed, device=device)
+        prediction, probable = answered(baseline, inputs, rows, device)
+        scores["rcf"] = score_task(
+            data, rows, prediction, resamples=options.bootstrap, seed=options.seed, probable=probable
+        )
     main = next(iter(scores["pretrained"].scores))
     first = scores["pretrained"].scores[main]
     logger.info(
         "%s: %s %.3f (%.3f-%.3f) from pretrained, %d test samples of %d places",
         spec.task, main, first.value, first.low, first.high, first.n, first.groups,
     )  # fmt: skip
-    origin = models["pretrained"].origin
+    origin, config = models["pretrained"].origin, models["pretrained"].model.config
+    calibration = {"temperature": config.temperature, "thresholds": list(config.thresholds)}
     gains = {
         key: gain(scores["pretrained"], scores[over])
         for key, over in (("gain", "random"), ("gain_over_rcf", "rcf"))
@@ -191,9 +257,12 @@ def _score_both(
         **({} if spec.quantity is None else {"quantity": spec.quantity.name, "units": spec.quantity.units}),
         **{name: found.to_dict() for name, found in scores.items()},
         **{key: flat_scores(found) for key, found in gains.items()},
+        **({"by_group": by_group} if by_group else {}),
+        **({} if spec.quantity is not None else {"calibration": calibration}),
     }
     confusion = pairs or {
-        "class_names": list(spec.class_names),
+        "class_names": list(spec.label_names),
+        **({"classes": list(spec.class_names)} if spec.task.kind.transitions else {}),
         "multi_label": spec.multi_label,
         **{start: scores[start].confusion.tolist() for start in models},
     }

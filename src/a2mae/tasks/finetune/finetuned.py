@@ -23,6 +23,7 @@ from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, input_plan_from_dict
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
 from a2mae.tasks.finetune.baseline import FITTED_IMAGES, drawn_features
+from a2mae.tasks.finetune.calibration import calibrate
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, training_code
 from a2mae.tasks.finetune.encoders import encoder_of_task, load_start, pretrained_here, random_init
 from a2mae.tasks.finetune.heads import RCFDecoder, RCFHead
@@ -173,8 +174,9 @@ def _finetune_start(
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
         model = TaskModel(encoder, head)
         if features is not None:
-            assert isinstance(model.head, (RCFHead, RCFDecoder))
-            model.head.rcf.load_state_dict(features.state_dict())
+            for part in model.children():
+                if isinstance(part, (RCFHead, RCFDecoder)):
+                    part.rcf.load_state_dict(features.state_dict())
         used = recipe.model_copy(update={"lr": lr})
         checkpoint = None
         if checkpoints is not None:
@@ -193,6 +195,7 @@ def _finetune_start(
             logger.info("%s from %s, rate %g: %.4f on validation", spec.task, start, lr, score)
         tried.append((score, model, used, history))
     _, model, used, history = max(tried, key=lambda one: one[0])
+    calibrate(model, inputs, val, seed=options.seed, device=device)
     origin = None if options.start is None else loaded.origin
     finetuned = Finetuned(model, plan, spec, tuple(history), origin)
     return FinetuneRun(finetuned, loaded.config, start, used.model_dump(mode="json"))

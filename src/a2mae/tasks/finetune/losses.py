@@ -11,16 +11,18 @@ from torch.nn import functional as F
 from a2mae.errors import InputError
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData
 from a2mae.tasks.finetune.model import HeadConfig
+from a2mae.tasks.finetune.transitions import TransitionLoss
 from a2mae.tasks.finetune.values import ValueLoss
 from a2mae.tasks.parameters import FinetuneParameters
 from a2mae.tasks.registry import Task
+from a2mae.tasks.transitions import decode
 
 CLASS_LOSSES = Task.SEGMENT.kind.losses
 
 
 def loss_for(
     config: HeadConfig, recipe: FinetuneParameters, data: TaskData, rows: npt.NDArray[np.int64]
-) -> TaskLoss | ValueLoss:
+) -> TaskLoss | ValueLoss | TransitionLoss:
     """Make the loss of a task's model.
 
     Args:
@@ -33,8 +35,18 @@ def loss_for(
     if config.scaling is not None:
         return ValueLoss(kind, config.scaling)
     weight = None
-    if recipe.class_weight_power > 0:
-        targets, power = data.read_targets(rows).astype(np.uint8), recipe.class_weight_power
+    power = recipe.class_weight_power
+    if config.task.kind.transitions:
+        of_classes = of_change = None
+        if power > 0:
+            codes = data.read_targets(rows).astype(np.uint8)
+            before, after = decode(codes, config.classes)
+            changed = np.where(codes == IGNORE, np.uint8(IGNORE), before != after).astype(np.uint8)
+            of_classes = class_weights(np.stack([before, after]), config.classes, power=power)
+            of_change = class_weights(changed, 2, power=power)
+        return TransitionLoss(TaskLoss(kind, of_classes), TaskLoss(kind, of_change), config.classes)
+    if power > 0:
+        targets = data.read_targets(rows).astype(np.uint8)
         weight = (
             label_weights(targets, power=power)
             if config.multi_label

@@ -31,6 +31,7 @@ from a2mae.tasks.finetune.heads import (
     RCFHead,
     UPerNetHead,
 )
+from a2mae.tasks.finetune.transitions import decided
 from a2mae.tasks.finetune.values import ValueScaling
 from a2mae.tasks.registry import Task
 
@@ -142,6 +143,8 @@ class HeadConfig:
         multi_label: Classification with any number of classes per image.
         symmetric: Answer with the mean over the image's symmetries; in evaluation, eight times the work.
         scaling: How outputs stand for values; None: they are logits of classes.
+        temperature: What logits are divided by before they become probabilities.
+        thresholds: Probability from which a yes is a yes: of each label, or of a change; empty: the most probable.
     """
 
     task: Task
@@ -153,6 +156,8 @@ class HeadConfig:
     multi_label: bool = False
     symmetric: bool = False
     scaling: ValueScaling | None = None
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject a head that the task does not have."""
@@ -165,11 +170,49 @@ class HeadConfig:
         """Whether there is an answer for every pixel; else there is one per image."""
         return self.task.kind.answers_pixels(self.head)
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model gives: one per class, or the value; of semantic change K, K and 2."""
+        return 2 * self.classes + 2 if self.task.kind.transitions else self.classes
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Turn outputs `(B, outputs, ...)` of classes into probabilities of the same shape.
+
+        They are those of one class; of several labels of each; of semantic change of the class before, the class after,
+        and of unchanged and changed.
+        """
+        logits = outputs.float() / self.temperature
+        if self.multi_label:
+            return logits.sigmoid()
+        return torch.cat([part.softmax(dim=1) for part in self.parts(logits)], dim=1)
+
+    def parts(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        """Split outputs `(B, outputs, ...)` into those of one distribution each."""
+        return torch.split(outputs, [self.classes] * 2 + [2], dim=1) if self.task.kind.transitions else (outputs,)
+
+    def decided(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Decide by probabilities `(B, outputs, ...)`.
+
+        Returns:
+            Labels `(B, ...)` uint8, several are `(B, K)` of 0 and 1; and the probability of each.
+        """
+        if self.multi_label:
+            least = probabilities.new_tensor(self.thresholds or [0.5] * self.classes)
+            yes = probabilities > least
+            return yes.to(torch.uint8), torch.where(yes, probabilities, 1 - probabilities)
+        if self.task.kind.transitions:
+            return decided(*self.parts(probabilities), least=self.thresholds[0] if self.thresholds else 0.5)
+        if self.thresholds:  # of the second class of two
+            yes = probabilities[:, 1] > self.thresholds[0]
+            return yes.to(torch.uint8), torch.where(yes, probabilities[:, 1], probabilities[:, 0])
+        found = probabilities.max(dim=1)
+        return found.indices.to(torch.uint8), found.values
+
     def answers(self, outputs: Tensor) -> Tensor:
-        """Turn outputs `(B, K, ...)` into classes (uint8) or values, `(B, ...)`; several labels are 0 and 1."""
+        """Turn outputs `(B, outputs, ...)` into labels (uint8) or values, `(B, ...)`; several labels are 0 and 1."""
         if self.scaling is not None:
             return self.scaling.values(outputs[:, 0])
-        return (outputs > 0 if self.multi_label else outputs.argmax(dim=1)).to(torch.uint8)
+        return self.decided(self.probabilities(outputs))[0]
 
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `head_config_from_dict` reads it back."""
@@ -180,7 +223,12 @@ def head_config_from_dict(data: Mapping[str, Any]) -> HeadConfig:
     """Read `HeadConfig.to_dict` back."""
     scaling = data.get("scaling")
     return HeadConfig(
-        **{**data, "task": Task(data["task"]), "scaling": None if scaling is None else ValueScaling(**scaling)}
+        **{
+            **data,
+            "task": Task(data["task"]),
+            "scaling": None if scaling is None else ValueScaling(**scaling),
+            "thresholds": tuple(data.get("thresholds", ())),
+        }
     )
 
 
@@ -206,7 +254,6 @@ class TaskModel(nn.Module):
         self.encoder = encoder
         features = encoder.num_features * config.views
         bands = config.views * config.bands_per_view
-        patch = encoder.patch_size
         self.head: nn.Module
         self.levels = levels_of(encoder.feature_info)
         if not config.per_pixel:
@@ -220,21 +267,31 @@ class TaskModel(nn.Module):
         fused = config.task.kind.dates == 2
         if config.head == "linear":
             self.levels = self.levels[-1:]
-        channels = [encoder.feature_info[level].num_chs * config.views for level in self.levels]
-        reductions = [encoder.feature_info[level].reduction for level in self.levels]
-        if config.head == "linear":
-            self.head = LinearDecoder(channels, config.classes, patch, fused=fused)
-        elif config.head == "conv":
-            self.head = ConvDecoder(channels, config.classes, patch, fused=fused)
-        elif config.head == "rcf":
-            self.head = RCFDecoder(channels, config.classes, patch, bands, fused=fused)
-        elif config.head == "detail":
-            self.head = DetailDecoder(channels, config.classes, bands * (3 if fused else 1), fused=fused)
-        else:
-            pyramid = len(set(reductions)) > 1
-            self.head = UPerNetHead(channels, config.classes, reductions[0], pyramid=pyramid)
+        self.head = self._decoder(config.classes, fused=fused and not config.task.kind.transitions)
         if fused:
-            self.fusion = ChangeFusion(channels, config.fusion)
+            self.fusion = ChangeFusion(self._channels, config.fusion)
+        if config.task.kind.transitions:
+            self.change_head = self._decoder(2, fused=True)
+
+    @property
+    def _channels(self) -> list[int]:
+        """Width of each level, views side by side."""
+        return [self.encoder.feature_info[level].num_chs * self.config.views for level in self.levels]
+
+    def _decoder(self, classes: int, *, fused: bool) -> nn.Module:
+        """Make a head for pixels, of one date or of two that are joined."""
+        config, patch, channels = self.config, self.encoder.patch_size, self._channels
+        bands = config.views * config.bands_per_view
+        if config.head == "linear":
+            return LinearDecoder(channels, classes, patch, fused=fused)
+        if config.head == "conv":
+            return ConvDecoder(channels, classes, patch, fused=fused)
+        if config.head == "rcf":
+            return RCFDecoder(channels, classes, patch, bands, fused=fused)
+        if config.head == "detail":
+            return DetailDecoder(channels, classes, bands * (3 if fused else 1), fused=fused)
+        reductions = [self.encoder.feature_info[level].reduction for level in self.levels]
+        return UPerNetHead(channels, classes, reductions[0], pyramid=len(set(reductions)) > 1)
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """Predict `(B, K)` or `(B, K, H, W)` logits of a batch."""
@@ -252,16 +309,22 @@ class TaskModel(nn.Module):
             tokens = self._tokens(batch)
             logits = self.head(tokens, batch.images[:, 0]) if self.config.head == "rcf" else self.head(tokens)
             return logits
-        maps = self._maps(batch, 0)
-        if self.config.task.kind.dates == 2:
-            maps = self.fusion(maps, self._maps(batch, 1))
+        dates = [self._maps(batch, time) for time in range(self.config.task.kind.dates)]
+        if self.config.task.kind.transitions:
+            per_date = [self._decoded(self.head, maps, batch.images[:, [time]]) for time, maps in enumerate(dates)]
+            return torch.cat([*per_date, self._decoded(self.change_head, self.fusion(*dates), batch.images)], dim=1)
+        return self._decoded(self.head, self.fusion(*dates) if len(dates) == 2 else dates[0], batch.images)
+
+    def _decoded(self, head: nn.Module, maps: list[Tensor], images: Tensor) -> Tensor:
+        """Decode levels, with the images `(B, T, bands, H, W)` that they are of, to logits of the images' size."""
+        logits: Tensor
         if self.config.head != "upernet":
             maps = self._on_one_grid(maps)
         if self.config.head == "rcf":
-            logits = self.head(maps, batch.images)
+            logits = head(maps, images)
         else:
-            logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
-        size = batch.images.shape[-2:]
+            logits = head(maps, _pixels(images)) if self.config.head == "detail" else head(maps)
+        size = images.shape[-2:]
         if logits.shape[-2:] != size:  # the encoder was fed images of another size
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         return logits
@@ -276,13 +339,6 @@ class TaskModel(nn.Module):
             else F.interpolate(level, (height, width), mode="bilinear", align_corners=False)
             for level in maps
         ]
-
-    def _pixels(self, batch: TaskBatch) -> Tensor:
-        """Return all bands of the date; of two dates both and their difference."""
-        if self.config.task.kind.dates == 1:
-            return batch.images[:, 0]
-        before, after = batch.images.unbind(1)
-        return torch.cat([before, after, (after - before).abs()], dim=1)
 
     def _tokens(self, batch: TaskBatch) -> Tensor:
         """Encode the only date, views side by side: `(B, 1 + N, D * views)`."""
@@ -311,3 +367,11 @@ class TaskModel(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Matcher:
         """Group layers by depth for timm's layer-wise learning rate decay: the encoder's, then everything else."""
         return nested(self.encoder.group_matcher(coarse), "encoder.")
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Return all bands of the one date of `(B, T, bands, H, W)`; of two dates both and their difference."""
+    if images.shape[1] == 1:
+        return images[:, 0]
+    before, after = images.unbind(1)
+    return torch.cat([before, after, (after - before).abs()], dim=1)

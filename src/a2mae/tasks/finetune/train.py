@@ -74,7 +74,7 @@ def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str
     return HeadConfig(
         spec.task,
         head,
-        spec.outputs,
+        len(spec.class_names) or 1,
         plan.views,
         plan.bands_per_view,
         options.fusion,
@@ -194,17 +194,22 @@ def _parameter_groups(model: TaskModel, recipe: FinetuneParameters) -> list[dict
     return groups
 
 
-@torch.no_grad()
 def predict(
     model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
 ) -> Targets:
     """Predict samples: classes or values, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
+    outputs = outputs_of(model, inputs, rows, batch_size=batch_size, device=device)
+    return np.concatenate([model.config.answers(found).cpu().numpy() for found in outputs])
+
+
+@torch.no_grad()
+def outputs_of(
+    model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield what the model gives for each batch of samples, `(B, outputs, ...)` on the device."""
     model.to(device).eval()
-    parts = []
     for start in range(0, len(rows), batch_size):
-        outputs = model(inputs.batch(rows[start : start + batch_size]).to(device))
-        parts.append(model.config.answers(outputs).cpu().numpy())
-    return np.concatenate(parts)
+        yield model(inputs.batch(rows[start : start + batch_size]).to(device))
 
 
 def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:

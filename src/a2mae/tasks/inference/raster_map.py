@@ -30,7 +30,6 @@ from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
 from a2mae.tasks.inference.read_map import FULL_PROBABILITY
-from a2mae.tasks.palette import class_colours
 from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
 
 logger = logging.getLogger(__name__)
@@ -130,7 +129,7 @@ def map_raster(
     """Predict every pixel: its class as a uint8 COG with a colour table, or its value as a float32 COG with units.
 
     Args:
-        finetuned: A segmenter or a model of values per pixel, with one raster, or a change detector, with two (before,
+        finetuned: A segmenter or a model of values per pixel, with one raster, or one of two dates, with two (before,
             after).
         rasters: The dates; later ones are read on the first one's grid.
         path: Path of the COG.
@@ -138,7 +137,8 @@ def map_raster(
         device: Where to run.
         model_hash: Identifies the model: a map that another one has begun is not continued.
         scores: Scores of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
-        confidence: Also write the probability of the mapped class to this COG: uint8 with a scale of 1/250.
+        confidence: Also write the probability of the mapped class to this COG, as validation has calibrated it: uint8
+            with a scale of 1/250.
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
 
     Returns:
@@ -165,7 +165,7 @@ def map_raster(
     size, overlap = patches * patch, overlap * patch
     tags = {}
     if spec.quantity is None:
-        tags["CLASS_NAMES"] = json.dumps({str(i): name for i, name in enumerate(spec.class_names)})
+        tags["CLASS_NAMES"] = json.dumps({str(i): name for i, name in enumerate(spec.label_names)})
     tags["DATES"] = json.dumps([raster.name for raster in rasters])
     tags["DATETIMES"] = json.dumps([None if raster.day is None else _utc(raster.day).isoformat() for raster in rasters])
     if scores:
@@ -196,7 +196,7 @@ def map_raster(
         strips = blended_strips(
             rows,
             columns,
-            spec.outputs,
+            model.config.outputs,
             size=size,
             overlap=overlap,
             predict=predict,
@@ -210,9 +210,9 @@ def map_raster(
                 seen &= reader.read(row, 0, strip.shape[1], columns)[1]
             found: dict[str, npt.NDArray[Any]] = {"map": strip}
             if spec.quantity is None:
-                counts = np.round(strip * FULL_PROBABILITY).astype(np.uint8)
-                classes = strip.argmax(axis=0).astype(np.uint8)[None]
-                found = {"map": classes, "confidence": counts.max(axis=0)[None], "probabilities": counts}
+                answers, sure = (one.numpy() for one in model.config.decided(torch.from_numpy(strip[None])))
+                confidence_of, counts = (np.round(one * FULL_PROBABILITY).astype(np.uint8) for one in (sure, strip))
+                found = {"map": answers, "confidence": confidence_of, "probabilities": counts}
             for name, writer in writers.items():
                 writer.write(row, np.where(seen, found[name], spec.unlabelled))
     logger.info("%s map: %d x %d pixels -> %s", spec.task, rows, columns, path.name)
@@ -228,11 +228,11 @@ def _writers(
         nan = float("nan")
         return {"map": StripWriter(path, bands=1, names=[name], units=units, dtype="float32", nodata=nan, **common)}
 
-    colors = dict(enumerate(class_colours(spec.colors, spec.outputs)))
+    colors = dict(enumerate(spec.label_colors))
     names = [str(spec.task)]
     writers = {"map": StripWriter(path, bands=1, names=names, colors=colors, dtype="uint8", nodata=IGNORE, **common)}
     chances = {"confidence": (confidence, ["probability of the mapped class"])}
-    chances["probabilities"] = probabilities, list(spec.class_names)
+    chances["probabilities"] = probabilities, _probability_names(spec)
     for name, (file, bands) in chances.items():
         if file is not None:
             scales = [1 / FULL_PROBABILITY] * len(bands)
@@ -242,11 +242,18 @@ def _writers(
     return writers
 
 
+def _probability_names(spec: TaskSpec) -> list[str]:
+    if not spec.task.kind.transitions:
+        return list(spec.class_names)
+    dates = [f"{date}: {name}" for date in ("before", "after") for name in spec.class_names]
+    return [*dates, "unchanged", "changed"]
+
+
 @torch.no_grad()
 def _answers(
     finetuned: Finetuned, rasters: Sequence[Raster], images: torch.Tensor, lonlat_deg: list[tuple[float, float]]
 ) -> Floats:
-    """Class probabilities `(B, K, H, W)`, or values `(B, 1, H, W)`, of images `(B, T, C, H, W)`."""
+    """Probabilities `(B, outputs, H, W)`, or values `(B, 1, H, W)`, of images `(B, T, C, H, W)`."""
     count, device = len(images), images.device
     days = [raster.day for raster in rasters]
     day = None
@@ -261,6 +268,6 @@ def _answers(
         targets=torch.zeros(count, dtype=torch.int64, device=device),
     )
     outputs = finetuned.model(batch).float()
-    scaling = finetuned.model.config.scaling
-    found = outputs.softmax(dim=1) if scaling is None else scaling.values(outputs)
+    config = finetuned.model.config
+    found = config.probabilities(outputs) if config.scaling is None else config.scaling.values(outputs)
     return np.asarray(found.cpu().numpy())

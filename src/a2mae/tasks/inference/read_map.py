@@ -120,7 +120,7 @@ def open_class_map(path: Path, confidence: Path | None = None) -> ClassMap:
         if "CLASS_NAMES" not in tags or source.dtypes[0] != "uint8" or source.crs is None:
             raise InputError(
                 f"{path} is no class map: a georeferenced uint8 raster with the tag CLASS_NAMES was expected, as the"
-                " segment and detect_change stages write it"
+                " stages that map classes write it"
             )
         names = {int(value): str(name) for value, name in json.loads(tags["CLASS_NAMES"]).items()}
         try:

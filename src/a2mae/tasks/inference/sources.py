@@ -25,7 +25,6 @@ from a2mae.tasks.inference.raster_map import aligned, map_raster
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.inference.scenes import SceneRasters
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
-from a2mae.tasks.registry import Task
 from a2mae.tasks.tiling import Windows
 
 logger = logging.getLogger(__name__)
@@ -158,7 +157,7 @@ class MapSource:
     def _dates(self) -> list[Raster]:
         """The rasters as they are provided: files that are named, scenes that are named, or scenes that are chosen."""
         options, plan, spec = self.options, self.finetuned.plan, self.finetuned.spec
-        pair, keys = spec.task is Task.DETECT_CHANGE, keys_of_map(spec.task)
+        pair, keys = spec.task.kind.dates == 2, keys_of_map(spec.task)
         mapped = Mapped(spec, plan.sensors, plan.bands, self.scenes.sensors)
         if options.raster is not None:
             return mapped.rasters(options)
@@ -173,7 +172,7 @@ class MapSource:
         if choice.before is None:
             raise TaskDataError(
                 f"a change map needs two dates of one place: scene {choice.after.scene_id} has no earlier one of"
-                f" {sensor.id}; set detect_change.map.raster and raster_before"
+                f" {sensor.id}; set {spec.task}.map.raster and raster_before"
             )
         return [scenes.one(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
 

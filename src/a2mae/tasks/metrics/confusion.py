@@ -61,6 +61,7 @@ class GroupedCounts:
     """Counts per group, resampled together.
 
     Attributes:
+        counts: A row per group, flat.
         n: Samples that were counted.
     """
 
@@ -72,21 +73,21 @@ class GroupedCounts:
             shape: Of a group's counts.
             n: Samples that were counted.
         """
-        self._counts, self._shape, self.n = counts, shape, n
+        self.counts, self._shape, self.n = counts, shape, n
 
     @property
     def groups(self) -> int:
         """Number of groups."""
-        return int(self._counts.shape[0])
+        return int(self.counts.shape[0])
 
     @property
     def matrix(self) -> Floats:
         """Counts summed over all groups."""
-        return np.asarray(self._counts.sum(axis=0), dtype=np.float64).reshape(self._shape)
+        return np.asarray(self.counts.sum(axis=0), dtype=np.float64).reshape(self._shape)
 
     def by_group(self) -> list[tuple[int, ...]]:
         """List what is not 0: the group's number, the place in its counts, and the count."""
-        found = self._counts.tocoo()
+        found = self.counts.tocoo()
         axes = [found.row, *np.unravel_index(found.col, self._shape), found.data.astype(np.int64)]
         return sorted(zip(*(axis.tolist() for axis in axes), strict=True))
 
@@ -102,7 +103,7 @@ class GroupedCounts:
         """
         rng = np.random.default_rng(seed)
         weights = rng.multinomial(self.groups, np.full(self.groups, 1 / self.groups), size=resamples)
-        product = sparse.csr_matrix(weights.astype(np.float64)) @ self._counts
+        product = sparse.csr_matrix(weights.astype(np.float64)) @ self.counts
         return np.asarray(product.todense(), dtype=np.float64).reshape(resamples, *self._shape)
 
     def score(self, metric: Callable[[Floats], Floats], resamples: int = 1000, seed: int = 0) -> Score:
@@ -185,7 +186,7 @@ def per_class_accuracy(counts: Floats) -> Floats:
 
 def mean_class_accuracy(counts: Floats) -> Floats:
     """Return the mean recall of the classes that have truth."""
-    return _mean_present(per_class_accuracy(counts))
+    return mean_present(per_class_accuracy(counts))
 
 
 def per_class_iou(counts: Floats) -> Floats:
@@ -199,7 +200,7 @@ def per_class_iou(counts: Floats) -> Floats:
 
 def mean_iou(counts: Floats) -> Floats:
     """Return the mean IoU of the classes that have truth."""
-    return _mean_present(per_class_iou(counts))
+    return mean_present(per_class_iou(counts))
 
 
 def change_precision(counts: Floats) -> Floats:
@@ -230,7 +231,8 @@ def ratio(part: Floats, whole: Floats) -> Floats:
         return np.asarray(np.where(whole > 0, part / whole, np.nan))
 
 
-def _mean_present(values: Floats) -> Floats:
+def mean_present(values: Floats) -> Floats:
+    """Return the mean of what is a number along the last axis; NaN where nothing is."""
     present = np.isfinite(values)
     return ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
 
@@ -269,7 +271,7 @@ def label_f1(counts: Floats) -> Floats:
 
 def macro_f1(counts: Floats) -> Floats:
     """Return the mean F1 of the labels that have truth."""
-    return _mean_present(label_f1(counts))
+    return mean_present(label_f1(counts))
 
 
 def micro_f1(counts: Floats) -> Floats:

@@ -13,8 +13,10 @@ import pandas as pd
 
 from a2mae.tasks.datasets.task_data import Targets, TaskData, TaskSpec
 from a2mae.tasks.metrics import confusion as metrics
-from a2mae.tasks.metrics import values
+from a2mae.tasks.metrics import transitions, values
 from a2mae.tasks.metrics.confusion import ConfusionCounts, Floats, GroupedCounts, LabelCounts, Score, score_of
+from a2mae.tasks.metrics.probabilities import ProbabilityCounts, average_precision, calibration_error
+from a2mae.tasks.metrics.transitions import TransitionCounts
 from a2mae.tasks.metrics.values import ValueSums
 from a2mae.tasks.registry import Task
 
@@ -31,6 +33,9 @@ _MEASURES: Mapping[str, Metric] = {
     "iou": metrics.change_iou,
     "precision": metrics.change_precision,
     "recall": metrics.change_recall,
+    "f_scd": transitions.f_scd,
+    "sek": transitions.sek,
+    "change_miou": transitions.change_miou,
     "r2": values.r2,
     "rmse": values.rmse,
     "mae": values.mae,
@@ -38,6 +43,7 @@ _MEASURES: Mapping[str, Metric] = {
 }
 _SHARE = (0.0, 1.0)
 _RANGES: Mapping[str, tuple[float, float]] = {
+    "sek": (-1.0, 1.0),
     "r2": (-math.inf, 1.0),
     "rmse": (0.0, math.inf),
     "mae": (0.0, math.inf),
@@ -56,11 +62,14 @@ def metrics_of(task: Task, *, multi_label: bool = False) -> Mapping[str, Metric]
     return {name: _MEASURES[name] for name in (task.kind.label_metrics if multi_label else task.kind.metrics)}
 
 
+OF_PROBABILITIES = ("pr_auc", "ece")
+"""Metrics of every task of classes beside its own: PR-AUC, mean of the classes, and calibration error (0 is best)."""
+
 READINGS: Mapping[str, str] = {"knn_query_coarse": "test images coarse", "knn_both_coarse": "both sides coarse"}
 """kNN over scales (Scale-MAE's protocol): metric of the score table, and what it stands for."""
 
 SCORE_COLUMNS: Mapping[str, str] = {
-    "task": "str",  # "classify", "segment", "detect_change", "estimate"
+    "task": "str",  # "classify", "segment", …: a task
     "data": "str",  # source of the data set
     "model": "str",  # "pretrained", "random", "rcf", "statistics", "histogram", "pixels", or the user's name
     "mode": "str",  # how it was scored: "finetuned", "knn", "linear_probe", "few_shot", "search"; of gains: "gain", …
@@ -84,10 +93,10 @@ class TaskScores:
 
     Attributes:
         scores: By metric.
-        per_class: Recall of each class (classification), F1 (several labels) or IoU (others); classes without truth are
-            absent, and values have none.
-        confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true; values
-            have none.
+        per_class: Recall of each class (classification), F1 (several labels) or IoU (others; of semantic change on
+            changed ground); classes without truth are absent, and values have none.
+        confusion: `(K, K)` counts, truth by rows; with several labels: how often j was found where i was true; of
+            semantic change of transitions; values have none.
         by_place: What `confusion` adds up, place by place: number of the place, truth, prediction and count, without
             zeros; empty where labels are not classes per pixel.
         drawn: `(R,)` by metric: its values on the bootstrap's draws of places, the same draws for every model.
@@ -98,10 +107,12 @@ class TaskScores:
     confusion: npt.NDArray[np.int64]
     by_place: Sequence[tuple[int, ...]]
     drawn: Mapping[str, Floats] = field(repr=False, compare=False)
+    pr_auc_per_class: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
-        """Return `flat_scores` and `per_class`, JSON-ready."""
-        return {**flat_scores(self.scores), "per_class": dict(self.per_class)}
+        """Return `flat_scores`, `per_class` and, where probabilities were scored, `pr_auc_per_class`, JSON-ready."""
+        found: dict[str, object] = {**flat_scores(self.scores), "per_class": dict(self.per_class)}
+        return found | ({"pr_auc_per_class": dict(self.pr_auc_per_class)} if self.pr_auc_per_class else {})
 
 
 def flat_scores(scores: Mapping[str, Score]) -> dict[str, object]:
@@ -138,7 +149,13 @@ def gain(found: TaskScores, baseline: TaskScores) -> dict[str, Score]:
 
 
 def score_task(
-    data: TaskData, rows: npt.NDArray[np.int64], prediction: Targets, *, resamples: int, seed: int
+    data: TaskData,
+    rows: npt.NDArray[np.int64],
+    prediction: Targets,
+    *,
+    resamples: int,
+    seed: int,
+    probable: ProbabilityCounts | None = None,
 ) -> TaskScores:
     """Score predictions of some rows.
 
@@ -148,6 +165,7 @@ def score_task(
         prediction: `(N,)` or `(N, H, W)` classes or values; with several labels `(N, K)` of 0 and 1.
         resamples: Of the bootstrap over places.
         seed: Of the bootstrap.
+        probable: How probable the model said what was (`probability_classes`); None: that is not scored.
     """
     spec, truth = data.spec, data.read_targets(rows)
     counts = _counted(spec, truth, prediction, data.samples["place"].to_numpy()[rows])
@@ -156,6 +174,9 @@ def score_task(
     if spec.multi_label:
         of_class = metrics.label_f1
         confusion = truth.astype(np.int64).T @ prediction.astype(np.int64)
+    elif isinstance(counts, TransitionCounts):
+        of_class = transitions.iou_of_changed
+        confusion = counts.pairs.matrix.astype(np.int64)
     elif spec.quantity is None:
         of_class = metrics.per_class_iou if spec.per_pixel else metrics.per_class_accuracy
         confusion = counts.matrix.astype(np.int64)
@@ -168,13 +189,39 @@ def score_task(
         least, most = _RANGES.get(name, _SHARE)
         value = float(metric(counts.matrix))
         scores[name] = score_of(value, drawn[name], counts.n, counts.groups, least=least, most=most)
+    precision: dict[str, float] = {}
+    if probable is not None:
+        names = probability_classes(spec)
+        known_classes = [probable.of_class(index) for index in range(len(names))]
+        found = {
+            "pr_auc": (
+                np.array([average_precision(one.matrix) for one in known_classes]),
+                np.stack([average_precision(one.resampled(resamples, seed)) for one in known_classes], axis=-1),
+            ),
+            "ece": (
+                calibration_error(probable.answers().matrix)[None],
+                calibration_error(probable.answers().resampled(resamples, seed))[:, None],
+            ),
+        }
+        precision = {name: float(one) for name, one in zip(names, found["pr_auc"][0], strict=True) if np.isfinite(one)}
+        for name, (of_all, on_draws) in found.items():
+            drawn[name] = metrics.mean_present(on_draws)
+            value = float(metrics.mean_present(of_all))
+            scores[name] = score_of(value, drawn[name], counts.n, counts.groups)
+    pairs = counts.pairs if isinstance(counts, TransitionCounts) else counts
     return TaskScores(
         scores=scores,
         per_class={name: value for name, value in zip(spec.class_names, per_class, strict=True) if np.isfinite(value)},
         confusion=confusion,
-        by_place=counts.by_group() if spec.per_pixel and spec.quantity is None else (),
+        by_place=pairs.by_group() if spec.per_pixel and spec.quantity is None else (),
         drawn=drawn,
+        pr_auc_per_class=precision,
     )
+
+
+def probability_classes(spec: TaskSpec) -> tuple[str, ...]:
+    """Name what PR-AUC is of: every class against the others, or a change against none."""
+    return ("changed",) if spec.task.kind.dates == 2 else spec.class_names
 
 
 def main_score(data: TaskData, rows: npt.NDArray[np.int64], prediction: Targets) -> float:
@@ -200,6 +247,8 @@ def _counted(
     classes, found = truth.astype(np.uint8), prediction.astype(np.uint8)
     if spec.multi_label:
         return LabelCounts(classes, found, places)
+    if spec.task.kind.transitions:
+        return TransitionCounts(classes, found, places, len(spec.class_names))
     return ConfusionCounts(classes, found, places, len(spec.class_names))
 
 
@@ -231,7 +280,8 @@ def finetuned_rows(task_metrics: Mapping[str, Mapping[str, object]], *, seed: in
             continue
         found, mode = task_metrics[key], "gain" if over else "finetuned"
         kind = Task(str(described["task"])).kind
-        for metric in kind.metrics if set(kind.metrics) <= set(found) else kind.label_metrics:
+        of_task = kind.metrics if set(kind.metrics) <= set(found) else kind.label_metrics
+        for metric in (*of_task, *(name for name in OF_PROBABILITIES if name in found)):
             rows.append(
                 {
                     **described,
