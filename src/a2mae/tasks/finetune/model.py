@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -31,6 +31,7 @@ from a2mae.tasks.finetune.heads import (
     RCFHead,
     UPerNetHead,
 )
+from a2mae.tasks.finetune.sets import SetJoiner, set_tokens
 from a2mae.tasks.finetune.values import ValueScaling
 from a2mae.tasks.registry import Task
 
@@ -142,6 +143,8 @@ class HeadConfig:
         multi_label: Classification with any number of classes per image.
         symmetric: Answer with the mean over the image's symmetries; in evaluation, eight times the work.
         scaling: How outputs stand for values; None: they are logits of classes.
+        images: Of a set, at most; 1 where samples are no image sets.
+        join: How the images of a set are joined: see `SetJoiner`.
     """
 
     task: Task
@@ -153,6 +156,8 @@ class HeadConfig:
     multi_label: bool = False
     symmetric: bool = False
     scaling: ValueScaling | None = None
+    images: int = 1
+    join: str = "attention"
 
     def __post_init__(self) -> None:
         """Reject a head that the task does not have."""
@@ -173,7 +178,10 @@ class HeadConfig:
 
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `head_config_from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        found = dataclasses.asdict(self)
+        if self.images == 1:  # models of single images are described as before there were sets
+            del found["images"], found["join"]
+        return found
 
 
 def head_config_from_dict(data: Mapping[str, Any]) -> HeadConfig:
@@ -210,6 +218,7 @@ class TaskModel(nn.Module):
         self.head: nn.Module
         self.levels = levels_of(encoder.feature_info)
         if not config.per_pixel:
+            self._add_joiner([encoder.num_features])
             if config.head == "rcf":
                 self.head = RCFHead(features, config.classes, bands)
             elif config.head == "attentive":
@@ -235,6 +244,11 @@ class TaskModel(nn.Module):
             self.head = UPerNetHead(channels, config.classes, reductions[0], pyramid=pyramid)
         if fused:
             self.fusion = ChangeFusion(channels, config.fusion)
+        self._add_joiner([encoder.feature_info[level].num_chs for level in self.levels])
+
+    def _add_joiner(self, channels: Sequence[int]) -> None:
+        if self.config.images > 1:
+            self.joiner = SetJoiner([*channels] * self.config.views, self.config.join)
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """Predict `(B, K)` or `(B, K, H, W)` logits of a batch."""
@@ -242,25 +256,23 @@ class TaskModel(nn.Module):
             return self._logits(batch)
         answers = []
         for symmetry in symmetries(*batch.images.shape[-2:]):
-            logits = self._logits(dataclasses.replace(batch, images=symmetry.move(batch.images)))
+            logits = self._logits(batch.moved(symmetry.move))
             answers.append(symmetry.undo(logits) if self.config.per_pixel else logits)
         return torch.stack(answers).mean(dim=0)
 
     def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor
         if not self.config.per_pixel:
-            tokens = self._tokens(batch)
-            logits = self.head(tokens, batch.images[:, 0]) if self.config.head == "rcf" else self.head(tokens)
+            tokens, pixels = self._tokens(batch)
+            logits = self.head(tokens, pixels) if self.config.head == "rcf" else self.head(tokens)
             return logits
-        maps = self._maps(batch, 0)
-        if self.config.task.kind.dates == 2:
-            maps = self.fusion(maps, self._maps(batch, 1))
+        maps, dates = self._maps(batch)
         if self.config.head != "upernet":
             maps = self._on_one_grid(maps)
         if self.config.head == "rcf":
-            logits = self.head(maps, batch.images)
+            logits = self.head(maps, dates)
         else:
-            logits = self.head(maps, self._pixels(batch)) if self.config.head == "detail" else self.head(maps)
+            logits = self.head(maps, _pixels(dates)) if self.config.head == "detail" else self.head(maps)
         size = batch.images.shape[-2:]
         if logits.shape[-2:] != size:  # the encoder was fed images of another size
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
@@ -277,20 +289,26 @@ class TaskModel(nn.Module):
             for level in maps
         ]
 
-    def _pixels(self, batch: TaskBatch) -> Tensor:
-        """Return all bands of the date; of two dates both and their difference."""
-        if self.config.task.kind.dates == 1:
-            return batch.images[:, 0]
-        before, after = batch.images.unbind(1)
-        return torch.cat([before, after, (after - before).abs()], dim=1)
-
-    def _tokens(self, batch: TaskBatch) -> Tensor:
-        """Encode the only date, views side by side: `(B, 1 + N, D * views)`."""
+    def _tokens(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+        """Encode the only date or the set, views side by side: `(B, 1 + N, D * views)`; and give its pixels."""
+        if batch.valid is not None:
+            return self.joiner.tokens(set_tokens(self.encoder, batch, self.config.bands_per_view), batch)
         views = torch.split(batch.images[:, 0], self.config.bands_per_view, dim=1)
         tokens = [self.encoder.forward_features(v, **self._metadata(batch, 0, i)) for i, v in enumerate(views)]
-        return torch.cat(tokens, dim=-1)
+        return torch.cat(tokens, dim=-1), batch.images[:, 0]
 
-    def _maps(self, batch: TaskBatch, time: int) -> list[Tensor]:
+    def _maps(self, batch: TaskBatch) -> tuple[list[Tensor], Tensor]:
+        """Encode all dates, or the set, to levels `(B, D * views, h, w)`; and give pixels `(B, dates, C, H, W)`."""
+        if batch.valid is not None:
+            views = set_tokens(self.encoder, batch, self.config.bands_per_view, self.levels)
+            maps, pixels = self.joiner.maps(views, batch)
+            return maps, pixels[:, None]
+        maps = self._maps_of(batch, 0)
+        if self.config.task.kind.dates == 2:
+            maps = self.fusion(maps, self._maps_of(batch, 1))
+        return maps, batch.images
+
+    def _maps_of(self, batch: TaskBatch, time: int) -> list[Tensor]:
         """Encode one date to levels, views side by side: `(B, D * views, h, w)` each."""
         views = torch.split(batch.images[:, time], self.config.bands_per_view, dim=1)
         per_view = [
@@ -311,3 +329,11 @@ class TaskModel(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Matcher:
         """Group layers by depth for timm's layer-wise learning rate decay: the encoder's, then everything else."""
         return nested(self.encoder.group_matcher(coarse), "encoder.")
+
+
+def _pixels(dates: Tensor) -> Tensor:
+    """Return all bands of the date `(B, 1, C, H, W)`; of two dates both and their difference."""
+    if dates.shape[1] == 1:
+        return dates[:, 0]
+    before, after = dates.unbind(1)
+    return torch.cat([before, after, (after - before).abs()], dim=1)

@@ -80,6 +80,8 @@ def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str
         options.fusion,
         multi_label=spec.multi_label,
         scaling=scaling,
+        images=data.image_shape[0] if spec.set_sensors else 1,
+        join=options.inputs.join,
     )
 
 
@@ -201,6 +203,7 @@ def predict(
     """Predict samples: classes or values, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
     model.to(device).eval()
     parts = []
+    batch_size = max(batch_size // model.config.images, 1)
     for start in range(0, len(rows), batch_size):
         outputs = model(inputs.batch(rows[start : start + batch_size]).to(device))
         parts.append(model.config.answers(outputs).cpu().numpy())
@@ -220,7 +223,7 @@ def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
     height, width = batch.images.shape[-2:]
     chosen = symmetry if height == width else replace(symmetry, turns=2 * (symmetry.turns // 2))
     targets = chosen.move(batch.targets) if pixels else batch.targets
-    return replace(batch, images=chosen.move(batch.images), targets=targets)
+    return replace(batch.moved(chosen.move), targets=targets)
 
 
 def _drawn(
