@@ -83,6 +83,11 @@ class InputParameters(Parameters):
         """Whether a sample is a set of images."""
         return self.images > 1
 
+    @property
+    def one_period(self) -> bool:
+        """Whether all images of a place are of one period."""
+        return self.window is None or isinstance(self.window, tuple)
+
     def period(self, day: dt.date, lat: float) -> str | None:
         """Name the period whose images make up one set.
 

@@ -344,6 +344,10 @@ class EmbedParameters(Parameters):
     pool: Pool = Field(
         "mean_std", description="archive: an image's vector: CLS token, mean of the patch tokens, or mean and deviation"
     )
+    inputs: InputParameters = Field(
+        default_factory=lambda: InputParameters.model_validate({}),
+        description="archive: the images that a set's vector is read from in one sequence; images 1: the mean of theirs",
+    )
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
     batch_size: int = Field(8, ge=1, description="windows per forward pass")

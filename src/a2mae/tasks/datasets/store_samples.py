@@ -94,7 +94,7 @@ class StoreImages:
         self.set_sensors: tuple[SetSensor, ...] = ()
         if self.inputs is None:
             _check_sensors(sensors, parameters.bands)
-            self.bands = tuple(self.main.bands[_band(self.main, name)] for name in parameters.bands)
+            self.bands = tuple(self.main.bands[same_band(self.main, name)] for name in parameters.bands)
         else:
             self.bands, self.set_sensors = _of_sets(task, sensors, parameters.bands)
         self.grid_px = tables.store.shape(self.main.id)[-1]
@@ -243,7 +243,7 @@ class StoreSamples:
             encoding, lacks = member.encoding, member.lacks
         has = [number for number, band in enumerate(self.spec.bands) if band.name not in lacks]
         names = [
-            sensor.bands[_band(sensor, band.common_name or band.name)].name
+            sensor.bands[same_band(sensor, band.common_name or band.name)].name
             for band in (self.spec.bands[number] for number in has)
         ]
         found, seen = self._on_grid(sensor, int(image["row"]), names, encoding)
@@ -308,8 +308,16 @@ def _sensor(store: ImageSetStore, name: str) -> Sensor:
     return store.sensor(name)
 
 
-def _band(sensor: Sensor, name: str) -> int:
-    """Find a band by name or common name; `nir` also finds Landsat's `nir08`."""
+def same_band(sensor: Sensor, name: str) -> int:
+    """Find the position of a band by name or common name; `nir` also finds Landsat's `nir08`.
+
+    Args:
+        sensor: Whose bands are looked through.
+        name: Of the band, as another sensor may have it.
+
+    Raises:
+        UnknownBandError: If the sensor has no such band; the message lists those it has.
+    """
     for wanted in (name, f"{name}08", name.removesuffix("08")):
         for index, band in enumerate(sensor.bands):
             if wanted in (band.name, band.common_name):
@@ -326,7 +334,7 @@ def _check_sensors(sensors: Sequence[Sensor], bands: Sequence[str]) -> None:
         )
     for sensor in sensors:
         for band in bands:
-            _band(sensor, band)
+            same_band(sensor, band)
 
 
 def _of_sets(
@@ -341,7 +349,7 @@ def _of_sets(
                 f"{task}: none of {', '.join(sensor.id for sensor in sensors)} has a band {name!r}: leave it out of"
                 " `bands` of the data, or name a sensor that has it in inputs.sensors"
             )
-        bands.append(owners[0].bands[_band(owners[0], name)])
+        bands.append(owners[0].bands[same_band(owners[0], name)])
     main, stored = sensors[0].encoding, list[SetSensor]()
     for sensor in sensors:
         lacks = tuple(band.name for band, name in zip(bands, names, strict=True) if not _has(sensor, name))
@@ -357,7 +365,7 @@ def _of_sets(
 
 def _has(sensor: Sensor, name: str) -> bool:
     try:
-        _band(sensor, name)
+        same_band(sensor, name)
     except UnknownBandError:
         return False
     return True

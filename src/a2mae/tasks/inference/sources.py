@@ -14,13 +14,16 @@ from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.sources import weights_digest
 from a2mae.plausibility import strange_bands
+from a2mae.sensors import Sensor
+from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
+from a2mae.tasks.datasets.store_samples import same_band
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
-from a2mae.tasks.inference.files import EMBED, Mapped, keys_of_map, raster_from_file, sensor_named
+from a2mae.tasks.inference.files import EMBED, Mapped, RasterKeys, keys_of_map, raster_from_file, sensor_named
 from a2mae.tasks.inference.raster_map import aligned, map_raster
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.inference.scenes import SceneRasters
@@ -111,6 +114,7 @@ class MapSource:
         finetuned: A segmenter or a change detector.
         scenes: Where the default rasters come from.
         scores: The model's scores on the test split; written into the map's tags, so that it says what it is worth.
+        inputs: Which images make up a set.
     """
 
     options: MapParameters
@@ -119,6 +123,7 @@ class MapSource:
     finetuned: Finetuned
     scenes: SceneRasters
     scores: Mapping[str, object] = field(default_factory=dict)
+    inputs: InputParameters = field(default_factory=lambda: InputParameters.model_validate({}))
 
     def write(self, path: Path, confidence: Path | None = None) -> None:
         """Write the map as a COG.
@@ -153,6 +158,10 @@ class MapSource:
         for raster in dates:
             warn_of_values(raster, plan, advice)
         first, *later = dates
+        if self.finetuned.spec.set_sensors:  # images without a common band cannot be compared, as light and radar
+            common = len(first.bands)
+            moved = [aligned(first, one, self.options.registration) if len(one.bands) == common else one for one in later]
+            return [first, *moved]
         return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
 
     def _dates(self) -> list[Raster]:
@@ -164,6 +173,8 @@ class MapSource:
             return mapped.rasters(options)
         sensor, _ = mapped.sensor(options)
         scenes = self.scenes if options.mask_clouds else replace(self.scenes, clouds=None)
+        if spec.set_sensors:
+            return self._set(scenes, sensor, keys)
         if options.scene_ids:
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
             return [scenes.named(scene_ids, sensor, plan.bands, keys) for scene_ids in dates]
@@ -176,6 +187,24 @@ class MapSource:
                 f" {sensor.id}; set detect_change.map.raster and raster_before"
             )
         return [scenes.one(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
+
+
+    def _set(self, scenes: SceneRasters, sensor: Sensor, keys: RasterKeys) -> list[Raster]:
+        """The scenes that are named, or the one that is mapped by default with others of its ground and period."""
+        spec = self.finetuned.spec
+        chosen = scenes.set_of(
+            sensor.id, [one.id for one in spec.set_sensors], self.options.scene_ids, self.inputs,
+            most=self.finetuned.model.config.images, keys=keys,
+        )  # fmt: skip
+        rasters = []
+        for scene in chosen:
+            own = sensor_named(scene.sensor, scenes.sensors)
+            lacks = next(one.lacks for one in spec.set_sensors if one.id == scene.sensor)
+            wanted = [spec.bands[spec.band_index(name)] for name in self.finetuned.plan.bands if name not in lacks]
+            bands = [own.bands[same_band(own, band.common_name or band.name)].name for band in wanted]
+            rasters.append(scenes.one(scene, own, bands))
+        logger.info("%s map of an image set: %s", spec.task, ", ".join(raster.name for raster in rasters))
+        return rasters
 
 
 def warn_of_values(raster: Raster, plan: InputPlan, advice: str) -> None:
@@ -192,7 +221,9 @@ def warn_of_values(raster: Raster, plan: InputPlan, advice: str) -> None:
     if not seen.size:
         return
     index = plan.sensors.index(raster.sensor.id)
-    found = strange_bands(seen, raster.bands, raster.sensor.encoding.units, plan.mean[index], plan.std[index])
+    taught = [(mean, std) for mean, std in zip(plan.mean[index], plan.std[index], strict=True) if std > 0]
+    mean, std = zip(*taught, strict=True)
+    found = strange_bands(seen, raster.bands, raster.sensor.encoding.units, mean, std)
     if found:
         encodings = dict.fromkeys((asset.scale, asset.offset) for bands in raster.files for asset in bands)
         logger.warning(
