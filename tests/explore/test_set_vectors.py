@@ -47,7 +47,7 @@ def test_one_vector_per_year_and_only_what_changed_is_embedded_again(archive, pr
 
 
 def test_a_window_without_images_is_refused(archive, pretrained, tmp_path):
-    with pytest.raises(InputError, match="embed.inputs: no image of .* is from 2019-01-01 to 2019-02-01: widen the"):
+    with pytest.raises(InputError, match=r"embed\.inputs: no image of .* is from 2019-01-01 to 2019-02-01: widen the"):
         embed(archive, pretrained, tmp_path / "s", inputs={"images": 2, "window": ["2019-01-01", "2019-02-01"]})
 
 

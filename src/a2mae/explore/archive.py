@@ -62,8 +62,9 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
     """Embed the images and sets of an archive into a store; a stopped run goes on, a second one adds what is new.
 
     A set's vector is the mean of those of its images, or with `inputs.images` of 2 or more what the encoder reads in up
-    to so many of them in one sequence; then there may be one for each period. Images of sensors that the encoder was not pretrained on, or that
-    lack one of the bands, and those of which nothing was seen have none; they are counted in the log.
+    to so many of them in one sequence; then there may be one for each period. Images of sensors that the encoder was
+    not pretrained on, or that lack one of the bands, and those of which nothing was seen have none; they are counted in
+    the log.
 
     Args:
         options: The `embed` group.

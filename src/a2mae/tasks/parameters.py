@@ -346,7 +346,7 @@ class EmbedParameters(Parameters):
     )
     inputs: InputParameters = Field(
         default_factory=lambda: InputParameters.model_validate({}),
-        description="archive: the images that a set's vector is read from in one sequence; images 1: the mean of theirs",
+        description="archive: images that a set's vector is read from in one sequence; images 1: the mean of theirs",
     )
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")

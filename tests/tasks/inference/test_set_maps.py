@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,8 +76,8 @@ def scene(folder, name, sensor_id, day, *, unseen=None, cloud_pct=0.0):
         shape = {"count": 1, "height": side, "width": side, "dtype": encoding.dtype, "nodata": encoding.nodata}
         with rasterio.open(path, "w", driver="GTiff", **shape, **place) as target:
             target.write(counts, 1)
-        asset = BandAsset(band.name, str(path), 1, encoding.scale, encoding.offset, encoding.nodata, encoding.units, sensor.gsd_m)  # fmt: skip
-        assets.append(asset)
+        numbers = encoding.scale, encoding.offset, encoding.nodata
+        assets.append(BandAsset(band.name, str(path), 1, *numbers, encoding.units, sensor.gsd_m))
     taken = dt.datetime.fromisoformat(f"{day}T10:00:00+00:00")
     outline = box(9.0, 46.93, 9.013, 46.95)
     return Scene(name, sensor_id, taken, "", UTM, sensor.gsd_m, outline, tuple(assets), cloud_cover_pct=cloud_pct)
@@ -124,6 +125,6 @@ def test_scenes_that_are_named_are_the_set_and_the_first_gives_the_grid(finetune
         ({"window": ["2019-01-01", "2019-02-01"]}, {}, "segment.map: no accepted scene of .* from 2019-01-01"),
     ],
 )
-def test_sets_that_the_scene_table_cannot_give_are_refused(finetuned, scenes, tmp_path, inputs, options, told):
+def test_sets_that_the_scene_table_cannot_give_are_refused(finetuned, scenes, inputs, options, told):
     with pytest.raises(TaskDataError, match=told):
-        draw(finetuned, scenes, tmp_path / "map.tif", inputs, **options)
+        draw(finetuned, scenes, Path("not-written.tif"), inputs, **options)

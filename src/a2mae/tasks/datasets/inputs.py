@@ -129,14 +129,15 @@ def plan_inputs(
     chosen = [data.spec.bands[position] for position in positions]
     statistics: dict[str, _Statistics] = {}
     for sensor in data.sensors:
-        lacks = data.lacks(sensor)
+        lacks = data.spec.lacks(sensor)
         if sensor in normalisation:
             statistics[sensor] = _pretrained(normalisation, sensor, chosen, group, lacks)
             continue
         found = training_statistics(data, positions, sensor)
-        statistics[sensor] = "data", [
-            _LACKING if band.name in lacks else pair for band, pair in zip(chosen, found, strict=True)
-        ]
+        statistics[sensor] = (
+            "data",
+            [_LACKING if band.name in lacks else pair for band, pair in zip(chosen, found, strict=True)],
+        )
         logger.info(
             "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
             group,
@@ -286,7 +287,7 @@ class TaskBatch:
         gsd_m: `(B,)` metres per pixel.
         lonlat_deg: `(B, 2)` centre in degrees; None where any sample's is not known or the plan leaves it out.
         day: `(B, T)` days since 1970-01-01; None where any is not known.
-        wavelength_nm: `(C,)` centre wavelengths; of image sets `(B, T, C)`, with absent bands where an image lacks some.
+        wavelength_nm: `(C,)` centre wavelengths; of image sets `(B, T, C)`, absent ones where an image lacks a band.
         targets: `(B,)` or `(B, H, W)` classes (int64), or values (float32).
         valid: `(B, T, H, W)` of image sets: where each image shows something, False all over where it is missing; None
             where samples are no sets.

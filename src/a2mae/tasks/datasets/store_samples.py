@@ -284,9 +284,7 @@ class StoreSamples:
         pair = len(cut.images) == 2 and not is_set
         shown = cut.images[:1] if is_set else cut.images
         others = [f"and {len(cut.images) - 1}"] if is_set else []
-        name = "-".join(
-            [str(last["location_id"]), *(str(image["image_id"]) for image in shown), *others, f"{y0}-{x0}"]
-        )
+        name = "-".join([str(last["location_id"]), *(str(image["image_id"]) for image in shown), *others, f"{y0}-{x0}"])
         return {
             "sample_id": name,
             "split": cut.split,

@@ -178,6 +178,10 @@ class TaskSpec:
         """What stands for a label that is not known: `IGNORE`, or NaN among values."""
         return np.uint8(IGNORE) if self.quantity is None else np.float32(np.nan)
 
+    def lacks(self, sensor: str) -> tuple[str, ...]:
+        """Name the bands that images of a sensor do not have, among those of image sets."""
+        return next((one.lacks for one in self.set_sensors if one.id == sensor), ())
+
     @property
     def band_names(self) -> tuple[str, ...]:
         """The bands' names in stored order."""
@@ -345,10 +349,6 @@ class TaskData:
     def sensors(self) -> tuple[str, ...]:
         """Ids of the sensors of its images, sorted."""
         return tuple(sorted(set(self.image_sensors.ravel()) - {""}))
-
-    def lacks(self, sensor: str) -> tuple[str, ...]:
-        """Name the bands that images of a sensor do not have, among those of sets."""
-        return next((one.lacks for one in self.spec.set_sensors if one.id == sensor), ())
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:

@@ -117,10 +117,11 @@ class EncoderFeatures:
         """Read sets in one sequence; the tokens of one place are averaged over the images that show it."""
         mean, views = SetJoiner((), "mean"), []
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._half):
-            for levels in set_tokens(self._encoder, batch, self._width, self._blocks or None):
+            for found in set_tokens(self._encoder, batch, self._width, self._blocks or None):
+                levels = found
                 if self._blocks and isinstance(self._encoder, Encoder):
                     norm = self._encoder.norm
-                    levels = [dataclasses.replace(one, cls=norm(one.cls), patches=norm(one.patches)) for one in levels]
+                    levels = [dataclasses.replace(one, cls=norm(one.cls), patches=norm(one.patches)) for one in found]
                 tokens = [mean.tokens(iter([[level]]), batch)[0].float() for level in levels]
                 views.append(torch.stack([pooled(level, self._pool) for level in tokens], dim=1))
         return torch.cat(views, dim=2).flatten(1)

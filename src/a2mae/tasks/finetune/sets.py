@@ -75,9 +75,7 @@ def set_tokens(
         ]
 
 
-def _one_by_one(
-    encoder: TimmEncoder, images: Tensor, valid: Tensor, levels: Sequence[int] | None
-) -> list[SetTokens]:
+def _one_by_one(encoder: TimmEncoder, images: Tensor, valid: Tensor, levels: Sequence[int] | None) -> list[SetTokens]:
     """Encode the images of sets on their own; the class token is the mean over those that are there."""
     count = images.shape[1]
     if levels is not None:

@@ -180,7 +180,9 @@ class SceneRasters:
         dated = {name: _period(scene, inputs) for name, scene in known.items()}
         inside = table[table["scene_id"].isin([name for name, period in dated.items() if period is not None])]
         if not len(inside):
-            raise TaskDataError(f"{keys.group}: no accepted scene of {', '.join(sensors)} is {inputs}: widen the window")
+            raise TaskDataError(
+                f"{keys.group}: no accepted scene of {', '.join(sensors)} is {inputs}: widen the window"
+            )
         first = choose_scenes(inside, main).after
         others = [
             scene

@@ -17,13 +17,12 @@ from a2mae.plausibility import strange_bands
 from a2mae.sensors import Sensor
 from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
-from a2mae.tasks.datasets.store_samples import same_band
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
-from a2mae.tasks.inference.files import EMBED, Mapped, RasterKeys, keys_of_map, raster_from_file, sensor_named
+from a2mae.tasks.inference.files import EMBED, Mapped, RasterKeys, bands_of, keys_of_map, raster_from_file, sensor_named
 from a2mae.tasks.inference.raster_map import aligned, map_raster
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.inference.scenes import SceneRasters
@@ -158,17 +157,18 @@ class MapSource:
         for raster in dates:
             warn_of_values(raster, plan, advice)
         first, *later = dates
-        if self.finetuned.spec.set_sensors:  # images without a common band cannot be compared, as light and radar
-            common = len(first.bands)
-            moved = [aligned(first, one, self.options.registration) if len(one.bands) == common else one for one in later]
-            return [first, *moved]
-        return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
+        moved = [  # light and radar have no band to compare
+            aligned(first, one, self.options.registration) if len(one.bands) == len(first.bands) else one
+            for one in later
+        ]
+        return [first, *moved]
 
     def _dates(self) -> list[Raster]:
         """The rasters as they are provided: files that are named, scenes that are named, or scenes that are chosen."""
         options, plan, spec = self.options, self.finetuned.plan, self.finetuned.spec
         pair, keys = spec.task is Task.DETECT_CHANGE, keys_of_map(spec.task)
-        mapped = Mapped(spec, plan.sensors, plan.bands, self.scenes.sensors)
+        known = tuple(one.id for one in spec.set_sensors) or plan.sensors
+        mapped = Mapped(spec, known, plan.bands, self.scenes.sensors)
         if options.raster is not None:
             return mapped.rasters(options)
         sensor, _ = mapped.sensor(options)
@@ -188,7 +188,6 @@ class MapSource:
             )
         return [scenes.one(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
 
-
     def _set(self, scenes: SceneRasters, sensor: Sensor, keys: RasterKeys) -> list[Raster]:
         """The scenes that are named, or the one that is mapped by default with others of its ground and period."""
         spec = self.finetuned.spec
@@ -199,9 +198,7 @@ class MapSource:
         rasters = []
         for scene in chosen:
             own = sensor_named(scene.sensor, scenes.sensors)
-            lacks = next(one.lacks for one in spec.set_sensors if one.id == scene.sensor)
-            wanted = [spec.bands[spec.band_index(name)] for name in self.finetuned.plan.bands if name not in lacks]
-            bands = [own.bands[same_band(own, band.common_name or band.name)].name for band in wanted]
+            bands = bands_of(own, spec, self.finetuned.plan.bands)
             rasters.append(scenes.one(scene, own, bands))
         logger.info("%s map of an image set: %s", spec.task, ", ".join(raster.name for raster in rasters))
         return rasters
