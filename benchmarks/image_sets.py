@@ -99,7 +99,7 @@ class Comparison:
         asked |= {"seed": self.seed, "device": "cpu", "threads": 1, "head": "rcf"}
         asked["inputs"] = {"images": images, "join": join, **({"sensors": SENSORS} if images > 1 else {})}
         asked["data"]["simulated"] |= {
-            "chip_px": self.arguments.chip_px, "max_train": self.arguments.labels, "max_test": 400,
+            "chip_px": self.arguments.chip_px, "max_train": self.arguments.labels, "max_test": 300,
             "sensors": SENSORS[:1],
         }  # fmt: skip
         asked["finetune"] |= {"steps": self.arguments.steps, "batch_size": 8, "head_lr_scale": 10.0}
@@ -123,7 +123,7 @@ class Comparison:
             "every": self.written("every", singles(sets, every=True)),
             "set": self.written("set", sets),
         }
-        models = {"single": (1, ""), "every": (1, "")} | {f"set_{join}": (2, join) for join in self.arguments.join}
+        models = {"single": (1, "")} | {f"set_{join}": (2, join) for join in self.arguments.join} | {"every": (1, "")}
         tested, results, single = data["single"], dict[str, float](), None
         for name, (images, join) in models.items():
             started = time.process_time()

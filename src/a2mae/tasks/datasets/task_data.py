@@ -333,7 +333,8 @@ class TaskData:
     def image_sensors(self) -> npt.NDArray[np.object_]:
         """Sensor of each image, `(N, T)` ids; empty where an image of a set is missing."""
         if self.spec.set_sensors:
-            return np.array([*(one.id for one in self.spec.set_sensors), ""], object)[self._set_sensor]
+            ids = np.array([*(one.id for one in self.spec.set_sensors), ""], object)
+            return cast("npt.NDArray[np.object_]", ids[self._set_sensor])
         pair = self.spec.task.kind.dates == 2
         return self.samples[["sensor_before", "sensor"] if pair else ["sensor"]].to_numpy(object)
 
