@@ -27,7 +27,7 @@ from a2mae.raster.statements import (
 )
 from a2mae.scenes import BandAsset
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, get_sensor, sensor_from_dict
-from a2mae.tasks.datasets.store_samples import same_band
+from a2mae.tasks.datasets.store_bands import same_band
 from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
 from a2mae.tasks.datasets.writer import TaskDataSource
 from a2mae.tasks.inference.rasters import Raster, sample_of
