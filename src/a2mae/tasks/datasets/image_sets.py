@@ -46,8 +46,9 @@ def join_images(cuts: Iterable[Cut], images: StoreImages, table: pd.DataFrame, f
         valid = [images.valid(image) for image in members[key]]
         for window in sorted(together[key]):
             labelled = _labelled(together[key][window], images.sensors)
+            name = f"{key[0]}-{window[0]}-{window[2]}"
             if any(not np.array_equal(cut.target, labelled.target, equal_nan=True) for cut in together[key][window]):
-                found.note("image sets whose images have different labels: that of the last one counts", key[0])
+                found.note("image sets whose images have different labels: that of the last one counts", name)
             own = str(labelled.images[0]["scene_id"])
             others = [
                 (image, share)
@@ -56,7 +57,7 @@ def join_images(cuts: Iterable[Cut], images: StoreImages, table: pd.DataFrame, f
             ]
             chosen = _in_turn(others, images.sensors, str(labelled.images[0]["sensor"]))[: most - 1]
             if len(chosen) < most - 1:
-                found.note(f"image sets of fewer than {most} images", key[0])
+                found.note(f"image sets of fewer than {most} images", name)
             joined.append(replace(labelled, images=(labelled.images[0], *chosen)))
     return joined
 
