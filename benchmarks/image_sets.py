@@ -99,7 +99,7 @@ class Comparison:
         asked |= {"seed": self.seed, "device": "cpu", "threads": 1, "head": "rcf"}
         asked["inputs"] = {"images": images, "join": join, **({"sensors": SENSORS} if images > 1 else {})}
         asked["data"]["simulated"] |= {
-            "chip_px": self.arguments.chip_px, "max_train": self.arguments.labels, "max_test": 300,
+            "chip_px": self.arguments.chip_px, "max_train": self.arguments.labels, "max_test": 400,
             "sensors": SENSORS[:1],
         }  # fmt: skip
         asked["finetune"] |= {"steps": self.arguments.steps, "batch_size": 8, "head_lr_scale": 10.0}

@@ -218,8 +218,10 @@ class StoreSamples:
                 target = np.where(seen, target, self.spec.unlabelled)
             place = cast(pd.Series, places.loc[str(cut.images[-1]["location_id"])])
             members = tuple((self._code[str(image["sensor"])], _day(image)) for image in cut.images) if is_set else ()
-            missing = [(0, (self._most if is_set else len(names)) - len(names))]
-            pixels, valid = (np.pad(found, missing + [(0, 0)] * (found.ndim - 1)) for found in (pixels, valid))
+            if is_set:
+                missing = [(0, self._most - len(names))]
+                pixels = np.pad(pixels, [*missing, (0, 0), (0, 0), (0, 0)])
+                valid = np.pad(valid, [*missing, (0, 0), (0, 0)])
             yield Sample(pixels, valid, target, self._row(cut, place), members)
 
     @cached_property
