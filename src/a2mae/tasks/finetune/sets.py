@@ -51,7 +51,7 @@ def set_tokens(
         For each view, what each level gives. An image that has no band of a view is missing there.
     """
     assert batch.valid is not None, "a batch of image sets"
-    views = zip(batch.images.split(width, dim=2), batch.wavelength_nm.split(width, dim=2), strict=True)
+    views = zip(torch.split(batch.images, width, dim=2), torch.split(batch.wavelength_nm, width, dim=2), strict=True)
     for images, wavelength_nm in views:
         valid = batch.valid & (wavelength_nm >= 0).any(dim=-1)[..., None, None]  # (B, K, H, W)
         if not isinstance(encoder, Encoder):
@@ -182,7 +182,7 @@ def _joined_pixels(batch: TaskBatch, weights: Sequence[tuple[Tensor, tuple[int, 
     seen = batch.valid[:, :, None] & (batch.wavelength_nm >= 0)[..., None, None]  # (B, K, C, H, W)
     parts = []
     for (weight, grid), images, there in zip(
-        weights, batch.images.split(width, dim=2), seen.split(width, dim=2), strict=True
+        weights, torch.split(batch.images, width, dim=2), torch.split(seen, width, dim=2), strict=True
     ):
         of_pixels = F.interpolate(torch.unflatten(weight, 2, grid), size=images.shape[-2:], mode="nearest")
         share = of_pixels[:, :, None] * there
