@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from a2mae.errors import InputError, plural
+from a2mae.explore.set_vectors import SetEmbedder, members_of_sets
 from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store
 from a2mae.files import digest_of
 from a2mae.models.checkpoint import load_encoder
@@ -22,6 +23,7 @@ from a2mae.models.encoder import Encoder
 from a2mae.models.sources import weights_digest
 from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store.store import ImageSetStore
+from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
@@ -59,8 +61,10 @@ class Archive:
 def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, folder: Path) -> EmbeddingStore:
     """Embed the images and sets of an archive into a store; a stopped run goes on, a second one adds what is new.
 
-    A set's vector is the mean of those of its images. Images of sensors that the encoder was not pretrained on, or that
-    lack one of the bands, and those of which nothing was seen have none; they are counted in the log.
+    A set's vector is the mean of those of its images, or with `inputs.images` of 2 or more what the encoder reads in up
+    to so many of them in one sequence; then there may be one for each period. Images of sensors that the encoder was
+    not pretrained on, or that lack one of the bands, and those of which nothing was seen have none; they are counted in
+    the log.
 
     Args:
         options: The `embed` group.
@@ -99,7 +103,13 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         tile_px=options.tile_px,
     )
     usable = _described(usable, archive.sets)
-    grouped = _sets_of(usable)
+    members = members_of_sets(usable, options.inputs) if options.inputs.is_set else None
+    if members is not None and members.empty:
+        raise InputError(
+            f"embed.inputs: no image of {archive.store.url} that can be embedded is {options.inputs}"
+            f"{' and of ' + ', '.join(options.inputs.sensors) if options.inputs.sensors else ''}: widen the window"
+        )
+    grouped = _sets_of(usable if members is None else members, options.inputs)
     wanted = {("image", str(key)): str(content) for key, content in zip(usable["id"], usable["content"], strict=True)}
     wanted |= {("set", str(key)): str(content) for key, content in zip(grouped["id"], grouped["content"], strict=True)}
     store = begin_store(folder, about)
@@ -112,9 +122,14 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
             for start in range(0, len(rows), _PART_ROWS):
                 part = rows.iloc[start : start + _PART_ROWS]
                 _add(store, part, embedder.vectors(part))
-    new_sets = grouped[[("set", key) not in there for key in grouped["id"]]]
-    if len(new_sets):
-        _add(store, new_sets, _means(store, usable, new_sets))
+        new_sets = grouped[[("set", key) not in there for key in grouped["id"]]]
+        if len(new_sets) and members is None:
+            _add(store, new_sets, _means(store, usable, new_sets))
+        elif members is not None:
+            reader = SetEmbedder(encoder.to(device), plans, options, archive.store)
+            for start in range(0, len(new_sets), _PART_ROWS):
+                part = new_sets.iloc[start : start + _PART_ROWS]
+                _add(store, part, reader.vectors(members[members["member_of"].isin(part["id"])]))
     logger.info(
         "embeddings: %s and %s embedded, %s kept, %d removed; %d dimensions, %s",
         plural(len(new), "image"), plural(len(new_sets), "set"), f"{len(there):,}", gone, about.dimensions, about.dtype,
@@ -152,17 +167,19 @@ def _described(images: pd.DataFrame, sets: gpd.GeoDataFrame) -> pd.DataFrame:
     )
 
 
-def _sets_of(images: pd.DataFrame) -> pd.DataFrame:
+def _sets_of(images: pd.DataFrame, inputs: InputParameters) -> pd.DataFrame:
     """Gather the rows of the sets from those of their images."""
-    ordered = images.sort_values(["set_id", "id"], kind="stable")
-    grouped = ordered.groupby("set_id", sort=True)
+    key = "member_of" if inputs.is_set else "set_id"
+    ordered = images.sort_values([key, "id"], kind="stable")
+    grouped = ordered.groupby(key, sort=True)
     first = grouped.first()
+    how = [inputs.model_dump(mode="json")] if inputs.is_set else []
     return first.assign(
         id=first.index,
         level="set",
         sensor=grouped["sensor"].agg(lambda names: "+".join(sorted(set(names)))),
         datetime=grouped["datetime"].min(),
-        content=grouped["content"].agg(lambda contents: digest_of(list(contents))[:16]),
+        content=grouped["content"].agg(lambda contents: digest_of([*contents, *how])[:16]),
     ).reset_index()
 
 

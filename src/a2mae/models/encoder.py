@@ -331,14 +331,26 @@ class Encoder(nn.Module):
         Returns:
             `(B, 1 + V, D)`.
         """
-        x = self._with_cls(tokens)
-        attention = None
-        if key_padding_mask is not None:  # CLS is always attended to
-            attention = torch.nn.functional.pad(~key_padding_mask, (1, 0), value=True)[:, None, None, :]
+        x, attention = self._with_cls(tokens), _attended(key_padding_mask)
         for block in self.blocks:
             x = block(x, attn_mask=attention)
         normed: Tensor = self.norm(x)
         return normed
+
+    def forward_blocks(self, tokens: Tensor, key_padding_mask: Tensor | None, indices: Sequence[int]) -> list[Tensor]:
+        """Give the tokens after some blocks, `(B, 1 + V, D)` each, without the final norm.
+
+        Args:
+            tokens: As of `forward_tokens`.
+            key_padding_mask: Likewise.
+            indices: Block numbers.
+        """
+        x, attention = self._with_cls(tokens), _attended(key_padding_mask)
+        after = []
+        for block in self.blocks[: max(indices) + 1]:
+            x = block(x, attn_mask=attention)
+            after.append(x)
+        return [after[index] for index in indices]
 
     def _merge(self, tokens: Tensor) -> Tensor:
         """One token per place: the mean over groups of bands, where there are any."""
@@ -385,6 +397,13 @@ class Encoder(nn.Module):
             wavelength_nm = wavelength_nm.to(images.device).expand(batch, -1)[:, None]
         place = Place(gsd[:, None], bits, None if day is None else day[:, None])
         return self.embed_set(images[:, None], place, wavelength_nm)
+
+
+def _attended(key_padding_mask: Tensor | None) -> Tensor | None:
+    """Turn a mask of tokens that nobody may attend to into that of attention; CLS is always attended to."""
+    if key_padding_mask is None:
+        return None
+    return torch.nn.functional.pad(~key_padding_mask, (1, 0), value=True)[:, None, None, :]
 
 
 def build_blocks(

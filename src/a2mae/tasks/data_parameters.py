@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from a2mae.config import OnDiskPath, Parameters
-from a2mae.errors import InputError
+from a2mae.errors import InputError, did_you_mean
 
 
 def _hex_colour(value: object) -> str:
@@ -31,6 +31,89 @@ HexColour = Annotated[str, BeforeValidator(_hex_colour)]
 """A colour as `#rrggbb`; anything else is rejected with an example."""
 ClassName = Annotated[str, BeforeValidator(_class_name)]
 """The name of a class; a bare `yes` or `no` of YAML is none."""
+
+
+SEASONS = ("winter", "spring", "summer", "autumn")
+"""Of three months each, the first one's in December in the north and in June in the south."""
+PER_YEAR = "per year"
+
+
+class InputParameters(Parameters):
+    """What a sample is: one image, or a set of images of one place."""
+
+    images: int = Field(1, description="of a place in a sample, at most; 1: every image is a sample of its own")
+    sensors: tuple[str, ...] = Field(
+        (), description="whose images make up a set, the first one's grid is that of the labels; empty: as `data` says"
+    )
+    window: tuple[dt.date, dt.date] | str | None = Field(
+        None, description="images of a set: [first day, last day], a season, per year (one set a year); null: all"
+    )
+    join: Literal["attention", "mean"] = Field(
+        "attention", description="how the tokens of one place are joined over the images of a set"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _window_is_known(cls, values: object) -> object:
+        window = values.get("window") if isinstance(values, Mapping) else None
+        named = (*SEASONS, PER_YEAR)
+        if window is None or window in named or (isinstance(window, list | tuple) and len(window) == 2):
+            return values
+        near = did_you_mean(window, named) if isinstance(window, str) else ""
+        raise ValueError(
+            f"window must be [first day, last day] or one of {', '.join(named)}, found {window!r}"
+            + (f": {near.strip()}" if near else "")
+        )
+
+    @model_validator(mode="after")
+    def _a_set_has_several_images(self) -> InputParameters:
+        if not 1 <= self.images <= 32:
+            raise ValueError(f"images must lie between 1 (no sets) and 32, found {self.images}")
+        stated = [key for key in ("sensors", "window") if getattr(self, key)]
+        if self.images == 1 and stated:
+            raise ValueError(f"{' and '.join(stated)} choose the images of a set, and images is 1: set it to 2 or more")
+        if len(set(self.sensors)) < len(self.sensors):
+            raise ValueError(f"sensors must be named once each, found {', '.join(self.sensors)}")
+        if isinstance(self.window, tuple) and self.window[1] < self.window[0]:
+            raise ValueError(f"window must not end ({self.window[1]}) before it starts ({self.window[0]}): swap them")
+        return self
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a sample is a set of images."""
+        return self.images > 1
+
+    @property
+    def one_period(self) -> bool:
+        """Whether all images of a place are of one period."""
+        return self.window is None or isinstance(self.window, tuple)
+
+    def period(self, day: dt.date, lat: float) -> str | None:
+        """Name the period whose images make up one set.
+
+        Args:
+            day: Of an image.
+            lat: Of its place, degrees: the south has its seasons half a year later.
+
+        Returns:
+            The year of a season or of the calendar, or the same for all; None where the day is in no window.
+        """
+        if isinstance(self.window, tuple):
+            return "window" if self.window[0] <= day <= self.window[1] else None
+        if self.window == PER_YEAR:
+            return str(day.year)
+        if self.window is None:
+            return "all"
+        month = (day.month % 12 + (6 if lat < 0 else 0)) % 12  # 0 is the first month of winter
+        if SEASONS[month // 3] != self.window:
+            return None
+        return f"{self.window} {day.year + (day.month == 12)}"
+
+    def __str__(self) -> str:
+        """Say which images make up a set, as part of a sentence."""
+        if isinstance(self.window, tuple):
+            return f"from {self.window[0]} to {self.window[1]}"
+        return {None: "of all days", PER_YEAR: "of one year"}.get(self.window, f"of one {self.window}")
 
 
 class CutParameters(Parameters):

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
-from a2mae.tasks.data_parameters import DataParameters
+from a2mae.tasks.data_parameters import DataParameters, InputParameters
 from a2mae.tasks.registry import Task
 
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice", "huber", "mse"]
@@ -162,6 +162,9 @@ class TaskParameters(Parameters):
     data: DataParameters = Field(
         default_factory=lambda: DataParameters.model_validate({}), description="where samples come from"
     )
+    inputs: InputParameters = Field(
+        default_factory=lambda: InputParameters.model_validate({}), description="one image per sample, or an image set"
+    )
     finetune: FinetuneParameters = Field(
         default_factory=lambda: FinetuneParameters.model_validate({}), description="the recipe"
     )
@@ -201,6 +204,20 @@ class TaskParameters(Parameters):
         if stated:
             labels, not_so = ("values", "classes") if kind.values else ("classes", "values")
             raise ValueError(f"{self.task}: labels are {labels}, and {', '.join(stated)} is of {not_so}: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _sets_lie_in_the_archive(self) -> TaskParameters:
+        if not self.inputs.is_set:
+            return self
+        if self.task.kind.dates != 1:
+            raise ValueError(f"{self.task} compares two images, and inputs.images is {self.inputs.images}: set it to 1")
+        given = [key for key in ("folder", "dataset") if getattr(self.data, key) is not None]
+        if given:
+            raise ValueError(
+                f"image sets are cut from the archive, and data.{given[0]} has one image per label: set inputs.images"
+                " to 1, or give data.labels instead"
+            )
         return self
 
     @property
@@ -326,6 +343,10 @@ class EmbedParameters(Parameters):
     location: bool = Field(False, description="tell the encoder where an image lies")
     pool: Pool = Field(
         "mean_std", description="archive: an image's vector: CLS token, mean of the patch tokens, or mean and deviation"
+    )
+    inputs: InputParameters = Field(
+        default_factory=lambda: InputParameters.model_validate({}),
+        description="archive: images that a set's vector is read from in one sequence; images 1: the mean of theirs",
     )
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
     overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")

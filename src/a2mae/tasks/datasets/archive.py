@@ -27,6 +27,7 @@ from a2mae.tasks.datasets.archive_labels import (
     read_raster_labels,
 )
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES
+from a2mae.tasks.datasets.image_sets import join_images, told_of_sets
 from a2mae.tasks.datasets.labelled import Reading
 from a2mae.tasks.datasets.polygons import FolderLabels, background
 from a2mae.tasks.datasets.store_samples import Cut, StoreImages, StoreSamples, Tables, Window, budgeted
@@ -59,14 +60,14 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
     task, data = options.task, options.data
     path = Path(str(data.labels))
     _check_dates(options, path)
-    images = StoreImages(task, tables, data.archive)
+    images = StoreImages(task, tables, data.archive, options.inputs)
     table = _in_time(options, images.once() if task.kind.dates == 1 else images.registered())
     grids = {place: images.grid(place) for place in sorted(table["location_id"].unique())}
     found = Reading()
     labels: FeatureLabels | RasterLabels
     if path.suffix.lower() in IMAGE_SUFFIXES:
         labels = read_raster_labels(path, stated, list(grids.values()))
-        cuts = list(_of_raster(options, images, table, labels, found))
+        cuts = join_images(_of_raster(options, images, table, labels, found), images, table, found)
         labels.masks.check_all()
     else:
         labels = read_feature_labels(path, stated, list(grids.values()), found.note)
@@ -75,14 +76,16 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
                 f"{path}: no feature says when its class holds, so none differs between two dates: give it columns"
                 " start and end (days)"
             )
-        cuts = list(_Features(options, images, table, labels, found).cuts())
+        cuts = join_images(_Features(options, images, table, labels, found).cuts(), images, table, found)
     cuts = budgeted(cuts, data.archive, np.random.default_rng(options.seed))
     main, names = images.main, labels.stated.class_names
     notes = [
-        f"labels of {path.name} on images of {', '.join(data.archive.sensors)}: {len(cuts)} samples at"
+        f"labels of {path.name} on images of {', '.join(images.sensors)}: {len(cuts)} samples at"
         f" {len({str(cut.images[0]['location_id']) for cut in cuts})} of {len(grids)} locations; splits by place",
         f"ground without a label: {stated.outside if stated.quantity is None else 'unknown'}",
     ]
+    if images.inputs is not None:
+        notes.append(told_of_sets(cuts, images.inputs))
     if data.archive.allow_future:
         notes.append("labels may be later than the image (allow_future)")
     for line in found.notes():
@@ -101,6 +104,7 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
         notes=(*notes, *found.notes()),
         quantity=stated.quantity,
         per_pixel=options.per_pixel,
+        set_sensors=images.set_sensors,
     )
     return StoreSamples(spec, tuple(cuts), tables, images.grid_px)
 

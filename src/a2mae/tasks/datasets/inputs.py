@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -35,7 +34,7 @@ class InputPlan:
         center_wavelength_nm: Of each band.
         sensors: Sensor ids that `mean` and `std` are given for.
         mean: Per sensor and band, physical units.
-        std: Per sensor and band.
+        std: Per sensor and band; 0 for a band that images of the sensor lack among those of an image set.
         normalised_by: Per sensor: "model" (statistics of pretraining) or "data" (statistics of the training split).
         location: Tell the encoder where an image lies; a held-out place's code is one that no training has seen.
     """
@@ -64,6 +63,16 @@ class InputPlan:
         if not self._absent:
             return images
         return np.pad(images, [(0, 0)] * (images.ndim - 3) + [(0, self._absent), (0, 0), (0, 0)])
+
+    def wavelengths_of(self, sensor: int) -> tuple[float, ...]:
+        """Return `wavelength_nm` as an image of a sensor has it: bands that it lacks are absent ones, too.
+
+        Args:
+            sensor: Position in `sensors`; -1 for an image that is missing.
+        """
+        has = [std > 0 for std in self.std[sensor]] if sensor >= 0 else [False] * len(self.bands)
+        own = [nm if there else ABSENT_NM for nm, there in zip(self.center_wavelength_nm, has, strict=True)]
+        return (*own, *[ABSENT_NM] * self._absent)
 
     @property
     def _absent(self) -> int:
@@ -119,11 +128,16 @@ def plan_inputs(
     positions = [data.spec.band_index(name, group) for name in bands]
     chosen = [data.spec.bands[position] for position in positions]
     statistics: dict[str, _Statistics] = {}
-    for sensor in sorted({*data.samples["sensor"], *data.samples["sensor_before"]} - {""}):
+    for sensor in data.sensors:
+        lacks = data.spec.lacks(sensor)
         if sensor in normalisation:
-            statistics[sensor] = _pretrained(normalisation, sensor, chosen, group)
+            statistics[sensor] = _pretrained(normalisation, sensor, chosen, group, lacks)
             continue
-        statistics[sensor] = "data", training_statistics(data, positions, sensor)
+        found = training_statistics(data, positions, sensor)
+        statistics[sensor] = (
+            "data",
+            [_LACKING if band.name in lacks else pair for band, pair in zip(chosen, found, strict=True)],
+        )
         logger.info(
             "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
             group,
@@ -166,6 +180,8 @@ def plan_bands(
 
 _Statistics = tuple[str, Sequence[tuple[float, float]]]
 """Where they come from ("model" or "data"), then mean and deviation per band."""
+_LACKING = 0.0, 0.0
+"""Mean and deviation of a band that images of a sensor do not have."""
 
 
 def view_width(bands: Sequence[str], bands_per_view: int | None, group: str) -> int:
@@ -201,15 +217,21 @@ def _plan(bands: Sequence[Band], width: int, statistics: Mapping[str, _Statistic
     )
 
 
-def _pretrained(normalisation: Normalisation, sensor: str, bands: Sequence[Band], group: str) -> _Statistics:
+def _pretrained(
+    normalisation: Normalisation, sensor: str, bands: Sequence[Band], group: str, lacks: Sequence[str] = ()
+) -> _Statistics:
     """Mean and deviation of bands as pretraining had them; a band may have another name at another sensor."""
     statistics = normalisation[sensor]
     pairs = []
     for band in bands:
         name = band.name
+        if name in lacks:
+            pairs.append(_LACKING)
+            continue
         if sensor in BUILTIN_SENSORS:
             known = BUILTIN_SENSORS[sensor]
-            for wanted in (band.common_name, band.name):
+            common = band.common_name
+            for wanted in (common, f"{common}08", common.removesuffix("08"), band.name):  # nir of Landsat is nir08
                 try:
                     name = known.bands[known.band_index(wanted)].name
                     break
@@ -238,19 +260,15 @@ def training_statistics(data: TaskData, positions: Sequence[int], sensor: str) -
     Raises:
         TaskDataError: If no training sample is of the sensor.
     """
-    table = data.samples
-    uses = (table["sensor"] == sensor) | (table["sensor_before"] == sensor)
-    rows = np.flatnonzero(((table["split"] == "train") & uses).to_numpy())
+    uses = data.image_sensors == sensor  # (N, T)
+    rows = np.flatnonzero((data.samples["split"] == "train").to_numpy() & uses.any(axis=1))
     if not rows.size:
         raise TaskDataError(f"{data.spec.task}: no training samples of sensor {sensor!r} to normalise it by")
     rows = rows[np.unique(np.linspace(0, rows.size - 1, min(rows.size, 2000)).astype(np.int64))]
     total, squares, count = np.zeros(len(positions)), np.zeros(len(positions)), 0.0
     for block in np.array_split(rows, -(-rows.size // 256)):
         read = data.read(block, positions)
-        is_sensor = np.stack(
-            [(table[column].to_numpy()[block] == sensor) for column in _sensor_columns(data)], axis=1
-        )  # (N, T)
-        weight = read.valid & is_sensor[:, :, None, None]
+        weight = read.valid & uses[block][:, :, None, None]
         pixels = read.images.astype(np.float64) * weight[:, :, None]
         total += pixels.sum((0, 1, 3, 4))
         squares += (pixels**2).sum((0, 1, 3, 4))
@@ -258,10 +276,6 @@ def training_statistics(data: TaskData, positions: Sequence[int], sensor: str) -
     mean = total / max(count, 1)
     std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 1e-12))
     return [(float(m), float(s)) for m, s in zip(mean, std, strict=True)]
-
-
-def _sensor_columns(data: TaskData) -> list[str]:
-    return ["sensor_before", "sensor"] if data.image_shape[0] == 2 else ["sensor"]
 
 
 @dataclass(frozen=True)
@@ -273,8 +287,10 @@ class TaskBatch:
         gsd_m: `(B,)` metres per pixel.
         lonlat_deg: `(B, 2)` centre in degrees; None where any sample's is not known or the plan leaves it out.
         day: `(B, T)` days since 1970-01-01; None where any is not known.
-        wavelength_nm: `(C,)` centre wavelengths.
+        wavelength_nm: `(C,)` centre wavelengths; of image sets `(B, T, C)`, absent ones where an image lacks a band.
         targets: `(B,)` or `(B, H, W)` classes (int64), or values (float32).
+        valid: `(B, T, H, W)` of image sets: where each image shows something, False all over where it is missing; None
+            where samples are no sets.
     """
 
     images: Tensor
@@ -283,6 +299,20 @@ class TaskBatch:
     day: Tensor | None
     wavelength_nm: Tensor
     targets: Tensor
+    valid: Tensor | None = None
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> TaskBatch:
+        """Turn or mirror the images, and where they are valid."""
+        valid = None if self.valid is None else move(self.valid)
+        return dataclasses.replace(self, images=move(self.images), valid=valid)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The image of one date `(B, C, H, W)`; of an image set the mean of what its images show, band by band."""
+        if self.valid is None:
+            return self.images[:, 0]
+        seen = self.valid[:, :, None] & (self.wavelength_nm >= 0)[..., None, None]  # (B, T, C, H, W)
+        return (self.images * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
 
     def to(self, device: torch.device) -> TaskBatch:
         """Move the batch to another device."""
@@ -293,6 +323,7 @@ class TaskBatch:
             day=None if self.day is None else self.day.to(device),
             wavelength_nm=self.wavelength_nm.to(device),
             targets=self.targets.to(device),
+            valid=None if self.valid is None else self.valid.to(device),
         )
 
 
@@ -317,35 +348,38 @@ class TaskInputs:
         if size_mb <= cache_mb:
             self._cached = data.read_stored(np.arange(len(data.samples)), self._bands)
         table = data.samples
-        position = {sensor: index for index, sensor in enumerate(plan.sensors)}
-        self._sensor = np.stack([table[column].map(position).to_numpy() for column in _sensor_columns(data)], axis=1)
-        days = ["day_before", "day"] if times == 2 else ["day"]
-        self._day = _known(table[days])
-        self._lonlat = _known(table[["lon", "lat"]]) if plan.location else None
+        position = {sensor: index for index, sensor in enumerate(plan.sensors)} | {"": -1}
+        self._sensor = np.vectorize(position.__getitem__, otypes=[np.int64])(data.image_sensors)
+        self._day = _known(data.image_days)
+        self._lonlat = _known(table[["lon", "lat"]].to_numpy(np.float64)) if plan.location else None
         self._gsd_m = table["gsd_m"].to_numpy(np.float32)
         self._mean = np.asarray(plan.mean, np.float32)
-        self._std = np.asarray(plan.std, np.float32)
+        std = np.asarray(plan.std, np.float32)
+        self._std = np.where(std > 0, std, np.float32(np.inf))  # bands that a sensor lacks become 0
+        numbers = [*range(len(plan.sensors)), -1]
+        self._wavelength_nm = np.array([plan.wavelengths_of(number) for number in numbers], np.float32)
 
     def batch(self, rows: npt.NDArray[np.int64]) -> TaskBatch:
         """Read samples by row number, normalised."""
         if self._cached is None:
             read = self.data.read(rows, self._bands)
         else:
-            held = self._cached
-            read = self.data.decode(StoredArrays(held.images[rows], held.valid[rows], held.targets[rows]))
+            read = self.data.decode(self._cached.take(rows))
         sensor = self._sensor[rows]  # (N, T)
         images = (read.images - self._mean[sensor][..., None, None]) / self._std[sensor][..., None, None]
         images *= read.valid[:, :, None]
+        is_set = bool(self.data.spec.set_sensors)
+        wavelength_nm = self._wavelength_nm[sensor] if is_set else np.asarray(self.plan.wavelength_nm, np.float32)
         return TaskBatch(
             images=torch.from_numpy(self.plan.filled_up(images)),
             gsd_m=torch.from_numpy(self._gsd_m[rows]),
             lonlat_deg=None if self._lonlat is None else torch.from_numpy(self._lonlat[rows]),
             day=None if self._day is None else torch.from_numpy(self._day[rows]).float(),
-            wavelength_nm=torch.tensor(self.plan.wavelength_nm, dtype=torch.float32),
+            wavelength_nm=torch.from_numpy(wavelength_nm),
             targets=torch.from_numpy(read.targets if read.targets.dtype.kind == "f" else read.targets.astype(np.int64)),
+            valid=torch.from_numpy(read.valid) if is_set else None,
         )
 
 
-def _known(columns: pd.DataFrame) -> npt.NDArray[np.float64] | None:
-    values = columns.to_numpy(np.float64)
+def _known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
     return values if np.isfinite(values).all() else None

@@ -6,12 +6,15 @@ The labels lie where the image shows the ground: see `a2mae.tasks.datasets.cuts`
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 
-from a2mae.tasks.data_parameters import SimulatedDataParameters
+from a2mae.tasks.data_parameters import InputParameters, SimulatedDataParameters
 from a2mae.tasks.datasets.cuts import TREES, Cutter, Truth, balanced, known_classes
-from a2mae.tasks.datasets.store_samples import StoreSamples, Tables, budgeted
+from a2mae.tasks.datasets.image_sets import join_images, told_of_sets
+from a2mae.tasks.datasets.labelled import Reading
+from a2mae.tasks.datasets.store_samples import Cut, StoreSamples, Tables, budgeted
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, TaskSpec
 from a2mae.tasks.registry import Task
 
@@ -26,6 +29,7 @@ def cut_simulated(
     *,
     seed: int,
     per_pixel: bool | None = None,
+    inputs: InputParameters | None = None,
 ) -> StoreSamples:
     """Decide which windows of which images become samples.
 
@@ -36,27 +40,34 @@ def cut_simulated(
         parameters: How to cut.
         seed: Of the draws that keep label budgets.
         per_pixel: Whether labels are of pixels, else of whole images; None: as the task's usually are.
+        inputs: Which images make up a set; None: every image is a sample of its own.
 
     Raises:
         TaskDataError: If a sensor or band is absent, units differ between sensors, or nothing is left.
     """
-    cutter = Cutter(task, tables, truth, parameters)
+    cutter = Cutter(task, tables, truth, parameters, inputs)
     main = cutter.main
     rng = np.random.default_rng(seed)
     notes = [f"splits by place; {main.title} grid of {main.gsd_m:g} m; samples need {parameters.min_valid:.0%} usable"]
     names: tuple[str, ...] = CHANGE_CLASSES
     colors: tuple[tuple[int, int, int], ...] = CHANGE_COLORS
     per_pixel = task.kind.per_pixel if per_pixel is None else per_pixel
+
+    def joined(singles: Iterable[Cut]) -> list[Cut]:
+        return join_images(singles, cutter, cutter.once(), Reading())
+
     if task.kind.values:
         names, colors = (), ()
-        cuts = budgeted(list(cutter.heights(by_image=not per_pixel)), parameters, rng)
+        cuts = budgeted(joined(cutter.heights(by_image=not per_pixel)), parameters, rng)
         notes.append("mean height over the whole pixel, 0 m where no tree stands")
     elif task is Task.DETECT_CHANGE:
         cuts = budgeted(list(cutter.date_pairs()), parameters, rng)
     else:
         transitions = task.kind.transitions
-        cuts = list(
-            cutter.date_pairs(transitions=True) if transitions else cutter.single(by_image=task is Task.CLASSIFY)
+        cuts = (
+            list(cutter.date_pairs(transitions=True))
+            if transitions
+            else joined(cutter.single(by_image=task is Task.CLASSIFY))
         )
         if per_pixel:  # what a budget leaves out cannot be learnt, so classes are counted after it
             cuts = budgeted(cuts, parameters, rng)
@@ -67,6 +78,8 @@ def cut_simulated(
         names, colors = tuple(truth.class_names[i] for i in kept), tuple(truth.colors[i] for i in kept)
         if task is Task.CLASSIFY:
             cuts = balanced(cuts, parameters, rng)
+    if cutter.inputs is not None:
+        notes.append(told_of_sets(cuts, cutter.inputs))
     spec = TaskSpec(
         task=task,
         source="simulated",
@@ -78,6 +91,7 @@ def cut_simulated(
         notes=tuple(notes),
         quantity=TREES if task.kind.values else None,
         per_pixel=per_pixel,
+        set_sensors=cutter.set_sensors,
     )
     splits = [cut.split for cut in cuts]
     logger.info("%s: %d samples to train, %d to test", task, splits.count("train"), splits.count("test"))

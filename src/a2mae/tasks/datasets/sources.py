@@ -65,8 +65,9 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | N
         )
     else:
         source = cut_simulated(
-            task, tables, Truth(simulation), data.simulated, seed=options.seed, per_pixel=options.per_pixel
-        )
+            task, tables, Truth(simulation), data.simulated,
+            seed=options.seed, per_pixel=options.per_pixel, inputs=options.inputs,
+        )  # fmt: skip
     if data.class_colors:
         try:
             colours = named_colours(source.spec.class_names, data.class_colors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, cast
 
@@ -17,10 +17,11 @@ from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-from a2mae.sensors import Sensor
+from a2mae.sensors import Encoding, Sensor
 from a2mae.stssd.store.store import ImageSetStore
-from a2mae.tasks.data_parameters import CutParameters
-from a2mae.tasks.datasets.task_data import SPLITS, Sample, Targets, TaskDataError, TaskSpec
+from a2mae.tasks.data_parameters import CutParameters, InputParameters
+from a2mae.tasks.datasets.store_bands import bands_of_sets, check_alike, same_band, stored_sensor
+from a2mae.tasks.datasets.task_data import SPLITS, Sample, SetSensor, Targets, TaskDataError, TaskSpec
 from a2mae.tasks.registry import Task
 
 Window = tuple[int, int, int, int]
@@ -49,7 +50,7 @@ class Cut:
     """One sample before its pixels are read.
 
     Attributes:
-        images: Rows of the image table, first date first.
+        images: Rows of the image table, first date first; of an image set, the one that is labelled first.
         window: `(y0, y1, x0, x1)` on the task's grid.
         target: Classes or values of the window, or one for the image.
         split: Of its place.
@@ -67,25 +68,37 @@ class StoreImages:
     Attributes:
         main: The first sensor, to whose grid all are brought.
         grid_px: Side of a footprint on that grid.
-        table: Rows of the image table, with the split of their place.
+        table: Rows of the image table, with the split of their place; of image sets also their `period`.
+        sensors: Ids, the main one first.
+        set_sensors: How each is stored in image sets; empty where samples are single images.
         reference: Scene id of the reference of each set, by the set's id.
     """
 
-    def __init__(self, task: Task, tables: Tables, parameters: CutParameters) -> None:
+    def __init__(
+        self, task: Task, tables: Tables, parameters: CutParameters, inputs: InputParameters | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             task: What is predicted, for messages.
             tables: What the builder wrote.
             parameters: Sensors, bands and size of the windows.
+            inputs: Which images make up a set; None: every image is a sample of its own.
 
         Raises:
-            TaskDataError: If a sensor or band is absent, units differ between sensors, or windows are too large.
+            TaskDataError: If a sensor or band is absent, units differ between sensors of single images, windows are too
+                large, or no image lies in the time that is asked for.
         """
-        sensors = [_sensor(tables.store, name) for name in parameters.sensors]
-        _check_sensors(sensors, parameters.bands)
+        self.inputs = inputs if inputs is not None and inputs.is_set else None
+        self.sensors = (self.inputs.sensors if self.inputs is not None else ()) or parameters.sensors
+        sensors = [stored_sensor(tables.store, name) for name in self.sensors]
         self.main = sensors[0]
-        self.bands = tuple(self.main.bands[_band(self.main, name)] for name in parameters.bands)
+        self.set_sensors: tuple[SetSensor, ...] = ()
+        if self.inputs is None:
+            check_alike(sensors, parameters.bands)
+            self.bands = tuple(self.main.bands[same_band(self.main, name)] for name in parameters.bands)
+        else:
+            self.bands, self.set_sensors = bands_of_sets(task, sensors, parameters.bands)
         self.grid_px = tables.store.shape(self.main.id)[-1]
         if parameters.chip_px > self.grid_px:
             raise TaskDataError(
@@ -94,12 +107,27 @@ class StoreImages:
             )
         self._store, self._parameters = tables.store, parameters
         split = tables.sets.set_index("set_id")["split"]
-        images = tables.images[tables.images["sensor"].isin(parameters.sensors)]
+        images = tables.images[tables.images["sensor"].isin(self.sensors)]
         images = images.assign(split=images["set_id"].map(split)).dropna(subset=["split"])
         self.table = images.sort_values(["location_id", "set_id", "datetime", "sensor"])
+        if self.inputs is not None:
+            self.table = self._in_window(task, self.table, self.inputs)
         self._locations = tables.locations.set_index("location_id")
         reference = tables.images[tables.images["is_reference"]]
         self.reference = reference.drop_duplicates("set_id").set_index("set_id")["scene_id"]
+
+    def _in_window(self, task: Task, images: pd.DataFrame, inputs: InputParameters) -> pd.DataFrame:
+        """Keep the images of the window, with the period that each is of."""
+        days = images["datetime"].dt.date
+        periods = [inputs.period(day, lat) for day, lat in zip(days, images["lat"], strict=True)]
+        kept = images.assign(period=pd.array(periods, dtype=object)).dropna(subset=["period"])
+        if not len(kept):
+            found = f"theirs are from {days.min()} to {days.max()}" if len(images) else "they have none"
+            raise TaskDataError(
+                f"{task}.inputs.window: no image of {', '.join(self.sensors)} is {inputs}, {found}: widen the window or"
+                " build image sets of that time"
+            )
+        return kept
 
     def once(self) -> pd.DataFrame:
         """Return the images; one scene of one place may serve several sets, and counts once as a sample."""
@@ -144,9 +172,13 @@ class StoreImages:
             valid: Of an image.
             window: On the task's grid.
         """
+        return self.seen_share(valid, window) >= self._parameters.min_valid
+
+    def seen_share(self, valid: npt.NDArray[np.bool_], window: Window) -> float:
+        """Compute which share of a window is valid; arguments as of `is_usable`."""
         side = valid.shape[-1]
         y0, y1, x0, x1 = (round(v * side / self.grid_px) for v in window)
-        return bool(valid[y0:y1, x0:x1].mean() >= self._parameters.min_valid)
+        return float(valid[y0:y1, x0:x1].mean())
 
     def usable(self, valid: npt.NDArray[np.bool_]) -> list[Window]:
         """Find the windows side by side in which enough is valid."""
@@ -209,10 +241,26 @@ class StoreSamples:
             read = [(whole[name][0][:, y0:y1, x0:x1], whole[name][1][y0:y1, x0:x1]) for name in names]
             pixels, valid = np.stack([p for p, _ in read]), np.stack([v for _, v in read])
             target = cut.target
+            is_set = bool(self.spec.set_sensors)
             if target.ndim:
-                target = np.where(valid.all(axis=0), target, self.spec.unlabelled)
+                seen = valid.any(axis=0) if is_set else valid.all(axis=0)
+                target = np.where(seen, target, self.spec.unlabelled)
             place = cast(pd.Series, places.loc[str(cut.images[-1]["location_id"])])
-            yield Sample(pixels, valid, target, self._row(cut, place))
+            members = tuple((self._code[str(image["sensor"])], _day(image)) for image in cut.images) if is_set else ()
+            if is_set:
+                missing = [(0, self._most - len(names))]
+                pixels = np.pad(pixels, [*missing, (0, 0), (0, 0), (0, 0)])
+                valid = np.pad(valid, [*missing, (0, 0), (0, 0)])
+            yield Sample(pixels, valid, target, self._row(cut, place), members)
+
+    @cached_property
+    def _code(self) -> dict[str, int]:
+        return {one.id: number for number, one in enumerate(self.spec.set_sensors)}
+
+    @cached_property
+    def _most(self) -> int:
+        """Images of the largest set; smaller ones are filled up."""
+        return max(len(cut.images) for cut in self.cuts)
 
     def late_notes(self) -> tuple[str, ...]:
         """Return nothing: what is left out is known before anything is read."""
@@ -221,13 +269,29 @@ class StoreSamples:
     def _read(self, image: pd.Series) -> _Pixels:
         """Read one image on the task's grid, in the task's integers, and where it is valid."""
         sensor = self.tables.store.sensor(image["sensor"])
-        names = [sensor.bands[_band(sensor, band.common_name or band.name)].name for band in self.spec.bands]
+        encoding, lacks = self.spec.encoding, tuple[str, ...]()
+        if self.spec.set_sensors:
+            member = self.spec.set_sensors[self._code[sensor.id]]
+            encoding, lacks = member.encoding, member.lacks
+        has = [number for number, band in enumerate(self.spec.bands) if band.name not in lacks]
+        names = [
+            sensor.bands[same_band(sensor, band.common_name or band.name)].name
+            for band in (self.spec.bands[number] for number in has)
+        ]
+        found, seen = self._on_grid(sensor, int(image["row"]), names, encoding)
+        if len(has) == len(self.spec.bands):
+            return found, seen
+        pixels = np.zeros((len(self.spec.bands), *found.shape[1:]), found.dtype)
+        pixels[has] = found
+        return pixels, seen
+
+    def _on_grid(self, sensor: Sensor, row: int, names: Sequence[str], encoding: Encoding) -> _Pixels:
         side = self.tables.store.shape(sensor.id)[-1]
         ratio = self.grid_px / side
-        if ratio == 1 and sensor.encoding == self.spec.encoding:
-            stored, valid = self.tables.store.read(sensor.id, [int(image["row"])], names)
-            return stored[0].astype(self.spec.encoding.dtype), valid[0]
-        physical, valid = self.tables.store.read_physical(sensor.id, [int(image["row"])], names)
+        if ratio == 1 and sensor.encoding == encoding:
+            stored, valid = self.tables.store.read(sensor.id, [row], names)
+            return stored[0].astype(encoding.dtype), valid[0]
+        physical, valid = self.tables.store.read_physical(sensor.id, [row], names)
         shape = (self.grid_px, self.grid_px)
         # Grids of one footprint share its corner: source pixel = task pixel / ratio.
         target, source = Affine.identity(), Affine.scale(ratio)
@@ -238,19 +302,21 @@ class StoreSamples:
             _resample(channel, out, source, target, how)
         _resample(valid[0].astype(np.float32), weight, source, target, how)
         usable = weight > 0.99  # an invalid pixel (stored as 0) must not bleed into its neighbours
-        encoding = self.spec.encoding
         counts = np.round((pixels - encoding.offset) / encoding.scale)
         limits = np.iinfo(encoding.dtype)
         return np.clip(counts, limits.min, limits.max).astype(encoding.dtype), usable
 
     def _row(self, cut: Cut, place: pd.Series) -> dict[str, object]:
-        first, last = cut.images[0], cut.images[-1]
+        is_set = bool(self.spec.set_sensors)
+        first, last = cut.images[0], cut.images[0 if is_set else -1]
         y0, y1, x0, x1 = cut.window
         x_m = place["x_m"] + (x0 + x1) / 2 * self.spec.gsd_m
         y_m = place["y_m"] - (y0 + y1) / 2 * self.spec.gsd_m
         lon, lat = _to_degrees(str(place["crs"])).transform(x_m, y_m)
-        pair = len(cut.images) == 2
-        name = "-".join([str(last["location_id"]), *(str(image["image_id"]) for image in cut.images), f"{y0}-{x0}"])
+        pair = len(cut.images) == 2 and not is_set
+        shown = cut.images[:1] if is_set else cut.images
+        others = [f"and {len(cut.images) - 1}"] if is_set else []
+        name = "-".join([str(last["location_id"]), *(str(image["image_id"]) for image in shown), *others, f"{y0}-{x0}"])
         return {
             "sample_id": name,
             "split": cut.split,
@@ -264,33 +330,6 @@ class StoreSamples:
             "day_before": _day(first) if pair else float("nan"),
             "label": int(cut.target) if cut.target.ndim == 0 and self.spec.quantity is None else -1,
         }
-
-
-def _sensor(store: ImageSetStore, name: str) -> Sensor:
-    if name not in store.sensors:
-        raise TaskDataError(f"the image-set store has no sensor {name!r}; it has {', '.join(store.sensors)}")
-    return store.sensor(name)
-
-
-def _band(sensor: Sensor, name: str) -> int:
-    """Find a band by name or common name; `nir` also finds Landsat's `nir08`."""
-    for wanted in (name, f"{name}08", name.removesuffix("08")):
-        for index, band in enumerate(sensor.bands):
-            if wanted in (band.name, band.common_name):
-                return index
-    return sensor.band_index(name)  # raises, naming the bands that there are
-
-
-def _check_sensors(sensors: Sequence[Sensor], bands: Sequence[str]) -> None:
-    units = {sensor.id: sensor.encoding.units for sensor in sensors}
-    if len(set(units.values())) > 1:
-        raise TaskDataError(
-            "sensors of one task must share their units, found "
-            + ", ".join(f"{name}: {unit}" for name, unit in units.items())
-        )
-    for sensor in sensors:
-        for band in bands:
-            _band(sensor, band)
 
 
 def _resample(

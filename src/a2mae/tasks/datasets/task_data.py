@@ -105,6 +105,21 @@ class Quantity:
 
 
 @dataclass(frozen=True)
+class SetSensor:
+    """How the images of a sensor are stored among those of others.
+
+    Attributes:
+        id: Of the sensor.
+        encoding: How its stored integers become physical values.
+        lacks: Names of the data set's bands that it does not have.
+    """
+
+    id: str
+    encoding: Encoding
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """What a task data set holds.
 
@@ -122,6 +137,7 @@ class TaskSpec:
         numbers: How those of the first image file were read; None where samples are not cut from files of the user's.
         quantity: What labels are values of; None: they are classes.
         per_pixel: Whether a label is a map of the ground, else it is of a whole image; None: as the task's usually are.
+        set_sensors: Those of the images of a sample, where samples are image sets; else empty.
     """
 
     task: Task
@@ -137,6 +153,7 @@ class TaskSpec:
     numbers: FileNumbers | None = None
     quantity: Quantity | None = None
     per_pixel: bool | None = None
+    set_sensors: tuple[SetSensor, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
@@ -174,6 +191,10 @@ class TaskSpec:
         """What stands for a label that is not known: `IGNORE`, or NaN among values."""
         return np.uint8(IGNORE) if self.quantity is None else np.float32(np.nan)
 
+    def lacks(self, sensor: str) -> tuple[str, ...]:
+        """Name the bands that images of a sensor do not have, among those of image sets."""
+        return next((one.lacks for one in self.set_sensors if one.id == sensor), ())
+
     @property
     def band_names(self) -> tuple[str, ...]:
         """The bands' names in stored order."""
@@ -199,7 +220,10 @@ class TaskSpec:
 
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `task_spec_from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        found = dataclasses.asdict(self)
+        if not self.set_sensors:  # samples of one image or a pair are described as before there were sets
+            del found["set_sensors"]
+        return found
 
 
 def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
@@ -210,7 +234,7 @@ def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
         class_names=tuple(data["class_names"]),
         colors=tuple((int(r), int(g), int(b)) for r, g, b in data["colors"]),
         bands=tuple(Band(**band) for band in data["bands"]),
-        encoding=Encoding(**{**data["encoding"], "units": Units(data["encoding"]["units"])}),
+        encoding=_encoding_from_dict(data["encoding"]),
         gsd_m=float(data["gsd_m"]),
         notes=tuple(data["notes"]),
         multi_label=bool(data.get("multi_label", False)),
@@ -218,7 +242,15 @@ def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
         numbers=FileNumbers(**numbers) if (numbers := data.get("numbers")) else None,
         quantity=None if data.get("quantity") is None else Quantity(**data["quantity"]),
         per_pixel=data.get("per_pixel"),
+        set_sensors=tuple(
+            SetSensor(one["id"], _encoding_from_dict(one["encoding"]), tuple(one["lacks"]))
+            for one in data.get("set_sensors", ())
+        ),
     )
+
+
+def _encoding_from_dict(data: dict[str, Any]) -> Encoding:
+    return Encoding(**{**data, "units": Units(data["units"])})
 
 
 @dataclass(frozen=True)
@@ -231,12 +263,15 @@ class Sample:
         target: `(H, W)` uint8 classes with `IGNORE`, or float32 values with NaN, where not scored; a 0-d array for a
             class or value per image; `(K,)` of 0 and 1 for any number of classes.
         row: Values of `SAMPLE_COLUMNS`.
+        members: Of an image set: the sensor of each image that is there, as a position in `TaskSpec.set_sensors`, and
+            its day since 1970-01-01 UTC; the images that follow are missing. Image 0 is the one that `row` describes.
     """
 
     pixels: npt.NDArray[np.integer[Any]]
     valid: npt.NDArray[np.bool_]
     target: Targets
     row: dict[str, object]
+    members: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,11 +297,18 @@ class StoredArrays:
         images: `(N, T, C, H, W)` integers in the data's encoding.
         valid: `(N, T, H, W)` bool.
         targets: `(N,)`, `(N, K)` or `(N, H, W)` classes (uint8), or values (float32).
+        sensor: `(N, T)` positions in `TaskSpec.set_sensors`, -1 for a missing image; None where samples are no sets.
     """
 
     images: npt.NDArray[np.integer[Any]]
     valid: npt.NDArray[np.bool_]
     targets: Targets
+    sensor: npt.NDArray[np.int8] | None = None
+
+    def take(self, rows: npt.NDArray[np.int64]) -> StoredArrays:
+        """Return some of the samples."""
+        sensor = None if self.sensor is None else self.sensor[rows]
+        return StoredArrays(self.images[rows], self.valid[rows], self.targets[rows], sensor)
 
 
 class TaskData:
@@ -295,6 +337,32 @@ class TaskData:
         )
         if any(array.shape[0] != len(self.samples) for array in (self._images, self._valid, self._targets)):
             raise TaskDataError(f"task data at {path} is torn: its arrays and table differ in length; prepare it again")
+        if self.spec.set_sensors:
+            self._set_sensor, self._set_day = (
+                np.asarray(cast("zarr.Array[Any]", group[name])[:]) for name in ("sensor", "day")
+            )
+
+    @cached_property
+    def image_sensors(self) -> npt.NDArray[np.object_]:
+        """Sensor of each image, `(N, T)` ids; empty where an image of a set is missing."""
+        if self.spec.set_sensors:
+            ids = np.array([*(one.id for one in self.spec.set_sensors), ""], object)
+            return cast("npt.NDArray[np.object_]", ids[self._set_sensor])
+        pair = self.spec.task.kind.dates == 2
+        return self.samples[["sensor_before", "sensor"] if pair else ["sensor"]].to_numpy(object)
+
+    @cached_property
+    def image_days(self) -> npt.NDArray[np.float64]:
+        """Day of each image, `(N, T)`; NaN where not known, of a missing image that of image 0."""
+        if self.spec.set_sensors:
+            return self._set_day
+        pair = self.spec.task.kind.dates == 2
+        return self.samples[["day_before", "day"] if pair else ["day"]].to_numpy(np.float64)
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Ids of the sensors of its images, sorted."""
+        return tuple(sorted(set(self.image_sensors.ravel()) - {""}))
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:
@@ -320,12 +388,17 @@ class TaskData:
         stored = _rows(self._images, rows)
         if bands is not None:
             stored = stored[:, :, list(bands)]
-        return StoredArrays(stored, _rows(self._valid, rows), _rows(self._targets, rows))
+        sensor = self._set_sensor[rows] if self.spec.set_sensors else None
+        return StoredArrays(stored, _rows(self._valid, rows), _rows(self._targets, rows), sensor)
 
     def decode(self, stored: StoredArrays) -> TaskArrays:
         """Turn stored integers into physical values, 0 where not valid."""
-        encoding = self.spec.encoding
-        images = stored.images.astype(np.float32) * np.float32(encoding.scale) + np.float32(encoding.offset)
+        scale, offset = np.float32(self.spec.encoding.scale), np.float32(self.spec.encoding.offset)
+        if stored.sensor is not None:
+            of_sensor = [(one.encoding.scale, one.encoding.offset) for one in self.spec.set_sensors]
+            found = np.array([*of_sensor, (1.0, 0.0)], np.float32)[stored.sensor]  # (N, T, 2)
+            scale, offset = np.moveaxis(found[..., None, None, None], 2, 0)
+        images = stored.images.astype(np.float32) * scale + offset
         images *= stored.valid[:, :, None]
         return TaskArrays(images, stored.valid, stored.targets)
 
@@ -335,6 +408,8 @@ class TaskData:
         digest = hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True, default=str).encode())
         digest.update(pd.util.hash_pandas_object(self.samples, index=False).to_numpy().tobytes())
         digest.update(str(self._images.shape).encode())
+        if self.spec.set_sensors:
+            digest.update(self._set_sensor.tobytes() + self._set_day.tobytes())
         digest.update(self.read_targets(np.arange(len(self.samples), dtype=np.int64)).tobytes())
         return digest.hexdigest()
 

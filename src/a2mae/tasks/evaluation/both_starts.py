@@ -64,7 +64,7 @@ def pictures(
     chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:count])
     images = data.read(rows[chosen], display_bands(data))
     arrays: PictureArrays = {}
-    names = ("image_before", "image_after") if data.image_shape[0] == 2 else ("image",)
+    names = ("image_before", "image_after") if data.spec.task.kind.dates == 2 else ("image",)
     for time, name in enumerate(names):
         arrays[name] = np.stack(
             [

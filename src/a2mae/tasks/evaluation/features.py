@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.finetune.baseline import drawn_features
 from a2mae.tasks.finetune.model import TaskEncoder
+from a2mae.tasks.finetune.sets import SetJoiner, set_tokens
 from a2mae.tasks.parameters import Layers, Pool, Precision
 
 HISTOGRAM_BINS = 32
@@ -91,7 +93,9 @@ class EncoderFeatures:
 
     @torch.no_grad()
     def __call__(self, batch: TaskBatch) -> Tensor:
-        """Turn a batch with one date into `(B, D)` float32."""
+        """Turn a batch with one date, or of image sets, into `(B, D)` float32."""
+        if batch.valid is not None:
+            return self._of_sets(batch)
         views = []
         for number, view in enumerate(torch.split(batch.images[:, 0], self._width, dim=1)):
             given: dict[str, Any] = {
@@ -109,6 +113,19 @@ class EncoderFeatures:
             views.append(torch.stack([pooled(level.float(), self._pool) for level in tokens], dim=1))
         return torch.cat(views, dim=2).flatten(1)  # (B, parts, views * D) to (B, D)
 
+    def _of_sets(self, batch: TaskBatch) -> Tensor:
+        """Read sets in one sequence; the tokens of one place are averaged over the images that show it."""
+        mean, views = SetJoiner((), "mean"), []
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._half):
+            for found in set_tokens(self._encoder, batch, self._width, self._blocks or None):
+                levels = found
+                if self._blocks and isinstance(self._encoder, Encoder):
+                    norm = self._encoder.norm
+                    levels = [dataclasses.replace(one, cls=norm(one.cls), patches=norm(one.patches)) for one in found]
+                tokens = [mean.tokens(iter([[level]]), batch)[0].float() for level in levels]
+                views.append(torch.stack([pooled(level, self._pool) for level in tokens], dim=1))
+        return torch.cat(views, dim=2).flatten(1)
+
 
 class ConvolutionFeatures:
     """Random convolution features of all bands: nothing is trained, and an encoder should clear them (`layers.rcf`)."""
@@ -124,25 +141,25 @@ class ConvolutionFeatures:
 
     def __call__(self, batch: TaskBatch) -> Tensor:
         """Turn a batch with one date into `(B, D)` float32."""
-        found: Tensor = self._features.to(batch.images.device)(batch.images[:, 0])
+        found: Tensor = self._features.to(batch.images.device)(batch.pixels)
         return found
 
 
 def statistics_features(batch: TaskBatch) -> Tensor:
     """Compute the mean, the deviation and five quantiles of every band."""
-    values = batch.images[:, 0].flatten(2)  # (B, C, H * W)
+    values = batch.pixels.flatten(2)  # (B, C, H * W)
     quantiles = torch.quantile(values, values.new_tensor(QUANTILES), dim=2)  # (Q, B, C)
     return torch.cat([values.mean(2), values.std(2, correction=0), *quantiles], dim=1)
 
 
 def pixel_features(batch: TaskBatch) -> Tensor:
     """Average the image itself to 8 x 8 pixels."""
-    return F.interpolate(batch.images[:, 0], size=(PIXELS_SIDE, PIXELS_SIDE), mode="area").flatten(1)
+    return F.interpolate(batch.pixels, size=(PIXELS_SIDE, PIXELS_SIDE), mode="area").flatten(1)
 
 
 def histogram_features(batch: TaskBatch) -> Tensor:
     """Count a histogram of 32 bins per band over −3 to 3 deviations; what lies outside counts in the last bins."""
-    images = batch.images[:, 0]
+    images = batch.pixels
     position = ((images + 3) / 6 * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1).flatten(2)
     counts = torch.zeros(*position.shape[:2], HISTOGRAM_BINS)
     counts.scatter_add_(2, position, torch.ones_like(position, dtype=torch.float32))
@@ -187,17 +204,21 @@ def coarser(batch: TaskBatch, relative_gsd: float, multiple: int) -> TaskBatch:
     the coarse image and the GSD that of the pixels fed.
 
     Args:
-        batch: With one date.
+        batch: With one date, or of image sets.
         relative_gsd: 1 is native, 0.25 keeps a quarter of the side.
         multiple: Sides must be a multiple of this (the patch).
     """
     if relative_gsd == 1:
         return batch
-    images = batch.images[:, 0]
+    images = batch.images.flatten(0, 1)
     side = images.shape[-1]
     sizes = [max(round(length * relative_gsd), 1) for length in images.shape[-2:]]
     images = F.interpolate(images, size=sizes, mode="area")
     fed = [-(-length // multiple) * multiple for length in sizes]
     if fed != sizes:
         images = F.interpolate(images, size=fed, mode="bilinear", align_corners=False)
-    return dataclasses.replace(batch, images=images[:, None], gsd_m=batch.gsd_m * (side / fed[-1]))
+    valid = batch.valid
+    if valid is not None:
+        valid = F.interpolate(valid.float(), size=fed, mode="area") >= 0.5
+    images = torch.unflatten(images, 0, (len(batch.images), -1))
+    return dataclasses.replace(batch, images=images, valid=valid, gsd_m=batch.gsd_m * (side / fed[-1]))

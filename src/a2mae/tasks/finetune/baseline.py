@@ -53,7 +53,10 @@ def drawn_features(
         patch_size: Side of the patches that they are pooled over, pixels; None: whole images.
     """
     rows = np.random.default_rng(seed).permutation(inputs.data.rows("train"))[:most]
-    images = inputs.batch(np.sort(rows)).images.flatten(0, 1)  # of both dates, where there are two
+    batch = inputs.batch(np.sort(rows))
+    images = batch.images.flatten(0, 1)  # of both dates, where there are two
+    if batch.valid is not None:
+        images = images[batch.valid.flatten(2).any(dim=2).flatten()]  # without those that are missing from a set
     if patch_size is not None:
         height, width = images.shape[-2:]
         images = on_patches(images, patch_size, (-(-height // patch_size), -(-width // patch_size)))

@@ -213,4 +213,4 @@ def _statistics(
     else:
         return {}
     stated = {band.name: pair for band, pair in zip(bands, pairs, strict=True)}
-    return {sensor: stated for sensor in {*data.samples["sensor"], *data.samples["sensor_before"]} - {""}}
+    return {sensor: stated for sensor in data.sensors}

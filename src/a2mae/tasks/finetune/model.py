@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -31,6 +31,7 @@ from a2mae.tasks.finetune.heads import (
     RCFHead,
     UPerNetHead,
 )
+from a2mae.tasks.finetune.sets import SetJoiner, set_tokens
 from a2mae.tasks.finetune.transitions import decided
 from a2mae.tasks.finetune.values import ValueScaling
 from a2mae.tasks.registry import Task
@@ -145,6 +146,8 @@ class HeadConfig:
         scaling: How outputs stand for values; None: they are logits of classes.
         temperature: What logits are divided by before they become probabilities.
         thresholds: Probability from which a yes is a yes: of each label, or of a change; empty: the most probable.
+        images: Of a set, at most; 1 where samples are no image sets.
+        join: How the images of a set are joined: see `SetJoiner`.
     """
 
     task: Task
@@ -158,6 +161,8 @@ class HeadConfig:
     scaling: ValueScaling | None = None
     temperature: float = 1.0
     thresholds: tuple[float, ...] = ()
+    images: int = 1
+    join: str = "attention"
 
     def __post_init__(self) -> None:
         """Reject a head that the task does not have."""
@@ -216,7 +221,10 @@ class HeadConfig:
 
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `head_config_from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        found = dataclasses.asdict(self)
+        if self.images == 1:  # models of single images are described as before there were sets
+            del found["images"], found["join"]
+        return found
 
 
 def head_config_from_dict(data: Mapping[str, Any]) -> HeadConfig:
@@ -257,6 +265,7 @@ class TaskModel(nn.Module):
         self.head: nn.Module
         self.levels = levels_of(encoder.feature_info)
         if not config.per_pixel:
+            self._add_joiner([encoder.num_features])
             if config.head == "rcf":
                 self.head = RCFHead(features, config.classes, bands)
             elif config.head == "attentive":
@@ -272,6 +281,11 @@ class TaskModel(nn.Module):
             self.fusion = ChangeFusion(self._channels, config.fusion)
         if config.task.kind.transitions:
             self.change_head = self._decoder(2, fused=True)
+        self._add_joiner([encoder.feature_info[level].num_chs for level in self.levels])
+
+    def _add_joiner(self, channels: Sequence[int]) -> None:
+        if self.config.images > 1:
+            self.joiner = SetJoiner([*channels] * self.config.views, self.config.join)
 
     @property
     def _channels(self) -> list[int]:
@@ -299,16 +313,20 @@ class TaskModel(nn.Module):
             return self._logits(batch)
         answers = []
         for symmetry in symmetries(*batch.images.shape[-2:]):
-            logits = self._logits(dataclasses.replace(batch, images=symmetry.move(batch.images)))
+            logits = self._logits(batch.moved(symmetry.move))
             answers.append(symmetry.undo(logits) if self.config.per_pixel else logits)
         return torch.stack(answers).mean(dim=0)
 
     def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor
         if not self.config.per_pixel:
-            tokens = self._tokens(batch)
-            logits = self.head(tokens, batch.images[:, 0]) if self.config.head == "rcf" else self.head(tokens)
+            tokens, pixels = self._tokens(batch)
+            logits = self.head(tokens, pixels) if self.config.head == "rcf" else self.head(tokens)
             return logits
+        if batch.valid is not None:
+            views = set_tokens(self.encoder, batch, self.config.bands_per_view, self.levels)
+            maps, pixels = self.joiner.maps(views, batch)
+            return self._decoded(self.head, maps, pixels[:, None])
         dates = [self._maps(batch, time) for time in range(self.config.task.kind.dates)]
         if self.config.task.kind.transitions:
             per_date = [self._decoded(self.head, maps, batch.images[:, [time]]) for time, maps in enumerate(dates)]
@@ -340,11 +358,13 @@ class TaskModel(nn.Module):
             for level in maps
         ]
 
-    def _tokens(self, batch: TaskBatch) -> Tensor:
-        """Encode the only date, views side by side: `(B, 1 + N, D * views)`."""
+    def _tokens(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+        """Encode the only date or the set, views side by side: `(B, 1 + N, D * views)`; and give its pixels."""
+        if batch.valid is not None:
+            return self.joiner.tokens(set_tokens(self.encoder, batch, self.config.bands_per_view), batch)
         views = torch.split(batch.images[:, 0], self.config.bands_per_view, dim=1)
         tokens = [self.encoder.forward_features(v, **self._metadata(batch, 0, i)) for i, v in enumerate(views)]
-        return torch.cat(tokens, dim=-1)
+        return torch.cat(tokens, dim=-1), batch.images[:, 0]
 
     def _maps(self, batch: TaskBatch, time: int) -> list[Tensor]:
         """Encode one date to levels, views side by side: `(B, D * views, h, w)` each."""

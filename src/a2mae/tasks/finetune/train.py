@@ -80,6 +80,8 @@ def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str
         options.fusion,
         multi_label=spec.multi_label,
         scaling=scaling,
+        images=data.image_shape[0] if spec.set_sensors else 1,
+        join=options.inputs.join,
     )
 
 
@@ -208,6 +210,7 @@ def outputs_of(
 ) -> Iterator[Tensor]:
     """Yield what the model gives for each batch of samples, `(B, outputs, ...)` on the device."""
     model.to(device).eval()
+    batch_size = max(batch_size // model.config.images, 1)
     for start in range(0, len(rows), batch_size):
         yield model(inputs.batch(rows[start : start + batch_size]).to(device))
 
@@ -225,7 +228,7 @@ def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
     height, width = batch.images.shape[-2:]
     chosen = symmetry if height == width else replace(symmetry, turns=2 * (symmetry.turns // 2))
     targets = chosen.move(batch.targets) if pixels else batch.targets
-    return replace(batch, images=chosen.move(batch.images), targets=targets)
+    return replace(batch.moved(chosen.move), targets=targets)
 
 
 def _drawn(

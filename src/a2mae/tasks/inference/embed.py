@@ -84,7 +84,7 @@ def embed_raster(
     with RasterWindows(raster) as reader:
 
         def predict(tiles: list[Tile]) -> Floats:
-            images = np.stack([reader.normalised(plan, t.row * patch, t.col * patch, size * patch) for t in tiles])
+            images = np.stack([reader.normalised(plan, t.row * patch, t.col * patch, size * patch)[0] for t in tiles])
             lonlat = [raster.lonlat_deg(t.row * patch, t.col * patch, size * patch) for t in tiles]
             tokens = _tokens(encoder, plan, raster, torch.from_numpy(images).to(device), lonlat)
             count, _, width = tokens.shape

@@ -27,6 +27,7 @@ from a2mae.raster.statements import (
 )
 from a2mae.scenes import BandAsset
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, get_sensor, sensor_from_dict
+from a2mae.tasks.datasets.store_bands import same_band
 from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
 from a2mae.tasks.datasets.writer import TaskDataSource
 from a2mae.tasks.inference.rasters import Raster, sample_of
@@ -284,7 +285,7 @@ class Mapped:
         keys = keys_of_map(self.spec.task)
         found = [
             raster_from_file(
-                Path(str(path)), sensor, self.bands,
+                Path(str(path)), sensor, bands_of(sensor, self.spec, self.bands),
                 stated=stated, floats=self.spec.float_factors, taught=self.spec.numbers, keys=keys,
             )
             for path in paths
@@ -306,6 +307,20 @@ class Mapped:
                 taught,
                 self.spec.task,
             )
+
+
+def bands_of(sensor: Sensor, spec: TaskSpec, bands: Sequence[str]) -> Sequence[str]:
+    """Name the bands of task data as a sensor names them, without those that it lacks among the images of sets.
+
+    Args:
+        sensor: Whose raster it is.
+        spec: Of the data.
+        bands: Names in the data.
+    """
+    if not spec.set_sensors:
+        return bands
+    wanted = [spec.bands[spec.band_index(name)] for name in bands if name not in spec.lacks(sensor.id)]
+    return [sensor.bands[same_band(sensor, band.common_name or band.name)].name for band in wanted]
 
 
 def check_named(options: TaskParameters, source: TaskDataSource, known: Mapping[str, object] | None) -> None:

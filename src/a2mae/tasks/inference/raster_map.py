@@ -131,7 +131,7 @@ def map_raster(
     Args:
         finetuned: A segmenter or a model of values per pixel, with one raster, or one of two dates, with two (before,
             after).
-        rasters: The dates; later ones are read on the first one's grid.
+        rasters: The dates, or the images of a set; all are read on the first one's grid.
         path: Path of the COG.
         windows: How the raster is cut.
         device: Where to run.
@@ -142,14 +142,16 @@ def map_raster(
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
 
     Returns:
-        The path. Grid and CRS are the first raster's; what was not seen at every date is nodata (255, of values NaN).
+        The path. Grid and CRS are the first raster's; what was not seen at every date, or by no image of a set, is
+        nodata (255, of values NaN).
 
     Raises:
         TaskDataError: If the number of rasters is not the task's, or the model does not know a sensor.
     """
     spec, plan, model = finetuned.spec, finetuned.plan, finetuned.model
     dates = spec.task.kind.dates
-    if len(rasters) != dates:
+    is_set = bool(spec.set_sensors)
+    if not is_set and len(rasters) != dates:
         raise TaskDataError(f"{spec.task} maps need {dates} raster(s), found {len(rasters)}")
     strangers = sorted({raster.sensor.id for raster in rasters} - set(plan.sensors))
     if strangers:
@@ -187,11 +189,12 @@ def map_raster(
         readers = [stack.enter_context(RasterWindows(raster)) for raster in rasters]
 
         def predict(tiles: list[Tile]) -> Floats:
-            images = np.stack(
-                [np.stack([reader.normalised(plan, tile.row, tile.col, size) for reader in readers]) for tile in tiles]
-            )
+            read = [[reader.normalised(plan, tile.row, tile.col, size) for reader in readers] for tile in tiles]
+            images = np.stack([np.stack([pixels for pixels, _ in dates]) for dates in read])
+            valid = np.stack([np.stack([seen for _, seen in dates]) for dates in read]) if is_set else None
             lonlat = [first.lonlat_deg(tile.row, tile.col, size) for tile in tiles]
-            return _answers(finetuned, rasters, torch.from_numpy(images).to(device), lonlat)
+            seen = None if valid is None else torch.from_numpy(valid).to(device)
+            return _answers(finetuned, rasters, torch.from_numpy(images).to(device), lonlat, seen)
 
         strips = blended_strips(
             rows,
@@ -205,9 +208,8 @@ def map_raster(
             name=f"{spec.task} map",
         )
         for row, strip in strips:
-            seen = np.ones(strip.shape[1:], bool)
-            for reader in readers:
-                seen &= reader.read(row, 0, strip.shape[1], columns)[1]
+            shown = np.stack([reader.read(row, 0, strip.shape[1], columns)[1] for reader in readers])
+            seen = shown.any(axis=0) if is_set else shown.all(axis=0)
             found: dict[str, npt.NDArray[Any]] = {"map": strip}
             if spec.quantity is None:
                 answers, sure = (one.numpy() for one in model.config.decided(torch.from_numpy(strip[None])))
@@ -251,21 +253,30 @@ def _probability_names(spec: TaskSpec) -> list[str]:
 
 @torch.no_grad()
 def _answers(
-    finetuned: Finetuned, rasters: Sequence[Raster], images: torch.Tensor, lonlat_deg: list[tuple[float, float]]
+    finetuned: Finetuned,
+    rasters: Sequence[Raster],
+    images: torch.Tensor,
+    lonlat_deg: list[tuple[float, float]],
+    valid: torch.Tensor | None,
 ) -> Floats:
     """Probabilities `(B, outputs, H, W)`, or values `(B, 1, H, W)`, of images `(B, T, C, H, W)`."""
-    count, device = len(images), images.device
+    count, device, plan = len(images), images.device, finetuned.plan
     days = [raster.day for raster in rasters]
     day = None
     if all(value is not None for value in days):
         day = torch.tensor([days], dtype=torch.float32, device=device).expand(count, -1)
+    wavelength = torch.tensor(plan.wavelength_nm, device=device)
+    if valid is not None:
+        of_image = [plan.wavelengths_of(plan.sensors.index(raster.sensor.id)) for raster in rasters]
+        wavelength = torch.tensor(of_image, device=device).expand(count, -1, -1)
     batch = TaskBatch(
         images=images,
         gsd_m=torch.full((count,), rasters[0].gsd_m, device=device),
-        lonlat_deg=(torch.tensor(lonlat_deg, dtype=torch.float64, device=device) if finetuned.plan.location else None),
+        lonlat_deg=(torch.tensor(lonlat_deg, dtype=torch.float64, device=device) if plan.location else None),
         day=day,
-        wavelength_nm=torch.tensor(finetuned.plan.wavelength_nm, device=device),
+        wavelength_nm=wavelength,
         targets=torch.zeros(count, dtype=torch.int64, device=device),
+        valid=valid,
     )
     outputs = finetuned.model(batch).float()
     config = finetuned.model.config

@@ -213,12 +213,19 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
             valid |= fills
         return np.where(valid, pixels, np.float32(0)), valid
 
-    def normalised(self, plan: InputPlan, row: int, column: int, size: int) -> Floats:
-        """Read a square window `(C, size, size)` as the encoder takes it: normalised, 0 where not valid or absent."""
+    def normalised(self, plan: InputPlan, row: int, column: int, size: int) -> tuple[Floats, Bools]:
+        """Read a square window as the encoder takes it.
+
+        Returns:
+            `(C, size, size)` normalised, 0 where not valid or absent; and where they are valid `(size, size)`.
+        """
         pixels, valid = self.read(row, column, size, size)
         index = plan.sensors.index(self._raster.sensor.id)
-        mean, std = (np.asarray(values[index], np.float32)[:, None, None] for values in (plan.mean, plan.std))
-        return plan.filled_up(np.where(valid, (pixels - mean) / std, np.float32(0)).astype(np.float32))
+        has = np.asarray(plan.std[index]) > 0  # the others are bands that the sensor lacks
+        mean, std = (np.asarray(values[index], np.float32)[has, None, None] for values in (plan.mean, plan.std))
+        found = np.zeros((len(has), size, size), np.float32)
+        found[has] = np.where(valid, (pixels - mean) / std, np.float32(0))
+        return plan.filled_up(found), valid
 
     def _layer(self, layer: Scene | tuple[BandAsset, ...], grid: GeoBox) -> tuple[Floats, Bools]:
         raster = self._raster

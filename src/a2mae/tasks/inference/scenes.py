@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import pandas as pd
 
@@ -11,12 +12,15 @@ from a2mae.config import CloudParameters
 from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
+from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.inference.files import RasterKeys
 from a2mae.tasks.inference.rasters import Raster, mosaic, raster_from_scene
 
 HALF_A_YEAR = 180
 """Days: dates nearer than this differ by season more than by change."""
+_MOST_OF_IT = 0.8
+"""Share of a scene's ground that another one of the same ground shows."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,12 @@ def _earlier(after: Scene, scenes: Sequence[Scene]) -> list[Scene]:
         scene
         for scene in scenes
         if (after.datetime - scene.datetime).days > HALF_A_YEAR
-        and scene.geometry.intersection(after.geometry).area > 0.8 * after.geometry.area
+        and scene.geometry.intersection(after.geometry).area > _MOST_OF_IT * after.geometry.area
     ]
+
+
+def _period(scene: Scene, inputs: InputParameters) -> str | None:
+    return inputs.period(scene.datetime.date(), scene.geometry.centroid.y)
 
 
 def _gap(first: int, second: int) -> int:
@@ -134,6 +142,59 @@ class SceneRasters:
         if strangers:
             raise TaskDataError(f"scene_ids must be of {sensor.id}, found {', '.join(strangers)}")
         return mosaic([self.one(known[name], sensor, bands) for name in scene_ids])
+
+    def set_of(
+        self,
+        main: str,
+        sensors: Sequence[str],
+        scene_ids: Sequence[str],
+        inputs: InputParameters,
+        *,
+        most: int,
+        keys: RasterKeys,
+    ) -> list[Scene]:
+        """Choose the scenes of an image set: those that are named, or others of the ground and period of one.
+
+        Args:
+            main: Sensor on whose grid the map is drawn.
+            sensors: Sensors of the set.
+            scene_ids: Ids in the scene table, the first one's grid is the map's; empty: chosen here.
+            inputs: Which images make up a set.
+            most: Images of a set, at most.
+            keys: Names of the parameters, for messages.
+
+        Raises:
+            TaskDataError: If one is not in the table or of another sensor, too many are named, or there is none.
+        """
+        table = self._scenes(keys)
+        known = {scene.scene_id: scene for scene in scenes_from_table(table) if scene.sensor in sensors}
+        unknown = [name for name in scene_ids if name not in known]
+        if unknown or len(scene_ids) > most:
+            found = f"{', '.join(unknown)} is not" if unknown else f"{len(scene_ids)} are more than {most} scenes"
+            raise TaskDataError(
+                f"{keys.group}.scene_ids: {found} of {', '.join(sensors)} in the scene table; name at most {most}"
+                " accepted scenes of these"
+            )
+        if scene_ids:
+            return [known[name] for name in scene_ids]
+        dated = {name: _period(scene, inputs) for name, scene in known.items()}
+        inside = table[table["scene_id"].isin([name for name, period in dated.items() if period is not None])]
+        if not len(inside):
+            raise TaskDataError(
+                f"{keys.group}: no accepted scene of {', '.join(sensors)} is {inputs}: widen the window"
+            )
+        first = choose_scenes(inside, main).after
+        others = [
+            scene
+            for name, scene in known.items()
+            if name != first.scene_id
+            and dated[name] == dated[first.scene_id]
+            and scene.geometry.intersection(first.geometry).area > _MOST_OF_IT * first.geometry.area
+        ]
+        others.sort(key=lambda scene: (scene.cloud_cover_pct or 0, scene.datetime, scene.scene_id))
+        turns = [[scene for scene in others if scene.sensor == sensor] for sensor in sensors]
+        mixed = [scene for turn in zip_longest(*turns) for scene in turn if scene is not None]
+        return [first, *mixed[: most - 1]]
 
     def _scenes(self, keys: RasterKeys) -> pd.DataFrame:
         if self.table is None:

@@ -14,13 +14,15 @@ from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.sources import weights_digest
 from a2mae.plausibility import strange_bands
+from a2mae.sensors import Sensor
+from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
-from a2mae.tasks.inference.files import EMBED, Mapped, keys_of_map, raster_from_file, sensor_named
+from a2mae.tasks.inference.files import EMBED, Mapped, RasterKeys, bands_of, keys_of_map, raster_from_file, sensor_named
 from a2mae.tasks.inference.raster_map import aligned, map_raster
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.inference.scenes import SceneRasters
@@ -110,6 +112,7 @@ class MapSource:
         finetuned: A segmenter or a change detector.
         scenes: Where the default rasters come from.
         scores: The model's scores on the test split; written into the map's tags, so that it says what it is worth.
+        inputs: Which images make up a set.
     """
 
     options: MapParameters
@@ -118,6 +121,7 @@ class MapSource:
     finetuned: Finetuned
     scenes: SceneRasters
     scores: Mapping[str, object] = field(default_factory=dict)
+    inputs: InputParameters = field(default_factory=lambda: InputParameters.model_validate({}))
 
     def write(self, path: Path, confidence: Path | None = None) -> None:
         """Write the map as a COG.
@@ -152,17 +156,24 @@ class MapSource:
         for raster in dates:
             warn_of_values(raster, plan, advice)
         first, *later = dates
-        return [first, *(aligned(first, raster, self.options.registration) for raster in later)]
+        moved = [  # light and radar have no band to compare
+            aligned(first, one, self.options.registration) if len(one.bands) == len(first.bands) else one
+            for one in later
+        ]
+        return [first, *moved]
 
     def _dates(self) -> list[Raster]:
         """The rasters as they are provided: files that are named, scenes that are named, or scenes that are chosen."""
         options, plan, spec = self.options, self.finetuned.plan, self.finetuned.spec
         pair, keys = spec.task.kind.dates == 2, keys_of_map(spec.task)
-        mapped = Mapped(spec, plan.sensors, plan.bands, self.scenes.sensors)
+        known = tuple(one.id for one in spec.set_sensors) or plan.sensors
+        mapped = Mapped(spec, known, plan.bands, self.scenes.sensors)
         if options.raster is not None:
             return mapped.rasters(options)
         sensor, _ = mapped.sensor(options)
         scenes = self.scenes if options.mask_clouds else replace(self.scenes, clouds=None)
+        if spec.set_sensors:
+            return self._set(scenes, sensor, keys)
         if options.scene_ids:
             dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
             return [scenes.named(scene_ids, sensor, plan.bands, keys) for scene_ids in dates]
@@ -175,6 +186,21 @@ class MapSource:
                 f" {sensor.id}; set {spec.task}.map.raster and raster_before"
             )
         return [scenes.one(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
+
+    def _set(self, scenes: SceneRasters, sensor: Sensor, keys: RasterKeys) -> list[Raster]:
+        """The scenes that are named, or the one that is mapped by default with others of its ground and period."""
+        spec = self.finetuned.spec
+        chosen = scenes.set_of(
+            sensor.id, [one.id for one in spec.set_sensors], self.options.scene_ids, self.inputs,
+            most=self.finetuned.model.config.images, keys=keys,
+        )  # fmt: skip
+        rasters = []
+        for scene in chosen:
+            own = sensor_named(scene.sensor, scenes.sensors)
+            bands = bands_of(own, spec, self.finetuned.plan.bands)
+            rasters.append(scenes.one(scene, own, bands))
+        logger.info("%s map of an image set: %s", spec.task, ", ".join(raster.name for raster in rasters))
+        return rasters
 
 
 def warn_of_values(raster: Raster, plan: InputPlan, advice: str) -> None:
@@ -191,7 +217,9 @@ def warn_of_values(raster: Raster, plan: InputPlan, advice: str) -> None:
     if not seen.size:
         return
     index = plan.sensors.index(raster.sensor.id)
-    found = strange_bands(seen, raster.bands, raster.sensor.encoding.units, plan.mean[index], plan.std[index])
+    taught = [(mean, std) for mean, std in zip(plan.mean[index], plan.std[index], strict=True) if std > 0]
+    mean, std = zip(*taught, strict=True)
+    found = strange_bands(seen, raster.bands, raster.sensor.encoding.units, mean, std)
     if found:
         encodings = dict.fromkeys((asset.scale, asset.offset) for bands in raster.files for asset in bands)
         logger.warning(

@@ -1,0 +1,180 @@
+"""Image sets as samples: which images are in them, what they hold, and what is refused."""
+
+import datetime as dt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2mae.tasks.data_parameters import SEASONS, InputParameters
+from a2mae.tasks.datasets.sources import prepare
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
+from a2mae.tasks.datasets.writer import write_source
+from a2mae.tasks.parameters import TaskParameters
+from helpers.small_archive import FIELD, L8, S1, S2, WOOD, land_cover, small_archive
+
+BANDS = ["red", "green", "blue", "nir"]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    tables = small_archive(folder / "store", clouded={(1, "2023-07-01")})
+    return tables, land_cover(folder, tables)
+
+
+def asked(labels, inputs, task="segment", bands=BANDS, archive=None, **options):
+    data = {"labels": str(labels), "archive": {"sensors": [S2], "bands": bands, "chip_px": 48, "min_valid": 0.4}}
+    data["archive"] |= archive or {}
+    if task == "segment":
+        data["class_names"] = ["field", "wood"]
+    else:
+        data["value_property"] = "height"
+    return TaskParameters.model_validate({"task": task, "data": data, "inputs": inputs, "bands": bands[:3], **options})
+
+
+def read(options, tables, folder):
+    write_source(folder / "data", prepare(options, tables, None))
+    return TaskData(folder / "data")
+
+
+def test_a_set_is_the_images_of_a_place_with_the_label_of_the_last_of_the_first_sensor(archive, tmp_path):
+    tables, labels = archive
+    data = read(asked(labels, {"images": 4, "sensors": [S2, L8]}), tables, tmp_path)
+    assert data.image_shape == (4, 4, 48, 48) and len(data.samples) == 6
+    assert set(data.samples["day"]) == {data.samples["day"].iloc[0]} and (data.samples["sensor"] == S2).all()
+    first = data.samples.index[data.samples["place"] == "p1"][0]
+    # turns of sensors after the labelled image's: Landsat, then the Sentinel-2 images that show most
+    assert data.image_sensors[first].tolist() == [S2, L8, S2, S2]
+    last = data.samples.index[data.samples["place"] == "p5"][0]
+    assert data.image_sensors[last].tolist() == [S2, S2, S2, ""], "no Landsat there: an image is missing"
+    assert data.image_days[last][3] == data.image_days[last][0]
+    arrays = data.read(np.array([first, last]))
+    assert not arrays.valid[1, 3].any() and not arrays.images[1, 3].any()
+    nir = arrays.images[0, :, 3]
+    for image in range(4):
+        assert nir[image][arrays.valid[0, image] & (np.arange(48) < 20)].mean() == pytest.approx(FIELD, abs=0.01)
+        assert nir[image][arrays.valid[0, image] & (np.arange(48) > 28)].mean() == pytest.approx(WOOD, abs=0.01)
+
+
+def test_ground_that_any_image_shows_keeps_its_label(archive, tmp_path):
+    tables, labels = archive
+    several = read(asked(labels, {"images": 3}), tables, tmp_path)
+    row = np.flatnonzero(several.samples["place"] == "p1")
+    assert not several.read(row).valid[0, 0, :24].any(), "clouded in the labelled image"
+    assert (several.read_targets(row)[0, :24] != 255).all()
+
+
+def test_one_image_is_what_it_was(archive, tmp_path):
+    tables, labels = archive
+    data = read(asked(labels, {"images": 1}), tables, tmp_path)
+    assert data.image_shape[0] == 1 and not data.spec.set_sensors and len(data.samples) == 18
+    assert "set_sensors" not in data.spec.to_dict() and "sensor" not in list((tmp_path / "data/arrays.zarr").iterdir())
+    assert data.image_sensors.shape == data.image_days.shape == (18, 1)
+
+
+@pytest.mark.parametrize(
+    ("window", "days"),
+    [
+        ("per year", {"2022-07-01": {"2022-07-01"}, "2023-07-01": {"2023-01-10", "2023-07-01"}}),
+        ("summer", {"2022-07-01": {"2022-07-01"}, "2023-07-01": {"2023-07-01"}}),
+        ("winter", {"2023-01-10": {"2023-01-10"}}),
+        ([dt.date(2022, 12, 1), dt.date(2023, 12, 1)], {"2023-07-01": {"2023-01-10", "2023-07-01"}}),
+        (None, {"2023-07-01": {"2022-07-01", "2023-01-10", "2023-07-01"}}),
+    ],
+)
+def test_windows(archive, tmp_path, window, days):
+    tables, labels = archive
+    data = read(asked(labels, {"images": 6, "window": window}), tables, tmp_path)
+    found = {}
+    for row in np.flatnonzero(data.samples["place"] == "p0"):
+        there = data.image_sensors[row] != ""
+        dates = [str(np.datetime64(int(day), "D")) for day in data.image_days[row][there]]
+        found[dates[0]] = set(dates)
+    assert found == days
+
+
+def test_radar_and_light_in_one_set(archive, tmp_path):
+    tables, labels = archive
+    bands = [*BANDS, "vv", "vh"]
+    data = read(asked(labels, {"images": 5, "sensors": [S2, S1]}, bands=bands), tables, tmp_path)
+    light, radar = data.spec.set_sensors
+    assert (light.lacks, radar.lacks) == (("vv", "vh"), ("B04", "B03", "B02", "B08"))
+    row = np.flatnonzero(data.samples["place"] == "p1")
+    assert data.image_sensors[row[0], 1] == S1
+    arrays = data.read(row)
+    in_db = arrays.images[0, 1, 4]
+    assert in_db[:, :20].mean() == pytest.approx(-14, abs=0.1) and in_db[:, 28:].mean() == pytest.approx(-8, abs=0.1)
+    assert data.image_sensors[0].tolist().count(S1) == 0, "the first place has none: its images are missing"
+    assert any("sentinel-1-rtc" in note and "image set" in note for note in data.spec.notes)
+
+
+@given(st.dates(dt.date(2000, 1, 1), dt.date(2030, 12, 31)), st.floats(-80, 80))
+@settings(max_examples=50)
+def test_law_every_day_is_of_one_season_and_the_south_has_the_opposite_one(day, lat):
+    periods = {season: InputParameters(images=2, window=season).period(day, lat) for season in SEASONS}
+    found = [season for season, period in periods.items() if period is not None]
+    assert len(found) == 1
+    opposite = SEASONS[(SEASONS.index(found[0]) + 2) % 4]
+    if lat:
+        assert InputParameters(images=2, window=opposite).period(day, -lat) is not None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ({"images": 0}, r"images must lie between 1 \(no sets\) and 32, found 0"),
+        ({"images": 6, "window": "sumer"}, "per year, found 'sumer': did you mean 'summer'"),
+        ({"images": 6, "window": ["2023-01-01"]}, r"window must be \[first day, last day\] or one of winter"),
+        (
+            {"images": 6, "window": ["2023-12-31", "2023-01-01"]},
+            r"window must not end \(2023-01-01\) before it starts \(2023-12-31\): swap them",
+        ),
+        (
+            {"images": 1, "window": "per year"},
+            "window choose the images of a set, and images is 1: set it to 2 or more",
+        ),
+        ({"images": 2, "sensors": [S2, S2]}, "sensors must be named once each"),
+    ],
+)
+def test_inputs_that_cannot_be_are_refused(inputs, told):
+    with pytest.raises(ValueError, match=told):
+        TaskParameters.model_validate({"task": "segment", "inputs": inputs})
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "told"),
+    [
+        ("detect_change", {}, "detect_change compares two images, and inputs.images is 6: set it to 1"),
+        (
+            "segment",
+            {"folder": "somewhere"},
+            "data.folder has one image per label: set inputs.images to 1, or give data",
+        ),
+    ],
+)
+def test_sets_where_there_are_none_are_refused(task, data, told):
+    with pytest.raises(ValueError, match=told):
+        TaskParameters.model_validate({"task": task, "data": data, "inputs": {"images": 6}})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "bands", "told"),
+    [
+        ({"sensors": [S2, "sentinel-9"]}, BANDS, "the image-set store has no sensor 'sentinel-9'; it has"),
+        ({"sensors": [S2, S1]}, BANDS, "inputs.sensors: sentinel-1-rtc has none of the bands red, .*add bands of it"),
+        ({"sensors": [S2]}, [*BANDS, "vv"], "none of sentinel-2-l2a has a band 'vv': leave it out"),
+        (
+            {"window": ["2019-01-01", "2019-12-31"]},
+            BANDS,
+            "segment.inputs.window: no image of sentinel-2-l2a is from 2019-01-01 to 2019-12-31, theirs are from"
+            " 2022-07-01 to 2023-07-01: widen the window",
+        ),
+        ({"window": "autumn"}, BANDS, "no image of sentinel-2-l2a is of one autumn"),
+    ],
+)
+def test_sets_that_the_archive_cannot_give_are_refused(archive, inputs, bands, told):
+    tables, labels = archive
+    with pytest.raises(TaskDataError, match=told):
+        prepare(asked(labels, {"images": 6, **inputs}, bands=bands), tables, None)

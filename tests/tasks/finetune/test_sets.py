@@ -1,0 +1,185 @@
+"""Models that read image sets: what decides their answer, and what does not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from a2mae.models.checkpoint import save_pretrained
+from a2mae.models.registry import create_model
+from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.sources import prepare
+from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.datasets.writer import write_source
+from a2mae.tasks.evaluation.both_starts import score_both
+from a2mae.tasks.finetune.finetuned import finetune_start, load_task_model, save_task_model
+from a2mae.tasks.finetune.model import HeadConfig, TaskModel
+from a2mae.tasks.finetune.train import finetune, head_for, predict
+from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
+from a2mae.tasks.registry import Task
+from helpers.small_archive import L8, S1, S2, land_cover, small_archive
+
+CPU = torch.device("cpu")
+BANDS = ["red", "green", "blue", "nir", "vv", "vh"]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    tables = small_archive(folder / "store", clouded={(1, "2023-07-01")})
+    return tables, land_cover(folder, tables)
+
+
+def pretrained_with(encoding, folder):
+    """A model directory that knows light and radar."""
+    torch.manual_seed(0)
+    model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=2, decoder_dim=32, encoding=encoding)
+    light = {band: [0.06, 0.05] for band in ("B02", "B03", "B04", "B08", "SR_B2", "SR_B3", "SR_B4", "SR_B5")}
+    taught = {S2: light, L8: light, S1: {"vv": [-11.0, 3.0], "vh": [-17.0, 3.0]}}
+    return save_pretrained(model, folder / "m", config={"sensors": [S2, L8, S1], "normalization": taught})
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    return pretrained_with("own", tmp_path_factory.mktemp("pretrained"))
+
+
+def options(labels, task="segment", head="linear", *, images=5, bands=BANDS, **changes):
+    data = {"labels": str(labels), "archive": {"sensors": [S2], "bands": bands, "chip_px": 48, "min_valid": 0.4}}
+    data |= {"value_property": "height"} if task == "estimate" else {"class_names": ["field", "wood"]}
+    if task == "classify" or head == "mean":
+        data["archive"]["chip_px"] = 24
+    recipe = {"steps": 12, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2}
+    asked = {"task": task, "head": head, "bands": bands, "data": data, "finetune": recipe, "threads": 1}
+    asked["inputs"] = {"images": images, **({"sensors": [S2, L8, S1]} if images > 1 else {})}
+    return TaskParameters.model_validate({**asked, **changes})
+
+
+def data_for(asked, tables, folder):
+    write_source(folder, prepare(asked, tables, None))
+    return TaskData(folder)
+
+
+def short(asked):
+    return asked.model_copy(update={"finetune": FinetuneParameters(steps=2, batch_size=4)})
+
+
+@pytest.mark.parametrize("encoding", ["own", "paper"])
+def test_law_neither_order_nor_missing_images_nor_unseen_pixels_matter(archive, tmp_path, encoding):
+    asked = options(archive[1], head="rcf")
+    data = data_for(asked, archive[0], tmp_path / "data")
+    finetuned = finetune_start(short(asked), data, pretrained_with(encoding, tmp_path), "pretrained").finetuned
+    model, batch = finetuned.model.requires_grad_(False).eval(), TaskInputs(data, finetuned.plan).batch(np.arange(6))
+    torch.nn.init.normal_(model.joiner.queries[0][1].weight)  # attention that is no mean
+    found = model(batch)
+    if model.encoder.config.encoding == "own":  # the paper's is the anchor's for all images
+        order = [0, 3, 1, 4, 2]
+        moved = {name: getattr(batch, name)[:, order] for name in ("images", "day", "wavelength_nm", "valid")}
+        torch.testing.assert_close(model(dataclasses.replace(batch, **moved)), found, atol=1e-4, rtol=1e-4)
+    more = {
+        "images": torch.nn.functional.pad(batch.images, (0, 0) * 3 + (0, 2), value=7.0),
+        "day": torch.nn.functional.pad(batch.day, (0, 2)),
+        "wavelength_nm": torch.nn.functional.pad(batch.wavelength_nm, (0, 0, 0, 2), value=-1.0),
+        "valid": torch.nn.functional.pad(batch.valid, (0, 0) * 2 + (0, 2)),
+    }
+    torch.testing.assert_close(model(dataclasses.replace(batch, **more)), found, atol=1e-4, rtol=1e-4)
+    absent = ~batch.valid.flatten(2).any(2)
+    assert absent.any(), "places without radar or Landsat"
+    images = batch.images.clone()
+    images[absent] = 9.0
+    torch.testing.assert_close(model(dataclasses.replace(batch, images=images)), found, atol=1e-4, rtol=1e-4)
+    assert torch.isfinite(found).all()
+
+
+def test_a_set_of_one_image_is_read_as_a_single_image(archive, pretrained, tmp_path):
+    asked = options(archive[1], images=1, bands=["red", "green", "blue"], head="conv")
+    data = data_for(asked, archive[0], tmp_path / "data")
+    run = finetune_start(short(asked), data, pretrained, "pretrained")
+    single = run.finetuned.model.requires_grad_(False).eval()
+    batch = TaskInputs(data, run.finetuned.plan).batch(np.flatnonzero(data.samples["place"] != "p1"))
+    assert batch.valid is None and batch.wavelength_nm.ndim == 1
+    several = TaskModel(single.encoder, dataclasses.replace(single.config, images=2)).requires_grad_(False).eval()
+    several.head.load_state_dict(single.head.state_dict())
+    count = len(batch.images)
+    as_set = dataclasses.replace(
+        batch,
+        valid=torch.ones(count, 1, 48, 48, dtype=torch.bool),
+        wavelength_nm=batch.wavelength_nm.expand(count, 1, -1),
+    )
+    torch.testing.assert_close(several(as_set), single(batch), atol=1e-4, rtol=1e-4)
+
+
+def test_attention_begins_at_the_mean_and_learns(archive, pretrained, tmp_path):
+    asked = options(archive[1], head="conv")
+    data = data_for(asked, archive[0], tmp_path / "data")
+    inputs = TaskInputs(data, finetune_start(asked, data, pretrained, "random").finetuned.plan)
+    models = {}
+    for join in ("attention", "mean"):
+        config = head_for(data, inputs.plan, options(archive[1], inputs={"images": 5, "join": join}), "conv")
+        assert (config.images, config.join) == (5, join)
+        torch.manual_seed(0)
+        model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=2, decoder_dim=32, encoding="own").encoder
+        torch.manual_seed(1)
+        models[join] = TaskModel(model, config).eval()
+    with torch.no_grad():
+        batch = inputs.batch(np.arange(4))
+        torch.testing.assert_close(models["attention"](batch), models["mean"](batch))
+    recipe = FinetuneParameters(steps=5, batch_size=4)
+    finetune(models["attention"], inputs, data.rows("train"), recipe, seed=0, device=CPU)
+    assert all(float(query[1].weight.abs().max()) > 0 for query in models["attention"].joiner.queries)
+
+
+@pytest.mark.parametrize(
+    ("task", "head"),
+    [("segment", "rcf"), ("segment", "detail"), ("segment", "upernet"), ("estimate", "conv"), ("estimate", "mean"),
+     ("classify", "linear"), ("classify", "rcf"), ("classify", "attentive")],
+)  # fmt: skip
+def test_every_head_decodes_sets_and_comes_back_from_disk(archive, pretrained, tmp_path, task, head):
+    asked = options(archive[1], task, head)
+    data = data_for(asked, archive[0], tmp_path / "data")
+    run = finetune_start(asked, data, pretrained, "pretrained")
+    save_task_model(tmp_path / "model", run)
+    again = load_task_model(tmp_path / "model")
+    rows = data.rows("test")
+    inputs = TaskInputs(data, again.plan)
+    found = predict(again.model, inputs, rows, batch_size=64, device=CPU)
+    np.testing.assert_array_equal(found, predict(run.finetuned.model, inputs, rows, batch_size=64, device=CPU))
+    assert found.shape == data.read_targets(rows).shape and again.model.config.images == data.image_shape[0]
+
+
+def test_scores_twin_and_baseline_of_sets(archive, pretrained, tmp_path):
+    asked = options(archive[1], head="rcf", symmetric=True, bootstrap=100)
+    data = data_for(asked, archive[0], tmp_path / "data")
+    models = {start: finetune_start(asked, data, pretrained, start).finetuned for start in ("pretrained", "random")}
+    result = score_both(asked, data, models)
+    assert result.metrics["pretrained"]["miou"] > 0.8 and "gain_low" not in result.metrics and "gain" in result.metrics
+    assert result.metrics["rcf"]["miou"] > 0.8 and result.pictures["image"].shape[1:] == (48, 48, 3)
+    assert any("a sample is an image set" in rule for rule in result.metrics["rules"])
+
+
+def test_a_stopped_finetuning_of_sets_goes_on_to_the_same_weights(archive, pretrained, tmp_path, monkeypatch):
+    asked = options(archive[1], head="conv")
+    data = data_for(asked, archive[0], tmp_path / "data")
+    whole = finetune_start(asked, data, pretrained, "pretrained").finetuned.model.state_dict()
+    stopped = TaskInputs.batch
+
+    def stops(self, rows):
+        stops.left -= 1
+        if not stops.left:
+            raise KeyboardInterrupt
+        return stopped(self, rows)
+
+    stops.left = 8
+    monkeypatch.setattr("a2mae.tasks.finetune.checkpoints._EVERY_S", 0.0, raising=False)
+    monkeypatch.setattr(TaskInputs, "batch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_start(asked, data, pretrained, "pretrained", tmp_path / "run")
+    monkeypatch.setattr(TaskInputs, "batch", stopped)
+    again = finetune_start(asked, data, pretrained, "pretrained", tmp_path / "run").finetuned.model.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_model_of_single_images_is_described_as_before():
+    config = HeadConfig(Task.SEGMENT, "conv", 2)
+    assert not {"images", "join"} & config.to_dict().keys()
