@@ -100,6 +100,31 @@ class Searcher:
             order = order[np.sort(first)]
         return Hits(order[:top], score[order[:top]].astype(np.float32))
 
+    def neighbours(self, examples: Vectors, top: int) -> list[Hits]:
+        """Find the nearest of each example by itself: other locations, each once.
+
+        Args:
+            examples: Rows of the store, few enough that their vectors and scores fit into memory.
+            top: How many are wanted at most.
+        """
+        unit = self._unit(examples).T
+        own = examples.rows["location_id"].to_pylist()
+        scores, tables = [], []
+        for block in self._store.blocks(self._level, ["sensor", "location_id"]):
+            scores.append(self._unit(block) @ unit)
+            tables.append(block.rows["location_id"])
+        score, names = np.concatenate(scores), pa.chunked_array([part for table in tables for part in table.chunks])
+        codes = pc.dictionary_encode(names).combine_chunks()
+        places, known = codes.indices.to_numpy(), {name: code for code, name in enumerate(codes.dictionary.to_pylist())}
+        found = []
+        for column, name in zip(score.T, own, strict=True):
+            order = np.argsort(-column, kind="stable")
+            order = order[places[order] != known[name]]
+            _, first = np.unique(places[order], return_index=True)
+            order = order[np.sort(first)][:top]
+            found.append(Hits(order, column[order].astype(np.float32)))
+        return found
+
     def _direction(self, examples: Vectors) -> Floats:
         mean: Floats = self._unit(examples).mean(axis=0)
         return mean / max(float(np.linalg.norm(mean)), 1e-12)
