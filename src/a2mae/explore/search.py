@@ -79,9 +79,9 @@ class Searcher:
         Raises:
             InputError: If an example's vector is nothing but zeros.
         """
-        wanted = self._direction(positive)
+        wanted = self.direction(positive)
         if negative is not None and len(negative.rows):
-            wanted = wanted - self._direction(negative)
+            wanted = wanted - self.direction(negative)
         columns = ["sensor", "location_id", "lon", "lat"]
         scores, tables = [], []
         for block in self._store.blocks(self._level, columns):
@@ -125,8 +125,15 @@ class Searcher:
             found.append(Hits(order, column[order].astype(np.float32)))
         return found
 
-    def _direction(self, examples: Vectors) -> Floats:
-        mean: Floats = self._unit(examples).mean(axis=0)
+    def direction(self, examples: Vectors, dimensions: Sequence[int] | slice = slice(None)) -> Floats:
+        """Compute the direction of examples among the vectors of their sensor, of length 1.
+
+        Args:
+            examples: As `similar` takes them.
+            dimensions: Look at these alone.
+        """
+        copied = Vectors(examples.rows, examples.vectors.copy())
+        mean: Floats = self._unit(copied).mean(axis=0)[dimensions]
         return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
     def _unit(self, block: Vectors) -> Floats:
@@ -138,6 +145,11 @@ class Searcher:
                 " archive anew (kedro run --pipelines=embed)"
             )
         for sensor, rows in _by_sensor(block.rows, self._level):
+            if sensor not in self._moments:
+                raise InputError(
+                    f"{self._store.folder} has no vector of {sensor}, so an example of it cannot be compared; it has"
+                    f" {', '.join(sorted(self._moments))}"
+                )
             mean, deviation = self._moments[sensor]
             unit[rows] -= mean
             unit[rows] /= deviation
