@@ -22,7 +22,8 @@ from a2mae.explore.tiles import NOTHING, TILE_PX, GroundPicture, cut_tiles, pale
 from a2mae.raster.footprints import transformer
 from helpers.browser import BROWSER, browser
 
-from .conftest import COLOURS, NAMES, ORIGIN, SIDE_DEG, UTM, patchy, write_map as write_class_map
+from .conftest import COLOURS, NAMES, ORIGIN, SIDE_DEG, UTM, patchy
+from .conftest import write_map as write_class_map
 
 
 def with_grids(locations):
@@ -151,7 +152,9 @@ def test_the_same_inputs_give_the_same_bytes(inputs, written, tmp_path):
 
 
 def test_nothing_to_show_is_a_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r"the map page has nothing to show: no stage of this chain has made locations"):
+    with pytest.raises(
+        ValueError, match=r"the map page has nothing to show: no stage of this chain has made locations"
+    ):
         write_map(MapInputs("Empty", 10), tmp_path / "map_files")
     assert not (tmp_path / "map_files").exists()
 
@@ -183,7 +186,9 @@ def test_colours_change_and_opacity_reaches_the_tiles(page):
     assert "/true/" in page.run("document.querySelector('.leaflet-first-pane img').src")
     page.click("input[value=false]")
     page.wait("document.querySelector('.leaflet-first-pane img')?.src.includes('/false/')")
-    page.run("(() => { const e = document.getElementById('image-opacity'); e.value = 40; e.dispatchEvent(new Event('input')); })()")
+    page.run(
+        "(() => { const e = document.getElementById('image-opacity'); e.value = 40; e.dispatchEvent(new Event('input')); })()"
+    )
     assert page.run("document.querySelector('.leaflet-first-pane .leaflet-layer').style.opacity") == "0.4"
 
 

@@ -110,9 +110,7 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         for sensor, rows in new.groupby("sensor", sort=True):
             _, *shape = archive.store.shape(str(sensor))
             relative_gsd = min(1.0, options.tile_px / max(shape))
-            embedder = Embedder(
-                encoder.to(device), plans[str(sensor)], pool=options.pool, relative_gsd=relative_gsd
-            )
+            embedder = Embedder(encoder.to(device), plans[str(sensor)], pool=options.pool, relative_gsd=relative_gsd)
             for start in range(0, len(rows), _PART_ROWS):
                 part = rows.iloc[start : start + _PART_ROWS]
                 _add(store, part, _vectors(embedder, archive.store, part, options.batch_size))

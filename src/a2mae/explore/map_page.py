@@ -139,7 +139,9 @@ def _page(title: str) -> str:
     # Our own files and the vendored library: the only text that reaches the page unescaped.
     texts = {name.replace(".", "_"): Markup((folder / name).read_text("utf-8")) for name in _ASSETS}  # noqa: S704
     template = environment.from_string((folder / "map.html.j2").read_text("utf-8"))
-    return template.render(title=title, files=FILES, licence=(folder / "leaflet-LICENSE.txt").read_text("utf-8"), **texts)
+    return template.render(
+        title=title, files=FILES, licence=(folder / "leaflet-LICENSE.txt").read_text("utf-8"), **texts
+    )
 
 
 def _chosen(inputs: MapInputs, features: Sequence[Told]) -> gpd.GeoDataFrame:

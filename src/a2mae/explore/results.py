@@ -70,9 +70,7 @@ def search_archive(
     if options.chip is not None:
         positive = _with_chip(options, store, positive, pretrained)
     searcher = Searcher(store, options.level)
-    found = searcher.similar(
-        positive, negative, top=options.top, exclude_m=options.exclude_m, sensors=options.sensors
-    )
+    found = searcher.similar(positive, negative, top=options.top, exclude_m=options.exclude_m, sensors=options.sensors)
     hits = _frame(store.take(options.level, found.number))
     hits.insert(0, "score", found.score)
     hits.insert(0, "rank", np.arange(1, len(hits) + 1))
@@ -143,7 +141,12 @@ def contact_sheet(archive: Archive, level: str, examples: gpd.GeoDataFrame, hits
     shown = examples[examples["id"].isin(first.index)].head(lines)
     cells = [(row, (0, line), "", _EXAMPLE) for line, row in enumerate(shown.itertuples())]
     cells += [
-        (row, (left_of_hits + number % _COLUMNS * step[0], number // _COLUMNS), f"{row.rank}. ({row.score:.2f})  ", _INK)
+        (
+            row,
+            (left_of_hits + number % _COLUMNS * step[0], number // _COLUMNS),
+            f"{row.rank}. ({row.score:.2f})  ",
+            _INK,
+        )
         for number, row in enumerate(hits.itertuples())
     ]
     for row, (across, line), title, colour in cells:

@@ -152,9 +152,7 @@ class _Cutter:
         if z == self._zoom:
             found = self._warped(key)
         else:
-            quarters = [
-                [self.bands((z + 1, 2 * x + right, 2 * y + down), done) for right in (0, 1)] for down in (0, 1)
-            ]
+            quarters = [[self.bands((z + 1, 2 * x + right, 2 * y + down), done) for right in (0, 1)] for down in (0, 1)]
             known = next((quarter for row in quarters for quarter in row if quarter is not None), None)
             if known is None:
                 return None
@@ -235,7 +233,12 @@ def _zoom(gsd_m: float, lat: float, codes: bool) -> int:
 def _tile_bounds(key: Key) -> Bounds:
     zoom, x, y = key
     side = _WORLD_M / 2**zoom
-    return -_WORLD_M / 2 + x * side, _WORLD_M / 2 - (y + 1) * side, -_WORLD_M / 2 + (x + 1) * side, _WORLD_M / 2 - y * side
+    return (
+        -_WORLD_M / 2 + x * side,
+        _WORLD_M / 2 - (y + 1) * side,
+        -_WORLD_M / 2 + (x + 1) * side,
+        _WORLD_M / 2 - y * side,
+    )
 
 
 def _touched(boxes: Sequence[Bounds], zoom: int) -> dict[Key, list[int]]:
@@ -282,4 +285,3 @@ def values_script(name: str, bands: Bytes) -> bytes:
     """Encode the numbers of a tile `(C, H, W)` as a script: a page that was opened from a folder may load no other."""
     packed = base64.b64encode(zlib.compress(np.ascontiguousarray(bands).tobytes(), 6)).decode("ascii")
     return f'mapValues("{name}","{packed}")\n'.encode()
-
