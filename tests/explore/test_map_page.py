@@ -187,7 +187,8 @@ def test_colours_change_and_opacity_reaches_the_tiles(page):
     page.click("input[value=false]")
     page.wait("document.querySelector('.leaflet-first-pane img')?.src.includes('/false/')")
     page.run(
-        "(() => { const e = document.getElementById('image-opacity'); e.value = 40; e.dispatchEvent(new Event('input')); })()"
+        "(() => { const e = document.getElementById('image-opacity'); e.value = 40;"
+        " e.dispatchEvent(new Event('input')); })()"
     )
     assert page.run("document.querySelector('.leaflet-first-pane .leaflet-layer').style.opacity") == "0.4"
 
@@ -224,8 +225,9 @@ def test_two_dates_are_compared_by_a_border_that_moves(page):
 
 def click_on(page, lon, lat):
     x, y = page.run(
-        f"(() => {{ a2mae.map.setView([{lat}, {lon}], 15, {{animate: false}}); const p = a2mae.map.latLngToContainerPoint([{lat},"
-        f" {lon}]), r = a2mae.map.getContainer().getBoundingClientRect(); return [p.x + r.x, p.y + r.y]; }})()"
+        f"(() => {{ const m = a2mae.map; m.setView([{lat}, {lon}], 15, {{animate: false}});"
+        f" const p = m.latLngToContainerPoint([{lat}, {lon}]), r = m.getContainer().getBoundingClientRect();"
+        " return [p.x + r.x, p.y + r.y]; })()"
     )
     for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
         page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left" if kind != "mouseMoved" else "none",
@@ -245,14 +247,10 @@ def test_a_click_tells_what_is_there_and_what_looks_like_it(page, archive):
     assert "Kept: cluster has room." in said and "Split: test." in said
     assert "sentinel-2-l2a: 2022-06-01, 2023-07-01" in said and "naip, 2022-01-01: cloud" in said
     assert "Looks most like" in said
-    page.click(".leaflet-popup-content button.go")
     # Of the third cover one other place was seen.
-    found = page.wait(
-        "(() => { const t = document.querySelector('.leaflet-popup-content h3')?.textContent;"
-        " return t === 'Place place-2' ? null : t; })()",
-        10,
-    )
-    assert found == "Place place-5"
+    title = "document.querySelector('.leaflet-popup-content h3')?.textContent"
+    page.click_until(".leaflet-popup-content button.go", f"{title} && {title} !== 'Place place-2'")
+    assert page.run(title) == "Place place-5"
     said = popup(page, 15 + SIDE_DEG * 4.5, 47 + SIDE_DEG / 2, "place-4")
     assert "Left out by pruning: cluster is full." in said
 

@@ -138,13 +138,9 @@ def _blocks(
             if not len(corner):
                 continue
             end = np.minimum(corner + block, [source.height, source.width])
-            rings = [
-                (corner[:, 1], corner[:, 0]),
-                (end[:, 1], corner[:, 0]),
-                (end[:, 1], end[:, 0]),
-                (corner[:, 1], end[:, 0]),
-            ]
-            x, y = (np.stack(parts, axis=1) for parts in zip(*(source.transform @ ring for ring in rings), strict=True))
+            (first_row, first_column), (last_row, last_column) = corner.T, end.T
+            columns = np.stack([first_column, last_column, last_column, first_column], axis=1)
+            x, y = source.transform @ (columns, np.stack([first_row, first_row, last_row, last_row], axis=1))
             geometry = [_polygon(*to.transform(a, b)) for a, b in zip(x, y, strict=True)]
             centre = [shape.centroid for shape in geometry]
             # The same ground has the same name in every year, whether the file is stored top or bottom first.

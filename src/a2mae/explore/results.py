@@ -30,7 +30,7 @@ from a2mae.stssd.store.store import ImageSetStore
 logger = logging.getLogger(__name__)
 
 _TILE_PX, _MARGIN_PX, _LINE_PX, _HEAD_PX = 240, 10, 17, 38
-_COLUMNS = 4
+_COLUMNS, _FEWEST_LINES = 4, 3
 _FONT, _HEAD = ImageFont.load_default(13), ImageFont.load_default(19)
 _PAPER, _INK, _EXAMPLE = (255, 255, 255), (30, 30, 36), (214, 39, 112)
 _JSON = ("rank", "score", "id", "location_id", "sensor", "datetime", "lon", "lat")
@@ -82,7 +82,7 @@ def search_archive(
         _write_geojson(examples, partial / "examples.geojson")
         write_json(partial / "search.json", {"options": options.model_dump(mode="json"), "model": store.about.model})
         if embeddings is not None:
-            write_similarity(searcher, store, positive, negative, embeddings, partial / "similarity.tif")
+            write_similarity(partial / "similarity.tif", searcher, positive, negative, embeddings=embeddings)
         if archive is not None and options.shown:
             sheet = contact_sheet(archive, options.level, examples, hits.head(options.shown))
             sheet.save(partial / "contact_sheet.png")
@@ -125,12 +125,12 @@ def contact_sheet(archive: Archive, level: str, examples: gpd.GeoDataFrame, hits
     Args:
         archive: Has the pixels.
         level: `image`, or `set`: a set is shown by its first image.
-        examples: As `search_archive` writes them; as many are shown as there are rows of hits.
+        examples: As `search_archive` writes them; as many are shown as there are rows of hits, or three.
         hits: Likewise, with `rank` and `score`.
     """
     key = "image_id" if level == "image" else "set_id"
     first = archive.images.sort_values("image_id", kind="stable").drop_duplicates(key).set_index(key)
-    lines = max(-(-len(hits) // _COLUMNS), 1)
+    lines = max(-(-len(hits) // _COLUMNS), min(len(examples), _FEWEST_LINES), 1)
     step = (_TILE_PX + _MARGIN_PX, _TILE_PX + 2 * _LINE_PX + 2 * _MARGIN_PX)
     left_of_hits = step[0] + 3 * _MARGIN_PX
     size = (_MARGIN_PX + left_of_hits + _COLUMNS * step[0], _HEAD_PX + lines * step[1])
@@ -140,15 +140,9 @@ def contact_sheet(archive: Archive, level: str, examples: gpd.GeoDataFrame, hits
     draw.text((_MARGIN_PX + left_of_hits, _MARGIN_PX), "Looks most like them", fill=_INK, font=_HEAD)
     shown = examples[examples["id"].isin(first.index)].head(lines)
     cells = [(row, (0, line), "", _EXAMPLE) for line, row in enumerate(shown.itertuples())]
-    cells += [
-        (
-            row,
-            (left_of_hits + number % _COLUMNS * step[0], number // _COLUMNS),
-            f"{row.rank}. ({row.score:.2f})  ",
-            _INK,
-        )
-        for number, row in enumerate(hits.itertuples())
-    ]
+    for number, row in enumerate(hits.itertuples()):
+        line, column = divmod(number, _COLUMNS)
+        cells.append((row, (left_of_hits + column * step[0], line), f"{row.rank}. ({row.score:.2f})  ", _INK))
     for row, (across, line), title, colour in cells:
         left, top = _MARGIN_PX + across, _HEAD_PX + line * step[1]
         known = first.loc[row.id]

@@ -39,7 +39,11 @@ class Hits:
 
 
 class Searcher:
-    """Ranks the vectors of one level of a store."""
+    """Ranks the vectors of one level of a store.
+
+    Attributes:
+        store: The store.
+    """
 
     def __init__(self, store: EmbeddingStore, level: str) -> None:
         """Take the moments of the vectors, sensor by sensor.
@@ -51,7 +55,7 @@ class Searcher:
         Raises:
             InputError: If the store has no vector of this level.
         """
-        self._store, self._level = store, level
+        self.store, self._level = store, level
         if not store.count(level):
             raise InputError(f"{store.folder} holds no vector of level {level!r}: embed the archive first")
         self._moments = _moments(store, level)
@@ -84,7 +88,7 @@ class Searcher:
             wanted = wanted - self.direction(negative)
         columns = ["sensor", "location_id", "lon", "lat"]
         scores, tables = [], []
-        for block in self._store.blocks(self._level, columns):
+        for block in self.store.blocks(self._level, columns):
             scores.append(self._unit(block) @ wanted)
             tables.append(block.rows)
         score, rows = np.concatenate(scores), pa.concat_tables(tables)
@@ -110,7 +114,7 @@ class Searcher:
         unit = self._unit(examples).T
         own = examples.rows["location_id"].to_pylist()
         scores, tables = [], []
-        for block in self._store.blocks(self._level, ["sensor", "location_id"]):
+        for block in self.store.blocks(self._level, ["sensor", "location_id"]):
             scores.append(self._unit(block) @ unit)
             tables.append(block.rows["location_id"])
         score, names = np.concatenate(scores), pa.chunked_array([part for table in tables for part in table.chunks])
@@ -141,13 +145,13 @@ class Searcher:
         unit = block.vectors
         if not unit.any(axis=1).all():
             raise InputError(
-                f"{self._store.folder} has a vector of zeros, which is like nothing: remove the folder and embed the"
+                f"{self.store.folder} has a vector of zeros, which is like nothing: remove the folder and embed the"
                 " archive anew (kedro run --pipelines=embed)"
             )
         for sensor, rows in _by_sensor(block.rows, self._level):
             if sensor not in self._moments:
                 raise InputError(
-                    f"{self._store.folder} has no vector of {sensor}, so an example of it cannot be compared; it has"
+                    f"{self.store.folder} has no vector of {sensor}, so an example of it cannot be compared; it has"
                     f" {', '.join(sorted(self._moments))}"
                 )
             mean, deviation = self._moments[sensor]

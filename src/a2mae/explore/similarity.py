@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from a2mae.explore.search import Searcher
-from a2mae.explore.store import EmbeddingStore, Vectors
+from a2mae.explore.store import Vectors
 from a2mae.files import digest_of
 from a2mae.raster.opening import GDAL_OPTIONS
 from a2mae.tasks.tiling import StripWriter
@@ -24,26 +24,23 @@ Floats = npt.NDArray[np.float32]
 _ROWS = 64
 
 
-def write_similarity(
-    searcher: Searcher, store: EmbeddingStore, positive: Vectors, negative: Vectors, embeddings: Path, path: Path
-) -> bool:
+def write_similarity(path: Path, searcher: Searcher, positive: Vectors, negative: Vectors, *, embeddings: Path) -> bool:
     """Write the similarity of every patch: cosine to the positive examples less that to the negative ones.
 
     Examples are whole images, so it is the mean of their patches that patches are compared with, each standardised by
     its own kind: images by those of their sensor, patches by those of the raster.
 
     Args:
-        searcher: Of the store.
-        store: Says how its vectors were made.
+        path: The COG: one band, float32, NaN where nothing was seen.
+        searcher: Of the store that the examples are of.
         positive: Examples.
         negative: Examples of what is not wanted; may be empty.
         embeddings: Folder that `embed` wrote.
-        path: The COG: one band, float32, NaN where nothing was seen.
 
     Returns:
         Whether it was written; else the log says why not.
     """
-    raster = embeddings / "embeddings.tif"
+    store, raster = searcher.store, embeddings / "embeddings.tif"
     about = json.loads((embeddings / "embeddings.json").read_text("utf-8"))
     if about.get("model") != store.about.model or store.about.pool == "cls":
         reason = "is of another model" if store.about.pool != "cls" else "has patches, and the store's vectors are CLS"

@@ -106,7 +106,9 @@ def cut_tiles(
         What was written.
     """
     boxes = [picture.bounds for picture in pictures]
-    west, south, east, north = (pick(side) for pick, side in zip((min, min, max, max), zip(*boxes), strict=True))
+    west, south, east, north = (
+        pick(side) for pick, side in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
+    )
     degrees = transform_bounds(_MERCATOR, "EPSG:4326", west, south, east, north)
     zoom = _zoom(gsd_m, (degrees[1] + degrees[3]) / 2, codes)
     while zoom > 0 and len(_touched(boxes, zoom)) > most:
@@ -173,7 +175,7 @@ class _Cutter:
         return (sums // np.maximum(count, 1)).astype(np.uint8)
 
     def _warped(self, key: Key) -> Bytes:
-        west, south, east, north = _tile_bounds(key)
+        west, _, east, north = _tile_bounds(key)
         pixel = (east - west) / TILE_PX
         tile: Bytes | None = None
         for number in self._finest[key]:
@@ -233,12 +235,8 @@ def _zoom(gsd_m: float, lat: float, codes: bool) -> int:
 def _tile_bounds(key: Key) -> Bounds:
     zoom, x, y = key
     side = _WORLD_M / 2**zoom
-    return (
-        -_WORLD_M / 2 + x * side,
-        _WORLD_M / 2 - (y + 1) * side,
-        -_WORLD_M / 2 + (x + 1) * side,
-        _WORLD_M / 2 - y * side,
-    )
+    west, north = x * side - _WORLD_M / 2, _WORLD_M / 2 - y * side
+    return west, north - side, west + side, north
 
 
 def _touched(boxes: Sequence[Bounds], zoom: int) -> dict[Key, list[int]]:
