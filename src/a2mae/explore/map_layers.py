@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +35,8 @@ FINEST_M = 2.5
 """Tiles have no finer pixels: those of a sensor of half a metre would be most of the page."""
 _MOST_TILES = 400
 _MOST_PX = 2048
-_SAMPLED = 4
-_STRETCH_PCT = (1.0, 99.0)
+_SAMPLED, _MOST_THREADS = 4, 4
+_STRETCH_PCT = (2.0, 98.0)
 _TOGETHER = 3.0
 """Places within so many footprints of each other are one area."""
 _RAMP_CODES = 250
@@ -76,7 +78,7 @@ def areas_of(places: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 
 def image_layers(archive: Archive, places: pd.DataFrame, folder: Path) -> Iterator[Told]:
-    """Write the images of some places, a layer per area, sensor and day.
+    """Write the images of some places, a layer per area, sensor and day; areas side by side.
 
     Args:
         archive: Images with their tables.
@@ -93,44 +95,58 @@ def image_layers(archive: Archive, places: pd.DataFrame, folder: Path) -> Iterat
         area=of_place["area"].reindex(images["location_id"]).to_numpy(),
         day=[f"{moment:%Y-%m-%d}" for moment in images["datetime"]],
     )
-    number = 0
-    for (area, name), group in images.groupby(["area", "sensor"], sort=True):
-        reader = _Reader(archive, str(name), group["row"].to_numpy(np.int64))
+
+    def layers(number: int, area: int, name: str, group: pd.DataFrame) -> list[Told]:
+        reader, told = _Reader(archive, name, group["row"].to_numpy(np.int64)), []
         for day, rows in group.groupby("day", sort=True):
             pictures = [reader.picture(of_place.loc[row.location_id], int(row.row)) for row in rows.itertuples()]
-            at = f"images/{number}"
-            pyramid = cut_tiles(
-                pictures, folder / at, reader.draw, gsd_m=reader.gsd_m, codes=False, most=_MOST_TILES
-            )  # fmt: skip
-            number += 1
-            yield {
-                "area": int(area),
-                "sensor": reader.sensor.id,
-                "day": str(day),
-                "folder": at,
-                "colours": list(reader.composites),
-                **pyramid.told(),
-            }
+            at = f"images/{number}/{day}"
+            pyramid = cut_tiles(pictures, folder / at, reader.draw, gsd_m=reader.gsd_m, codes=False, most=_MOST_TILES)
+            colours = list(reader.colours)
+            told.append(
+                {
+                    "area": area,
+                    "sensor": name,
+                    "day": day,
+                    "places": len(rows),
+                    "folder": at,
+                    "colours": colours,
+                    **pyramid.told(),
+                }
+            )
+        return told
+
+    groups = images.groupby(["area", "sensor"], sort=True)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:  # warps and codecs let others run
+        found = [
+            pool.submit(layers, number, int(area), str(name), group)
+            for number, ((area, name), group) in enumerate(groups)
+        ]
+        for future in found:
+            yield from future.result()
 
 
 class _Reader:
-    """Reads images of one area and sensor in one stretch, so that dates can be compared."""
+    """Reads images of one area and sensor in one stretch, so that dates can be compared.
+
+    Red, green and blue are stretched together, which keeps their colours; the infrared, which is brighter, by itself.
+    """
 
     def __init__(self, archive: Archive, sensor: str, rows: npt.NDArray[np.int64]) -> None:
         self._archive, self.sensor = archive, archive.store.sensor(sensor)
-        self.composites = _composites(self.sensor)
-        self._bands = sorted({band for bands in self.composites.values() for band in bands})
+        self._bands = [*display_bands(self.sensor), *_infrared(self.sensor)]
+        self.colours = ("true", "false")[: len(self._bands) - 2]
         self._shape = archive.store.shape(sensor)[1:]
         self._step = max(1, math.floor(FINEST_M / self.sensor.gsd_m))
         self.gsd_m = max(self.sensor.gsd_m, FINEST_M)
         chosen = rows[np.unique(np.linspace(0, len(rows) - 1, _SAMPLED).round().astype(int))]
         samples = [self._read(int(row)) for row in chosen]
-        self._range: dict[str, tuple[float, float]] = {}
-        for key, bands in self.composites.items():
-            picked = [self._bands.index(band) for band in bands]
-            seen = np.concatenate([pixels[picked][:, valid].ravel() for pixels, valid in samples])
+        ranges = []
+        for part in (slice(0, 3), slice(3, None)):
+            seen = np.concatenate([pixels[part][:, valid].ravel() for pixels, valid in samples])
             low, high = np.percentile(seen, _STRETCH_PCT) if seen.size else (0.0, 1.0)
-            self._range[key] = float(low), max(float(high), float(low) + 1e-6)
+            ranges += [(low, max(high - low, 1e-6))] * len(self._bands[part])
+        self._low, self._width = (np.array(values, np.float32)[:, None, None] for values in zip(*ranges, strict=True))
 
     def picture(self, place: pd.Series, row: int) -> GroundPicture:
         """Lay an image on its footprint."""
@@ -140,20 +156,16 @@ class _Reader:
         return GroundPicture(lambda: self._pixels(row), (rows, columns), transform, str(place["crs"]))
 
     def draw(self, bands: Bytes) -> Mapping[str, bytes]:
-        """Encode a tile: a file per composite."""
-        return {
-            f"{key}/{{}}.webp": webp(bands[3 * number : 3 * number + 3], bands[-1])
-            for number, key in enumerate(self.composites)
-        }
+        """Encode a tile: true and, where there is an infrared, false colour."""
+        files = {"true/{}.webp": webp(bands[:3], bands[-1])}
+        if len(self.colours) > 1:
+            files["false/{}.webp"] = webp(bands[[3, 0, 1]], bands[-1])
+        return files
 
     def _pixels(self, row: int) -> Bytes:
         pixels, valid = self._read(row)
-        shown = []
-        for key, bands in self.composites.items():
-            low, high = self._range[key]
-            scaled = (pixels[[self._bands.index(band) for band in bands]] - low) * np.float32(255 / (high - low))
-            shown.append(np.clip(scaled, 0, 255).astype(np.uint8))
-        return np.concatenate([*shown, np.where(valid, np.uint8(255), np.uint8(0))[None]])
+        shown = np.clip((pixels - self._low) / self._width * 255, 0, 255).astype(np.uint8)
+        return np.concatenate([shown, np.where(valid, np.uint8(255), np.uint8(0))[None]])
 
     def _read(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         pixels, valid = self._archive.store.read_physical(self.sensor.id, [row], self._bands)
@@ -166,14 +178,11 @@ class _Reader:
         return mean, valid[0][cut].reshape(rows, step, columns, step).all(axis=(1, 3))
 
 
-def _composites(sensor: Sensor) -> dict[str, tuple[int, int, int]]:
-    """Choose the bands of true and, where there is a near infrared, of false colour."""
+def _infrared(sensor: Sensor) -> list[int]:
+    """Find the near infrared that false colour needs, beside red and green; empty where there is none."""
     by_name = {band.common_name: index for index, band in enumerate(sensor.bands)}
-    found = {"true": display_bands(sensor)}
-    infrared = next((by_name[name] for name in ("nir", "nir08") if name in by_name), None)
-    if infrared is not None and {"red", "green"} <= by_name.keys():
-        found["false"] = (infrared, by_name["red"], by_name["green"])
-    return found
+    found = [by_name[name] for name in ("nir", "nir08") if name in by_name]
+    return found[:1] if {"red", "green", "blue"} <= by_name.keys() else []
 
 
 def map_layers(drawn: DrawnMap, folder: Path) -> list[Told]:

@@ -33,6 +33,10 @@ NOTHING = 255
 _WORLD_M = 2 * math.pi * 6_378_137.0
 _MERCATOR = CRS.from_epsg(3857)
 _WEBP_QUALITY = 80
+_COARSEST_TILES = 4
+"""The page makes these smaller itself."""
+_HELD = 16
+"""Pictures that are kept for the neighbouring tiles."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +110,14 @@ def cut_tiles(
         What was written.
     """
     boxes = [picture.bounds for picture in pictures]
-    west, south, east, north = (
-        pick(side) for pick, side in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
-    )
+    sides = list(zip(*boxes, strict=True))
+    west, south, east, north = min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])
     degrees = transform_bounds(_MERCATOR, "EPSG:4326", west, south, east, north)
     zoom = _zoom(gsd_m, (degrees[1] + degrees[3]) / 2, codes)
     while zoom > 0 and len(_touched(boxes, zoom)) > most:
         zoom -= 1
     coarsest = zoom
-    while coarsest > 0 and len(_touched(boxes, coarsest)) > 1:
+    while coarsest > 0 and len(_touched(boxes, coarsest)) > _COARSEST_TILES:
         coarsest -= 1
     found = Pyramid(zoom, coarsest, (degrees[1], degrees[0], degrees[3], degrees[2]))
     cutter = _Cutter(pictures, boxes, _touched(boxes, zoom), zoom, codes)
@@ -169,10 +172,15 @@ class _Cutter:
     def _halved(self, bands: Bytes) -> Bytes:
         if self._codes:
             return bands[:, ::2, ::2]
-        seen = bands[-1:] > 0
-        sums = (bands.astype(np.uint16) * seen).reshape(len(bands), TILE_PX, 2, TILE_PX, 2).sum(axis=(2, 4))
-        count = seen.reshape(1, TILE_PX, 2, TILE_PX, 2).sum(axis=(2, 4))
-        return (sums // np.maximum(count, 1)).astype(np.uint8)
+        # What was not seen is 0 in every band, so it adds nothing.
+        four = [bands[:, down::2, right::2] for down in (0, 1) for right in (0, 1)]
+        total = four[0].astype(np.uint16)
+        for part in four[1:]:
+            total += part
+        count = total[-1:] // 255
+        if (count == 4).all():
+            return (total >> 2).astype(np.uint8)
+        return (total // np.maximum(count, 1)).astype(np.uint8)
 
     def _warped(self, key: Key) -> Bytes:
         west, _, east, north = _tile_bounds(key)
@@ -211,7 +219,7 @@ class _Cutter:
     def _pixels(self, number: int) -> Bytes:
         """Read a picture; the neighbouring tiles want the same ones."""
         if number not in self._read:
-            if len(self._read) >= 64:
+            if len(self._read) >= _HELD:
                 self._read.pop(next(iter(self._read)))
             pixels = self._pictures[number].pixels()
             self._read[number] = pixels if self._codes else pixels * (pixels[-1:] > 0)
@@ -262,7 +270,7 @@ def webp(rgb: Bytes, seen: Bytes, *, exact: bool = False) -> bytes:
     bands = rgb if seen.all() else np.concatenate([rgb * (seen > 0), seen[None]])
     buffer = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(bands.transpose(1, 2, 0)))
-    picture.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=1, lossless=exact)
+    picture.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=0, lossless=exact)
     return buffer.getvalue()
 
 

@@ -14,8 +14,8 @@
     "left out": { words: "left out by pruning", colour: "#e69f00", dashArray: "6 5" },
     none: { words: "without image set: all images rejected", colour: "#8a8f99", dashArray: "2 5" },
   };
-  const position = (lat, lon) =>
-    `${Math.abs(lat).toFixed(4)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(lon).toFixed(4)}° ${lon < 0 ? "W" : "E"}`;
+  const position = (lat, lon, digits = 4) =>
+    `${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(lon).toFixed(digits)}° ${lon < 0 ? "W" : "E"}`;
   const boundsOf = (told) => L.latLngBounds([told.bounds[0], told.bounds[1]], [told.bounds[2], told.bounds[3]]);
 
   const map = L.map("map", { minZoom: 1, maxZoom: 20, worldCopyJump: true, zoomSnap: 0.5, attributionControl: false });
@@ -51,7 +51,7 @@
   const area = byId("area");
   for (const [number, found] of areas) {
     const centre = found.bounds.getCenter();
-    const option = make("option", `${position(centre.lat, centre.lng)} (${found.count} ${found.count === 1 ? "place" : "places"})`);
+    const option = make("option", `${position(centre.lat, centre.lng, 2)} (${found.count} ${found.count === 1 ? "place" : "places"})`);
     option.value = String(number);
     area.append(option);
   }
@@ -118,14 +118,14 @@
         option.value = String(number);
         list.append(option);
       }
-      /* The same date as before where it is still here; else the sensor that has most dates, its first and its last. */
+      /* The same date as before where it is still here; else the sensor that shows most places, its first or last date. */
       if (here.some(({ number }) => String(number) === before)) list.value = before;
       else if (here.length) {
-        const sensors = {};
-        for (const { told } of here) sensors[told.sensor] = (sensors[told.sensor] || 0) + told.tiles.length;
-        const many = (name) => here.filter(({ told }) => told.sensor === name).length;
-        const [best] = Object.keys(sensors).sort((a, b) => many(b) - many(a) || sensors[b] - sensors[a]);
-        const dates = here.filter(({ told }) => told.sensor === best);
+        const most = Math.max(...here.map(({ told }) => told.places));
+        const wide = here.filter(({ told }) => told.places === most);
+        const finest = Math.max(...wide.map(({ told }) => told.finest));
+        const { sensor } = wide.find(({ told }) => told.finest === finest).told;
+        const dates = wide.filter(({ told }) => told.sensor === sensor);
         list.value = String(dates[last ? dates.length - 1 : 0].number);
       }
     }
@@ -187,7 +187,7 @@
       if (item.rank) {
         const icon = L.divIcon({ className: "rank", html: String(Number(item.rank)), iconSize: [24, 19] });
         L.marker(centre, { icon, interactive: false, keyboard: false }).addTo(layer);
-      } else L.circleMarker(centre, { radius: 2, interactive: false, ...style, dashArray: null }).addTo(layer);
+      } else L.circleMarker(centre, { radius: 2, interactive: false, className: "dot", ...style, dashArray: null }).addTo(layer);
     }
     const item = make("li"), line = make("label"), box = make("input"), chip = make("i");
     box.type = "checkbox";
@@ -334,16 +334,23 @@
       icon: L.divIcon({ className: "degree", html: words, iconSize: null }), interactive: false, keyboard: false,
     }).addTo(degrees);
     const south = Math.max(view.getSouth(), -85), north = Math.min(view.getNorth(), 85);
+    const bottom = Math.max(map.containerPointToLatLng([0, map.getSize().y - 20]).lat, -84);
     for (let lon = Math.ceil(view.getWest() / step) * step; lon <= view.getEast(); lon += step) {
       L.polyline([[south, lon], [north, lon]], style).addTo(degrees);
-      note(map.containerPointToLatLng([0, map.getSize().y - 20]).lat > -85 ? [map.containerPointToLatLng([0, map.getSize().y - 20]).lat, lon] : [-84, lon], `${lon.toFixed(digits)}°`);
+      const free = map.latLngToContainerPoint([bottom, lon]).x > 110; /* beside the scale */
+      if (free) note([bottom, lon], `${lon.toFixed(digits)}°`);
     }
     for (let lat = Math.ceil(south / step) * step; lat <= north; lat += step) {
       L.polyline([[lat, view.getWest()], [lat, view.getEast()]], style).addTo(degrees);
       note([lat, map.containerPointToLatLng([map.getSize().x - 50, 0]).lng], `${lat.toFixed(digits)}°`);
     }
   };
-  map.on("moveend", () => { drawDegrees(); listImages(); });
+  map.on("moveend", () => {
+    drawDegrees();
+    listImages();
+    map.getContainer().classList.toggle("near", map.getZoom() >= 11);
+  });
+  map.on("popupopen popupclose", (event) => document.querySelector("main").classList.toggle("told", event.type === "popupopen"));
 
   /* Where most can be seen at first: the area under the first map, else the first. */
   const start = [...areas].find(([, found]) => results.length && found.bounds.intersects(results[0].bounds)) || [...areas][0];
