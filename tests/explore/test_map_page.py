@@ -113,7 +113,7 @@ def test_coarser_tiles_show_what_the_finer_ones_do(tmp_path):
         [picture], tmp_path, lambda bands: {"{}.png": palette_png(bands[0], {1: (9, 8, 7)})},
         gsd_m=10, codes=True, most=400,
     )  # fmt: skip
-    assert found.finest > found.coarsest and len([key for key in found.tiles if key[0] == found.coarsest]) == 1
+    assert found.finest > found.coarsest and len([key for key in found.tiles if key[0] == found.coarsest]) <= 4
     share = {}
     for z, x, y in found.tiles:
         with Image.open(tmp_path / f"{z}/{x}/{y}.png") as tile:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
@@ -121,8 +122,9 @@ def cut_tiles(
         coarsest -= 1
     found = Pyramid(zoom, coarsest, (degrees[1], degrees[0], degrees[3], degrees[2]))
     cutter = _Cutter(pictures, boxes, _touched(boxes, zoom), zoom, codes)
-    for key in sorted(_touched(boxes, coarsest)):
-        cutter.bands(key, lambda key, bands: _write(folder, draw(bands), key, found))
+    with rasterio.Env():  # one, not one per warp
+        for key in sorted(_touched(boxes, coarsest)):
+            cutter.bands(key, lambda key, bands: _write(folder, draw(bands), key, found))
     return found
 
 
