@@ -18,8 +18,21 @@ from a2mae.tasks.datasets.inputs import plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.train import computing
-from a2mae.tasks.inference.files import raster_from_file, sensor_named
+from a2mae.tasks.inference.files import RasterKeys, raster_from_file, sensor_named
 from a2mae.tasks.inference.rasters import RasterWindows
+
+
+class _Keys(RasterKeys):
+    """Names of the chip's parameters."""
+
+    @property
+    def sensor(self) -> str:
+        return "search.chip_sensor"
+
+    @property
+    def raster(self) -> str:
+        return "search.chip"
+
 
 _MOST_PX = 4096
 _ID = "chip"
@@ -51,7 +64,7 @@ def embed_chip(pretrained: Path, store: EmbeddingStore, path: Path, sensor_id: s
     taught, width = encoder_normalisation(pretrained), bands_per_view(encoder)
     plan = plan_bands(sensor, about.bands, taught, bands_per_view=width, location=about.location)
     try:
-        raster = raster_from_file(path, sensor, plan.bands)
+        raster = raster_from_file(path, sensor, plan.bands, keys=_Keys("search"))
     except TaskDataError as error:
         raise InputError(f"search.chip cannot be read as an image of {sensor_id}: {error}") from error
     rows, columns = raster.shape
