@@ -25,6 +25,7 @@ from a2mae.explore.archive import Archive
 from a2mae.explore.tiles import NOTHING, Bytes, GroundPicture, Pyramid, cut_tiles, palette_png, values_script, webp
 from a2mae.raster.footprints import EARTH_RADIUS_M, ground_size_m, on_sphere
 from a2mae.raster.opening import GDAL_OPTIONS
+from a2mae.report.inputs import records
 from a2mae.report.pictures import INVALID_RGB, Ramp, display_bands
 from a2mae.report.previews import raster_picture
 from a2mae.sensors import Sensor
@@ -99,7 +100,7 @@ def image_layers(archive: Archive, places: pd.DataFrame, folder: Path) -> Iterat
     def layers(number: int, area: int, name: str, group: pd.DataFrame) -> list[Told]:
         reader, told = _Reader(archive, name, group["row"].to_numpy(np.int64)), []
         for day, rows in group.groupby("day", sort=True):
-            pictures = [reader.picture(of_place.loc[row.location_id], int(row.row)) for row in rows.itertuples()]
+            pictures = [reader.picture(of_place.loc[row["location_id"]], int(row["row"])) for row in records(rows)]
             at = f"images/{number}/{day}"
             pyramid = cut_tiles(pictures, folder / at, reader.draw, gsd_m=reader.gsd_m, codes=False, most=_MOST_TILES)
             colours = list(reader.colours)
@@ -119,8 +120,8 @@ def image_layers(archive: Archive, places: pd.DataFrame, folder: Path) -> Iterat
     groups = images.groupby(["area", "sensor"], sort=True)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:  # warps and codecs let others run
         found = [
-            pool.submit(layers, number, int(area), str(name), group)
-            for number, ((area, name), group) in enumerate(groups)
+            pool.submit(layers, number, int(group["area"].iloc[0]), str(group["sensor"].iloc[0]), group)
+            for number, (_, group) in enumerate(groups)
         ]
         for future in found:
             yield from future.result()

@@ -36,6 +36,7 @@ from a2mae.explore.map_layers import (
 from a2mae.explore.search import Searcher
 from a2mae.explore.store import EmbeddingStore
 from a2mae.files import whole_folder
+from a2mae.report.inputs import records
 from a2mae.report.pictures import display_bands, stretch
 
 logger = logging.getLogger(__name__)
@@ -186,10 +187,11 @@ def _places(inputs: MapInputs, places: gpd.GeoDataFrame, folder: Path) -> list[T
         _add_sets(about, number, inputs.archive)
         _add_thumbnails(about, number, inputs.archive, folder)
     if inputs.rejected is not None:
-        for row in inputs.rejected.itertuples():
-            if row.location_id in number:
-                about[number[row.location_id]]["rejected"].append(  # type: ignore[attr-defined]
-                    [str(row.sensor), f"{row.datetime:%Y-%m-%d}" if pd.notna(row.datetime) else "", str(row.reason)]
+        for row in records(inputs.rejected):
+            if row["location_id"] in number:
+                when = f"{row['datetime']:%Y-%m-%d}" if pd.notna(row["datetime"]) else ""
+                about[number[row["location_id"]]]["rejected"].append(  # type: ignore[attr-defined]
+                    [str(row["sensor"]), when, str(row["reason"])]
                 )
     if inputs.embedding_store is not None and inputs.embedding_store.count("set"):
         _add_neighbours(about, number, inputs.embedding_store)
@@ -217,12 +219,12 @@ def _add_thumbnails(about: list[Told], number: dict[str, int], archive: Archive,
     images = archive.images[archive.images["location_id"].isin(number)]
     images = images.sort_values(["gsd_m", "valid_fraction", "image_id"], ascending=[False, False, True])
     (folder / "places").mkdir()
-    for row in images.drop_duplicates("location_id").itertuples():
-        bands = list(display_bands(archive.store.sensor(row.sensor)))
-        pixels, valid = archive.store.read_physical(row.sensor, [row.row], bands)
+    for row in records(images.drop_duplicates("location_id")):
+        bands = list(display_bands(archive.store.sensor(row["sensor"])))
+        pixels, valid = archive.store.read_physical(row["sensor"], [row["row"]], bands)
         picture = Image.fromarray(stretch(pixels[0], valid[0]))
-        place = about[number[row.location_id]]
-        place["picture"] = f"places/{number[row.location_id]}.webp"
+        place = about[number[row["location_id"]]]
+        place["picture"] = f"places/{number[row['location_id']]}.webp"
         side = (_THUMBNAIL_PX, _THUMBNAIL_PX)
         picture.resize(side, Image.Resampling.BICUBIC).save(folder / str(place["picture"]), "WEBP", quality=80)
 
