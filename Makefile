@@ -9,7 +9,7 @@ export WANDB_ERROR_REPORTING := false
 export GOMP_SPINCOUNT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo viz viz-page repro dvc test test-slow lint format types lock clean dvc-lock verify
+.PHONY: help install demo map viz viz-page repro dvc test test-slow lint format types lock clean dvc-lock verify
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -27,7 +27,11 @@ demo: install ## run the whole chain on the simulated Earth
 	$(BIN)/kedro run
 	@echo
 	@echo "Report:  open data/08_reporting/report.html in a browser (one file, works offline)"
+	@echo "Map:     make map   (data/08_reporting/map.html, likewise)"
 	@echo "DAG:     make viz   (serves http://127.0.0.1:4141)"
+
+map: ## open the map page in the browser (ROOT=data/mine: of an environment of your own)
+	$(PYTHON) -m webbrowser -t "file://$(abspath $(or $(ROOT),data))/08_reporting/map.html"
 
 viz: install ## serve the DAG on http://127.0.0.1:4141 (ENV=mine: of an environment of your own)
 	$(BIN)/kedro viz run --no-browser --include-hooks $(if $(ENV),--env=$(ENV))

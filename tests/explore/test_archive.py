@@ -78,7 +78,7 @@ def test_files_are_geoparquet_and_small(archive, pretrained, tmp_path, embedded,
 def test_a_second_run_computes_nothing(archive, pretrained, tmp_path, monkeypatch):
     store = embed(archive, pretrained, tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in store.parts()}
-    monkeypatch.setattr(room._Embedder, "vectors", None)
+    monkeypatch.setattr(room, "_vectors", None)
     again = embed(archive, pretrained, tmp_path / "store")
     assert {path: path.stat().st_mtime_ns for path in again.parts()} == before
 
@@ -109,15 +109,15 @@ def test_what_is_new_is_added_what_has_changed_made_anew_what_is_gone_removed(pr
 
 def test_a_stopped_run_goes_on(archive, pretrained, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "_PART_ROWS", 6)
-    real, calls = room._Embedder.vectors, []
+    real, calls = room._vectors, []
 
-    def stop(self, rows):
+    def stop(embedder, archive, rows, batch_size):
         calls.append(len(rows))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(self, rows)
+        return real(embedder, archive, rows, batch_size)
 
-    monkeypatch.setattr(room._Embedder, "vectors", stop)
+    monkeypatch.setattr(room, "_vectors", stop)
     with pytest.raises(KeyboardInterrupt):
         embed(archive, pretrained, tmp_path / "store")
     store = embed(archive, pretrained, tmp_path / "store")

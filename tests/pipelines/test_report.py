@@ -8,7 +8,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from a2mae.pipelines.datasets import TextFileDataset
+from a2mae.pipelines.datasets import PathDataset, TextFileDataset
 from a2mae.pipelines.report import build_report, create_pipeline
 from a2mae.report.inputs import ReportParameters
 
@@ -31,7 +31,8 @@ def locations() -> gpd.GeoDataFrame:
 
 
 def test_inputs_are_those_of_the_chain():
-    (node,) = create_pipeline({"scenes", "locations", "refused_scenes", "sensors"}).nodes
+    drawn, node = create_pipeline({"scenes", "locations", "refused_scenes", "sensors"}).nodes
+    assert drawn.name == "report.draw_map" and set(drawn.inputs) == {"params:report", "map_files_target", "locations"}
     assert set(node.inputs) == {
         "params:report",
         "params:chain",
@@ -39,9 +40,10 @@ def test_inputs_are_those_of_the_chain():
         "scenes",
         "locations",
         "refused_scenes",
+        "map_files",
     }
     whole = {node.name: node for node in create_pipeline().nodes}
-    assert set(whole) == {"report.build_report", "report.write_cards", "report.picture_of_curves"}
+    assert set(whole) == {"report.build_report", "report.write_cards", "report.picture_of_curves", "report.draw_map"}
     for name in ("report.build_report", "report.write_cards"):
         assert {"simulation", "classify.metrics", "scores", "embeddings"} <= set(whole[name].inputs)
     assert set(whole["report.write_cards"].outputs) == {"model_card", "dataset_card"}
@@ -65,13 +67,17 @@ def test_page_is_built_from_the_catalog_and_written_whole(tmp_path, locations):
             "locations": MemoryDataset(locations),
             "refused_scenes": MemoryDataset(empty),
             "report": TextFileDataset(filepath=str(page)),
+            "map_page": TextFileDataset(filepath=str(page.with_name("map.html"))),
+            "map_files": PathDataset(filepath=str(page.with_name("map_files"))),
+            "map_files_target": PathDataset(filepath=str(page.with_name("map_files"))),
         }
     )
     SequentialRunner().run(create_pipeline({"scenes", "locations", "refused_scenes", "sensors"}), catalog)
     text = page.read_text("utf-8")
     assert "<title>Mine</title>" in text and 'id="locations"' in text and "every scene was used" in text
     assert "/home/me" not in text and "&#34;picture_px&#34;: 32" in text
-    assert [path.name for path in page.parent.iterdir()] == ["report.html"]
+    assert sorted(path.name for path in page.parent.iterdir()) == ["map.html", "map_files", "report.html"]
+    assert '<a href="map.html">Open the map</a>' in text
     assert TextFileDataset(filepath=str(page)).load() == text
 
 

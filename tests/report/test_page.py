@@ -101,7 +101,7 @@ def test_the_contents_the_summary_and_the_neighbours_lead_to_every_page(built, i
 
 def test_each_stage_has_its_page_with_its_chapters(inputs):
     assert chapters(inputs) == {
-        "summary": ["built", "pays", "look-at", "stages"],
+        "summary": ["built", "good-for", "pays", "look-at", "stages"],
         "simulate": ["simulated"],
         "ingest": ["locations", "rejected-scenes"],
         "coregister": ["image-sets", "registration", "rejected-images"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from a2mae.commands import check, export, init, weights
+from a2mae.commands import check, export, init, search, weights
 from a2mae.errors import A2maeError
 
 
@@ -22,11 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0 done, 1 refused with a sentence.
     """
     parser = argparse.ArgumentParser(
-        prog="a2mae", description="Begin with a folder of scenes; look at files of weights and convert them."
+        prog="a2mae",
+        description="Begin with a folder of scenes; search an archive; look at weights and convert them.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     init.add_to(commands)
     check.add_to(commands)
+    search.add_to(commands)
     weights.add_to(commands)
     export.add_to(commands)
     options = parser.parse_args(arguments)

@@ -29,7 +29,7 @@ from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.train import computing
-from a2mae.tasks.parameters import EmbedParameters
+from a2mae.tasks.parameters import EmbedParameters, Pool
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +118,12 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
     new = usable[[("image", key) not in there for key in usable["id"]]]
     with computing(options.device, options.threads) as device:
         for sensor, rows in new.groupby("sensor", sort=True):
-            embedder = _Embedder(encoder.to(device), plans[str(sensor)], options, archive.store)
+            _, *shape = archive.store.shape(str(sensor))
+            relative_gsd = min(1.0, options.tile_px / max(shape))
+            embedder = Embedder(encoder.to(device), plans[str(sensor)], pool=options.pool, relative_gsd=relative_gsd)
             for start in range(0, len(rows), _PART_ROWS):
                 part = rows.iloc[start : start + _PART_ROWS]
-                _add(store, part, embedder.vectors(part))
+                _add(store, part, _vectors(embedder, archive.store, part, options.batch_size))
         new_sets = grouped[[("set", key) not in there for key in grouped["id"]]]
         if len(new_sets) and members is None:
             _add(store, new_sets, _means(store, usable, new_sets))
@@ -201,42 +203,69 @@ def _means(store: EmbeddingStore, images: pd.DataFrame, sets: pd.DataFrame) -> F
     return (total / np.maximum(count, 1)[:, None]).astype(np.float32)
 
 
-class _Embedder:
-    """Turns the images of one sensor into vectors."""
+class Embedder:
+    """Turns images of one sensor into vectors."""
 
-    def __init__(self, encoder: Encoder, plan: InputPlan, options: EmbedParameters, archive: ImageSetStore) -> None:
-        self._features = EncoderFeatures(encoder, pool=options.pool, bands_per_view=plan.bands_per_view)
-        self._plan, self._archive, (self._sensor,) = plan, archive, plan.sensors
+    def __init__(self, encoder: Encoder, plan: InputPlan, *, pool: Pool, relative_gsd: float) -> None:
+        """Take an encoder and how images enter it.
+
+        Args:
+            encoder: On its device.
+            plan: Of one sensor.
+            pool: How tokens become a vector.
+            relative_gsd: 0.5 averages images to half their side, with their GSD; 1 leaves them as they are.
+        """
+        self._features = EncoderFeatures(encoder, pool=pool, bands_per_view=plan.bands_per_view)
+        self.plan, (self.sensor,) = plan, plan.sensors
         self._device = next(encoder.parameters()).device
-        self._batch, self._patch = options.batch_size, encoder.patch_size
-        _, height, width = archive.shape(self._sensor)
-        self._relative_gsd = min(1.0, options.tile_px / max(height, width))
+        self._patch, self._relative_gsd = encoder.patch_size, relative_gsd
         self._mean, self._std = (np.asarray(values[0], np.float32)[:, None, None] for values in (plan.mean, plan.std))
 
-    def vectors(self, rows: pd.DataFrame) -> Floats:
-        """Compute `(N, D)`; images of more than `tile_px` are averaged to that side, with their GSD."""
-        parts = [self._part(rows.iloc[start : start + self._batch]) for start in range(0, len(rows), self._batch)]
-        return np.concatenate(parts)
+    def __call__(
+        self,
+        pixels: Floats,
+        valid: npt.NDArray[np.bool_],
+        *,
+        gsd_m: Floats,
+        days: Sequence[float] | None,
+        lonlat: npt.NDArray[np.float64],
+    ) -> Floats:
+        """Compute `(N, D)`.
 
-    def _part(self, rows: pd.DataFrame) -> Floats:
-        numbers = rows["row"].to_numpy(np.int64)
-        pixels, valid = self._archive.read_physical(self._sensor, numbers, list(self._plan.bands))
+        Args:
+            pixels: `(N, C, H, W)`: the plan's bands in its order, physical units.
+            valid: `(N, H, W)`.
+            gsd_m: `(N,)`.
+            days: Since 1970-01-01 UTC; None: not known.
+            lonlat: `(N, 2)`: of the centres, degrees.
+        """
         images = np.where(valid[:, None], (pixels - self._mean) / self._std, np.float32(0)).astype(np.float32)
         if self._relative_gsd == 1:  # whole patches; else `coarser` sees to that
             images = np.pad(images, [(0, 0), (0, 0), *((0, max(self._patch - side, 0)) for side in images.shape[2:])])
             height, width = (side - side % self._patch for side in images.shape[2:])
             images = np.ascontiguousarray(images[..., :height, :width])
-        days = [moment.timestamp() / 86400 for moment in _times(rows["datetime"])]
-        lonlat = rows[["lon", "lat"]].to_numpy(np.float64)
         batch = TaskBatch(
             images=torch.from_numpy(images)[:, None],
-            gsd_m=torch.from_numpy(rows["gsd_m"].to_numpy(np.float32)),
-            lonlat_deg=torch.from_numpy(lonlat) if self._plan.location else None,
-            day=torch.tensor(days, dtype=torch.float32)[:, None],
-            wavelength_nm=torch.tensor(self._plan.center_wavelength_nm, dtype=torch.float32),
-            targets=torch.zeros(len(rows), dtype=torch.int64),
+            gsd_m=torch.from_numpy(gsd_m),
+            lonlat_deg=torch.from_numpy(lonlat) if self.plan.location else None,
+            day=None if days is None else torch.tensor(days, dtype=torch.float32)[:, None],
+            wavelength_nm=torch.tensor(self.plan.center_wavelength_nm, dtype=torch.float32),
+            targets=torch.zeros(len(images), dtype=torch.int64),
         )
         return self._features(coarser(batch.to(self._device), self._relative_gsd, self._patch)).cpu().numpy()
+
+
+def _vectors(embedder: Embedder, archive: ImageSetStore, rows: pd.DataFrame, batch_size: int) -> Floats:
+    """Embed images of the store."""
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        part = rows.iloc[start : start + batch_size]
+        numbers = part["row"].to_numpy(np.int64)
+        pixels, valid = archive.read_physical(embedder.sensor, numbers, list(embedder.plan.bands))
+        days = [moment.timestamp() / 86400 for moment in _times(part["datetime"])]
+        gsd_m, lonlat = part["gsd_m"].to_numpy(np.float32), part[["lon", "lat"]].to_numpy(np.float64)
+        parts.append(embedder(pixels, valid, gsd_m=gsd_m, days=days, lonlat=lonlat))
+    return np.concatenate(parts)
 
 
 def _times(column: Sequence[dt.datetime] | pd.Series) -> Iterator[dt.datetime]:

@@ -46,6 +46,8 @@ class SearchParameters(Parameters):
         "wanted",
         description="the attribute that says 1 (wanted) or 0 (not wanted); where there is none, all are wanted",
     )
+    chip: OnDiskPath = Field(None, description="a GeoTIFF that shows what is wanted, not of the archive; null: none")
+    chip_sensor: str = Field("sentinel-2-l2a", description="whose image the chip is")
     ids: tuple[str, ...] = Field((), description="image or set ids that are wanted")
     not_ids: tuple[str, ...] = Field((), description="image or set ids that are not wanted")
     sensors: tuple[str, ...] = Field((), description="look at these sensors' images alone; empty: at all")

@@ -61,9 +61,9 @@ def rows_of_query(
         for index, (geometry, is_wanted) in enumerate(zip(examples.geometry, signs, strict=True)):
             (wanted if is_wanted else unwanted).append(found.at(geometry, f"feature {index} of {path}"))
     positive, negative = (np.unique(np.concatenate(parts)).astype(np.int64) for parts in (wanted, unwanted))
-    if not positive.size and negative.size:
+    if not positive.size and negative.size and options.chip is None:
         raise InputError("search has examples of what is not wanted alone: name one that is wanted, too")
-    if not positive.size:
+    if not positive.size and options.chip is None:
         positive = found.an_example()
     return positive, negative
 

@@ -39,7 +39,11 @@ class Hits:
 
 
 class Searcher:
-    """Ranks the vectors of one level of a store."""
+    """Ranks the vectors of one level of a store.
+
+    Attributes:
+        store: The store.
+    """
 
     def __init__(self, store: EmbeddingStore, level: str) -> None:
         """Take the moments of the vectors, sensor by sensor.
@@ -51,7 +55,7 @@ class Searcher:
         Raises:
             InputError: If the store has no vector of this level.
         """
-        self._store, self._level = store, level
+        self.store, self._level = store, level
         if not store.count(level):
             raise InputError(f"{store.folder} holds no vector of level {level!r}: embed the archive first")
         self._moments = _moments(store, level)
@@ -79,12 +83,12 @@ class Searcher:
         Raises:
             InputError: If an example's vector is nothing but zeros.
         """
-        wanted = self._direction(positive)
+        wanted = self.direction(positive)
         if negative is not None and len(negative.rows):
-            wanted = wanted - self._direction(negative)
+            wanted = wanted - self.direction(negative)
         columns = ["sensor", "location_id", "lon", "lat"]
         scores, tables = [], []
-        for block in self._store.blocks(self._level, columns):
+        for block in self.store.blocks(self._level, columns):
             scores.append(self._unit(block) @ wanted)
             tables.append(block.rows)
         score, rows = np.concatenate(scores), pa.concat_tables(tables)
@@ -100,8 +104,40 @@ class Searcher:
             order = order[np.sort(first)]
         return Hits(order[:top], score[order[:top]].astype(np.float32))
 
-    def _direction(self, examples: Vectors) -> Floats:
-        mean: Floats = self._unit(examples).mean(axis=0)
+    def neighbours(self, examples: Vectors, top: int) -> list[Hits]:
+        """Find the nearest of each example by itself: other locations, each once.
+
+        Args:
+            examples: Rows of the store, few enough that their vectors and scores fit into memory.
+            top: How many are wanted at most.
+        """
+        unit = self._unit(examples).T
+        own = examples.rows["location_id"].to_pylist()
+        scores, tables = [], []
+        for block in self.store.blocks(self._level, ["sensor", "location_id"]):
+            scores.append(self._unit(block) @ unit)
+            tables.append(block.rows["location_id"])
+        score, names = np.concatenate(scores), pa.chunked_array([part for table in tables for part in table.chunks])
+        codes = pc.dictionary_encode(names).combine_chunks()
+        places, known = codes.indices.to_numpy(), {name: code for code, name in enumerate(codes.dictionary.to_pylist())}
+        found = []
+        for column, name in zip(score.T, own, strict=True):
+            order = np.argsort(-column, kind="stable")
+            order = order[places[order] != known[name]]
+            _, first = np.unique(places[order], return_index=True)
+            order = order[np.sort(first)][:top]
+            found.append(Hits(order, column[order].astype(np.float32)))
+        return found
+
+    def direction(self, examples: Vectors, dimensions: Sequence[int] | slice = slice(None)) -> Floats:
+        """Compute the direction of examples among the vectors of their sensor, of length 1.
+
+        Args:
+            examples: As `similar` takes them.
+            dimensions: Look at these alone.
+        """
+        copied = Vectors(examples.rows, examples.vectors.copy())
+        mean: Floats = self._unit(copied).mean(axis=0)[dimensions]
         return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
     def _unit(self, block: Vectors) -> Floats:
@@ -109,10 +145,15 @@ class Searcher:
         unit = block.vectors
         if not unit.any(axis=1).all():
             raise InputError(
-                f"{self._store.folder} has a vector of zeros, which is like nothing: remove the folder and embed the"
+                f"{self.store.folder} has a vector of zeros, which is like nothing: remove the folder and embed the"
                 " archive anew (kedro run --pipelines=embed)"
             )
         for sensor, rows in _by_sensor(block.rows, self._level):
+            if sensor not in self._moments:
+                raise InputError(
+                    f"{self.store.folder} has no vector of {sensor}, so an example of it cannot be compared; it has"
+                    f" {', '.join(sorted(self._moments))}"
+                )
             mean, deviation = self._moments[sensor]
             unit[rows] -= mean
             unit[rows] /= deviation

@@ -1,4 +1,4 @@
-"""The `report` stage: the page, the cards of model and data set, and the curves as a picture."""
+"""The `report` stage: the page, the map beside it, the cards of model and data set, and the curves as a picture."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ SHOWN = (
     *("embeddings", "search", "scores", "deliverables"),
 )
 """What the page shows, as far as the chain makes it; something of each stage, so that the report is made last."""
+MAPPED = (
+    ["locations"],
+    ["image_sets", "images"],
+    ["rejected_images"],
+    *([f"{task}.map"] for task in Task if task.kind.per_pixel),
+    *([f"{task}.confidence"] for task in Task if task.kind.per_pixel and not task.kind.values),
+    *(["embeddings"], ["embedding_store"], ["search"]),
+)
+"""What the map shows, likewise."""
 CARDS = {"model_card": "pretrained_model", "dataset_card": "images"}
 """The cards, each with what it describes."""
 
@@ -43,12 +52,18 @@ def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
     """
     inputs = {"options": "params:report", "chain": "params:chain", "configuration": "parameters"}
     inputs |= optional_inputs(made, SIMULATION, *([name] for name in SHOWN))
-    if made is not None and "pruned_sets" not in made:
-        inputs |= optional_inputs(made, ["sets"])
+    sets = optional_inputs(made, ["pruned_sets"]) or optional_inputs(made, ["sets"])
+    inputs |= sets
     node_of = partial(node, tags="report", namespace="report")
-    nodes = [node_of(build_report, inputs=inputs, outputs="report", name="build_report")]
-    if cards := {card: card for card, described in CARDS.items() if optional_inputs(made, [described])}:
-        nodes.append(node_of(write_cards, inputs=inputs, outputs=cards, name="write_cards"))
+    nodes = []
+    described = inputs
+    if drawn := optional_inputs(made, *MAPPED):
+        of_map = {"options": "params:report", "target": "map_files_target", **drawn, **sets}
+        nodes.append(node_of(draw_map, inputs=of_map, outputs=["map_page", "map_files"], name="draw_map"))
+        inputs = {**inputs, "map_files": "map_files"}
+    nodes.append(node_of(build_report, inputs=inputs, outputs="report", name="build_report"))
+    if cards := {card: card for card, of in CARDS.items() if optional_inputs(made, [of])}:
+        nodes.append(node_of(write_cards, inputs=described, outputs=cards, name="write_cards"))
     if optional_inputs(made, ["pretrain_curves"]):
         nodes.append(
             node_of(
@@ -84,6 +99,52 @@ def build_report(
     html = page.build(_inputs(options, chain, configuration, outputs))
     logger.info("report: %d sections, %.1f MB", html.count('class="chapter"'), len(html.encode("utf-8")) / 1e6)
     return html
+
+
+def draw_map(
+    options: ReportParameters,
+    target: Path,
+    **outputs: Any,  # noqa: ANN401 (tables and paths: typed again as the fields of MapInputs)
+) -> tuple[str, Path]:
+    """Draw the map page from what the chain made.
+
+    Args:
+        options: Title, and how many places are shown.
+        target: Folder of tiles and numbers, beside the page.
+        outputs: As `build_report`.
+
+    Returns:
+        The page as HTML, and the folder.
+    """
+    from a2mae.explore.archive import Archive
+    from a2mae.explore.map_layers import DrawnMap
+    from a2mae.explore.map_page import MapInputs, write_map
+    from a2mae.explore.store import open_store
+
+    archive = None
+    sets = outputs.get("pruned_sets", outputs.get("sets"))
+    if "image_sets" in outputs and sets is not None:
+        archive = Archive(outputs["image_sets"], outputs["images"], sets)
+    maps = [
+        DrawnMap(
+            str(task), task.kind.title, outputs[f"{task}_map"], outputs.get(f"{task}_confidence"), task.kind.values
+        )
+        for task in Task
+        if f"{task}_map" in outputs
+    ]
+    store = outputs.get("embedding_store")
+    inputs = MapInputs(
+        title=options.title,
+        places=options.map_places,
+        locations=outputs.get("locations"),
+        archive=archive,
+        rejected=outputs.get("rejected_images"),
+        maps=maps,
+        embeddings=outputs.get("embeddings"),
+        embedding_store=None if store is None else open_store(store),
+        search=outputs.get("search"),
+    )
+    return write_map(inputs, target), target
 
 
 def write_cards(
@@ -142,6 +203,7 @@ def _inputs(
         embeddings=outputs.get("embeddings"),
         search=outputs.get("search"),
         deliverables=outputs.get("deliverables"),
+        map_files=outputs.get("map_files"),
     )
 
 

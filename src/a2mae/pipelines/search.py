@@ -31,6 +31,7 @@ def search(
     images: object = None,
     sets: object = None,
     locations: object = None,
+    embeddings: Path | None = None,
 ) -> Path:
     """Search the embedding store.
 
@@ -43,6 +44,7 @@ def search(
         images: Image table, likewise.
         sets: Set table, likewise.
         locations: Location table, for messages.
+        embeddings: Folder of the embedded raster, which is compared with the examples.
 
     Returns:
         The folder.
@@ -63,6 +65,8 @@ def search(
         target,
         archive=archive,
         locations=cast("gpd.GeoDataFrame | None", locations),
+        pretrained=pretrained_model,
+        embeddings=embeddings,
     )
     return target
 
@@ -78,6 +82,6 @@ def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
         "embedding_store": "embedding_store",
         "pretrained_model": "pretrained_model",
         "target": "search_target",
-        **optional_inputs(made, ("image_sets", "images", "sets", "locations")),
+        **optional_inputs(made, ("image_sets", "images", "sets", "locations"), ("embeddings",)),
     }
     return Pipeline([node(search, inputs=inputs, outputs="search", name="search", tags="search")])

@@ -45,6 +45,7 @@ class ReportParameters(Limits):
     """What the page is called and how much it shows; what the cards say."""
 
     title: str = Field(min_length=1, description="heading of the page")
+    map_places: int = Field(default=100, ge=1, description="places whose images the map shows")
     card: CardParameters = Field(description="what the cards say that no run can know")
 
 
@@ -123,6 +124,7 @@ class ReportInputs:
         embeddings: Folder with what `embed` wrote.
         search: Folder with what `search` wrote.
         deliverables: Folder with what `deliver` wrote, beside the page.
+        map_files: Folder of the map page, beside this one.
     """
 
     title: str
@@ -146,6 +148,7 @@ class ReportInputs:
     embeddings: Path | None = None
     search: Path | None = None
     deliverables: Path | None = None
+    map_files: Path | None = None
 
 
 MOST_POINTS = 2_000

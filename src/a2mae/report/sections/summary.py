@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from a2mae.errors import plural, without_places
 from a2mae.report import text
-from a2mae.report.blocks import Block, Code, Fact, Facts, Page, Section, Table, Way, Ways
+from a2mae.report.blocks import Block, Code, Fact, Facts, File, Files, Page, Section, Table, Way, Ways
 from a2mae.report.inputs import ReportInputs
 from a2mae.report.sections.attention import attention
 from a2mae.report.sections.ingest import accepted_scenes, unwanted_scenes
 from a2mae.report.sections.pretraining import first_and_last, steps_taken
-from a2mae.report.sections.scores import comparisons, does_it_pay, frozen_comparisons
+from a2mae.report.sections.scores import comparisons, does_it_pay, frozen_comparisons, spelled
+from a2mae.report.sections.tasks import title_of
 
 
 def summary(inputs: ReportInputs, stages: Sequence[Page]) -> Page:
@@ -22,11 +23,11 @@ def summary(inputs: ReportInputs, stages: Sequence[Page]) -> Page:
         inputs: The chain's outputs.
         stages: The pages of the stages, to be linked.
     """
-    sections = [_built(inputs), _pays(inputs), _look_at(inputs), _stages(stages)]
+    sections = [_built(inputs), _good_for(inputs), _next(inputs), _pays(inputs), _look_at(inputs), _stages(stages)]
     return Page(
         "summary",
         "Summary",
-        "What was built, whether pretraining pays, and what to look at. Each stage has a page of its own.",
+        "What was built, what the model is good for, and what to do next. Each step has a page of its own.",
         _verdict(inputs),
         tuple(section for section in sections if section is not None),
     )
@@ -35,6 +36,54 @@ def summary(inputs: ReportInputs, stages: Sequence[Page]) -> Page:
 def _built(inputs: ReportInputs) -> Section | None:
     facts = [*_data_facts(inputs), *_training_facts(inputs)]
     return Section("built", "What was built", "", (Facts(tuple(facts)),)) if facts else None
+
+
+_GOOD_FOR = {
+    "top1": "names the right class for {} of 100 images",
+    "micro_f1": "names the classes of an image with a balance of misses and false alarms of {} of 100",
+    "miou": "maps classes with an overlap of {} of 100 with the truth, a mean over the classes",
+    "f1": "marks changes with a balance of misses and false alarms of {} of 100",
+    "r2": "estimates values and explains {} of 100 parts of their differences",
+}
+"""The main metrics for readers who do not know them; the places were never shown in training."""
+
+
+def _good_for(inputs: ReportInputs) -> Section | None:
+    """Say in plain words how well each task is done, and whether pretraining had a part in it."""
+    if inputs.scores is None:
+        return None
+    rows = []
+    for item in comparisons(inputs.scores):
+        done = _GOOD_FOR.get(item.metric, f"reaches {spelled(item.metric)} of {{}} of 100")
+        part = f"without pretraining {100 * item.random[0]:.0f}"
+        if not item.clear:
+            part += ", too close to tell apart"
+        rows.append((title_of(item.task), f"{done.format(f'{100 * item.pretrained[0]:.0f}')}; {part}"))
+    if not rows:
+        return None
+    lead = "Measured on places that no training has seen. 100 would be without a mistake."
+    return Section("good-for", "What the model is good for", lead, (Table("By task", ("task", "result"), tuple(rows)),))
+
+
+def _next(inputs: ReportInputs) -> Section | None:
+    """Link what can be opened and taken away."""
+    files = []
+    if inputs.map_files is not None:
+        files.append(
+            File("map.html", "Open the map", "images of each date, results and places on the ground; click to ask")
+        )
+    if inputs.deliverables is not None and (inputs.deliverables / "catalog.json").is_file():
+        found = sorted(path.parent.name for path in inputs.deliverables.glob("*/polygons.gpkg"))
+        for name in found:
+            href = f"{inputs.deliverables.name}/{name}/polygons.gpkg"
+            files.append(File(href, f"{title_of(name)}: polygons", "with hectares, for QGIS and other tools"))
+            href = f"{inputs.deliverables.name}/{name}/areas.csv"
+            files.append(File(href, f"{title_of(name)}: areas", "hectares by class as a table"))
+    if inputs.search is not None and (inputs.search / "hits.geojson").is_file():
+        files.append(File("#/search", "Places like an example", "what a search has found, and how to ask for your own"))
+    if not files:
+        return None
+    return Section("next", "What to do next", "", (Files("To open", tuple(files)),))
 
 
 def _pays(inputs: ReportInputs) -> Section | None:

@@ -73,6 +73,7 @@ class EmbeddingSource:
         else:
             raster = scenes.one(scenes.choose(sensor.id, EMBED).after, sensor, plan.bands)
         warn_of_values(raster, plan, _OF_SCENES if options.raster is None else EMBED.advice)
+        digest = weights_digest(self.pretrained)
         path = embed_raster(
             encoder,
             plan,
@@ -81,10 +82,11 @@ class EmbeddingSource:
             Windows(options.tile_px, options.overlap_px, options.batch_size),
             device=device,
             quantise=options.quantise,
-            model_hash=weights_digest(self.pretrained),
+            model_hash=digest,
         )
         blocks = write_block_vectors(path, options.block_patches, folder / "embeddings.parquet")
         about = {
+            "model": digest,
             "raster": raster.name,
             "sensor": sensor.id,
             "bands": list(plan.bands),
@@ -94,6 +96,7 @@ class EmbeddingSource:
                 for bands in raster.files
             ],
             "dimensions": encoder.num_features * plan.views,
+            "views": plan.views,
             "patch_px": encoder.patch_size,
             "block_patches": options.block_patches,
             "blocks": blocks,
