@@ -103,8 +103,8 @@ def main() -> None:
         results |= {"compared_over_bare": compared / bare, "compared_before_over_bare": again / bare}
         print(
             f"\nevery image once, by a store that is just opened: {1e3 * bare:.0f} CPU ms, {1e3 * compared:.0f} ms with"
-            f" every shard compared with its digest ({compared / bare - 1:+.1%}, once for a store), {1e3 * again:.0f} ms"
-            f" where a process before has ({again / bare - 1:+.1%})"
+            f" every shard compared with its digest ({compared / bare - 1:+.1%}, once for a store), {1e3 * again:.0f}"
+            f" ms where a process before has ({again / bare - 1:+.1%})"
         )
         slope, start = memory_slope(run_dir, spec, epochs=5 if quick else 60)
         results["worker_kib_per_epoch"] = slope

@@ -5,8 +5,8 @@ runs of equal length follow, by the same recipe and on the same samples in the s
 from the longer run (`pretrain.start`, decoder included). Both are measured on held-out places of the second half. The
 bar is the fresh run's loss at its end: the started run should have it in at most half the steps.
 
-With `--teacher` a third run follows, from random weights with the longer run's features of the anchor as an added target
-(`pretrain.teacher`). It is judged by the same held-out loss, which is of the pixels alone, and all of them by the land
+With `--teacher` a third run follows, from random weights with the longer run's features of the anchor as an added
+target (`pretrain.teacher`). It is judged by the same held-out loss, which is of the pixels alone, and all of them by the land
 cover of places that nobody has seen (`classify`'s data in DATA): kNN and a linear probe on frozen features.
 
 DATA is what `tag` and `prune` of an environment have left, for example of `kedro run --env=many_places
@@ -18,7 +18,6 @@ Usage: python benchmarks/started.py DATA WORK [--quick] [--teacher] [--longer N]
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
@@ -49,7 +48,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="data_root of an environment, tagged and pruned")
     parser.add_argument("work", type=Path, help="folder of the runs; a finished one is not trained again")
     parser.add_argument("--quick", action="store_true", help="60 steps, then 20 each: under a minute, says little")
-    parser.add_argument("--teacher", action="store_true", help="also learn from the longer run, and judge by land cover")
+    parser.add_argument(
+        "--teacher", action="store_true", help="also learn from the longer run, and judge by land cover"
+    )
     parser.add_argument("--longer", type=int, default=2000, help="steps of the longer run")
     parser.add_argument("--steps", type=int, default=500, help="steps of the fresh and of the started run")
     parser.add_argument("--sets", type=int, default=16, help="image sets per step")
@@ -160,8 +161,9 @@ class Data:
         base = yaml.safe_load((CONF / "parameters_evaluate.yml").read_text())["evaluate"]
         changed = {"threads": 1, "device": "cpu", "relative_gsd": [1.0], "shots": [], "bootstrap": 100}
         options = EvaluateParameters.model_validate(base | changed)
-        rows = pd.DataFrame(map(dataclasses.asdict, frozen_rows("model", "", model, TaskData(self.classify), options)))
-        return tuple(float(rows.loc[rows["mode"] == mode, "value"].iloc[0]) for mode in ("knn", "probe"))
+        rows = pd.DataFrame(frozen_rows("model", "", model, TaskData(self.classify), options))
+        knn, probe = (float(rows.loc[rows["mode"] == mode, "value"].iloc[0]) for mode in ("knn", "probe"))
+        return knn, probe
 
 
 if __name__ == "__main__":

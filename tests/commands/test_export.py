@@ -144,7 +144,9 @@ def test_the_stac_item_says_what_the_model_reads_and_gives(tmp_path):
     assert (tmp_path / "hub" / item.assets["weights"].href).is_file()
 
 
-@pytest.mark.parametrize("options", [{}, {"bands": "wavelength", "encoding": "own"}, {"encoding": "gsd", "in_chans": 5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"bands": "wavelength", "encoding": "own"}, {"encoding": "gsd", "in_chans": 5}]
+)
 def test_the_stac_item_validates_by_the_extensions_own_package(tmp_path, options):
     """The JSON schema lies on the network alone; the extension's authors publish the same rules as pydantic models."""
     schema = pytest.importorskip("stac_model.schema")

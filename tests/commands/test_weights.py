@@ -68,7 +68,8 @@ def test_an_encoder_alone_gets_the_same_fresh_decoder_in_every_import(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("model", "family"), [("resnet18", "ResNet"), ("swin_tiny_patch4_window7_224", "Swin"), ("convnext_atto", "ConvNeXt")]
+    ("model", "family"),
+    [("resnet18", "ResNet"), ("swin_tiny_patch4_window7_224", "Swin"), ("convnext_atto", "ConvNeXt")],
 )
 def test_show_says_which_pyramid_a_file_is(tmp_path, capsys, model, family):
     """And what does not start from it says so: its name is what `<task>.start.model` takes (test_timm_encoder)."""

@@ -208,7 +208,9 @@ def test_the_documented_contracts(directory, as_documented):
     backbone = as_documented["a2mae_encoder"](directory=str(directory), gsd_m=10.0)
     assert isinstance(backbone, FeatureMaps) and len(backbone.out_channels) == len(backbone(torch.zeros(1, 3, 16, 16)))
     bands = [SimpleNamespace(name=name, wavelength_um=None) for name in ("red", "green", "blue")]
-    model = torchgeo_bench_model(bands, directory=directory, gsd_m=10.0, pool="cls", name="ours", normalization="identity")
+    model = torchgeo_bench_model(
+        bands, directory=directory, gsd_m=10.0, pool="cls", name="ours", normalization="identity"
+    )
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(model(images), load_encoder(directory).forward_features(images - 1, gsd_m=10.0)[:, 0])
     assert model.normalization == "identity"

@@ -59,7 +59,9 @@ class FeatureMaps(nn.Module):
         free = encoder.config.bands == "wavelength"
         if free and (wavelength_nm is None or in_chans not in (None, len(wavelength_nm))):
             found = "none" if wavelength_nm is None else f"{len(wavelength_nm)} for {in_chans} bands"
-            raise InputError(f"this encoder reads any bands by their wavelength, found {found}: give wavelength_nm of each")
+            raise InputError(
+                f"this encoder reads any bands by their wavelength, found {found}: give wavelength_nm of each"
+            )
         if not free and wavelength_nm is not None:
             raise InputError(
                 f"this encoder reads {encoder.config.in_chans} bands whatever their wavelength: leave wavelength_nm away"

@@ -36,7 +36,9 @@ def digests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are read to be compared."""
     seen: list[str] = []
     crc = shards._crc32c
-    monkeypatch.setattr(shards, "_crc32c", lambda stream: seen.append(os.readlink(f"/proc/self/fd/{stream.name}")) or crc(stream))
+    monkeypatch.setattr(
+        shards, "_crc32c", lambda stream: seen.append(os.readlink(f"/proc/self/fd/{stream.name}")) or crc(stream)
+    )
     return seen
 
 
