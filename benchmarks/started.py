@@ -6,8 +6,8 @@ from the longer run (`pretrain.start`, decoder included). Both are measured on h
 bar is the fresh run's loss at its end: the started run should have it in at most half the steps.
 
 With `--teacher` a third run follows, from random weights with the longer run's features of the anchor as an added
-target (`pretrain.teacher`). It is judged by the same held-out loss, which is of the pixels alone, and all of them by the land
-cover of places that nobody has seen (`classify`'s data in DATA): kNN and a linear probe on frozen features.
+target (`pretrain.teacher`). It is judged by the same held-out loss, which is of the pixels alone, and all of them by
+the land cover of places that nobody has seen (`classify`'s data in DATA): kNN and a linear probe on frozen features.
 
 DATA is what `tag` and `prune` of an environment have left, for example of `kedro run --env=many_places
 --pipelines=simulate,ingest,coregister,tag,prune` (at least two regions, one with places held out).

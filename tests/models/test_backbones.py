@@ -1,4 +1,4 @@
-"""The encoder as others' backbone: by their packages where they are installed, by their documented contract anywhere."""
+"""The encoder as others' backbone: by their packages where installed, by their documented contract anywhere."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_torchgeo_bench_judges_it(tmp_path, way):
 
 @pytest.fixture
 def as_documented(monkeypatch):
-    """`register` keeps a constructor by its name; `BenchModel` takes bands, and normalises before it asks for features."""
+    """`register` keeps a constructor by its name; `BenchModel` normalises before it asks for features."""
     registered = {}
 
     class BenchModel(nn.Module):

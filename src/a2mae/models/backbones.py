@@ -64,7 +64,7 @@ class FeatureMaps(nn.Module):
             )
         if not free and wavelength_nm is not None:
             raise InputError(
-                f"this encoder reads {encoder.config.in_chans} bands whatever their wavelength: leave wavelength_nm away"
+                f"this encoder reads {encoder.config.in_chans} bands of any wavelength: leave wavelength_nm away"
             )
         self.encoder = encoder
         self.gsd_m = gsd_m
@@ -97,7 +97,8 @@ class FeatureMaps(nn.Module):
         """Cut images into what the encoder reads at once."""
         if images.ndim != 4 or images.shape[1] != self.in_chans:
             raise InputError(
-                f"images (B, {self.in_chans}, H, W) are expected, found {tuple(images.shape)}: set in_chans to their bands"
+                f"images (B, {self.in_chans}, H, W) are expected, found {tuple(images.shape)}: set in_chans to"
+                " their bands"
             )
         return F.pad(images, (0, 0, 0, 0, 0, -self.in_chans % self._width)).split(self._width, dim=1)
 

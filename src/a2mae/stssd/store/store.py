@@ -43,8 +43,8 @@ FORMAT = "a2mae-image-sets"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 COPY, SUMS, COMPARED = "manifest", "crc32c.json", "compared.txt"
-"""Folder beside a store with what is not part of it; in it the checksums that readers compare shards with, and the record
-of those that were compared (`compared.py`)."""
+"""Folder beside a store with what is not part of it; in it the checksums that readers compare shards with, and the
+record of those that were compared (`compared.py`)."""
 
 Window = tuple[int, int, int, int]
 """`(y0, y1, x0, x1)` in pixels of the sensor's grid, upper bounds exclusive."""
