@@ -1,8 +1,8 @@
 """Remember which shard files were compared with their digests, so that no later epoch or process reads them for that.
 
 A file is known again by size, inode and the two times at which its bytes and its entry last changed: whatever is
-written through the file system changes one of them, and the file is compared again. What changes without its knowing (a rotting
-disk) is found by `ImageSetStore.verify` and when a build goes on; both read every byte.
+written through the file system changes one of them, and the file is compared again. What changes without its knowing (a
+rotting disk) is found by `ImageSetStore.verify` and when a build goes on; both read every byte.
 """
 
 from __future__ import annotations
