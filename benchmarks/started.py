@@ -162,7 +162,7 @@ class Data:
         changed = {"threads": 1, "device": "cpu", "relative_gsd": [1.0], "shots": [], "bootstrap": 100}
         options = EvaluateParameters.model_validate(base | changed)
         rows = pd.DataFrame(frozen_rows("model", "", model, TaskData(self.classify), options))
-        knn, probe = (float(rows.loc[rows["mode"] == mode, "value"].iloc[0]) for mode in ("knn", "probe"))
+        knn, probe = (float(rows.loc[rows["mode"] == mode, "value"].iloc[0]) for mode in ("knn", "linear_probe"))
         return knn, probe
 
 
