@@ -163,7 +163,7 @@ class Chain:
             self.seconds[stage] = time.monotonic() - began
             self._made[stage] = self._outputs(stage)
         self._copy(self.data, self._folder / "before" / "end")
-        known = {"commit": _commit(ROOT), "seconds": self.seconds, "made": self._made}
+        known = {"commit": _commit(self.clone), "seconds": self.seconds, "made": self._made}
         self._known.write_text(json.dumps(known))
 
     def written(self, stage: str) -> dict[str, int]:

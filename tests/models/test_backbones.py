@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -133,6 +136,17 @@ def test_terratorch_builds_and_trains_on_it(directory):
         assert model.encoder.encoder.patch_embed.proj.weight.grad.abs().sum() > 0
         model.freeze_encoder()
         assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+def test_terratorch_finds_it_by_the_file_that_the_page_shows(tmp_path):
+    pytest.importorskip("terratorch.registry")
+    page = (Path(__file__).parents[2] / "docs/weights.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(# custom_modules/__init__\.py\n.*?)```", page, re.S)
+    (tmp_path / "custom_modules").mkdir()
+    (tmp_path / "custom_modules" / "__init__.py").write_text(code)
+    asked = "from terratorch.registry import BACKBONE_REGISTRY; print('a2mae_encoder' in BACKBONE_REGISTRY)"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "True"
 
 
 def _bands(names_um):
