@@ -100,7 +100,7 @@ class FeatureMaps(nn.Module):
                 f"images (B, {self.in_chans}, H, W) are expected, found {tuple(images.shape)}: set in_chans to"
                 " their bands"
             )
-        return F.pad(images, (0, 0, 0, 0, 0, -self.in_chans % self._width)).split(self._width, dim=1)
+        return torch.split(F.pad(images, (0, 0, 0, 0, 0, -self.in_chans % self._width)), self._width, dim=1)
 
     def _given(self, images: Tensor) -> dict[str, Any]:
         """What the encoder reads beside the images."""

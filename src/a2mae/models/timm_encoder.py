@@ -248,7 +248,7 @@ def name_pyramid(family: str, found: Mapping[str, Tensor]) -> str | None:
     shapes = {name: tuple(value.shape) for name, value in found.items()}
     for name in timm.list_models(f"{family.lower()}*"):
         with torch.device("meta"):
-            network = timm.create_model(name, num_classes=0)
+            network: Any = timm.create_model(name, num_classes=0)
         first = f"{network.pretrained_cfg['first_conv']}.weight"
         expected = {key: tuple(value.shape) for key, value in network.state_dict().items() if key != first}
         if all(shapes.get(key) == shape for key, shape in expected.items()):
