@@ -4,6 +4,7 @@ Each trial starts from the finished stages before it, does its harm to one stage
 ends in the same bytes as an undisturbed run, or in a sentence; what does neither is silent, and must be none.
 
     python benchmarks/faults.py --quick
+    python benchmarks/faults.py --work FOLDER    # stopped, it goes on where it was
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,16 @@ class Chain:
         self._folder = folder
         self.clone = folder / "clone"
         self.data = self.clone / "data"
+        self._known = folder / "chain.json"
+        commit = _commit(ROOT)
+        if self._known.exists():
+            known = json.loads(self._known.read_text())
+            if known["commit"] != commit:
+                raise SystemExit(f"{folder} is of commit {known['commit']}, this is {commit}: name another --work")
+            self.seconds, self._made = known["seconds"], known["made"]
+            return
+        shutil.rmtree(self.clone, ignore_errors=True)
+        shutil.rmtree(folder / "watch", ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(self.clone)], check=True)
         for group, values in TINY.items():
             content = {"chain": list(STAGES)} if group == "chain" else {group: values}
@@ -140,7 +151,9 @@ class Chain:
         self._made: dict[str, dict[str, str | None]] = {}
 
     def run_all(self, stages: Sequence[str]) -> None:
-        """Run stages undisturbed, and keep what there was before each."""
+        """Run stages undisturbed, and keep what there was before each; nothing, where that is done."""
+        if self._known.exists():
+            return
         for stage in stages:
             self._copy(self.data, self._folder / "before" / stage)
             began = time.monotonic()
@@ -150,6 +163,19 @@ class Chain:
             self.seconds[stage] = time.monotonic() - began
             self._made[stage] = self._outputs(stage)
         self._copy(self.data, self._folder / "before" / "end")
+        known = {"commit": _commit(self.clone), "seconds": self.seconds, "made": self._made}
+        self._known.write_text(json.dumps(known))
+
+    def written(self, stage: str) -> dict[str, int]:
+        """Give the sizes of the files that an undisturbed run of a stage leaves new or changed."""
+        stages = [*self.seconds, "end"]
+        sides = [self._folder / "before" / name for name in (stage, stages[stages.index(stage) + 1])]
+        old, new = ({str(f.relative_to(side)): f for f in side.rglob("*") if f.is_file()} for side in sides)
+        return {
+            name: file.stat().st_size
+            for name, file in new.items()
+            if name not in old or old[name].read_bytes() != file.read_bytes()
+        }
 
     def _copy(self, source: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
@@ -225,6 +251,12 @@ class Chain:
             os.kill(left, signal.SIGKILL)
 
 
+def _commit(root: Path) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
 def _members(session: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
@@ -294,22 +326,37 @@ def _states(data: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def full(chain: Chain, count: Count, stage: str, rng: random.Random, *, mounted: bool) -> None:
-    """Run a stage on a disk that is too small, then again with room."""
-    chain.reset(stage)
-    if mounted:
-        before = sum(f.stat().st_size for f in chain.data.rglob("*") if f.is_file())
-        chain.reset("end")
-        after = sum(f.stat().st_size for f in chain.data.rglob("*") if f.is_file())
+    """Run a stage on a disk that is too small for what it writes, then again with room.
+
+    Every disk is hit: it has room for less than half of what the stage leaves, or no file may be as large as the
+    largest that it leaves. Where a run ends well all the same, the next has a quarter of that.
+    """
+    written = chain.written(stage)
+    share = rng.uniform(0.1, 0.5)
+    while True:
         chain.reset(stage)
-        room = before + int((after - before) * rng.uniform(0.0, 0.5)) + 200_000
-        with _small_disk(chain.data, room) as grow:
-            first = chain.verdict(stage, *chain.run(stage))
-            grow()
-            count.add(f"{stage} on {room} bytes", first, chain.verdict(stage, *chain.run(stage)))
-        return
-    limit = int(10 ** rng.uniform(2.0, 5.5))
-    first = chain.verdict(stage, *chain.run(stage, limit=limit))
-    count.add(f"{stage}, files of {limit} bytes", first, chain.verdict(stage, *chain.run(stage)))
+        if mounted:
+            before = [f.stat().st_size for f in chain.data.rglob("*") if f.is_file()]
+            room = _pages(before) + int(_pages(written.values()) * share)
+            what = f"{stage} on {room} bytes"
+            with _small_disk(chain.data, room) as grow:
+                first = chain.verdict(stage, *chain.run(stage))
+                grow()
+                second = chain.verdict(stage, *chain.run(stage))
+        else:
+            limit = max(int(max(written.values()) * share), 1)
+            what = f"{stage}, files of {limit} bytes"
+            first = chain.verdict(stage, *chain.run(stage, limit=limit))
+            second = chain.verdict(stage, *chain.run(stage))
+        if first != "same":
+            count.add(what, first, second)
+            return
+        share /= 4
+
+
+def _pages(sizes: Iterable[int]) -> int:
+    """What files take of a file system in memory, bytes."""
+    return sum(-(-size // 4096) * 4096 for size in sizes)
 
 
 @contextlib.contextmanager
@@ -330,7 +377,7 @@ def _small_disk(folder: Path, size: int) -> Iterator[Callable[[], None]]:
 
 def may_mount(folder: Path) -> bool:
     """Whether this user may mount a file system."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=False, capture_output=True)
     if done.returncode == 0:
         subprocess.run(["umount", str(folder)], check=True)
@@ -438,42 +485,46 @@ def main() -> None:
     options.add_argument("--twice", type=int, default=3, help="two runs at once")
     options.add_argument("--stages", default=",".join(STAGES), help="those that are harmed; later ones are not run")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--work", type=Path, help="folder that keeps chain and counts; if not given, a temporary one")
     asked = options.parse_args()
     if asked.quick:
         asked.kills = asked.publish = asked.power_cuts = asked.full = asked.other_flips = asked.twice = 1
         asked.flips = 60
-    rng = random.Random(asked.seed)
     counts: dict[str, Count] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = asked.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         chain = Chain(folder)
         harmed = asked.stages.split(",")
         chain.run_all(STAGES[: max(map(STAGES.index, harmed)) + 1])
         print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, seconds of a stage:")
         print("  " + ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in chain.seconds.items()), flush=True)
 
-        def trials(kind: str, number: int, trial: Callable[[Count, str], None]) -> None:
-            count = counts.setdefault(kind, Count())
-            rng.shuffle(harmed)
-            for one in range(number):
-                trial(count, harmed[one % len(harmed)])
+        def trials(kind: str, number: int, trial: Callable[[Count, str, random.Random], None]) -> None:
+            kept = folder / f"{kind.replace(' ', '_')}-{asked.seed}.json"
+            count = counts[kind] = Count(**json.loads(kept.read_text())) if kept.exists() else Count()
+            order = random.Random(f"{asked.seed} {kind}").sample(harmed, len(harmed))
+            while count.tried < number:
+                one = count.tried
+                trial(count, order[one % len(order)], random.Random(f"{asked.seed} {kind} {one}"))
+                kept.write_text(json.dumps(vars(count), ensure_ascii=False))
             print(f"{kind}: {json.dumps(vars(count), ensure_ascii=False)}"[:4000], flush=True)
 
         flips = Flips(chain)
-        trials("flips", asked.flips, lambda count, _: flips.in_recorded(count, rng))
+        trials("flips", asked.flips, lambda count, _, rng: flips.in_recorded(count, rng))
         mounted = may_mount(folder / "mount")
 
-        def on_full(count: Count, stage: str) -> None:
+        def on_full(count: Count, stage: str, rng: random.Random) -> None:
             full(chain, count, stage, rng, mounted=mounted and count.tried % 2 == 1)
 
-        def killing(*, publish: bool, log: Path | None = None) -> Callable[[Count, str], None]:
-            return lambda count, stage: killed(chain, count, stage, rng, publish=publish, log=log)
+        def killing(*, publish: bool, log: Path | None = None) -> Callable[[Count, str, random.Random], None]:
+            return lambda count, stage, rng: killed(chain, count, stage, rng, publish=publish, log=log)
 
-        trials("two runs", asked.twice, lambda count, stage: twice(chain, count, stage))
+        trials("two runs", asked.twice, lambda count, stage, _: twice(chain, count, stage))
         trials("publish kills", asked.publish, killing(publish=True))
         trials("power cuts", asked.power_cuts, killing(publish=True, log=folder / "log"))
         trials("full disks", asked.full, on_full)
-        trials("other flips", asked.other_flips, lambda count, _: flips.in_other(count, rng))
+        trials("other flips", asked.other_flips, lambda count, _, rng: flips.in_other(count, rng))
         trials("kills", asked.kills, killing(publish=False))
     print("\n| kind | tried | same bytes in the end | told in a sentence | silent | without a sentence |")
     print("|---|---|---|---|---|---|")

@@ -1,14 +1,18 @@
-"""How many steps does a start save? Steps to a loss from a longer run of ours on other regions, and from nothing.
+"""What does a longer run of ours on other regions give a new one, as its start or as its teacher?
 
 The regions of an environment's image sets are dealt in two: a longer run is trained on one half. On the other half two
 runs of equal length follow, by the same recipe and on the same samples in the same order: one from random weights, one
 from the longer run (`pretrain.start`, decoder included). Both are measured on held-out places of the second half. The
 bar is the fresh run's loss at its end: the started run should have it in at most half the steps.
 
+With `--teacher` a third run follows, from random weights with the longer run's features of the anchor as an added
+target (`pretrain.teacher`). It is judged by the same held-out loss, which is of the pixels alone, and all of them by
+the land cover of places that nobody has seen (`classify`'s data in DATA): kNN and a linear probe on frozen features.
+
 DATA is what `tag` and `prune` of an environment have left, for example of `kedro run --env=many_places
 --pipelines=simulate,ingest,coregister,tag,prune` (at least two regions, one with places held out).
 
-Usage: python benchmarks/started.py DATA WORK [--quick] [--longer N] [--steps N] [--sets N] [--seeds N]
+Usage: python benchmarks/started.py DATA WORK [--quick] [--teacher] [--longer N] [--steps N] [--sets N] [--seeds N]
 """
 
 from __future__ import annotations
@@ -26,11 +30,14 @@ import yaml
 
 from a2mae.pipelines.pretrain import bands_by_sensor, build_run_index, build_spec
 from a2mae.stssd.store.store import ImageSetStore
+from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.tasks.evaluation.evaluate import frozen_rows
+from a2mae.tasks.parameters import EvaluateParameters
 from a2mae.training.launch import launch
 from a2mae.training.monitor import HELD_OUT_LOSS, METRICS_FILE
 from a2mae.training.parameters import PretrainParameters
 
-CONF = Path(__file__).parents[1] / "conf" / "base" / "parameters_pretrain.yml"
+CONF = Path(__file__).parents[1] / "conf" / "base"
 POINTS = 10
 """Measurements of the held-out loss in a run: steps are told to 1 in so many."""
 
@@ -41,6 +48,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="data_root of an environment, tagged and pruned")
     parser.add_argument("work", type=Path, help="folder of the runs; a finished one is not trained again")
     parser.add_argument("--quick", action="store_true", help="60 steps, then 20 each: under a minute, says little")
+    parser.add_argument(
+        "--teacher", action="store_true", help="also learn from the longer run, and judge by land cover"
+    )
     parser.add_argument("--longer", type=int, default=2000, help="steps of the longer run")
     parser.add_argument("--steps", type=int, default=500, help="steps of the fresh and of the started run")
     parser.add_argument("--sets", type=int, default=16, help="image sets per step")
@@ -56,24 +66,38 @@ def main() -> None:
     )
     size = arguments.sets
     first = data.run(arguments.work / "longer", elsewhere, steps=longer, sets_per_step=size, seed=0, measured=0)
-    print(f"longer run: {longer} steps\n\n| seed | fresh, {steps} steps | started, as many | steps to fresh's loss |")
-    print("|---|---|---|---|")
-    shares = []
+    arms: dict[str, dict[str, Path]] = {"fresh": {}, "started": {"start": first}}
+    if arguments.teacher:
+        arms["taught"] = {"teacher": first}
+    print(f"longer run: {longer} steps\n\n| seed | run of {steps} steps | held-out loss | steps to fresh's |", end="")
+    print(" kNN | probe |\n|---|---|---|---|---|---|" if arguments.teacher else "\n|---|---|---|---|")
+    shares: dict[str, list[float]] = {name: [] for name in arms}
+    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
     for seed in range(1, arguments.seeds + 1):
-        fresh, started = (
-            data.run(
+        bar = float("inf")
+        for name, given in arms.items():
+            model = data.run(
                 arguments.work / f"{name}-{seed}", here, steps=steps, sets_per_step=size, seed=seed,
-                measured=max(steps // POINTS, 1), start=start,
-            )
-            for name, start in (("fresh", None), ("started", first))
-        )  # fmt: skip
-        before, after = losses(fresh), losses(started)
-        bar = before.iloc[-1]
-        reached = after[after <= bar]
-        needed = int(reached.index[0]) if len(reached) else None
-        shares.append(float("inf") if needed is None else needed / steps)
-        print(f"| {seed} | {bar:.4f} | {after.iloc[-1]:.4f} | {'not reached' if needed is None else needed} |")
-    print(f"\nRESULT longer={longer} steps={steps} share_of_steps={max(shares):.3f}")
+                measured=max(steps // POINTS, 1), **given,
+            )  # fmt: skip
+            found = losses(model)
+            bar = found.iloc[-1] if name == "fresh" else bar
+            reached = found[found <= bar]
+            needed = int(reached.index[0]) if len(reached) else None
+            shares[name].append(float("inf") if needed is None else needed / steps)
+            line = f"| {seed} | {name} | {found.iloc[-1]:.4f} | {'not reached' if needed is None else needed} |"
+            if arguments.teacher:
+                scores[name].append(data.land_cover(model))
+                line += " {:.3f} | {:.3f} |".format(*scores[name][-1])
+            print(line, flush=True)
+    if arguments.teacher:
+        print("| | longer run | | | {:.3f} | {:.3f} |".format(*data.land_cover(first)))
+    result = {f"share_of_steps_{name}": max(shares[name]) for name in arms if name != "fresh"}
+    for number, judge in enumerate(("knn", "probe")):
+        if arguments.teacher:
+            gain = pd.Series([t[number] - f[number] for t, f in zip(scores["taught"], scores["fresh"], strict=True)])
+            result |= {f"taught_{judge}_gain": gain.mean(), f"taught_{judge}_least": gain.min()}
+    print(f"\nRESULT longer={longer} steps={steps} " + " ".join(f"{key}={value:.3f}" for key, value in result.items()))
 
 
 def losses(model: Path) -> pd.Series:
@@ -91,6 +115,7 @@ class Data:
         self.sets = gpd.read_parquet(features / "pruned_sets.parquet")
         self.statistics = json.loads((features / "band_statistics.json").read_text())
         self.store = ImageSetStore.open(str(root / "03_primary" / "stssd.zarr"))
+        self.classify = root / "05_model_input" / "classify"
 
     def halves(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Deal the regions (places within a degree or so) in turn, those with places held out first."""
@@ -106,15 +131,17 @@ class Data:
 
     def run(
         self, folder: Path, sets: pd.DataFrame, *, steps: int, sets_per_step: int, seed: int, measured: int,
-        start: Path | None = None,
+        start: Path | None = None, teacher: Path | None = None,
     ) -> Path:  # fmt: skip
         """Train on some sets by the demo's recipe, or find it done.
 
         Returns:
             The model directory.
         """
-        base = yaml.safe_load(CONF.read_text())["pretrain"]
+        base = yaml.safe_load((CONF / "parameters_pretrain.yml").read_text())["pretrain"]
         base |= {"seed": seed, "start": None if start is None else {"weights": str(start), "decoder": "same"}}
+        if teacher is not None:
+            base["teacher"] = {"file": str(teacher)}
         base["optimizer"] |= {"steps": steps, "epochs": None, "batch_size": sets_per_step}
         base["hardware"] |= {"threads": 1, "accelerator": "cpu"}
         base["logging"] |= {
@@ -128,6 +155,15 @@ class Data:
         )
         spec.write(folder)
         return launch(folder)
+
+    def land_cover(self, model: Path) -> tuple[float, float]:
+        """Score frozen features on `classify`'s test places: kNN at the native GSD, and a linear probe."""
+        base = yaml.safe_load((CONF / "parameters_evaluate.yml").read_text())["evaluate"]
+        changed = {"threads": 1, "device": "cpu", "relative_gsd": [1.0], "shots": [], "bootstrap": 100}
+        options = EvaluateParameters.model_validate(base | changed)
+        rows = pd.DataFrame(frozen_rows("model", "", model, TaskData(self.classify), options))
+        knn, probe = (float(rows.loc[rows["mode"] == mode, "value"].iloc[0]) for mode in ("knn", "linear_probe"))
+        return knn, probe
 
 
 if __name__ == "__main__":

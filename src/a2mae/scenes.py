@@ -95,6 +95,8 @@ class BandAsset:
         fill: Stored value that means "nothing was seen" where all bands of the file that are read hold it: that of a
             format whose files declare no nodata; None where there is none.
         alpha_is_data: The band of its file that is flagged as alpha holds data, so that it masks nothing.
+        stated_by: What states scale, offset, nodata and pixel size of a file that nobody has opened yet: they are
+            compared when it is read; None where they have been, or where the user's own word decides.
     """
 
     band: str
@@ -113,6 +115,7 @@ class BandAsset:
     checksum: str | None = None
     fill: int | None = None
     alpha_is_data: bool = False
+    stated_by: str | None = None
 
     def __post_init__(self) -> None:
         """Check that the values make sense together."""
@@ -257,6 +260,7 @@ def assets_to_json(assets: Iterable[BandAsset]) -> str:
                 **({} if a.checksum is None else {"checksum": a.checksum}),
                 **({} if a.fill is None else {"fill": a.fill}),
                 **({"alpha_is_data": True} if a.alpha_is_data else {}),
+                **({} if a.stated_by is None else {"stated_by": a.stated_by}),
             }
             for a in assets
         ],

@@ -144,6 +144,23 @@ def test_the_stac_item_says_what_the_model_reads_and_gives(tmp_path):
     assert (tmp_path / "hub" / item.assets["weights"].href).is_file()
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"bands": "wavelength", "encoding": "own"}, {"encoding": "gsd", "in_chans": 5}]
+)
+def test_the_stac_item_validates_by_the_extensions_own_package(tmp_path, options):
+    """The JSON schema lies on the network alone; the extension's authors publish the same rules as pydantic models."""
+    schema = pytest.importorskip("stac_model.schema")
+    directory = pretrained(tmp_path / "model", **options)
+    assert export(directory, tmp_path / "hub", "--to", "hub", "--licence", "mit") == 0
+    properties = json.loads((tmp_path / "hub" / "stac-item.json").read_text())["properties"]
+    stated = {name: value for name, value in properties.items() if name.startswith("mlm:")}
+    read = schema.MLModelProperties.model_validate(stated)
+    assert read.name == "a2mae_vit_tiny_patch8" and len(read.input) == len(stated["mlm:input"])
+    del stated["mlm:tasks"]
+    with pytest.raises(ValueError, match="tasks"):
+        schema.MLModelProperties.model_validate(stated)
+
+
 def test_an_imported_model_has_no_bands_to_name(tmp_path):
     model = create_model("mae_vit_tiny_patch8", **SMALL)
     start = {"weights": "mae.pth", "kind": "MAE", "sha256": "ab" * 32, "licence": None}

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 import pytest
+import timm
 import torch
 
 from a2mae.commands import main
@@ -64,6 +65,30 @@ def test_an_encoder_alone_gets_the_same_fresh_decoder_in_every_import(tmp_path, 
     assert files[0] == files[1]
     model = from_pretrained(tmp_path / "one")
     assert model.config.encoding == "gsd" and torch.equal(model.encoder.norm.bias, published.encoder.norm.bias)
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [("resnet18", "ResNet"), ("swin_tiny_patch4_window7_224", "Swin"), ("convnext_atto", "ConvNeXt")],
+)
+def test_show_says_which_pyramid_a_file_is(tmp_path, capsys, model, family):
+    """And what does not start from it says so: its name is what `<task>.start.model` takes (test_timm_encoder)."""
+    file = tmp_path / "weights.pth"
+    torch.save({"state_dict": timm.create_model(model, in_chans=13, num_classes=19).state_dict()}, file)
+    assert main(["weights", "show", str(file)]) == 0
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["is"] == family and said["model"] == f"timm's {model}" and said["bands"] == "13"
+    assert said["starts"].startswith("no training; a task") and said["sha256"]
+    assert main(["weights", "import", str(file), str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert f"is a {family}, and what is trained here is a vision transformer" in told and told.count("\n") == 1
+
+
+def test_show_names_a_pyramid_that_timm_does_not_have(tmp_path, capsys):
+    tensors = timm.create_model("resnet18").state_dict()
+    torch.save({name: value for name, value in tensors.items() if not name.startswith("layer4.")}, tmp_path / "cut.pth")
+    assert main(["weights", "show", str(tmp_path / "cut.pth")]) == 0
+    assert "model    none of timm's by that family's name" in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_a_sentence_and_leaves_nothing(tmp_path, published, capsys):

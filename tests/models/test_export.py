@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import a2mae
 from a2mae.models import create_model, save_pretrained
-from a2mae.models.export import Backbone, ExportableEncoder, export_onnx, export_program
+from a2mae.models.export import ExportableEncoder, export_onnx, export_program
 
 CASES = {
     "mae": ("mae", {}),
@@ -70,34 +70,6 @@ def test_timms_vocabulary(encoder):
     assert len(encoder.forward_intermediates(images, gsd_m=10.0)) == 2
     with pytest.raises(ValueError, match="blocks of 0 to 1"):
         encoder.forward_intermediates(images, [2], gsd_m=10.0)
-
-
-@pytest.mark.parametrize("decoder", ["UPerNetDecoder", "UnetDecoder"])
-def test_a_backbone_of_segmentation_models_pytorch(decoder, encoder):
-    smp = pytest.importorskip("segmentation_models_pytorch")
-    base = pytest.importorskip("segmentation_models_pytorch.base")
-    backbone = Backbone(encoder, gsd_m=10.0)
-
-    class Segmenter(base.SegmentationModel):
-        def __init__(self):
-            super().__init__()
-            self.encoder = backbone
-            if decoder == "UPerNetDecoder":
-                self.decoder = smp.decoders.upernet.decoder.UPerNetDecoder(backbone.out_channels, decoder_channels=16)
-                self.segmentation_head = base.SegmentationHead(16, 4, kernel_size=1, upsampling=4)
-            else:
-                self.decoder = smp.decoders.unet.decoder.UnetDecoder(backbone.out_channels, (32, 16, 16, 8, 8))
-                self.segmentation_head = base.SegmentationHead(8, 4)
-            self.classification_head = None
-            self.initialize()
-
-    model = Segmenter()
-    logits = model(torch.randn(2, 3, 64, 96))
-    assert logits.shape == (2, 4, 64, 96)
-    logits.mean().backward()
-    assert encoder.patch_embed.proj.weight.grad.abs().sum() > 0
-    with pytest.raises(RuntimeError, match="Wrong input shape height=40"):
-        model(torch.randn(2, 3, 40, 96))
 
 
 def test_torchgeos_samples(encoder, tmp_path):

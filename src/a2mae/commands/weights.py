@@ -37,6 +37,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _show(options: argparse.Namespace) -> None:
+    if pyramid := _pyramid(options.file):
+        sys.stdout.write("\n".join(f"{key:8} {value}" for key, value in pyramid.items()) + "\n")
+        return
     _, plan, sha256 = _loaded(options, device="meta")
     weights, config = plan.weights, plan.weights.config
     lines = {
@@ -51,6 +54,27 @@ def _show(options: argparse.Namespace) -> None:
     }
     sys.stdout.write("\n".join(f"{key:8} {value}" for key, value in lines.items()))
     sys.stdout.write(f"\n\nwhat would be loaded into such a model:\n{plan.table()}\n")
+
+
+def _pyramid(file: Path) -> dict[str, object] | None:
+    """Say what a file is that a task can start from, and a training cannot; None for any other."""
+    from a2mae.models.sources import family_of, read_tensors, weights_digest  # noqa: PLC0415 (as below)
+    from a2mae.models.timm_encoder import name_pyramid  # noqa: PLC0415
+
+    tensors = {} if file.is_dir() else read_tensors(file)
+    family = family_of(tensors)
+    if family is None:
+        return None
+    model = name_pyramid(family, tensors)
+    use = "no training; a task by start.model and start.weights"
+    return {
+        "file": file,
+        "sha256": weights_digest(file),
+        "is": family,
+        "model": f"timm's {model}" if model else "none of timm's by that family's name",
+        "bands": next(value.shape[1] for value in tensors.values() if value.ndim == 4),
+        "starts": use if model else "nothing here, unless it is a network of timm's by another name (start.model)",
+    }
 
 
 def _import(options: argparse.Namespace) -> None:

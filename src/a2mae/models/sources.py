@@ -44,6 +44,20 @@ _LEFT_OUT = {  # prefix of the names in the file: what it is
     "patch_embed.fclayer.": "encoder of wavelengths",
 }
 
+_FAMILIES = {  # tensor that names it: what it is
+    "layer1.0.conv1.weight": "ResNet",
+    "layers.0.blocks.0.attn.qkv.weight": "Swin",
+    "features.1.0.attn.qkv.weight": "Swin of torchvision",
+    "stages.0.blocks.0.conv_dw.weight": "ConvNeXt",
+    "stages.0.0.dwconv.weight": "ConvNeXt of its authors",
+}
+"""What is no vision transformer and yet recognised."""
+
+
+def family_of(found: Mapping[str, Tensor]) -> str | None:
+    """Say of which family a pyramid is; None for what is none, or not known."""
+    return next((family for name, family in _FAMILIES.items() if name in found), None)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -263,6 +277,11 @@ def _refuse_others(path: Path, found: Mapping[str, Tensor], depth: int) -> None:
     if not depth and any(name.startswith("decoder_blocks.") for name in found):
         raise CheckpointError(
             f"{path} holds a decoder alone ({_some(found)}), and an encoder is needed: blocks.…, norm.…"
+        )
+    if family := family_of(found):
+        raise CheckpointError(
+            f"{path} is a {family}, and what is trained here is a vision transformer: a task can start from timm's"
+            " networks (start.model beside start.weights)"
         )
     stem = [name for name in found if name.startswith("patch_embed.")]
     if not (depth and stem and "cls_token" in found and found["cls_token"].ndim == 3):

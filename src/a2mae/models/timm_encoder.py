@@ -7,7 +7,7 @@ A network reads any number of bands: the kernels of its first layer are adapted 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -236,6 +236,26 @@ def load_timm(
     network.load_state_dict(found)
     rows.insert(0, Row("network", "taken", f"{len(found)} tensors of timm's {model}"))
     return encoder.eval(), tuple(rows)
+
+
+def name_pyramid(family: str, found: Mapping[str, Tensor]) -> str | None:
+    """Find the network of timm's that has a file's tensors, whatever its bands and classes; None if there is none.
+
+    Args:
+        family: `ResNet`, `Swin` or `ConvNeXt`.
+        found: Tensors by name.
+    """
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    for name in timm.list_models(f"{family.lower()}*"):
+        with torch.device("meta"):
+            network: Any = timm.create_model(name, num_classes=0)
+        first = f"{network.pretrained_cfg['first_conv']}.weight"
+        expected = {key: tuple(value.shape) for key, value in network.state_dict().items() if key != first}
+        if all(shapes.get(key) == shape for key, shape in expected.items()):
+            left = shapes.keys() - expected.keys() - {first, *(key for key, _ in network.named_buffers())}
+            if all(key.startswith(("head.", "fc.")) for key in left):
+                return str(name)
+    return None
 
 
 def _create(config: TimmConfig) -> Any:  # noqa: ANN401 (timm's model)

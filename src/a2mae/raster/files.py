@@ -27,7 +27,8 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from a2mae.errors import ReadError
-from a2mae.raster.header import NEVER_MEASURED, FileBands, bands_of
+from a2mae.raster.footprints import ground_size_m
+from a2mae.raster.header import NEVER_MEASURED, FileBands, bands_of, crs_text
 from a2mae.raster.opening import first_line
 from a2mae.raster.resample import SourceMap, near_longitude
 
@@ -103,6 +104,11 @@ class OpenFile:
     def bands(self) -> FileBands:
         """What the file says of its bands."""
         return bands_of(self.dataset)
+
+    @functools.cached_property
+    def gsd_m(self) -> float:
+        """Size of its pixels on the ground, metres."""
+        return ground_size_m(self.transform, self.dataset.shape, crs_text(self.dataset.crs))
 
     @functools.cached_property
     def _masked(self) -> tuple[bool, ...]:

@@ -6,10 +6,13 @@ driver that its first bytes tell (a remote one by its ending), never by whatever
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import re
+from collections.abc import Iterator
+from typing import cast
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -112,6 +115,31 @@ def open_raster(href: str, address: str, access: RemoteAccess) -> rasterio.Datas
         source.close()
         raise
     return source
+
+
+@contextlib.contextmanager
+def named_drivers() -> Iterator[None]:
+    """Have what other packages open by `rasterio.open` meanwhile read by the same four drivers, by the first bytes.
+
+    For readers that nobody can hand an open file: not where several threads read.
+
+    Raises:
+        RejectedError: At the opening, as `open_raster` of a local file.
+    """
+    anything = rasterio.open
+
+    def by_first_bytes(file: object, mode: str = "r", *args: object, **more: object) -> object:
+        if mode == "r":
+            path = os.fspath(cast("str | os.PathLike[str]", file))
+            more["driver"] = _driver(path, redact(path))
+            _check_sidecars(path)
+        return anything(file, mode, *args, **more)
+
+    rasterio.open = by_first_bytes
+    try:
+        yield
+    finally:
+        rasterio.open = anything
 
 
 def _driver(path: str, shown: str) -> str:

@@ -22,6 +22,7 @@ from a2mae.errors import ReadError, RejectedError
 from a2mae.raster.files import OpenFile, crs_of, filled_in_all, same_text, source_window, warn_once
 from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.raster.resample import can_resample, find_map, resample
+from a2mae.raster.statements import compared_nodata
 from a2mae.remote.fetch import TRANSIENT, Answer, NoAnswerError, ask, retried
 from a2mae.remote.policy import RemoteAccess, is_remote, redact
 from a2mae.remote.storage import Folder
@@ -275,9 +276,13 @@ class RasterReader:
             raise ReadError(f"{shown} has {dataset.count} bands, band {index} was expected", "missing_band")
         if np.dtype(dataset.dtypes[index - 1]).kind == "c":
             raise ReadError(f"{shown}, band {index}: complex pixels are not supported", "complex")
+        nodata = asset.nodata
+        if asset.stated_by is not None:
+            with _rejected_as_unread():
+                nodata = compared_nodata(file.bands, file.gsd_m, asset, shown)
         alpha_is_data = asset.alpha_is_data or (asset.href, file.bands.alpha) in named
         try:
-            stored, unseen = file.read(index, asset.nodata, window=window, alpha_is_data=alpha_is_data)
+            stored, unseen = file.read(index, nodata, window=window, alpha_is_data=alpha_is_data)
         except (RasterioError, OSError) as error:
             message = f"{shown}, band {index}: pixels cannot be read: {first_line(error)}"
             raise ReadError(message, href=asset.href) from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from a2mae.errors import RejectedError
 from a2mae.raster.header import NEVER_MEASURED, FileBands
+from a2mae.scenes import BandAsset
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -194,6 +195,41 @@ def check_gsd(found_m: float, stated_m: float, shown: str, where: str) -> None:
             f"{shown} has pixels of {found_m:.4g} m on the ground, but {where} says {stated_m:g} m: correct it, or"
             " leave it out so that the files say it",
         )
+
+
+def compared_nodata(bands: FileBands, gsd_m: float, asset: BandAsset, shown: str) -> float | None:
+    """Hold what was stated of a file before anybody had opened it against the file, and give a band's nodata.
+
+    Args:
+        bands: What the file says.
+        gsd_m: Its pixel size on the ground, metres.
+        asset: The band, with `stated_by`.
+        shown: The file, for the message.
+
+    Returns:
+        The asset's nodata; where none is stated, the file's.
+
+    Raises:
+        RejectedError: "scale_tags", "nodata_tags", "gsd_mismatch", with both sides.
+    """
+    index, where = asset.band_index, str(asset.stated_by)
+    way = "set ingest.probe: all, so that headers are read before, or state the right one in a profile"
+    if told := other_factors(bands, index, (asset.scale, asset.offset), shown, where):
+        raise RejectedError("scale_tags", f"{told}: {way}")
+    if not math.isclose(gsd_m, asset.gsd_m, rel_tol=_GSD_TOLERANCE):
+        raise RejectedError(
+            "gsd_mismatch",
+            f"{shown} has pixels of {gsd_m:.4g} m on the ground, but {where} says {asset.gsd_m:g} m: set"
+            " ingest.probe: all, so that headers are read before, or correct the item",
+        )
+    found = bands.nodata[index - 1]
+    if found is None or not abs(found) <= NEVER_MEASURED:
+        return asset.nodata
+    if asset.nodata is not None and not _is_close(found, asset.nodata):
+        raise RejectedError(
+            "nodata_tags", f"{shown} declares nodata {found:g} (band {index}), but {where} says {asset.nodata:g}: {way}"
+        )
+    return found
 
 
 def implied_fill(bands: FileBands, index: int, encoding: Encoding) -> int | None:

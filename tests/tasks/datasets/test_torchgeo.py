@@ -97,6 +97,34 @@ def test_eurosat_is_reflectance_in_its_band_order(tmp_path):
     assert 0.04 < read.images[:, 0, 1].mean() < 0.08
 
 
+def test_a_vrt_named_tif_is_not_read_through_torchgeo_either(tmp_path):
+    """It may name any file: it is told as one that cannot be read; rasterio itself is as it was afterwards."""
+    root, files = tmp_path / "eurosat", {"train": [], "val": [], "test": []}
+    base = root / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
+    for label in ("Forest", "River"):
+        for number, split in enumerate(("train", "val", "test")):
+            tif(base / label / f"{label}_{number}.tif", RNG.integers(500, 700, (13, 64, 64)).astype(np.uint16))
+            files[split].append(f"{label}_{number}.jpg")
+    class_list(root, "eurosat", files)
+    secret = tmp_path / "secret.tif"
+    (base / "Forest" / "Forest_1.tif").rename(secret)
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{band}"><SimpleSource><SourceFilename>{secret}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band in range(1, 14)
+    )
+    vrt = base / "Forest" / "Forest_1.tif"
+    vrt.write_text(f'<VRTDataset rasterXSize="64" rasterYSize="64">{bands}</VRTDataset>')
+    opened = rasterio.open
+    with pytest.raises(
+        TaskDataError, match=r"1 of 6 files .*val-Forest_1: .*Forest_1\.tif is a VRT, which may name any"
+    ):
+        written("EuroSAT", root, tmp_path, Task.CLASSIFY, chip_px=64)
+    assert rasterio.open is opened
+    with opened(vrt) as source:  # as torchgeo alone would have
+        assert source.read(1).min() >= 500
+
+
 def test_levir_cd_pairs(tmp_path):
     root = tmp_path / "levir"
     for split, count in (("train", 3), ("val", 1), ("test", 2)):

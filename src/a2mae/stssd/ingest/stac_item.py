@@ -268,7 +268,8 @@ def _completed(asset: BandAsset, header: RasterHeader | RejectedError | None, fo
             )
         if open_scale:
             raise RejectedError("no_scale", f"{name} gives no scale; set ingest.probe: all or add a stac profile")
-        return asset
+        told = asset.role is Role.DATA and not found.profile.decides and found.profile.nodata != "none"
+        return replace(asset, stated_by=found.profile.stated_by) if told else asset
     if asset.band_index > header.count:
         raise RejectedError("missing_band", f"{name}: no band {asset.band_index} in a file of {header.count}")
     index = asset.band_index - 1

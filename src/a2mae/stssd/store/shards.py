@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from a2mae.errors import InputError
+from a2mae.stssd.store.compared import Compared
 
 _ABSENT = 2**64 - 1  # offset of a chunk that holds only fill values
 _SHARDS_OPEN = (64, 4096)  # per array, fewest and most: a file descriptor and an index of some kilobytes each
@@ -92,13 +93,14 @@ class ZarrReader:
 class _ShardFile:
     """An open shard file and the index of its chunks."""
 
-    def __init__(self, path: str, chunks: int, digest: int | str | None) -> None:
+    def __init__(self, path: str, chunks: int, digest: int | str | None, compared: Compared | None) -> None:
         """Open a shard and read the index at its end.
 
         Args:
             path: The file.
             chunks: How many chunks it has room for.
             digest: What its bytes are compared with: CRC-32C (a number), SHA-256 in hexadecimal; None: they are not.
+            compared: Files that need not be compared again; None: no such record.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -106,11 +108,14 @@ class _ShardFile:
         """
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        if digest is not None:
+        state = os.fstat(self.descriptor)
+        if digest is not None and not (compared is not None and compared.knows(digest, state)):
             with open(self.descriptor, "rb", closefd=False) as stream:
                 if digest != (_crc32c(stream) if isinstance(digest, int) else _sha256(stream)):
                     raise DamagedShardError(f"{path} is damaged: its bytes are not those of the manifest")
-        size, length = os.fstat(self.descriptor).st_size, 16 * chunks
+            if compared is not None:
+                compared.add(digest, state)
+        size, length = state.st_size, 16 * chunks
         index = os.pread(self.descriptor, length + 4, max(0, size - length - 4))
         if len(index) != length + 4 or google_crc32c.value(index[:-4]) != int.from_bytes(index[-4:], "little"):
             raise DamagedShardError(f"{path} is damaged: its index is not what was written")
@@ -125,9 +130,12 @@ class _ShardFile:
 class ShardedArray:
     """Read an array `(image, band, y, x)` that is sharded along its first axis; `(image, y, x)` is one band."""
 
-    def __init__(self, folder: Path, layout: _Layout, digests: Mapping[int, int | str]) -> None:
+    def __init__(
+        self, folder: Path, layout: _Layout, digests: Mapping[int, int | str], compared: Compared | None
+    ) -> None:
         """Use `open_shards` instead."""
         self._layout, self._digests, self._verified = layout, digests, set[int]()
+        self._compared = compared
         self.dtype = layout.fill.dtype
         self._prefix, self._suffix = f"{folder}/c/", "/0" * layout.inner_axes
         self._at_once = _shards_at_once()
@@ -191,8 +199,9 @@ class ShardedArray:
             layout = self._layout
             path = f"{self._prefix}{number}{self._suffix}"
             digest = None if number in self._verified else self._digests.get(number)
+            chunks = layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2]
             try:
-                shard = _ShardFile(path, layout.rows * layout.parts[0] * layout.parts[1] * layout.parts[2], digest)
+                shard = _ShardFile(path, chunks, digest, self._compared)
             except FileNotFoundError as error:
                 if number in self._digests:
                     raise DamagedShardError(f"{path} is missing") from error
@@ -240,13 +249,16 @@ class _Layout:
     fill: np.generic[Any]
 
 
-def open_shards(folder: Path, digests: Mapping[int, int | str]) -> ShardedArray | None:
+def open_shards(
+    folder: Path, digests: Mapping[int, int | str], compared: Compared | None = None
+) -> ShardedArray | None:
     """Open an array of the store on a local disk.
 
     Args:
         folder: Holds the array's `zarr.json`.
         digests: CRC-32C (a number) or SHA-256 of each shard file, by its number: a process compares a shard when
             it first reads from it.
+        compared: Shards that need not be compared again, and where those that are compared are kept; None: no record.
 
     Returns:
         None if the array has another layout than the store's own.
@@ -256,7 +268,7 @@ def open_shards(folder: Path, digests: Mapping[int, int | str]) -> ShardedArray 
         return None
     # A chunk is too small for blosc's own threads, which the main thread would start.
     blosc.use_threads = False
-    return ShardedArray(folder, layout, digests)
+    return ShardedArray(folder, layout, digests, compared)
 
 
 def encode_shard(images: NDArray[np.generic], metadata: bytes) -> bytes | None:

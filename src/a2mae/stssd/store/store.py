@@ -36,13 +36,15 @@ from a2mae.remote.storage import (
     StoreVersionError,
 )
 from a2mae.sensors import Sensor, sensor_from_dict
+from a2mae.stssd.store.compared import Compared
 from a2mae.stssd.store.shards import DamagedShardError, ImageReader, ZarrReader, open_shards
 
 FORMAT = "a2mae-image-sets"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-COPY, SUMS = "manifest", "crc32c.json"
-"""Folder beside a store with what is not part of it, and in it the checksums that readers compare shards with."""
+COPY, SUMS, COMPARED = "manifest", "crc32c.json", "compared.txt"
+"""Folder beside a store with what is not part of it; in it the checksums that readers compare shards with, and the
+record of those that were compared (`compared.py`)."""
 
 Window = tuple[int, int, int, int]
 """`(y0, y1, x0, x1)` in pixels of the sensor's grid, upper bounds exclusive."""
@@ -246,11 +248,15 @@ class ImageSetStore:
             for key, known in self._sums.items()
             if key.startswith(f"{name}/c/")
         }
-        shards = open_shards(Path(folder.key(name)), digests) if folder.is_local else None
+        shards = open_shards(Path(folder.key(name)), digests, self._compared) if folder.is_local else None
         if shards is not None:
             return shards
         group = zarr.open_group(folder.zarr_store(read_only=True), mode="r")
         return ZarrReader(cast("zarr.Array[Any]", group[name]))
+
+    @functools.cached_property
+    def _compared(self) -> Compared:
+        return Compared(Path(beside(Folder(self.url, self._options), self._options).key(COMPARED)))
 
     @functools.cached_property
     def _sums(self) -> dict[str, int | str]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL.Image import DecompressionBombError
 
 from a2mae.raster.files import unseen_numbers
+from a2mae.raster.opening import named_drivers
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 from a2mae.tasks.data_parameters import TorchgeoParameters
 from a2mae.tasks.datasets.formats import FORMATS, FolderFormat
@@ -213,7 +214,8 @@ def torchgeo_data(
             for label, index in sorted((f"{theirs or name}-{stem}", i) for i, stem in enumerate(_names(found))):
                 reading.of += 1
                 try:
-                    sample = found[index]
+                    with named_drivers():
+                        sample = found[index]
                 except _UNREADABLE as error:
                     reading.skipped.append(f"{label}: {error}")
                     continue
@@ -255,7 +257,8 @@ def _open(name: str, root: Path, mapped: Remapped, split: str) -> Any:  # noqa: 
     if "download" in accepted:
         arguments["download"] = False
     try:
-        return made(root=str(root), **arguments)  # type: ignore[call-arg]  # every concrete one takes it
+        with named_drivers():
+            return made(root=str(root), **arguments)  # type: ignore[call-arg]  # every concrete one takes it
     except (datasets.DatasetNotFoundError, FileNotFoundError) as error:
         raise TaskDataError(f"{name} is not at {root} in the layout that torchgeo reads: {error}") from error
 
