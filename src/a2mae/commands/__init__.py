@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from a2mae.commands import check, export, init, weights
+from a2mae.commands import check, export, init, labels, weights
 from a2mae.errors import A2maeError
 
 
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     init.add_to(commands)
+    labels.add_to(commands)
     check.add_to(commands)
     weights.add_to(commands)
     export.add_to(commands)

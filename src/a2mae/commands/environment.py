@@ -80,7 +80,7 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
             "    fallback: other_date   # sets of one source: another date instead of the anchor again",
         ),
         "parameters_report.yml": _lines(
-            "report:", f"  title: {_flow(f'From the scenes of {recognition.root.name} to a pretrained model')}"
+            "report:", f"  title: {flow(f'From the scenes of {recognition.root.name} to a pretrained model')}"
         ),
     }
     return Environment(name, tuple(products), tuple(sensors), layout, files)
@@ -99,7 +99,7 @@ def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
     path = folder / "parameters_ingest.yml"
     if not path.is_file():
         return list(products)
-    group = _read(path).get("ingest")
+    group = read_group(path).get("ingest")
     rules = group.get("rules") if isinstance(group, Mapping) else None
     before = {rule["name"]: rule for rule in rules or () if isinstance(rule, Mapping) and "name" in rule}
     filled = []
@@ -114,20 +114,20 @@ def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
     return filled
 
 
-def differences(environment: Environment, folder: Path) -> list[str]:
+def differences(files: Mapping[str, str], folder: Path) -> list[str]:
     """List how the files of an environment that is there differ from those that would be written, comments apart.
 
     Args:
-        environment: The proposal.
+        files: The proposal, name -> text.
         folder: The environment's folder.
 
     Returns:
         Lines of a unified diff; none where they say the same.
     """
     lines: list[str] = []
-    for name, text in environment.files.items():
+    for name, text in files.items():
         path = folder / name
-        there = _read(path) if path.is_file() else {}
+        there = read_group(path) if path.is_file() else {}
         proposed = yaml.safe_load(text)
         if there != proposed:
             old, new = (yaml.safe_dump(value, sort_keys=False, width=120).splitlines() for value in (there, proposed))
@@ -135,7 +135,12 @@ def differences(environment: Environment, folder: Path) -> list[str]:
     return lines
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_group(path: Path) -> dict[str, object]:
+    """Read a file of parameters that somebody may have changed.
+
+    Raises:
+        InputError: If it is no YAML.
+    """
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except (ValueError, yaml.YAMLError) as error:
@@ -154,7 +159,7 @@ def _ingest(
         f"# What the files of {recognition.root} are, as `a2mae init` read it; yours to change.",
         f"# {TO_STATE} is what they do not say: a run refuses it by name until it is stated.",
         "ingest:",
-        f"  folder: {_flow(str(recognition.root.resolve()))}",
+        f"  folder: {flow(str(recognition.root.resolve()))}",
         "  source: {kind: folder}",
         "  locations:",
         f"    footprint_m: {layout.footprint_m}   # {layout.why[0]}",
@@ -164,37 +169,37 @@ def _ingest(
     for sensor in own:
         lines += [
             f"    - id: {sensor.id}",
-            f"      title: {_flow(sensor.title)}",
+            f"      title: {flow(sensor.title)}",
             f"      gsd_m: {sensor.gsd_m:g}",
             "      bands:",
         ]
-        lines += [f"        - {_flow(band)}" for band in _dicts(sensor)]
+        lines += [f"        - {flow(band)}" for band in _dicts(sensor)]
         encoding = sensor.encoding
         lines.append(
             "      encoding: "
-            + _flow({"dtype": encoding.dtype, "scale": encoding.scale, "offset": encoding.offset,
+            + flow({"dtype": encoding.dtype, "scale": encoding.scale, "offset": encoding.offset,
                      "nodata": encoding.nodata, "units": encoding.units.value})
         )  # fmt: skip
         if sensor.platforms:
-            lines.append(f"      platforms: {_flow(list(sensor.platforms))}")
+            lines.append(f"      platforms: {flow(list(sensor.platforms))}")
     lines.append("  rules:")
     for product, its_sensor in zip(products, sensors, strict=True):
         lines += _rule(product, its_sensor)
     lines.append("  exclude:")
     for aside in recognition.asides:
         key, value = aside.pattern
-        lines.append(f"    - {_flow({key: value, 'why': aside.why})}")
+        lines.append(f"    - {flow({key: value, 'why': aside.why})}")
     used = {product.name for product in products}
     for product in (product for product in recognition.products if product.name not in used):
         key = "files" if "files" in product.rule else "regex"
-        lines.append(f"    - {_flow({key: product.rule[key].value, 'why': _SKIPPED})}")
+        lines.append(f"    - {flow({key: product.rule[key].value, 'why': _SKIPPED})}")
     if lines[-1] == "  exclude:":
         lines[-1] = "  exclude: []"
     return _lines(*lines)
 
 
 def _rule(product: Product, sensor: Sensor | None) -> list[str]:
-    lines = [f"    - name: {_flow(product.name)}   # {product.title}"]
+    lines = [f"    - name: {flow(product.name)}   # {product.title}"]
     for key in RULE_KEYS:
         fact = product.rule.get(key)
         if fact is None:
@@ -203,8 +208,8 @@ def _rule(product: Product, sensor: Sensor | None) -> list[str]:
             fact = Fact(sensor.id, fact.evidence)
         if key == "bands" and sensor is not None:
             fact = Fact(_in_names_of(fact.value, sensor), fact.evidence)
-        value = _flow(fact.value) if fact.known else TO_STATE
-        hint = "" if fact.known or fact.suggestion is None else f"; perhaps {_flow(fact.suggestion)}"
+        value = flow(fact.value) if fact.known else TO_STATE
+        hint = "" if fact.known or fact.suggestion is None else f"; perhaps {flow(fact.suggestion)}"
         lines.append(f"      {key}: {value}   # {fact.evidence}{hint}")
     return lines
 
@@ -233,7 +238,7 @@ def _dicts(sensor: Sensor) -> list[dict[str, object]]:
 def _coregister(layout: Layout) -> str:
     lines = ["# Which images make a set: " + "; ".join(layout.why[1:]) + ".", "coregister:", "  recipes:"]
     lines += [
-        f"    {name}: {'null' if recipe is None else _flow(dict(recipe))}" for name, recipe in layout.recipes.items()
+        f"    {name}: {'null' if recipe is None else flow(dict(recipe))}" for name, recipe in layout.recipes.items()
     ]
     if layout.pool_locations is not None:
         lines += [
@@ -243,8 +248,8 @@ def _coregister(layout: Layout) -> str:
     return _lines(*lines)
 
 
-def _flow(value: object) -> str:
-    """A value on one line of YAML."""
+def flow(value: object) -> str:
+    """Write a value on one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
 

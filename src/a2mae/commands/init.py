@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> None:
     if not products:
         raise InputError(_why_nothing(recognition))
     if folder.exists():
-        _compare(differences(propose(recognition, options.name, products), folder), folder)
+        _compare(differences(propose(recognition, options.name, products).files, folder), folder)
         return
     if not options.yes:
         products = ask(products, input)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import a2mae
 from a2mae.errors import InputError
 from a2mae.files import make_folder, whole_file
+
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
 
 _PACKAGED = Path(a2mae.__file__).parent / "project"
 _CHECKOUT = Path(a2mae.__file__).parents[2]
@@ -110,3 +114,17 @@ def make_project(folder: Path, scenes: Path) -> list[str]:
         with whole_file(folder / path) as partial:
             partial.write_bytes(content)
     return ["conf/base", "conf/local", ".gitignore", "README.md", "pyproject.toml"]
+
+
+def context_of(project: Path, env: str) -> KedroContext:
+    """Open an environment: its configuration and catalog, after the checks that a run makes of its files.
+
+    Args:
+        project: Its folder.
+        env: Name of the environment.
+    """
+    from kedro.framework.session import KedroSession  # noqa: PLC0415 (`--help` is instant)
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+
+    bootstrap_project(project)
+    return KedroSession.create(project_path=project, env=env, save_on_close=False).load_context()
