@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import re
 import sys
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
     from a2mae.commands.dialogue import say, show_facts  # noqa: PLC0415 (GDAL takes a second to import)
     from a2mae.commands.environment import differences  # noqa: PLC0415
     from a2mae.commands.project import context_of, find_project  # noqa: PLC0415
-    from a2mae.tasks.recognise.facts import propose_facts  # noqa: PLC0415
+    from a2mae.tasks.recognise.facts import holds, propose_facts  # noqa: PLC0415
     from a2mae.tasks.recognise.look import look_at  # noqa: PLC0415
 
     project = find_project(Path.cwd())
@@ -66,7 +67,12 @@ def _run(options: argparse.Namespace) -> None:
         )
     look = look_at(options.path.expanduser())
     say(f"{look.path}: {' of '.join(filter(None, (look.kind.value, look.geometry)))}, {_counted(look)}")
-    for line in filter(None, (look.crs, look.days, *look.notes)):
+    if look.kind.on_archive and not look.days:
+        look = dataclasses.replace(
+            look, days="nothing says when they hold (columns start, end): they count at every date"
+        )
+    folders = holds(look.columns["folders"]) if "folders" in look.columns else ""
+    for line in filter(None, (folders, look.crs, look.days, *look.notes)):
         say(f"  {line}")
     context = context_of(project, options.env)
     if look.kind.on_archive:
@@ -140,7 +146,7 @@ def _archive(context: KedroContext) -> Archive:
 def _stated_before(look: Look, stated: dict[str, object], archive: Archive, folder: Path) -> dict[str, object]:
     """Fill what the labels do not say with what the environment's file of the task says of these labels."""
     from a2mae.commands.environment import read_group  # noqa: PLC0415
-    from a2mae.tasks.recognise.facts import propose_facts  # noqa: PLC0415
+    from a2mae.tasks.recognise.facts import numbers_to_name, propose_facts  # noqa: PLC0415
 
     wanted = [stated["task"]] if "task" in stated else list(Task)
     for task in wanted:
@@ -153,6 +159,10 @@ def _stated_before(look: Look, stated: dict[str, object], archive: Archive, fold
         while True:
             unknown = [key for key, fact in propose_facts(look, stated, archive).items() if not fact.known]
             told = {key: flat[key] for key in unknown if flat.get(key) not in (None, TO_STATE)}
+            numbers = flat.get("data.class_values")
+            if "data.class_names" in told and "pixels" in look.columns and isinstance(numbers, list):
+                names = dict(zip(numbers, told["data.class_names"], strict=False))
+                told["data.class_names"] = [names.get(number) for number in numbers_to_name(look.columns["pixels"])]
             if not told:
                 return stated
             stated |= told
@@ -190,6 +200,8 @@ def _ask(look: Look, stated: dict[str, object], archive: Archive) -> dict[str, o
 
 def _parsed(key: str, typed: str, *, look: Look) -> object:
     """Read an answer."""
+    from a2mae.tasks.recognise.facts import numbers_to_name  # noqa: PLC0415
+
     if key == "task":
         if typed not in set(Task):
             raise InputError(f"{typed!r} is no task: {', '.join(Task)}")
@@ -207,9 +219,10 @@ def _parsed(key: str, typed: str, *, look: Look) -> object:
         return typed
     names = [None if one.strip() == "-" else one.strip() for one in typed.strip("[]").split(",")]
     if key == "data.class_names" and "pixels" in look.columns:
-        wanted = [number for number in look.columns["pixels"].counts if number != "255"] or ["0", "255"]
-        if len(names) not in (len(wanted), len(look.columns["pixels"].counts)):
-            raise InputError(f"{len(names)} names for the {len(wanted)} numbers {', '.join(wanted)}: - is no class")
+        wanted = numbers_to_name(look.columns["pixels"])
+        if len(names) != len(wanted):
+            shown = ", ".join(map(str, wanted))
+            raise InputError(f"{plural(len(names), 'name')} for the {len(wanted)} numbers {shown}: - is no class")
         if sum(name is not None for name in names) < 2:
             raise InputError("name at least two classes")
     return names
@@ -219,8 +232,9 @@ def _text(look: Look, task: Task, facts: Mapping[str, Fact]) -> str:
     """The file of the task's parameters, each line with its evidence."""
     from a2mae.commands.environment import flow  # noqa: PLC0415
 
+    name = re.sub(r"[^ -~]", "?", look.path.name)
     lines = [
-        f"# What the labels of {re.sub(r'[^ -~]', '?', look.path.name)} are, as `a2mae labels` read them; yours to change.",
+        f"# What the labels of {name} are, as `a2mae labels` read them; yours to change.",
         f"# {TO_STATE} is what they do not say: a run refuses it by name until it is stated.",
         f"{task}:",
     ]
@@ -228,7 +242,7 @@ def _text(look: Look, task: Task, facts: Mapping[str, Fact]) -> str:
     for key, fact in facts.items():
         if key == "task":
             continue
-        *groups, name = key.split(".")
+        *groups, last = key.split(".")
         for depth, group in enumerate(groups):
             if opened[depth : depth + 1] != [group]:
                 opened = [*opened[:depth], group]
@@ -236,7 +250,7 @@ def _text(look: Look, task: Task, facts: Mapping[str, Fact]) -> str:
         value = flow(fact.value) if fact.known else TO_STATE
         hint = "" if fact.known or fact.suggestion is None else f"; perhaps {flow(fact.suggestion)}"
         evidence = re.sub(r"[^ -~]", "?", f"{fact.evidence}{hint}")
-        lines.append(f"{'  ' * (len(groups) + 1)}{name}: {value}   # {evidence}")
+        lines.append(f"{'  ' * (len(groups) + 1)}{last}: {value}   # {evidence}")
     return "\n".join(lines) + "\n"
 
 

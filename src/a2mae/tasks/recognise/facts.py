@@ -148,7 +148,7 @@ def _span(column: Column) -> str:
 def _attribute(names: Sequence[str], look: Look, usual: Sequence[str], what: str) -> Fact:
     """Choose the attribute that holds classes or values."""
     named = [name for name in names if name.lower() in usual]
-    shown = "; ".join(f"{name}: {_holds(look.columns[name])}" for name in names) or "none"
+    shown = "; ".join(f"{name}: {holds(look.columns[name])}" for name in names) or "none"
     if len(named) == 1:
         return Fact(named[0], f"an attribute of that name; {shown}")
     if len(names) == 1:
@@ -156,7 +156,8 @@ def _attribute(names: Sequence[str], look: Look, usual: Sequence[str], what: str
     return asked(f"attributes that may hold {what}; {shown}", named[0] if named else None)
 
 
-def _holds(column: Column) -> str:
+def holds(column: Column) -> str:
+    """Write the words or numbers of a column with their counts, or its span."""
     if not column.counts or (column.span is not None and not column.whole):
         return _span(column)
     counts = [f"{name} ({count:,})" for name, count in list(column.counts.items())[:8]]
@@ -183,7 +184,7 @@ def _classes(look: Look, put: _Put) -> None:
         ).value
         classes = classes if rest is None else [str(rest), *classes]
     if len(classes) > 1:
-        put("data.class_names", Fact(classes, _holds(column)))
+        put("data.class_names", Fact(classes, holds(column)))
 
 
 def _numbers(pixels: Column, put: _Put) -> None:
@@ -194,7 +195,7 @@ def _numbers(pixels: Column, put: _Put) -> None:
         return
     total = sum(pixels.counts.values())
     shares = ", ".join(f"{number} ({count / total:.1%})" for number, count in pixels.counts.items())
-    known = [number for number in numbers if number != IGNORE or len(numbers) == 2]
+    known = numbers_to_name(pixels)
     fact = put("data.class_names", asked(f"numbers {shares}: a name for each of {_listed(known)}, - where it is none"))
     names = fact.value if isinstance(fact.value, Sequence) and not isinstance(fact.value, str) else None
     if names is None or len(names) != len(known):
@@ -205,6 +206,12 @@ def _numbers(pixels: Column, put: _Put) -> None:
     put("data.class_values", Fact([number for _, number in named], "the numbers that are named"))
     if ignored := [number for number in numbers if number not in {kept for _, kept in named} and number != IGNORE]:
         put("data.ignore", Fact(ignored, "the numbers that are no class"))
+
+
+def numbers_to_name(pixels: Column) -> list[int]:
+    """Return the numbers of a raster that may be classes: 255 is none, but in black and white pictures."""
+    numbers = [int(number) for number in pixels.counts]
+    return [number for number in numbers if number != IGNORE or len(numbers) == 2]
 
 
 def _listed(numbers: Sequence[int]) -> str:

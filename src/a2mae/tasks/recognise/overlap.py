@@ -18,7 +18,7 @@ from a2mae.tasks.datasets.task_data import SPLITS, is_labelled
 from a2mae.tasks.datasets.writer import TaskDataSource
 from a2mae.tasks.recognise.look import Kind, Look
 
-_SECONDS = 40.0
+_SECONDS = 20.0
 
 
 def on_places(look: Look, locations: gpd.GeoDataFrame) -> str:
@@ -41,7 +41,7 @@ def on_places(look: Look, locations: gpd.GeoDataFrame) -> str:
         geometry = look.features.geometry[look.features.geometry.notna()].to_crs("EPSG:4326")
         pairs = geometry.sindex.query(places.to_numpy(), predicate="intersects")
         here, hit = len(np.unique(pairs[0])), len(np.unique(pairs[1]))
-        count = f"{hit:,} of {plural(len(geometry), 'label')} lie"
+        count = f"{hit:,} of {plural(len(geometry), 'label')} {'lies' if hit == 1 else 'lie'}"
         ground, axes = shapely.box(*geometry.total_bounds), swapped(geometry, places.union_all())
     if not here:
         raise InputError(
@@ -70,13 +70,14 @@ class Census:
 
     def lines(self) -> Iterator[str]:
         """Write the table, then what cannot be learned or scored."""
+        if not self.whole:
+            read = plural(sum(self.samples.values()), "sample")
+            yield f"{read} read in {_SECONDS:.0f} seconds and taken; the run reads all, and says what each split gets"
+            return
         width = max((len(name) for name in ("samples", *self.classes)), default=7)
         yield f"{'':{width}}" + "".join(f"{split:>8}" for split in SPLITS)
         for name, counts in (("samples", self.samples), ("places", self.places), *self.classes.items()):
             yield f"{name:{width}}" + "".join(f"{counts.get(split, 0):>8,}" for split in SPLITS)
-        if not self.whole:
-            yield f"counted are those that were read in {_SECONDS:.0f} seconds; the run reads all"
-            return
         for split in ("train", "test"):
             if not self.samples.get(split):
                 yield f"no sample is in {split}: labels at more places, or splits of your own"
