@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
     import geopandas as gpd  # noqa: PLC0415 (`--help` is instant)
 
-    from a2mae.commands.project import context_of, find_project  # noqa: PLC0415
+    from a2mae.commands.project import configuration, find_project  # noqa: PLC0415
     from a2mae.scenes import scenes_from_table, sensors_from_json  # noqa: PLC0415
     from a2mae.stssd.forecast import forecast  # noqa: PLC0415
     from a2mae.stssd.ingest.parameters import IngestParameters  # noqa: PLC0415
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
     project = find_project(Path.cwd())
     if project is None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH makes one")
-    loader = context_of(project, options.env).config_loader
+    loader, _ = configuration(project, options.env)
     groups, data_root = loader["parameters"], loader["globals"]["data_root"]
     ingest = IngestParameters(**groups["ingest"])
     coregister = CoregisterParameters(**groups["coregister"])

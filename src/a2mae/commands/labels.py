@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from a2mae.config import TO_STATE
-from a2mae.errors import InputError, did_you_mean, plural
+from a2mae.errors import InputError, plural
 from a2mae.files import make_folder, whole_file
 from a2mae.tasks.registry import Task
 
 if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
+    from kedro.config import OmegaConfigLoader
+    from kedro.io import DataCatalog
 
     from a2mae.stssd.recognise.facts import Fact
     from a2mae.tasks.parameters import TaskParameters
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError("there is no terminal to ask at: add --yes, and what the labels do not say is marked")
     from a2mae.commands.dialogue import say, show_facts  # noqa: PLC0415 (GDAL takes a second to import)
     from a2mae.commands.environment import differences  # noqa: PLC0415
-    from a2mae.commands.project import context_of, find_project  # noqa: PLC0415
+    from a2mae.commands.project import configuration, find_project  # noqa: PLC0415
     from a2mae.tasks.recognise.facts import holds, propose_facts  # noqa: PLC0415
     from a2mae.tasks.recognise.look import look_at  # noqa: PLC0415
 
@@ -59,12 +60,7 @@ def _run(options: argparse.Namespace) -> None:
     if project is None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH, with a folder of scenes, makes one")
     folder = project / "conf" / options.env
-    if not folder.is_dir():
-        names = [path.name for path in (project / "conf").iterdir() if path.is_dir() and path.name != "base"]
-        raise InputError(
-            f"{project / 'conf'} has no environment {options.env!r}: {did_you_mean(options.env, names)}a2mae init PATH"
-            f" --name {options.env} makes it of a folder of scenes"
-        )
+    loader, catalog = configuration(project, options.env)
     look = look_at(options.path.expanduser())
     say(f"{look.path}: {' of '.join(filter(None, (look.kind.value, look.geometry)))}, {_counted(look)}")
     if look.kind.on_archive and not look.days:
@@ -74,10 +70,9 @@ def _run(options: argparse.Namespace) -> None:
     folders = holds(look.columns["folders"]) if "folders" in look.columns else ""
     for line in filter(None, (folders, look.crs, look.days, *look.notes)):
         say(f"  {line}")
-    context = context_of(project, options.env)
     if look.kind.on_archive:
-        say(f"  {_overlap(look, context, options.env)}")
-    archive = _archive(context)
+        say(f"  {_overlap(look, catalog, options.env)}")
+    archive = _archive(loader["parameters"], catalog)
     stated: dict[str, object] = {} if options.task is None else {"task": options.task}
     stated = _stated_before(look, stated, archive, folder)
     say()
@@ -103,7 +98,7 @@ def _run(options: argparse.Namespace) -> None:
         say(f"{plural(len(to_state), 'line')} of it to be stated in place of {TO_STATE}: {', '.join(to_state)}")
         say(f"next: state them; a2mae labels {options.path} --env {options.env} then counts the samples;\n  {command}")
         return
-    _count(task, context_of(project, options.env), on_archive=look.kind.on_archive)
+    _count(task, *configuration(project, options.env), on_archive=look.kind.on_archive)
     say(f"next: {command}")
     say(f"  for its page in the report put {task} into the chain of conf/{options.env}/parameters_chain.yml")
 
@@ -113,20 +108,19 @@ def _counted(look: Look) -> str:
     return plural(look.count, noun)
 
 
-def _overlap(look: Look, context: KedroContext, env: str) -> str:
+def _overlap(look: Look, catalog: DataCatalog, env: str) -> str:
     from a2mae.tasks.recognise.overlap import on_places  # noqa: PLC0415
 
-    if not context.catalog.exists("locations"):
+    if not catalog.exists("locations"):
         return f"what they lie on is not known yet: kedro run --env={env} --pipelines=ingest finds the places"
-    return on_places(look, context.catalog.load("locations"))
+    return on_places(look, catalog.load("locations"))
 
 
-def _archive(context: KedroContext) -> Archive:
+def _archive(groups: Mapping[str, Any], catalog: DataCatalog) -> Archive:
     """What the environment has seen: its images where the sets are built, else its scenes."""
     from a2mae.scenes import sensors_from_json  # noqa: PLC0415
     from a2mae.tasks.recognise.facts import Archive  # noqa: PLC0415
 
-    catalog, groups = context.catalog, context.config_loader["parameters"]
     sampling = groups["pretrain"]["sampling"]
     at_once = {"rgb": 3, "draw": sampling.get("bands_drawn", 3)}.get(sampling.get("bands", "draw"))
     if groups["pretrain"].get("model", {}).get("options", {}).get("bands") == "wavelength":
@@ -264,7 +258,7 @@ def _compare(lines: list[str], path: Path) -> None:
     raise InputError(f"{path} is there already and is left as it is; above is what labels would change")
 
 
-def _count(task: Task, context: KedroContext, *, on_archive: bool) -> None:
+def _count(task: Task, loader: OmegaConfigLoader, catalog: DataCatalog, *, on_archive: bool) -> None:
     """Read the samples as the task will, and say what each split gets."""
     from a2mae.commands.dialogue import say  # noqa: PLC0415
     from a2mae.tasks.datasets.sources import prepare  # noqa: PLC0415
@@ -272,8 +266,7 @@ def _count(task: Task, context: KedroContext, *, on_archive: bool) -> None:
     from a2mae.tasks.parameters import TaskParameters  # noqa: PLC0415
     from a2mae.tasks.recognise.overlap import by_split  # noqa: PLC0415
 
-    parameters: TaskParameters = TaskParameters(**context.config_loader["parameters"][task])
-    catalog = context.catalog
+    parameters: TaskParameters = TaskParameters(**loader["parameters"][task])
     built = all(catalog.exists(name) for name in _BUILT)
     if on_archive and not built:
         say("what each split gets is known once the image sets are built: kedro run --pipelines=coregister,tag,prune")
