@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -12,13 +13,33 @@ import yaml
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
+from a2mae.stssd.recognise.catalog import CatalogFound, side_m
 from a2mae.stssd.recognise.facts import RULE_KEYS, Fact, Product, Recognition, known_sensors, sensor_of
 from a2mae.stssd.recognise.layout import Layout, lay_out
 from a2mae.stssd.recognise.recognise import state
 
+_AREA = "area.geojson"
 CHAIN = ("ingest", "coregister", "tag", "prune", "pretrain", "report")
 """Stages that scenes without a simulated truth and without labels go through."""
 _SKIPPED = "left out when a2mae init asked"
+
+
+@dataclass(frozen=True)
+class Area:
+    """The place that scenes are wanted of.
+
+    Attributes:
+        bbox: West, south, east, north in degrees.
+        geojson: Of its polygons, EPSG:4326.
+    """
+
+    bbox: tuple[float, float, float, float]
+    geojson: str
+
+    @property
+    def side_m(self) -> float:
+        """Shorter side of its box, metres."""
+        return side_m(self.bbox)
 
 
 @dataclass(frozen=True)
@@ -61,7 +82,43 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
             own[sensor.id] = sensor
         sensors.append(sensor)
     layout = lay_out(products, sensors)
-    files = {
+    ingest = _ingest(recognition, products, sensors, list(own.values()), layout)
+    files = _files(name, ingest, layout, f"From the scenes of {recognition.root.name} to a pretrained model")
+    return Environment(name, tuple(products), tuple(sensors), layout, files)
+
+
+def propose_catalog(found: CatalogFound, name: str, area: Area | None) -> Environment:
+    """Propose an environment of scenes that a STAC API or catalog holds.
+
+    Args:
+        found: What it holds; at least one product.
+        name: Of the environment.
+        area: Where places are laid out; None: wherever scenes are.
+    """
+    products = found.recognition.products
+    sensors = [known_sensors()[str(product.rule["sensor"].value)] for product in products]
+    own = [sensor for sensor in sensors if sensor.id not in BUILTIN_SENSORS]
+    within = math.inf if area is None else area.side_m
+    layout = lay_out([replace(product, side_m=min(product.side_m, within)) for product in products], sensors)
+    lines = [
+        f"# What {found.recognition.root} holds of the area, as `a2mae init` found it; yours to change.",
+        "ingest:",
+        *(f"  {line}" for line in yaml.safe_dump(dict(found.source), sort_keys=False, width=120).splitlines()),
+        "  locations:",
+        f"    footprint_m: {layout.footprint_m}   # {layout.why[0]}",
+        f"    min_scenes: {layout.min_scenes}",
+    ]
+    if area is not None:
+        lines += ["    mode: polygons", f"    polygons: conf/{name}/{_AREA}   # the place that was asked for"]
+    lines += _sensors(own)
+    files = _files(name, _lines(*lines), layout, f"From the scenes of {found.recognition.root} to a pretrained model")
+    if area is not None:
+        files[_AREA] = area.geojson
+    return Environment(name, products, tuple(sensors), layout, files)
+
+
+def _files(name: str, ingest: str, layout: Layout, title: str) -> dict[str, str]:
+    return {
         "globals.yml": _lines("# Where the outputs of this environment lie.", f"data_root: data/{name}"),
         "catalog_ingest.yml": _lines(
             "# Nothing is simulated here: the manifest that ingest is given is empty.",
@@ -72,18 +129,15 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
             "# The stages that `kedro run` chains; with labels of your own add classify, segment or detect_change.",
             f"chain: [{', '.join(CHAIN)}]",
         ),
-        "parameters_ingest.yml": _ingest(recognition, products, sensors, list(own.values()), layout),
+        "parameters_ingest.yml": ingest,
         "parameters_coregister.yml": _coregister(layout),
         "parameters_pretrain.yml": _lines(
             "pretrain:",
             "  sampling:",
             "    fallback: other_date   # sets of one source: another date instead of the anchor again",
         ),
-        "parameters_report.yml": _lines(
-            "report:", f"  title: {flow(f'From the scenes of {recognition.root.name} to a pretrained model')}"
-        ),
+        "parameters_report.yml": _lines("report:", f"  title: {flow(title)}"),
     }
-    return Environment(name, tuple(products), tuple(sensors), layout, files)
 
 
 def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
@@ -164,8 +218,27 @@ def _ingest(
         "  locations:",
         f"    footprint_m: {layout.footprint_m}   # {layout.why[0]}",
         f"    min_scenes: {layout.min_scenes}",
-        "  sensors:" if own else "  sensors: []",
     ]
+    lines += _sensors(own)
+    lines.append("  rules:")
+    for product, its_sensor in zip(products, sensors, strict=True):
+        lines += _rule(product, its_sensor)
+    lines.append("  exclude:")
+    for aside in recognition.asides:
+        key, value = aside.pattern
+        lines.append(f"    - {flow({key: value, 'why': aside.why})}")
+    used = {product.name for product in products}
+    for product in (product for product in recognition.products if product.name not in used):
+        key = "files" if "files" in product.rule else "regex"
+        lines.append(f"    - {flow({key: product.rule[key].value, 'why': _SKIPPED})}")
+    if lines[-1] == "  exclude:":
+        lines[-1] = "  exclude: []"
+    return _lines(*lines)
+
+
+def _sensors(own: Sequence[Sensor]) -> list[str]:
+    """Lines of the sensors that are not built in."""
+    lines = ["  sensors:" if own else "  sensors: []"]
     for sensor in own:
         lines += [
             f"    - id: {sensor.id}",
@@ -182,20 +255,7 @@ def _ingest(
         )  # fmt: skip
         if sensor.platforms:
             lines.append(f"      platforms: {flow(list(sensor.platforms))}")
-    lines.append("  rules:")
-    for product, its_sensor in zip(products, sensors, strict=True):
-        lines += _rule(product, its_sensor)
-    lines.append("  exclude:")
-    for aside in recognition.asides:
-        key, value = aside.pattern
-        lines.append(f"    - {flow({key: value, 'why': aside.why})}")
-    used = {product.name for product in products}
-    for product in (product for product in recognition.products if product.name not in used):
-        key = "files" if "files" in product.rule else "regex"
-        lines.append(f"    - {flow({key: product.rule[key].value, 'why': _SKIPPED})}")
-    if lines[-1] == "  exclude:":
-        lines[-1] = "  exclude: []"
-    return _lines(*lines)
+    return lines
 
 
 def _rule(product: Product, sensor: Sensor | None) -> list[str]:

@@ -200,7 +200,7 @@ def test_a_folder_that_is_none(tmp_path):
         with pytest.raises(InputError, match=told):
             recognise(tmp_path / path)
     (tmp_path / "a.zip").write_bytes(b"PK\x05\x06" + b"\0" * 18)
-    with pytest.raises(InputError, match=r"is a file, .* unpack it"):
+    with pytest.raises(InputError, match=r"is a file, .* add --unpack"):
         recognise(tmp_path / "a.zip")
     with pytest.raises(InputError, match=r"holds no GeoTIFF, .* \(1 \.zip\)"):
         recognise(tmp_path)
