@@ -32,7 +32,13 @@ _FEW_SETS = 100
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `check` to the commands of `a2mae`."""
     about = "before hours are spent: what an environment will make, how long it takes, and what looks wrong"
-    parser = commands.add_parser("check", help=about, description=about, epilog="for example: a2mae check --env lake")
+    parser = commands.add_parser(
+        "check",
+        help=about,
+        description=about,
+        epilog="for example:\n  a2mae check --env lake",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--env", default="mine", help="the environment, after its stage ingest (%(default)s)")
     parser.set_defaults(run=_run)
 

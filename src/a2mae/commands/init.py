@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("base", "local")
 _LONGEST_SENTENCE = 2000
-_EXAMPLE = (
-    "for example: a2mae init ~/scenes --name lake;"
-    " a2mae init https://earth-search.aws.element84.com/v1 --bbox 13.1 53.8 13.3 54 --datetime 2023-05-01/2023-09-30"
-)
+_EXAMPLES = """\
+for example:
+  a2mae init ~/scenes --name lake
+  a2mae init ~/downloads --name lake --unpack
+  a2mae init https://earth-search.aws.element84.com/v1 --bbox 13.1 53.8 13.3 54 --datetime 2023-05-01/2023-09-30"""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `init` to the commands of `a2mae`."""
     about = "look at a folder of scenes, write an environment for it, ingest it and draw a contact sheet"
-    parser = commands.add_parser("init", help=about, description=about, epilog=_EXAMPLE)
+    parser = commands.add_parser(
+        "init",
+        help=about,
+        description=about,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "path",
         help="folder of GeoTIFFs, .SAFE products, Landsat bundles, …; or a STAC API's or catalog's address or file",

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from a2mae.tasks.recognise.facts import Archive
     from a2mae.tasks.recognise.look import Look
 
-_EXAMPLE = "for example: a2mae labels ~/fields.gpkg --env lake"
+_EXAMPLES = """\
+for example:
+  a2mae labels ~/fields.gpkg --env lake
+  a2mae labels ~/trees.csv --env lake --task classify"""
 _LISTS = ("bands", "data.class_names", "data.file_bands", "data.archive.sensors", "data.archive.bands")
 _NUMBERS = ("data.buffer_m", "data.gsd_m", "data.offset")
 _BUILT = ("image_sets", "images", "sets", "locations")
@@ -35,7 +38,13 @@ _BUILT = ("image_sets", "images", "sets", "locations")
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `labels` to the commands of `a2mae`."""
     about = "look at labels, lay them on the archive, and write the parameters of the task that learns them"
-    parser = commands.add_parser("labels", help=about, description=about, epilog=_EXAMPLE)
+    parser = commands.add_parser(
+        "labels",
+        help=about,
+        description=about,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("path", type=Path, help="vector file, .csv of points, raster of classes or values, or a folder")
     parser.add_argument("--env", default="mine", help="the environment that they belong to (%(default)s)")
     parser.add_argument("--task", choices=[str(task) for task in Task], help="what is learned; else as the labels say")
