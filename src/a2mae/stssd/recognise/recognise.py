@@ -18,23 +18,23 @@ from a2mae.stssd.recognise.sentinel2_safe import recognise_safe
 from a2mae.stssd.recognise.unnamed import recognise_unnamed
 
 _KINDS = {
-    ".geojson": "vectors: labels or outlines",
-    ".gpkg": "vectors: labels or outlines",
-    ".shp": "vectors: labels or outlines",
+    ".geojson": "vectors: outlines, or labels (a2mae labels FILE)",
+    ".gpkg": "vectors: outlines, or labels (a2mae labels FILE)",
+    ".shp": "vectors: outlines, or labels (a2mae labels FILE)",
     ".h5": "HDF5, which is not read: write GeoTIFFs of it; VIIRS tiles: order them so from AppEEARS, or gdal_translate"
     " 'HDF5:\"FILE\"://HDFEOS/GRIDS/…' of every band",
     ".hdf": "HDF, which is not read: write GeoTIFFs of it; MODIS tiles are HDF4: order them so from AppEEARS, or with a"
     " GDAL that has HDF4 (conda-forge) gdal_translate 'HDF4_EOS:EOS_GRID:\"FILE\":…' of every band",
     ".nc": "NetCDF, which is not read: write GeoTIFFs of it",
     ".vrt": "a VRT may name any file and is not read: name the GeoTIFFs that it is made of",
-    ".json": "metadata; a STAC catalog is read as such (ingest.source.catalog)",
+    ".json": "metadata; of a STAC catalog name the file itself, a2mae init FILE",
     ".zip": "an archive: --unpack uses what is in it",
     ".tar": "an archive: --unpack uses what is in it",
     ".gz": "an archive: --unpack uses what is in it if it is a .tar.gz",
     ".rpb": "the RPC of a scene that has no grid yet",
 }
 
-_ADVISED = (".h5", ".hdf", ".nc", ".vrt", ".zip", ".tar", ".gz")
+_ADVISED = (".json", ".h5", ".hdf", ".nc", ".vrt", ".zip", ".tar", ".gz")
 _SCALES = {"sentinel-2": 1e-4, "landsat": 2.75e-5}
 
 
