@@ -86,6 +86,8 @@ def test_a_library_warns_once_in_a_line_and_we_say_all():
     assert shown("rasterio._env", "CPLE in b_2.tif: other") is not None
     assert shown("a2mae.x", "ours") == shown("a2mae.x", "ours") == "ours"
     assert shown("kedro.pipeline.node", "calls", logging.ERROR) is None, "the sentence comes at the end"
+    running = "Running node: tag: tag([images;sets]) -> [tags]"
+    assert shown("kedro.pipeline.node", running, logging.INFO) == "Running node: tag"
     assert shown("distributed.worker", "broken", logging.ERROR) == "broken"
 
 

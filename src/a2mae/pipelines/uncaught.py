@@ -12,6 +12,7 @@ from types import TracebackType
 
 import kedro
 from kedro.io.core import DatasetError
+from kedro.logging import RichHandler
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -31,6 +32,8 @@ _MODEL = re.compile(
 _NOISE = re.compile(
     r"\s*\[type=\w+, input_value=.*?, input_type=\w+\]|\s*For further information visit \S+|Value error, "
 )
+_RUNNING = re.compile(r"Running node: [^:]+: ")
+_ADVICE = "Using synchronous mode for loading and saving data"
 _NAMES = re.compile(r"(?:[\w./-]+/)?[\w.-]+\.\w{2,5}\b|\d+")
 
 
@@ -45,7 +48,7 @@ class Once(logging.Filter):
         """Tell whether a record is shown; a library's is shortened."""
         room = record.name.partition(".")[0]
         if room == "kedro":
-            return record.levelno < logging.ERROR or _shows_calls()
+            return self._of_kedro(record)
         if room == "a2mae" or not logging.WARNING <= record.levelno < logging.ERROR:
             return True
         text = " ".join(record.getMessage().split())
@@ -55,6 +58,13 @@ class Once(logging.Filter):
         self._seen.add(kind)
         record.msg, record.args = f"{record.name}: {text[:200]} (told once)", None
         return True
+
+    def _of_kedro(self, record: logging.LogRecord) -> bool:
+        """Shorten what it says of a node to its name; leave out advice, and the calls of an error."""
+        text = record.getMessage()
+        if _RUNNING.match(text):
+            record.msg, record.args = ":".join(text.split(":", 2)[:2]), None
+        return not text.startswith(_ADVICE) and (record.levelno < logging.ERROR or _shows_calls())
 
 
 def sentence_of(error: BaseException) -> str:
@@ -78,7 +88,7 @@ def show_sentences() -> None:
     """
     shown_before = sys.excepthook
     for handler in logging.getLogger().handlers:
-        if not any(isinstance(one, Once) for one in handler.filters):
+        if isinstance(handler, RichHandler) and not any(isinstance(one, Once) for one in handler.filters):
             handler.addFilter(Once())
 
     def show(kind: type[BaseException], error: BaseException, calls: TracebackType | None) -> None:
