@@ -4,6 +4,7 @@ import os
 
 from a2mae.parallel import share_cores
 from a2mae.pipelines.hooks import Checks, Lineage, Unfinished, Watch
+from a2mae.pipelines.summary import Summary
 from a2mae.pipelines.uncaught import show_sentences
 
 # A checkout says so in a file, which is not found by whoever starts a session from elsewhere.
@@ -17,6 +18,7 @@ HOOKS = (
     watch,
     Lineage(watch),
     Unfinished(),
+    Summary(),
     Checks(),
 )  # the last is called first: nothing is recorded of a run that is refused
 

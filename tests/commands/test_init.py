@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
-import io
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -20,20 +17,7 @@ from a2mae.errors import InputError
 from a2mae.stssd.ingest.parameters import IngestParameters
 from helpers.checkout import ROOT
 from helpers.deliveries import write
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project of this configuration, whose runs find this source."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-    (folder / "pyproject.toml").write_text(text.replace('source_dir = "src"', 'source_dir = "."'))
-    shutil.copytree(ROOT / "conf", folder / "conf", ignore=lambda _, names: set(names) & {"local", "mine"})
-    (folder / "conf/local").mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    return folder
+from helpers.terminal import typing
 
 
 def naip(folder, dates=("20150926", "20200831")):
@@ -44,23 +28,6 @@ def naip(folder, dates=("20150926", "20200831")):
 
 def group(project, name="mine"):
     return yaml.safe_load((project / f"conf/{name}/parameters_ingest.yml").read_text())["ingest"]
-
-
-def typing(monkeypatch, *lines):
-    """A terminal at which these lines are typed; returns what was asked."""
-    prompts, left = [], list(lines)
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    def read(prompt):
-        prompts.append(prompt.strip())
-        return left.pop(0)
-
-    monkeypatch.setattr("sys.stdin", Terminal())
-    monkeypatch.setattr(builtins, "input", read)
-    return prompts
 
 
 def test_a_folder_becomes_an_environment_a_scene_table_and_a_picture(project, tmp_path, capsys):

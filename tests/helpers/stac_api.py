@@ -117,6 +117,8 @@ def serve_api(items: list[dict]) -> Iterator[Api]:
                 asked["bbox"] = [float(number) for number in asked["bbox"]]
             if parts.path == "/search":
                 self._search(asked, method="GET")
+            elif parts.path == "/collections":
+                self._send(200, {"collections": self._collections(), "links": []})
             else:
                 self._send(200 if parts.path == "/" else 404, self._root())
 
@@ -124,7 +126,10 @@ def serve_api(items: list[dict]) -> Iterator[Api]:
             self._search(json.loads(self.rfile.read(int(self.headers["Content-Length"]))), method="POST")
 
         def _root(self) -> dict:
-            links = [{"rel": rel, "href": api.url + path} for rel, path in (("self", "/"), ("root", "/"))]
+            links = [
+                {"rel": rel, "href": api.url + path}
+                for rel, path in (("self", "/"), ("root", "/"), ("data", "/collections"))
+            ]
             links += [
                 {"rel": "search", "href": f"{api.url}/search", "type": "application/geo+json", "method": method}
                 for method in ("GET", "POST")
@@ -133,6 +138,16 @@ def serve_api(items: list[dict]) -> Iterator[Api]:
                 "type": "Catalog", "id": "loopback", "stac_version": "1.0.0", "description": "d", "links": links,
                 "conformsTo": CONFORMANCE,
             }  # fmt: skip
+
+        def _collections(self) -> list[dict]:
+            extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
+            return [
+                {
+                    "type": "Collection", "id": name, "stac_version": "1.0.0", "description": "d", "license": "other",
+                    "extent": extent, "links": [],
+                }
+                for name in sorted({item["collection"] for item in items})
+            ]  # fmt: skip
 
         def _search(self, asked: dict, *, method: str) -> None:
             api.searches.append(asked)

@@ -6,10 +6,56 @@ Not `a2mae.cli`: Kedro takes a module of that name for its own commands.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
+from collections.abc import Sequence
 
-from a2mae.commands import check, export, init, search, weights
-from a2mae.errors import A2maeError
+from a2mae.commands import check, export, init, labels, search, weights
+from a2mae.errors import A2maeError, InputError
+
+_EPILOG = """\
+for example:
+  a2mae init ~/scenes --name lake
+  a2mae labels ~/fields.gpkg --env lake
+  a2mae check --env lake
+
+a2mae COMMAND --help says more of each. Completion of words by the tabulator:
+  a2mae --print-completion bash >> ~/.bash_completion   (or zsh, tcsh)"""
+
+
+class _Completion(argparse.Action):
+    """Writes a script that completes the words of `a2mae` in a shell."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if importlib.util.find_spec("shtab") is None:
+            raise InputError("scripts of completion are written by shtab, which is not installed: pip install shtab")
+        import shtab  # noqa: PLC0415 (the bare install has none)
+
+        sys.stdout.write(shtab.complete(parser, shell=str(values)) + "\n")
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="a2mae",
+        description="Begin with scenes and labels of your own; look at files of weights and convert them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--print-completion", action=_Completion, choices=("bash", "zsh", "tcsh"), help="write a script for a shell"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (init, labels, check, search, weights, export):
+        module.add_to(commands)
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,18 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 refused with a sentence.
     """
-    parser = argparse.ArgumentParser(
-        prog="a2mae",
-        description="Begin with a folder of scenes; search an archive; look at weights and convert them.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    init.add_to(commands)
-    check.add_to(commands)
-    search.add_to(commands)
-    weights.add_to(commands)
-    export.add_to(commands)
-    options = parser.parse_args(arguments)
     try:
+        options = build_parser().parse_args(arguments)
         options.run(options)
     except A2maeError as error:
         sys.stderr.write(f"a2mae: {error}\n")

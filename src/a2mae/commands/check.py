@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from a2mae.errors import InputError, plural
 
@@ -32,7 +32,13 @@ _FEW_SETS = 100
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `check` to the commands of `a2mae`."""
     about = "before hours are spent: what an environment will make, how long it takes, and what looks wrong"
-    parser = commands.add_parser("check", help=about, description=about, epilog="for example: a2mae check --env lake")
+    parser = commands.add_parser(
+        "check",
+        help=about,
+        description=about,
+        epilog="for example:\n  a2mae check --env lake",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--env", default="mine", help="the environment, after its stage ingest (%(default)s)")
     parser.set_defaults(run=_run)
 
@@ -42,7 +48,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
     import geopandas as gpd  # noqa: PLC0415 (`--help` is instant)
 
-    from a2mae.commands.project import find_project  # noqa: PLC0415
+    from a2mae.commands.project import configuration, find_project  # noqa: PLC0415
     from a2mae.scenes import scenes_from_table, sensors_from_json  # noqa: PLC0415
     from a2mae.stssd.forecast import forecast  # noqa: PLC0415
     from a2mae.stssd.ingest.parameters import IngestParameters  # noqa: PLC0415
@@ -53,7 +59,8 @@ def _run(options: argparse.Namespace) -> None:
     project = find_project(Path.cwd())
     if project is None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH makes one")
-    groups, data_root = _configuration(project, options.env)
+    loader, _ = configuration(project, options.env)
+    groups, data_root = loader["parameters"], loader["globals"]["data_root"]
     ingest = IngestParameters(**groups["ingest"])
     coregister = CoregisterParameters(**groups["coregister"])
     pretrain = PretrainParameters(**groups["pretrain"])
@@ -77,16 +84,6 @@ def _run(options: argparse.Namespace) -> None:
     for line in strange:
         sys.stdout.write(f"  {line}\n")
     sys.stdout.write(f"\nnext: kedro run --env={options.env}\n")
-
-
-def _configuration(project: Path, env: str) -> tuple[dict[str, Any], str]:
-    """The parameters and the data root of an environment, after the checks that a run makes of its files."""
-    from kedro.framework.session import KedroSession  # noqa: PLC0415
-    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
-
-    bootstrap_project(project)
-    loader = KedroSession.create(project_path=project, env=env, save_on_close=False).load_context().config_loader
-    return dict(loader["parameters"]), str(loader["globals"]["data_root"])
 
 
 def page(

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError, did_you_mean, plural
@@ -16,6 +17,8 @@ from a2mae.stssd.recognise.recognise import state
 
 _HELP = "Enter takes what stands in brackets, `later` leaves it to be stated in the file, `out` leaves the product out."
 _SHOWN = 100
+LATER, OUT = "later", "out"
+"""Answers that leave a question to be stated in the file, and a product out."""
 
 
 def say(text: str = "") -> None:
@@ -35,10 +38,7 @@ def show(recognition: Recognition, products: Sequence[Product]) -> None:
         say("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for product in products:
         say(f"\n{product.name}: {product.title}; {plural(product.opened, 'file')} looked into")
-        for key in RULE_KEYS:
-            fact = product.rule.get(key)
-            if fact is not None:
-                say(f"  {'sure ' if fact.known else 'ASKED'} {key:13} {_short(fact)}   {fact.evidence}")
+        show_facts({key: product.rule[key] for key in RULE_KEYS if key in product.rule})
     if recognition.asides or recognition.unusable:
         say("\nno scenes:")
     for aside in recognition.asides:
@@ -50,6 +50,13 @@ def show(recognition: Recognition, products: Sequence[Product]) -> None:
     for note in recognition.notes:
         say(f"  {note}")
     say()
+
+
+def show_facts(facts: Mapping[str, Fact]) -> None:
+    """Write what is known and what is asked, a line each, with the evidence."""
+    width = max(map(len, facts), default=0)
+    for key, fact in facts.items():
+        say(f"  {'sure ' if fact.known else 'ASKED'} {key:{width}} {_short(fact)}   {fact.evidence}")
 
 
 def _row(product: Product) -> tuple[str, ...]:
@@ -134,23 +141,40 @@ def _ask_one(product: Product, read: Callable[[str], str]) -> Product | None:
             continue
         say(f"\n{product.name}, {key}: {fact.evidence}")
         say(f"  {_choices(key, product)}")
-        brackets = "" if fact.suggestion is None else f" [{_text(fact.suggestion)}]"
-        while True:
-            typed = read(f"  {key}{brackets}: ").strip()
-            if typed == "out":
-                return None
-            if typed == "later":
-                break
-            if not typed and fact.suggestion is None:
-                continue
+        value = ask_one(key, fact, partial(parsed, key, product=product), read, (LATER, OUT))
+        if value == OUT:
+            return None
+        if value != LATER:
+            product = state(product, **{key: value})
+    return product
+
+
+def ask_one(
+    key: str, fact: Fact, parse: Callable[[str], object], read: Callable[[str], str], words: Sequence[str] = (LATER,)
+) -> object:
+    """Ask until the answer is one.
+
+    Args:
+        key: Of the parameter.
+        fact: Why it is asked, and what is likely.
+        parse: Reads an answer, or says by an `InputError` why it is none.
+        read: Shows a prompt and returns the line that is typed.
+        words: That are returned as they are typed.
+    """
+    brackets = "" if fact.suggestion is None else f" [{_text(fact.suggestion)}]"
+    while True:
+        typed = read(f"  {key}{brackets}: ").strip()
+        if typed in words:
+            return typed
+        if typed == TO_STATE:
+            say(f"  type `{LATER}` to leave it")
+        elif typed:
             try:
-                value = fact.suggestion if not typed else parsed(key, typed, product)
+                return parse(typed)
             except InputError as error:
                 say(f"  {error}")
-                continue
-            product = state(product, **{key: value})
-            break
-    return product
+        elif fact.suggestion is not None:
+            return fact.suggestion
 
 
 def _choices(key: str, product: Product) -> str:
@@ -188,8 +212,6 @@ def parsed(key: str, typed: str, product: Product) -> object:
     Raises:
         InputError: If it is none; the message says what is.
     """
-    if typed == TO_STATE:
-        raise InputError("type `later` to leave it")
     match key:
         case "sensor":
             if typed not in known_sensors() and re.fullmatch(r"[a-z0-9][a-z0-9-]*", typed) is None:

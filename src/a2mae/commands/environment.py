@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -12,13 +13,33 @@ import yaml
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
+from a2mae.stssd.recognise.catalog import CatalogFound, side_m
 from a2mae.stssd.recognise.facts import RULE_KEYS, Fact, Product, Recognition, known_sensors, sensor_of
 from a2mae.stssd.recognise.layout import Layout, lay_out
 from a2mae.stssd.recognise.recognise import state
 
+_AREA = "area.geojson"
 CHAIN = ("ingest", "coregister", "tag", "prune", "pretrain", "report")
 """Stages that scenes without a simulated truth and without labels go through."""
 _SKIPPED = "left out when a2mae init asked"
+
+
+@dataclass(frozen=True)
+class Area:
+    """The place that scenes are wanted of.
+
+    Attributes:
+        bbox: West, south, east, north in degrees.
+        geojson: Of its polygons, EPSG:4326.
+    """
+
+    bbox: tuple[float, float, float, float]
+    geojson: str
+
+    @property
+    def side_m(self) -> float:
+        """Shorter side of its box, metres."""
+        return side_m(self.bbox)
 
 
 @dataclass(frozen=True)
@@ -61,7 +82,43 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
             own[sensor.id] = sensor
         sensors.append(sensor)
     layout = lay_out(products, sensors)
-    files = {
+    ingest = _ingest(recognition, products, sensors, list(own.values()), layout)
+    files = _files(name, ingest, layout, f"From the scenes of {recognition.root.name} to a pretrained model")
+    return Environment(name, tuple(products), tuple(sensors), layout, files)
+
+
+def propose_catalog(found: CatalogFound, name: str, area: Area | None) -> Environment:
+    """Propose an environment of scenes that a STAC API or catalog holds.
+
+    Args:
+        found: What it holds; at least one product.
+        name: Of the environment.
+        area: Where places are laid out; None: wherever scenes are.
+    """
+    products = found.recognition.products
+    sensors = [known_sensors()[str(product.rule["sensor"].value)] for product in products]
+    own = [sensor for sensor in sensors if sensor.id not in BUILTIN_SENSORS]
+    within = math.inf if area is None else area.side_m
+    layout = lay_out([replace(product, side_m=min(product.side_m, within)) for product in products], sensors)
+    lines = [
+        f"# What {found.recognition.root} holds of the area, as `a2mae init` found it; yours to change.",
+        "ingest:",
+        *(f"  {line}" for line in yaml.safe_dump(dict(found.source), sort_keys=False, width=120).splitlines()),
+        "  locations:",
+        f"    footprint_m: {layout.footprint_m}   # {layout.why[0]}",
+        f"    min_scenes: {layout.min_scenes}",
+    ]
+    if area is not None:
+        lines += ["    mode: polygons", f"    polygons: conf/{name}/{_AREA}   # the place that was asked for"]
+    lines += _sensors(own)
+    files = _files(name, _lines(*lines), layout, f"From the scenes of {found.recognition.root} to a pretrained model")
+    if area is not None:
+        files[_AREA] = area.geojson
+    return Environment(name, products, tuple(sensors), layout, files)
+
+
+def _files(name: str, ingest: str, layout: Layout, title: str) -> dict[str, str]:
+    return {
         "globals.yml": _lines("# Where the outputs of this environment lie.", f"data_root: data/{name}"),
         "catalog_ingest.yml": _lines(
             "# Nothing is simulated here: the manifest that ingest is given is empty.",
@@ -72,18 +129,15 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
             "# The stages that `kedro run` chains; with labels of your own add classify, segment or detect_change.",
             f"chain: [{', '.join(CHAIN)}]",
         ),
-        "parameters_ingest.yml": _ingest(recognition, products, sensors, list(own.values()), layout),
+        "parameters_ingest.yml": ingest,
         "parameters_coregister.yml": _coregister(layout),
         "parameters_pretrain.yml": _lines(
             "pretrain:",
             "  sampling:",
             "    fallback: other_date   # sets of one source: another date instead of the anchor again",
         ),
-        "parameters_report.yml": _lines(
-            "report:", f"  title: {_flow(f'From the scenes of {recognition.root.name} to a pretrained model')}"
-        ),
+        "parameters_report.yml": _lines("report:", f"  title: {flow(title)}"),
     }
-    return Environment(name, tuple(products), tuple(sensors), layout, files)
 
 
 def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
@@ -99,7 +153,7 @@ def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
     path = folder / "parameters_ingest.yml"
     if not path.is_file():
         return list(products)
-    group = _read(path).get("ingest")
+    group = read_group(path).get("ingest")
     rules = group.get("rules") if isinstance(group, Mapping) else None
     before = {rule["name"]: rule for rule in rules or () if isinstance(rule, Mapping) and "name" in rule}
     filled = []
@@ -114,20 +168,20 @@ def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
     return filled
 
 
-def differences(environment: Environment, folder: Path) -> list[str]:
+def differences(files: Mapping[str, str], folder: Path) -> list[str]:
     """List how the files of an environment that is there differ from those that would be written, comments apart.
 
     Args:
-        environment: The proposal.
+        files: The proposal, name -> text.
         folder: The environment's folder.
 
     Returns:
         Lines of a unified diff; none where they say the same.
     """
     lines: list[str] = []
-    for name, text in environment.files.items():
+    for name, text in files.items():
         path = folder / name
-        there = _read(path) if path.is_file() else {}
+        there = read_group(path) if path.is_file() else {}
         proposed = yaml.safe_load(text)
         if there != proposed:
             old, new = (yaml.safe_dump(value, sort_keys=False, width=120).splitlines() for value in (there, proposed))
@@ -135,7 +189,12 @@ def differences(environment: Environment, folder: Path) -> list[str]:
     return lines
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_group(path: Path) -> dict[str, object]:
+    """Read a file of parameters that somebody may have changed.
+
+    Raises:
+        InputError: If it is no YAML.
+    """
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except (ValueError, yaml.YAMLError) as error:
@@ -154,47 +213,53 @@ def _ingest(
         f"# What the files of {recognition.root} are, as `a2mae init` read it; yours to change.",
         f"# {TO_STATE} is what they do not say: a run refuses it by name until it is stated.",
         "ingest:",
-        f"  folder: {_flow(str(recognition.root.resolve()))}",
+        f"  folder: {flow(str(recognition.root.resolve()))}",
         "  source: {kind: folder}",
         "  locations:",
         f"    footprint_m: {layout.footprint_m}   # {layout.why[0]}",
         f"    min_scenes: {layout.min_scenes}",
-        "  sensors:" if own else "  sensors: []",
     ]
-    for sensor in own:
-        lines += [
-            f"    - id: {sensor.id}",
-            f"      title: {_flow(sensor.title)}",
-            f"      gsd_m: {sensor.gsd_m:g}",
-            "      bands:",
-        ]
-        lines += [f"        - {_flow(band)}" for band in _dicts(sensor)]
-        encoding = sensor.encoding
-        lines.append(
-            "      encoding: "
-            + _flow({"dtype": encoding.dtype, "scale": encoding.scale, "offset": encoding.offset,
-                     "nodata": encoding.nodata, "units": encoding.units.value})
-        )  # fmt: skip
-        if sensor.platforms:
-            lines.append(f"      platforms: {_flow(list(sensor.platforms))}")
+    lines += _sensors(own)
     lines.append("  rules:")
     for product, its_sensor in zip(products, sensors, strict=True):
         lines += _rule(product, its_sensor)
     lines.append("  exclude:")
     for aside in recognition.asides:
         key, value = aside.pattern
-        lines.append(f"    - {_flow({key: value, 'why': aside.why})}")
+        lines.append(f"    - {flow({key: value, 'why': aside.why})}")
     used = {product.name for product in products}
     for product in (product for product in recognition.products if product.name not in used):
         key = "files" if "files" in product.rule else "regex"
-        lines.append(f"    - {_flow({key: product.rule[key].value, 'why': _SKIPPED})}")
+        lines.append(f"    - {flow({key: product.rule[key].value, 'why': _SKIPPED})}")
     if lines[-1] == "  exclude:":
         lines[-1] = "  exclude: []"
     return _lines(*lines)
 
 
+def _sensors(own: Sequence[Sensor]) -> list[str]:
+    """Lines of the sensors that are not built in."""
+    lines = ["  sensors:" if own else "  sensors: []"]
+    for sensor in own:
+        lines += [
+            f"    - id: {sensor.id}",
+            f"      title: {flow(sensor.title)}",
+            f"      gsd_m: {sensor.gsd_m:g}",
+            "      bands:",
+        ]
+        lines += [f"        - {flow(band)}" for band in _dicts(sensor)]
+        encoding = sensor.encoding
+        lines.append(
+            "      encoding: "
+            + flow({"dtype": encoding.dtype, "scale": encoding.scale, "offset": encoding.offset,
+                     "nodata": encoding.nodata, "units": encoding.units.value})
+        )  # fmt: skip
+        if sensor.platforms:
+            lines.append(f"      platforms: {flow(list(sensor.platforms))}")
+    return lines
+
+
 def _rule(product: Product, sensor: Sensor | None) -> list[str]:
-    lines = [f"    - name: {_flow(product.name)}   # {product.title}"]
+    lines = [f"    - name: {flow(product.name)}   # {product.title}"]
     for key in RULE_KEYS:
         fact = product.rule.get(key)
         if fact is None:
@@ -203,8 +268,8 @@ def _rule(product: Product, sensor: Sensor | None) -> list[str]:
             fact = Fact(sensor.id, fact.evidence)
         if key == "bands" and sensor is not None:
             fact = Fact(_in_names_of(fact.value, sensor), fact.evidence)
-        value = _flow(fact.value) if fact.known else TO_STATE
-        hint = "" if fact.known or fact.suggestion is None else f"; perhaps {_flow(fact.suggestion)}"
+        value = flow(fact.value) if fact.known else TO_STATE
+        hint = "" if fact.known or fact.suggestion is None else f"; perhaps {flow(fact.suggestion)}"
         lines.append(f"      {key}: {value}   # {fact.evidence}{hint}")
     return lines
 
@@ -233,7 +298,7 @@ def _dicts(sensor: Sensor) -> list[dict[str, object]]:
 def _coregister(layout: Layout) -> str:
     lines = ["# Which images make a set: " + "; ".join(layout.why[1:]) + ".", "coregister:", "  recipes:"]
     lines += [
-        f"    {name}: {'null' if recipe is None else _flow(dict(recipe))}" for name, recipe in layout.recipes.items()
+        f"    {name}: {'null' if recipe is None else flow(dict(recipe))}" for name, recipe in layout.recipes.items()
     ]
     if layout.pool_locations is not None:
         lines += [
@@ -243,8 +308,8 @@ def _coregister(layout: Layout) -> str:
     return _lines(*lines)
 
 
-def _flow(value: object) -> str:
-    """A value on one line of YAML."""
+def flow(value: object) -> str:
+    """Write a value on one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
 

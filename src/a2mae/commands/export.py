@@ -15,7 +15,13 @@ from a2mae.files import whole_file, whole_folder, write_json
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `export` to the commands of `a2mae`."""
     about = "write a model directory in the form that others load"
-    parser = commands.add_parser("export", help=about, description=about)
+    parser = commands.add_parser(
+        "export",
+        help=about,
+        description=about,
+        epilog="for example:\n  a2mae export data/mine/06_models/pretrain encoder.onnx --to onnx",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("directory", type=Path, help="a model directory")
     parser.add_argument("out", type=Path, help="file (onnx, torch-export) or folder (hub, timm) to write")
     parser.add_argument(

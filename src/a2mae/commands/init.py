@@ -23,18 +23,39 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("base", "local")
 _LONGEST_SENTENCE = 2000
-_EXAMPLE = "for example: a2mae init ~/scenes --name lake"
+_EXAMPLES = """\
+for example:
+  a2mae init ~/scenes --name lake
+  a2mae init ~/downloads --name lake --unpack
+  a2mae init https://earth-search.aws.element84.com/v1 --bbox 13.1 53.8 13.3 54 --datetime 2023-05-01/2023-09-30"""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `init` to the commands of `a2mae`."""
     about = "look at a folder of scenes, write an environment for it, ingest it and draw a contact sheet"
-    parser = commands.add_parser("init", help=about, description=about, epilog=_EXAMPLE)
-    parser.add_argument("path", type=Path, help="folder of GeoTIFFs, .SAFE products, Landsat bundles, …")
+    parser = commands.add_parser(
+        "init",
+        help=about,
+        description=about,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "path",
+        help="folder of GeoTIFFs, .SAFE products, Landsat bundles, …; or a STAC API's or catalog's address or file",
+    )
     parser.add_argument("--name", default="mine", help="of the environment: conf/NAME is written (%(default)s)")
     parser.add_argument(
         "--yes", action="store_true", help="ask nothing: what the files do not say is marked ??? in the environment"
     )
+    parser.add_argument(
+        "--unpack", action="store_true", help="unpack the folder's .tar and .zip into data/NAME/01_raw, and use those"
+    )
+    stac = parser.add_argument_group("of a STAC API or catalog")
+    stac.add_argument("--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"), help="degrees")
+    stac.add_argument("--aoi", type=Path, metavar="FILE", help="polygons of the place, instead of --bbox")
+    stac.add_argument("--datetime", help="instant or interval, as 2023-05-01/2023-09-30")
+    stac.add_argument("--collections", nargs="+", default=(), help="else those that are recognised")
     parser.set_defaults(run=_run)
 
 
@@ -56,23 +77,32 @@ def _run(options: argparse.Namespace) -> None:
     from a2mae.commands.project import find_project, make_project  # noqa: PLC0415
     from a2mae.stssd.recognise.recognise import recognise  # noqa: PLC0415
 
-    scenes = options.path.expanduser()
     found = find_project(Path.cwd())
     project = found or Path.cwd()
     folder = project / "conf" / options.name
-    recognition = recognise(scenes)
-    products = stated_before(recognition.products, folder)
+    scenes = Path(options.path).expanduser()
+    if "://" in options.path or scenes.suffix.lower() == ".json":
+        recognition, proposed = _catalog(options)
+        products = list(recognition.products)
+    else:
+        if stated := [name for name in ("bbox", "aoi", "datetime", "collections") if getattr(options, name)]:
+            raise InputError(f"--{stated[0]} is of a STAC API or catalog, and {options.path} is a folder of files")
+        if options.unpack:
+            scenes = _unpacked(scenes, project, options.name)
+        recognition, proposed = recognise(scenes), None
+        products = stated_before(recognition.products, folder)
     show(recognition, products)
     if not products:
         raise InputError(_why_nothing(recognition))
     if folder.exists():
-        _compare(differences(propose(recognition, options.name, products), folder), folder)
+        proposed = proposed or propose(recognition, options.name, products)
+        _compare(differences(proposed.files, folder), folder)
         return
     if not options.yes:
         products = ask(products, input)
         if not products:
             raise InputError("every product was left out: nothing was written")
-    environment = propose(recognition, options.name, products)
+    environment = proposed or propose(recognition, options.name, products)
     if found is None:
         say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, scenes))}")
     with whole_folder(folder) as partial:
@@ -95,6 +125,57 @@ def _run(options: argparse.Namespace) -> None:
     say(f"\n{time.monotonic() - began:.0f} seconds. Next, the image sets:")
     say(f"  kedro run --env={options.name} --pipelines=coregister,tag,prune")
     say(f"and everything, to a pretrained model and its report:\n  kedro run --env={options.name}")
+
+
+def _unpacked(scenes: Path, project: Path, name: str) -> Path:
+    """Unpack the archives of a folder among the environment's data."""
+    from a2mae.commands.dialogue import say  # noqa: PLC0415
+    from a2mae.stssd.recognise.archives import archives_in, unpack  # noqa: PLC0415
+
+    if not scenes.exists():
+        raise InputError(f"{scenes} is not there: name a folder of scenes")
+    archives = archives_in(scenes)
+    if not archives:
+        raise InputError(f"--unpack: {scenes} holds no .tar and no .zip: leave it out")
+    into = project / "data" / name / "01_raw" / "unpacked"
+    for line in unpack(archives, into):
+        say(f"unpacked {line}")
+    return into
+
+
+def _catalog(options: argparse.Namespace) -> tuple[Recognition, Environment | None]:
+    """What a STAC API or catalog holds of a place, and the environment of it."""
+    import geopandas as gpd  # noqa: PLC0415
+    from shapely.geometry import box  # noqa: PLC0415
+
+    from a2mae.commands.environment import Area, propose_catalog  # noqa: PLC0415
+    from a2mae.stssd.recognise.catalog import Wanted, recognise_catalog  # noqa: PLC0415
+    from a2mae.tasks.datasets.polygons import read_features  # noqa: PLC0415
+
+    if options.bbox and options.aoi:
+        raise InputError("--bbox and --aoi both say the place: give one of them")
+    area, bbox = None, None if options.bbox is None else tuple(options.bbox)
+    if options.aoi is not None:
+        try:
+            ground = read_features(options.aoi).geometry.to_crs("EPSG:4326").union_all()
+        except OSError as error:
+            raise InputError(f"--aoi {options.aoi} cannot be read as polygons: {error}") from error
+        bbox = ground.bounds
+    elif bbox is not None:
+        west, south, east, north = bbox
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            raise InputError(
+                f"--bbox {' '.join(f'{one:g}' for one in bbox)} is not west, south, east, north in degrees"
+            )
+        ground = box(*bbox)
+    if bbox is not None:
+        if ground.geom_type not in ("Polygon", "MultiPolygon"):
+            raise InputError(f"--aoi {options.aoi} holds a {ground.geom_type}: the place is said by polygons")
+        area = Area(bbox, gpd.GeoSeries([ground], crs="EPSG:4326").to_json())
+    found = recognise_catalog(Wanted(options.path, bbox, options.datetime, tuple(options.collections)))
+    if not found.recognition.products:
+        return found.recognition, None
+    return found.recognition, propose_catalog(found, options.name, area)
 
 
 def _why_nothing(recognition: Recognition) -> str:
@@ -134,8 +215,10 @@ def _first_run(project: Path, name: str, environment: Environment) -> None:
     import geopandas as gpd  # noqa: PLC0415
     import pandas as pd  # noqa: PLC0415
 
+    from a2mae.commands.project import configuration  # noqa: PLC0415
     from a2mae.report.scene_sheet import scene_sheet  # noqa: PLC0415
     from a2mae.scenes import scenes_from_table, sensors_from_json  # noqa: PLC0415
+    from a2mae.stssd.ingest.parameters import IngestParameters  # noqa: PLC0415
 
     data = project / "data" / name
     tables = data / "02_intermediate"
@@ -148,7 +231,8 @@ def _first_run(project: Path, name: str, environment: Environment) -> None:
     for reason, rows in refused.groupby("reason"):
         say(f"  {len(rows)} rejected as {reason}, the first {rows['scene_id'].iloc[0]}: {rows['detail'].iloc[0]}")
     sensors = sensors_from_json(json.loads((tables / "sensors.json").read_text("utf-8")))
-    sheet = scene_sheet(scenes, sensors, locations)
+    loader, _ = configuration(project, name)
+    sheet = scene_sheet(scenes, sensors, locations, IngestParameters(**loader["parameters"]["ingest"]).access())
     picture = data / "08_reporting" / "scenes.png"
     with whole_file(picture) as partial:
         partial.write_bytes(sheet.png)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import a2mae
-from a2mae.errors import InputError
+from a2mae.errors import InputError, did_you_mean
 from a2mae.files import make_folder, whole_file
+
+if TYPE_CHECKING:
+    from kedro.config import OmegaConfigLoader
+    from kedro.io import DataCatalog
 
 _PACKAGED = Path(a2mae.__file__).parent / "project"
 _CHECKOUT = Path(a2mae.__file__).parents[2]
@@ -110,3 +115,33 @@ def make_project(folder: Path, scenes: Path) -> list[str]:
         with whole_file(folder / path) as partial:
             partial.write_bytes(content)
     return ["conf/base", "conf/local", ".gitignore", "README.md", "pyproject.toml"]
+
+
+def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatalog]:
+    """Read an environment: its parameters, of which some may still have to be stated, and its datasets.
+
+    Args:
+        project: Its folder.
+        env: Name of the environment.
+
+    Raises:
+        InputError: If there is none of the name.
+    """
+    from kedro.config import OmegaConfigLoader  # noqa: PLC0415 (`--help` is instant)
+    from kedro.io import DataCatalog  # noqa: PLC0415
+
+    from a2mae.settings import CONFIG_LOADER_ARGS  # noqa: PLC0415
+
+    conf = project / "conf"
+    if not (conf / env).is_dir():
+        names = [path.name for path in conf.iterdir() if path.is_dir() and path.name != CONFIG_LOADER_ARGS["base_env"]]
+        raise InputError(
+            f"{conf} has no environment {env!r}: {did_you_mean(env, names)}a2mae init PATH --name {env} makes it of a"
+            " folder of scenes"
+        )
+    loader = OmegaConfigLoader(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
+    catalog = loader["catalog"]
+    for entry in catalog.values():  # Kedro itself resolves paths against the project, not against where one stands
+        if isinstance(entry, dict) and "filepath" in entry and "://" not in entry["filepath"]:
+            entry["filepath"] = str(project / entry["filepath"])
+    return loader, DataCatalog.from_config(catalog)

@@ -23,8 +23,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "search",
         help=about,
         description=about,
-        epilog="for example: a2mae search found --env lake --point 13.05 53.91; what is not given is as in the group"
-        " search of the environment's parameters",
+        epilog="for example:\n  a2mae search found --env lake --point 13.05 53.91\n\n"
+        "What is not given is as in the group search of the environment's parameters.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="folder to write; it must not be there")
     parser.add_argument("--env", default="base", help="whose archive, after its stage embed (%(default)s)")

@@ -21,11 +21,26 @@ _METHODS = ("a2mae", "scale_mae", "mae", "satmae")
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `weights` to the commands of `a2mae`."""
     about = "published weights: say what a file is, make a model directory of it"
-    kinds = commands.add_parser("weights", help=about, description=about).add_subparsers(required=True, metavar="WHAT")
-    show = kinds.add_parser("show", help="say what a file is, and what would be loaded")
+    raw = argparse.RawDescriptionHelpFormatter
+    show_it, import_it = "a2mae weights show encoder.pth", "a2mae weights import encoder.pth models/start --licence mit"
+    parser = commands.add_parser(
+        "weights",
+        help=about,
+        description=about,
+        epilog=f"for example:\n  {show_it}\n  {import_it}",
+        formatter_class=raw,
+    )
+    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    what = "say what a file is, and what would be loaded"
+    show = kinds.add_parser(
+        "show", help=what, description=what, epilog=f"for example:\n  {show_it}", formatter_class=raw
+    )
     show.add_argument("file", type=Path, help="safetensors, a file of torch.save, or a model directory")
     show.set_defaults(run=_show)
-    bring = kinds.add_parser("import", help="write a model directory")
+    what = "write a model directory of a file of published weights"
+    bring = kinds.add_parser(
+        "import", help=what, description=what, epilog=f"for example:\n  {import_it}", formatter_class=raw
+    )
     bring.add_argument("file", type=Path, help="as published")
     bring.add_argument("directory", type=Path, help="to write; it must not be there")
     bring.add_argument("--licence", help="of the file: an SPDX id or words; it is written into config.json")

@@ -1,8 +1,10 @@
-"""What an error that nobody caught shows: the sentence that helps, or the way to a defect."""
+"""What a run says at a terminal: an error's sentence or the way to a defect, and each warning of a library once."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -10,6 +12,7 @@ from types import TracebackType
 
 import kedro
 from kedro.io.core import DatasetError
+from kedro.logging import RichHandler
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -23,21 +26,79 @@ _OF_THE_PROGRAM = (AssertionError, AttributeError, LookupError, NameError, NotIm
 """Only a defect raises them."""
 
 
+_MODEL = re.compile(
+    r"(?:Parameter '\w+': )?Failed to instantiate \w+ for parameter '(?P<group>\w+)': \d+ validation errors? for \w+"
+)
+_NOISE = re.compile(
+    r"\s*\[type=\w+, input_value=.*?, input_type=\w+\]|\s*For further information visit \S+|Value error, "
+)
+_RUNNING = re.compile(r"Running node: [^:]+: ")
+_ADVICE = "Using synchronous mode for loading and saving data"
+_NAMES = re.compile(r"(?:[\w./-]+/)?[\w.-]+\.\w{2,5}\b|\d+")
+
+
+class Once(logging.Filter):
+    """Lets through each warning of a library once, as one line; and no error that is shown as a sentence at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is shown; a library's is shortened."""
+        room = record.name.partition(".")[0]
+        if room == "kedro":
+            return self._of_kedro(record)
+        if room == "a2mae" or not logging.WARNING <= record.levelno < logging.ERROR:
+            return True
+        text = " ".join(record.getMessage().split())
+        kind = (record.name, _NAMES.sub("", text))
+        if kind in self._seen:
+            return False
+        self._seen.add(kind)
+        record.msg, record.args = f"{record.name}: {text[:200]} (told once)", None
+        return True
+
+    def _of_kedro(self, record: logging.LogRecord) -> bool:
+        """Shorten what it says of a node to its name; leave out advice, and the calls of an error."""
+        text = record.getMessage()
+        if _RUNNING.match(text):
+            record.msg, record.args = ":".join(text.split(":", 2)[:2]), None
+        return not text.startswith(_ADVICE) and (record.levelno < logging.ERROR or _shows_calls())
+
+
+def sentence_of(error: BaseException) -> str:
+    """Write an error as what was found and what to change, without the words of the library that raised it.
+
+    Args:
+        error: As it was raised.
+    """
+    text = _NOISE.sub("", str(error)).replace("Parameter validation failed:\n- ", "")
+    return re.sub(r"\n\s*\n+", "\n", _MODEL.sub(lambda found: f"{found['group']}:", text)).strip()
+
+
+def _shows_calls() -> bool:
+    return os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+
+
 def show_sentences() -> None:
-    """Let errors that were raised to be read end a run with their sentence, not with two screens of calls before it.
+    """Let errors that were raised to be read end a run with their sentence, and warnings of libraries be a line each.
 
     Call it after Kedro has configured logging, which shows all calls of everything.
     """
     shown_before = sys.excepthook
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RichHandler) and not any(isinstance(one, Once) for one in handler.filters):
+            handler.addFilter(Once())
 
     def show(kind: type[BaseException], error: BaseException, calls: TracebackType | None) -> None:
-        if os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0") or not meant_to_be_read(error):
+        if _shows_calls() or not meant_to_be_read(error):
             shown_before(kind, error, calls)
             return
         error = _unwrapped(error)
         last = traceback.extract_tb(error.__traceback__)[-1]
         origin = f"(from {last.filename}, line {last.lineno}; {TRACEBACK_VARIABLE}=1 shows all calls)"
-        sys.stderr.write(f"\n{type(error).__name__}: {error}\n{origin}\n")
+        sys.stderr.write(f"\n{type(error).__name__}: {sentence_of(error)}\n{origin}\n")
 
     sys.excepthook = show
 

@@ -16,6 +16,7 @@ from a2mae.errors import ReadError
 from a2mae.raster.footprints import transformer, utm_crs
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import Footprint, read_image
+from a2mae.remote.policy import RemoteAccess
 from a2mae.report.pictures import BytesImage, display_bands, stretch
 from a2mae.scenes import Scene
 from a2mae.sensors import Sensor
@@ -47,17 +48,20 @@ class Sheet:
     unread: Mapping[str, str]
 
 
-def scene_sheet(scenes: Sequence[Scene], sensors: Mapping[str, Sensor], locations: gpd.GeoDataFrame) -> Sheet:
+def scene_sheet(
+    scenes: Sequence[Scene], sensors: Mapping[str, Sensor], locations: gpd.GeoDataFrame, access: RemoteAccess
+) -> Sheet:
     """Draw some scenes of every sensor at one of its squares, from their first to their last date.
 
     Args:
         scenes: Usable ones, at least one.
         sensors: By id.
         locations: Location table: a scene is shown at one of its squares.
+        access: How their files are reached.
     """
     chosen = _chosen(scenes)
     rows, unread = [], {}
-    with RasterReader() as reader:
+    with RasterReader(access=access) as reader:
         for scene in chosen:
             try:
                 rows.append((scene, *_pictures(reader, scene, sensors[scene.sensor], locations)))

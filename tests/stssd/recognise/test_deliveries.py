@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import rasterio
 import yaml
 
 from a2mae.commands.environment import propose
+from a2mae.errors import InputError
 from a2mae.scenes import CloudTest, MaskKind
 from a2mae.stssd.ingest.checks import SensorTable
 from a2mae.stssd.ingest.folder import read_folder
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.recognise.facts import known_sensors
+from a2mae.stssd.recognise.layout import lay_out
 from a2mae.stssd.recognise.recognise import recognise
 from helpers.deliveries import write, write_landsat, write_mtl, write_safe
 
@@ -190,3 +196,59 @@ def test_a_name_that_lies_about_the_bands_is_asked(tmp_path):
     write(tmp_path / "m_4709963_se_14_1_20150926.tif", bands=3, gsd=1, dtype="uint8", low=20, high=230)
     (product,) = recognise(tmp_path).products
     assert product.unknown == ("bands",) and "has 4 bands, these files have 3" in product.rule["bands"].evidence
+
+
+@pytest.mark.parametrize(
+    ("names", "sensor"),
+    [
+        ([f"MOD09A1.061_sur_refl_b0{k}_doy2023145_aid0001.tif" for k in range(1, 8)], "modis-500m"),
+        ([f"MYD09GA.061_sur_refl_b0{k}_1_doy2023145000000_aid0001.tif" for k in range(1, 8)], "modis-500m"),
+        ([f"VNP09H1.002_SurfReflect_I{k}_doy2023145_aid0001.tif" for k in (1, 2, 3)], "viirs-500m"),
+    ],
+)
+def test_exports_of_modis_and_viirs_bring_scale_and_fill(tmp_path, names, sensor):
+    for name in names:
+        write(tmp_path / name, dtype="int16", gsd=463.3127, side_m=90_000, low=200, high=4000, nodata=-28672)
+    (tmp_path / "MOD09A1-061-Statistics.csv").write_text("a,b")
+    (scene,), recognition = ingested(tmp_path)
+    (product,) = recognition.products
+    assert product.name == sensor and product.dates == ("2023-05-25",)
+    assert factors(scene) == {(1e-4, 0.0, -28672)} and len(scene.bands) == len(names)
+    layout = lay_out([product], [known_sensors()[sensor]])
+    assert layout.footprint_m == 32_000, "64 pixels of half a kilometre"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("MOD09GA.A2023145.h18v03.061.2023147024712.hdf", "MODIS tiles are HDF4: order them so from AppEEARS"),
+        ("VNP09GA.A2023145.h18v03.002.2023146081022.h5", "VIIRS tiles: order them so from AppEEARS"),
+        ("LC08_L2SP_021030_20230601_20230610_02_T1.tar", "--unpack uses what is in it"),
+    ],
+)
+def test_containers_that_are_not_read_are_told_with_a_way(tmp_path, name, told):
+    (tmp_path / name).write_bytes(b"\x89HDF")
+    with pytest.raises(InputError, match=re.escape(told)):
+        recognise(tmp_path)
+    write(tmp_path / "other_20230601.tif")
+    assert any(told in aside.why for aside in recognise(tmp_path).asides)
+
+
+def test_gaofen_with_rpc_is_told_how_it_gets_a_grid(tmp_path):
+    path = write(tmp_path / "GF1_PMS1_E118.5_N31.2_20230613_L1A0007346677-MSS1.tiff", bands=4, gsd=8, crs=None)
+    numbers = " ".join(["1"] + ["0"] * 19)
+    tags = {"LINE_OFF": 75, "SAMP_OFF": 75, "LAT_OFF": 31.2, "LONG_OFF": 118.5, "HEIGHT_OFF": 50, "LINE_SCALE": 75,
+            "SAMP_SCALE": 75, "LAT_SCALE": 0.01, "LONG_SCALE": 0.01, "HEIGHT_SCALE": 500, "LINE_NUM_COEFF": numbers,
+            "LINE_DEN_COEFF": numbers, "SAMP_NUM_COEFF": numbers, "SAMP_DEN_COEFF": numbers}  # fmt: skip
+    with rasterio.open(path, "r+") as target:
+        target.update_tags(ns="RPC", **{key: str(value) for key, value in tags.items()})
+    recognition = recognise(tmp_path)
+    assert not recognition.products
+    ((_, why),) = recognition.unusable
+    assert "has RPCs and no transform: orthorectify it (gdalwarp -rpc -to RPC_DEM=dem.tif" in why
+    # What comes out is asked for the level: the built-in sensor holds reflectance, and a level-1A product counts.
+    path.unlink()
+    write(tmp_path / "GF1_PMS1_E118.5_N31.2_20230613_L1A0007346677-MSS1_ortho.tif", bands=4, gsd=8)
+    (product,) = recognise(tmp_path).products
+    assert product.rule["sensor"].suggestion == "gaofen-1" and "sensor" in product.unknown
+    assert product.dates == ("2023-06-13",)

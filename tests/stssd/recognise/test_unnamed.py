@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 import yaml
 
@@ -200,7 +203,7 @@ def test_a_folder_that_is_none(tmp_path):
         with pytest.raises(InputError, match=told):
             recognise(tmp_path / path)
     (tmp_path / "a.zip").write_bytes(b"PK\x05\x06" + b"\0" * 18)
-    with pytest.raises(InputError, match=r"is a file, .* unpack it"):
+    with pytest.raises(InputError, match=r"is a file, .* add --unpack"):
         recognise(tmp_path / "a.zip")
     with pytest.raises(InputError, match=r"holds no GeoTIFF, .* \(1 \.zip\)"):
         recognise(tmp_path)
@@ -254,3 +257,14 @@ def test_files_that_lie_are_named_and_the_others_go_on(tmp_path):
 )  # fmt: skip
 def test_squares_are_whole_pixels_and_fit_into_the_smallest_scene(gsds, side, footprint):
     assert footprint_for(gsds, side) == footprint
+
+
+def test_many_files_take_time_that_grows_with_their_number(tmp_path):
+    """Twenty thousand names: what compares each with each takes minutes of them."""
+    first = write(tmp_path / "in/t0_20210101.tif", bands=4, dtype="uint8", side_m=320, low=5, high=250)
+    for number in range(1, 20_000):
+        os.link(first, tmp_path / f"in/t{number}_2021{1 + number % 12:02}01.tif")
+    began = time.process_time()
+    (product,) = recognise(tmp_path / "in").products
+    assert product.scenes == 20_000 and product.opened == 6
+    assert time.process_time() - began < 20

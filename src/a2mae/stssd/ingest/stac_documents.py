@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from a2mae.stssd.ingest.stac_fields import mapping, number, sequence
 logger = logging.getLogger(__name__)
 
 _MAX_DEPTH = 12
+_MOST_COLLECTIONS = 1000
 _SHOWN = 500  # characters of an answer that is none
 # What pystac-client makes of answers that are no STAC: a page without features is a KeyError, one of text a TypeError.
 _NO_SEARCH = (
@@ -199,6 +201,27 @@ class _ApiIO(StacApiIO):
         # Python's own: orjson, where it is installed, refuses a whole page for one odd number or text in it.
         found: dict[str, Any] = json.loads(txt)
         return found
+
+
+def collections_of(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int) -> list[str]:
+    """List the ids of an API's collections, in its order.
+
+    Args:
+        api: Its address.
+        policy: What redirects and further pages are checked against.
+        max_bytes: Of one page.
+
+    Raises:
+        InputError: If it cannot be asked.
+    """
+    reading = ReadingParameters(retries=api.retries, timeout_s=api.timeout_s)
+    stac_io = _ApiIO(policy.trusting(api.url), reading, max_bytes)
+    try:
+        client = Client.open(api.url, stac_io=stac_io)
+        return [str(one.id) for one in itertools.islice(client.get_collections(), _MOST_COLLECTIONS)]
+    except _NO_SEARCH as error:
+        told = str(error)[:_SHOWN] or type(error).__name__
+        raise InputError(f"{redact(api.url)}: its collections cannot be listed: {told}") from error
 
 
 def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:

@@ -2,7 +2,7 @@
 
 Names, scales, offsets and masks: Landsat Collection 2 (USGS product guides LSDS-1618, LSDS-1619), HLS v2.0 user guide,
 HyP3 RTC product guide (ASF), OPERA RTC-S1 product specification (JPL), Planet's analytic product specification, NAIP's
-naming (USDA).
+naming (USDA), MOD09 user guide and VIIRS surface reflectance user guide (NASA; scale 0.0001, fill -28672).
 """
 
 from __future__ import annotations
@@ -126,6 +126,22 @@ def _hyp3(letter: str, units: Units) -> Delivery:
 
 _OPERA = r"OPERA_L2_RTC-S1_T\d{3}-\d{6}-IW\d_(?P<date>\d{8}T\d{6})Z_\d{8}T\d{6}Z_S1[ABC]_\d+_v\d\.\d"
 
+
+def _appeears(name: str, title: str, products: str, bands: Mapping[str, str]) -> Delivery:
+    """Surface reflectance of MODIS and VIIRS as AppEEARS writes it: a GeoTIFF per band, in counts of 1/10,000."""
+    scene = rf"(?:{products})\.\d{{3}}"
+    return Delivery(
+        name=name,
+        title=title,
+        regex=rf"{_ANY}(?P<scene>{scene})_(?P<band>{'|'.join(bands)})_doy(?P<date>\d{{7}})(?:\d{{6}})?_(?P<area>aid\d+){_TIF}",
+        others=rf"{_ANY}{scene}[_-].*",
+        sensor=name,
+        bands=bands,
+        date_format="%Y%j",
+        nodata=-28672,
+    )
+
+
 DELIVERIES: tuple[Delivery, ...] = (
     _landsat("LC0[89]", "oli", range(1, 8)),
     _landsat("LE07", "etm", (1, 2, 3, 4, 5, 7)),
@@ -140,6 +156,18 @@ DELIVERIES: tuple[Delivery, ...] = (
         "planetscope-8b",
         ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir"),
         "(?:_harmonized)?_8b(?:_harmonized)?",
+    ),
+    _appeears(
+        "modis-500m",
+        "MODIS surface reflectance, exported by AppEEARS (NASA)",
+        "M[OY]D09(?:A1|GA)",
+        {f"sur_refl_b0{k}{one}": f"b0{k}" for k in range(1, 8) for one in ("", "_1")},
+    ),
+    _appeears(
+        "viirs-500m",
+        "VIIRS surface reflectance, exported by AppEEARS (NASA)",
+        "V(?:NP|J1)09(?:H1|GA)",
+        {f"SurfReflect_I{k}{one}": f"I{k}" for k in (1, 2, 3) for one in ("", "_1")},
     ),
     Delivery(
         name="naip",

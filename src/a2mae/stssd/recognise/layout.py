@@ -14,6 +14,8 @@ _SIDES_M = (1920.0, 960.0, 480.0, 240.0, 120.0, 60.0, 30.0, 24.0, 15.0, 12.0)
 _SIDES_IN_SCENE = 2.2
 """A scene of so many sides holds a square of the grid, wherever it begins."""
 _FEW_SQUARES = 3
+_COARSE_PX = 64
+"""Squares of pixels of half a kilometre are so many of them wide, where scenes are large enough."""
 _SWITCHED_OFF = ("grid", "gf1", "gf2", "aerial")
 """Recipes of conf/base, which ask for sensors by name."""
 
@@ -89,10 +91,11 @@ def footprint_for(gsds_m: Sequence[float], side_m: float) -> float:
     """
     step = math.lcm(*(round(gsd * 1000) for gsd in gsds_m)) / 1000
     limit = side_m / _SIDES_IN_SCENE
-    for side in _SIDES_M:
+    for side in _SIDES_M if min(gsds_m) * _COARSE_PX <= _SIDES_M[0] else ():
         if side <= limit and abs(side / step - round(side / step)) < 1e-9:
             return side
-    return max(step, math.floor(min(limit, _SIDES_M[0]) / step) * step)
+    most = max(_SIDES_M[0], _COARSE_PX * min(gsds_m))
+    return max(step, math.floor(min(limit, most) / step) * step)
 
 
 def _repeats(product: Product) -> bool:

@@ -126,7 +126,7 @@ def list_folder(root: Path) -> Listing:
     """
     if root.is_file():
         packed = zipfile.is_zipfile(root) or root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-        how = "unpack it and name the folder that comes out" if packed else "name the folder that it lies in"
+        how = "add --unpack, or name the folder that comes out" if packed else "name the folder that it lies in"
         raise InputError(f"{root} is a file, and a folder of scenes is looked at: {how}")
     if not root.is_dir():
         raise InputError(f"{root} is not there: name a folder of scenes")
@@ -148,7 +148,7 @@ def list_folder(root: Path) -> Listing:
     if archives:
         notes.append(
             f"{plural(len(archives), 'archive is', 'archives are')} not looked into, the first {archives[0]}:"
-            " unpack them where they lie"
+            " --unpack uses what is in them"
         )
     return Listing(root, tuple(sorted(names[:MOST_LISTED])), tuple(notes))
 

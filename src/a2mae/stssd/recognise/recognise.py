@@ -18,19 +18,23 @@ from a2mae.stssd.recognise.sentinel2_safe import recognise_safe
 from a2mae.stssd.recognise.unnamed import recognise_unnamed
 
 _KINDS = {
-    ".geojson": "vectors: labels or outlines",
-    ".gpkg": "vectors: labels or outlines",
-    ".shp": "vectors: labels or outlines",
-    ".h5": "HDF5, which is not read: write GeoTIFFs of it",
-    ".hdf": "HDF, which is not read: write GeoTIFFs of it",
+    ".geojson": "vectors: outlines, or labels (a2mae labels FILE)",
+    ".gpkg": "vectors: outlines, or labels (a2mae labels FILE)",
+    ".shp": "vectors: outlines, or labels (a2mae labels FILE)",
+    ".h5": "HDF5, which is not read: write GeoTIFFs of it; VIIRS tiles: order them so from AppEEARS, or gdal_translate"
+    " 'HDF5:\"FILE\"://HDFEOS/GRIDS/…' of every band",
+    ".hdf": "HDF, which is not read: write GeoTIFFs of it; MODIS tiles are HDF4: order them so from AppEEARS, or with a"
+    " GDAL that has HDF4 (conda-forge) gdal_translate 'HDF4_EOS:EOS_GRID:\"FILE\":…' of every band",
     ".nc": "NetCDF, which is not read: write GeoTIFFs of it",
     ".vrt": "a VRT may name any file and is not read: name the GeoTIFFs that it is made of",
-    ".json": "metadata; a STAC catalog is read as such (ingest.source.catalog)",
-    ".zip": "an archive: unpack it",
-    ".tar": "an archive: unpack it",
-    ".gz": "an archive: unpack it",
+    ".json": "metadata; of a STAC catalog name the file itself, a2mae init FILE",
+    ".zip": "an archive: --unpack uses what is in it",
+    ".tar": "an archive: --unpack uses what is in it",
+    ".gz": "an archive: --unpack uses what is in it if it is a .tar.gz",
+    ".rpb": "the RPC of a scene that has no grid yet",
 }
 
+_ADVISED = (".json", ".h5", ".hdf", ".nc", ".vrt", ".zip", ".tar", ".gz")
 _SCALES = {"sentinel-2": 1e-4, "landsat": 2.75e-5}
 
 
@@ -53,7 +57,9 @@ def recognise(folder: Path) -> Recognition:
     if not rasters:
         kinds = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in listing.names)
         shown = ", ".join(f"{count} {ending}" for ending, count in kinds.most_common(4))
-        raise InputError(f"{folder} holds no GeoTIFF, JPEG 2000, PNG or JPEG ({shown}): name a folder of scenes")
+        advice = next((_KINDS[ending] for ending, _ in kinds.most_common() if ending in _ADVISED), "")
+        told = f"they are {advice}" if advice else "name a folder of scenes"
+        raise InputError(f"{folder} holds no GeoTIFF, JPEG 2000, PNG or JPEG ({shown}): {told}")
     return Recognition(
         root=folder,
         products=tuple(found.products),

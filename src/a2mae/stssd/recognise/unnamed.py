@@ -90,7 +90,7 @@ def recognise_unnamed(listing: Listing, rest: Collection[str], found: Claimed) -
     if not groups and len(folders) >= _CLASS_FOLDERS and len(names) >= 2 * len(folders):
         found.notes.append(
             f"images in {plural(len(folders), 'folder')}, none with a place on Earth: data of a task whose classes are"
-            " the folders' names look like this (docs/own-task.md)"
+            " the folders' names look like this: a2mae labels PATH"
         )
     left = {path for path in unread if path}
     if left:
@@ -151,14 +151,14 @@ def _recognise(
     found.names.update(paths)
     why = "" if members[0].band else words.looks_like_labels(looked[0].path, looked[0])
     if why:
-        _set_aside(members, rasters, f"{why}; labels are for a task", found)
+        _set_aside(members, rasters, f"{why}; labels are for a task: a2mae labels FILE", found)
         return
     folders = _class_folders(listing, members, looked)
     if folders:
         _set_aside(
             members,
             rasters,
-            f"images of {plural(len(folders), 'class folder')} without dates: data of a task (docs/own-task.md)",
+            f"images of {plural(len(folders), 'class folder')} without dates: data of a task: a2mae labels PATH",
             found,
         )
         return
@@ -171,13 +171,15 @@ def _recognise(
         looked, unused = _facts_of_band_files(hint, scenes, opened, rule)
         if unused:
             _set_aside(unused, rasters, "bands that the rule does not use", found)
-            members = [name for name in members if name not in unused]
-            rasters = [path for path in rasters if path not in {name.path for name in unused}]
+            aside = {name.path for name in unused}
+            members = [name for name in members if name.path not in aside]
+            rasters = [path for path in rasters if path not in aside]
     else:
         _facts_of_whole_files(hint, looked, rule)
     dated = _date_facts(members, rule)
     paths = [name.path for name in members]
-    others = [path for path in rasters if path not in set(paths)]
+    own = frozenset(paths)
+    others = [path for path in rasters if path not in own]
     spans = {n.path: (n.dates[dated].start, n.dates[dated].end) if dated is not None else None for n in members}
     kind, text = pattern_of(paths, others, spans.__getitem__, {n.path: n.band for n in members}.__getitem__)
     rule = {kind: Fact(text, f"what the names of {plural(len(paths), 'file')} have in common"), **rule}

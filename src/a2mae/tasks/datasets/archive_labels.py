@@ -32,6 +32,7 @@ from a2mae.tasks.datasets.polygons import (
     FolderLabels,
     bring,
     check_degrees,
+    class_text,
     clean,
     feature_labels,
     listed_bounds,
@@ -99,7 +100,7 @@ def read_feature_labels(path: Path, stated: FolderLabels, grounds: Sequence[GeoB
             its coordinates are not what its CRS says, or no feature lies on a footprint; or if a label is none.
     """
     try:
-        features = _points(path) if path.suffix.lower() == TABLE_SUFFIX else read_features(path)
+        features = read_points(path) if path.suffix.lower() == TABLE_SUFFIX else read_features(path)
     except OSError as error:
         raise TaskDataError(f"{path} cannot be read: {error}") from error
     if not len(features):
@@ -119,7 +120,12 @@ def read_feature_labels(path: Path, stated: FolderLabels, grounds: Sequence[GeoB
     return FeatureLabels(path, geometry, labels, start, end, stated)
 
 
-def _points(path: Path) -> gpd.GeoDataFrame:
+def read_points(path: Path) -> gpd.GeoDataFrame:
+    """Read a table of points with the columns lon and lat.
+
+    Raises:
+        TaskDataError: If it is not in UTF-8, has no such columns, or text in them.
+    """
     reader = csv.DictReader(io.StringIO(utf8_text(path), newline=""))
     columns = reader.fieldnames or []
     names = next((pair for pair in _PLACES if set(pair) <= set(columns)), None)
@@ -147,7 +153,7 @@ def _named(path: Path, features: gpd.GeoDataFrame, stated: FolderLabels) -> Fold
     if stated.quantity is not None or stated.class_names or stated.class_property not in features.columns:
         return stated
     found = features[stated.class_property].dropna()
-    names = sorted({str(int(one) if isinstance(one, float) and one.is_integer() else one) for one in found})
+    names = sorted({class_text(one) for one in found})
     if len(names) < 2:
         raise TaskDataError(
             f"{path}: {stated.class_property!r} names {len(names)} class(es) ({', '.join(names) or 'none'}), two are"

@@ -201,12 +201,16 @@ def feature_labels(
     for index, value in enumerate(features[key]):
         if pd.isna(value):
             raise TaskDataError(f"{path}: feature {index} has no {key!r}: give every feature its class")
-        # Whole numbers beside empty values come as floats.
-        name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+        name = class_text(value)
         if name not in numbers:
             raise TaskDataError(f"{path}: feature {index} has {key} {name!r}; classes are {', '.join(numbers)}")
         found.append(numbers[name])
     return np.array(found, np.int64)
+
+
+def class_text(value: object) -> str:
+    """Write the class that an attribute holds: whole numbers beside empty values come as floats."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def clean(
