@@ -60,7 +60,7 @@ def imported(files) -> dict[str, str]:
     return found
 
 
-OPTIONAL = {"wandb", "triton"}  # asked for with find_spec: everything works without them
+OPTIONAL = {"wandb", "triton", "terratorch", "torchgeo_bench"}  # everything else works without them
 PACKAGES = metadata.packages_distributions()
 
 

@@ -155,7 +155,7 @@ def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
     assert set(table["model"]) == {"mae (pictures)", "random", "rcf", "statistics", "pixels", "histogram"}
     scores = table[table["over"] == ""]
     assert set(scores[scores["model"] == "mae (pictures)"]["mode"]) == {
-        "knn", "knn_standardised", "linear_probe", "finetuned"
+        "knn", "knn_standardised", "linear_probe", "search", "finetuned"
     }  # fmt: skip
     assert table[table["model"] == "histogram"]["value"].min() > 0.9
     assert "| histogram | 1 |" in (tmp_path / "work" / "comparison.md").read_text()

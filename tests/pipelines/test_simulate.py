@@ -79,7 +79,7 @@ def test_scene_ids_are_unique_and_shifts_stay_within_their_bounds():
     ("change", "message"),
     [
         ({"sed": 1}, "did you mean 'seed'"),
-        ({"workers": 0}, "greater than or equal to 1"),
+        ({"workers": -1}, "greater than or equal to 0"),
         ({"after_year": 2019}, "must be later than before_year"),
         ({"regions": []}, "at least 1"),
         ({"acquisitions": {"sentinel-3": []}}, "names no simulated sensor: sentinel-3"),

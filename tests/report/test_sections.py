@@ -219,7 +219,8 @@ def test_a_task_of_several_classes_per_image_is_compared_by_its_own_metric(input
     assert item.metric == "micro_f1" and item.gain == pytest.approx(0.2) and item.label.endswith("micro F1")
     (page,) = [page for page in pages(several) if page.name == "classify"]
     assert page.finding.startswith("micro F1 0.800 (simulated), 0.200 above random initialisation")
-    rows = rows_of(summary(several, ()).sections[1].blocks[0])
+    found = {section.name: section for section in summary(several, ()).sections}
+    rows = rows_of(found["pays"].blocks[0])
     assert rows["Classification (simulated)"][0] == "better"
     assert rows["Classification (simulated)"][5] == IN_WORDS["micro_f1"]
 
@@ -254,7 +255,12 @@ def test_summary_counts_wins_honestly(inputs):
         "Of 3 tasks, pretraining scored higher than random initialisation on 2 (2 with an interval that excludes 0)"
     )
     assert verdict in page.finding
-    built, pays, _ = page.sections
+    found = {section.name: section for section in page.sections}
+    assert list(found)[:2] == ["built", "good-for"]
+    good_for = dict(found["good-for"].blocks[0].rows)
+    assert good_for["Classification"] == "names the right class for 80 of 100 images; without pretraining 60"
+    assert good_for["Segmentation"].endswith("without pretraining 82, too close to tell apart")
+    built, pays = found["built"], found["pays"]
     facts = {fact.label: fact for fact in built.blocks[0].facts}
     assert facts["image sets"].value == "3" and facts["image sets"].note == "2 kept by pruning"
     rows = rows_of(pays.blocks[0])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2mae.errors import InputError, plural
+from a2mae.parallel import cores
 
 if TYPE_CHECKING:
     from a2mae.scenes import Scene
@@ -114,7 +115,8 @@ def page(
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.sets.items()) or "none"
     kept = found.kept / found.tried if found.tried else 0.0
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(found.rejected.items()))
-    building = found.locations * found.seconds / coregister.workers / 3600
+    workers = coregister.workers or cores()
+    building = found.locations * found.seconds / workers / 3600
     yield _line("scenes", ", ".join(f"{count:,} {sensor}" for sensor, count in found.scenes.items()), "ingest.rules")
     yield _line("places", f"{found.locations:,}", "ingest.locations")
     yield _line("sets", f"at most {sets:,} ({kinds})", "coregister.recipes")
@@ -130,7 +132,7 @@ def page(
         f" {_size(free_bytes)} are free",
         "data_root in globals.yml",
     )
-    yield _line("building", f"{_hours(building)} by {plural(coregister.workers, 'worker')}", "coregister.workers")
+    yield _line("building", f"{_hours(building)} by {plural(workers, 'worker')}", "coregister.workers")
     yield _line(
         "training",
         f"{steps:,} steps of {optimizer.batch_size} samples of {sampling.images} images,"

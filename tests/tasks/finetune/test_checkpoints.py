@@ -143,7 +143,7 @@ def test_a_start_goes_on_and_leaves_nothing_behind(pretrained, data, tmp_path, m
     with pytest.raises(Stopped):
         starts.finetune_start(options, data, pretrained, start, tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["rate-0", "rate-1"]
-    monkeypatch.setattr(InputsThatStop, "left", 1 + 3 + 1)  # the validation again, three steps, a validation
+    monkeypatch.setattr(InputsThatStop, "left", 1 + 3 + 2)  # a validation, three steps, a validation, calibration
     found = starts.finetune_start(options, data, pretrained, start, tmp_path / "run")
     assert not any((tmp_path / "run").iterdir())
     assert found.recipe == whole.recipe

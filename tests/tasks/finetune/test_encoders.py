@@ -64,7 +64,9 @@ def test_every_head_gives_logits_of_the_targets_shape_and_gradients_everywhere(f
     batch = inputs.batch(np.arange(4))
     outputs = model(batch)
     pixels = batch.images.shape[-2:] if task.kind.answers_pixels(head) else ()
-    assert outputs.shape == (4, model.config.classes, *pixels) and outputs.isfinite().all()
+    classes = model.config.classes
+    logits = 2 * classes + 2 if task.kind.transitions else classes  # two dates' and whether it changed
+    assert outputs.shape == (4, logits, *pixels) and outputs.isfinite().all()
     outputs.square().mean().backward()
     last = "encoder.network.norm", "encoder.network.fc_norm", "encoder.network.head"
     silent = [name for name, p in model.named_parameters() if p.grad is None and not name.startswith(last)]
