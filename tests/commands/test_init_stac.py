@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-import pystac
 import pytest
 import yaml
 from PIL import Image
@@ -13,7 +12,7 @@ from PIL import Image
 from a2mae.commands import main
 from a2mae.simulate.run import write_tiny_world
 from helpers.http_server import serve_files
-from helpers.stac_api import serve_api
+from helpers.stac_api import items_of, serve_api
 
 PLACE = ["--bbox", "12.0", "51.5", "12.6", "52.3", "--datetime", "2020-01-01/2024-01-01"]
 
@@ -24,13 +23,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     manifest = write_tiny_world(folder)
     with serve_files(folder) as files:
-        items = []
-        for entry in manifest.scenes:
-            path = folder / entry.item
-            item = pystac.Item.from_dict(json.loads(path.read_text()), migrate=False)
-            for asset in item.assets.values():
-                asset.href = f"{files.url}/{path.parent.relative_to(folder).as_posix()}/{asset.href.lstrip('./')}"
-            items.append({**item.to_dict(include_self_link=False, transform_hrefs=False), "links": []})
+        items = items_of(folder, manifest, files.url)
         strange = {**items[0], "id": "odd", "collection": "nobodys-sat"}
         strange["properties"] = {**strange["properties"], "platform": "nobody-1", "constellation": ""}
         with serve_api([*items, strange]) as api:

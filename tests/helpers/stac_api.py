@@ -14,7 +14,11 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
+import pystac
+
+from a2mae.simulate.delivery.manifest import Manifest
 from helpers.http_server import listening
 
 CONFORMANCE = [
@@ -50,6 +54,18 @@ class Api:
     broken: tuple[int, ...] = ()
     matched: int | None = None
     last: int | None = None
+
+
+def items_of(folder: Path, manifest: Manifest, url: str) -> list[dict]:
+    """The items of a simulation whose folder a server has at `url`, with addresses of their files there."""
+    items = []
+    for entry in manifest.scenes:
+        path = folder / entry.item
+        item = pystac.Item.from_dict(json.loads(path.read_text()), migrate=False)
+        for asset in item.assets.values():
+            asset.href = f"{url}/{path.parent.relative_to(folder).as_posix()}/{asset.href.lstrip('./')}"
+        items.append({**item.to_dict(include_self_link=False, transform_hrefs=False), "links": []})
+    return items
 
 
 def holds(item: dict, expression: dict) -> bool:

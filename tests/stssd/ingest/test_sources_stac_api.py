@@ -10,7 +10,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pystac
 import pytest
 
 from a2mae.remote.fetch import SasSigner
@@ -19,6 +18,7 @@ from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.ingest.ingest import ingest
 from a2mae.stssd.ingest.parameters import IngestParameters
 from helpers.http_server import serve_files
+from helpers.stac_api import items_of
 
 RUSTAC = Path(sys.executable).with_name("rustac")
 LOOPBACK = {"schemes": ["http"], "allow_private": True}
@@ -33,13 +33,7 @@ def provider(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     manifest = write_tiny_world(folder)
     with serve_files(folder) as files:
-        items = []
-        for entry in manifest.scenes:
-            path = folder / entry.item
-            item = pystac.Item.from_dict(json.loads(path.read_text()), migrate=False)
-            for asset in item.assets.values():
-                asset.href = f"{files.url}/{path.parent.relative_to(folder).as_posix()}/{asset.href.lstrip('./')}"
-            items.append({**item.to_dict(include_self_link=False, transform_hrefs=False), "links": []})
+        items = items_of(folder, manifest, files.url)
         (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
