@@ -12,7 +12,8 @@ from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import TaskData
 from a2mae.tasks.datasets.writer import write_source
-from a2mae.tasks.evaluation.both_starts import score_both
+from a2mae.tasks.evaluation.both_starts import answered, score_both
+from a2mae.tasks.finetune.calibration import calibrate
 from a2mae.tasks.finetune.finetuned import finetune_start, load_task_model, save_task_model
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, head_for, predict
@@ -183,3 +184,24 @@ def test_a_stopped_finetuning_of_sets_goes_on_to_the_same_weights(archive, pretr
 def test_a_model_of_single_images_is_described_as_before():
     config = HeadConfig(Task.SEGMENT, "conv", 2)
     assert not {"images", "join"} & config.to_dict().keys()
+
+
+@pytest.mark.parametrize("task", ["segment", "classify"])
+def test_more_sets_than_a_batch_holds_are_calibrated_and_scored_as_few(archive, pretrained, tmp_path, task):
+    asked = options(archive[1], task)
+    data = data_for(asked, archive[0], tmp_path / "data")
+    finetuned = finetune_start(short(asked), data, pretrained, "pretrained").finetuned
+    model, inputs = finetuned.model, TaskInputs(data, finetuned.plan)
+    few = np.arange(len(data.samples))[: 64 // 5]
+    many = np.tile(few, 3)
+    for rows in (few, many):
+        model.config = dataclasses.replace(model.config, temperature=1.0)
+        calibrate(model, inputs, rows, seed=0, device=CPU)
+        if rows is few:
+            expected = model.config.temperature
+    assert model.config.temperature == pytest.approx(expected, rel=1e-3) and expected != 1
+    prediction, counts = answered(model, inputs, many, CPU)
+    assert np.array_equal(prediction, predict(model, inputs, many, batch_size=500, device=CPU))
+    once, of_few = answered(model, inputs, few, CPU)
+    assert np.array_equal(prediction, np.tile(once, (3, *[1] * (once.ndim - 1))))
+    assert counts.answers().matrix == pytest.approx(3 * of_few.answers().matrix)

@@ -16,7 +16,7 @@ from a2mae.tasks.finetune.baseline import convolution_baseline
 from a2mae.tasks.finetune.calibration import calibrate
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.model import TaskModel
-from a2mae.tasks.finetune.train import computing, outputs_of
+from a2mae.tasks.finetune.train import computing, outputs_of, predict
 from a2mae.tasks.metrics.groups import scores_by_group
 from a2mae.tasks.metrics.probabilities import ProbabilityCounts
 from a2mae.tasks.metrics.scores import TaskScores, flat_scores, gain, probability_classes, score_task
@@ -123,9 +123,6 @@ def value_pairs(quantity: Quantity | None, truth: Targets, prediction: Targets, 
     return {"quantity": quantity.name, "units": quantity.units, "labels": len(known), **drawn}
 
 
-_AT_ONCE = 64
-
-
 @torch.no_grad()
 def answered(
     model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], device: torch.device
@@ -142,15 +139,15 @@ def answered(
         Predictions as `predict` has them, and the counts; None of values.
     """
     config, spec, parts = model.config, inputs.data.spec, []
-    outputs = outputs_of(model, inputs, rows, batch_size=_AT_ONCE, device=device)
     if spec.quantity is not None:
-        return np.concatenate([config.answers(found).cpu().numpy() for found in outputs]), None
+        return predict(model, inputs, rows, batch_size=64, device=device), None
     counts = ProbabilityCounts(inputs.data.samples["place"].to_numpy()[rows], len(probability_classes(spec)))
-    for start, found in zip(range(0, len(rows), _AT_ONCE), outputs, strict=True):
+    start = 0
+    for numbers, found in outputs_of(model, inputs, rows, batch_size=64, device=device):
         probabilities = config.probabilities(found)
         answers, sure = (one.cpu().numpy() for one in config.decided(probabilities))
-        samples = slice(start, start + len(answers))
-        truth = inputs.data.read_targets(rows[samples]).astype(np.uint8)
+        samples = slice(start, start := start + len(numbers))
+        truth = inputs.data.read_targets(numbers).astype(np.uint8)
         known = np.asarray(is_labelled(truth))
         scored = probabilities.cpu().numpy()
         if spec.multi_label:

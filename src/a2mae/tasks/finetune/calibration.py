@@ -72,10 +72,9 @@ def _drawn(
 ) -> tuple[Tensor, Tensor]:
     """Outputs `(M, outputs)` and labels `(M,)` or `(M, K)` of validation, drawn where there are many."""
     rng = np.random.default_rng(seed)
-    outputs, labels, start, size = [], [], 0, 64
-    for batch in outputs_of(model, inputs, rows, batch_size=size, device=device):
-        target = torch.from_numpy(inputs.data.read_targets(rows[start : start + size]).astype(np.int64))
-        start += size
+    outputs, labels = [], []
+    for numbers, batch in outputs_of(model, inputs, rows, batch_size=64, device=device):
+        target = torch.from_numpy(inputs.data.read_targets(numbers).astype(np.int64))
         flat = batch.float().cpu().movedim(1, -1).reshape(-1, batch.shape[1])
         target = target if model.config.multi_label else target.reshape(-1)
         known = np.arange(len(flat)) if model.config.multi_label else np.flatnonzero(target.numpy() != IGNORE)

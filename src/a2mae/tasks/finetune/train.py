@@ -201,18 +201,22 @@ def predict(
 ) -> Targets:
     """Predict samples: classes or values, `(N,)` or `(N, H, W)`; with several labels `(N, K)` of 0 and 1."""
     outputs = outputs_of(model, inputs, rows, batch_size=batch_size, device=device)
-    return np.concatenate([model.config.answers(found).cpu().numpy() for found in outputs])
+    return np.concatenate([model.config.answers(found).cpu().numpy() for _, found in outputs])
 
 
 @torch.no_grad()
 def outputs_of(
     model: TaskModel, inputs: TaskInputs, rows: npt.NDArray[np.int64], *, batch_size: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Yield what the model gives for each batch of samples, `(B, outputs, ...)` on the device."""
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+    """Yield the rows of each batch, and what the model gives for them: `(B, outputs, ...)` on the device.
+
+    A batch has `batch_size` images: of image sets fewer samples.
+    """
     model.to(device).eval()
     batch_size = max(batch_size // model.config.images, 1)
     for start in range(0, len(rows), batch_size):
-        yield model(inputs.batch(rows[start : start + batch_size]).to(device))
+        batch = rows[start : start + batch_size]
+        yield batch, model(inputs.batch(batch).to(device))
 
 
 def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
