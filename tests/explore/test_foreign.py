@@ -10,6 +10,7 @@ from affine import Affine
 from rasterio.warp import transform
 
 from a2mae.commands import main
+from a2mae.errors import InputError
 from a2mae.explore.foreign import import_cogs
 from a2mae.explore.parameters import SearchParameters
 from a2mae.explore.results import search_archive
@@ -165,3 +166,20 @@ def test_the_command_searches_a_folder_of_cogs(tmp_path, capsys):
     assert "name what to look for: --point, --examples, --chip or --ids" in capsys.readouterr().err
     assert main([*other, "--point", "3", "47"]) == 1
     assert "lies outside the archive; the nearest place is at" in capsys.readouterr().err
+
+
+def test_a_file_that_names_others_is_told_and_not_followed(tmp_path):
+    whole = tessera(tmp_path / "elsewhere")
+    (tmp_path / "given").mkdir()
+    vrt = tmp_path / "given" / "grid_136.05_35.65_2024.tif"
+    with rasterio.open(whole) as source:
+        bands = "".join(
+            f'<VRTRasterBand dataType="Float32" band="{number}"><SimpleSource><SourceFilename>{whole}</SourceFilename>'
+            f"<SourceBand>{number}</SourceBand></SimpleSource></VRTRasterBand>"
+            for number in source.indexes
+        )
+        vrt.write_text(f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><SRS>{UTM}</SRS>{bands}</VRTDataset>')
+    with rasterio.open(vrt) as followed:
+        assert followed.count == 128, "GDAL by itself would read it"
+    with pytest.raises(InputError, match=r"grid_136\.05_35\.65_2024\.tif"):
+        import_cogs(tmp_path / "given", tmp_path / "store", block_px=16)

@@ -20,11 +20,12 @@ import rasterio
 import shapely
 from rasterio.windows import Window
 
-from a2mae.errors import InputError, plural
+from a2mae.errors import InputError, RejectedError, plural
 from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store
 from a2mae.files import digest_of
 from a2mae.raster.footprints import known_crs, split_at_date_line, transformer
-from a2mae.raster.opening import GDAL_OPTIONS
+from a2mae.raster.opening import GDAL_OPTIONS, open_raster
+from a2mae.remote.policy import RemoteAccess
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +90,17 @@ def import_cogs(source: Path, folder: Path, *, block_px: int, dataset: str | Non
     return store
 
 
+def _opened(path: Path) -> rasterio.io.DatasetReader:
+    """Open a file by one of the named drivers."""
+    try:
+        return open_raster(str(path), str(path), RemoteAccess())
+    except RejectedError as rejection:
+        raise InputError(rejection.detail) from rejection
+
+
 def _kind(path: Path) -> tuple[str, int]:
     """Tell the layout of a file and its bands."""
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
+    with rasterio.Env(**GDAL_OPTIONS), _opened(path) as source:
         if source.crs is None:
             raise InputError(f"{path} has no CRS: embeddings that lie nowhere cannot be searched by place")
         if source.count < _FEWEST_BANDS or source.dtypes[0] not in ("int8", "float16", "float32", "float64"):
@@ -122,7 +131,7 @@ def _blocks(
             f"{path} does not tell its year: have it in the file's name or its folder's, as 2024/{path.name}"
         )
     moment = dt.datetime(int(year[-1]), 1, 1, tzinfo=dt.UTC)
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as source:
+    with rasterio.Env(**GDAL_OPTIONS), _opened(path) as source:
         to = transformer(source.crs.to_wkt(), "EPSG:4326")
         authority = known_crs(source.crs.to_wkt()).to_authority() or ("", digest_of(source.crs.to_wkt())[:8])
         height = max(block, 512 // block * block)
