@@ -15,6 +15,7 @@ from torch import Tensor
 
 from a2mae.models.layers.bands import ABSENT_NM
 from a2mae.sensors import BUILTIN_SENSORS, Band, Sensor, UnknownBandError
+from a2mae.tasks.datasets.store_bands import same_band
 from a2mae.tasks.datasets.task_data import StoredArrays, TaskData, TaskDataError
 
 logger = logging.getLogger(__name__)
@@ -230,10 +231,9 @@ def _pretrained(
             continue
         if sensor in BUILTIN_SENSORS:
             known = BUILTIN_SENSORS[sensor]
-            common = band.common_name
-            for wanted in (common, f"{common}08", common.removesuffix("08"), band.name):  # nir of Landsat is nir08
+            for wanted in filter(None, (band.common_name, band.name)):
                 try:
-                    name = known.bands[known.band_index(wanted)].name
+                    name = known.bands[same_band(known, wanted)].name
                     break
                 except UnknownBandError:
                     continue
