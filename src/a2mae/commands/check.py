@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import logging
 import shutil
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from a2mae.commands.project import check_pipeline
 from a2mae.errors import InputError, plural
 from a2mae.parallel import cores
 
@@ -45,8 +45,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _run(options: argparse.Namespace) -> None:
-    if importlib.util.find_spec("kedro") is None:
-        raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
+    check_pipeline()
     import geopandas as gpd  # noqa: PLC0415 (`--help` is instant)
 
     from a2mae.commands.project import configuration, find_project  # noqa: PLC0415

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import re
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from a2mae.commands.project import check_pipeline
 from a2mae.errors import InputError, plural
 from a2mae.files import whole_file, whole_folder
 
@@ -60,8 +60,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _run(options: argparse.Namespace) -> None:
-    if importlib.util.find_spec("kedro") is None or importlib.util.find_spec("rasterio") is None:
-        raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
+    check_pipeline()
     if _NAME.fullmatch(options.name) is None or options.name in _TAKEN:
         raise InputError(
             f"--name {options.name}: an environment's name is small letters, digits and _, and none of base, local"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from a2mae.commands.project import check_pipeline
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError, plural
 from a2mae.files import make_folder, whole_file
@@ -55,8 +55,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _run(options: argparse.Namespace) -> None:
-    if importlib.util.find_spec("kedro") is None or importlib.util.find_spec("rasterio") is None:
-        raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
+    check_pipeline()
     if not options.yes and not sys.stdin.isatty():
         raise InputError("there is no terminal to ask at: add --yes, and what the labels do not say is marked")
     from a2mae.commands.dialogue import say, show_facts  # noqa: PLC0415 (GDAL takes a second to import)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -115,6 +116,16 @@ def make_project(folder: Path, scenes: Path) -> list[str]:
         with whole_file(folder / path) as partial:
             partial.write_bytes(content)
     return ["conf/base", "conf/local", ".gitignore", "README.md", "pyproject.toml"]
+
+
+def check_pipeline() -> None:
+    """Reject the bare install, which has what inference needs and nothing else.
+
+    Raises:
+        InputError: If the extra 'pipeline' is not installed.
+    """
+    if importlib.util.find_spec("kedro") is None or importlib.util.find_spec("rasterio") is None:
+        raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
 
 
 def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatalog]:

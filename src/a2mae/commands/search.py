@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from a2mae.commands.project import check_pipeline, configuration, find_project
 from a2mae.errors import InputError, plural
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ _QUERY = ("point", "examples", "chip", "ids")
 
 
 def _run(options: argparse.Namespace) -> None:
-    if importlib.util.find_spec("kedro") is None:
-        raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
+    check_pipeline()
     if options.out.exists():
         raise InputError(f"{options.out} is there already: name what is not, or remove it")
     given = {name: getattr(options, name) for name in _GIVEN if getattr(options, name) is not None}
@@ -82,11 +81,7 @@ def _of_cogs(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDataF
 
 
 def _of_archive(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDataFrame:
-    from kedro.framework.session import KedroSession  # noqa: PLC0415
-    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
-
-    from a2mae.commands.project import find_project  # noqa: PLC0415
-    from a2mae.explore.archive import Archive  # noqa: PLC0415
+    from a2mae.explore.archive import Archive  # noqa: PLC0415 (`--help` is instant)
     from a2mae.explore.parameters import SearchParameters  # noqa: PLC0415
     from a2mae.explore.results import search_archive  # noqa: PLC0415
     from a2mae.explore.store import open_store  # noqa: PLC0415
@@ -95,10 +90,8 @@ def _of_archive(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDa
     project = find_project(Path.cwd())
     if project is None:
         raise InputError(f"{Path.cwd()} lies in no project: go into the one whose archive is searched")
-    bootstrap_project(project)
-    context = KedroSession.create(project_path=project, env=options.env, save_on_close=False).load_context()
-    catalog, groups = context.catalog, context.config_loader["parameters"]
-    own = groups.get("search", {})
+    loader, catalog = configuration(project, options.env)
+    own = loader["parameters"].get("search", {})
     # What is given on the command line is all that is looked for.
     own = {key: value for key, value in own.items() if key not in (*_QUERY, "not_ids")}
     parameters = SearchParameters.model_validate(own | given)

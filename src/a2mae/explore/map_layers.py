@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -22,7 +21,17 @@ from scipy.spatial import cKDTree
 
 from a2mae.errors import InputError
 from a2mae.explore.archive import Archive
-from a2mae.explore.tiles import NOTHING, Bytes, GroundPicture, Pyramid, cut_tiles, palette_png, values_script, webp
+from a2mae.explore.tiles import (
+    NOTHING,
+    Bytes,
+    Draw,
+    GroundPicture,
+    Pyramid,
+    cut_tiles,
+    palette_png,
+    values_script,
+    webp,
+)
 from a2mae.raster.footprints import EARTH_RADIUS_M, ground_size_m, on_sphere
 from a2mae.raster.opening import GDAL_OPTIONS
 from a2mae.report.inputs import records
@@ -310,11 +319,11 @@ def component_layer(path: Path, folder: Path) -> Told | None:
     }
 
 
-def _raster_tiles(read: object, grid: GeoBox, folder: Path, draw: object) -> Pyramid:
-    crs = str(grid.crs)
-    picture = GroundPicture(read, (grid.shape[0], grid.shape[1]), grid.affine, crs)  # type: ignore[arg-type]
-    gsd_m = ground_size_m(grid.affine, (grid.shape[0], grid.shape[1]), crs)
-    return cut_tiles([picture], folder, draw, gsd_m=gsd_m, codes=True, most=_MOST_TILES)  # type: ignore[arg-type]
+def _raster_tiles(read: Callable[[], Bytes], grid: GeoBox, folder: Path, draw: Draw) -> Pyramid:
+    shape, crs = (grid.shape[0], grid.shape[1]), str(grid.crs)
+    gsd_m = ground_size_m(grid.affine, shape, crs)
+    picture = GroundPicture(read, shape, grid.affine, crs)
+    return cut_tiles([picture], folder, draw, gsd_m=gsd_m, codes=True, most=_MOST_TILES)
 
 
 def _shades(ramp: Ramp, count: int) -> dict[int, tuple[int, int, int]]:
@@ -330,8 +339,3 @@ def read_features(path: Path) -> list[Told]:
     if not isinstance(found, list):
         raise InputError(f"{path} has no list of features: run the search stage again (kedro run --pipelines=search)")
     return list(found)
-
-
-def frame_of_places(locations: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Number the areas of a location table."""
-    return locations.assign(area=areas_of(locations))

@@ -26,8 +26,8 @@ from a2mae.explore.archive import Archive
 from a2mae.explore.map_layers import (
     DrawnMap,
     Told,
+    areas_of,
     component_layer,
-    frame_of_places,
     image_layers,
     map_layers,
     read_features,
@@ -148,7 +148,8 @@ def _page(title: str) -> str:
 def _chosen(inputs: MapInputs, features: Sequence[Told]) -> gpd.GeoDataFrame:
     """Choose the places whose images are shown: all, or those of examples and hits, then evenly over the table."""
     assert inputs.locations is not None
-    places = frame_of_places(inputs.locations.reset_index(drop=True))
+    places = inputs.locations.reset_index(drop=True)
+    places = places.assign(area=areas_of(places))
     named = {str(_feature(feature)["location_id"]) for feature in features}
     first = np.flatnonzero(places["location_id"].isin(named))[: inputs.places]
     others = np.setdiff1d(np.arange(len(places)), first)

@@ -24,8 +24,10 @@ Floats = npt.NDArray[np.float32]
 _ROWS = 64
 
 
-def write_similarity(path: Path, searcher: Searcher, positive: Vectors, negative: Vectors, *, embeddings: Path) -> bool:
+def write_similarity(path: Path, searcher: Searcher, positive: Vectors, negative: Vectors, *, embeddings: Path) -> None:
     """Write the similarity of every patch: cosine to the positive examples less that to the negative ones.
+
+    Where patches cannot be compared with the examples, or lie nowhere, nothing is written, and the log says why.
 
     Examples are whole images, so it is the mean of their patches that patches are compared with, each standardised by
     its own kind: images by those of their sensor, patches by those of the raster.
@@ -36,16 +38,13 @@ def write_similarity(path: Path, searcher: Searcher, positive: Vectors, negative
         positive: Examples.
         negative: Examples of what is not wanted; may be empty.
         embeddings: Folder that `embed` wrote.
-
-    Returns:
-        Whether it was written; else the log says why not.
     """
     store, raster = searcher.store, embeddings / "embeddings.tif"
     about = json.loads((embeddings / "embeddings.json").read_text("utf-8"))
     if about.get("model") != store.about.model or store.about.pool == "cls":
         reason = "is of another model" if store.about.pool != "cls" else "has patches, and the store's vectors are CLS"
         logger.warning("search: no similarity.tif: %s %s", raster, reason)
-        return False
+        return
     # View after view, of each the mean of its patches and, with mean_std, their deviation.
     width, times = int(about["dimensions"]) // int(about["views"]), 2 if store.about.pool == "mean_std" else 1
     dimensions = [view * width * times + number for view in range(int(about["views"])) for number in range(width)]
@@ -54,7 +53,8 @@ def write_similarity(path: Path, searcher: Searcher, positive: Vectors, negative
         wanted = wanted - searcher.direction(negative, dimensions)
     with rasterio.Env(**GDAL_OPTIONS), rasterio.open(raster) as source:
         if source.crs is None:
-            return False
+            logger.warning("search: no similarity.tif: %s has no CRS, so its patches lie nowhere", raster)
+            return
         mean, deviation = _moments(source)
         writer = StripWriter(
             path,
@@ -72,7 +72,6 @@ def write_similarity(path: Path, searcher: Searcher, positive: Vectors, negative
             score = np.tensordot(wanted, unit, axes=1) / length
             writer.write(top, np.where(seen, score, np.float32(np.nan)).astype(np.float32)[None])
     writer.finish()
-    return True
 
 
 def _strip(source: rasterio.io.DatasetReader, top: int) -> tuple[Floats, npt.NDArray[np.bool_]]:

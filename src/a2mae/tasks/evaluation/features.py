@@ -16,7 +16,7 @@ from a2mae.models.encoder import Encoder
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.finetune.baseline import drawn_features
 from a2mae.tasks.finetune.model import TaskEncoder
-from a2mae.tasks.finetune.sets import SetJoiner, set_tokens
+from a2mae.tasks.finetune.sets import SetJoiner, joined_tokens, set_tokens
 from a2mae.tasks.parameters import Layers, Pool, Precision
 
 HISTOGRAM_BINS = 32
@@ -122,7 +122,7 @@ class EncoderFeatures:
                 if self._blocks and isinstance(self._encoder, Encoder):
                     norm = self._encoder.norm
                     levels = [dataclasses.replace(one, cls=norm(one.cls), patches=norm(one.patches)) for one in found]
-                tokens = [mean.tokens(iter([[level]]), batch)[0].float() for level in levels]
+                tokens = [joined_tokens(level, mean.weights(0, level)).float() for level in levels]
                 views.append(torch.stack([pooled(level, self._pool) for level in tokens], dim=1))
         return torch.cat(views, dim=2).flatten(1)
 

@@ -146,7 +146,7 @@ class SetJoiner(nn.Module):
         parts, weights = [], []
         for number, (found,) in enumerate(views):
             weights.append((self.weights(number, found), found.grid))
-            parts.append(torch.cat([found.cls, _mean(found, weights[-1][0])], dim=1))
+            parts.append(joined_tokens(found, weights[-1][0]))
         return torch.cat(parts, dim=-1), _joined_pixels(batch, weights)
 
     def maps(self, views: Iterator[list[SetTokens]], batch: TaskBatch) -> tuple[list[Tensor], Tensor]:
@@ -169,6 +169,11 @@ class SetJoiner(nn.Module):
             per_view.append(joined)
             weights.append((weight, found.grid))
         return [torch.cat(level, dim=1) for level in zip(*per_view, strict=True)], _joined_pixels(batch, weights)
+
+
+def joined_tokens(found: SetTokens, weight: Tensor) -> Tensor:
+    """Give tokens `(B, 1 + N, D)`, CLS first: of each place the mean over images by a weight `(B, K, N)`."""
+    return torch.cat([found.cls, _mean(found, weight)], dim=1)
 
 
 def _mean(found: SetTokens, weight: Tensor) -> Tensor:
