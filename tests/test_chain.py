@@ -53,6 +53,18 @@ def test_leaves_nothing_that_git_sees(chain):
     assert changes(chain[0]) == ""
 
 
+@pytest.mark.slow
+def test_its_archive_is_searched_by_a_command(chain):
+    clone, _ = chain
+    done = run(clone, "a2mae", "search", "data/found", "--point", "12.30", "51.90", "--top", "3", "--exclude-m", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 hits" in done.stdout and "similarity.tif" in done.stdout and "contact_sheet.png" in done.stdout
+    again = run(clone, "a2mae", "search", "data/found", "--point", "12.30", "51.90")
+    assert (again.returncode, again.stdout) == (1, "") and "is there already" in again.stderr
+    stranger = run(clone, "a2mae", "search", "data/other", "--point", "12.30", "51.90", "--env", "bse")
+    assert stranger.returncode == 1 and "has no environment 'bse'" in stranger.stderr
+
+
 WATCHED = {stage for stage in DEMO if stage != "simulate"}
 
 
