@@ -17,6 +17,7 @@ from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.recognise.overlap import by_split
 from helpers.built_world import build_world
 
 UTM = "EPSG:32633"
@@ -214,6 +215,11 @@ def test_labels_that_hold_at_other_times_are_transitions_between_them(world, fie
     names = np.array(data.spec.label_names)
     codes = data.read_targets(np.arange(len(data.samples)))
     assert set(names[np.unique(codes[codes != IGNORE])]) == {"meadow → wood", "wood stays"}
+    census = by_split(prepare(asked(path, "detect_transitions"), world[0], None))
+    shown = {name: sum(counts.values()) for name, counts in census.classes.items()}
+    assert sum(census.samples.values()) == len(data.samples) and list(shown) == ["meadow", "wood"]
+    became = (codes == list(names).index("meadow → wood")).any(axis=(1, 2))
+    assert shown == {"meadow": became.sum(), "wood": len(data.samples)}
     assert not any("hold at no image" in note for note in data.spec.notes)
     undated = saved(fields, tmp_path / "undated.gpkg")
     for options, message in (

@@ -22,12 +22,13 @@ from a2mae.tasks.datasets.task_data import (
     SAMPLE_COLUMNS,
     SPLITS,
     Sample,
+    Targets,
     TaskDataError,
     TaskSpec,
     is_labelled,
 )
 from a2mae.tasks.registry import Task
-from a2mae.tasks.transitions import decode
+from a2mae.tasks.transitions import decode, is_changed
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,20 @@ def write_task_data(
     return len(rows)
 
 
+def classes_shown(spec: TaskSpec, target: Targets) -> list[int]:
+    """Number the classes that a label shows; of semantic change those of both dates.
+
+    Args:
+        spec: Of the data; its labels are classes.
+        target: As `Sample` has it.
+    """
+    labels = target.astype(np.uint8)
+    if spec.task.kind.transitions:
+        labels = np.stack(decode(labels, len(spec.class_names)))
+    present = np.flatnonzero(labels) if spec.multi_label else np.unique(labels)
+    return [int(number) for number in present if number != IGNORE]
+
+
 class _Census:
     """Counts images in two splits, and classes that a split has none or few of."""
 
@@ -134,12 +149,10 @@ class _Census:
             found = sample.target[is_labelled(sample.target)]
             self._values[split] += [float(found.min()), float(found.max())] if found.size else []
         else:
-            labels = sample.target.astype(np.uint8)
             if self._spec.task.kind.transitions:
-                labels = np.stack(decode(labels, len(self._spec.class_names)))
-                self._changed[split] |= bool((labels[0] != labels[1]).any())
-            present = np.flatnonzero(labels) if self._spec.multi_label else np.unique(labels)
-            self._classes[split].update(present[present != IGNORE].tolist())
+                codes = sample.target.astype(np.uint8)
+                self._changed[split] |= bool(is_changed(codes, len(self._spec.class_names)).any())
+            self._classes[split].update(classes_shown(self._spec, sample.target))
         if not sample.valid.any() or np.ptp(sample.pixels) == 0:
             return  # blank ones say nothing of their place
         digest = hashlib.blake2b(sample.pixels.tobytes(), digest_size=12).digest()

@@ -14,8 +14,8 @@ import shapely
 from a2mae.errors import InputError, plural
 from a2mae.raster.header import read_header
 from a2mae.tasks.datasets.polygons import listed_bounds, swapped
-from a2mae.tasks.datasets.task_data import SPLITS, is_labelled
-from a2mae.tasks.datasets.writer import TaskDataSource
+from a2mae.tasks.datasets.task_data import SPLITS
+from a2mae.tasks.datasets.writer import TaskDataSource, classes_shown
 from a2mae.tasks.recognise.look import Kind, Look
 
 _SECONDS = 20.0
@@ -103,11 +103,8 @@ def by_split(source: TaskDataSource) -> Census:
         split = str(sample.row["split"])
         samples[split] += 1
         places[split].add(str(sample.row["place"]))
-        if names:
-            several = source.spec.multi_label
-            found = np.flatnonzero(sample.target) if several else sample.target[is_labelled(sample.target)]
-            for number in np.unique(found):
-                classes[names[int(number)]][split] += 1
+        for number in classes_shown(source.spec, sample.target) if names else ():
+            classes[names[number]][split] += 1
         if time.monotonic() - began > _SECONDS:
             whole = False
             break
