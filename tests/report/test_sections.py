@@ -229,14 +229,19 @@ def test_the_first_page_shows_frozen_scores_and_what_needs_no_training(inputs):
     knn = inputs.scores[(inputs.scores["metric"] == "knn_both_coarse") & (inputs.scores["gsd_m"] == 10)]
     knn = knn[knn["model"].isin(("pretrained", "random"))].assign(mode="knn_standardised")
     gain = knn[knn["model"] == "pretrained"].assign(mode="knn_standardised_gain", over="random", value=0.07, low=0.02)
+    raw = knn.assign(mode="knn")
+    loss = gain.assign(mode="knn_gain", value=-0.09, low=-0.12, high=-0.05)
     untrained = knn[knn["model"] == "random"].assign(model="rcf", value=0.71)
     task = inputs.scores[(inputs.scores["task"] == "segment") & (inputs.scores["model"] == "random")]
-    table = pd.concat([inputs.scores, knn, gain, untrained, task.assign(model="rcf", value=0.58)])
+    scored = inputs.scores[~inputs.scores["mode"].isin(("knn", "knn_gain"))]
+    table = pd.concat([scored, knn, gain, raw, loss, untrained, task.assign(model="rcf", value=0.58)])
     (pays,) = [s for s in summary(dataclasses.replace(inputs, scores=table), ()).sections if s.name == "pays"]
     (block,) = pays.blocks
     cells = {(row[0], row[6]): row for row in block.rows}
     frozen = cells["Classification (simulated)", IN_WORDS["knn_standardised"]]
     assert frozen[1] == "better" and frozen[4].startswith("+0.070") and frozen[5] == "0.710"
+    as_it_stands = cells["Classification (simulated)", IN_WORDS["knn"]]
+    assert as_it_stands[1] == "worse" and as_it_stands[4].startswith("-0.090")
     assert cells["Segmentation (simulated)", IN_WORDS["miou"]][5] == "0.580"
     assert cells["Change detection (simulated)", IN_WORDS["f1"]][5] == "–"
 

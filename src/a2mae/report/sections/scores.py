@@ -46,7 +46,8 @@ IN_WORDS = {
     "f1": "balance of precision and recall of changed pixels",
     "f_scd": "balance of precision and recall of changed pixels whose class is right, over both dates",
     "r2": "share of the variance of the true values that is explained",
-    "knn_standardised": "frozen encoder: share of test images whose nearest training images are of their class",
+    "knn": "frozen encoder: share of test images whose nearest training images are of their class",
+    "knn_standardised": "the same with every feature brought to mean 0 and deviation 1",
     "linear_probe": "frozen encoder: share of test images classified correctly by one linear layer",
 }
 """The main metrics explained; 1 is the best value of each."""
@@ -182,11 +183,15 @@ def comparisons(table: pd.DataFrame) -> list[Comparison]:
 
 
 def frozen_comparisons(table: pd.DataFrame) -> list[Comparison]:
-    """Compare the frozen encoder with random_init by kNN and linear probe, at the native GSD of every data set."""
+    """Compare the frozen encoder with random_init by kNN in both readings and linear probe, at each native GSD."""
     native = table[np.isclose(table["gsd_m"], table["native_gsd_m"]) & table["over"].isin(("", RANDOM))]
     found = []
     for (task, data), rows in native.groupby(["task", "data"], sort=True):
-        for mode, metric in (("knn_standardised", "knn_both_coarse"), ("linear_probe", "top1")):
+        for mode, metric in (
+            ("knn", "knn_both_coarse"),
+            ("knn_standardised", "knn_both_coarse"),
+            ("linear_probe", "top1"),
+        ):
             of_mode = rows[rows["mode"].isin((mode, f"{mode}_gain")) & (rows["metric"] == metric)]
             sides = {(row["over"], row["model"]): (row["value"], row["low"], row["high"]) for row in records(of_mode)}
             wanted = [("", PRETRAINED), ("", RANDOM), (RANDOM, PRETRAINED)]
