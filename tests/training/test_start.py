@@ -6,16 +6,18 @@ import json
 import logging
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from test_loop import StopAfter, weights
-from training_runs import make_spec
+from training_runs import make_spec, write_store
 
 from a2mae.models import CheckpointError, create_model, from_pretrained, save_pretrained
 from a2mae.models.sources import weights_digest
 from a2mae.sensors import get_sensor
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
+from a2mae.training.monitor import HELD_OUT_LOSS, METRICS_FILE
 from a2mae.training.parameters import StartParameters
 from a2mae.training.spec import RunSpec, SpecificationError, read_spec
 from a2mae.training.start import pin_start, plan_of
@@ -61,6 +63,24 @@ def test_a_started_run_resumes_to_the_bit(tmp_path: Path, store, trained: Path) 
     assert not train(tmp_path / "parts", spec, StopAfter(5))
     assert train(tmp_path / "parts", spec, StopRequest())
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_a_start_from_other_places_has_the_fresh_run_s_loss_in_half_the_steps(tmp_path: Path, store) -> None:
+    elsewhere = write_store(tmp_path / "elsewhere.zarr", first_place=100)
+    make_spec(tmp_path / "longer", elsewhere, steps=80).write(tmp_path / "longer")
+    assert train(tmp_path / "longer", read_spec(tmp_path / "longer"), StopRequest())
+    losses = {}
+    for name in ("fresh", "started"):
+        spec = make_spec(tmp_path / name, store, steps=20, seed=5, interval=2, monitor_interval=2)
+        if name == "started":
+            start = StartParameters(weights=str(tmp_path / "longer" / "model"), decoder="same")
+            spec = spec.replace(start=pin_start(start, tmp_path / name))
+        spec.write(tmp_path / name)
+        assert train(tmp_path / name, read_spec(tmp_path / name), StopRequest())
+        losses[name] = pd.read_csv(tmp_path / name / METRICS_FILE).set_index("step")[HELD_OUT_LOSS].dropna()
+    assert list(losses["started"].index) == list(range(2, 21, 2))
+    reached = losses["started"] <= losses["fresh"].iloc[-1]
+    assert reached.any() and reached.idxmax() <= 10, losses
 
 
 def test_all_bands_of_one_sensor_are_known_by_their_wavelengths(tmp_path: Path, store) -> None:

@@ -26,7 +26,8 @@ def ground(place: int, date: int, size: int) -> np.ndarray:
     return 0.2 + 0.05 * wave + 0.1 * ((x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.06) + 0.03 * date
 
 
-def write_store(path: Path) -> ImageSetStore:
+def write_store(path: Path, first_place: int = 0) -> ImageSetStore:
+    """Write the images of `PLACES` places from `first_place` on."""
     plans = []
     for name in SENSORS:
         sensor = get_sensor(name)
@@ -39,7 +40,7 @@ def write_store(path: Path) -> ImageSetStore:
         encoding = plan.sensor.encoding
         pixels, valid = [], []
         for row in range(shard.start, shard.stop):
-            surface = ground(row // DATES, row % DATES, plan.height)
+            surface = ground(first_place + row // DATES, row % DATES, plan.height)
             bands = np.stack([surface * (0.5 + 0.1 * band) for band in range(plan.shape[1])])
             noise = np.random.default_rng(row).normal(0, 0.002, bands.shape)
             pixels.append(np.round((bands + noise - encoding.offset) / encoding.scale).astype(encoding.dtype))
