@@ -84,8 +84,8 @@ class A2MAE(Pretrainer):
         mask = self._mask(config.masking, token_valid, hidden, generator, batch.same_source_as_anchor)
 
         # Encoder: geographic encoding is added to the tokens before masking (A²-MAE, geographic encoding).
-        x = self.encoder.embed_set(batch.pixels, place, batch.wavelength_nm)  # (B, K, N, D)
-        x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (B, 1 + V, D)
+        x = self.encoder.embed_visible(batch.pixels, place, batch.wavelength_nm, mask)  # (B, V, D)
+        x = self.encoder.forward_tokens(x, mask.padding(fully_valid))  # (B, 1 + V, D)
 
         # Decoder: every image's own GSD encoding; under `own` also its date and bands.
         encoding = (
@@ -103,7 +103,15 @@ class A2MAE(Pretrainer):
         predicted = prediction.detach().float()
         return PretrainOutput(
             loss=self._loss(scored.loss, tokens, batch.pixels, batch.valid, scored.token_weight)
-            + self._teacher_loss(x[:, 0], teacher, scored.token_weight),
+            + self._teacher_loss(x[:, 0], teacher, scored.token_weight)
+            + self._contrast_loss(
+                batch.pixels.flatten(0, 1),
+                batch.valid.flatten(0, 1),
+                batch.gsd_m.flatten(),
+                batch.wavelength_nm.flatten(0, 1),
+                torch.arange(len(batch.pixels), device=batch.pixels.device).repeat_interleave(batch.pixels.shape[1]),
+                generator,
+            ),
             prediction={
                 "normalized": unpatchify(predicted, patch_size, grid_size),
                 "pixels": unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size),

@@ -23,6 +23,7 @@ from a2mae.models.layers import encodings
 from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, RCFPatchEmbed, WavelengthPatchEmbed
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.geosot import footprint_bits
+from a2mae.models.layers.masking import Mask, patchify
 from a2mae.models.layers.rcf import KERNEL_SIZE
 
 ENCODINGS: Mapping[str, tuple[str, ...]] = {
@@ -303,6 +304,30 @@ class Encoder(nn.Module):
         tokens: Tensor = self.patch_embed(pixels.flatten(0, 1), flat_wavelength)  # (B*K, N, D) or (B*K, G, N, D)
         tokens = tokens.reshape(batch, images * max(len(self.config.groups), 1), -1, self.embed_dim)
         return tokens + self.encode((height // self.patch_size, width // self.patch_size), place).to(tokens.dtype)
+
+    def embed_visible(self, pixels: Tensor, place: Place, wavelength_nm: Tensor | None, mask: Mask) -> Tensor:
+        """Embed the patches that a mask keeps: `embed_set`, then `mask.select`, without the work for hidden patches.
+
+        Args:
+            pixels: `(B, K, C, H, W)`; not for groups of bands.
+            place: Of the K images.
+            wavelength_nm: `(B, K, C)`.
+            mask: Of V tokens.
+
+        Returns:
+            `(B, V, D)`.
+        """
+        side = self.patch_size
+        height, width = pixels.shape[-2:]
+        patches = mask.select(patchify(pixels, side))  # (B, V, p * p * C)
+        single = torch.unflatten(patches.flatten(0, 1), 1, (side, side, -1)).movedim(-1, 1)  # (B * V, C, p, p)
+        of_patch = None
+        if wavelength_nm is not None:
+            image = mask.ids_keep // ((height // side) * (width // side))  # (B, V)
+            of_patch = wavelength_nm.gather(1, image[..., None].expand(-1, -1, wavelength_nm.shape[-1])).flatten(0, 1)
+        tokens = torch.unflatten(self.patch_embed(single, of_patch)[:, 0], 0, patches.shape[:2])
+        encoding = self.encode((height // side, width // side), place)
+        return tokens + mask.select(encoding.expand(*pixels.shape[:2], -1, -1)).to(tokens.dtype)
 
     def encode(self, grid_size: tuple[int, int], place: Place) -> Tensor:
         """Give the encoding of every patch of every image, `(B, K or 1, N, D)` float32."""

@@ -76,8 +76,8 @@ class MAE(Pretrainer):
         token_valid = token_validity(one.valid, patch_size)[:, None]  # (M, 1, N)
         mask = self._mask("independent", token_valid, None if hidden is None else hidden[:, None], generator)
 
-        x = self.encoder.embed_set(one.images[:, None], Place(one.gsd_m[:, None]), wavelength)  # (M, 1, N, D)
-        x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
+        x = self.encoder.embed_visible(one.images[:, None], Place(one.gsd_m[:, None]), wavelength, mask)  # (M, V, D)
+        x = self.encoder.forward_tokens(x, mask.padding(fully_valid))  # (M, 1 + V, D)
         encoding = sincos_2d(grid_size, torch.ones_like(one.gsd_m)[:, None], self.config.decoder_dim)
         prediction, tokens = (part[:, 0] for part in self.decoder(x, mask, encoding, wavelength))  # (M, N, ...)
 
@@ -92,7 +92,8 @@ class MAE(Pretrainer):
             loss=self._loss(scored.loss, tokens, one.images, one.valid, scored.token_weight)
             + self._teacher_loss(
                 x[:, 0] if one.shape is None else one.back(x[:, 0])[:, 0], teacher, one.back(scored.token_weight)
-            ),
+            )
+            + self._contrast_loss(one.images, one.valid, one.gsd_m, one.wavelength_nm, one.sample, generator),
             prediction={
                 "normalized": one.back(unpatchify(predicted, patch_size, grid_size)),
                 "pixels": one.back(unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size)),

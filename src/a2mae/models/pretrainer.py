@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from a2mae.errors import InputError
 from a2mae.models.batch import ImageSetBatch
+from a2mae.models.contrast import CropContrast
 from a2mae.models.encoder import Encoder, EncoderConfig, build_blocks, init_weights
 from a2mae.models.layers.bands import GroupPrediction, WavelengthPrediction
 from a2mae.models.layers.masking import Mask, draw_mask, full_precision, mask_from_hidden, num_keep, whole_patches
@@ -81,6 +82,8 @@ class PretrainConfig(EncoderConfig):
         pixel_weight: Of the loss on pixels.
         rcf_weight: Of the loss on random convolution features of the hidden patches (`FeaturePrediction`); 0, as
             published: the decoder predicts pixels alone. Not for SatMAE.
+        contrast_weight: Of the loss on telling two crops of an image from those of other images (`contrast`); 0, as
+            published. For A²-MAE and MAE.
         teacher_width: Width of a frozen teacher's features, predicted from the class token; 0: there is no teacher. For
             A²-MAE and MAE.
         teacher_weight: Of 1 - cosine of the predicted and the teacher's feature.
@@ -94,6 +97,7 @@ class PretrainConfig(EncoderConfig):
     prediction_init: float = 1.0
     pixel_weight: float = 1.0
     rcf_weight: float = 0.0
+    contrast_weight: float = 0.0
     teacher_width: int = 0
     teacher_weight: float = 0.0
     released_tables: bool = False
@@ -105,10 +109,11 @@ class PretrainConfig(EncoderConfig):
         for name in ("decoder_dim", "decoder_depth", "decoder_num_heads", "prediction_init"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, found {getattr(self, name)}")
-        if self.pixel_weight < 0 or self.rcf_weight < 0 or self.pixel_weight + self.rcf_weight <= 0:
+        weights = (self.pixel_weight, self.rcf_weight, self.contrast_weight)
+        if min(weights) < 0 or self.pixel_weight + self.rcf_weight <= 0:
             raise InputError(
-                "pixel_weight and rcf_weight must not be negative, nor both 0, found"
-                f" {self.pixel_weight} and {self.rcf_weight}"
+                "pixel_weight, rcf_weight and contrast_weight must not be negative, nor the first two both 0, found"
+                f" {weights[0]}, {weights[1]} and {weights[2]}"
             )
         if self.rcf_weight:
             self._check_rcf("rcf_weight")
@@ -145,6 +150,8 @@ class Pretrainer(nn.Module):
         self.patch_size = self.encoder.patch_size
         if config.rcf_weight:
             self.features = FeaturePrediction(config)
+        if config.contrast_weight:
+            self.contrast = CropContrast(config.embed_dim)
         if config.teacher_width:
             self.teacher = nn.Linear(config.embed_dim, config.teacher_width)
             init_weights(self.teacher)
@@ -214,6 +221,24 @@ class Pretrainer(nn.Module):
             taught = (error * weight * teacher.any(-1)).sum() / weight.sum().clamp(min=1)
         return self.config.teacher_weight * taught
 
+    def _contrast_loss(
+        self,
+        images: Tensor,
+        valid: Tensor,
+        gsd_m: Tensor,
+        wavelength_nm: Tensor | None,
+        sample: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Compute the loss on crops, see `CropContrast`; 0 without it, and where a run is measured."""
+        if not self.config.contrast_weight or not torch.is_grad_enabled():
+            return images.new_zeros((), dtype=torch.float32)
+        found: Tensor = self.contrast(
+            self.encoder, images, valid=valid, gsd_m=gsd_m, wavelength_nm=wavelength_nm, sample=sample,
+            keep_ratio=self.config.keep_ratio, generator=generator,
+        )  # fmt: skip
+        return self.config.contrast_weight * found
+
     def load_released_state_dict(
         self, state_dict: Mapping[str, object], *, parts: str = "all", same_method: bool = True
     ) -> None:
@@ -280,6 +305,12 @@ class Singles:
     valid: Tensor
     wavelength_nm: Tensor | None
     shape: tuple[int, int] | None
+
+    @property
+    def sample(self) -> Tensor:
+        """Which sample each image is of, `(M,)` int64."""
+        images = 1 if self.shape is None else self.shape[1]
+        return torch.arange(len(self.images), device=self.images.device) // images
 
     def back(self, values: Tensor) -> Tensor:
         """Bring `(M, ...)` back to `(B, K, ...)`; plain images stay as they are."""

@@ -43,8 +43,10 @@ class SatMAEConfig(PretrainConfig):
             raise InputError("SatMAE reads a fixed list of bands: use bands='draw3' or 'groups'")
         if self.masking not in MASKINGS:
             raise InputError(f"unknown masking {self.masking!r}; choose one of {', '.join(MASKINGS)}")
-        if self.rcf_weight or self.pixel_weight != 1:
-            raise InputError("SatMAE predicts pixels alone: leave rcf_weight at 0 and pixel_weight at 1")
+        if self.rcf_weight or self.contrast_weight or self.pixel_weight != 1:
+            raise InputError(
+                "SatMAE predicts pixels alone: leave rcf_weight and contrast_weight at 0 and pixel_weight at 1"
+            )
         if self.decoder_dim % 32:
             raise InputError(
                 f"SatMAE's encodings need a decoder_dim that is a multiple of 32, found {self.decoder_dim}"

@@ -38,6 +38,8 @@ class ScaleMAEConfig(PretrainConfig):
             raise InputError(f"unknown targets {self.targets!r}; choose one of {', '.join(TARGETS)}")
         if self.bands != "draw3":
             raise InputError("Scale-MAE's decoder has a fixed number of bands: use bands='draw3' with any in_chans")
+        if self.contrast_weight:
+            raise InputError(f"contrast_weight is for A²-MAE and MAE: leave it at 0, found {self.contrast_weight}")
         if self.patch_size % 4 or self.decoder_dim % 4:
             raise InputError(
                 "the Laplacian decoder needs a patch_size and a decoder_dim that are multiples of 4, found"
@@ -114,8 +116,8 @@ class ScaleMAE(Pretrainer):
 
         # Encoder: GSD encoding of the input before masking (§3.1).
         place = Place((ratio * config.gsd_reference_m)[:, None])
-        x = self.encoder.embed_set(source[:, None], place, None)  # (M, 1, N, D)
-        x = self.encoder.forward_tokens(mask.select(x), mask.padding(fully_valid))  # (M, 1 + V, D)
+        x = self.encoder.embed_visible(source[:, None], place, None, mask)  # (M, V, D)
+        x = self.encoder.forward_tokens(x, mask.padding(fully_valid))  # (M, 1 + V, D)
         low, high, tokens = self.decoder(x, mask, grid_size, ratio[:, None])  # (M, C, H, W), (M, C, 2H, 2W)
 
         # Loss: masked pixels only, both bands 1 : 1, no normalisation of pixels (§3.2).

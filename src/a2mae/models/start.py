@@ -20,7 +20,7 @@ from a2mae.models.released import CheckpointError, describe_difference
 from a2mae.models.sources import Row, Weights, described, table_of
 
 DECODERS = ("fresh", "same")
-_PREDICTIONS = ("features.", "teacher.")
+_PREDICTIONS = ("features.", "contrast.", "teacher.")
 """Of a decoder: what is predicted besides pixels, by an option of the run."""
 _STEM, _KERNEL = "encoder.patch_embed.", ".proj.weight"
 

@@ -13,6 +13,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from a2mae.errors import plural
 from a2mae.models import MASK_GROUPS, Pretrainer, create_model
 from a2mae.tracking import Run
 from a2mae.training import results
@@ -37,7 +38,7 @@ from a2mae.training.monitor import (
     feature_statistics,
     read_metrics,
 )
-from a2mae.training.spec import RunSpec
+from a2mae.training.spec import RunSpec, SpecificationError
 from a2mae.training.start import plan_of
 from a2mae.training.step import (
     MovingAverage,
@@ -132,6 +133,12 @@ class Trainer:
         fabric.barrier()
         torch.manual_seed(spec.seed)  # every process starts from the same weights
         self._model: Pretrainer = create_model(spec.model.name, **spec.model_options)
+        if self._model.config.contrast_weight and (fabric.world_size > 1 or spec.numerics.micro_batch_size):
+            raise SpecificationError(
+                "contrast_weight compares the crops of a whole batch, found"
+                f" {plural(fabric.world_size, 'process', 'processes')} and micro_batch_size"
+                f" {spec.numerics.micro_batch_size}: use one process (hardware.devices: 1) and micro_batch_size: null"
+            )
         self._fit_features()
         self._start = plan_of(
             run_dir, spec, self._model, [waves.tolist() for waves in self._reader.tables().wavelength_nm]

@@ -1,0 +1,144 @@
+"""Contrast of crops: two random crops of an image are to be told from the crops of other images, by visible patches alone.
+
+The objective of SimCLR (Chen et al. 2020, arXiv 2002.05709) on an encoder that sees a share of the patches, beside
+the masked reconstruction [ours]. Pixels and their features say what a patch looks like; what all crops of a place have in
+common is what a class of places is told by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from a2mae.models.encoder import Encoder, init_weights
+from a2mae.models.layers.encodings import Place
+from a2mae.models.layers.masking import draw_mask, full_precision, token_validity
+
+TEMPERATURE = 0.2
+"""Of the cosine similarities."""
+SMALLEST_AREA = 0.25
+"""Of a crop, as a share of the image's."""
+JITTER = 0.2
+"""Largest change of all bands together, as a factor and in standard deviations; each band alone changes half as much."""
+PROJECTION = (512, 128)
+"""Hidden and last width of the projection, which is dropped after pretraining."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random crops of M images, each resized to the image's own size.
+
+    Attributes:
+        pixels: `(M, C, H, W)`, mirrored, transposed and jittered at random.
+        valid: `(M, H, W)` bool, where all pixels behind a pixel were seen.
+        gsd_m: `(M,)` metres per pixel of the crop.
+    """
+
+    pixels: Tensor
+    valid: Tensor
+    gsd_m: Tensor
+
+
+def random_crops(images: Tensor, valid: Tensor, gsd_m: Tensor, generator: torch.Generator | None = None) -> Crops:
+    """Draw a square crop of each image.
+
+    Args:
+        images: `(M, C, H, W)` normalised.
+        valid: `(M, H, W)` bool.
+        gsd_m: `(M,)` metres per pixel.
+        generator: On the images' device; the global one if None.
+    """
+    count, bands = images.shape[:2]
+    draws = torch.rand(count, 8 + 2 * bands, generator=generator, device=images.device)
+    side = (SMALLEST_AREA + (1 - SMALLEST_AREA) * draws[:, 0]).sqrt()
+    centre = (2 * draws[:, 1:3] - 1) * (1 - side[:, None])  # in halves of the image, so that the crop lies inside
+    across, down = (torch.where(draws[:, column] < 0.5, -side, side) for column in (3, 4))
+    turned = draws[:, 5] < 0.5
+    zero = torch.zeros_like(side)
+    grid = torch.stack(
+        [
+            torch.stack([torch.where(turned, zero, across), torch.where(turned, across, zero), centre[:, 0]], dim=1),
+            torch.stack([torch.where(turned, down, zero), torch.where(turned, zero, down), centre[:, 1]], dim=1),
+        ],
+        dim=1,
+    )  # (M, 2, 3)
+    with full_precision(images):
+        stacked = torch.cat([images.float(), valid[:, None].float()], dim=1)
+        where = F.affine_grid(grid, list(stacked.shape), align_corners=False)
+        sampled = F.grid_sample(stacked, where, padding_mode="border", align_corners=False)
+        both, each = 2 * draws[:, 6:8] - 1, 2 * draws[:, 8:] - 1
+        factor = (1 + JITTER * both[:, :1]) * (1 + JITTER / 2 * each[:, :bands])
+        shift = JITTER * both[:, 1:] + JITTER / 2 * each[:, bands:]
+        seen = sampled[:, -1] > 0.999
+        pixels = (sampled[:, :-1] * factor[..., None, None] + shift[..., None, None]) * seen[:, None]
+    return Crops(pixels, seen, gsd_m * side)
+
+
+class CropContrast(nn.Module):
+    """The loss, and the projection that it is computed on."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        hidden, width = PROJECTION
+        self.projection = nn.Sequential(
+            nn.Linear(embed_dim, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
+        init_weights(self)
+
+    def forward(
+        self,
+        encoder: Encoder,
+        images: Tensor,
+        *,
+        valid: Tensor,
+        gsd_m: Tensor,
+        wavelength_nm: Tensor | None,
+        sample: Tensor,
+        keep_ratio: float,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Compute the cross entropy of finding the other crop of the same image among those of other samples.
+
+        The encoder is told the crops' GSD, but neither place nor date, which would answer the question.
+
+        Args:
+            encoder: Whose tokens are compared, as their mean.
+            images: `(M, C, H, W)` normalised.
+            valid: `(M, H, W)` bool.
+            gsd_m: `(M,)` metres per pixel.
+            wavelength_nm: `(M, C)`; only for `bands="wavelength"`.
+            sample: `(M,)` int64, which images are of one place: they are no counterexamples of each other.
+            keep_ratio: Share of a crop's patches that the encoder sees.
+            generator: On the images' device; the global one if None.
+
+        Returns:
+            Scalar float32; 0 where no two samples were seen.
+        """
+        crops = [random_crops(images, valid, gsd_m, generator) for _ in range(2)]
+        pixels, seen = (torch.cat([getattr(crop, name) for crop in crops]) for name in ("pixels", "valid"))
+        place = Place(torch.cat([crop.gsd_m for crop in crops])[:, None])
+        wavelength = None if wavelength_nm is None else wavelength_nm.repeat(2, 1)[:, None]
+        token_valid = token_validity(seen, encoder.patch_size)[:, None]  # (2M, 1, N)
+        one_source = torch.ones_like(token_valid[..., 0])
+        mask = draw_mask("independent", token_valid, one_source, keep_ratio, generator)
+        tokens = encoder.embed_visible(pixels[:, None], place, wavelength, mask)
+        tokens = encoder.forward_tokens(tokens, mask.padding())[:, 1:]
+        shown = (~mask.key_padding_mask).to(tokens.dtype)[..., None]  # (2M, V, 1)
+        projected = self.projection((tokens * shown).sum(1) / shown.sum(1).clamp(min=1))
+
+        with full_precision(images):
+            unit = F.normalize(projected.float(), dim=1)
+            similarity = unit @ unit.T / TEMPERATURE  # (2M, 2M)
+            other = torch.arange(len(unit), device=unit.device).roll(len(images))
+            sampled = sample.repeat(2)
+            empty = mask.key_padding_mask.all(1)
+            left_out = (sampled[:, None] == sampled) | empty
+            left_out = left_out.scatter(1, other[:, None], False)
+            similarity = similarity.masked_fill(left_out, float("-inf"))
+            asked = ~empty & ~empty[other] & ((~left_out).sum(1) > 1)
+            error = F.cross_entropy(similarity, other, reduction="none")
+            loss: Tensor = error.where(asked, error.new_zeros(())).sum() / asked.sum().clamp(min=1)
+        return loss
