@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from a2mae.errors import InputError
 from a2mae.models import contrast, create_model
+from a2mae.models.batch import Singles
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.masking import draw_mask
 
@@ -73,28 +74,30 @@ def test_what_was_not_seen_stays_unseen():
 def test_the_loss_is_that_of_the_definition():
     """A second writing, pair by pair: other images of the same place and what was not seen are no counterexamples."""
     model = create_model("mae_vit_tiny_patch8", **TINY, contrast_weight=1.0)
-    images = torch.randn(5, 3, SIDE, SIDE)
-    valid = torch.ones(5, SIDE, SIDE, dtype=torch.bool)
+    images = torch.randn(6, 3, SIDE, SIDE)
+    valid = torch.ones(6, SIDE, SIDE, dtype=torch.bool)
     valid[4] = False
-    sample = torch.tensor([0, 0, 1, 2, 3])
-    asked = {"valid": valid, "gsd_m": torch.ones(5), "wavelength_nm": None, "sample": sample, "keep_ratio": 0.25}
-    found = model.contrast(model.encoder, images, **asked, generator=torch.Generator().manual_seed(3))
+    asked = Singles(images, torch.ones(6), valid, None, (3, 2))
+    sample = asked.sample
+    assert sample.tolist() == [0, 0, 1, 1, 2, 2]
+    found = model.contrast(model.encoder, asked, 0.25, torch.Generator().manual_seed(3))
 
     generator = torch.Generator().manual_seed(3)
-    crops = [contrast.random_crops(images, valid, torch.ones(5), generator) for _ in range(2)]
+    crops = [contrast.random_crops(images, valid, torch.ones(6), generator) for _ in range(2)]
     shown = torch.cat([crops[0].pixels, crops[1].pixels])
-    seen = torch.ones(10, 1, 16, dtype=torch.bool)
-    seen[[4, 9]] = False
-    mask = draw_mask("independent", seen, torch.ones(10, 1, dtype=torch.bool), 0.25, generator)
-    tokens = mask.select(model.encoder.embed_set(shown[:, None], Place(torch.ones(10, 1)), None))
+    seen = torch.ones(12, 1, 16, dtype=torch.bool)
+    seen[[4, 10]] = False
+    mask = draw_mask("independent", seen, torch.ones(12, 1, dtype=torch.bool), 0.25, generator)
+    tokens = mask.select(model.encoder.embed_set(shown[:, None], Place(torch.ones(12, 1)), None))
     unit = F.normalize(model.contrast.projection(model.encoder.forward_tokens(tokens)[:, 1:].mean(1)), dim=1)
     errors = []
-    for one in (0, 1, 2, 3, 5, 6, 7, 8):
-        positive = (one + 5) % 10
+    shown_crops = [crop for crop in range(12) if crop % 6 != 4]
+    for one in shown_crops:
+        positive = (one + 6) % 12
         scores = [
             math.exp(unit[one].dot(unit[other]).item() / contrast.TEMPERATURE)
-            for other in (0, 1, 2, 3, 5, 6, 7, 8)
-            if other == positive or sample[other % 5] != sample[one % 5]
+            for other in shown_crops
+            if other == positive or sample[other % 6] != sample[one % 6]
         ]
         errors.append(-math.log(math.exp(unit[one].dot(unit[positive]).item() / contrast.TEMPERATURE) / sum(scores)))
     assert found.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
@@ -102,10 +105,9 @@ def test_the_loss_is_that_of_the_definition():
 
 def test_one_sample_has_nothing_to_be_told_from():
     model = create_model("mae_vit_tiny_patch8", **TINY, contrast_weight=1.0)
-    found = model.contrast(
-        model.encoder, torch.randn(3, 3, SIDE, SIDE), valid=torch.ones(3, SIDE, SIDE, dtype=torch.bool),
-        gsd_m=torch.ones(3), wavelength_nm=None, sample=torch.zeros(3, dtype=torch.int64), keep_ratio=0.25,
-    )  # fmt: skip
+    seen = torch.ones(3, SIDE, SIDE, dtype=torch.bool)
+    alone = Singles(torch.randn(3, 3, SIDE, SIDE), torch.ones(3), seen, None, (1, 3))
+    found = model.contrast(model.encoder, alone, 0.25)
     assert float(found) == 0
     found.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from a2mae.errors import InputError
-from a2mae.models.batch import ImageSetBatch, check_batch
+from a2mae.models.batch import ImageSetBatch, check_batch, singles_of_batch
 from a2mae.models.layers.encodings import Place, own_decoder_encoding, sincos_2d
 from a2mae.models.layers.masking import (
     STRATEGIES,
@@ -104,14 +104,7 @@ class A2MAE(Pretrainer):
         return PretrainOutput(
             loss=self._loss(scored.loss, tokens, batch.pixels, batch.valid, scored.token_weight)
             + self._teacher_loss(x[:, 0], teacher, scored.token_weight)
-            + self._contrast_loss(
-                batch.pixels.flatten(0, 1),
-                batch.valid.flatten(0, 1),
-                batch.gsd_m.flatten(),
-                batch.wavelength_nm.flatten(0, 1),
-                torch.arange(len(batch.pixels), device=batch.pixels.device).repeat_interleave(batch.pixels.shape[1]),
-                generator,
-            ),
+            + self._contrast_loss(singles_of_batch(batch), generator),
             prediction={
                 "normalized": unpatchify(predicted, patch_size, grid_size),
                 "pixels": unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size),

@@ -52,6 +52,46 @@ class ImageSetBatch:
         return ImageSetBatch(**{f.name: getattr(self, f.name).pin_memory() for f in dataclasses.fields(self)})
 
 
+@dataclass(frozen=True)
+class Singles:
+    """Images as independent samples, for methods that know no sets.
+
+    Attributes:
+        images: `(M, C, H, W)` with M = B * K.
+        gsd_m: `(M,)`.
+        valid: `(M, H, W)` bool.
+        wavelength_nm: `(M, C)`; None for plain images.
+        shape: `(B, K)` of the batch of sets; None for plain images.
+    """
+
+    images: Tensor
+    gsd_m: Tensor
+    valid: Tensor
+    wavelength_nm: Tensor | None
+    shape: tuple[int, int] | None
+
+    @property
+    def sample(self) -> Tensor:
+        """Which sample each image is of, `(M,)` int64."""
+        images = 1 if self.shape is None else self.shape[1]
+        return torch.arange(len(self.images), device=self.images.device) // images
+
+    def back(self, values: Tensor) -> Tensor:
+        """Bring `(M, ...)` back to `(B, K, ...)`; plain images stay as they are."""
+        return values if self.shape is None else torch.unflatten(values, 0, self.shape)
+
+
+def singles_of_batch(batch: ImageSetBatch) -> Singles:
+    """Flatten the B sets of K images into B * K single images."""
+    return Singles(
+        images=batch.pixels.flatten(0, 1),
+        gsd_m=batch.gsd_m.flatten(),
+        valid=batch.valid.flatten(0, 1),
+        wavelength_nm=batch.wavelength_nm.flatten(0, 1),
+        shape=(batch.pixels.shape[0], batch.pixels.shape[1]),
+    )
+
+
 def check_images(images: Tensor, patch_size: int) -> None:
     """Check that images are finite floats `(B, C, H, W)` whose sides are multiples of the patch.
 

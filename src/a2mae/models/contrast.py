@@ -1,8 +1,8 @@
-"""Contrast of crops: two random crops of an image are to be told from the crops of other images, by visible patches alone.
+"""Contrast of crops: two random crops of an image are to be told from those of other images, by visible patches alone.
 
 The objective of SimCLR (Chen et al. 2020, arXiv 2002.05709) on an encoder that sees a share of the patches, beside
-the masked reconstruction [ours]. Pixels and their features say what a patch looks like; what all crops of a place have in
-common is what a class of places is told by.
+the masked reconstruction [ours]. Pixels and their features say what a patch looks like; what all crops of a place have
+in common is what a class of places is told by.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from a2mae.models.encoder import Encoder, init_weights
+from a2mae.models.batch import Singles
+from a2mae.models.encoder import Encoder
+from a2mae.models.layers.blocks import init_weights
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.masking import draw_mask, full_precision, token_validity
 
@@ -22,7 +24,7 @@ TEMPERATURE = 0.2
 SMALLEST_AREA = 0.25
 """Of a crop, as a share of the image's."""
 JITTER = 0.2
-"""Largest change of all bands together, as a factor and in standard deviations; each band alone changes half as much."""
+"""Largest change of all bands together, as a factor and in standard deviations; of each band alone half as much."""
 PROJECTION = (512, 128)
 """Hidden and last width of the projection, which is dropped after pretraining."""
 
@@ -89,38 +91,26 @@ class CropContrast(nn.Module):
         init_weights(self)
 
     def forward(
-        self,
-        encoder: Encoder,
-        images: Tensor,
-        *,
-        valid: Tensor,
-        gsd_m: Tensor,
-        wavelength_nm: Tensor | None,
-        sample: Tensor,
-        keep_ratio: float,
-        generator: torch.Generator | None = None,
+        self, encoder: Encoder, one: Singles, keep_ratio: float, generator: torch.Generator | None = None
     ) -> Tensor:
         """Compute the cross entropy of finding the other crop of the same image among those of other samples.
 
-        The encoder is told the crops' GSD, but neither place nor date, which would answer the question.
+        Images of one sample show one place and are no counterexamples of each other. The encoder is told the crops'
+        GSD, but neither place nor date, which would answer the question.
 
         Args:
             encoder: Whose tokens are compared, as their mean.
-            images: `(M, C, H, W)` normalised.
-            valid: `(M, H, W)` bool.
-            gsd_m: `(M,)` metres per pixel.
-            wavelength_nm: `(M, C)`; only for `bands="wavelength"`.
-            sample: `(M,)` int64, which images are of one place: they are no counterexamples of each other.
+            one: M images.
             keep_ratio: Share of a crop's patches that the encoder sees.
             generator: On the images' device; the global one if None.
 
         Returns:
             Scalar float32; 0 where no two samples were seen.
         """
-        crops = [random_crops(images, valid, gsd_m, generator) for _ in range(2)]
+        crops = [random_crops(one.images, one.valid, one.gsd_m, generator) for _ in range(2)]
         pixels, seen = (torch.cat([getattr(crop, name) for crop in crops]) for name in ("pixels", "valid"))
         place = Place(torch.cat([crop.gsd_m for crop in crops])[:, None])
-        wavelength = None if wavelength_nm is None else wavelength_nm.repeat(2, 1)[:, None]
+        wavelength = None if one.wavelength_nm is None else one.wavelength_nm.repeat(2, 1)[:, None]
         token_valid = token_validity(seen, encoder.patch_size)[:, None]  # (2M, 1, N)
         one_source = torch.ones_like(token_valid[..., 0])
         mask = draw_mask("independent", token_valid, one_source, keep_ratio, generator)
@@ -129,13 +119,13 @@ class CropContrast(nn.Module):
         shown = (~mask.key_padding_mask).to(tokens.dtype)[..., None]  # (2M, V, 1)
         projected = self.projection((tokens * shown).sum(1) / shown.sum(1).clamp(min=1))
 
-        with full_precision(images):
+        with full_precision(pixels):
             unit = F.normalize(projected.float(), dim=1)
             similarity = unit @ unit.T / TEMPERATURE  # (2M, 2M)
-            other = torch.arange(len(unit), device=unit.device).roll(len(images))
-            sampled = sample.repeat(2)
+            other = torch.arange(len(unit), device=unit.device).roll(len(one.images))
+            sample = one.sample.repeat(2)
             empty = mask.key_padding_mask.all(1)
-            left_out = (sampled[:, None] == sampled) | empty
+            left_out = (sample[:, None] == sample) | empty
             left_out = left_out.scatter(1, other[:, None], False)
             similarity = similarity.masked_fill(left_out, float("-inf"))
             asked = ~empty & ~empty[other] & ((~left_out).sum(1) > 1)

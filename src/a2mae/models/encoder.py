@@ -5,22 +5,19 @@ It is built of timm's blocks and speaks timm's words (`forward_features`, `forwa
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
-from timm.layers.attention import Attention
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from a2mae.errors import InputError
 from a2mae.models.batch import check_gsd, check_images, check_lonlat
 from a2mae.models.layers import encodings
 from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, RCFPatchEmbed, WavelengthPatchEmbed
+from a2mae.models.layers.blocks import build_blocks, init_weights
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.geosot import footprint_bits
 from a2mae.models.layers.masking import Mask, patchify
@@ -431,19 +428,6 @@ def _attended(key_padding_mask: Tensor | None) -> Tensor | None:
     return torch.nn.functional.pad(~key_padding_mask, (1, 0), value=True)[:, None, None, :]
 
 
-def build_blocks(
-    embed_dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0, *, drop_path: float = 0.0
-) -> nn.ModuleList:
-    """Build timm's pre-norm blocks with qkv bias, GELU and LayerNorm eps 1e-6; `drop_path` grows from 0."""
-    # timm annotates a class but calls it as a factory.
-    norm = cast("type[nn.Module]", partial(nn.LayerNorm, eps=1e-6))
-    rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
-    return nn.ModuleList(
-        Block(embed_dim, num_heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate)
-        for rate in rates
-    )
-
-
 def _patch_embed(config: EncoderConfig) -> nn.Module:
     if config.bands == "groups":
         return GroupPatchEmbed(config.groups, config.embed_dim, config.patch_size)
@@ -451,28 +435,3 @@ def _patch_embed(config: EncoderConfig) -> nn.Module:
         return WavelengthPatchEmbed(config.spectral_rank, config.embed_dim, config.patch_size)
     embed = RCFPatchEmbed if config.stem == "rcf" else PatchEmbed
     return embed(config.in_chans, config.embed_dim, config.patch_size)
-
-
-def init_weights(module: nn.Module, attention: str = "xavier") -> None:
-    """Fill linears and patch kernels Xavier-uniformly and biases with zeros (MAE, Scale-MAE and A²-MAE alike).
-
-    Args:
-        module: Its children are filled.
-        attention: `similar` then copies each block's queries, at sqrt(2) times their scale, to its keys [ours, after
-            mimetic initialisation, arXiv 2305.09828]. Attention then starts as similarity of tokens: a mask token looks
-            at its neighbours from the first step on, where it would otherwise take some hundred steps.
-    """
-    for child in module.modules():
-        if isinstance(child, nn.Linear):
-            nn.init.xavier_uniform_(child.weight)
-            if child.bias is not None:
-                nn.init.zeros_(child.bias)
-        elif isinstance(child, (PatchEmbed, WavelengthPatchEmbed)):
-            nn.init.xavier_uniform_(child.proj.weight.view(child.proj.weight.shape[0], -1))
-            nn.init.zeros_(child.proj.bias)  # type: ignore[arg-type]
-    if attention == "similar":
-        for child in module.modules():
-            if isinstance(child, Attention):
-                query, key, _ = child.qkv.weight.detach().chunk(3)
-                query.mul_(math.sqrt(2))
-                key.copy_(query)

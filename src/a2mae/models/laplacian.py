@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from a2mae.models.encoder import EncoderConfig, build_blocks, init_weights
+from a2mae.models.encoder import EncoderConfig
+from a2mae.models.layers.blocks import build_blocks, init_weights
 from a2mae.models.layers.encodings import sincos_2d
 from a2mae.models.layers.masking import Mask
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from a2mae.errors import InputError
-from a2mae.models.batch import ImageSetBatch, check_batch, check_images
+from a2mae.models.batch import ImageSetBatch, Singles, check_batch, check_images, singles_of_batch
 from a2mae.models.layers.encodings import Place, sincos_2d
 from a2mae.models.layers.masking import masked_patch_loss, token_validity, unpatchify
-from a2mae.models.pretrainer import PixelDecoder, PretrainConfig, Pretrainer, PretrainOutput, Singles, singles_of_batch
+from a2mae.models.pretrainer import PixelDecoder, PretrainConfig, Pretrainer, PretrainOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class MAE(Pretrainer):
             + self._teacher_loss(
                 x[:, 0] if one.shape is None else one.back(x[:, 0])[:, 0], teacher, one.back(scored.token_weight)
             )
-            + self._contrast_loss(one.images, one.valid, one.gsd_m, one.wavelength_nm, one.sample, generator),
+            + self._contrast_loss(one, generator),
             prediction={
                 "normalized": one.back(unpatchify(predicted, patch_size, grid_size)),
                 "pixels": one.back(unpatchify(predicted * scored.std + scored.mean, patch_size, grid_size)),

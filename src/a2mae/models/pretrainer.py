@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from a2mae.errors import InputError
-from a2mae.models.batch import ImageSetBatch
+from a2mae.models.batch import ImageSetBatch, Singles
 from a2mae.models.contrast import CropContrast
-from a2mae.models.encoder import Encoder, EncoderConfig, build_blocks, init_weights
+from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.layers.bands import GroupPrediction, WavelengthPrediction
+from a2mae.models.layers.blocks import build_blocks, init_weights
 from a2mae.models.layers.masking import Mask, draw_mask, full_precision, mask_from_hidden, num_keep, whole_patches
 from a2mae.models.layers.rcf import RandomConvolutionFeatures
 from a2mae.models.released import ReleasedTables, load_released_state_dict, released_state_dict
@@ -221,22 +222,11 @@ class Pretrainer(nn.Module):
             taught = (error * weight * teacher.any(-1)).sum() / weight.sum().clamp(min=1)
         return self.config.teacher_weight * taught
 
-    def _contrast_loss(
-        self,
-        images: Tensor,
-        valid: Tensor,
-        gsd_m: Tensor,
-        wavelength_nm: Tensor | None,
-        sample: Tensor,
-        generator: torch.Generator | None,
-    ) -> Tensor:
+    def _contrast_loss(self, one: Singles, generator: torch.Generator | None) -> Tensor:
         """Compute the loss on crops, see `CropContrast`; 0 without it, and where a run is measured."""
         if not self.config.contrast_weight or not torch.is_grad_enabled():
-            return images.new_zeros((), dtype=torch.float32)
-        found: Tensor = self.contrast(
-            self.encoder, images, valid=valid, gsd_m=gsd_m, wavelength_nm=wavelength_nm, sample=sample,
-            keep_ratio=self.config.keep_ratio, generator=generator,
-        )  # fmt: skip
+            return one.images.new_zeros((), dtype=torch.float32)
+        found: Tensor = self.contrast(self.encoder, one, self.config.keep_ratio, generator)
         return self.config.contrast_weight * found
 
     def load_released_state_dict(
@@ -286,46 +276,6 @@ class Pretrainer(nn.Module):
         if same_source_as_anchor is None:
             same_source_as_anchor = torch.ones(token_valid.shape[:2], dtype=torch.bool, device=token_valid.device)
         return draw_mask(strategy, token_valid, same_source_as_anchor, self.config.keep_ratio, generator)
-
-
-@dataclass(frozen=True)
-class Singles:
-    """Images as independent samples, for methods that know no sets.
-
-    Attributes:
-        images: `(M, C, H, W)` with M = B * K.
-        gsd_m: `(M,)`.
-        valid: `(M, H, W)` bool.
-        wavelength_nm: `(M, C)`; None for plain images.
-        shape: `(B, K)` of the batch of sets; None for plain images.
-    """
-
-    images: Tensor
-    gsd_m: Tensor
-    valid: Tensor
-    wavelength_nm: Tensor | None
-    shape: tuple[int, int] | None
-
-    @property
-    def sample(self) -> Tensor:
-        """Which sample each image is of, `(M,)` int64."""
-        images = 1 if self.shape is None else self.shape[1]
-        return torch.arange(len(self.images), device=self.images.device) // images
-
-    def back(self, values: Tensor) -> Tensor:
-        """Bring `(M, ...)` back to `(B, K, ...)`; plain images stay as they are."""
-        return values if self.shape is None else torch.unflatten(values, 0, self.shape)
-
-
-def singles_of_batch(batch: ImageSetBatch) -> Singles:
-    """Flatten the B sets of K images into B * K single images."""
-    return Singles(
-        images=batch.pixels.flatten(0, 1),
-        gsd_m=batch.gsd_m.flatten(),
-        valid=batch.valid.flatten(0, 1),
-        wavelength_nm=batch.wavelength_nm.flatten(0, 1),
-        shape=(batch.pixels.shape[0], batch.pixels.shape[1]),
-    )
 
 
 class PixelDecoder(nn.Module):

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from a2mae.errors import InputError
-from a2mae.models.batch import ImageSetBatch, check_batch, check_gsd, check_images
+from a2mae.models.batch import ImageSetBatch, Singles, check_batch, check_gsd, check_images, singles_of_batch
 from a2mae.models.laplacian import TARGETS, LaplacianDecoder, laplacian_targets, reconstruct
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.masking import full_precision, token_validity
-from a2mae.models.pretrainer import PretrainConfig, Pretrainer, PretrainOutput, Singles, singles_of_batch
+from a2mae.models.pretrainer import PretrainConfig, Pretrainer, PretrainOutput
 
 
 @dataclass(frozen=True, kw_only=True)
