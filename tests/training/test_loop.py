@@ -18,7 +18,7 @@ from a2mae.training.engine import make_fabric
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import Trainer, train
 from a2mae.training.monitor import read_metrics
-from a2mae.training.spec import read_spec
+from a2mae.training.spec import SpecificationError, read_spec
 from a2mae.training.step import NonFiniteLossError
 
 
@@ -173,6 +173,25 @@ def test_a_run_whose_rows_are_lost_starts_afresh_and_says_so(tmp_path: Path, sto
     assert train(tmp_path, spec, StopRequest())
     assert "metrics.csv has lost the row of step 6: starting afresh" in caplog.text
     assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
+
+
+def test_a_contrasted_run_resumes_to_the_bit(tmp_path: Path, store) -> None:
+    plain = make_spec(tmp_path / "whole", store)
+    model = plain.model.replace(options={**plain.model.options, "contrast_weight": 0.5})
+    runs = []
+    for name, stops in (("whole", [StopRequest()]), ("parts", [StopAfter(5), StopRequest()])):
+        spec = make_spec(tmp_path / name, store).replace(model=model)
+        spec.write(tmp_path / name)
+        for stop in stops:
+            finished = train(tmp_path / name, spec, stop)
+        assert finished
+        runs.append(weights(tmp_path / name))
+    assert runs[0] == runs[1]
+    parts = spec.replace(numerics=spec.numerics.replace(micro_batch_size=1))
+    with pytest.raises(
+        SpecificationError, match="compares the crops of a whole batch, found 1 process and micro_batch_s"
+    ):
+        train(tmp_path / "parts", parts, StopRequest())
 
 
 def test_accumulated_micro_batches_are_one_large_batch(tmp_path: Path, store, reference: Path) -> None:
