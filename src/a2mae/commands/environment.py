@@ -13,8 +13,9 @@ import yaml
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
-from a2mae.stssd.recognise.catalog import CatalogFound, side_m
+from a2mae.stssd.recognise.catalog import CatalogFound
 from a2mae.stssd.recognise.facts import RULE_KEYS, Fact, Product, Recognition, known_sensors, sensor_of
+from a2mae.stssd.recognise.items import OF_ITEMS, side_m
 from a2mae.stssd.recognise.layout import Layout, lay_out
 from a2mae.stssd.recognise.recognise import state
 
@@ -74,30 +75,25 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
         name: Of the environment.
         products: Those of the folder that are used, with what was stated of them; at least one.
     """
-    own: dict[str, Sensor] = {}
-    sensors: list[Sensor | None] = []
-    for product in products:
-        sensor = sensor_of(product, own)
-        if sensor is not None and BUILTIN_SENSORS.get(sensor.id) != sensor:
-            own[sensor.id] = sensor
-        sensors.append(sensor)
+    sensors, own = _sensors_of(products)
     layout = lay_out(products, sensors)
-    ingest = _ingest(recognition, products, sensors, list(own.values()), layout)
+    ingest = _ingest(recognition, products, sensors, own, layout)
     files = _files(name, ingest, layout, f"From the scenes of {recognition.root.name} to a pretrained model")
     return Environment(name, tuple(products), tuple(sensors), layout, files)
 
 
-def propose_catalog(found: CatalogFound, name: str, area: Area | None) -> Environment:
+def propose_catalog(
+    found: CatalogFound, name: str, area: Area | None, products: Sequence[Product]
+) -> Environment:
     """Propose an environment of scenes that a STAC API or catalog holds.
 
     Args:
-        found: What it holds; at least one product.
+        found: What it holds.
         name: Of the environment.
         area: Where places are laid out; None: wherever scenes are.
+        products: Those that are used, with what was stated of them; at least one.
     """
-    products = found.recognition.products
-    sensors = [known_sensors()[str(product.rule["sensor"].value)] for product in products]
-    own = [sensor for sensor in sensors if sensor.id not in BUILTIN_SENSORS]
+    sensors, own = _sensors_of(products)
     within = math.inf if area is None else area.side_m
     layout = lay_out([replace(product, side_m=min(product.side_m, within)) for product in products], sensors)
     lines = [
@@ -111,10 +107,29 @@ def propose_catalog(found: CatalogFound, name: str, area: Area | None) -> Enviro
     if area is not None:
         lines += ["    mode: polygons", f"    polygons: conf/{name}/{_AREA}   # the place that was asked for"]
     lines += _sensors(own)
+    profiles = [(product, sensor) for product, sensor in zip(products, sensors, strict=True) if "match" in product.rule]
+    lines += ["  stac_profiles:"] if profiles else []
+    for product, sensor in profiles:
+        lines += _rule(product, sensor)
     files = _files(name, _lines(*lines), layout, f"From the scenes of {found.recognition.root} to a pretrained model")
     if area is not None:
         files[_AREA] = area.geojson
-    return Environment(name, products, tuple(sensors), layout, files)
+    return Environment(name, tuple(products), tuple(sensors), layout, files)
+
+
+def _sensors_of(products: Sequence[Product]) -> tuple[list[Sensor | None], list[Sensor]]:
+    """The sensor of each product, None where it is not known yet; and those of them that are not built in."""
+    own: dict[str, Sensor] = {}
+    sensors: list[Sensor | None] = []
+    for product in products:
+        if "match" in product.rule or "files" in product.rule or "regex" in product.rule:
+            sensor = sensor_of(product, own)
+        else:  # items of a known sensor have its bands and grid, as the stage's own reader has checked
+            sensor = known_sensors()[str(product.rule["sensor"].value)]
+        if sensor is not None and BUILTIN_SENSORS.get(sensor.id) != sensor:
+            own[sensor.id] = sensor
+        sensors.append(sensor)
+    return sensors, list(own.values())
 
 
 def _files(name: str, ingest: str, layout: Layout, title: str) -> dict[str, str]:
@@ -153,19 +168,47 @@ def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
     path = folder / "parameters_ingest.yml"
     if not path.is_file():
         return list(products)
-    group = read_group(path).get("ingest")
-    rules = group.get("rules") if isinstance(group, Mapping) else None
-    before = {rule["name"]: rule for rule in rules or () if isinstance(rule, Mapping) and "name" in rule}
+    before = _stated_rules(read_group(path))
     filled = []
     for product in products:
         rule = before.get(product.name, {})
         told = {key: rule[key] for key in product.unknown if rule.get(key) not in (None, TO_STATE)}
+        if "match" in product.rule and isinstance(told.get("bands"), Mapping):
+            told["bands"] = {token: band for band, token in told["bands"].items()}
         if "sensor" in told:
             written = str(told["sensor"])
             bases = [known for known in known_sensors() if written == known or written.startswith(f"{known}-")]
             told["sensor"] = max(bases, key=len, default=written)
         filled.append(state(product, **told))
     return filled
+
+
+def _stated_rules(group: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Rules and STAC profiles of a file of the `ingest` group, by name."""
+    ingest = group.get("ingest")
+    found = [ingest.get(key) or () for key in ("rules", "stac_profiles")] if isinstance(ingest, Mapping) else []
+    rules = [rule for one in found if isinstance(one, Sequence) for rule in one]
+    return {str(rule["name"]): rule for rule in rules if isinstance(rule, dict) and "name" in rule}
+
+
+def answered(files: Mapping[str, str], folder: Path, products: Sequence[Product]) -> bool:
+    """Whether an environment is what `a2mae init` wrote, and nothing but lines in place of ??? was stated since.
+
+    Args:
+        files: What would be written if nothing had been stated.
+        folder: The environment's folder.
+        products: As the files tell them.
+    """
+    name = "parameters_ingest.yml"
+    there = read_group(folder / name) if (folder / name).is_file() else {}
+    rules, stated = _stated_rules(there), False
+    for product in products:
+        rule = rules.get(product.name, {})
+        for key in product.unknown:
+            stated |= rule.get(key, TO_STATE) != TO_STATE
+            rule[key] = TO_STATE
+    others = {other: text for other, text in files.items() if other != name}
+    return stated and there == yaml.safe_load(files[name]) and not differences(others, folder)
 
 
 def differences(files: Mapping[str, str], folder: Path) -> list[str]:
@@ -262,12 +305,14 @@ def _rule(product: Product, sensor: Sensor | None) -> list[str]:
     lines = [f"    - name: {flow(product.name)}   # {product.title}"]
     for key in RULE_KEYS:
         fact = product.rule.get(key)
-        if fact is None:
+        if fact is None or (fact.known and fact.value == OF_ITEMS):
             continue
         if key == "sensor" and sensor is not None:
             fact = Fact(sensor.id, fact.evidence)
         if key == "bands" and sensor is not None:
             fact = Fact(_in_names_of(fact.value, sensor), fact.evidence)
+        if key == "bands" and "match" in product.rule and isinstance(fact.value, Mapping):
+            fact = Fact({band: token for token, band in fact.value.items()}, fact.evidence)
         value = flow(fact.value) if fact.known else TO_STATE
         hint = "" if fact.known or fact.suggestion is None else f"; perhaps {flow(fact.suggestion)}"
         lines.append(f"      {key}: {value}   # {fact.evidence}{hint}")
