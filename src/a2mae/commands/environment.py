@@ -82,9 +82,7 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
     return Environment(name, tuple(products), tuple(sensors), layout, files)
 
 
-def propose_catalog(
-    found: CatalogFound, name: str, area: Area | None, products: Sequence[Product]
-) -> Environment:
+def propose_catalog(found: CatalogFound, name: str, area: Area | None, products: Sequence[Product]) -> Environment:
     """Propose an environment of scenes that a STAC API or catalog holds.
 
     Args:
@@ -173,8 +171,8 @@ def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
     for product in products:
         rule = before.get(product.name, {})
         told = {key: rule[key] for key in product.unknown if rule.get(key) not in (None, TO_STATE)}
-        if "match" in product.rule and isinstance(told.get("bands"), Mapping):
-            told["bands"] = {token: band for band, token in told["bands"].items()}
+        if "match" in product.rule and isinstance(bands := told.get("bands"), Mapping):
+            told["bands"] = {token: band for band, token in bands.items()}
         if "sensor" in told:
             written = str(told["sensor"])
             bases = [known for known in known_sensors() if written == known or written.startswith(f"{known}-")]

@@ -109,8 +109,8 @@ def recognise_catalog(wanted: Wanted) -> CatalogFound:
         source["source"] |= signed
     products, usable = _products(found)
     asides = _rejected(found)
-    for name, one in found.items():
-        told = describe(one.unknown, parameters, policy, mixed=bool(one.scenes))
+    for name, seen in found.items():
+        told = describe(seen.unknown, parameters, policy, mixed=bool(seen.scenes))
         products += told.products
         asides += told.asides
         usable += [name] if told.products and name not in usable else []

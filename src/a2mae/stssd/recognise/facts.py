@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 RULE_KEYS = (
-    "files", "regex", "match", "sensor", "bands", "date_format", "datetime", "landsat_mtl", "platform", "units", "scale",
-    "offset", "nodata", "mask", "cloud_test", "processing_baseline",
+    "files", "regex", "match", "sensor", "bands", "date_format", "datetime", "landsat_mtl", "platform", "units",
+    "scale", "offset", "nodata", "mask", "cloud_test", "processing_baseline",
 )  # fmt: skip
 """Keys of `FolderRule` and `StacProfile` that are proposed, in the order in which they are written."""
 _SAME_GRID = 0.25
@@ -66,7 +66,8 @@ class Product:
     Attributes:
         name: Of the rule.
         title: What it is, in words.
-        rule: Keys of `FolderRule`, or with `match` of `StacProfile`, and what is known of them; a key that is not there keeps its default.
+        rule: Keys of `FolderRule`, or with `match` of `StacProfile`, and what is known of them; a key that is not
+            there keeps its default.
         paths: Its files, below the folder.
         scenes: How many scenes they make.
         dates: Its days in order, as names or metadata have them; empty where none is known.

@@ -153,7 +153,15 @@ def _described(
         Encoding("uint16", 1e-4, -0.1, 0, Units.REFLECTANCE),
     )
     has_grid = all(one.has_grid for one in everywhere)
-    found = _read(names, sensor, match, documents, parameters, policy, has_grid=has_grid)
+    profile = {
+        "name": sensor.id, "match": match, "sensor": sensor.id, "scale": 1.0, "offset": 0.0,
+        "bands": {name: token for token, name in names.items()},
+    }  # fmt: skip
+    update = {"stac_profiles": [profile], "probe": "none" if has_grid else "all"}
+    reading = IngestParameters.model_validate({**parameters.model_dump(), **update})
+    # The stage's own reader makes scenes of them, whatever their units may be.
+    found, sensors = Found(), SensorTable({**known_sensors(), sensor.id: sensor})
+    read_items(documents if has_grid else documents[:_PROBED], reading, sensors, policy, found)
     if not found.scenes:
         return None, found.rejected, has_grid
     title = f"{owner}, {plural(len(described), 'band')}"
@@ -166,29 +174,6 @@ def _names(bands: Fact, wanted: Sequence[str]) -> dict[str, str]:
     if isinstance(bands.value, Mapping):
         return {str(token): str(name) for token, name in bands.value.items()}
     return {token: token for token in wanted}
-
-
-def _read(
-    names: Mapping[str, str],
-    sensor: Sensor,
-    match: Mapping[str, str],
-    documents: Sequence[Document],
-    parameters: IngestParameters,
-    policy: HrefPolicy,
-    *,
-    has_grid: bool,
-) -> Found:
-    """Let the stage's own reader make scenes of the items, whatever their units may be."""
-    profile = {
-        "name": sensor.id, "match": dict(match), "sensor": sensor.id, "scale": 1.0, "offset": 0.0,
-        "bands": {name: token for token, name in names.items()},
-    }  # fmt: skip
-    update = {"stac_profiles": [profile], "probe": "none" if has_grid else "all"}
-    reading = IngestParameters.model_validate({**parameters.model_dump(), **update})
-    found = Found()
-    chosen = documents if has_grid else documents[:_PROBED]
-    read_items(chosen, reading, SensorTable({**known_sensors(), sensor.id: sensor}), policy, found)
-    return found
 
 
 def _stated(item: Mapping[str, object]) -> dict[str, _Stated]:
@@ -236,7 +221,9 @@ def _is_mask(key: str, roles: frozenset[str]) -> bool:
     return bool(roles & _MASK_ROLES) or _MASK_WORDS.search(key.lower().replace("_", "-")) is not None
 
 
-def _band_fact(tokens: Sequence[str], stated: Mapping[str, _Stated], item: Mapping[str, object]) -> tuple[list[str], Fact]:
+def _band_fact(
+    tokens: Sequence[str], stated: Mapping[str, _Stated], item: Mapping[str, object]
+) -> tuple[list[str], Fact]:
     """Choose the bands of an image: by wavelength or, of radar, by polarisation; asked where neither is stated."""
     there = [token for token in tokens if token in stated]
     radar = any(str(key).startswith("sar:") for key in mapping(item.get("properties")))
@@ -274,10 +261,7 @@ def _headers(
     policy: HrefPolicy,
 ) -> tuple[dict[str, RasterHeader], str]:
     """Open the files of one item where it does not state all; why that was not possible is returned, too."""
-    if all(
-        s.band.gsd_m and s.has_grid and "data_type" in s.fields and s.fields.get("scale") is not None
-        for s in map(stated.__getitem__, wanted)
-    ):
+    if all(map(_says_all, map(stated.__getitem__, wanted))):
         return {}, ""
     hrefs: dict[str, str] = {}
     for token in wanted:
@@ -291,12 +275,20 @@ def _headers(
     return headers, f"cannot be opened: {failed[0]}" if failed else ""
 
 
+def _says_all(one: _Stated) -> bool:
+    """Whether an item leaves nothing of a band to its file; a scale of 1 is what many programs write without one."""
+    fields = one.fields
+    whole = all(fields.get(key) is not None for key in ("data_type", "scale", "nodata"))
+    plain = (fields.get("scale"), fields.get("offset") or 0) == (1, 0) and "float" not in str(fields.get("data_type"))
+    return bool(one.band.gsd_m) and one.has_grid and whole and not plain
+
+
 def _value_facts(bands: Sequence[_Stated], headers: Mapping[str, RasterHeader], why: str) -> dict[str, Fact]:
     """Decide units, scale, offset and nodata by what every band of every item states."""
     scales = {factor_of(one.fields, "scale") for one in bands}
     offsets = {factor_of(one.fields, "offset") for one in bands}
-    types = {str(one.fields.get("data_type") or (headers[one.token].dtype if one.token in headers else "")) for one in bands}
-    types -= {""}
+    stored = {token: header.dtype for token, header in headers.items()}
+    types = {str(stored.get(one.token) or one.fields.get("data_type") or "") for one in bands} - {""}
     tags = {
         (header.scales[_index(token, header)], header.offsets[_index(token, header)])
         for token, header in headers.items()
