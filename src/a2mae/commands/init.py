@@ -141,9 +141,12 @@ def _unpacked(scenes: Path, project: Path, name: str) -> Path:
     from a2mae.commands.dialogue import say  # noqa: PLC0415
     from a2mae.stssd.recognise.archives import archives_in, unpack  # noqa: PLC0415
 
-    if not scenes.exists():
-        raise InputError(f"{scenes} is not there: name a folder of scenes")
-    archives = archives_in(scenes)
+    try:
+        if not scenes.exists():
+            raise InputError(f"{scenes} is not there: name a folder of scenes")
+        archives = archives_in(scenes)
+    except OSError as error:
+        raise InputError(f"{scenes} cannot be read ({error.strerror}): change its access") from error
     if not archives:
         raise InputError(f"--unpack: {scenes} holds no .tar and no .zip: leave it out")
     into = project / "data" / name / "01_raw" / "unpacked"
