@@ -133,6 +133,21 @@ def test_what_may_not_be_read_is_told_and_counted(capsys):
             assert told in str(refused.value)
 
 
+def test_links_out_of_the_folder_are_told_as_ingest_would_refuse_them(tmp_path):
+    write(tmp_path / "elsewhere/b.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/flight_20210601.tif").symlink_to(tmp_path / "elsewhere/b.tif")
+    with pytest.raises(InputError, match=r"flight_20210601.tif: a link out of the folder, to .*elsewhere/b.tif"):
+        recognise(tmp_path / "in")
+    write(tmp_path / "in/real/flight_20220601.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    (tmp_path / "in/flight_20230601.tif").symlink_to("real/flight_20220601.tif")
+    found = recognise(tmp_path / "in")
+    assert [path for product in found.products for path in product.paths] == [
+        "flight_20230601.tif", "real/flight_20220601.tif",
+    ]  # fmt: skip
+    assert any("flight_20210601.tif: a link out of the folder" in note for note in found.notes)
+
+
 def test_a_terminal_is_asked_until_the_answer_is_one(project, tmp_path, monkeypatch, capsys):
     write(tmp_path / "in/flight_a.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
     write(tmp_path / "in/flight_b.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)

@@ -189,24 +189,32 @@ def _stated_rules(group: Mapping[str, object]) -> dict[str, dict[str, object]]:
     return {str(rule["name"]): rule for rule in rules if isinstance(rule, dict) and "name" in rule}
 
 
-def answered(files: Mapping[str, str], folder: Path, products: Sequence[Product]) -> bool:
-    """Whether an environment is what `a2mae init` wrote, and nothing but lines in place of ??? was stated since.
+def answered(before: Mapping[str, str], after: Mapping[str, str], folder: Path) -> bool:
+    """Whether nothing but lines in place of ??? was stated in an environment since `a2mae init` wrote it.
 
     Args:
-        files: What would be written if nothing had been stated.
+        before: What would be written if nothing had been stated.
+        after: What would be written now, with what is stated and what follows from it.
         folder: The environment's folder.
-        products: As the files tell them.
     """
-    name = "parameters_ingest.yml"
-    there = read_group(folder / name) if (folder / name).is_file() else {}
-    rules, stated = _stated_rules(there), False
-    for product in products:
-        rule = rules.get(product.name, {})
-        for key in product.unknown:
-            stated |= rule.get(key, TO_STATE) != TO_STATE
-            rule[key] = TO_STATE
-    others = {other: text for other, text in files.items() if other != name}
-    return stated and there == yaml.safe_load(files[name]) and not differences(others, folder)
+    parts: list[tuple[object, ...]] = []
+    for name in after:
+        path = folder / name
+        there = read_group(path) if path.is_file() else None
+        trio = (there, yaml.safe_load(before[name]), yaml.safe_load(after[name]))
+        parts += _parts(*(group.pop("ingest", group) if isinstance(group, dict) else group for group in trio))
+    stated = any(there != first for there, first, _ in parts)
+    return stated and all(there in (first, now, TO_STATE) for there, first, now in parts)
+
+
+def _parts(there: object, first: object, now: object) -> list[tuple[object, ...]]:
+    """Take three groups apart into what a person writes: keys of the group and of its rules."""
+    if isinstance(there, dict) and isinstance(first, dict) and isinstance(now, dict):
+        return [p for key in {**there, **now} for p in _parts(there.get(key), first.get(key), now.get(key))]
+    lists = [one for one in (there, first, now) if isinstance(one, list) and all(isinstance(i, dict) for i in one)]
+    if len(lists) == 3 and lists[0] and len({len(one) for one in lists}) == 1:
+        return [part for trio in zip(*lists, strict=True) for part in _parts(*trio)]
+    return [(there, first, now)]
 
 
 def differences(files: Mapping[str, str], folder: Path) -> list[str]:

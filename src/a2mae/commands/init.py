@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,12 +96,22 @@ def _run(options: argparse.Namespace) -> None:
     if not products:
         raise InputError(_why_nothing(recognition))
     again = folder.exists()
+    lines: list[str] = []
     if again:
-        lines = differences(propose_of(products).files, folder)
-        if not answered(propose_of(recognition.products).files, folder, recognition.products):
-            _compare(lines, folder)
+        after = propose_of(products)
+        lines = differences(after.files, folder)
+        if lines and not answered(propose_of(recognition.products).files, after.files, folder):
+            say("\n".join(lines))
+            raise InputError(
+                f"{folder} is there already and is left as it is; above is what init would change (--name for another)"
+            )
+        if lines:
+            say("what was ??? is stated now: the environment is completed by what follows from it")
+        elif (project / "data" / options.name / "02_intermediate/scenes.parquet").is_file():
+            say(f"{folder} is there already, and says what would be written: nothing to do")
             return
-        say("what was ??? is stated now: the environment is completed by what follows from it")
+        else:
+            say(f"{folder} is there already, and says what would be written")
     elif not options.yes:
         products = ask(products, input)
         if not products:
@@ -109,16 +119,9 @@ def _run(options: argparse.Namespace) -> None:
     environment = propose_of(products)
     if found is None:
         say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, scenes))}")
-    if again:
-        for name, text in environment.files.items():
-            with whole_file(folder / name) as path:
-                path.write_text(text, encoding="utf-8")
-    else:
-        with whole_folder(folder) as path:
-            path.mkdir()
-            for name, text in environment.files.items():
-                (path / name).write_text(text, encoding="utf-8")
-    say(f"wrote {_shown(folder, project)}/: {', '.join(environment.files)}")
+    if not again or lines:
+        _write(environment.files, folder)
+        say(f"wrote {_shown(folder, project)}/: {', '.join(environment.files)}")
     for sentence in environment.layout.why:
         say(f"  {sentence}")
     if environment.to_state:
@@ -196,16 +199,17 @@ def _why_nothing(recognition: Recognition) -> str:
     return f"no scene in {recognition.root}: what is there is listed above with the reason; nothing was written"
 
 
-def _compare(lines: list[str], folder: Path) -> None:
-    from a2mae.commands.dialogue import say  # noqa: PLC0415
-
-    if not lines:
-        say(f"{folder} is there already, and says what would be written: nothing to do")
+def _write(files: Mapping[str, str], folder: Path) -> None:
+    """Write an environment, whole where it is new; files of one that is there are replaced one by one."""
+    if folder.exists():
+        for name, text in files.items():
+            with whole_file(folder / name) as path:
+                path.write_text(text, encoding="utf-8")
         return
-    say("\n".join(lines))
-    raise InputError(
-        f"{folder} is there already and is left as it is; above is what init would change (--name for another)"
-    )
+    with whole_folder(folder) as path:
+        path.mkdir()
+        for name, text in files.items():
+            (path / name).write_text(text, encoding="utf-8")
 
 
 def _shown(path: Path, project: Path) -> str:

@@ -139,14 +139,18 @@ def list_folder(root: Path) -> Listing:
     if not is_folder:
         raise InputError(f"{root} is not there: name a folder of scenes")
     found = Found()
-    names = list(itertools.islice(walk(root, HrefPolicy(frozenset({"file"}), (root,)), found), MOST_LISTED + 1))
+    policy = HrefPolicy(frozenset({"file"}), (root,))
+    names = list(itertools.islice(walk(root, policy, found), MOST_LISTED + 1))
+    names = [name for name in names if not _leads_out(root, name, policy, found)]
     notes = _unlisted(found.rejected)
+    if not names and notes:
+        raise InputError(f"{root}: nothing in it can be used: {notes[0]}")
     if len(names) > MOST_LISTED:
         notes.append(
             f"the folder holds more than {plural(MOST_LISTED, 'file')}: only so many names were read, the rules are"
             " made for all"
         )
-    if not names and not notes:
+    if not names:
         raise InputError(f"{root} holds no file: name a folder of scenes")
     archives = [name for name in names if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z"))]
     if archives:
@@ -155,6 +159,20 @@ def list_folder(root: Path) -> Listing:
             " --unpack uses what is in them"
         )
     return Listing(root, tuple(sorted(names[:MOST_LISTED])), tuple(notes))
+
+
+def _leads_out(root: Path, name: str, policy: HrefPolicy, found: Found) -> bool:
+    """Whether a file is a link out of the folder, which ingest does not open; it is added to `found`."""
+    path = root / name
+    if not path.is_symlink():
+        return False
+    try:
+        policy.check_path(path)
+    except RejectedError as rejection:
+        detail = f"a link out of the folder, to {path.resolve()}, which is not followed: name that folder, or copy it"
+        found.rejected.append(RejectedScene(name, rejection.reason, detail))
+        return True
+    return False
 
 
 def _unlisted(rejected: Sequence[RejectedScene]) -> list[str]:
