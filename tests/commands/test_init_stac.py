@@ -211,6 +211,22 @@ def test_items_without_a_grid_are_opened_and_items_that_nothing_can_be_made_of_a
     assert "no collection, constellation or platform" in told.asides[0].why
 
 
+def test_one_broken_item_costs_itself_and_no_text_of_an_item_becomes_a_key(project, world, capsys):
+    folder, _, _ = world
+    good, broken = own_files(folder, "gf1_"), own_files(folder, "gf1_")
+    for number, item in enumerate((good, broken)):
+        item |= {"id": f"item-{number}", "collection": "odd\nhrefs: {allow_private: true}\x1b[2J"}
+    for raster, _ in bands_of(broken):
+        raster["scale"] = 0
+    (folder / "two.json").write_text(json.dumps({"type": "FeatureCollection", "features": [good, broken]}))
+    assert main(["init", str(folder / "two.json"), "--yes", "--name", "odd"]) == 0
+    said = capsys.readouterr().out
+    assert "raster:scale is '0', which decodes no stored number" in said and "\x1b" not in said
+    assert set(group(project, "odd")) == {"source", "locations", "sensors", "stac_profiles"}
+    (profile,) = group(project, "odd")["stac_profiles"]
+    assert profile["units"] == "???" and profile["name"] == "odd-hrefs-allow-private-true-2j"
+
+
 def test_a_static_catalog_likewise_and_the_place_is_that_of_a_file(project, world, tmp_path, capsys):
     folder, files, _ = world
     area = {"type": "Polygon", "coordinates": [[[12, 51], [13, 51], [13, 53], [12, 53], [12, 51]]]}

@@ -95,7 +95,7 @@ def propose_catalog(found: CatalogFound, name: str, area: Area | None, products:
     within = math.inf if area is None else area.side_m
     layout = lay_out([replace(product, side_m=min(product.side_m, within)) for product in products], sensors)
     lines = [
-        f"# What {found.recognition.root} holds of the area, as `a2mae init` found it; yours to change.",
+        f"# What {_plain(str(found.recognition.root))} holds of the area, as `a2mae init` found it; yours to change.",
         "ingest:",
         *(f"  {line}" for line in yaml.safe_dump(dict(found.source), sort_keys=False, width=120).splitlines()),
         "  locations:",
@@ -259,7 +259,7 @@ def _ingest(
     layout: Layout,
 ) -> str:
     lines = [
-        f"# What the files of {recognition.root} are, as `a2mae init` read it; yours to change.",
+        f"# What the files of {_plain(str(recognition.root))} are, as `a2mae init` read it; yours to change.",
         f"# {TO_STATE} is what they do not say: a run refuses it by name until it is stated.",
         "ingest:",
         f"  folder: {flow(str(recognition.root.resolve()))}",
@@ -308,7 +308,7 @@ def _sensors(own: Sequence[Sensor]) -> list[str]:
 
 
 def _rule(product: Product, sensor: Sensor | None) -> list[str]:
-    lines = [f"    - name: {flow(product.name)}   # {product.title}"]
+    lines = [f"    - name: {flow(product.name)}   # {_plain(product.title)}"]
     for key in RULE_KEYS:
         fact = product.rule.get(key)
         if fact is None or (fact.known and fact.value == OF_ITEMS):
@@ -321,7 +321,7 @@ def _rule(product: Product, sensor: Sensor | None) -> list[str]:
             fact = Fact({band: token for token, band in fact.value.items()}, fact.evidence)
         value = flow(fact.value) if fact.known else TO_STATE
         hint = "" if fact.known or fact.suggestion is None else f"; perhaps {flow(fact.suggestion)}"
-        lines.append(f"      {key}: {value}   # {fact.evidence}{hint}")
+        lines.append(f"      {key}: {value}   # {_plain(fact.evidence + hint)}")
     return lines
 
 
@@ -363,6 +363,11 @@ def flow(value: object) -> str:
     """Write a value on one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
+
+
+def _plain(text: str) -> str:
+    """Text of files and items for a comment: a line break in it would end the comment and begin a key."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _lines(*lines: str) -> str:

@@ -24,6 +24,7 @@ from a2mae.stssd.ingest.checks import (
     costs_one_scene,
 )
 from a2mae.stssd.ingest.rules import nodata_value
+from a2mae.stssd.ingest.stac_assets import band_entries, is_picture, is_raster, raster_fields
 from a2mae.stssd.ingest.stac_fields import (
     checksum_of,
     cloud_cover_of,
@@ -46,8 +47,6 @@ _MAX_ASSETS = 1_000
 _MAX_WAYS = 20  # to one file
 _MAX_BANDS = 10_000  # of all assets of an item
 _MAX_VERTICES = 100_000
-_RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
-_PICTURES = ("overview", "thumbnail", "visual", "metadata")
 
 
 @dataclass(frozen=True)
@@ -333,49 +332,6 @@ def _readings(name: str) -> tuple[tuple[str, int], ...]:
 
 def _is_extension(key: str) -> bool:
     return key.lower().endswith((".tif", ".tiff", ".jp2"))
-
-
-def raster_fields(asset: Mapping[str, object], index: int) -> Mapping[str, object]:
-    """Read `raster:bands` (before STAC 1.1) or `bands` (since) of a band, over the asset's own fields.
-
-    Args:
-        asset: Its JSON.
-        index: Of the band, from 1.
-    """
-    fields = {k.removeprefix("raster:"): v for k, v in asset.items()}
-    for name in ("raster:bands", "bands"):
-        entries = sequence(asset.get(name))
-        if len(entries) >= index:
-            fields |= {k.removeprefix("raster:"): v for k, v in mapping(entries[index - 1]).items()}
-    return fields
-
-
-def is_raster(asset: Mapping[str, object]) -> bool:
-    """Whether an asset is a GeoTIFF or JPEG 2000, by its type or the ending of its address."""
-    text = f"{asset.get('type') or ''} {str(asset.get('href', '')).partition('?')[0][-8:]}".lower()
-    return any(kind in text for kind in _RASTER_TYPES)
-
-
-def is_picture(key: str, asset: Mapping[str, object]) -> bool:
-    """Whether an asset is a picture of the image or metadata, by its roles or its key."""
-    roles = {str(role) for role in sequence(asset.get("roles"))}
-    return bool(roles & set(_PICTURES)) or key.lower().startswith(("visual", "overview", "preview", "tci"))
-
-
-def band_entries(asset: Mapping[str, object], properties: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Read what an item says of the bands of an asset, `eo:bands` or `bands`.
-
-    Args:
-        asset: Its JSON.
-        properties: Of the item.
-    """
-    entries = sequence(asset.get("eo:bands")) or sequence(asset.get("bands"))
-    # Before STAC 1.0 an asset lists positions in the item's own bands.
-    table = sequence(properties.get("eo:bands"))
-    return [
-        mapping(table[entry]) if isinstance(entry, int) and 0 <= entry < len(table) else mapping(entry)
-        for entry in entries
-    ]
 
 
 def _names(entry: Mapping[str, object]) -> set[str]:

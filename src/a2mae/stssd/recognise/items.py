@@ -6,28 +6,27 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from a2mae.errors import RejectedError, plural
-from a2mae.raster.header import RasterHeader, read_headers
-from a2mae.remote.policy import HrefPolicy, RemoteAccess
+from a2mae.raster.header import RasterHeader
+from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import RejectedScene, Role, Scene
 from a2mae.sensors import Band, Encoding, Sensor, Units
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac import read_items
+from a2mae.stssd.ingest.stac_assets import is_picture, is_raster
 from a2mae.stssd.ingest.stac_documents import Document
-from a2mae.stssd.ingest.stac_fields import crs_of, factor_of, grid_of, mapping, nodata_of, number, sequence
-from a2mae.stssd.ingest.stac_item import band_entries, is_picture, is_raster, raster_fields
+from a2mae.stssd.ingest.stac_fields import factor_of, mapping, nodata_of, number, sequence
 from a2mae.stssd.ingest.stac_profiles import MASK_KINDS
-from a2mae.stssd.recognise.facts import COMMON_NAMES, TYPICAL_NM, Aside, Fact, Product, asked, known_sensors
+from a2mae.stssd.recognise.facts import COMMON_NAMES, Aside, Fact, Product, asked, known_sensors
+from a2mae.stssd.recognise.item_bands import StatedBand, headers_of_item, is_mask, stated_bands
 
 OF_ITEMS = "of each item"
 """Value of a fact that every item states for itself: nothing is written, and the item's own is read."""
 _THERMAL_NM = 3000.0
 _POLARISATIONS = ("vv", "vh", "hh", "hv")
-_MASK_ROLES = {"cloud", "cloud-shadow", "snow-ice", "water-mask", "land-water", "data-mask", "saturation", "qa"}
-_MASK_WORDS = re.compile(r"(?<![a-z])(?:scl|f?mask|clouds?|cmask|qa|udm2?|quality)(?![a-z])")
 _M_PER_DEGREE = 111_320.0
 _PROBED = 10
 """Items whose files are opened where the items say no grid."""
@@ -46,27 +45,6 @@ class Described:
     products: tuple[Product, ...]
     asides: tuple[Aside, ...]
     unstated_grids: bool
-
-
-@dataclass(frozen=True)
-class _Stated:
-    """What an item states of one band.
-
-    Attributes:
-        token: Key of its asset; with `:N` the N-th band of an asset of several.
-        band: Its name, wavelengths in nanometres (0 where none is stated) and pixel size (0 likewise).
-        fields: `raster:bands` or `bands` of it.
-        roles: Of its asset.
-        href: Of its asset, as it stands.
-        has_grid: CRS, shape and transform are stated.
-    """
-
-    token: str
-    band: Band
-    fields: Mapping[str, object] = field(repr=False)
-    roles: frozenset[str]
-    href: str
-    has_grid: bool
 
 
 def describe(
@@ -117,14 +95,23 @@ def _described(
     key, _ = _owner(documents[0].item)
     if not key:
         raise RejectedError("unknown_sensor", "no collection, constellation or platform tells them from other items")
-    stated = [_stated(document.item) for document in documents]
+    stated, whole, found = [], [], Found()
+    for document in documents:
+        try:
+            stated.append(stated_bands(document.item))
+            whole.append(document)
+        except RejectedError as error:
+            found.rejected.append(RejectedScene(str(document.item.get("id"))[:200], error.reason, error.detail))
+    if not stated:
+        return None, found.rejected, True
+    documents = whole
     counts = Counter(token for one in stated for token in one)
     usual = [token for token, count in counts.items() if count * 2 >= len(documents)]
     first = next((one for one in stated if all(token in one for token in usual)), stated[0])
     wanted, bands = _band_fact(usual, first, documents[0].item)
     if not wanted:
         raise RejectedError("missing_band", "the items hold no asset that is an image (GeoTIFF or JPEG 2000) of a band")
-    headers, why = _headers(wanted, first, documents[stated.index(first)], parameters, policy)
+    headers, why = headers_of_item(wanted, first, documents[stated.index(first)], parameters, policy)
     match = {key: re.escape(owner)}
     if mixed and key != "platform":
         named = {str(mapping(document.item.get("properties")).get("platform") or "") for document in documents}
@@ -160,7 +147,7 @@ def _described(
     update = {"stac_profiles": [profile], "probe": "none" if has_grid else "all"}
     reading = IngestParameters.model_validate({**parameters.model_dump(), **update})
     # The stage's own reader makes scenes of them, whatever their units may be.
-    found, sensors = Found(), SensorTable({**known_sensors(), sensor.id: sensor})
+    sensors = SensorTable({**known_sensors(), sensor.id: sensor})
     read_items(documents if has_grid else documents[:_PROBED], reading, sensors, policy, found)
     if not found.scenes:
         return None, found.rejected, has_grid
@@ -176,53 +163,8 @@ def _names(bands: Fact, wanted: Sequence[str]) -> dict[str, str]:
     return {token: token for token in wanted}
 
 
-def _stated(item: Mapping[str, object]) -> dict[str, _Stated]:
-    """What an item states of the bands of its image assets, by token."""
-    properties = mapping(item.get("properties"))
-    found: dict[str, _Stated] = {}
-    for key, value in mapping(item.get("assets")).items():
-        asset = mapping(value)
-        roles = frozenset(str(role) for role in sequence(asset.get("roles")))
-        if not is_raster(asset) or is_picture(str(key), asset) or _is_mask(str(key), roles):
-            continue
-        entries = band_entries(asset, properties)
-        count = max(len(entries), len(sequence(asset.get("raster:bands"))), 1)
-        crs = crs_of(asset) or crs_of(properties)
-        grid = grid_of(asset, properties, crs, 0.0)
-        for index in range(count):
-            token = str(key) if count == 1 else f"{key}:{index + 1}"
-            entry = entries[index] if index < len(entries) else {}
-            fields = raster_fields(asset, index + 1)
-            gsd_m = grid.gsd_m or _positive(fields, "spatial_resolution", "gsd") or _positive(properties, "gsd")
-            band = _band(str(key) if count == 1 else token, entry, gsd_m)
-            found[token] = _Stated(token, band, fields, roles, str(asset.get("href", "")), grid.transform is not None)
-    return found
-
-
-def _band(key: str, entry: Mapping[str, object], gsd_m: float) -> Band:
-    name = str(entry.get("name") or key)
-    common = str(entry.get("common_name") or entry.get("eo:common_name") or "")
-    if not common:
-        common = next((word for word in (name.lower(), key.lower()) if word in COMMON_NAMES), "")
-    typical = TYPICAL_NM.get(common, (0, 0))
-    center = _positive(entry, "center_wavelength", "eo:center_wavelength") * 1000  # STAC has micrometres
-    width = _positive(entry, "full_width_half_max", "eo:full_width_half_max") * 1000
-    if not center:
-        center, width = float(typical[0]), float(typical[1])
-    return Band(name, common, round(center, 3), round(width, 3), gsd_m)
-
-
-def _positive(fields: Mapping[str, object], *keys: str) -> float:
-    found = [value for key in keys if (value := number(fields.get(key))) is not None and value > 0]
-    return found[0] if found else 0.0
-
-
-def _is_mask(key: str, roles: frozenset[str]) -> bool:
-    return bool(roles & _MASK_ROLES) or _MASK_WORDS.search(key.lower().replace("_", "-")) is not None
-
-
 def _band_fact(
-    tokens: Sequence[str], stated: Mapping[str, _Stated], item: Mapping[str, object]
+    tokens: Sequence[str], stated: Mapping[str, StatedBand], item: Mapping[str, object]
 ) -> tuple[list[str], Fact]:
     """Choose the bands of an image: by wavelength or, of radar, by polarisation; asked where neither is stated."""
     there = [token for token in tokens if token in stated]
@@ -253,37 +195,7 @@ def _common_in(name: str) -> str:
     return next((word for word in re.split(r"[^a-z0-9]+", name.lower()) if word in COMMON_NAMES), "")
 
 
-def _headers(
-    wanted: Sequence[str],
-    stated: Mapping[str, _Stated],
-    document: Document,
-    parameters: IngestParameters,
-    policy: HrefPolicy,
-) -> tuple[dict[str, RasterHeader], str]:
-    """Open the files of one item where it does not state all; why that was not possible is returned, too."""
-    if all(map(_says_all, map(stated.__getitem__, wanted))):
-        return {}, ""
-    hrefs: dict[str, str] = {}
-    for token in wanted:
-        try:
-            hrefs[token] = policy.check(stated[token].href, base=document.base)
-        except RejectedError as error:
-            return {}, f"may not be opened: {error.detail}"
-    read = read_headers(hrefs.values(), RemoteAccess(parameters.source.signing, policy))
-    headers = {token: header for token, href in hrefs.items() if isinstance(header := read[href], RasterHeader)}
-    failed = [error.detail for error in read.values() if isinstance(error, RejectedError)]
-    return headers, f"cannot be opened: {failed[0]}" if failed else ""
-
-
-def _says_all(one: _Stated) -> bool:
-    """Whether an item leaves nothing of a band to its file; a scale of 1 is what many programs write without one."""
-    fields = one.fields
-    whole = all(fields.get(key) is not None for key in ("data_type", "scale", "nodata"))
-    plain = (fields.get("scale"), fields.get("offset") or 0) == (1, 0) and "float" not in str(fields.get("data_type"))
-    return bool(one.band.gsd_m) and one.has_grid and whole and not plain
-
-
-def _value_facts(bands: Sequence[_Stated], headers: Mapping[str, RasterHeader], why: str) -> dict[str, Fact]:
+def _value_facts(bands: Sequence[StatedBand], headers: Mapping[str, RasterHeader], why: str) -> dict[str, Fact]:
     """Decide units, scale, offset and nodata by what every band of every item states."""
     scales = {factor_of(one.fields, "scale") for one in bands}
     offsets = {factor_of(one.fields, "offset") for one in bands}
@@ -328,7 +240,7 @@ def _value_facts(bands: Sequence[_Stated], headers: Mapping[str, RasterHeader], 
     return rule
 
 
-def _units(bands: Sequence[_Stated], types: set[str], shown: str) -> Fact:
+def _units(bands: Sequence[StatedBand], types: set[str], shown: str) -> Fact:
     words = {str(one.fields.get("unit") or "").strip().lower() for one in bands}
     if words == {"db"}:
         return Fact(Units.BACKSCATTER_DB.value, "items state the unit dB")
@@ -341,7 +253,7 @@ def _units(bands: Sequence[_Stated], types: set[str], shown: str) -> Fact:
     return asked(f"{shown}: units are not said{said}", "backscatter_linear" if radar else "reflectance")
 
 
-def _seen(bands: Sequence[_Stated]) -> str:
+def _seen(bands: Sequence[StatedBand]) -> str:
     """Range of values as `statistics` of the items have it; empty without."""
     found = [mapping(one.fields.get("statistics")) for one in bands]
     low = [value for one in found if (value := number(one.get("minimum"))) is not None]
@@ -367,7 +279,7 @@ def _mask_facts(documents: Sequence[Document], units: Fact) -> dict[str, Fact]:
         for key, value in mapping(document.item.get("assets")).items():
             asset = mapping(value)
             roles = frozenset(str(role) for role in sequence(asset.get("roles")))
-            if is_raster(asset) and not is_picture(str(key), asset) and _is_mask(str(key), roles):
+            if is_raster(asset) and not is_picture(str(key), asset) and is_mask(str(key), roles):
                 counts[str(key)] += 1
     clouds = [key for key in counts if counts[key] * 2 >= len(documents)]
     known = [key for key in clouds if key.lower() in MASK_KINDS]
@@ -386,7 +298,7 @@ def _mask_facts(documents: Sequence[Document], units: Fact) -> dict[str, Fact]:
 
 
 def _sensor_name(owner: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", owner.lower()).strip("-") or "items"
+    name = re.sub(r"[^a-z0-9]+", "-", owner.lower()).strip("-")[:60] or "items"
     return f"{name}-items" if name in known_sensors() else name
 
 
