@@ -12,9 +12,15 @@ from PIL import Image
 from pydantic import ValidationError
 
 from a2mae.commands import main
+from a2mae.commands.dialogue import show
 from a2mae.commands.project import find_project, make_project
 from a2mae.errors import InputError
+from a2mae.remote.policy import HrefPolicy
+from a2mae.stssd.ingest.checks import Found
+from a2mae.stssd.ingest.folder_files import walk
 from a2mae.stssd.ingest.parameters import IngestParameters
+from a2mae.stssd.recognise.recognise import recognise
+from helpers.access import as_anybody, shared_folder
 from helpers.checkout import ROOT
 from helpers.deliveries import write
 from helpers.terminal import typing
@@ -64,6 +70,80 @@ def test_what_is_not_known_is_marked_and_refused_by_name(project, tmp_path, caps
     assert [group(project)["rules"][0][key] for key in ("sensor", "bands")] == ["???", "???"]
     with pytest.raises(ValidationError, match=r"'flight': still to be stated in place of \?\?\?: 'sensor' .*; 'bands'"):
         IngestParameters(**group(project))
+
+
+def test_what_is_stated_in_place_of_a_mark_completes_the_environment(project, tmp_path, capsys):
+    for day in ("20210601", "20220601"):
+        write(tmp_path / f"in/flight_{day}.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    words = ["init", str(tmp_path / "in"), "--yes"]
+    assert main(words) == 0
+    assert "state them, then give this command again" in capsys.readouterr().out
+    path = project / "conf/mine/parameters_ingest.yml"
+    path.write_text(path.read_text().replace("sensor: ???", "sensor: my-drone"))
+    assert main(words) == 0
+    assert "1 line of conf/mine/parameters_ingest.yml to be stated" in capsys.readouterr().out
+    path.write_text(path.read_text().replace("bands: ???", "bands: [red, green, blue, nir]"))
+    assert main(words) == 0, capsys.readouterr().err
+    assert "2 scenes accepted" in capsys.readouterr().out
+    assert [sensor["id"] for sensor in group(project)["sensors"]] == ["my-drone"]
+    assert group(project)["rules"][0]["bands"] == ["red", "green", "blue", "nir"]
+
+
+def test_what_was_changed_besides_the_marks_is_kept(project, tmp_path, capsys):
+    write(tmp_path / "in/flight_20210601.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    words = ["init", str(tmp_path / "in"), "--yes"]
+    assert main(words) == 0
+    path = project / "conf/mine/parameters_ingest.yml"
+    path.write_text(path.read_text().replace("sensor: ???", "sensor: my-drone").replace("nodata: none", "nodata: 7"))
+    before = path.read_bytes()
+    assert main(words) == 1
+    assert "left as it is" in capsys.readouterr().err and path.read_bytes() == before
+
+
+def test_what_may_not_be_read_is_told_and_counted(capsys):
+    with shared_folder() as folder:
+        for name in (
+            "a/flight_20210601.tif",
+            "a/flight_20220601.tif",
+            "b/flight_20230601.tif",
+            "c/flight_20240601.tif",
+        ):
+            write(folder / "in" / name, bands=4, gsd=1, dtype="uint8", low=5, high=250)
+        for name in ("b", "c", "a/flight_20220601.tif"):
+            (folder / "in" / name).chmod(0)
+        with as_anybody():
+            found = recognise(folder / "in")
+            ingested = Found()
+            names = list(walk(folder / "in", HrefPolicy(frozenset({"file"}), (folder,)), ingested))
+        show(found, found.products)
+        said = capsys.readouterr().out
+        assert [product.paths for product in found.products] == [("a/flight_20210601.tif",)]
+        assert "2 times, first b: the folder cannot be read (Permission denied)" in said
+        assert "a/flight_20220601.tif: cannot be opened: [Errno 13] Permission denied" in said
+        assert names == ["a/flight_20210601.tif", "a/flight_20220601.tif"]
+        assert [(one.scene_id, one.reason) for one in ingested.rejected] == [("b", "unreadable"), ("c", "unreadable")]
+        for path, told in (
+            (folder / "in/b", "b cannot be read (Permission denied)"),
+            (folder / "in/b/below", "below cannot be read (Permission denied)"),
+        ):
+            with as_anybody(), pytest.raises(InputError) as refused:
+                recognise(path)
+            assert told in str(refused.value)
+
+
+def test_links_out_of_the_folder_are_told_as_ingest_would_refuse_them(tmp_path):
+    write(tmp_path / "elsewhere/b.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/flight_20210601.tif").symlink_to(tmp_path / "elsewhere/b.tif")
+    with pytest.raises(InputError, match=r"flight_20210601.tif: a link out of the folder, to .*elsewhere/b.tif"):
+        recognise(tmp_path / "in")
+    write(tmp_path / "in/real/flight_20220601.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
+    (tmp_path / "in/flight_20230601.tif").symlink_to("real/flight_20220601.tif")
+    found = recognise(tmp_path / "in")
+    assert [path for product in found.products for path in product.paths] == [
+        "flight_20230601.tif", "real/flight_20220601.tif",
+    ]  # fmt: skip
+    assert any("flight_20210601.tif: a link out of the folder" in note for note in found.notes)
 
 
 def test_a_terminal_is_asked_until_the_answer_is_one(project, tmp_path, monkeypatch, capsys):

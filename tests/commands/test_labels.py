@@ -14,8 +14,11 @@ from rasterio.transform import from_origin
 from shapely.geometry import Point, box
 
 from a2mae.commands import main
+from a2mae.errors import InputError
 from a2mae.sensors import BUILTIN_SENSORS
 from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.recognise.look import look_at
+from helpers.access import as_anybody, shared_folder
 from helpers.class_pictures import two_classes
 from helpers.deliveries import CRS, LEFT, TOP
 from helpers.terminal import typing
@@ -77,6 +80,46 @@ def test_polygons_become_a_task(lake, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "+    - rye" in shown.out and "left as it is" in shown.err
     assert (lake / "conf/lake/parameters_segment.yml").read_bytes() == before
+
+
+def test_without_an_archive_it_is_said_and_the_file_is_completed_once_there_is_one(lake, tmp_path, capsys):
+    path = fields(tmp_path / "fields.gpkg", **{"class": ["maize", "wheat"], "number": [1, 2]})
+    tables, away = lake / "data/lake/02_intermediate", tmp_path / "away"
+    tables.rename(away)
+    words = ["labels", str(path), "--env", "lake", "--yes"]
+    assert main(words) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    for told in (
+        "features of polygons, 2 features", "EPSG:4326", "maize (1), wheat (1)", "environment lake has no archive yet",
+        "kedro run --env=lake --pipelines=ingest,coregister,tag,prune", "then give this command again",
+    ):  # fmt: skip
+        assert told in said
+    assert group(lake, "segment")["data"]["archive"]["sensors"] == "???"
+    away.rename(tables)
+    assert main(words) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "completed conf/lake/parameters_segment.yml" in said and "2 of 2 labels lie on 1 of 3 places" in said
+    assert group(lake, "segment")["data"]["archive"]["sensors"] == ["sentinel-2-l2a"]
+    assert main(words) == 0
+    assert "says what would be written" in capsys.readouterr().out
+
+
+def test_what_may_not_be_read_is_told():
+    with shared_folder() as folder:
+        fields(folder / "fields.gpkg", **{"class": ["maize", "wheat"]})
+        raster(folder / "closed/cover.tif", np.eye(10, dtype=np.uint8))
+        two_classes(folder / "pictures", 4)
+        for name in ("fields.gpkg", "closed", "pictures/dark"):
+            (folder / name).chmod(0)
+        for name, told in (
+            ("fields.gpkg", "fields.gpkg cannot be read (Permission denied)"),
+            ("closed", "closed cannot be read (Permission denied)"),
+            ("closed/cover.tif", "cover.tif cannot be read (Permission denied)"),
+            ("pictures", "dark cannot be read (Permission denied)"),
+        ):
+            with as_anybody(), pytest.raises(InputError) as refused:
+                look_at(folder / name)
+            assert told in str(refused.value)
 
 
 def test_what_labels_do_not_say_is_marked_and_refused_by_name(lake, tmp_path, capsys):

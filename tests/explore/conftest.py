@@ -26,7 +26,7 @@ NAMES = {0: "water", 1: "forest", 2: "field & meadow"}
 COLOURS = {0: (38, 92, 178), 1: (56, 142, 60), 2: (240, 214, 90)}
 
 
-def write_map(folder, classes, confidence=None, *, crs=UTM, pixel=10.0, names=NAMES):
+def write_map(folder, classes, confidence=None, *, crs=UTM, pixel=10.0, names=NAMES, colours=COLOURS):
     """A map as the segment stage writes it, and its confidence."""
     height, width = classes.shape
     shape = {"count": 1, "height": height, "width": width, "dtype": "uint8", "nodata": 255, "driver": "GTiff"}
@@ -34,7 +34,7 @@ def write_map(folder, classes, confidence=None, *, crs=UTM, pixel=10.0, names=NA
     folder.mkdir(parents=True, exist_ok=True)
     with rasterio.open(folder / "map.tif", "w", **shape, **place) as target:
         target.write(classes, 1)
-        target.write_colormap(1, COLOURS)
+        target.write_colormap(1, colours)
         target.update_tags(
             CLASS_NAMES=json.dumps(names),
             DATES='["early", "late"]',
@@ -127,5 +127,5 @@ def embedded(archive, pretrained, tmp_path_factory):
 
 
 def embed(archive, pretrained, folder, **options):
-    asked = EmbedParameters.model_validate({"device": "cpu", "threads": 1, **options})
+    asked = EmbedParameters.model_validate({"device": "cpu", "threads": 1, "workers": 1, **options})
     return embed_archive(asked, pretrained, archive, folder)

@@ -6,18 +6,21 @@ import dataclasses
 import json
 import logging
 
+import distributed
 import geopandas as gpd
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from a2mae.errors import InputError
 from a2mae.explore import archive as room
 from a2mae.explore.store import open_store
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.sources import weights_digest
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.evaluation.features import EncoderFeatures
+from a2mae.tasks.parameters import EmbedParameters
 from helpers.task_models import STATISTICS
 from helpers.task_samples import SENTINEL2
 
@@ -122,6 +125,38 @@ def test_a_stopped_run_goes_on(archive, pretrained, tmp_path, monkeypatch):
         embed(archive, pretrained, tmp_path / "store")
     store = embed(archive, pretrained, tmp_path / "store")
     assert calls == [6, 6, 6, 4] and store.count("image") == 16
+    # Whichever part was missing: the files are those of a run that was not stopped.
+    store.parts()[0].unlink()
+    assert files(embed(archive, pretrained, tmp_path / "store")) == files(
+        embed(archive, pretrained, tmp_path / "whole")
+    )
+
+
+def files(store):
+    return {path.relative_to(store.folder).as_posix(): path.read_bytes() for path in store.parts()}
+
+
+@pytest.mark.parametrize("inputs", [{}, {"images": 2}])
+def test_any_number_of_workers_gives_the_same_bytes(archive, pretrained, tmp_path, monkeypatch, inputs):
+    monkeypatch.setattr(room, "_PART_ROWS", 6)
+    stores = {n: embed(archive, pretrained, tmp_path / f"{n}", workers=n, inputs=inputs, threads=0) for n in (1, 2, 3)}
+    assert len(files(stores[1])) > 3
+    assert files(stores[1]) == files(stores[2]) == files(stores[3])
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_gives_the_same_bytes(archive, pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "_PART_ROWS", 6)
+    here = embed(archive, pretrained, tmp_path / "here")
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
+        there = embed(archive, pretrained, tmp_path / "there", dask_scheduler=cluster.scheduler_address)
+    assert files(there) == files(here)
+
+
+def test_a_worker_that_finds_another_model_says_so(archive, pretrained, tmp_path):
+    task = room._Task(EmbedParameters(device="cpu"), pretrained, "0" * 64, archive.store, SENTINEL2.id, archive.images)
+    with pytest.raises(InputError, match="is another model on this worker"):
+        room._embed_task(("image", task))
 
 
 def test_another_model_or_way_of_pooling_begins_anew(archive, pretrained, tmp_path):

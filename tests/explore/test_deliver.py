@@ -21,6 +21,7 @@ from shapely.geometry import Point, box, shape
 from a2mae.explore.areas import NOTHING, PLACES, RANDOM
 from a2mae.explore.deliver import MapOutputs, deliver
 from a2mae.explore.parameters import DeliverParameters
+from a2mae.tasks.transitions import transition_colors, transition_names
 
 from .conftest import COLOURS, NAMES, ORIGIN, UTM, patchy, write_map
 
@@ -81,6 +82,23 @@ def test_areas_say_what_their_errors_are_known_from(outputs, mapped, tmp_path):
         MapOutputs("segment", "Segmentation", *mapped, {"class_names": ["a", "b", "c"], "by_place": [[0, 0, 0, 1]]})
     ]
     assert set(pd.read_csv(made(other, tmp_path / "other") / "segment" / "areas.csv")["design"]) == {NOTHING}
+
+
+def test_of_transitions_tables_and_styles_have_those_that_occur(classes, tmp_path):
+    names = dict(enumerate(transition_names(["water", "forest", "field"])))
+    colours = dict(enumerate(transition_colors(list(COLOURS.values()))))
+    maps = write_map(tmp_path / "made", classes, names=names, colours=colours)
+    tested = {"class_names": list(names.values()), "by_place": [[p, k, k, 20 + p] for p in range(3) for k in (0, 1, 2)]}
+    tested["by_place"] += [[0, 6, 1, 5]]
+    there = [names[value] for value in (0, 1, 2, 6)]
+    for confusion, rows in (({}, there[:3]), (tested, there)):
+        place = made([MapOutputs("detect_transitions", "Semantic change", *maps, confusion)], tmp_path / str(len(rows)))
+        place /= "detect_transitions"
+        assert pd.read_csv(place / "areas.csv")["class"].tolist() == rows, "mapped, or found among the test places"
+        entries = ET.parse(place / "map.qml").getroot().findall("pipe/rasterrenderer/colorPalette/paletteEntry")
+        assert [entry.get("label") for entry in entries] == there[:3]
+    mapped = made([MapOutputs("segment", "Segmentation", *maps, {})], tmp_path / "segment") / "segment"
+    assert len(pd.read_csv(mapped / "areas.csv")) == 10, "classes of the user's own list stay"
 
 
 def test_styles_are_those_of_the_map(outputs, tmp_path):

@@ -14,12 +14,13 @@ from affine import Affine
 from PIL import Image
 from rasterio.warp import transform
 
-from a2mae.explore.map_layers import DrawnMap, areas_of
+from a2mae.explore.map_layers import DrawnMap, areas_of, map_layers
 from a2mae.explore.map_page import MapInputs, write_map
 from a2mae.explore.parameters import SearchParameters
 from a2mae.explore.results import search_archive
 from a2mae.explore.tiles import NOTHING, TILE_PX, GroundPicture, cut_tiles, palette_png
 from a2mae.raster.footprints import transformer
+from a2mae.tasks.transitions import transition_colors, transition_names
 from helpers.browser import BROWSER, browser
 
 from .conftest import COLOURS, NAMES, ORIGIN, SIDE_DEG, UTM, patchy
@@ -103,6 +104,29 @@ def test_a_class_lies_where_the_map_has_it(written, inputs):
         value = int(classes[row, column])
         right += seen == ((*COLOURS[value], 255) if value != 255 else (0, 0, 0, 0)) or (value == 255 and seen[3] == 0)
     assert right == 300
+
+
+def test_unchanged_ground_is_not_drawn_and_legends_have_what_occurs(tmp_path):
+    """Semantic change of five classes: 26 numbers, of which 17 occur, in strips of 1, 2, 3 … columns."""
+    names = dict(enumerate(transition_names(["water", "forest", "field", "town", "bog"])))
+    colours = dict(enumerate(transition_colors([(10 * k, 200 - 20 * k, 90) for k in range(5)])))
+    there = [0, *range(2, 25)][:17]
+    classes = np.repeat(np.array(there, np.uint8), range(1, 18))[None].repeat(40, axis=0)
+    path, _ = write_class_map(tmp_path / "made", classes, names=names, colours=colours)
+    drawn = DrawnMap("detect_transitions", "Semantic change", path, None, values=False, unchanged=0)
+    (layer,) = map_layers(drawn, tmp_path)
+    said = [words for _, words in layer["legend"]]
+    assert said == [*(names[value] for value in there[-12:]), "unchanged: not drawn", "and 4 more, of smaller areas"]
+    assert layer["names"]["0"] == "unchanged", "a click tells it all the same"
+    seen, shades = 0, {colours[value] for value in there[1:]}
+    for key in layer["tiles"].split():
+        if key.startswith(f"{layer['finest']}/"):
+            with Image.open(tmp_path / f"{layer['folder']}/{key}.png") as tile:
+                pixels = np.asarray(tile.convert("RGBA")).reshape(-1, 4)
+            opaque = pixels[pixels[:, 3] > 0]
+            seen += len(opaque)
+            assert {tuple(int(v) for v in rgb) for rgb in np.unique(opaque[:, :3], axis=0)} <= shades
+    assert seen
 
 
 def test_coarser_tiles_show_what_the_finer_ones_do(tmp_path):

@@ -22,8 +22,8 @@ LATER, OUT = "later", "out"
 
 
 def say(text: str = "") -> None:
-    """Write a line to the terminal."""
-    sys.stdout.write(text + "\n")
+    """Write lines to the terminal; what would steer it, in a name of a file or an item, is shown as `?`."""
+    sys.stdout.write("".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text) + "\n")
 
 
 def show(recognition: Recognition, products: Sequence[Product]) -> None:

@@ -13,8 +13,9 @@ import yaml
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError
 from a2mae.sensors import BUILTIN_SENSORS, Sensor
-from a2mae.stssd.recognise.catalog import CatalogFound, side_m
+from a2mae.stssd.recognise.catalog import CatalogFound
 from a2mae.stssd.recognise.facts import RULE_KEYS, Fact, Product, Recognition, known_sensors, sensor_of
+from a2mae.stssd.recognise.items import OF_ITEMS, side_m
 from a2mae.stssd.recognise.layout import Layout, lay_out
 from a2mae.stssd.recognise.recognise import state
 
@@ -74,34 +75,27 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
         name: Of the environment.
         products: Those of the folder that are used, with what was stated of them; at least one.
     """
-    own: dict[str, Sensor] = {}
-    sensors: list[Sensor | None] = []
-    for product in products:
-        sensor = sensor_of(product, own)
-        if sensor is not None and BUILTIN_SENSORS.get(sensor.id) != sensor:
-            own[sensor.id] = sensor
-        sensors.append(sensor)
+    sensors, own = _sensors_of(products)
     layout = lay_out(products, sensors)
-    ingest = _ingest(recognition, products, sensors, list(own.values()), layout)
+    ingest = _ingest(recognition, products, sensors, own, layout)
     files = _files(name, ingest, layout, f"From the scenes of {recognition.root.name} to a pretrained model")
     return Environment(name, tuple(products), tuple(sensors), layout, files)
 
 
-def propose_catalog(found: CatalogFound, name: str, area: Area | None) -> Environment:
+def propose_catalog(found: CatalogFound, name: str, area: Area | None, products: Sequence[Product]) -> Environment:
     """Propose an environment of scenes that a STAC API or catalog holds.
 
     Args:
-        found: What it holds; at least one product.
+        found: What it holds.
         name: Of the environment.
         area: Where places are laid out; None: wherever scenes are.
+        products: Those that are used, with what was stated of them; at least one.
     """
-    products = found.recognition.products
-    sensors = [known_sensors()[str(product.rule["sensor"].value)] for product in products]
-    own = [sensor for sensor in sensors if sensor.id not in BUILTIN_SENSORS]
+    sensors, own = _sensors_of(products)
     within = math.inf if area is None else area.side_m
     layout = lay_out([replace(product, side_m=min(product.side_m, within)) for product in products], sensors)
     lines = [
-        f"# What {found.recognition.root} holds of the area, as `a2mae init` found it; yours to change.",
+        f"# What {_plain(str(found.recognition.root))} holds of the area, as `a2mae init` found it; yours to change.",
         "ingest:",
         *(f"  {line}" for line in yaml.safe_dump(dict(found.source), sort_keys=False, width=120).splitlines()),
         "  locations:",
@@ -111,10 +105,29 @@ def propose_catalog(found: CatalogFound, name: str, area: Area | None) -> Enviro
     if area is not None:
         lines += ["    mode: polygons", f"    polygons: conf/{name}/{_AREA}   # the place that was asked for"]
     lines += _sensors(own)
+    profiles = [(product, sensor) for product, sensor in zip(products, sensors, strict=True) if "match" in product.rule]
+    lines += ["  stac_profiles:"] if profiles else []
+    for product, sensor in profiles:
+        lines += _rule(product, sensor)
     files = _files(name, _lines(*lines), layout, f"From the scenes of {found.recognition.root} to a pretrained model")
     if area is not None:
         files[_AREA] = area.geojson
-    return Environment(name, products, tuple(sensors), layout, files)
+    return Environment(name, tuple(products), tuple(sensors), layout, files)
+
+
+def _sensors_of(products: Sequence[Product]) -> tuple[list[Sensor | None], list[Sensor]]:
+    """The sensor of each product, None where it is not known yet; and those of them that are not built in."""
+    own: dict[str, Sensor] = {}
+    sensors: list[Sensor | None] = []
+    for product in products:
+        if "match" in product.rule or "files" in product.rule or "regex" in product.rule:
+            sensor = sensor_of(product, own)
+        else:  # items of a known sensor have its bands and grid, as the stage's own reader has checked
+            sensor = known_sensors()[str(product.rule["sensor"].value)]
+        if sensor is not None and BUILTIN_SENSORS.get(sensor.id) != sensor:
+            own[sensor.id] = sensor
+        sensors.append(sensor)
+    return sensors, list(own.values())
 
 
 def _files(name: str, ingest: str, layout: Layout, title: str) -> dict[str, str]:
@@ -153,19 +166,55 @@ def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
     path = folder / "parameters_ingest.yml"
     if not path.is_file():
         return list(products)
-    group = read_group(path).get("ingest")
-    rules = group.get("rules") if isinstance(group, Mapping) else None
-    before = {rule["name"]: rule for rule in rules or () if isinstance(rule, Mapping) and "name" in rule}
+    before = _stated_rules(read_group(path))
     filled = []
     for product in products:
         rule = before.get(product.name, {})
         told = {key: rule[key] for key in product.unknown if rule.get(key) not in (None, TO_STATE)}
+        if "match" in product.rule and isinstance(bands := told.get("bands"), Mapping):
+            told["bands"] = {token: band for band, token in bands.items()}
         if "sensor" in told:
             written = str(told["sensor"])
             bases = [known for known in known_sensors() if written == known or written.startswith(f"{known}-")]
             told["sensor"] = max(bases, key=len, default=written)
         filled.append(state(product, **told))
     return filled
+
+
+def _stated_rules(group: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Rules and STAC profiles of a file of the `ingest` group, by name."""
+    ingest = group.get("ingest")
+    found = [ingest.get(key) or () for key in ("rules", "stac_profiles")] if isinstance(ingest, Mapping) else []
+    rules = [rule for one in found if isinstance(one, Sequence) for rule in one]
+    return {str(rule["name"]): rule for rule in rules if isinstance(rule, dict) and "name" in rule}
+
+
+def answered(before: Mapping[str, str], after: Mapping[str, str], folder: Path) -> bool:
+    """Whether nothing but lines in place of ??? was stated in an environment since `a2mae init` wrote it.
+
+    Args:
+        before: What would be written if nothing had been stated.
+        after: What would be written now, with what is stated and what follows from it.
+        folder: The environment's folder.
+    """
+    parts: list[tuple[object, ...]] = []
+    for name in after:
+        path = folder / name
+        there = read_group(path) if path.is_file() else None
+        trio = (there, yaml.safe_load(before[name]), yaml.safe_load(after[name]))
+        parts += _parts(*(group.pop("ingest", group) if isinstance(group, dict) else group for group in trio))
+    stated = any(there != first for there, first, _ in parts)
+    return stated and all(there in (first, now, TO_STATE) for there, first, now in parts)
+
+
+def _parts(there: object, first: object, now: object) -> list[tuple[object, ...]]:
+    """Take three groups apart into what a person writes: keys of the group and of its rules."""
+    if isinstance(there, dict) and isinstance(first, dict) and isinstance(now, dict):
+        return [p for key in {**there, **now} for p in _parts(there.get(key), first.get(key), now.get(key))]
+    lists = [one for one in (there, first, now) if isinstance(one, list) and all(isinstance(i, dict) for i in one)]
+    if len(lists) == 3 and lists[0] and len({len(one) for one in lists}) == 1:
+        return [part for trio in zip(*lists, strict=True) for part in _parts(*trio)]
+    return [(there, first, now)]
 
 
 def differences(files: Mapping[str, str], folder: Path) -> list[str]:
@@ -210,7 +259,7 @@ def _ingest(
     layout: Layout,
 ) -> str:
     lines = [
-        f"# What the files of {recognition.root} are, as `a2mae init` read it; yours to change.",
+        f"# What the files of {_plain(str(recognition.root))} are, as `a2mae init` read it; yours to change.",
         f"# {TO_STATE} is what they do not say: a run refuses it by name until it is stated.",
         "ingest:",
         f"  folder: {flow(str(recognition.root.resolve()))}",
@@ -259,18 +308,20 @@ def _sensors(own: Sequence[Sensor]) -> list[str]:
 
 
 def _rule(product: Product, sensor: Sensor | None) -> list[str]:
-    lines = [f"    - name: {flow(product.name)}   # {product.title}"]
+    lines = [f"    - name: {flow(product.name)}   # {_plain(product.title)}"]
     for key in RULE_KEYS:
         fact = product.rule.get(key)
-        if fact is None:
+        if fact is None or (fact.known and fact.value == OF_ITEMS):
             continue
         if key == "sensor" and sensor is not None:
             fact = Fact(sensor.id, fact.evidence)
         if key == "bands" and sensor is not None:
             fact = Fact(_in_names_of(fact.value, sensor), fact.evidence)
+        if key == "bands" and "match" in product.rule and isinstance(fact.value, Mapping):
+            fact = Fact({band: token for token, band in fact.value.items()}, fact.evidence)
         value = flow(fact.value) if fact.known else TO_STATE
         hint = "" if fact.known or fact.suggestion is None else f"; perhaps {flow(fact.suggestion)}"
-        lines.append(f"      {key}: {value}   # {fact.evidence}{hint}")
+        lines.append(f"      {key}: {value}   # {_plain(fact.evidence + hint)}")
     return lines
 
 
@@ -312,6 +363,11 @@ def flow(value: object) -> str:
     """Write a value on one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
+
+
+def _plain(text: str) -> str:
+    """Text of files and items for a comment: a line break in it would end the comment and begin a key."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _lines(*lines: str) -> str:

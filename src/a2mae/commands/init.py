@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from a2mae.files import whole_file, whole_folder
 
 if TYPE_CHECKING:
     from a2mae.commands.environment import Environment
-    from a2mae.stssd.recognise.facts import Recognition
+    from a2mae.stssd.recognise.facts import Product, Recognition
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("base", "local")
@@ -72,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
     began = time.monotonic()
     # GDAL and pydantic take a second to import: `--help` does without.
     from a2mae.commands.dialogue import ask, say, show  # noqa: PLC0415
-    from a2mae.commands.environment import differences, propose, stated_before  # noqa: PLC0415
+    from a2mae.commands.environment import answered, differences, propose, stated_before  # noqa: PLC0415
     from a2mae.commands.project import find_project, make_project  # noqa: PLC0415
     from a2mae.stssd.recognise.recognise import recognise  # noqa: PLC0415
 
@@ -81,34 +83,45 @@ def _run(options: argparse.Namespace) -> None:
     folder = project / "conf" / options.name
     scenes = Path(options.path).expanduser()
     if "://" in options.path or scenes.suffix.lower() == ".json":
-        recognition, proposed = _catalog(options)
-        products = list(recognition.products)
+        recognition, propose_of = _catalog(options)
     else:
         if stated := [name for name in ("bbox", "aoi", "datetime", "collections") if getattr(options, name)]:
             raise InputError(f"--{stated[0]} is of a STAC API or catalog, and {options.path} is a folder of files")
         if options.unpack:
             scenes = _unpacked(scenes, project, options.name)
-        recognition, proposed = recognise(scenes), None
-        products = stated_before(recognition.products, folder)
+        recognition = recognise(scenes)
+        propose_of = partial(propose, recognition, options.name)
+    products = stated_before(recognition.products, folder)
     show(recognition, products)
     if not products:
         raise InputError(_why_nothing(recognition))
-    if folder.exists():
-        proposed = proposed or propose(recognition, options.name, products)
-        _compare(differences(proposed.files, folder), folder)
-        return
-    if not options.yes:
+    again = folder.exists()
+    lines: list[str] = []
+    if again:
+        after = propose_of(products)
+        lines = differences(after.files, folder)
+        if lines and not answered(propose_of(recognition.products).files, after.files, folder):
+            say("\n".join(lines))
+            raise InputError(
+                f"{folder} is there already and is left as it is; above is what init would change (--name for another)"
+            )
+        if lines:
+            say("what was ??? is stated now: the environment is completed by what follows from it")
+        elif (project / "data" / options.name / "02_intermediate/scenes.parquet").is_file():
+            say(f"{folder} is there already, and says what would be written: nothing to do")
+            return
+        else:
+            say(f"{folder} is there already, and says what would be written")
+    elif not options.yes:
         products = ask(products, input)
         if not products:
             raise InputError("every product was left out: nothing was written")
-    environment = proposed or propose(recognition, options.name, products)
+    environment = propose_of(products)
     if found is None:
         say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, scenes))}")
-    with whole_folder(folder) as partial:
-        partial.mkdir()
-        for name, text in environment.files.items():
-            (partial / name).write_text(text, encoding="utf-8")
-    say(f"wrote {_shown(folder, project)}/: {', '.join(environment.files)}")
+    if not again or lines:
+        _write(environment.files, folder)
+        say(f"wrote {_shown(folder, project)}/: {', '.join(environment.files)}")
     for sentence in environment.layout.why:
         say(f"  {sentence}")
     if environment.to_state:
@@ -118,7 +131,7 @@ def _run(options: argparse.Namespace) -> None:
         )
         for line in environment.to_state:
             say(f"  {line}")
-        say(f"\nnext: state them, then\n  kedro run --env={options.name} --pipelines=ingest")
+        say("\nnext: state them, then give this command again: it completes the environment and goes on from there")
         return
     _first_run(project, options.name, environment)
     say(f"\n{time.monotonic() - began:.0f} seconds. Next, the image sets:")
@@ -131,9 +144,12 @@ def _unpacked(scenes: Path, project: Path, name: str) -> Path:
     from a2mae.commands.dialogue import say  # noqa: PLC0415
     from a2mae.stssd.recognise.archives import archives_in, unpack  # noqa: PLC0415
 
-    if not scenes.exists():
-        raise InputError(f"{scenes} is not there: name a folder of scenes")
-    archives = archives_in(scenes)
+    try:
+        if not scenes.exists():
+            raise InputError(f"{scenes} is not there: name a folder of scenes")
+        archives = archives_in(scenes)
+    except OSError as error:
+        raise InputError(f"{scenes} cannot be read ({error.strerror}): change its access") from error
     if not archives:
         raise InputError(f"--unpack: {scenes} holds no .tar and no .zip: leave it out")
     into = project / "data" / name / "01_raw" / "unpacked"
@@ -142,8 +158,8 @@ def _unpacked(scenes: Path, project: Path, name: str) -> Path:
     return into
 
 
-def _catalog(options: argparse.Namespace) -> tuple[Recognition, Environment | None]:
-    """What a STAC API or catalog holds of a place, and the environment of it."""
+def _catalog(options: argparse.Namespace) -> tuple[Recognition, Callable[[Sequence[Product]], Environment]]:
+    """What a STAC API or catalog holds of a place, and what makes an environment of its products."""
     import geopandas as gpd  # noqa: PLC0415
     from shapely.geometry import box  # noqa: PLC0415
 
@@ -172,9 +188,7 @@ def _catalog(options: argparse.Namespace) -> tuple[Recognition, Environment | No
             raise InputError(f"--aoi {options.aoi} holds a {ground.geom_type}: the place is said by polygons")
         area = Area(bbox, gpd.GeoSeries([ground], crs="EPSG:4326").to_json())
     found = recognise_catalog(Wanted(options.path, bbox, options.datetime, tuple(options.collections)))
-    if not found.recognition.products:
-        return found.recognition, None
-    return found.recognition, propose_catalog(found, options.name, area)
+    return found.recognition, partial(propose_catalog, found, options.name, area)
 
 
 def _why_nothing(recognition: Recognition) -> str:
@@ -185,16 +199,17 @@ def _why_nothing(recognition: Recognition) -> str:
     return f"no scene in {recognition.root}: what is there is listed above with the reason; nothing was written"
 
 
-def _compare(lines: list[str], folder: Path) -> None:
-    from a2mae.commands.dialogue import say  # noqa: PLC0415
-
-    if not lines:
-        say(f"{folder} is there already, and says what would be written: nothing to do")
+def _write(files: Mapping[str, str], folder: Path) -> None:
+    """Write an environment, whole where it is new; files of one that is there are replaced one by one."""
+    if folder.exists():
+        for name, text in files.items():
+            with whole_file(folder / name) as path:
+                path.write_text(text, encoding="utf-8")
         return
-    say("\n".join(lines))
-    raise InputError(
-        f"{folder} is there already and is left as it is; above is what init would change (--name for another)"
-    )
+    with whole_folder(folder) as path:
+        path.mkdir()
+        for name, text in files.items():
+            (path / name).write_text(text, encoding="utf-8")
 
 
 def _shown(path: Path, project: Path) -> str:
@@ -233,12 +248,13 @@ def _first_run(project: Path, name: str, environment: Environment) -> None:
     loader, _ = configuration(project, name)
     sheet = scene_sheet(scenes, sensors, locations, IngestParameters(**loader["parameters"]["ingest"]).access())
     picture = data / "08_reporting" / "scenes.png"
-    with whole_file(picture) as partial:
-        partial.write_bytes(sheet.png)
+    with whole_file(picture) as path:
+        path.write_bytes(sheet.png)
     for scene, why in sheet.unread.items():
         say(f"  not drawn: {scene}: {why}")
     say(f"  {_shown(picture, project)}: {sheet.rows} of {plural(sheet.of, 'scene')} in true and false colour")
-    say("  look at it: in false colour vegetation is red; if it is not, the order of the bands is wrong")
+    if sheet.rows:
+        say("  look at it: in false colour vegetation is red; if it is not, the order of the bands is wrong")
 
 
 def _sentence(text: str) -> str:

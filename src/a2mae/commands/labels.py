@@ -94,14 +94,22 @@ def _run(options: argparse.Namespace) -> None:
     name = f"parameters_{task}.yml"
     text = _text(look, task, facts)
     to_state = [key for key, fact in facts.items() if not fact.known]
-    if (folder / name).is_file():
+    there, run = (folder / name).is_file(), f"kedro run --env={options.env} --pipelines="
+    completes = there and _completes(text, folder / name, task)
+    if there and not completes:
         _compare(differences({name: text}, folder), folder / name)
     else:
         make_folder(folder)
         with whole_file(folder / name) as partial_file:
             partial_file.write_text(text, encoding="utf-8")
-        say(f"\nwrote {(folder / name).relative_to(project).as_posix()}")
-    command = f"kedro run --env={options.env} --pipelines={task}"
+        say(f"\n{'completed' if completes else 'wrote'} {(folder / name).relative_to(project).as_posix()}")
+    command = f"{run}{task}"
+    if look.kind.on_archive and not catalog.exists("locations"):
+        others = ", ".join(key for key in to_state if not key.startswith("data.archive."))
+        say(f"next: {f'state {others} in place of {TO_STATE}; ' if others else ''}make the archive,")
+        say(f"  {run}ingest,coregister,tag,prune")
+        say("  then give this command again: it says where the labels lie, completes the file and counts the samples")
+        return
     if to_state:
         say(f"{plural(len(to_state), 'line')} of it to be stated in place of {TO_STATE}: {', '.join(to_state)}")
         say(f"next: state them; a2mae labels {options.path} --env {options.env} then counts the samples;\n  {command}")
@@ -120,7 +128,7 @@ def _overlap(look: Look, catalog: DataCatalog, env: str) -> str:
     from a2mae.tasks.recognise.overlap import on_places  # noqa: PLC0415
 
     if not catalog.exists("locations"):
-        return f"what they lie on is not known yet: kedro run --env={env} --pipelines=ingest finds the places"
+        return f"environment {env} has no archive yet: where they lie on it, and what each split gets, is not known"
     return on_places(look, catalog.load("locations"))
 
 
@@ -254,6 +262,19 @@ def _text(look: Look, task: Task, facts: Mapping[str, Fact]) -> str:
         evidence = re.sub(r"[^ -~]", "?", f"{fact.evidence}{hint}")
         lines.append(f"{'  ' * (len(groups) + 1)}{last}: {value}   # {evidence}")
     return "\n".join(lines) + "\n"
+
+
+def _completes(text: str, path: Path, task: Task) -> bool:
+    """Whether a proposal only fills what stands as ??? in a file that is there, and keeps all that is stated in it."""
+    import yaml  # noqa: PLC0415
+
+    from a2mae.commands.environment import read_group  # noqa: PLC0415
+
+    group, proposed = read_group(path).get(str(task)), yaml.safe_load(text)[str(task)]
+    there, new = (dict(_flat(one)) if isinstance(one, Mapping) else {} for one in (group, proposed))
+    marked = [key for key, value in there.items() if value == TO_STATE]
+    kept = all(new.get(key) == value for key, value in there.items() if value != TO_STATE)
+    return kept and any(new.get(key) != TO_STATE for key in marked)
 
 
 def _compare(lines: list[str], path: Path) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from a2mae.errors import InputError, plural
 from a2mae.explore.set_vectors import SetEmbedder, members_of_sets
@@ -21,6 +23,7 @@ from a2mae.files import digest_of
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
 from a2mae.models.sources import weights_digest
+from a2mae.parallel import run_all
 from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.tasks.data_parameters import InputParameters
@@ -28,7 +31,7 @@ from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
-from a2mae.tasks.finetune.train import computing
+from a2mae.tasks.finetune.train import computing, device_named
 from a2mae.tasks.parameters import EmbedParameters, Pool
 
 logger = logging.getLogger(__name__)
@@ -58,8 +61,33 @@ class Archive:
     sets: gpd.GeoDataFrame
 
 
+@dataclass(frozen=True)
+class _Task:
+    """Rows whose vectors one worker computes.
+
+    Attributes:
+        options: The `embed` group.
+        pretrained: Model directory, which every worker reads.
+        model: Its digest.
+        store: The image-set store.
+        sensor: Of the images; empty where the rows are those of image sets, in the order of `members_of_sets`.
+        rows: What is embedded.
+    """
+
+    options: EmbedParameters
+    pretrained: Path
+    model: str
+    store: ImageSetStore
+    sensor: str
+    rows: pd.DataFrame
+
+
 def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, folder: Path) -> EmbeddingStore:
     """Embed the images and sets of an archive into a store; a stopped run goes on, a second one adds what is new.
+
+    `embed.workers` processes, or those of a Dask cluster, compute the vectors, and this one writes them. The bytes are
+    the same with any number of them, and where a run was stopped. Workers of a cluster need the model directory and the
+    image-set store under the same names; where this machine has an accelerator, it computes alone.
 
     A set's vector is the mean of those of its images, or with `inputs.images` of 2 or more what the encoder reads in up
     to so many of them in one sequence; then there may be one for each period. Images of sensors that the encoder was
@@ -78,9 +106,8 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
     Raises:
         InputError: If no image can be embedded.
     """
-    encoder = load_encoder(pretrained)
-    images = archive.images
-    plans = _plans(options, pretrained, archive.store, encoder)
+    model, images = weights_digest(pretrained), archive.images
+    encoder, plans = _ready(pretrained, model, options, archive.store)
     usable = images[images["sensor"].isin(list(plans)) & (images["valid_fraction"] > 0)].reset_index(drop=True)
     if usable.empty:
         raise InputError(
@@ -94,7 +121,7 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         logger.warning("embed: images without a vector, their sensor is new to the encoder or lacks a band: %s", told)
     views = next(iter(plans.values())).views
     about = StoreAbout(
-        model=weights_digest(pretrained),
+        model=model,
         dimensions=encoder.num_features * views * (2 if options.pool == "mean_std" else 1),
         dtype="int8" if options.quantise else "float16",
         pool=options.pool,
@@ -102,41 +129,87 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         location=options.location,
         tile_px=options.tile_px,
     )
-    usable = _described(usable, archive.sets)
+    usable = _in_parts(_described(usable, archive.sets), "sensor")
     members = members_of_sets(usable, options.inputs) if options.inputs.is_set else None
     if members is not None and members.empty:
         raise InputError(
             f"embed.inputs: no image of {archive.store.url} that can be embedded is {options.inputs}"
             f"{' and of ' + ', '.join(options.inputs.sensors) if options.inputs.sensors else ''}: widen the window"
         )
-    grouped = _sets_of(usable if members is None else members, options.inputs)
+    grouped = _in_parts(_sets_of(usable if members is None else members, options.inputs), "level")
     wanted = {("image", str(key)): str(content) for key, content in zip(usable["id"], usable["content"], strict=True)}
     wanted |= {("set", str(key)): str(content) for key, content in zip(grouped["id"], grouped["content"], strict=True)}
     store = begin_store(folder, about)
     gone = store.keep(wanted)
     there = store.contents()
     new = usable[[("image", key) not in there for key in usable["id"]]]
-    with computing(options.device, options.threads) as device:
-        for sensor, rows in new.groupby("sensor", sort=True):
-            _, *shape = archive.store.shape(str(sensor))
-            relative_gsd = min(1.0, options.tile_px / max(shape))
-            embedder = Embedder(encoder.to(device), plans[str(sensor)], pool=options.pool, relative_gsd=relative_gsd)
-            for start in range(0, len(rows), _PART_ROWS):
-                part = rows.iloc[start : start + _PART_ROWS]
-                _add(store, part, _vectors(embedder, archive.store, part, options.batch_size))
-        new_sets = grouped[[("set", key) not in there for key in grouped["id"]]]
-        if len(new_sets) and members is None:
-            _add(store, new_sets, _means(store, usable, new_sets))
-        elif members is not None:
-            reader = SetEmbedder(encoder.to(device), plans, options, archive.store)
-            for start in range(0, len(new_sets), _PART_ROWS):
-                part = new_sets.iloc[start : start + _PART_ROWS]
-                _add(store, part, reader.vectors(members[members["member_of"].isin(part["id"])]))
+    new_sets = grouped[[("set", key) not in there for key in grouped["id"]]]
+    of = partial(_Task, options, pretrained, about.model, archive.store)
+    tasks = {
+        f"image {sensor} {part}": of(str(sensor), rows) for (sensor, part), rows in new.groupby(["sensor", "part"])
+    }
+    written = dict(zip(tasks, (task.rows for task in tasks.values()), strict=True))
+    if members is not None:
+        for part, rows in new_sets.groupby("part"):
+            tasks[f"set {part}"] = of("", members[members["member_of"].isin(rows["id"])])
+            written[f"set {part}"] = rows
+    pieces = sorted(tasks.items(), key=lambda item: -len(item[1].rows))
+    # For less than a file workers would start longer than they work; an accelerator is not shared.
+    alone = sum(len(task.rows) for task in tasks.values()) <= _PART_ROWS or device_named(options.device) != "cpu"
+    workers = 1 if alone and options.dask_scheduler is None else options.workers
+    finished = run_all(_embed_task, pieces, workers=workers, dask_scheduler=options.dask_scheduler)
+    for name, vectors in tqdm(finished, total=len(pieces), desc="embed", unit="part", disable=len(pieces) < 2):
+        _add(store, written[name], vectors)
+    if len(new_sets) and members is None:
+        _add(store, new_sets, _means(store, usable, new_sets))
     logger.info(
         "embeddings: %s and %s embedded, %s kept, %d removed; %d dimensions, %s",
         plural(len(new), "image"), plural(len(new_sets), "set"), f"{len(there):,}", gone, about.dimensions, about.dtype,
     )  # fmt: skip
     return store
+
+
+def _embed_task(piece: tuple[str, _Task]) -> tuple[str, Floats]:
+    """Compute the vectors of a piece of work, in whatever process."""
+    name, task = piece
+    options = task.options
+    # One thread in each worker, if nothing else is said: a sum of two halves is rounded otherwise than one sum.
+    with computing(options.device, options.threads or 1) as device:
+        encoder, plans = _ready(task.pretrained, task.model, options, task.store)
+        encoder = encoder.to(device)
+        if not task.sensor:
+            return name, SetEmbedder(encoder, plans, options, task.store).vectors(task.rows)
+        _, *shape = task.store.shape(task.sensor)
+        relative_gsd = min(1.0, options.tile_px / max(shape))
+        embedder = Embedder(encoder, plans[task.sensor], pool=options.pool, relative_gsd=relative_gsd)
+        return name, _vectors(embedder, task.store, task.rows, options.batch_size)
+
+
+_READY: dict[tuple[str, str], tuple[Encoder, dict[str, InputPlan]]] = {}
+"""The model that this process has read last, by its digest and the options."""
+
+
+def _ready(
+    pretrained: Path, model: str, options: EmbedParameters, store: ImageSetStore
+) -> tuple[Encoder, dict[str, InputPlan]]:
+    """Read a model and how images enter it, once in every process.
+
+    Raises:
+        InputError: If a worker finds another model under this name than the process that hands out the work.
+    """
+    key = model, digest_of([options.model_dump(mode="json"), str(store.url)])
+    if key not in _READY:
+        if weights_digest(pretrained) != model:
+            raise InputError(f"{pretrained} is another model on this worker: give all workers the same one")
+        encoder = load_encoder(pretrained)
+        _READY.clear()
+        _READY[key] = encoder, _plans(options, pretrained, store, encoder)
+    return _READY[key]
+
+
+def _in_parts(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Number the file that each row belongs to, whatever is there already: a stopped run goes on with the same ones."""
+    return rows.assign(part=rows.groupby(key).cumcount() // _PART_ROWS)
 
 
 def _plans(

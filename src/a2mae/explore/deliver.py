@@ -27,6 +27,7 @@ from a2mae.explore.zones import reference_counts, zonal_statistics
 from a2mae.files import whole_folder, write_json
 from a2mae.tasks.inference.read_map import ClassMap, class_pixels_m2, open_class_map
 from a2mae.tasks.metrics.confusion import GroupedCounts
+from a2mae.tasks.registry import Task
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ def deliver(options: DeliverParameters, maps: Sequence[MapOutputs], folder: Path
     """Write the deliverables of maps; the folder is replaced when all of it is whole.
 
     Each map gets a folder of its task's name: `map.tif` and `confidence.tif`, `polygons.gpkg` and `.parquet`,
-    `areas.csv`, where zones are named `zones.gpkg` and `.parquet`, a `.qml` beside each raster and the polygons, and a
-    STAC item. `catalog.json` leads to the items.
+    `areas.csv` (of transitions those that the map or a reference shows), where zones are named `zones.gpkg` and
+    `.parquet`, a `.qml` beside each raster and the polygons, and a STAC item. `catalog.json` leads to the items.
 
     Args:
         options: The `deliver` group.
@@ -100,7 +101,11 @@ def deliver(options: DeliverParameters, maps: Sequence[MapOutputs], folder: Path
 def _deliver_map(options: DeliverParameters, outputs: MapOutputs, found: ClassMap, place: Path) -> dict[str, object]:
     shutil.copyfile(outputs.map, place / f"{_MAP}.tif")
     shutil.copyfile(outputs.confidence, place / f"{_CONFIDENCE}.tif")
-    write_class_style(place / f"{_MAP}.qml", found.names, found.colours)
+    _, m2 = class_pixels_m2(found)
+    transitions = Task(outputs.task).kind.transitions
+    # Of classes squared most occur nowhere: they are no part of a legend or a table.
+    shown = {value: name for value, name in found.names.items() if m2[value] or not transitions}
+    write_class_style(place / f"{_MAP}.qml", shown, found.colours)
     write_probability_style(place / f"{_CONFIDENCE}.qml")
     polygons = write_polygons(
         found,
@@ -110,8 +115,10 @@ def _deliver_map(options: DeliverParameters, outputs: MapOutputs, found: ClassMa
         smallest_m2=options.smallest_m2,
         simplify_m=options.simplify_m,
     )
-    write_polygon_style(place / f"{_POLYGONS}.qml", found.names, found.colours)
-    areas = _areas(options, outputs, found)
+    write_polygon_style(place / f"{_POLYGONS}.qml", shown, found.colours)
+    areas = _areas(options, outputs, found, np.array([m2[value] for value in found.names]))
+    if transitions:
+        areas = areas[(areas["mapped_ha"] > 0) | (areas["estimated_ha"] > 0) | (areas["samples"] > 0)]
     areas.to_csv(place / "areas.csv", index=False, lineterminator="\n", float_format="%.6g")
     about: dict[str, object] = {"polygons": polygons, "zones": 0, "areas": json.loads(areas.to_json(orient="records"))}
     if options.zones is not None:
@@ -129,11 +136,9 @@ def _write_zones(zones: gpd.GeoDataFrame, place: Path) -> None:
     zones.to_parquet(place / f"{_ZONES}.parquet", index=False)
 
 
-def _areas(options: DeliverParameters, outputs: MapOutputs, found: ClassMap) -> pd.DataFrame:
+def _areas(options: DeliverParameters, outputs: MapOutputs, found: ClassMap, mapped: Floats) -> pd.DataFrame:
     """Make the table of areas, corrected by reference points or by the test places."""
     names = list(found.names.values())
-    _, m2 = class_pixels_m2(found)
-    mapped = np.array([m2[value] for value in found.names])
     points = next((entry for entry in options.references if entry.task == outputs.task), None)
     if points is not None:
         counts = reference_counts(found, Path(str(points.points)), points.class_property)

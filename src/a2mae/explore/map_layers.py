@@ -50,6 +50,7 @@ _STRETCH_PCT = (2.0, 98.0)
 _TOGETHER = 3.0
 """Places within so many footprints of each other are one area."""
 _RAMP_CODES = 250
+_MOST_IN_LEGEND = 12
 
 Told = dict[str, object]
 
@@ -64,6 +65,7 @@ class DrawnMap:
         path: The raster of classes or values.
         confidence: The probability of the mapped class; None: not known.
         values: Whether pixels are values.
+        unchanged: Class of ground on which nothing changed, which is not drawn; None: every class is.
     """
 
     name: str
@@ -71,6 +73,7 @@ class DrawnMap:
     path: Path
     confidence: Path | None
     values: bool
+    unchanged: int | None = None
 
 
 def areas_of(places: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -201,10 +204,13 @@ def map_layers(drawn: DrawnMap, folder: Path) -> list[Told]:
         return [value_layer(drawn.name, drawn.title, drawn.path, folder)]
     found = open_class_map(drawn.path, drawn.confidence)
     codes = Path(f"maps/{drawn.name}")
+    pixels = np.zeros(NOTHING + 1, np.int64)
+    colours = {value: rgb for value, rgb in found.colours.items() if value != drawn.unchanged}
 
     def read() -> Bytes:
         classes = found.read()
         classes = np.where(np.isin(classes, list(found.names)), classes, NOTHING).astype(np.uint8)
+        pixels[:] = np.bincount(classes.ravel(), minlength=len(pixels))
         confidence = found.read_confidence()
         if confidence is None:
             return classes[None]
@@ -215,7 +221,7 @@ def map_layers(drawn: DrawnMap, folder: Path) -> list[Told]:
 
     def draw(bands: Bytes) -> Mapping[str, bytes]:
         # Named after the tile: the page asks for the numbers of a place when somebody clicks on it.
-        files = {"classes/{}.png": palette_png(bands[0], found.colours)}
+        files = {"classes/{}.png": palette_png(bands[0], colours)}
         if len(bands) > 1:
             files["confidence/{}.png"] = palette_png(np.where(bands[0] == NOTHING, NOTHING, bands[1]), shades)
         return files | {"numbers/{}.js": values_script(drawn.name, bands)}
@@ -230,7 +236,7 @@ def map_layers(drawn: DrawnMap, folder: Path) -> list[Told]:
             "kind": "classes",
             "folder": f"{codes}/classes",
             "suffix": "png",
-            "legend": [[hex_colour(found.colours[value]), name] for value, name in found.names.items()],
+            "legend": _legend(found.names, colours, pixels),
             "names": {str(value): name for value, name in found.names.items()},
             **used,
             **pyramid.told(),
@@ -249,6 +255,19 @@ def map_layers(drawn: DrawnMap, folder: Path) -> list[Told]:
             }
         )
     return told
+
+
+def _legend(
+    names: Mapping[int, str], colours: Mapping[int, tuple[int, int, int]], pixels: npt.NDArray[np.int64]
+) -> list[list[str]]:
+    """List the classes that a map shows in their order: of very many the largest, and how many more there are."""
+    there = [value for value in names if pixels[value]]
+    largest = sorted((value for value in there if value in colours), key=lambda value: -pixels[value])
+    kept = set(largest[:_MOST_IN_LEGEND])
+    legend = [[hex_colour(colours[value]), names[value]] for value in there if value in kept]
+    left = len(largest) - len(kept)
+    legend += [["transparent", f"{names[value]}: not drawn"] for value in there if value not in colours]
+    return legend + ([["transparent", f"and {left} more, of smaller areas"]] if left else [])
 
 
 def value_layer(name: str, title: str, path: Path, folder: Path, *, ramp: str = "viridis") -> Told:

@@ -127,7 +127,12 @@ def draw_map(
         archive = Archive(outputs["image_sets"], outputs["images"], sets)
     maps = [
         DrawnMap(
-            str(task), task.kind.title, outputs[f"{task}_map"], outputs.get(f"{task}_confidence"), task.kind.values
+            str(task),
+            task.kind.title,
+            outputs[f"{task}_map"],
+            outputs.get(f"{task}_confidence"),
+            task.kind.values,
+            unchanged=0 if task.kind.dates > 1 else None,
         )
         for task in Task
         if f"{task}_map" in outputs

@@ -320,7 +320,15 @@ class EmbedParameters(Parameters):
     """Embeddings of a whole raster, and of every image of the archive."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="of torch and BLAS, they decide bytes; 0: as many as there are cores; archive: 1 in each worker",
+    )
+    workers: int = Field(0, ge=0, le=256, description="archive: local processes; 0: one per core")
+    dask_scheduler: str | None = Field(
+        None, description="archive: Dask cluster to use instead: its address, tcp://…, or `local`"
+    )
     raster: OnDiskPath = Field(
         None, description="path of a GeoTIFF or COG with the bands; null: a scene of the scene table"
     )

@@ -7,6 +7,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import shapely
 from pyproj.exceptions import ProjError
@@ -16,6 +17,9 @@ from shapely.geometry.base import BaseGeometry
 from a2mae.errors import InputError, RejectedError, did_you_mean
 from a2mae.scenes import BandAsset, RejectedScene, Scene
 from a2mae.sensors import BUILTIN_SENSORS, Sensor, Units, UnknownBandError, UnknownSensorError, get_sensor
+
+if TYPE_CHECKING:
+    from a2mae.stssd.ingest.stac_documents import Document
 
 _SAFE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,199}$")
 _GSD_FACTOR = 2.0
@@ -30,11 +34,13 @@ class Found:
         scenes: Usable ones.
         rejected: The others, with their reasons.
         items: STAC items that an API gave: with them the stage runs again without it.
+        unknown: STAC items whose sensor is not known: `a2mae init` describes it by what they state.
     """
 
     scenes: list[Scene] = field(default_factory=list)
     rejected: list[RejectedScene] = field(default_factory=list)
     items: list[Mapping[str, object]] = field(default_factory=list)
+    unknown: list[Document] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

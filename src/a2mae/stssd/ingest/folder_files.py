@@ -77,7 +77,8 @@ class Candidate:
 def walk(root: Path, policy: HrefPolicy, found: Found) -> Iterator[str]:
     """List the files below a folder, in a fixed order.
 
-    Linked folders are followed where the policy allows it, each once; those that are not are added to `found`.
+    Linked folders are followed where the policy allows it, each once; those that are not, and folders that may not be
+    listed, are added to `found`.
 
     Args:
         root: The folder.
@@ -85,7 +86,13 @@ def walk(root: Path, policy: HrefPolicy, found: Found) -> Iterator[str]:
         found: Takes what is rejected.
     """
     listed = [os.path.realpath(root)]
-    for folder, folders, files in os.walk(root, followlinks=True):
+
+    def unlisted(error: OSError) -> None:
+        shown = Path(error.filename).relative_to(root).as_posix()
+        detail = f"the folder cannot be read ({error.strerror}): what it holds is not seen; change its access"
+        found.rejected.append(RejectedScene(shown, "unreadable", detail))
+
+    for folder, folders, files in os.walk(root, onerror=unlisted, followlinks=True):
         folders.sort()
         for name in list(folders):
             path = Path(folder, name)

@@ -151,7 +151,9 @@ class StacProfile(Parameters):
     )
     sensor: str = Field(description="Sensor id.")
     bands: dict[str, str] = Field(
-        default={}, description="Sensor band -> asset key, where it is neither its name nor common name."
+        default={},
+        description="Sensor band -> asset key (`key:2`: the second band in it), where it is neither its name nor common"
+        " name.",
     )
     scale: float | None = Field(
         default=None, description="Physical units per count; null: from the item's raster metadata."

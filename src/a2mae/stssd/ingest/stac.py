@@ -41,12 +41,12 @@ def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, def
             "no STAC catalog: run the simulate pipeline first, or pass --params=ingest.source.catalog=PATH"
         )
     try:
-        href, policy = _start(given, parameters)
+        href, policy = checked_start(given, parameters)
         max_bytes = int(source.max_document_mb * 2**20)
         documents = list(walk(href, policy, max_items=source.max_items, max_bytes=max_bytes, rejected=found.rejected))
     except RejectedError as rejection:
         raise InputError(f"ingest.source.catalog: {rejection.detail}") from rejection
-    _read_items(documents, parameters, sensors, policy, found)
+    read_items(documents, parameters, sensors, policy, found)
     return found
 
 
@@ -70,12 +70,23 @@ def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> Found:
     base = api.url or "https://localhost.invalid/"
     documents = [Document(item, _self_href(item) or base) for item in found.items]
     found.items = [item for item in found.items if _can_be_recorded(item)]
-    _read_items(documents, parameters, sensors, policy, found)
+    read_items(documents, parameters, sensors, policy, found)
     return found
 
 
-def _start(given: str, parameters: IngestParameters) -> tuple[str, HrefPolicy]:
-    """Checked href of the first document, and what its links may point at."""
+def checked_start(given: str, parameters: IngestParameters) -> tuple[str, HrefPolicy]:
+    """Check where a catalog starts.
+
+    Args:
+        given: Path or address.
+        parameters: `hrefs` is used.
+
+    Returns:
+        Checked href of the first document, and what its links may point at.
+
+    Raises:
+        RejectedError: If there is no such file, or the address is refused.
+    """
     if is_remote(given):
         policy = parameters.hrefs.policy()
         return policy.check(given), policy
@@ -112,10 +123,18 @@ def _self_href(item: Mapping[str, object]) -> str | None:
     return None
 
 
-def _read_items(
+def read_items(
     documents: Iterable[Document], parameters: IngestParameters, sensors: SensorTable, policy: HrefPolicy, found: Found
 ) -> None:
-    """Make scenes of items, with the headers of their files where those are read; both kinds go to `found`."""
+    """Make scenes of items, with the headers of their files where those are read.
+
+    Args:
+        documents: The items.
+        parameters: `stac_profiles`, `sentinel2_offset`, `probe` and `workers` are used.
+        sensors: The sensors of the run.
+        policy: What hrefs may point at.
+        found: Takes scenes, what is rejected, and items whose sensor is not known.
+    """
     recogniser = Recogniser(sensors, parameters.stac_profiles, honour_flag=parameters.sentinel2_offset == "flag")
     parsed: list[ItemScene] = []
     for document in documents:
@@ -127,6 +146,8 @@ def _read_items(
         except RejectedError as rejection:
             name = str(document.item.get("id") or document.base)[:200]
             found.rejected.append(RejectedScene(name, rejection.reason, rejection.detail))
+            if rejection.reason == "unknown_sensor":
+                found.unknown.append(document)
     parsed = _told_apart(parsed)
     _warn_of_queries(parsed)
     headers = _headers(parsed, parameters, policy)

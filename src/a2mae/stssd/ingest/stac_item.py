@@ -24,6 +24,7 @@ from a2mae.stssd.ingest.checks import (
     costs_one_scene,
 )
 from a2mae.stssd.ingest.rules import nodata_value
+from a2mae.stssd.ingest.stac_assets import band_entries, is_picture, is_raster, raster_fields
 from a2mae.stssd.ingest.stac_fields import (
     checksum_of,
     cloud_cover_of,
@@ -46,8 +47,6 @@ _MAX_ASSETS = 1_000
 _MAX_WAYS = 20  # to one file
 _MAX_BANDS = 10_000  # of all assets of an item
 _MAX_VERTICES = 100_000
-_RASTER_TYPES = ("tif", "geotiff", "jp2", "jpeg2000")
-_PICTURES = ("overview", "thumbnail", "visual", "metadata")
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,7 @@ class _Place:
     @property
     def raster(self) -> Mapping[str, object]:
         """`raster:bands` (before STAC 1.1) or `bands` (since) of this band, over the asset's own fields."""
-        fields = {k.removeprefix("raster:"): v for k, v in self.asset.items()}
-        for name in ("raster:bands", "bands"):
-            entries = sequence(self.asset.get(name))
-            if len(entries) >= self.index:
-                fields |= {k.removeprefix("raster:"): v for k, v in mapping(entries[self.index - 1]).items()}
-        return fields
+        return raster_fields(self.asset, self.index)
 
 
 @dataclass(frozen=True)
@@ -305,49 +299,39 @@ def _places(parts: _Item) -> dict[str, _Place]:
     """Where each band of the sensor lies: by asset key first, then by the band names inside data assets."""
     assets, properties, profile = parts.assets, parts.properties, parts.profile
     keys = {key.rsplit(".", 1)[0].lower() if _is_extension(key) else key.lower(): key for key in assets}
-    rasters = {key for key, asset in assets.items() if _is_raster(asset)}
+    rasters = {key for key, asset in assets.items() if is_raster(asset)}
     found: dict[str, _Place] = {}
     for band in profile.sensor.bands:
         names = [*profile.keys.get(band.name, ()), band.name, *([band.common_name] if band.common_name else [])]
-        key = next((keys[n.lower()] for n in names if keys.get(n.lower()) in rasters), None)
-        if key is not None:
-            found[band.name] = _Place(key, assets[key], 1)
-            continue
-        inside = [
-            (gsd_of(asset) or math.inf, key, index)
-            for key, asset in assets.items()
-            if key in rasters and not _is_picture(key, asset)
-            for index, entry in enumerate(_band_entries(asset, properties), start=1)
-            if _names(entry) & {n.lower() for n in names}
-        ]
-        if inside:
-            _, key, index = min(inside)
-            found[band.name] = _Place(key, assets[key], index)
+        for key, index in ((keys.get(stem.lower()), index) for name in names for stem, index in _readings(name)):
+            if key in rasters:
+                found[band.name] = _Place(key, assets[key], index)
+                break
+        else:
+            # A band's own name before a common name, which several bands of an asset may share.
+            for name in names:
+                inside = [
+                    (gsd_of(asset) or math.inf, key, index)
+                    for key, asset in assets.items()
+                    if key in rasters and not is_picture(key, asset)
+                    for index, entry in enumerate(band_entries(asset, properties), start=1)
+                    if name.lower() in _names(entry)
+                ]
+                if inside:
+                    _, key, index = min(inside)
+                    found[band.name] = _Place(key, assets[key], index)
+                    break
     return found
+
+
+def _readings(name: str) -> tuple[tuple[str, int], ...]:
+    """Key of an asset and band in it, as a profile may name them: `red`, or `analytic:3`."""
+    key, _, number = name.rpartition(":")
+    return ((name, 1), (key, int(number))) if key and number.isdigit() and len(number) < 4 else ((name, 1),)
 
 
 def _is_extension(key: str) -> bool:
     return key.lower().endswith((".tif", ".tiff", ".jp2"))
-
-
-def _is_raster(asset: Mapping[str, object]) -> bool:
-    text = f"{asset.get('type') or ''} {str(asset.get('href', '')).partition('?')[0][-8:]}".lower()
-    return any(kind in text for kind in _RASTER_TYPES)
-
-
-def _is_picture(key: str, asset: Mapping[str, object]) -> bool:
-    roles = {str(role) for role in sequence(asset.get("roles"))}
-    return bool(roles & set(_PICTURES)) or key.lower().startswith(("visual", "overview", "preview", "tci"))
-
-
-def _band_entries(asset: Mapping[str, object], properties: Mapping[str, object]) -> list[Mapping[str, object]]:
-    entries = sequence(asset.get("eo:bands")) or sequence(asset.get("bands"))
-    # Before STAC 1.0 an asset lists positions in the item's own bands.
-    table = sequence(properties.get("eo:bands"))
-    return [
-        mapping(table[entry]) if isinstance(entry, int) and 0 <= entry < len(table) else mapping(entry)
-        for entry in entries
-    ]
 
 
 def _names(entry: Mapping[str, object]) -> set[str]:
@@ -387,7 +371,7 @@ def _mask(parts: _Item) -> BandAsset | None:
     assets, profile = parts.assets, parts.profile
     stems = {key.rsplit(".", 1)[0].lower() if _is_extension(key) else key.lower(): key for key in assets}
     key = next((stems[k.lower()] for k in profile.mask_keys if k.lower() in stems), None)
-    if key is None or not _is_raster(assets[key]):
+    if key is None or not is_raster(assets[key]):
         return None
     kind = profile.mask_kind
     if kind is MaskKind.NONE:

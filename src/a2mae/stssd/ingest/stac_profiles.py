@@ -87,7 +87,7 @@ class Recogniser:
         """Choose the profile of an item: the user's first, then those of well-known providers, then the sensor's own.
 
         Raises:
-            RejectedError: "unknown_sensor", "labels", "no_baseline", "units_mismatch".
+            RejectedError: "unknown_sensor", "labels", "no_level", "no_baseline", "units_mismatch".
         """
         properties = mapping(item.get("properties"))
         if any(str(key).startswith("label:") for key in properties):
@@ -154,7 +154,7 @@ class Recogniser:
     ) -> Profile:
         level = sentinel2_level(item, properties, collection)
         if level is None:
-            raise RejectedError("unknown_sensor", "a Sentinel-2 item that does not say whether it is L1C or L2A")
+            raise RejectedError("no_level", "a Sentinel-2 item that does not say whether it is L1C or L2A")
         sensor = self.sensors.get(f"sentinel-2-{level}")
         baseline = sentinel2_baseline(item, properties)
         if baseline is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import urllib.parse
 from collections import Counter, defaultdict
@@ -18,17 +17,17 @@ from a2mae.remote.policy import is_remote, redact
 from a2mae.scenes import MaskKind, RejectedScene, Role, Scene
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.parameters import ApiParameters, HrefParameters, IngestParameters
-from a2mae.stssd.ingest.stac import read_stac_api, read_stac_catalog
+from a2mae.stssd.ingest.stac import checked_start, read_stac_api, read_stac_catalog
 from a2mae.stssd.ingest.stac_documents import collections_of
 from a2mae.stssd.ingest.stac_fields import mapping, sequence
 from a2mae.stssd.recognise.facts import Aside, Fact, Product, Recognition, known_sensors
+from a2mae.stssd.recognise.items import OF_ITEMS, describe, product_of
 
 _PER_COLLECTION = 40
 _MOST_COLLECTIONS = 12
 _DOCUMENT_BYTES = 2**24
 _RECOGNISED = re.compile(r"sentinel-?2|landsat-?c2-?l2|sentinel-1-rtc|hls|naip", re.IGNORECASE)
 _SIGNED = {"planetarycomputer.microsoft.com": "a2mae.remote.fetch:planetary_computer"}
-_M_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ def recognise_catalog(wanted: Wanted) -> CatalogFound:
     notes: list[str] = []
     found: dict[str, Found] = {}
     source: dict[str, Any]
+    signing = _SIGNED.get(urllib.parse.urlsplit(wanted.href).hostname or "")
+    signed = {} if signing is None else {"signing": signing}
     if is_api:
         if wanted.bbox is None or wanted.datetime is None:
             raise InputError(
@@ -81,10 +82,11 @@ def recognise_catalog(wanted: Wanted) -> CatalogFound:
             )
         api = ApiParameters(url=wanted.href, bbox=wanted.bbox, datetime=wanted.datetime, max_items=_PER_COLLECTION)
         chosen, notes = _collections(wanted, api, hrefs)
+        policy = HrefParameters.model_validate(hrefs).policy()
         for name in chosen:
             one = api.model_copy(update={"collections": (name,)})
             parameters = IngestParameters.model_validate(
-                {"source": {"kind": "stac_api", "api": one.model_dump()}, "hrefs": hrefs, "probe": "none"}
+                {"source": {"kind": "stac_api", "api": one.model_dump(), **signed}, "hrefs": hrefs, "probe": "none"}
             )
             found[name] = read_stac_api(parameters, _table())
         source = {
@@ -98,23 +100,34 @@ def recognise_catalog(wanted: Wanted) -> CatalogFound:
             {"source": {"kind": "stac_catalog", "catalog": wanted.href}, "hrefs": hrefs, "probe": "none"}
         )
         found["catalog"] = read_stac_catalog(parameters, _table(), default=None)
-        source = {"source": {"kind": "stac_catalog", "catalog": wanted.href}}
+        _, policy = checked_start(wanted.href, parameters)
+        href = wanted.href if is_remote(wanted.href) else str(Path(wanted.href).resolve())
+        source = {"source": {"kind": "stac_catalog", "catalog": href}}
         if wanted.datetime is not None:
             start, _, end = wanted.datetime.partition("/")
             source |= {"datetime_start": start, "datetime_end": end or start}
+        source["source"] |= signed
     products, usable = _products(found)
-    scenes = [scene for one in found.values() for scene in one.scenes]
+    asides = _rejected(found)
+    for name, seen in found.items():
+        told = describe(seen.unknown, parameters, policy, mixed=bool(seen.scenes))
+        products += told.products
+        asides += told.asides
+        usable += [name] if told.products and name not in usable else []
+        if told.unstated_grids:
+            source["probe"] = "all"
     if is_api:
         source["source"]["api"]["collections"] = usable
-        if (signing := _SIGNED.get(urllib.parse.urlsplit(wanted.href).hostname or "")) is not None:
-            source["source"]["signing"] = signing
-    if is_remote(wanted.href) or any(is_remote(asset.href) for scene in scenes for asset in scene.assets):
-        source["hrefs"] = {**hrefs, "hosts": _hosts(wanted.href, scenes)}
+    scenes = [scene for one in found.values() for scene in one.scenes]
+    paths = {path for product in products for path in product.paths}
+    files = sorted(paths | {asset.href for scene in scenes for asset in scene.assets})
+    if any(map(is_remote, [wanted.href, *files])):
+        source["hrefs"] = {**hrefs, "hosts": _hosts([wanted.href, *files])}
     return CatalogFound(
         Recognition(
             root=Path(urllib.parse.urlsplit(wanted.href).hostname or wanted.href),
             products=tuple(products),
-            asides=tuple(_rejected(found)),
+            asides=tuple(asides),
             unusable=(),
             notes=tuple(notes),
         ),
@@ -184,9 +197,8 @@ def _collections(wanted: Wanted, api: ApiParameters, hrefs: Mapping[str, Any]) -
     return chosen[:_MOST_COLLECTIONS], notes
 
 
-def _hosts(href: str, scenes: Iterable[Scene]) -> list[str]:
+def _hosts(hrefs: Iterable[str]) -> list[str]:
     """The API's host and those of the files: no other may be asked later."""
-    hrefs = [href, *(asset.href for scene in scenes for asset in scene.assets)]
     hosts = {urllib.parse.urlsplit(one).hostname for one in hrefs if is_remote(one)}
     return sorted(host for host in hosts if host)
 
@@ -206,6 +218,7 @@ def _products(found: Mapping[str, Found]) -> tuple[list[Product], list[str]]:
 
 
 def _product(name: str, where: str, scenes: Sequence[Scene]) -> Product:
+    """The product of items of a known sensor."""
     bands = [asset for scene in scenes for asset in scene.assets if asset.role is Role.DATA]
     sensor = known_sensors()[scenes[0].sensor]
     names = {asset.band for asset in bands}
@@ -218,52 +231,24 @@ def _product(name: str, where: str, scenes: Sequence[Scene]) -> Product:
         "sensor": Fact(sensor.id, by),
         "bands": Fact([band for band in sensor.band_names if band in names], "assets of the items"),
         "units": Fact(sensor.encoding.units.value, f"those of {sensor.id}"),
-        "scale": Fact(factors[0][0] if len({s for s, _ in factors}) == 1 else "of each item", told),
-        "offset": Fact(factors[0][1] if len({o for _, o in factors}) == 1 else "of each item", told),
+        "scale": Fact(factors[0][0] if len({s for s, _ in factors}) == 1 else OF_ITEMS, told),
+        "offset": Fact(factors[0][1] if len({o for _, o in factors}) == 1 else OF_ITEMS, told),
     }
     if masks:
         rule["mask"] = Fact({"kind": masks.most_common(1)[0][0]}, "an asset of the items")
     else:
         rule["cloud_test"] = Fact(scenes[0].cloud_test.value, "the items have no mask")
-    days = sorted({f"{scene.datetime:%Y-%m-%d}" for scene in scenes})
-    return Product(
-        name=name,
-        title=sensor.title,
-        rule=rule,
-        paths=tuple(sorted({asset.href for asset in bands})),
-        scenes=len(scenes),
-        dates=tuple(days),
-        gsd_m=min(asset.gsd_m for asset in bands),
-        side_m=min(_side_m(scene) for scene in scenes),
-        outlines=tuple((scene.geometry, f"{scene.datetime:%Y-%m-%d}") for scene in scenes),
-        opened=0,
-        band_count=len(names),
-        darkest=None,
-    )
-
-
-def _side_m(scene: Scene) -> float:
-    return side_m(scene.geometry.bounds)
-
-
-def side_m(bounds: Sequence[float]) -> float:
-    """Return the shorter side of a box of degrees, metres.
-
-    Args:
-        bounds: West, south, east, north.
-    """
-    west, south, east, north = bounds
-    across = (east - west) * _M_PER_DEGREE * math.cos(math.radians((south + north) / 2))
-    return min(across, (north - south) * _M_PER_DEGREE)
+    return product_of(name, sensor.title, rule, scenes)
 
 
 def _rejected(found: Mapping[str, Found]) -> list[Aside]:
-    """Items that cannot be used, by reason, each with the first one's sentence."""
+    """Items that cannot be used, by reason, each with the first one's sentence; unknown sensors are described apart."""
     asides = []
     for collection, one in found.items():
         reasons: dict[str, list[RejectedScene]] = defaultdict(list)
         for item in one.rejected:
-            reasons[item.reason].append(item)
+            if item.reason != "unknown_sensor":
+                reasons[item.reason].append(item)
         for reason, items in sorted(reasons.items()):
             asides.append(Aside(("item", collection), f"{collection}, {reason}: {items[0].detail}", len(items)))
     return asides

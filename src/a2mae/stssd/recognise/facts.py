@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 RULE_KEYS = (
-    "files", "regex", "sensor", "bands", "date_format", "datetime", "landsat_mtl", "platform", "units", "scale",
-    "offset", "nodata", "mask", "cloud_test", "processing_baseline",
+    "files", "regex", "match", "sensor", "bands", "date_format", "datetime", "landsat_mtl", "platform", "units",
+    "scale", "offset", "nodata", "mask", "cloud_test", "processing_baseline",
 )  # fmt: skip
-"""Keys of `FolderRule` that are proposed, in the order in which they are written."""
+"""Keys of `FolderRule` and `StacProfile` that are proposed, in the order in which they are written."""
 _SAME_GRID = 0.25
 """Pixels of degrees are narrower than they are high: up to this difference they are kept on the sensor's own grid."""
 _ROUND = 0.02
-_TYPICAL_NM = {
+TYPICAL_NM = {
     "coastal": (443, 20), "blue": (490, 65), "green": (560, 40), "yellow": (605, 20), "red": (660, 35),
     "rededge": (705, 20), "nir": (840, 100), "nir08": (865, 20), "nir09": (945, 20), "swir16": (1610, 90),
     "swir22": (2200, 180), "pan": (600, 200),
 }  # fmt: skip
-COMMON_NAMES = tuple(_TYPICAL_NM)
+"""Usual centre and width of bands that are told by their common name alone, nanometres."""
+COMMON_NAMES = tuple(TYPICAL_NM)
 """Names of bands of a sensor that is not known otherwise, as STAC has them."""
 
 
@@ -65,7 +66,8 @@ class Product:
     Attributes:
         name: Of the rule.
         title: What it is, in words.
-        rule: Keys of `FolderRule` and what is known of them; a key that is not there keeps its default.
+        rule: Keys of `FolderRule`, or with `match` of `StacProfile`, and what is known of them; a key that is not
+            there keeps its default.
         paths: Its files, below the folder.
         scenes: How many scenes they make.
         dates: Its days in order, as names or metadata have them; empty where none is known.
@@ -75,6 +77,7 @@ class Product:
         opened: How many of its files were looked into.
         band_count: Bands in each of its files.
         darkest: Lowest 1st percentile of a band as stored; None where nothing was seen.
+        described: Bands as STAC items describe them, by key of `bands`; none of files, and of sensors that are known.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Product:
     opened: int
     band_count: int
     darkest: float | None
+    described: Mapping[str, Band] = field(default_factory=dict)
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -158,13 +162,14 @@ def sensor_of(product: Product, taken: Mapping[str, Sensor]) -> Sensor | None:
     name, bands = product.rule["sensor"].value, product.band_names()
     if name is None or bands is None or not product.rule["units"].known:
         return None
-    base = known_sensors().get(str(name)) or taken.get(str(name)) or _described(str(name), bands, product)
+    base = known_sensors().get(str(name)) or taken.get(str(name)) or _described(str(name), product)
+    native_m = min((band.gsd_m for band in _stated_bands(product).values()), default=product.gsd_m)
     wanted = tuple(band.name for band in base.bands if band.name in bands or band.common_name in bands)
     sensor, suffix = base.subset(wanted), ""
     if len(wanted) < len(base.bands):
         suffix += f"-{len(wanted)}b"
-    if abs(product.gsd_m / base.gsd_m - 1) > _SAME_GRID:
-        gsd_m = round_gsd(product.gsd_m)
+    if abs(native_m / base.gsd_m - 1) > _SAME_GRID:
+        gsd_m = round_gsd(native_m)
         suffix += f"-{gsd_m:g}m".replace(".", "p")
         sensor = dataclasses.replace(sensor, gsd_m=gsd_m)
     if not suffix:
@@ -187,17 +192,29 @@ def round_gsd(gsd_m: float) -> float:
     return max(0.001, round(float(f"{gsd_m:.3g}"), 3))  # whole millimetres: squares are whole numbers of pixels
 
 
-def _described(name: str, bands: Sequence[str], product: Product) -> Sensor:
+def _described(name: str, product: Product) -> Sensor:
     """A sensor that nobody knows: its bands are called as they were stated."""
-    gsd_m = round_gsd(product.gsd_m)
+    stated = _stated_bands(product)
+    gsd_m = round_gsd(min((band.gsd_m for band in stated.values()), default=product.gsd_m))
     units = Units(str(product.rule["units"].value))
     radar = units in (Units.BACKSCATTER_DB, Units.BACKSCATTER_LINEAR)
     found = []
-    for band in bands:
-        center_nm, width_nm = _TYPICAL_NM.get(band, (0, 0))
-        common = "" if radar or band not in _TYPICAL_NM else band
-        found.append(Band(band, common, float(center_nm), float(width_nm), gsd_m))
+    for band in product.band_names() or ():
+        said = stated.get(band, Band(band, "", 0.0, 0.0, gsd_m))
+        if not said.center_wavelength_nm and not radar and band in TYPICAL_NM:
+            center_nm, width_nm = TYPICAL_NM[band]
+            said = Band(band, band, float(center_nm), float(width_nm), said.gsd_m)
+        found.append(said)
     return Sensor(name, name, gsd_m, tuple(found), _encoding(units, product))
+
+
+def _stated_bands(product: Product) -> dict[str, Band]:
+    """What STAC items state of the bands that are used, by the names that they are given."""
+    bands = product.rule["bands"].value
+    if not isinstance(bands, Mapping):
+        return {}
+    there = {str(name): product.described[token] for token, name in bands.items() if token in product.described}
+    return {name: dataclasses.replace(band, name=name) for name, band in there.items()}
 
 
 def _encoding(units: Units, product: Product) -> Encoding:

@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from a2mae.raster.files import unseen_numbers
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.remote.policy import HrefPolicy, RemoteAccess
+from a2mae.scenes import RejectedScene
 from a2mae.stssd.ingest.checks import Found
 from a2mae.stssd.ingest.folder_files import walk
 
@@ -124,25 +126,31 @@ def list_folder(root: Path) -> Listing:
     Raises:
         InputError: If it is no folder, may not be read, or holds no file.
     """
-    if root.is_file():
+    try:
+        is_file, is_folder = root.is_file(), root.is_dir()
+        if is_folder:
+            next(os.scandir(root), None)
+    except OSError as error:
+        raise InputError(f"{root} cannot be read ({error.strerror}): change its access") from error
+    if is_file:
         packed = zipfile.is_zipfile(root) or root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
         how = "add --unpack, or name the folder that comes out" if packed else "name the folder that it lies in"
         raise InputError(f"{root} is a file, and a folder of scenes is looked at: {how}")
-    if not root.is_dir():
+    if not is_folder:
         raise InputError(f"{root} is not there: name a folder of scenes")
-    try:
-        next(os.scandir(root), None)
-    except OSError as error:
-        raise InputError(f"{root} cannot be read ({error.strerror}): change its access") from error
     found = Found()
-    names = list(itertools.islice(walk(root, HrefPolicy(frozenset({"file"}), (root,)), found), MOST_LISTED + 1))
-    notes = [f"{one.scene_id}: {one.detail}" for one in found.rejected]
+    policy = HrefPolicy(frozenset({"file"}), (root,))
+    names = list(itertools.islice(walk(root, policy, found), MOST_LISTED + 1))
+    names = [name for name in names if not _leads_out(root, name, policy, found)]
+    notes = _unlisted(found.rejected)
+    if not names and notes:
+        raise InputError(f"{root}: nothing in it can be used: {notes[0]}")
     if len(names) > MOST_LISTED:
         notes.append(
             f"the folder holds more than {plural(MOST_LISTED, 'file')}: only so many names were read, the rules are"
             " made for all"
         )
-    if not names and not notes:
+    if not names:
         raise InputError(f"{root} holds no file: name a folder of scenes")
     archives = [name for name in names if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z"))]
     if archives:
@@ -151,6 +159,31 @@ def list_folder(root: Path) -> Listing:
             " --unpack uses what is in them"
         )
     return Listing(root, tuple(sorted(names[:MOST_LISTED])), tuple(notes))
+
+
+def _leads_out(root: Path, name: str, policy: HrefPolicy, found: Found) -> bool:
+    """Whether a file is a link out of the folder, which ingest does not open; it is added to `found`."""
+    path = root / name
+    if not path.is_symlink():
+        return False
+    try:
+        policy.check_path(path)
+    except RejectedError as rejection:
+        detail = f"a link out of the folder, to {path.resolve()}, which is not followed: name that folder, or copy it"
+        found.rejected.append(RejectedScene(name, rejection.reason, detail))
+        return True
+    return False
+
+
+def _unlisted(rejected: Sequence[RejectedScene]) -> list[str]:
+    """A line for each reason that something below a folder is not listed, with how many and the first of them."""
+    reasons: dict[str, list[RejectedScene]] = defaultdict(list)
+    for one in rejected:
+        reasons[one.reason].append(one)
+    return [
+        f"{f'{len(ones)} times, first ' if ones[1:] else ''}{ones[0].scene_id}: {ones[0].detail}"
+        for ones in reasons.values()
+    ]
 
 
 def spread_over(names: Sequence[T], most: int) -> list[T]:

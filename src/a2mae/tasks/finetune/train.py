@@ -32,6 +32,13 @@ from a2mae.training.step import warmup_cosine
 logger = logging.getLogger(__name__)
 
 
+def device_named(name: str) -> str:
+    """Resolve `auto`: an accelerator where there is one, else the CPU."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def computing(name: str, threads: int) -> Iterator[torch.device]:
     """Yield the device that a parameter names, and compute with the number of threads that the parameters say.
@@ -44,12 +51,10 @@ def computing(name: str, threads: int) -> Iterator[torch.device]:
         threads: Of torch and of the BLAS; 0: as many as there are cores.
     """
     before, count = torch.get_num_threads(), threads or cores()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     with threadpool_limits(count):
         torch.set_num_threads(count)
         try:
-            yield torch.device(name)
+            yield torch.device(device_named(name))
         finally:
             torch.set_num_threads(before)
 

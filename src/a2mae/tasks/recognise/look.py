@@ -127,9 +127,9 @@ def look_at(path: Path) -> Look:
     Raises:
         InputError: If it is not there, may not be read, or holds no labels that are read.
     """
-    if not path.exists():
-        raise InputError(f"{path} is not there: name a file or a folder of labels")
     try:
+        if not path.exists():
+            raise InputError(f"{path} is not there: name a file or a folder of labels")
         if path.is_dir():
             return _folder(path)
         ending = path.suffix.lower()
@@ -305,9 +305,17 @@ def _folder(folder: Path) -> Look:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files up to two folders down, in order; links to folders are not followed."""
+    """Files up to two folders down, in order; links to folders are not followed.
+
+    Raises:
+        InputError: If one of the folders may not be read: its labels would be missing.
+    """
     found: list[Path] = []
-    for above, folders, names in os.walk(folder):
+
+    def unlisted(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}): change its access") from error
+
+    for above, folders, names in os.walk(folder, onerror=unlisted):
         if len(Path(above).relative_to(folder).parts) >= 2:
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
