@@ -206,8 +206,8 @@ class HeadConfig:
             yes = probabilities > least
             return yes.to(torch.uint8), torch.where(yes, probabilities, 1 - probabilities)
         if self.task.kind.transitions:
-            least = self.thresholds[0] if self.thresholds else 0.5
-            return decided(*split_outputs(probabilities, self.classes), least=least)
+            change = self.thresholds[0] if self.thresholds else 0.5
+            return decided(*split_outputs(probabilities, self.classes), least=change)
         if self.thresholds:  # of the second class of two
             yes = probabilities[:, 1] > self.thresholds[0]
             return yes.to(torch.uint8), torch.where(yes, probabilities[:, 1], probabilities[:, 0])
