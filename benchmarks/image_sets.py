@@ -1,15 +1,16 @@
 """Does an image set beat a single image? The same encoder, labels, head and recipe; what differs is `inputs.images`.
 
-Samples are windows of the simulated Earth with their land cover (segment) and height of trees (estimate). Three models
-are finetuned from the pretrained encoder of an environment for each task and seed:
+Samples are windows of the simulated Earth with their land cover (segment), height of trees (estimate), and land cover
+of two years (detect_transitions). Three models are finetuned from the pretrained encoder of an environment for each
+task and seed:
 
-- single: the labelled image alone;
+- single: the labelled image alone, or the labelled pair;
 - every: single images, too, but the other images of a training set are samples of their own with the same label;
-- set: the labelled image with up to five others, read in one sequence, joined by attention.
+- set: the labelled image (of a pair each) with up to five others of its year, in one sequence, joined by attention.
 
-All are scored on the labelled image's pixels of the same test windows; differences are paired over test places.
+All are scored on the labelled images' pixels of the same test windows; differences are paired over test places.
 
-DATA is what an environment has left: `kedro run --env=image_sets` (16 regions, six images of every place).
+DATA is what an environment has left: `kedro run --env=image_sets` (16 regions, six images of every place in each year).
 
 Usage: python benchmarks/image_sets.py DATA [--quick] [--labels N] [--steps N] [--seeds N] [--join attention mean]
 """
@@ -43,7 +44,7 @@ from a2mae.tasks.parameters import TaskParameters
 
 CONF = Path(__file__).parents[1] / "conf" / "base"
 SENSORS = ["sentinel-2-l2a", "landsat-oli-c2-l2"]
-TASKS = ("segment", "estimate")
+TASKS = ("segment", "estimate", "detect_transitions")
 CPU = torch.device("cpu")
 
 
@@ -97,7 +98,8 @@ class Comparison:
         """The task's parameters in `conf/base`, with the labels, steps and inputs that are compared."""
         asked = yaml.safe_load((CONF / f"parameters_{self.task}.yml").read_text())[self.task]
         asked |= {"seed": self.seed, "device": "cpu", "threads": 1, "head": "rcf"}
-        asked["inputs"] = {"images": images, "join": join, **({"sensors": SENSORS} if images > 1 else {})}
+        of_sets = {"sensors": SENSORS, "window": "per year"} if images > 1 else {}
+        asked["inputs"] = {"images": images, "join": join, **of_sets}
         asked["data"]["simulated"] |= {
             "chip_px": self.arguments.chip_px, "max_train": self.arguments.labels, "max_test": 400,
             "sensors": SENSORS[:1],
@@ -151,21 +153,24 @@ class Comparison:
         return score_task(tested, of_test, found, resamples=1000, seed=0)
 
     def written(self, name: str, source: StoreSamples) -> TaskData:
-        """Write samples with labels where the labelled image shows the ground, and open them."""
-        unknown = source.spec.unlabelled
+        """Write samples with labels where the labelled image (both of a pair) shows the ground, and open them."""
+        unknown, dates = source.spec.unlabelled, source.spec.task.kind.dates
         samples = (
-            replace(sample, target=np.where(sample.valid[0], sample.target, unknown)) for sample in source.samples()
+            replace(
+                sample, target=np.where(sample.valid[:: len(sample.valid) // dates].all(axis=0), sample.target, unknown)
+            )
+            for sample in source.samples()
         )
         write_task_data(self.folder / name, source.spec, samples)
         return TaskData(self.folder / name)
 
 
 def singles(sets: StoreSamples, *, every: bool) -> StoreSamples:
-    """Make single images of sets: the labelled ones, or in training every image with the set's label."""
+    """Make single images of sets, or pairs: the labelled ones, or in training every image with the set's label."""
     cuts = [
-        replace(cut, images=(image,))
+        replace(cut, images=images, others=())
         for cut in sets.cuts
-        for image in (cut.images if every and cut.split == "train" else cut.images[:1])
+        for images in (zip(*cut.sets, strict=False) if every and cut.split == "train" else (cut.images,))
     ]
     return replace(sets, spec=replace(sets.spec, set_sensors=()), cuts=tuple(cuts))
 

@@ -24,7 +24,7 @@ FIELD, WOOD = 0.30, 0.05
 """Near infrared of the western and of the eastern half of every place; other bands are a third of it."""
 
 
-def small_archive(out, *, sensors=(S2, L8, S1), places=6, clouded=()):
+def small_archive(out, *, sensors=(S2, L8, S1), places=6, clouded=(), grown=None):
     """Write a store with its tables.
 
     Args:
@@ -32,6 +32,7 @@ def small_archive(out, *, sensors=(S2, L8, S1), places=6, clouded=()):
         sensors: Whose images there are.
         places: How many locations, every third one of the test split.
         clouded: `(place, date)` of Sentinel-2 images whose northern half was not seen.
+        grown: Date from which the field is a wood, too (as `land_use` says); None: never.
     """
     rows, arrays = [], {sensor: [] for sensor in sensors}
     for place in range(places):
@@ -41,7 +42,7 @@ def small_archive(out, *, sensors=(S2, L8, S1), places=6, clouded=()):
             for date in DATES[name]:
                 sensor = BUILTIN_SENSORS[name]
                 side = round(SIDE_M / sensor.gsd_m)
-                cover = np.arange(side) < side // 2
+                cover = (np.arange(side) < side // 2) & (grown is None or date < grown)
                 rng = np.random.default_rng(len(rows))
                 if name == S1:
                     level = np.where(cover, -14.0, -8.0)
@@ -69,7 +70,7 @@ def small_archive(out, *, sensors=(S2, L8, S1), places=6, clouded=()):
                         "lon": 9.0 + place * 0.1,
                         "lat": 47.0,
                         "valid_fraction": float(valid.mean()),
-                        "is_reference": False,
+                        "is_reference": name == S2 and date == DATES[S2][0],
                         "registration": "registered",
                         "scene_id": f"{name}-{date}",
                         **{"dark_value": 0.0, "bright_value": 1.0, "shift_x_m": 0.0, "shift_y_m": 0.0},
@@ -117,4 +118,16 @@ def land_cover(folder, tables):
             )
     path = folder / "cover.gpkg"
     gpd.GeoDataFrame(rows, crs=UTM).to_file(path)
+    return path
+
+
+def land_use(folder, tables, grown="2023-01-01"):
+    """Write the polygons of `land_cover` with days: the western field is one until it has grown to a wood."""
+    cover = gpd.read_file(land_cover(folder, tables))
+    west = cover[cover["class"] == "field"]
+    last = str((pd.Timestamp(grown) - pd.Timedelta(days=1)).date())
+    became = west.assign(**{"class": "wood", "start": grown, "end": None})
+    was = cover.assign(start=None, end=[last if name == "field" else None for name in cover["class"]])
+    path = folder / "use.gpkg"
+    gpd.GeoDataFrame(pd.concat([was, became], ignore_index=True), crs=UTM).to_file(path)
     return path

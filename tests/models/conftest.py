@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from a2mae.models import ImageSetBatch
+from a2mae.models.layers.encodings import Place
+from a2mae.models.layers.masking import token_validity
 
 
 def make_batch(
@@ -58,3 +60,16 @@ def make_batch_fixture():
 def tiny() -> dict[str, int]:
     """Widths that make any method run in milliseconds."""
     return dict(TINY)
+
+
+@pytest.fixture
+def encoded():
+    """Encodes whole sets, nothing masked, each image with a GSD of its own: `(B, K, N, D)` tokens of a model."""
+
+    def encode(model, batch: ImageSetBatch) -> torch.Tensor:
+        place = Place(batch.gsd_m, batch.geosot_bits, batch.day)
+        tokens = model.encoder.embed_set(batch.pixels, place, batch.wavelength_nm)
+        hidden = ~token_validity(batch.valid, model.patch_size).flatten(1)
+        return model.encoder.forward_tokens(tokens.flatten(1, 2), hidden)[:, 1:].unflatten(1, tokens.shape[1:3])
+
+    return encode

@@ -77,13 +77,13 @@ def test_names_and_arguments():
 @pytest.mark.parametrize("images", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("encoding", ["paper", "own"])
 @pytest.mark.parametrize("masking", STRATEGIES)
-def test_sets_of_any_size_and_any_shape(images, encoding, masking, tiny, make_batch):
+def test_sets_of_any_size_and_any_shape(images, encoding, masking, *, tiny, make_batch, encoded):
     model = create_model("a2mae_vit_tiny_patch8", encoding=encoding, masking=masking, **tiny)
     for height, width, bands in ((32, 48, 3), (64, 16, 3)):
         batch = make_batch(images=images, height=height, width=width, bands=bands, all_valid=False)
         out = model(batch)
         assert out.loss.isfinite() and out.prediction["pixels"].shape == batch.pixels.shape
-        assert model.forward_set_features(batch).shape == (2, 1 + images * height * width // 64, 64)
+        assert encoded(model, batch).shape == (2, images, height * width // 64, 64)
 
 
 @pytest.mark.parametrize(

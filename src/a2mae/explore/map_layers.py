@@ -227,8 +227,8 @@ def map_layers(drawn: DrawnMap, folder: Path) -> list[Told]:
         return files | {"numbers/{}.js": values_script(drawn.name, bands)}
 
     pyramid = _raster_tiles(read, found.grid, folder / codes, draw)
-    when = [str(moment)[:10] for moment in found.datetimes if moment is not None]
-    title = drawn.title + (f", {' to '.join(when)}" if when else "")
+    when = sorted({str(moment)[:10] for moment in found.datetimes if moment is not None})
+    title = drawn.title + (f", {' to '.join([when[0], *when[1:][-1:]])}" if when else "")
     used: Told = {"numbers": f"{codes}/numbers", "key": drawn.name, "bands": 1 if drawn.confidence is None else 2}
     told: list[Told] = [
         {

@@ -116,9 +116,3 @@ class A2MAE(Pretrainer):
 
     def _released_width(self) -> int:
         return self.config.embed_dim * 3 // 4  # the scale dims alone: the location has no table
-
-    def forward_set_features(self, batch: ImageSetBatch) -> Tensor:
-        """Encode whole sets, nothing masked: `(B, 1 + K * N, D)`, CLS first, images in order, final norm applied."""
-        check_batch(batch, self.patch_size)
-        x = self.encoder.embed_set(batch.pixels, Place(batch.gsd_m, batch.geosot_bits, batch.day), batch.wavelength_nm)
-        return self.encoder.forward_tokens(x.flatten(1, 2), ~token_validity(batch.valid, self.patch_size).flatten(1))

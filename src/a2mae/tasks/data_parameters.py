@@ -38,6 +38,17 @@ SEASONS = ("winter", "spring", "summer", "autumn")
 PER_YEAR = "per year"
 
 
+def nearer_than_halfway(when: dt.datetime, date: dt.datetime, gap: dt.timedelta) -> bool:
+    """Tell whether an image may stand in the set of one of two dates: it is nearer than half way to the other.
+
+    Args:
+        when: Of the image.
+        date: The one of the two.
+        gap: Between the two, of either sign.
+    """
+    return 2 * abs(when - date) < abs(gap)
+
+
 class InputParameters(Parameters):
     """What a sample is: one image, or a set of images of one place."""
 

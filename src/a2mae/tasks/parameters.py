@@ -210,8 +210,6 @@ class TaskParameters(Parameters):
     def _sets_lie_in_the_archive(self) -> TaskParameters:
         if not self.inputs.is_set:
             return self
-        if self.task.kind.dates != 1:
-            raise ValueError(f"{self.task} compares two images, and inputs.images is {self.inputs.images}: set it to 1")
         given = [key for key in ("folder", "dataset") if getattr(self.data, key) is not None]
         if given:
             raise ValueError(

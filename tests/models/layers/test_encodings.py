@@ -147,7 +147,7 @@ def permuted(batch, order):
 
 @pytest.mark.parametrize("encoding", ["own", "paper"])
 @torch.no_grad()
-def test_permuting_the_other_images_permutes_the_outputs(encoding, tiny, make_batch):
+def test_permuting_the_other_images_permutes_the_outputs(encoding, tiny, make_batch, encoded):
     """In `own` mode always. In `paper` mode only where the permuted images share their GSD: its slots are ordered."""
     model = create_model("a2mae_vit_tiny_patch8", encoding=encoding, **tiny).eval()
     batch = make_batch(images=4)
@@ -157,19 +157,19 @@ def test_permuting_the_other_images_permutes_the_outputs(encoding, tiny, make_ba
     for name in ("normalized", "pixels"):
         assert_close(swapped.prediction[name], plain.prediction[name][:, order], atol=2e-5, rtol=1e-4)
     assert_close(swapped.loss, plain.loss)
-    tokens = model.forward_set_features(batch)[:, 1:].unflatten(1, (4, -1))
-    again = model.forward_set_features(permuted(batch, order))[:, 1:].unflatten(1, (4, -1))
-    assert_close(again, tokens[:, order], atol=2e-5, rtol=1e-4)
+    tokens = encoded(model, batch)
+    assert_close(encoded(model, permuted(batch, order)), tokens[:, order], atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_with_paper_encoding_the_encoder_tells_images_apart_by_content_alone(tiny, make_batch):
+def test_with_paper_encoding_the_encoder_tells_images_apart_by_content_alone(tiny, make_batch, encoded):
     """A consequence (docs/methods.md): equal pixels give equal tokens, whatever the image's own GSD and date."""
     batch = make_batch()
     batch = dataclasses.replace(batch, pixels=batch.pixels[:, :1].expand(-1, 3, -1, -1, -1))
-    paper = create_model("a2mae_vit_tiny_patch8", encoding="paper", **tiny).eval().forward_set_features(batch)[:, 1:]
-    own = create_model("a2mae_vit_tiny_patch8", encoding="own", **tiny).eval().forward_set_features(batch)[:, 1:]
-    paper, own = paper.unflatten(1, (3, -1)), own.unflatten(1, (3, -1))
+    paper, own = (
+        encoded(create_model("a2mae_vit_tiny_patch8", encoding=encoding, **tiny).eval(), batch)
+        for encoding in ("paper", "own")
+    )
     assert_close(paper[:, 1], paper[:, 0], atol=1e-5, rtol=0)
     assert_close(paper[:, 2], paper[:, 0], atol=1e-5, rtol=0)  # 30 m and 10 m cannot be told apart
     assert (own[:, 2] - own[:, 0]).abs().max() > 0.1

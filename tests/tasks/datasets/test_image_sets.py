@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.tasks.data_parameters import SEASONS, InputParameters
+from a2mae.tasks.data_parameters import SEASONS, InputParameters, nearer_than_halfway
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.parameters import TaskParameters
-from helpers.small_archive import FIELD, L8, S1, S2, WOOD, land_cover, small_archive
+from helpers.small_archive import FIELD, L8, S1, S2, WOOD, land_cover, land_use, small_archive
 
 BANDS = ["red", "green", "blue", "nir"]
 
@@ -27,7 +27,7 @@ def archive(tmp_path_factory):
 def asked(labels, inputs, task="segment", bands=BANDS, archive=None, **options):
     data = {"labels": str(labels), "archive": {"sensors": [S2], "bands": bands, "chip_px": 48, "min_valid": 0.4}}
     data["archive"] |= archive or {}
-    if task == "segment":
+    if task != "estimate":
         data["class_names"] = ["field", "wood"]
     else:
         data["value_property"] = "height"
@@ -110,6 +110,55 @@ def test_radar_and_light_in_one_set(archive, tmp_path):
     assert any("sentinel-1-rtc" in note and "image set" in note for note in data.spec.notes)
 
 
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A field that has become a wood in 2023, beside a wood that stays."""
+    folder = tmp_path_factory.mktemp("grown")
+    tables = small_archive(folder / "store", grown="2023-01-01", clouded={(1, "2023-07-01")})
+    return tables, land_use(folder, tables)
+
+
+def test_a_pair_is_a_set_before_and_a_set_after(grown, tmp_path):
+    tables, labels = grown
+    data = read(asked(labels, {"images": 4, "sensors": [S2, L8]}, "detect_transitions"), tables, tmp_path)
+    assert data.image_shape == (6, 4, 48, 48) and len(data.samples) == 6
+    first = data.samples.index[data.samples["place"] == "p1"][0]
+    # the pair of one season is labelled; beside each date what is nearer than half way to the other
+    days = np.datetime_as_string(data.image_days[first].astype("datetime64[D]"))
+    assert data.image_sensors[first].tolist() == [S2, "", "", S2, L8, S2]
+    assert days.tolist() == ["2022-07-01"] * 3 + ["2023-07-01", "2023-07-05", "2023-01-10"]
+    row = data.samples.loc[first]
+    assert (row["day_before"], row["day"]) == (data.image_days[first][0], data.image_days[first][3])
+    arrays = data.read(np.array([first]))
+    assert not arrays.valid[0, 1:3].any() and not arrays.images[0, 1:3].any(), "missing images"
+    west = arrays.images[0, :, 3][:, :, :20]
+    seen = arrays.valid[0][:, :, :20]
+    assert west[0][seen[0]].mean() == pytest.approx(FIELD, abs=0.01)
+    assert [west[k][seen[k]].mean() for k in (3, 4, 5)] == pytest.approx([WOOD] * 3, abs=0.01)
+    names, codes = np.array(data.spec.label_names), data.read_targets(np.array([first]))[0]
+    assert set(names[codes[:, :23].ravel()]) == {"field → wood"} and set(names[codes[:, 25:].ravel()]) == {"wood stays"}
+    assert not arrays.valid[0, 3, :24].any() and (codes[:24] != 255).all(), "another image of its set shows the ground"
+    assert any("a pair of image sets, each of up to 4 images of all days" in note for note in data.spec.notes)
+
+
+@pytest.mark.parametrize(("window", "after"), [("summer", {"2023-07-01"}), ("per year", {"2023-01-10", "2023-07-01"})])
+def test_windows_of_pairs(grown, tmp_path, window, after):
+    data = read(asked(grown[1], {"images": 6, "window": window}, "detect_transitions"), grown[0], tmp_path)
+    half = data.image_shape[0] // 2
+    for row in range(len(data.samples)):
+        days = np.datetime_as_string(data.image_days[row].astype("datetime64[D]"))
+        there = data.image_sensors[row] != ""
+        assert set(days[:half][there[:half]]) == {"2022-07-01"} and set(days[half:][there[half:]]) == after
+
+
+@given(st.lists(st.datetimes(dt.datetime(2000, 1, 1), dt.datetime(2030, 1, 1)), min_size=3, max_size=3, unique=True))
+def test_law_no_image_is_of_both_dates(moments):
+    first, second, image = moments
+    gap = second - first
+    assert not (nearer_than_halfway(image, first, gap) and nearer_than_halfway(image, second, gap))
+    assert nearer_than_halfway(first, first, gap) and not nearer_than_halfway(second, first, gap)
+
+
 @given(st.dates(dt.date(2000, 1, 1), dt.date(2030, 12, 31)), st.floats(-80, 80))
 @settings(max_examples=50)
 def test_law_every_day_is_of_one_season_and_the_south_has_the_opposite_one(day, lat):
@@ -146,7 +195,7 @@ def test_inputs_that_cannot_be_are_refused(inputs, told):
 @pytest.mark.parametrize(
     ("task", "data", "told"),
     [
-        ("detect_change", {}, "detect_change compares two images, and inputs.images is 6: set it to 1"),
+        ("detect_change", {"folder": "pairs"}, "data.folder has one image per label: set inputs.images to 1"),
         (
             "segment",
             {"folder": "somewhere"},

@@ -8,7 +8,7 @@ from affine import Affine
 
 from a2mae.errors import A2maeError
 from a2mae.simulate.run import simulate, tiny_parameters
-from a2mae.tasks.data_parameters import SimulatedDataParameters
+from a2mae.tasks.data_parameters import InputParameters, SimulatedDataParameters
 from a2mae.tasks.datasets.cuts import Truth, displacement_m
 from a2mae.tasks.datasets.simulated import cut_simulated
 from a2mae.tasks.datasets.store_samples import Tables
@@ -207,15 +207,45 @@ def test_transitions_are_the_land_cover_of_both_dates_where_the_mask_says_change
     assert is_changed(codes, len(names)).sum() > 300 and not (codes == 0).any(), "every class is known"
 
 
-def test_pairs_across_sensors_share_the_first_ones_grid(world, tmp_path):
-    tables, _ = build_world(
-        world, tmp_path / "store.zarr", sensors=("sentinel-2-l2a", "landsat-oli-c2-l2"), splits=("train", "test")
-    )
-    asked = parameters(
-        sensors=("sentinel-2-l2a", "landsat-oli-c2-l2"), bands=("red", "green", "blue", "nir"), cross_sensor=True,
-        pairs_per_place=8,
-    )  # fmt: skip
-    source = cut_simulated(Task.DETECT_CHANGE, tables, Truth(world), asked, seed=0)
+SENSORS = ("sentinel-2-l2a", "landsat-oli-c2-l2")
+
+
+@pytest.fixture(scope="module")
+def two_sensors(world, tmp_path_factory):
+    return build_world(world, tmp_path_factory.mktemp("two") / "store.zarr", sensors=SENSORS)[0]
+
+
+@pytest.mark.parametrize("task", [Task.DETECT_CHANGE, Task.DETECT_TRANSITIONS])
+def test_pairs_of_image_sets_show_the_change_as_pairs_do(world, two_sensors, tmp_path, task):
+    """Sets of one year each, with the labels of the pair of Sentinel-2 images that is in them."""
+    truth, found = Truth(world), {}
+    for images in (1, 4):
+        asked = InputParameters(images=4, window="per year", sensors=SENSORS) if images > 1 else None
+        source = cut_simulated(task, two_sensors, truth, parameters(), seed=0, inputs=asked)
+        write_task_data(tmp_path / str(images), source.spec, source.samples())
+        found[images] = TaskData(tmp_path / str(images))
+    pairs, sets = found[1], found[4]
+    size = sets.image_shape[0] // 2
+    assert pairs.image_shape[0] == 2 and size >= 2 and len(sets.samples)
+    days, there = sets.image_days, sets.image_sensors != ""
+    years = days.astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970
+    assert (years[:, :size] == 2020).all() and (years[:, size:] == 2023).all()
+    assert (there[:, :size].sum(1) > 1).any() and (there[:, size:].sum(1) > 1).any()
+    read, key = sets.read(np.arange(len(sets.samples))), sets.samples["sample_id"]
+    assert (days[:, 0] == sets.samples["day_before"]).all() and (days[:, size] == sets.samples["day"]).all()
+    shown = [read.valid[:, part].any(axis=1) for part in (slice(size), slice(size, None))]
+    np.testing.assert_array_equal(read.targets == IGNORE, ~(shown[0] & shown[1]))
+    places = {name.split("-and ")[0] + "-" + "-".join(name.split("-")[-2:]): row for row, name in enumerate(key)}
+    same = [(row, places[name]) for row, name in enumerate(pairs.samples["sample_id"]) if name in places]
+    assert len(same) > 5
+    for one, other in same:
+        of_pair, of_sets = pairs.read_targets(np.array([one]))[0], read.targets[other]
+        np.testing.assert_array_equal(of_sets[of_pair != IGNORE], of_pair[of_pair != IGNORE])
+
+
+def test_pairs_across_sensors_share_the_first_ones_grid(world, two_sensors, tmp_path):
+    asked = parameters(sensors=SENSORS, bands=("red", "green", "blue", "nir"), cross_sensor=True, pairs_per_place=8)
+    source = cut_simulated(Task.DETECT_CHANGE, two_sensors, Truth(world), asked, seed=0)
     write_task_data(tmp_path / "data", source.spec, source.samples())
     data = TaskData(tmp_path / "data")
     mixed = data.samples[data.samples["sensor"] != data.samples["sensor_before"]]

@@ -19,7 +19,7 @@ from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, head_for, predict
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.tasks.registry import Task
-from helpers.small_archive import L8, S1, S2, land_cover, small_archive
+from helpers.small_archive import L8, S1, S2, land_cover, land_use, small_archive
 
 CPU = torch.device("cpu")
 BANDS = ["red", "green", "blue", "nir", "vv", "vh"]
@@ -30,6 +30,19 @@ def archive(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archive")
     tables = small_archive(folder / "store", clouded={(1, "2023-07-01")})
     return tables, land_cover(folder, tables)
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """The same, but its fields have become woods in 2023."""
+    folder = tmp_path_factory.mktemp("grown")
+    tables = small_archive(folder / "store", clouded={(1, "2023-07-01")}, grown="2023-01-01")
+    return tables, land_use(folder, tables)
+
+
+@pytest.fixture
+def of_task(archive, grown):
+    return lambda task: grown if task == "detect_transitions" else archive
 
 
 def pretrained_with(encoding, folder):
@@ -134,11 +147,13 @@ def test_attention_begins_at_the_mean_and_learns(archive, pretrained, tmp_path):
 @pytest.mark.parametrize(
     ("task", "head"),
     [("segment", "rcf"), ("segment", "detail"), ("segment", "upernet"), ("estimate", "conv"), ("estimate", "mean"),
-     ("classify", "linear"), ("classify", "rcf"), ("classify", "attentive")],
+     ("classify", "linear"), ("classify", "rcf"), ("classify", "attentive"), ("detect_transitions", "rcf"),
+     ("detect_transitions", "detail"), ("detect_transitions", "upernet")],
 )  # fmt: skip
-def test_every_head_decodes_sets_and_comes_back_from_disk(archive, pretrained, tmp_path, task, head):
-    asked = options(archive[1], task, head)
-    data = data_for(asked, archive[0], tmp_path / "data")
+def test_every_head_decodes_sets_and_comes_back_from_disk(of_task, pretrained, tmp_path, task, head):
+    tables, labels = of_task(task)
+    asked = options(labels, task, head)
+    data = data_for(asked, tables, tmp_path / "data")
     run = finetune_start(asked, data, pretrained, "pretrained")
     save_task_model(tmp_path / "model", run)
     again = load_task_model(tmp_path / "model")
@@ -146,7 +161,72 @@ def test_every_head_decodes_sets_and_comes_back_from_disk(archive, pretrained, t
     inputs = TaskInputs(data, again.plan)
     found = predict(again.model, inputs, rows, batch_size=64, device=CPU)
     np.testing.assert_array_equal(found, predict(run.finetuned.model, inputs, rows, batch_size=64, device=CPU))
-    assert found.shape == data.read_targets(rows).shape and again.model.config.images == data.image_shape[0]
+    dates = again.spec.task.kind.dates
+    assert found.shape == data.read_targets(rows).shape and again.model.config.images == data.image_shape[0] / dates
+
+
+@pytest.mark.parametrize("head", ["conv", "rcf"])
+def test_law_of_pairs_neither_order_nor_missing_images_matter_and_the_dates_do(grown, pretrained, tmp_path, head):
+    asked = options(grown[1], "detect_transitions", head)
+    data = data_for(asked, grown[0], tmp_path / "data")
+    finetuned = finetune_start(short(asked), data, pretrained, "pretrained").finetuned
+    model, batch = finetuned.model.requires_grad_(False).eval(), TaskInputs(data, finetuned.plan).batch(np.arange(6))
+    for query in model.joiner.queries:
+        torch.nn.init.normal_(query[1].weight)
+    found, half = model(batch), batch.images.shape[1] // 2
+    assert found.shape[1] == 2 * 2 + 2 and batch.images.shape[1] == 2 * half == 2 * model.config.images
+
+    def given(order):
+        """The batch with images in another order; -1 is a missing one that holds rubbish."""
+        index = torch.tensor(order).clamp(min=0)
+        gone = torch.tensor([number < 0 for number in order])
+        moved = {name: getattr(batch, name)[:, index].clone() for name in ("images", "day", "wavelength_nm", "valid")}
+        moved["images"][:, gone], moved["wavelength_nm"][:, gone], moved["valid"][:, gone] = 7.0, -1.0, False
+        return dataclasses.replace(batch, **moved)
+
+    same = [*reversed(range(half)), *reversed(range(half, 2 * half))]
+    torch.testing.assert_close(model(given(same)), found, atol=1e-4, rtol=1e-4)
+    more = [*range(half), -1, -1, *range(half, 2 * half), -1, -1]
+    torch.testing.assert_close(model(given(more)), found, atol=1e-4, rtol=1e-4)
+    swapped = model(given([*range(half, 2 * half), *range(half)]))
+    torch.testing.assert_close(swapped[:, :2], found[:, 2:4], atol=1e-4, rtol=1e-4)
+    assert (swapped[:, :2] - found[:, :2]).abs().max() > 1e-3
+
+
+def test_a_pair_of_sets_of_one_image_is_read_as_a_pair(grown, pretrained, tmp_path):
+    asked = options(grown[1], "detect_transitions", "conv", images=1, bands=["red", "green", "blue"])
+    data = data_for(asked, grown[0], tmp_path / "data")
+    run = finetune_start(short(asked), data, pretrained, "pretrained")
+    single = run.finetuned.model.requires_grad_(False).eval()
+    whole = np.flatnonzero(data.read(np.arange(len(data.samples))).valid.all(axis=(1, 2, 3)))
+    batch = TaskInputs(data, run.finetuned.plan).batch(whole)
+    several = TaskModel(single.encoder, dataclasses.replace(single.config, images=2)).requires_grad_(False).eval()
+    missing = several.load_state_dict(single.state_dict(), strict=False)
+    assert all(name.startswith("joiner.") for name in missing.missing_keys) and not missing.unexpected_keys
+    as_sets = dataclasses.replace(
+        batch,
+        valid=torch.ones(len(whole), 2, 48, 48, dtype=torch.bool),
+        wavelength_nm=batch.wavelength_nm.expand(len(whole), 2, -1),
+    )
+    torch.testing.assert_close(several(as_sets), single(batch), atol=1e-4, rtol=1e-4)
+
+
+def test_scores_twin_and_pictures_of_pairs_of_sets(grown, pretrained, tmp_path):
+    recipe = {"steps": 40, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2, "loss": "cross_entropy_dice"}
+    asked = options(grown[1], "detect_transitions", "rcf", images=3, bootstrap=100, finetune=recipe)
+    data = data_for(asked, grown[0], tmp_path / "data")
+    models = {start: finetune_start(asked, data, pretrained, start).finetuned for start in ("pretrained", "random")}
+    result = score_both(asked, data, models)
+    assert result.metrics["pretrained"]["f_scd"] > 0.8 and result.metrics["rcf"]["f_scd"] > 0.8
+    half = data.image_shape[0] // 2
+    first = list(data.samples["sample_id"]).index(result.pictures["sample_id"][0])
+    arrays = data.read(np.array([first]))
+    for name, number in (("image_before", 0), ("image_after", half)):
+        seen = arrays.valid[0, number]
+        assert (result.pictures[name][0].any(-1) <= seen).all() and result.pictures[name].shape[1:] == (48, 48, 3)
+    bright = [result.pictures[f"image_{date}"][0, 24:].mean(axis=(0, 2)) for date in ("before", "after")]
+    west, east = np.array([[line[:20].mean(), line[28:].mean()] for line in bright]).T
+    assert west[0] > 2 * east[0] and west[1] == pytest.approx(east[1], rel=0.2), "the field is a wood in the second"
 
 
 def test_scores_twin_and_baseline_of_sets(archive, pretrained, tmp_path):
@@ -186,10 +266,11 @@ def test_a_model_of_single_images_is_described_as_before():
     assert not {"images", "join"} & config.to_dict().keys()
 
 
-@pytest.mark.parametrize("task", ["segment", "classify"])
-def test_more_sets_than_a_batch_holds_are_calibrated_and_scored_as_few(archive, pretrained, tmp_path, task):
-    asked = options(archive[1], task)
-    data = data_for(asked, archive[0], tmp_path / "data")
+@pytest.mark.parametrize("task", ["segment", "classify", "detect_transitions"])
+def test_more_sets_than_a_batch_holds_are_calibrated_and_scored_as_few(of_task, pretrained, tmp_path, task):
+    tables, labels = of_task(task)
+    asked = options(labels, task)
+    data = data_for(asked, tables, tmp_path / "data")
     finetuned = finetune_start(short(asked), data, pretrained, "pretrained").finetuned
     model, inputs = finetuned.model, TaskInputs(data, finetuned.plan)
     few = np.arange(len(data.samples))[: 64 // 5]

@@ -143,7 +143,7 @@ def _read(path: Path) -> _Map:
 
 def _caption(found: _Map, seen: NDArray[np.bool_]) -> str:
     parts = []
-    if len(found.about.dates) > 1:
+    if found.about.moved_m is not None:
         east, north = found.about.moved_m
         moved = f"was moved by {east:+.1f} m east and {north:+.1f} m north onto the earlier one"
         parts.append(
@@ -155,12 +155,12 @@ def _caption(found: _Map, seen: NDArray[np.bool_]) -> str:
 
 
 def _scenes(inputs: ReportInputs, found: _Map) -> list[Picture]:
-    """Draw the dates that are scenes of the table with files on this machine."""
-    moved = [(0.0, 0.0), found.about.moved_m]
-    pictures = [
-        scene_picture(inputs, name, found.grid, shift_m)
-        for name, shift_m in zip(found.about.dates, moved, strict=False)
-    ]
+    """Draw the dates that are scenes of the table with files on this machine; of image sets the first scene of each."""
+    about = found.about
+    shown = [(name, (0.0, 0.0)) for name in about.dates[:1]]
+    if about.moved_m is not None:
+        shown.append((about.dates[about.earlier], about.moved_m))
+    pictures = [scene_picture(inputs, name, found.grid, shift_m) for name, shift_m in shown]
     return [picture for picture in pictures if picture is not None]
 
 

@@ -2,7 +2,8 @@
 
 Samples are cut as of single images first. Those of one window of ground and one period then become one: of the image
 that is labelled (the last one of the first sensor) with others of that place and period beside it, those first that
-show most of the window, from every sensor in turn.
+show most of the window, from every sensor in turn. Of a pair of dates each becomes a set: of images that lie on the
+reference of the pair and are nearer to their date than half way to the other, so that no image is of both.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
 
-from a2mae.tasks.data_parameters import InputParameters
+from a2mae.tasks.data_parameters import InputParameters, nearer_than_halfway
 from a2mae.tasks.datasets.labelled import Reading
 from a2mae.tasks.datasets.store_samples import Cut, StoreImages, Window
 
@@ -29,51 +32,67 @@ def join_images(cuts: Iterable[Cut], images: StoreImages, table: pd.DataFrame, f
         found: Is told of sets that have fewer images than were asked for, or images with different labels.
 
     Returns:
-        One sample for every place, window of ground and period, by place, period and window.
+        One sample for every place, window of ground and period, by place, period and window; of pairs one for every two
+        periods and every label that differs.
     """
     if images.inputs is None:
         return list(cuts)
-    together: dict[tuple[str, str], dict[Window, list[Cut]]] = defaultdict(lambda: defaultdict(list))
+    together: dict[tuple[str, tuple[str, ...]], dict[tuple[Window, bytes], list[Cut]]]
+    together = defaultdict(lambda: defaultdict(list))
     for cut in cuts:
-        image = cut.images[0]
-        together[str(image["location_id"]), str(image["period"])][cut.window].append(cut)
-    members = {
-        (str(place), str(period)): [image for _, image in rows.iterrows()]
-        for (place, period), rows in table.groupby(["location_id", "period"], sort=True)
-    }
+        key = str(cut.images[0]["location_id"]), tuple(str(image["period"]) for image in cut.images)
+        label = cut.target.tobytes() if len(cut.images) == 2 else b""  # pairs of other times may show other changes
+        together[key][cut.window, label].append(cut)
+    of_place = dict(iter(table.groupby("location_id", sort=True)))
     most, joined = images.inputs.images, list[Cut]()
-    for key in sorted(together):
-        valid = [images.valid(image) for image in members[key]]
-        for window in sorted(together[key]):
-            labelled = _labelled(together[key][window], images.sensors)
-            name = f"{key[0]}-{window[0]}-{window[2]}"
-            if any(not np.array_equal(cut.target, labelled.target, equal_nan=True) for cut in together[key][window]):
+    for place, keys in groupby(sorted(together), key=itemgetter(0)):
+        members = [(image, images.valid(image)) for _, image in of_place[place].iterrows()]
+        for (window, _), alike in (one for key in keys for one in sorted(together[key].items(), key=itemgetter(0))):
+            labelled = _labelled(alike, images.sensors)
+            name = f"{place}-{window[0]}-{window[2]}"
+            if any(not np.array_equal(cut.target, labelled.target, equal_nan=True) for cut in alike):
                 found.note("image sets whose images have different labels: that of the last one counts", name)
-            own = str(labelled.images[0]["scene_id"])
-            others = [
-                (image, share)
-                for image, of in zip(members[key], valid, strict=True)
-                if str(image["scene_id"]) != own and (share := images.seen_share(of, window)) > 0
-            ]
-            chosen = _in_turn(others, images.sensors, str(labelled.images[0]["sensor"]))[: most - 1]
-            if len(chosen) < most - 1:
+            others = []
+            for own in labelled.images:
+                beside = {  # by scene: one may be in several sets
+                    str(image["scene_id"]): (image, share)
+                    for image, valid in members
+                    if _goes_with(image, own, labelled, images) and (share := images.seen_share(valid, window)) > 0
+                }
+                chosen = _in_turn(list(beside.values()), images.sensors, str(own["sensor"]))
+                others.append(tuple(chosen[: most - 1]))
+            if min(map(len, others)) < most - 1:
                 found.note(f"image sets of fewer than {most} images", name)
-            joined.append(replace(labelled, images=(labelled.images[0], *chosen)))
+            joined.append(replace(labelled, others=tuple(others)))
     return joined
+
+
+def _goes_with(image: pd.Series, own: pd.Series, labelled: Cut, images: StoreImages) -> bool:
+    """Tell whether an image of the place may stand beside the labelled one of a date."""
+    if image["scene_id"] == own["scene_id"] or image["period"] != own["period"]:
+        return False
+    if len(labelled.images) == 1:
+        return True
+    first, second = (one["datetime"] for one in labelled.images)
+    of_pair = images.reference[image["set_id"]] == images.reference[own["set_id"]]
+    return bool(of_pair and nearer_than_halfway(image["datetime"], own["datetime"], second - first))
 
 
 def told_of_sets(cuts: Sequence[Cut], inputs: InputParameters) -> str:
     """Say what the image sets of samples are made of, for the report."""
-    counts = [len(cut.images) for cut in cuts] or [0]
-    sensors = ", ".join(sorted({str(image["sensor"]) for cut in cuts for image in cut.images}))
+    counts = [len(one) for cut in cuts for one in cut.sets] or [0]
+    sensors = ", ".join(sorted({str(image["sensor"]) for cut in cuts for one in cut.sets for image in one}))
+    sample = "a pair of image sets, each of" if any(len(cut.images) == 2 for cut in cuts) else "an image set:"
     return (
-        f"a sample is an image set: up to {inputs.images} images {inputs} of {sensors or 'no sensor'}"
+        f"a sample is {sample} up to {inputs.images} images {inputs} of {sensors or 'no sensor'}"
         f" (found: {min(counts)} to {max(counts)}, {np.mean(counts):.1f} on average)"
     )
 
 
 def _labelled(cuts: Sequence[Cut], sensors: Sequence[str]) -> Cut:
-    """Choose the image whose label counts: of the first sensor that has one, the last."""
+    """Choose the image whose label counts: of the first sensor that has one, the last; of pairs the first."""
+    if len(cuts[0].images) == 2:
+        return cuts[0]
     return min(
         cuts, key=lambda cut: (sensors.index(cut.images[0]["sensor"]), -pd.Timestamp(cut.images[0]["datetime"]).value)
     )

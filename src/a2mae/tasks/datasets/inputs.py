@@ -290,7 +290,7 @@ class TaskBatch:
         wavelength_nm: `(C,)` centre wavelengths; of image sets `(B, T, C)`, absent ones where an image lacks a band.
         targets: `(B,)` or `(B, H, W)` classes (int64), or values (float32).
         valid: `(B, T, H, W)` of image sets: where each image shows something, False all over where it is missing; None
-            where samples are no sets.
+            where samples are no sets. Of a pair of sets the first half of T is the set before.
     """
 
     images: Tensor
@@ -305,6 +305,24 @@ class TaskBatch:
         """Turn or mirror the images, and where they are valid."""
         valid = None if self.valid is None else move(self.valid)
         return dataclasses.replace(self, images=move(self.images), valid=valid)
+
+    def of_date(self, date: int, dates: int) -> TaskBatch:
+        """Return the image sets of one of the dates.
+
+        Args:
+            date: Which, from 0.
+            dates: How many there are.
+        """
+        assert self.valid is not None, "a batch of image sets"
+        size = self.images.shape[1] // dates
+        part = slice(date * size, (date + 1) * size)
+        return dataclasses.replace(
+            self,
+            images=self.images[:, part],
+            day=None if self.day is None else self.day[:, part],
+            wavelength_nm=self.wavelength_nm[:, part],
+            valid=self.valid[:, part],
+        )
 
     @property
     def pixels(self) -> Tensor:

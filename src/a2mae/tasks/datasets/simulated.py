@@ -54,20 +54,18 @@ def cut_simulated(
     per_pixel = task.kind.per_pixel if per_pixel is None else per_pixel
 
     def joined(singles: Iterable[Cut]) -> list[Cut]:
-        return join_images(singles, cutter, cutter.once(), Reading())
+        return join_images(singles, cutter, cutter.once() if task.kind.dates == 1 else cutter.registered(), Reading())
 
     if task.kind.values:
         names, colors = (), ()
         cuts = budgeted(joined(cutter.heights(by_image=not per_pixel)), parameters, rng)
         notes.append("mean height over the whole pixel, 0 m where no tree stands")
     elif task is Task.DETECT_CHANGE:
-        cuts = budgeted(list(cutter.date_pairs()), parameters, rng)
+        cuts = budgeted(joined(cutter.date_pairs()), parameters, rng)
     else:
         transitions = task.kind.transitions
-        cuts = (
-            list(cutter.date_pairs(transitions=True))
-            if transitions
-            else joined(cutter.single(by_image=task is Task.CLASSIFY))
+        cuts = joined(
+            cutter.date_pairs(transitions=True) if transitions else cutter.single(by_image=task is Task.CLASSIFY)
         )
         if per_pixel:  # what a budget leaves out cannot be learnt, so classes are counted after it
             cuts = budgeted(cuts, parameters, rng)

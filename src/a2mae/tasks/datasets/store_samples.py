@@ -50,16 +50,24 @@ class Cut:
     """One sample before its pixels are read.
 
     Attributes:
-        images: Rows of the image table, first date first; of an image set, the one that is labelled first.
+        images: Rows of the image table that are labelled, one per date, the first date first.
         window: `(y0, y1, x0, x1)` on the task's grid.
         target: Classes or values of the window, or one for the image.
         split: Of its place.
+        others: Of image sets: per date, the images beside the labelled one; empty where samples are single images.
     """
 
     images: tuple[pd.Series, ...]
     window: Window
     target: Targets
     split: str
+    others: tuple[tuple[pd.Series, ...], ...] = ()
+
+    @property
+    def sets(self) -> tuple[tuple[pd.Series, ...], ...]:
+        """All images of each date, the labelled one first."""
+        others = self.others or ((),) * len(self.images)
+        return tuple((image, *beside) for image, beside in zip(self.images, others, strict=True))
 
 
 class StoreImages:
@@ -144,14 +152,21 @@ class StoreImages:
             candidates: Earlier and later images of one place.
 
         Returns:
-            Those of the same season first: then what differs is change; as many as `pairs_per_place` says.
+            Those of the same season first: then what differs is change; as many as `pairs_per_place` says. Of image
+            sets those of the first sensor go before.
         """
         together = {
             (str(first["scene_id"]), str(second["scene_id"])): (first, second)
             for first, second in candidates
             if self.reference[first["set_id"]] == self.reference[second["set_id"]]
         }
-        ordered = sorted(together, key=lambda scenes: (_season_gap(*together[scenes]), scenes))
+
+        def order(scenes: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
+            first, second = together[scenes]
+            sensor = 0 if self.inputs is None else self.sensors.index(first["sensor"])
+            return sensor, _season_gap(first, second), scenes
+
+        ordered = sorted(together, key=order)
         return [together[scenes] for scenes in ordered[: self._parameters.pairs_per_place]]
 
     def grid(self, location_id: object) -> GeoBox:
@@ -225,33 +240,42 @@ class StoreSamples:
     @property
     def sensors(self) -> tuple[str, ...]:
         """Those whose images were cut, sorted."""
-        return tuple(sorted({str(image["sensor"]) for cut in self.cuts for image in cut.images}))
+        return tuple(sorted({str(image["sensor"]) for cut in self.cuts for one in cut.sets for image in one}))
 
     def samples(self) -> Iterator[Sample]:
         """Read every cut; images of neighbouring cuts are decoded once."""
         places = self.tables.locations.set_index("location_id")
         whole: dict[str, _Pixels] = {}
         for cut in self.cuts:
-            names = [str(image["image_id"]) for image in cut.images]
-            whole = {
-                name: whole[name] if name in whole else self._read(image)
-                for name, image in zip(names, cut.images, strict=True)
-            }
-            y0, y1, x0, x1 = cut.window
-            read = [(whole[name][0][:, y0:y1, x0:x1], whole[name][1][y0:y1, x0:x1]) for name in names]
-            pixels, valid = np.stack([p for p, _ in read]), np.stack([v for _, v in read])
+            of_cut = {str(image["image_id"]): image for one in cut.sets for image in one}
+            whole = {name: whole[name] if name in whole else self._read(image) for name, image in of_cut.items()}
+            dates = [self._filled([whole[str(image["image_id"])] for image in one], cut.window) for one in cut.sets]
             target = cut.target
-            is_set = bool(self.spec.set_sensors)
             if target.ndim:
-                seen = valid.any(axis=0) if is_set else valid.all(axis=0)
+                seen = np.logical_and.reduce([valid.any(axis=0) for _, valid in dates])
                 target = np.where(seen, target, self.spec.unlabelled)
             place = cast(pd.Series, places.loc[str(cut.images[-1]["location_id"])])
-            members = tuple((self._code[str(image["sensor"])], _day(image)) for image in cut.images) if is_set else ()
-            if is_set:
-                missing = [(0, self._most - len(names))]
-                pixels = np.pad(pixels, [*missing, (0, 0), (0, 0), (0, 0)])
-                valid = np.pad(valid, [*missing, (0, 0), (0, 0)])
-            yield Sample(pixels, valid, target, self._row(cut, place), members)
+            pixels, valid = (np.concatenate(parts) for parts in zip(*dates, strict=True))
+            yield Sample(pixels, valid, target, self._row(cut, place), self._members(cut))
+
+    def _filled(self, images: Sequence[_Pixels], window: Window) -> _Pixels:
+        """Cut a window of the images of one date, and add missing ones up to those of the largest set."""
+        y0, y1, x0, x1 = window
+        pixels = np.stack([pixels[:, y0:y1, x0:x1] for pixels, _ in images])
+        valid = np.stack([valid[y0:y1, x0:x1] for _, valid in images])
+        missing = (0, self._most - len(images))
+        if not missing[1]:
+            return pixels, valid
+        return np.pad(pixels, [missing, (0, 0), (0, 0), (0, 0)]), np.pad(valid, [missing, (0, 0), (0, 0)])
+
+    def _members(self, cut: Cut) -> tuple[tuple[int, float], ...]:
+        if not self.spec.set_sensors:
+            return ()
+        members: list[tuple[int, float]] = []
+        for one in cut.sets:
+            members += [(self._code[str(image["sensor"])], _day(image)) for image in one]
+            members += [(-1, _day(one[0]))] * (self._most - len(one))
+        return tuple(members)
 
     @cached_property
     def _code(self) -> dict[str, int]:
@@ -260,7 +284,7 @@ class StoreSamples:
     @cached_property
     def _most(self) -> int:
         """Images of the largest set; smaller ones are filled up."""
-        return max(len(cut.images) for cut in self.cuts)
+        return max(len(one) for cut in self.cuts for one in cut.sets)
 
     def late_notes(self) -> tuple[str, ...]:
         """Return nothing: what is left out is known before anything is read."""
@@ -307,16 +331,15 @@ class StoreSamples:
         return np.clip(counts, limits.min, limits.max).astype(encoding.dtype), usable
 
     def _row(self, cut: Cut, place: pd.Series) -> dict[str, object]:
-        is_set = bool(self.spec.set_sensors)
-        first, last = cut.images[0], cut.images[0 if is_set else -1]
+        first, last = cut.images[0], cut.images[-1]
         y0, y1, x0, x1 = cut.window
         x_m = place["x_m"] + (x0 + x1) / 2 * self.spec.gsd_m
         y_m = place["y_m"] - (y0 + y1) / 2 * self.spec.gsd_m
         lon, lat = _to_degrees(str(place["crs"])).transform(x_m, y_m)
-        pair = len(cut.images) == 2 and not is_set
-        shown = cut.images[:1] if is_set else cut.images
-        others = [f"and {len(cut.images) - 1}"] if is_set else []
-        name = "-".join([str(last["location_id"]), *(str(image["image_id"]) for image in shown), *others, f"{y0}-{x0}"])
+        pair = len(cut.images) == 2
+        others = [f"and {sum(map(len, cut.others))}"] if self.spec.set_sensors else []
+        named = [str(image["image_id"]) for image in cut.images]
+        name = "-".join([str(last["location_id"]), *named, *others, f"{y0}-{x0}"])
         return {
             "sample_id": name,
             "split": cut.split,

@@ -258,13 +258,13 @@ class Sample:
     """One sample on its way to disk.
 
     Attributes:
-        pixels: `(T, C, H, W)` integers in the data set's encoding.
+        pixels: `(T, C, H, W)` integers in the data set's encoding; of a pair of image sets, first the set before.
         valid: `(T, H, W)` bool, False where nothing usable was seen.
         target: `(H, W)` uint8 classes with `IGNORE`, or float32 values with NaN, where not scored; a 0-d array for a
             class or value per image; `(K,)` of 0 and 1 for any number of classes.
         row: Values of `SAMPLE_COLUMNS`.
-        members: Of an image set: the sensor of each image that is there, as a position in `TaskSpec.set_sensors`, and
-            its day since 1970-01-01 UTC; the images that follow are missing. Image 0 is the one that `row` describes.
+        members: Of image sets: the sensor of each image as a position in `TaskSpec.set_sensors`, -1 where it is
+            missing, and its day since 1970-01-01 UTC. The first image of each date is the one that `row` describes.
     """
 
     pixels: npt.NDArray[np.integer[Any]]
@@ -353,7 +353,7 @@ class TaskData:
 
     @cached_property
     def image_days(self) -> npt.NDArray[np.float64]:
-        """Day of each image, `(N, T)`; NaN where not known, of a missing image that of image 0."""
+        """Day of each image, `(N, T)`; NaN where not known, of a missing image that of its date's first one."""
         if self.spec.set_sensors:
             return self._set_day
         pair = self.spec.task.kind.dates == 2

@@ -287,11 +287,9 @@ class _ShardWriter:
             "targets": np.stack([sample.target for sample in self._pending]),
         }
         if self._spec.set_sensors:
-            images = blocks["images"].shape[1]
-            filled = [(*sample.members, *[(-1, sample.members[0][1])] * (images - len(sample.members)))
-                      for sample in self._pending]  # fmt: skip
-            blocks["sensor"] = np.array([[sensor for sensor, _ in one] for one in filled], np.int8)
-            blocks["day"] = np.array([[day for _, day in one] for one in filled], np.float64)
+            members = [sample.members for sample in self._pending]
+            blocks["sensor"] = np.array([[sensor for sensor, _ in one] for one in members], np.int8)
+            blocks["day"] = np.array([[day for _, day in one] for one in members], np.float64)
         for name, block in blocks.items():
             if name not in self._group:
                 per_chunk = _samples_per_chunk(block[0].nbytes)

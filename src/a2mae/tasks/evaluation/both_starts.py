@@ -65,11 +65,12 @@ def pictures(
     images = data.read(rows[chosen], display_bands(data))
     arrays: PictureArrays = {}
     names = ("image_before", "image_after") if data.spec.task.kind.dates == 2 else ("image",)
-    for time, name in enumerate(names):
+    for date, name in enumerate(names):
+        first = date * (images.images.shape[1] // len(names))  # of image sets the labelled one
         arrays[name] = np.stack(
             [
                 _stretched(image, valid)
-                for image, valid in zip(images.images[:, time], images.valid[:, time], strict=True)
+                for image, valid in zip(images.images[:, first], images.valid[:, first], strict=True)
             ]
         )
     arrays["truth"] = truth[chosen]

@@ -32,7 +32,7 @@ from a2mae.tasks.finetune.heads import (
     UPerNetHead,
 )
 from a2mae.tasks.finetune.sets import SetJoiner, set_tokens
-from a2mae.tasks.finetune.transitions import decided
+from a2mae.tasks.finetune.transitions import decided, split_outputs
 from a2mae.tasks.finetune.values import ValueScaling
 from a2mae.tasks.registry import Task
 
@@ -146,7 +146,7 @@ class HeadConfig:
         scaling: How outputs stand for values; None: they are logits of classes.
         temperature: What logits are divided by before they become probabilities.
         thresholds: Probability from which a yes is a yes: of each label, or of a change; empty: the most probable.
-        images: Of a set, at most; 1 where samples are no image sets.
+        images: Of a set, at most, at each date; 1 where samples are no image sets.
         join: How the images of a set are joined: see `SetJoiner`.
     """
 
@@ -193,7 +193,7 @@ class HeadConfig:
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, ...]:
         """Split outputs `(B, outputs, ...)` into those of one distribution each."""
-        return torch.split(outputs, [self.classes] * 2 + [2], dim=1) if self.task.kind.transitions else (outputs,)
+        return split_outputs(outputs, self.classes) if self.task.kind.transitions else (outputs,)
 
     def decided(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Decide by probabilities `(B, outputs, ...)`.
@@ -206,7 +206,8 @@ class HeadConfig:
             yes = probabilities > least
             return yes.to(torch.uint8), torch.where(yes, probabilities, 1 - probabilities)
         if self.task.kind.transitions:
-            return decided(*self.parts(probabilities), least=self.thresholds[0] if self.thresholds else 0.5)
+            change = self.thresholds[0] if self.thresholds else 0.5
+            return decided(*split_outputs(probabilities, self.classes), least=change)
         if self.thresholds:  # of the second class of two
             yes = probabilities[:, 1] > self.thresholds[0]
             return yes.to(torch.uint8), torch.where(yes, probabilities[:, 1], probabilities[:, 0])
@@ -323,15 +324,12 @@ class TaskModel(nn.Module):
             tokens, pixels = self._tokens(batch)
             logits = self.head(tokens, pixels) if self.config.head == "rcf" else self.head(tokens)
             return logits
-        if batch.valid is not None:
-            views = set_tokens(self.encoder, batch, self.config.bands_per_view, self.levels)
-            maps, pixels = self.joiner.maps(views, batch)
-            return self._decoded(self.head, maps, pixels[:, None])
-        dates = [self._maps(batch, time) for time in range(self.config.task.kind.dates)]
+        read = [self._maps(batch, date) for date in range(self.config.task.kind.dates)]
+        dates, images = [maps for maps, _ in read], torch.stack([image for _, image in read], dim=1)
         if self.config.task.kind.transitions:
-            per_date = [self._decoded(self.head, maps, batch.images[:, [time]]) for time, maps in enumerate(dates)]
-            return torch.cat([*per_date, self._decoded(self.change_head, self.fusion(*dates), batch.images)], dim=1)
-        return self._decoded(self.head, self.fusion(*dates) if len(dates) == 2 else dates[0], batch.images)
+            per_date = [self._decoded(self.head, maps, images[:, [date]]) for date, maps in enumerate(dates)]
+            return torch.cat([*per_date, self._decoded(self.change_head, self.fusion(*dates), images)], dim=1)
+        return self._decoded(self.head, self.fusion(*dates) if len(dates) == 2 else dates[0], images)
 
     def _decoded(self, head: nn.Module, maps: list[Tensor], images: Tensor) -> Tensor:
         """Decode levels, with the images `(B, T, bands, H, W)` that they are of, to logits of the images' size."""
@@ -366,14 +364,18 @@ class TaskModel(nn.Module):
         tokens = [self.encoder.forward_features(v, **self._metadata(batch, 0, i)) for i, v in enumerate(views)]
         return torch.cat(tokens, dim=-1), batch.images[:, 0]
 
-    def _maps(self, batch: TaskBatch, time: int) -> list[Tensor]:
-        """Encode one date to levels, views side by side: `(B, D * views, h, w)` each."""
-        views = torch.split(batch.images[:, time], self.config.bands_per_view, dim=1)
+    def _maps(self, batch: TaskBatch, date: int) -> tuple[list[Tensor], Tensor]:
+        """Encode an image or set of one date to levels, views side by side: `(B, D * views, h, w)`; and its pixels."""
+        if batch.valid is not None:
+            of_date = batch.of_date(date, self.config.task.kind.dates)
+            views = set_tokens(self.encoder, of_date, self.config.bands_per_view, self.levels)
+            return self.joiner.maps(views, of_date)
+        image = batch.images[:, date]
         per_view = [
-            self.encoder.forward_intermediates(v, self.levels, **self._metadata(batch, time, i))
-            for i, v in enumerate(views)
+            self.encoder.forward_intermediates(v, self.levels, **self._metadata(batch, date, i))
+            for i, v in enumerate(torch.split(image, self.config.bands_per_view, dim=1))
         ]
-        return [torch.cat(level, dim=1) for level in zip(*per_view, strict=True)]
+        return [torch.cat(level, dim=1) for level in zip(*per_view, strict=True)], image
 
     def _metadata(self, batch: TaskBatch, time: int, view: int) -> _Metadata:
         width = self.config.bands_per_view

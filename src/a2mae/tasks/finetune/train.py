@@ -85,7 +85,7 @@ def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str
         options.fusion,
         multi_label=spec.multi_label,
         scaling=scaling,
-        images=data.image_shape[0] if spec.set_sensors else 1,
+        images=data.image_shape[0] // spec.task.kind.dates if spec.set_sensors else 1,
         join=options.inputs.join,
     )
 

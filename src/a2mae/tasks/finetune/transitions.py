@@ -27,6 +27,17 @@ def split_codes(codes: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     return before, after, torch.where(codes == IGNORE, IGNORE, (before != after).long())
 
 
+def split_outputs(outputs: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split `(B, 2 K + 2, ...)` into what is said of the class before, the class after, and unchanged and changed.
+
+    Args:
+        outputs: Of a model, or probabilities.
+        classes: K.
+    """
+    before, after, change = torch.split(outputs, [classes, classes, 2], dim=1)
+    return before, after, change
+
+
 class TransitionLoss(nn.Module):
     """The losses of both classes and of the change, and how unlike the two classes are on unchanged ground.
 
@@ -47,7 +58,7 @@ class TransitionLoss(nn.Module):
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of `(B, 2 K + 2, H, W)` outputs and `(B, H, W)` numbers of transitions."""
-        was, became, change = torch.split(outputs.float(), [self.classes, self.classes, 2], dim=1)
+        was, became, change = split_outputs(outputs.float(), self.classes)
         before, after, changed = split_codes(target.long(), self.classes)
         loss: Tensor = (self.of_classes(was, before) + self.of_classes(became, after)) / 2
         loss = loss + self.of_change(change, changed)

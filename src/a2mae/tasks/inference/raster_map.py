@@ -25,7 +25,7 @@ from odc.geo.geobox import GeoBox
 
 from a2mae.config import RegistrationParameters
 from a2mae.registration.pairs import BandStack, agreement, compare, trusted
-from a2mae.tasks.datasets.inputs import TaskBatch
+from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
@@ -125,13 +125,15 @@ def map_raster(
     scores: Mapping[str, object] | None = None,
     confidence: Path | None = None,
     probabilities: Path | None = None,
+    before: int = 1,
 ) -> Path:
     """Predict every pixel: its class as a uint8 COG with a colour table, or its value as a float32 COG with units.
 
     Args:
         finetuned: A segmenter or a model of values per pixel, with one raster, or one of two dates, with two (before,
             after).
-        rasters: The dates, or the images of a set; all are read on the first one's grid.
+        rasters: The dates, or the images of a set, or of the set before and the set after; all are read on the first
+            one's grid.
         path: Path of the COG.
         windows: How the raster is cut.
         device: Where to run.
@@ -140,9 +142,10 @@ def map_raster(
         confidence: Also write the probability of the mapped class to this COG, as validation has calibrated it: uint8
             with a scale of 1/250.
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
+        before: How many of the rasters are of the earlier date, where there are two.
 
     Returns:
-        The path. Grid and CRS are the first raster's; what was not seen at every date, or by no image of a set, is
+        The path. Grid and CRS are the first raster's; what was not seen at every date, by any image of its set, is
         nodata (255, of values NaN).
 
     Raises:
@@ -151,7 +154,7 @@ def map_raster(
     spec, plan, model = finetuned.spec, finetuned.plan, finetuned.model
     dates = spec.task.kind.dates
     is_set = bool(spec.set_sensors)
-    if not is_set and len(rasters) != dates:
+    if (not is_set and len(rasters) != dates) or len(rasters) < dates:
         raise TaskDataError(f"{spec.task} maps need {dates} raster(s), found {len(rasters)}")
     strangers = sorted({raster.sensor.id for raster in rasters} - set(plan.sensors))
     if strangers:
@@ -173,9 +176,11 @@ def map_raster(
     if scores:
         tags["TEST_SCORES"] = json.dumps(dict(scores))
     if dates == 2:
-        tags["LATER_DATE_MOVED_M"] = json.dumps(rasters[1].shift_m)
+        tags["LATER_DATE_MOVED_M"] = json.dumps(rasters[before].shift_m)
+    if before > 1:
+        tags["EARLIER_DATES"] = str(before)
     model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]
-    settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px]
+    settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px, *([before] * (before > 1))]
     common: _Common = {
         "grid": first.grid,
         "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
@@ -186,15 +191,14 @@ def map_raster(
     first_row = min(writer.first_row for writer in writers.values())
     model.to(device).eval()
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(RasterWindows(raster)) for raster in rasters]
+        of_date = [rasters] if dates == 1 else [rasters[:before], rasters[before:]]
+        readers = [[stack.enter_context(RasterWindows(raster)) for raster in some] for some in of_date]
 
         def predict(tiles: list[Tile]) -> Floats:
-            read = [[reader.normalised(plan, tile.row, tile.col, size) for reader in readers] for tile in tiles]
-            images = np.stack([np.stack([pixels for pixels, _ in dates]) for dates in read])
-            valid = np.stack([np.stack([seen for _, seen in dates]) for dates in read]) if is_set else None
+            read = [_read(readers, plan, tile, size) for tile in tiles]
+            images, valid = (torch.from_numpy(np.stack(parts)).to(device) for parts in zip(*read, strict=True))
             lonlat = [first.lonlat_deg(tile.row, tile.col, size) for tile in tiles]
-            seen = None if valid is None else torch.from_numpy(valid).to(device)
-            return _answers(finetuned, rasters, torch.from_numpy(images).to(device), lonlat, seen)
+            return _answers(finetuned, of_date, images, lonlat, valid if is_set else None)
 
         strips = blended_strips(
             rows,
@@ -208,8 +212,9 @@ def map_raster(
             name=f"{spec.task} map",
         )
         for row, strip in strips:
-            shown = np.stack([reader.read(row, 0, strip.shape[1], columns)[1] for reader in readers])
-            seen = shown.any(axis=0) if is_set else shown.all(axis=0)
+            area = row, 0, strip.shape[1], columns
+            by_date = [np.logical_or.reduce([reader.read(*area)[1] for reader in some]) for some in readers]
+            seen = np.logical_and.reduce(by_date)
             found: dict[str, npt.NDArray[Any]] = {"map": strip}
             if spec.quantity is None:
                 answers, sure = (one.numpy() for one in model.config.decided(torch.from_numpy(strip[None])))
@@ -251,27 +256,46 @@ def _probability_names(spec: TaskSpec) -> list[str]:
     return [*dates, "unchanged", "changed"]
 
 
+def _read(
+    readers: Sequence[Sequence[RasterWindows]], plan: InputPlan, tile: Tile, size: int
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Read `(T, C, size, size)` and where they are valid; a date of fewer images than the other has missing ones."""
+    most = max(map(len, readers))
+    images = np.zeros((len(readers), most, plan.views * plan.bands_per_view, size, size), np.float32)
+    valid = np.zeros((len(readers), most, size, size), bool)
+    for date, some in enumerate(readers):
+        for number, reader in enumerate(some):
+            images[date, number], valid[date, number] = reader.normalised(plan, tile.row, tile.col, size)
+    return images.reshape(-1, *images.shape[2:]), valid.reshape(-1, size, size)
+
+
 @torch.no_grad()
 def _answers(
     finetuned: Finetuned,
-    rasters: Sequence[Raster],
+    of_date: Sequence[Sequence[Raster]],
     images: torch.Tensor,
     lonlat_deg: list[tuple[float, float]],
     valid: torch.Tensor | None,
 ) -> Floats:
     """Probabilities `(B, outputs, H, W)`, or values `(B, 1, H, W)`, of images `(B, T, C, H, W)`."""
     count, device, plan = len(images), images.device, finetuned.plan
-    days = [raster.day for raster in rasters]
+    most = max(map(len, of_date))
+    days = [(*some, *[some[0]] * most)[number].day for some in of_date for number in range(most)]
     day = None
     if all(value is not None for value in days):
         day = torch.tensor([days], dtype=torch.float32, device=device).expand(count, -1)
     wavelength = torch.tensor(plan.wavelength_nm, device=device)
     if valid is not None:
-        of_image = [plan.wavelengths_of(plan.sensors.index(raster.sensor.id)) for raster in rasters]
-        wavelength = torch.tensor(of_image, device=device).expand(count, -1, -1)
+        sensors = [
+            number
+            for some in of_date
+            for number in (*(plan.sensors.index(one.sensor.id) for one in some), *[-1] * (most - len(some)))
+        ]
+        wavelength = torch.tensor([plan.wavelengths_of(number) for number in sensors], device=device)
+        wavelength = wavelength.expand(count, -1, -1)
     batch = TaskBatch(
         images=images,
-        gsd_m=torch.full((count,), rasters[0].gsd_m, device=device),
+        gsd_m=torch.full((count,), of_date[0][0].gsd_m, device=device),
         lonlat_deg=(torch.tensor(lonlat_deg, dtype=torch.float64, device=device) if plan.location else None),
         day=day,
         wavelength_nm=wavelength,

@@ -38,7 +38,8 @@ class ClassMap:
         colours: Red, green, blue of each class.
         dates: Scenes or files that it was drawn from, the earlier first.
         datetimes: When these were taken; None where that is not known.
-        moved_m: (east, north): how far the later one was moved, metres.
+        earlier: How many of `dates` are of the earlier date.
+        moved_m: (east, north): how far the later date was moved, metres; None where the map is of one date.
         nodata: Value of what was not seen; None: everything was.
         grid: Of its pixels.
     """
@@ -49,7 +50,8 @@ class ClassMap:
     colours: dict[int, tuple[int, int, int]]
     dates: tuple[str, ...]
     datetimes: tuple[dt.datetime | None, ...]
-    moved_m: tuple[float, float]
+    earlier: int
+    moved_m: tuple[float, float] | None
     nodata: int | None
     grid: GeoBox
 
@@ -135,7 +137,8 @@ def open_class_map(path: Path, confidence: Path | None = None) -> ClassMap:
             {value: table.get(value, colours[value]) for value in names},
             tuple(json.loads(tags.get("DATES", "[]"))),
             tuple(when and dt.datetime.fromisoformat(when) for when in json.loads(tags.get("DATETIMES", "[]"))),
-            tuple(json.loads(tags.get("LATER_DATE_MOVED_M", "[0, 0]"))),
+            int(tags.get("EARLIER_DATES", "1")),
+            (moved[0], moved[1]) if (moved := json.loads(tags.get("LATER_DATE_MOVED_M", "null"))) else None,
             None if source.nodata is None else int(source.nodata),
             GeoBox(source.shape, source.transform, source.crs.to_wkt()),
         )

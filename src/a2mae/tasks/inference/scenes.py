@@ -12,7 +12,7 @@ from a2mae.config import CloudParameters
 from a2mae.remote.policy import RemoteAccess
 from a2mae.scenes import Scene, scenes_from_table
 from a2mae.sensors import Sensor
-from a2mae.tasks.data_parameters import InputParameters
+from a2mae.tasks.data_parameters import InputParameters, nearer_than_halfway
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.inference.files import RasterKeys
 from a2mae.tasks.inference.rasters import Raster, mosaic, raster_from_scene
@@ -34,6 +34,22 @@ class SceneChoice:
 
     before: Scene | None
     after: Scene
+
+    def dates(self, keys: RasterKeys) -> list[Scene]:
+        """Return both, the earlier one first.
+
+        Args:
+            keys: Names of the parameters, for the message.
+
+        Raises:
+            TaskDataError: If there is no earlier one.
+        """
+        if self.before is None:
+            raise TaskDataError(
+                f"a change map needs two dates of one place: scene {self.after.scene_id} has no earlier one of"
+                f" {self.after.sensor}; set {keys.raster} and raster_before"
+            )
+        return [self.before, self.after]
 
 
 def choose_scenes(scenes: pd.DataFrame, sensor: str) -> SceneChoice:
@@ -80,6 +96,13 @@ def _earlier(after: Scene, scenes: Sequence[Scene]) -> list[Scene]:
         if (after.datetime - scene.datetime).days > HALF_A_YEAR
         and scene.geometry.intersection(after.geometry).area > _MOST_OF_IT * after.geometry.area
     ]
+
+
+def _in_turn(scenes: Sequence[Scene], sensors: Sequence[str]) -> list[Scene]:
+    """Order scenes by turns of sensors, of each the least cloudy first."""
+    ordered = sorted(scenes, key=lambda scene: (scene.cloud_cover_pct or 0, scene.datetime, scene.scene_id))
+    turns = [[scene for scene in ordered if scene.sensor == sensor] for sensor in sensors]
+    return [scene for turn in zip_longest(*turns) for scene in turn if scene is not None]
 
 
 def _period(scene: Scene, inputs: InputParameters) -> str | None:
@@ -143,58 +166,64 @@ class SceneRasters:
             raise TaskDataError(f"scene_ids must be of {sensor.id}, found {', '.join(strangers)}")
         return mosaic([self.one(known[name], sensor, bands) for name in scene_ids])
 
-    def set_of(
+    def sets_of(
         self,
         main: str,
         sensors: Sequence[str],
-        scene_ids: Sequence[str],
+        named: Sequence[Sequence[str]],
         inputs: InputParameters,
         *,
         most: int,
         keys: RasterKeys,
-    ) -> list[Scene]:
-        """Choose the scenes of an image set: those that are named, or others of the ground and period of one.
+    ) -> list[list[Scene]]:
+        """Choose the scenes of an image set, or of two: those that are named, or others of one's ground and period.
 
         Args:
             main: Sensor on whose grid the map is drawn.
-            sensors: Sensors of the set.
-            scene_ids: Ids in the scene table, the first one's grid is the map's; empty: chosen here.
+            sensors: Sensors of the sets.
+            named: Ids in the scene table for each date, the first one's grid is the map's; empty: chosen here.
             inputs: Which images make up a set.
             most: Images of a set, at most.
             keys: Names of the parameters, for messages.
+
+        Returns:
+            For each date its scenes, the one that decides its period first.
 
         Raises:
             TaskDataError: If one is not in the table or of another sensor, too many are named, or there is none.
         """
         table = self._scenes(keys)
         known = {scene.scene_id: scene for scene in scenes_from_table(table) if scene.sensor in sensors}
-        unknown = [name for name in scene_ids if name not in known]
-        if unknown or len(scene_ids) > most:
-            found = f"{', '.join(unknown)} is not" if unknown else f"{len(scene_ids)} are more than {most} scenes"
-            raise TaskDataError(
-                f"{keys.group}.scene_ids: {found} of {', '.join(sensors)} in the scene table; name at most {most}"
-                " accepted scenes of these"
-            )
-        if scene_ids:
-            return [known[name] for name in scene_ids]
+        for scene_ids in named:
+            unknown = [name for name in scene_ids if name not in known]
+            if unknown or len(scene_ids) > most:
+                found = f"{', '.join(unknown)} is not" if unknown else f"{len(scene_ids)} are more than {most} scenes"
+                raise TaskDataError(
+                    f"{keys.group}.scene_ids: {found} of {', '.join(sensors)} in the scene table; name at most {most}"
+                    " accepted scenes of these"
+                )
+        if named[-1]:
+            return [[known[name] for name in scene_ids] for scene_ids in named]
         dated = {name: _period(scene, inputs) for name, scene in known.items()}
         inside = table[table["scene_id"].isin([name for name, period in dated.items() if period is not None])]
         if not len(inside):
             raise TaskDataError(
                 f"{keys.group}: no accepted scene of {', '.join(sensors)} is {inputs}: widen the window"
             )
-        first = choose_scenes(inside, main).after
-        others = [
-            scene
-            for name, scene in known.items()
-            if name != first.scene_id
-            and dated[name] == dated[first.scene_id]
-            and scene.geometry.intersection(first.geometry).area > _MOST_OF_IT * first.geometry.area
-        ]
-        others.sort(key=lambda scene: (scene.cloud_cover_pct or 0, scene.datetime, scene.scene_id))
-        turns = [[scene for scene in others if scene.sensor == sensor] for sensor in sensors]
-        mixed = [scene for turn in zip_longest(*turns) for scene in turn if scene is not None]
-        return [first, *mixed[: most - 1]]
+        choice = choose_scenes(inside, main)
+        dates = choice.dates(keys) if len(named) == 2 else [choice.after]
+        gap = dates[-1].datetime - dates[0].datetime
+        return [
+            [first, *_in_turn([
+                scene
+                for name, scene in known.items()
+                if name != first.scene_id
+                and dated[name] == dated[first.scene_id]
+                and (len(dates) == 1 or nearer_than_halfway(scene.datetime, first.datetime, gap))
+                and scene.geometry.intersection(first.geometry).area > _MOST_OF_IT * first.geometry.area
+            ], sensors)[: most - 1]]
+            for first in dates
+        ]  # fmt: skip
 
     def _scenes(self, keys: RasterKeys) -> pd.DataFrame:
         if self.table is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from a2mae.plausibility import strange_bands
 from a2mae.sensors import Sensor
 from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
-from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.finetune.train import computing
@@ -140,9 +139,10 @@ class MapSource:
         windows = Windows(options.tile_px, options.overlap_px, options.batch_size)
         digest = _state_digest(self.finetuned)
         with computing(self.device, self.threads) as device:
+            dates = self._dates()
             map_raster(
                 self.finetuned,
-                self._rasters(),
+                self._on_each_other([raster for date in dates for raster in date]),
                 path,
                 windows,
                 device=device,
@@ -150,60 +150,57 @@ class MapSource:
                 scores=self.scores,
                 confidence=confidence,
                 probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
+                before=len(dates[0]),
             )
 
-    def _rasters(self) -> list[Raster]:
-        """The raster, or the earlier and the later one on each other."""
-        dates, plan = self._dates(), self.finetuned.plan
+    def _on_each_other(self, rasters: list[Raster]) -> list[Raster]:
+        """The rasters, the later ones moved onto the first."""
         advice = _OF_SCENES if self.options.raster is None else keys_of_map(self.finetuned.spec.task).advice
-        for raster in dates:
-            warn_of_values(raster, plan, advice)
-        first, *later = dates
+        for raster in rasters:
+            warn_of_values(raster, self.finetuned.plan, advice)
+        first, *later = rasters
         moved = [  # light and radar have no band to compare
             aligned(first, one, self.options.registration) if len(one.bands) == len(first.bands) else one
             for one in later
         ]
         return [first, *moved]
 
-    def _dates(self) -> list[Raster]:
-        """The rasters as they are provided: files that are named, scenes that are named, or scenes that are chosen."""
+    def _dates(self) -> list[list[Raster]]:
+        """The rasters of each date: files that are named, scenes that are named, or scenes that are chosen."""
         options, plan, spec = self.options, self.finetuned.plan, self.finetuned.spec
         pair, keys = spec.task.kind.dates == 2, keys_of_map(spec.task)
         known = tuple(one.id for one in spec.set_sensors) or plan.sensors
         mapped = Mapped(spec, known, plan.bands, self.scenes.sensors)
         if options.raster is not None:
-            return mapped.rasters(options)
+            return [[raster] for raster in mapped.rasters(options)]
         sensor, _ = mapped.sensor(options)
         scenes = self.scenes if options.mask_clouds else replace(self.scenes, clouds=None)
+        named = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
         if spec.set_sensors:
-            return self._set(scenes, sensor, keys)
+            return self._sets(scenes, sensor, named, keys)
         if options.scene_ids:
-            dates = [options.scene_ids_before, options.scene_ids] if pair else [options.scene_ids]
-            return [scenes.named(scene_ids, sensor, plan.bands, keys) for scene_ids in dates]
-        choice = scenes.choose(sensor.id, keys)
-        if not pair:
-            return [scenes.one(choice.after, sensor, plan.bands)]
-        if choice.before is None:
-            raise TaskDataError(
-                f"a change map needs two dates of one place: scene {choice.after.scene_id} has no earlier one of"
-                f" {sensor.id}; set {spec.task}.map.raster and raster_before"
-            )
-        return [scenes.one(scene, sensor, plan.bands) for scene in (choice.before, choice.after)]
+            return [[scenes.named(scene_ids, sensor, plan.bands, keys)] for scene_ids in named]
+        chosen = scenes.choose(sensor.id, keys).dates(keys) if pair else [scenes.choose(sensor.id, keys).after]
+        return [[scenes.one(scene, sensor, plan.bands)] for scene in chosen]
 
-    def _set(self, scenes: SceneRasters, sensor: Sensor, keys: RasterKeys) -> list[Raster]:
-        """The scenes that are named, or the one that is mapped by default with others of its ground and period."""
+    def _sets(
+        self, scenes: SceneRasters, sensor: Sensor, named: Sequence[Sequence[str]], keys: RasterKeys
+    ) -> list[list[Raster]]:
+        """The scenes that are named, or those that are mapped by default with others of their ground and period."""
         spec = self.finetuned.spec
-        chosen = scenes.set_of(
-            sensor.id, [one.id for one in spec.set_sensors], self.options.scene_ids, self.inputs,
+        chosen = scenes.sets_of(
+            sensor.id, [one.id for one in spec.set_sensors], named, self.inputs,
             most=self.finetuned.model.config.images, keys=keys,
         )  # fmt: skip
-        rasters = []
-        for scene in chosen:
-            own = sensor_named(scene.sensor, scenes.sensors)
-            bands = bands_of(own, spec, self.finetuned.plan.bands)
-            rasters.append(scenes.one(scene, own, bands))
-        logger.info("%s map of an image set: %s", spec.task, ", ".join(raster.name for raster in rasters))
-        return rasters
+        dates = []
+        for one in chosen:
+            rasters = []
+            for scene in one:
+                own = sensor_named(scene.sensor, scenes.sensors)
+                rasters.append(scenes.one(scene, own, bands_of(own, spec, self.finetuned.plan.bands)))
+            logger.info("%s map of an image set: %s", spec.task, ", ".join(raster.name for raster in rasters))
+            dates.append(rasters)
+        return dates
 
 
 def warn_of_values(raster: Raster, plan: InputPlan, advice: str) -> None:
