@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import geopandas as gpd
 import numpy as np
@@ -16,10 +17,11 @@ import torch
 
 from a2mae.errors import InputError, plural
 from a2mae.explore.set_vectors import SetEmbedder, members_of_sets
-from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store
+from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store, precision_begun
 from a2mae.files import digest_of
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
+from a2mae.models.precision import precision_of
 from a2mae.models.sources import weights_digest
 from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store.store import ImageSetStore
@@ -28,7 +30,7 @@ from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, plan_bands
 from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
-from a2mae.tasks.finetune.train import computing
+from a2mae.tasks.finetune.train import computing, device_named
 from a2mae.tasks.parameters import EmbedParameters, Pool
 
 logger = logging.getLogger(__name__)
@@ -101,7 +103,10 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         bands=options.bands,
         location=options.location,
         tile_px=options.tile_px,
+        precision=precision_of(options.precision, device_named(options.device)),
     )
+    if options.precision == "auto":
+        about = replace(about, precision=precision_begun(folder, about) or about.precision)
     usable = _described(usable, archive.sets)
     members = members_of_sets(usable, options.inputs) if options.inputs.is_set else None
     if members is not None and members.empty:
@@ -120,7 +125,7 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         for sensor, rows in new.groupby("sensor", sort=True):
             _, *shape = archive.store.shape(str(sensor))
             relative_gsd = min(1.0, options.tile_px / max(shape))
-            embedder = Embedder(encoder.to(device), plans[str(sensor)], pool=options.pool, relative_gsd=relative_gsd)
+            embedder = Embedder(encoder.to(device), plans[str(sensor)], about, relative_gsd=relative_gsd)
             for start in range(0, len(rows), _PART_ROWS):
                 part = rows.iloc[start : start + _PART_ROWS]
                 _add(store, part, _vectors(embedder, archive.store, part, options.batch_size))
@@ -128,7 +133,7 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         if len(new_sets) and members is None:
             _add(store, new_sets, _means(store, usable, new_sets))
         elif members is not None:
-            reader = SetEmbedder(encoder.to(device), plans, options, archive.store)
+            reader = SetEmbedder(encoder.to(device), plans, options, archive.store, about.precision)
             for start in range(0, len(new_sets), _PART_ROWS):
                 part = new_sets.iloc[start : start + _PART_ROWS]
                 _add(store, part, reader.vectors(members[members["member_of"].isin(part["id"])]))
@@ -206,18 +211,23 @@ def _means(store: EmbeddingStore, images: pd.DataFrame, sets: pd.DataFrame) -> F
 class Embedder:
     """Turns images of one sensor into vectors."""
 
-    def __init__(self, encoder: Encoder, plan: InputPlan, *, pool: Pool, relative_gsd: float) -> None:
+    def __init__(self, encoder: Encoder, plan: InputPlan, about: StoreAbout, *, relative_gsd: float) -> None:
         """Take an encoder and how images enter it.
 
         Args:
             encoder: On its device.
             plan: Of one sensor.
-            pool: How tokens become a vector.
+            about: How tokens become a vector of the store, and what the encoder computes in.
             relative_gsd: 0.5 averages images to half their side, with their GSD; 1 leaves them as they are.
         """
-        self._features = EncoderFeatures(encoder, pool=pool, bands_per_view=plan.bands_per_view)
-        self.plan, (self.sensor,) = plan, plan.sensors
         self._device = next(encoder.parameters()).device
+        self._features = EncoderFeatures(
+            encoder,
+            pool=cast(Pool, about.pool),
+            bands_per_view=plan.bands_per_view,
+            precision=precision_of(about.precision, self._device),
+        )
+        self.plan, (self.sensor,) = plan, plan.sensors
         self._patch, self._relative_gsd = encoder.patch_size, relative_gsd
         self._mean, self._std = (np.asarray(values[0], np.float32)[:, None, None] for values in (plan.mean, plan.std))
 

@@ -7,9 +7,7 @@ the same comparison, at windows spread over the ground that both dates show.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import hashlib
 import json
 import logging
 import math
@@ -23,14 +21,14 @@ import numpy.typing as npt
 import torch
 from odc.geo.geobox import GeoBox
 
-from a2mae.config import RegistrationParameters
+from a2mae.config import Precision, RegistrationParameters
 from a2mae.registration.pairs import BandStack, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
-from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
+from a2mae.tasks.inference.rasters import Floats, Raster, RasterRows, RasterWindows
 from a2mae.tasks.inference.read_map import FULL_PROBABILITY
-from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
+from a2mae.tasks.tiling import StripWriter, Windows, blended_strips, settled, starts
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +119,7 @@ def map_raster(
     windows: Windows,
     *,
     device: torch.device,
+    precision: Precision = "auto",
     model_hash: str = "",
     scores: Mapping[str, object] | None = None,
     confidence: Path | None = None,
@@ -135,6 +134,7 @@ def map_raster(
         path: Path of the COG.
         windows: How the raster is cut.
         device: Where to run.
+        precision: What the model computes in; a map that was begun goes on in what `auto` came to then.
         model_hash: Identifies the model: a map that another one has begun is not continued.
         scores: Scores of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
         confidence: Also write the probability of the mapped class to this COG, as validation has calibrated it: uint8
@@ -176,25 +176,18 @@ def map_raster(
         tags["LATER_DATE_MOVED_M"] = json.dumps(rasters[1].shift_m)
     model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]
     settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px]
-    common: _Common = {
-        "grid": first.grid,
-        "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
-        "tags": tags,
-    }
+    computed, fingerprint = settled(path, settings, precision, device)
+    common: _Common = {"grid": first.grid, "fingerprint": fingerprint, "tags": tags}
     writers = _writers(path, confidence, probabilities, spec, common)
     # The files may have stopped at different rows: go on where all are whole; rows written twice are the same.
     first_row = min(writer.first_row for writer in writers.values())
-    model.to(device).eval()
-    with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(RasterWindows(raster)) for raster in rasters]
+    model.on(device, computed).eval()
+    with RasterRows(rasters, plan, size, starts(rows, size, overlap)) as reader:
 
-        def predict(tiles: list[Tile]) -> Floats:
-            read = [[reader.normalised(plan, tile.row, tile.col, size) for reader in readers] for tile in tiles]
-            images = np.stack([np.stack([pixels for pixels, _ in dates]) for dates in read])
-            valid = np.stack([np.stack([seen for _, seen in dates]) for dates in read]) if is_set else None
-            lonlat = [first.lonlat_deg(tile.row, tile.col, size) for tile in tiles]
-            seen = None if valid is None else torch.from_numpy(valid).to(device)
-            return _answers(finetuned, rasters, torch.from_numpy(images).to(device), lonlat, seen)
+        def predict(row: int, cols: list[int]) -> Floats:
+            images, valid = (torch.from_numpy(one).to(device) for one in reader.windows(row, cols))
+            lonlat = [first.lonlat_deg(row, col, size) for col in cols] if plan.location else []
+            return _answers(finetuned, rasters, images, lonlat, valid if is_set else None)
 
         strips = blended_strips(
             rows,
@@ -208,7 +201,7 @@ def map_raster(
             name=f"{spec.task} map",
         )
         for row, strip in strips:
-            shown = np.stack([reader.read(row, 0, strip.shape[1], columns)[1] for reader in readers])
+            shown = reader.valid(row, strip.shape[1])
             seen = shown.any(axis=0) if is_set else shown.all(axis=0)
             found: dict[str, npt.NDArray[Any]] = {"map": strip}
             if spec.quantity is None:
