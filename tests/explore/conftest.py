@@ -127,5 +127,5 @@ def embedded(archive, pretrained, tmp_path_factory):
 
 
 def embed(archive, pretrained, folder, **options):
-    asked = EmbedParameters.model_validate({"device": "cpu", "threads": 1, **options})
+    asked = EmbedParameters.model_validate({"device": "cpu", "threads": 1, "precision": "32-true", **options})
     return embed_archive(asked, pretrained, archive, folder)

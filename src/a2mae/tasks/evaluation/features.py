@@ -68,7 +68,7 @@ class EncoderFeatures:
         *,
         pool: Pool,
         bands_per_view: int,
-        precision: ComputePrecision,
+        precision: ComputePrecision = "32-true",
         layers: Sequence[Layers] = ("last",),
     ) -> None:
         """Wrap an encoder.

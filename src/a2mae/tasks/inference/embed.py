@@ -43,7 +43,7 @@ def embed_raster(
     windows: Windows,
     *,
     device: torch.device,
-    precision: Precision = "auto",
+    precision: Precision = "32-true",
     quantise: bool = False,
     model_hash: str = "",
 ) -> Path:

@@ -119,7 +119,7 @@ def map_raster(
     windows: Windows,
     *,
     device: torch.device,
-    precision: Precision = "auto",
+    precision: Precision = "32-true",
     model_hash: str = "",
     scores: Mapping[str, object] | None = None,
     confidence: Path | None = None,
