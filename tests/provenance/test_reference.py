@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import yaml
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from a2mae.provenance import lock
 from a2mae.provenance.record import LineageError
 from a2mae.provenance.reference import MOST_BYTES, compare, read_reference, write_reference
 from a2mae.provenance.sketch import Sketch, sketch_of_json
@@ -239,3 +241,26 @@ def test_a_sketch_tells_how_many_values_changed_and_by_how_much(count, changed, 
     assert 0.3 < total / (by * math.sqrt(changed)) < 2.5
     if changed == 1:
         assert math.isclose(total, by, rel_tol=1e-4), "one change is known to the digit"
+
+
+def test_a_stage_has_three_verdicts_and_a_missing_table_is_none_of_the_good_ones(other, reference):
+    outs = [{"path": path, "md5": lock._md5(other / path)} for path in OUTPUTS]
+    stages = {"stages": {"all": {"deps": [], "outs": outs}}}
+    (other / "dvc.yaml").write_text(yaml.safe_dump(stages))
+    committed = yaml.safe_dump(stages)
+
+    def told():
+        (verdict,) = lock.verdicts(other, committed, reference)
+        return verdict.holds, str(verdict)
+
+    assert told() == (True, f"{'all':<14}ok: {len(OUTPUTS)} outputs")
+    changed_table(other, SHIFTS, "shift_x_m", [17], 1e-4)
+    holds, text = told()
+    assert holds and f"ok: {len(OUTPUTS) - 1} outputs of the same bytes, 1 within tolerance" in text
+    assert f"within   {SHIFTS}: shift_x_m: about 1 of 300 differ, by " in text
+    changed_table(other, SCORES, "value", [3], 0.1)
+    holds, text = told()
+    assert not holds and f"CHANGED  {SCORES}: 1 of 40 scores lie outside their interval: score segment m3" in text
+    (other / SHIFTS).unlink()
+    holds, text = told()
+    assert not holds and f"MISSING  {SHIFTS}" in text
