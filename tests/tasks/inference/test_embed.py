@@ -95,8 +95,9 @@ def test_every_pixel_is_read_once(encoder, plan, scene, tmp_path, monkeypatch):
         read[row : row + height, column : column + width] += 1
         return real(self, row, column, height, width)
 
+    raster = raster_from_file(scene, SENTINEL2, RGB)  # it looks whether values are in the sensor's units
     monkeypatch.setattr(RasterWindows, "read", counted)
-    embed(encoder, plan, scene, tmp_path / "out.tif", windows=Windows(32, 16, 2))
+    embed_raster(encoder, plan, raster, tmp_path / "out.tif", Windows(32, 16, 2), device=CPU)
     assert read[:84, :117].min() == read.max() == 1
 
 

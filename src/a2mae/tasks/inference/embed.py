@@ -86,7 +86,7 @@ def embed_raster(
     encoder.to(device).eval()
     fit_attention(encoder, computed, device)
     side, first_rows = size * patch, [row * patch for row in starts(rows, size, overlap)]
-    with RasterRows([raster], plan, side, first_rows) as reader:
+    with RasterRows([raster], plan, side, first_rows, max(columns * patch, side)) as reader:
 
         def predict(row: int, cols: list[int]) -> Floats:
             images = torch.from_numpy(reader.windows(row * patch, [col * patch for col in cols])[0][:, 0])

@@ -182,7 +182,7 @@ def map_raster(
     # The files may have stopped at different rows: go on where all are whole; rows written twice are the same.
     first_row = min(writer.first_row for writer in writers.values())
     model.on(device, computed).eval()
-    with RasterRows(rasters, plan, size, starts(rows, size, overlap)) as reader:
+    with RasterRows(rasters, plan, size, starts(rows, size, overlap), max(columns, size)) as reader:
 
         def predict(row: int, cols: list[int]) -> Floats:
             images, valid = (torch.from_numpy(one).to(device) for one in reader.windows(row, cols))

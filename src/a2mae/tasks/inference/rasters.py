@@ -258,7 +258,9 @@ class RasterRows(AbstractContextManager["RasterRows"]):
     Memory is that of the rows which a window has, and of those by which the next ones lie below, at full width.
     """
 
-    def __init__(self, rasters: Sequence[Raster], plan: InputPlan, size: int, first_rows: Sequence[int]) -> None:
+    def __init__(
+        self, rasters: Sequence[Raster], plan: InputPlan, size: int, first_rows: Sequence[int], width: int
+    ) -> None:
         """Prepare.
 
         Args:
@@ -266,10 +268,11 @@ class RasterRows(AbstractContextManager["RasterRows"]):
             plan: Bands and normalisation.
             size: Side of a window, pixels.
             first_rows: First row of each row of windows, ascending.
+            width: What a row of windows covers, pixels; at least the rasters' width.
         """
         self._rasters, self._plan, self._size = rasters, plan, size
         self._below = dict(pairwise(first_rows))
-        self._width = max(rasters[0].shape[1], size)
+        self._width = width
         self._top: int | None = None
         self._pixels, self._valid = np.empty(0, np.float32), np.empty(0, bool)
         self._ahead: Future[tuple[Floats, Bools]] | None = None
