@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from a2mae.models.encoder import Encoder, Stage
-from a2mae.models.layers.masking import full_precision
 from a2mae.models.layers.rcf import KERNEL_SIZE, RandomConvolutionFeatures
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData
@@ -38,8 +37,7 @@ class ConvolutionEncoder(nn.Module):
     def forward_intermediates(self, images: Tensor, indices: Sequence[int], **given: object) -> list[Tensor]:
         """Give `(B, 2 J, h, w)` features for each of `indices`; `given` is what encoders read besides the images."""
         height, width = (side // self.patch_size for side in images.shape[-2:])
-        with full_precision(images):
-            features = self.features.of_patches(images, self.patch_size)  # (B, N, 2 J)
+        features = self.features.of_patches(images, self.patch_size)  # (B, N, 2 J)
         return [torch.unflatten(features.transpose(1, 2), 2, (height, width)) for _ in indices]
 
 

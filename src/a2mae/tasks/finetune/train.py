@@ -136,7 +136,7 @@ def finetune(
     model.on(device, precision_of(recipe.precision, device))
     _training(model, recipe)
     groups = _parameter_groups(model, recipe)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999), fused=True)
     loss_of = loss_for(model.config, recipe, inputs.data, rows).to(device)
     state = checkpoint.resume(model, optimizer) if checkpoint is not None else FinetuneState()
     if state.step:
