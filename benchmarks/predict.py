@@ -3,8 +3,8 @@
 Every side is a process of its own, so that its peak resident memory is its own. The rasters are three-band uint16
 GeoTIFFs with a tenth of nodata; the models are small ViTs with random weights: speed and memory do not depend on them.
 
-With `--against CHECKOUT` (a git worktree of an older commit) every side is followed by the same of that code, by its own
-script and its own defaults, on the same raster; heads are ours to choose, older scripts have `conv`.
+With `--against CHECKOUT` (a git worktree of an older commit) every side is followed by the same of that code, by its
+own script and its own defaults, on the same raster; heads are ours to choose, older scripts have `conv`.
 
 Usage: python benchmarks/predict.py [--quick] [--sides 2500 20000] [--what map change embed] [--against ../old]
 """
