@@ -59,11 +59,11 @@ def test_the_processor_says_what_it_has() -> None:
 def test_weights_and_normalisation_stay_fp32_and_attention_is_two_products() -> None:
     encoder = create_model("mae_vit_tiny_patch8", embed_dim=32, depth=2, decoder_dim=32, decoder_depth=1).encoder.eval()
     images, seen = torch.randn(2, 3, 32, 32), {}
-    fit_attention(encoder, "32-true", CPU)
+    fit_attention(encoder, "32-true", CPU, training=True)
     assert all(block.attn.fused_attn for block in encoder.blocks)
     with torch.no_grad():
         whole = encoder.forward_features(images)
-        fit_attention(encoder, "bf16-mixed", CPU)
+        fit_attention(encoder, "bf16-mixed", CPU, training=True)
         assert not any(block.attn.fused_attn for block in encoder.blocks)
         encoder.blocks[0].attn.qkv.register_forward_hook(lambda module, given, out: seen.update(qkv=out.dtype))
         with autocast("bf16-mixed", "cpu"):
@@ -71,3 +71,5 @@ def test_weights_and_normalisation_stay_fp32_and_attention_is_two_products() -> 
     assert seen == {"qkv": torch.bfloat16}
     assert {value.dtype for value in encoder.state_dict().values()} == {torch.float32}
     assert 0 < float((half - whole).abs().max()) < 0.1
+    fit_attention(encoder, "bf16-mixed", CPU, training=False)
+    assert all(block.attn.fused_attn for block in encoder.blocks), "without a backward pass it is the faster one"

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Literal, cast
 
 import torch
+from timm.layers import use_fused_attn
 from torch import nn
 from torch.nn import functional as F
 
@@ -107,17 +108,19 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[object]
     return torch.autocast(device_type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
 
 
-def fit_attention(model: nn.Module, precision: str, device: torch.device) -> None:
-    """Let a model compute attention by two products and a softmax where that is faster: bfloat16 on a CPU.
+def fit_attention(model: nn.Module, precision: str, device: torch.device, *, training: bool) -> None:
+    """Let a model compute attention the faster way: two products and a softmax, or torch's fused one.
 
-    There the backward pass of torch's fused attention is a third of a step at 49 to 193 tokens (docs/recipe.md).
+    The backward pass of the fused one in bfloat16 on a CPU is a third of a step at 49 to 193 tokens (docs/recipe.md).
+    Without a backward pass it is the faster one everywhere.
 
     Args:
         model: Changed in place.
         precision: `32-true` or `bf16-mixed`.
         device: Where the model runs.
+        training: Whether there is a backward pass.
     """
-    if device.type == "cpu" and precision == "bf16-mixed":
-        for module in model.modules():
-            if hasattr(module, "fused_attn"):
-                vars(module).update(fused_attn=False)  # timm's; annotated as final, for TorchScript
+    plain = training and device.type == "cpu" and precision == "bf16-mixed"
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):  # timm's; annotated as final, for TorchScript
+            vars(module).update(fused_attn=not plain and bool(use_fused_attn()))

@@ -128,7 +128,7 @@ class Trainer:
         self._model, self._start = started_model(run_dir, spec, self._reader)
         if self._start is not None and fabric.is_global_zero:
             _LOG.info("start: %s is %s\n%s", self._start.weights.path, self._start.weights.kind, self._start.table())
-        fit_attention(self._model, spec.numerics.precision, fabric.device)
+        fit_attention(self._model, spec.numerics.precision, fabric.device, training=True)
         self._plain_module = TrainStep(self._model, len(spec.data.sensors))
         if spec.numerics.activation_checkpointing:
             recompute_activations(self._model)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
-from a2mae.models.precision import ComputePrecision, autocast, fit_attention
+from a2mae.models.precision import ComputePrecision, autocast
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.finetune.baseline import drawn_features
 from a2mae.tasks.finetune.model import TaskEncoder
@@ -74,7 +74,7 @@ class EncoderFeatures:
         """Wrap an encoder.
 
         Args:
-            encoder: On its device; put into evaluation mode.
+            encoder: Put into evaluation mode.
             pool: See `pooled`; `cls` is of the last block alone.
             bands_per_view: Bands that the encoder takes at once.
             precision: What it computes in.
@@ -84,7 +84,6 @@ class EncoderFeatures:
         self._pool = pool
         self._width = bands_per_view
         self._precision = precision
-        fit_attention(encoder, precision, next(encoder.parameters()).device)
         depth = len(encoder.feature_info)
         if len({stage.num_chs for stage in encoder.feature_info}) > 1:
             layers = ("last",)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from a2mae.errors import InputError
 from a2mae.models.encoder import Encoder, Matcher, nested
-from a2mae.models.precision import ComputePrecision, autocast, fit_attention
+from a2mae.models.precision import ComputePrecision, autocast
 from a2mae.models.timm_encoder import TimmEncoder, levels_of
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.finetune.heads import (
@@ -228,7 +228,6 @@ class TaskModel(nn.Module):
     def on(self, device: torch.device, precision: ComputePrecision) -> Self:
         """Move the model to a device, to compute there in a precision; see `models.precision`."""
         self.precision = precision
-        fit_attention(self, precision, device)
         return self.to(device)
 
     def _add_joiner(self, channels: Sequence[int]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from a2mae.errors import A2maeError
-from a2mae.models.precision import precision_of
+from a2mae.models.precision import fit_attention, precision_of
 from a2mae.parallel import cores
 from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import Targets, TaskData
@@ -134,6 +134,7 @@ def finetune(
     else:
         model.encoder.requires_grad_(recipe.mode == "full")
     model.on(device, precision_of(recipe.precision, device))
+    fit_attention(model, model.precision, device, training=True)
     _training(model, recipe)
     groups = _parameter_groups(model, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999), fused=True)
@@ -175,6 +176,7 @@ def finetune(
             checkpoint.save(state, model, optimizer)
     state.restore_best(model)
     merge_lora(model.encoder)
+    fit_attention(model, model.precision, device, training=False)
     history = state.history
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history

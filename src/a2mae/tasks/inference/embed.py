@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from a2mae.config import Precision
 from a2mae.files import whole_file
 from a2mae.models.encoder import Encoder
-from a2mae.models.precision import autocast, fit_attention
+from a2mae.models.precision import autocast
 from a2mae.raster.opening import GDAL_OPTIONS
 from a2mae.tables import geo_schema
 from a2mae.tasks.datasets.inputs import InputPlan
@@ -84,7 +84,6 @@ def embed_raster(
         scales=[step] * features if quantise else (),
     )
     encoder.to(device).eval()
-    fit_attention(encoder, computed, device)
     side, first_rows = size * patch, [row * patch for row in starts(rows, size, overlap)]
     with RasterRows([raster], plan, side, first_rows, max(columns * patch, side)) as reader:
 
