@@ -69,14 +69,16 @@ def verdicts(root: Path, lock: str, reference: Mapping[str, Any] | None = None) 
     locked = yaml.safe_load(lock)["stages"]
     for name in yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]:
         stage = locked.get(name, {"outs": []})
-        within, wrong = [], []
+        within, wrong = list[str](), list[str]()
         for out in stage["outs"]:
             path, md5 = out["path"], _md5(root / out["path"])
             if md5 is None:
                 wrong.append(f"MISSING  {path}")
-            elif md5 != out["md5"] and (reference is None or path not in reference):
+            elif md5 == out["md5"]:
+                continue
+            elif reference is None or path not in reference:
                 wrong.append(f"CHANGED  {path}")
-            elif md5 != out["md5"]:
+            else:
                 found = compare(root, path, reference[path])
                 (within if found.within else wrong).append(
                     f"{'within ' if found.within else 'CHANGED'}  {path}: {found.told}"
