@@ -13,7 +13,7 @@ from functools import cache
 from typing import Literal, cast
 
 import torch
-from timm.layers import use_fused_attn
+from timm.layers.config import use_fused_attn
 from torch import nn
 from torch.nn import functional as F
 

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -282,7 +283,7 @@ def make_loader(
         prefetch_factor=2 if workers else None,
         timeout=LOOK_S if workers else 0,
         worker_init_fn=_begin if workers else None,
-        collate_fn=packed if workers else None,
+        collate_fn=cast(Any, packed) if workers else None,  # typed for lists of samples
     )
 
 
