@@ -92,6 +92,7 @@ def test_a_task_starts_from_a_file_and_its_random_twin_and_is_saved_with_what_it
     rows = data[task].rows("test")
     for start, found in models.items():
         run = finetune_start(asked, data[task], None, start)
+        found.model.on(CPU, run.finetuned.model.precision)
         before, after = (
             predict(model, TaskInputs(data[task], found.plan), rows, batch_size=8, device=CPU)
             for model in (run.finetuned.model, found.model)
