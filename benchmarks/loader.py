@@ -49,6 +49,7 @@ from a2mae.stssd.store.store import COMPARED, COPY, ImageSetStore
 from a2mae.stssd.store.writer import SensorPlan, StoreWriter
 from a2mae.training.data.index import INDEX_FILE, build_index
 from a2mae.training.data.loader import BatchDataset, SampleReader
+from a2mae.training.data.prepare import packed
 from a2mae.training.engine import make_fabric
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import Trainer
@@ -424,6 +425,7 @@ def loader_of(data: Dataset, steps: int, workers: int) -> DataLoader:
         num_workers=workers,
         multiprocessing_context="spawn",
         prefetch_factor=2,
+        collate_fn=packed if isinstance(data, BatchDataset) else None,
     )
 
 

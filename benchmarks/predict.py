@@ -3,13 +3,17 @@
 Every side is a process of its own, so that its peak resident memory is its own. The rasters are three-band uint16
 GeoTIFFs with a tenth of nodata; the models are small ViTs with random weights: speed and memory do not depend on them.
 
-Usage: python benchmarks/predict.py [--quick] [--sides 2500 20000] [--what map change embed]
+With `--against CHECKOUT` (a git worktree of an older commit) every side is followed by the same of that code, by its
+own script and its own defaults, on the same raster; heads are ours to choose, older scripts have `conv`.
+
+Usage: python benchmarks/predict.py [--quick] [--sides 2500 20000] [--what map change embed] [--against ../old]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -50,6 +54,9 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=12, help="blocks of the ViT-T")
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--overlap", type=int, default=32)
+    parser.add_argument("--head", default="rcf", help="of maps: linear, rcf, conv, upernet, detail")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--against", type=Path, help="checkout of another commit, to compare with")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -58,31 +65,53 @@ def main() -> None:
     sides = (512, 1024) if arguments.quick else arguments.sides
     print(
         f"{platform.machine()} cpu torch {torch.__version__} threads {torch.get_num_threads()},"
-        f" ViT-T/{arguments.patch} depth {arguments.depth}, windows {arguments.tile} overlap {arguments.overlap}"
+        f" ViT-T/{arguments.patch} depth {arguments.depth}, windows {arguments.tile} overlap {arguments.overlap},"
+        f" head {arguments.head}, precision {arguments.precision}"
     )
     results: dict[str, float] = {}
     for side in sides:
         with tempfile.TemporaryDirectory(prefix="a2mae-predict-") as folder:
             write_raster(Path(folder) / "raster.tif", side)
             for what in arguments.what:
-                found = in_own_process(Path(folder), what, arguments)
-                seconds = found["seconds"]
-                rate = side * side / seconds / 1e6
-                print(
-                    f"{what:7s} {side:6d}²  {seconds:8.1f} s  {rate:6.2f} Mpx/s  peak {found['peak_mb']:6.0f} MB"
-                    f"  (before the raster {found['base_mb']:.0f} MB)  file {found['file_mb']:.0f} MB",
-                    flush=True,
-                )
-                results |= {f"{what}_{side}_s": found["seconds"], f"{what}_{side}_peak_mb": found["peak_mb"]}
-    print("RESULT " + " ".join(f"{name}={value:.1f}" for name, value in results.items()))
+                found = told("ours", what, side, in_own_process(Path(folder), what, arguments))
+                results |= {f"{what}_{side}_s": found["cpu_s"], f"{what}_{side}_peak_mb": found["peak_mb"]}
+                if arguments.against is not None:
+                    theirs = in_own_process(Path(folder), what, arguments, checkout=arguments.against)
+                    told("theirs", what, side, theirs)
+                    results[f"{what}_{side}_times_faster"] = theirs["seconds"] / found["seconds"]
+                    results[f"{what}_{side}_times_less_cpu"] = theirs["cpu_s"] / found["cpu_s"]
+    print("RESULT " + " ".join(f"{name}={value:.2f}" for name, value in results.items()))
 
 
-def in_own_process(folder: Path, what: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Run one side alone and return what it measured."""
+def told(whose: str, what: str, side: int, found: dict[str, float]) -> dict[str, float]:
+    """Print what one side measured, and return it."""
+    rate = side * side / found["seconds"] / 1e6
+    print(
+        f"{whose:7s}{what:7s} {side:6d}²  {found['seconds']:8.1f} s  cpu {found['cpu_s']:8.1f} s  {rate:6.2f} Mpx/s"
+        f"  peak {found['peak_mb']:6.0f} MB  (before the raster {found['base_mb']:.0f} MB)"
+        f"  file {found['file_mb']:.0f} MB",
+        flush=True,
+    )
+    return found
+
+
+def in_own_process(
+    folder: Path, what: str, arguments: argparse.Namespace, *, checkout: Path | None = None
+) -> dict[str, float]:
+    """Run one side alone and return what it measured; its processor time is of the whole process, imports included."""
     options = [f"--{name}={getattr(arguments, name)}" for name in ("patch", "depth", "tile", "overlap")]
-    command = [sys.executable, __file__, "--child", str(folder), "--what", what, *options]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    script, env = Path(__file__).resolve(), dict(os.environ)
+    if checkout is None:
+        options += [f"--head={arguments.head}", f"--precision={arguments.precision}"]
+    else:
+        script = checkout.resolve() / "benchmarks" / "predict.py"
+        env["PYTHONPATH"] = str(checkout.resolve() / "src")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, str(script), "--child", str(folder), "--what", what, *options]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {**json.loads(done.stdout.splitlines()[-1]), "cpu_s": cpu_s}
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> None:
@@ -97,15 +126,19 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     windows = Windows(arguments.tile, arguments.overlap, 4)
     base_mb, started, path = peak_mb(), time.perf_counter(), folder / f"{what}.tif"
     if what == "embed":
-        embed_raster(encoder, plan, raster, path, windows, device=torch.device("cpu"), quantise=True)
+        embed_raster(
+            encoder, plan, raster, path, windows,
+            device=torch.device("cpu"), precision=arguments.precision, quantise=True,
+        )  # fmt: skip
         write_block_vectors(path, 4, folder / "embed.parquet")
     else:
         task = Task.SEGMENT if what == "map" else Task.DETECT_CHANGE
         classes = tuple(f"class {i}" for i in range(10 if what == "map" else 2))
         spec = TaskSpec(task, "benchmark", classes, (), SENSOR.subset(BANDS).bands, SENSOR.encoding, 10.0)
-        model = TaskModel(encoder, HeadConfig(task, "conv", len(classes))).eval()
+        model = TaskModel(encoder, HeadConfig(task, arguments.head, len(classes))).eval()
         rasters = [raster] * (1 if what == "map" else 2)
-        map_raster(Finetuned(model, plan, spec), rasters, path, windows, device=torch.device("cpu"))
+        finetuned = Finetuned(model, plan, spec)
+        map_raster(finetuned, rasters, path, windows, device=torch.device("cpu"), precision=arguments.precision)
     found = {
         "seconds": time.perf_counter() - started,
         "peak_mb": peak_mb(),

@@ -30,7 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model
-from a2mae.training.engine import use_plain_attention
+from a2mae.models.precision import fit_attention
 from a2mae.training.parameters import RECIPES
 
 SETS, IMAGES, SIDE = 16, 3, 64
@@ -108,7 +108,7 @@ def prepared(row: Row, batch: ImageSetBatch) -> Pretrainer:
     model = create_model("a2mae_vit_tiny_patch8", **row.options)
     model.fit_features(batch, seed=0)
     if row.plain:
-        use_plain_attention(model)
+        fit_attention(model, "bf16-mixed", torch.device("cpu"), training=True)
     return model
 
 

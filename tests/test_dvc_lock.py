@@ -194,3 +194,15 @@ def test_the_lock_is_made_from_a_commit_in_a_clone(project, monkeypatch, capsys)
     text = (project / "dvc.lock").read_text("utf-8")
     assert yaml.safe_load(text)["stages"]["make"]["outs"] == before["stages"]["make"]["outs"]
     assert "python" in dvc_lock.made_on(text)
+
+
+def test_the_lock_comes_with_values_that_other_bytes_are_compared_with(project, said, monkeypatch):
+    """Of a page or a text that is its size; of tables, rasters and scores see tests/provenance/test_reference.py."""
+    assert main(["--write"]) == 0
+    commit(project)
+    (project / "out/b").write_text("c")
+    code, text = said()
+    assert code == 0 and "ok: 0 outputs of the same bytes, 1 within tolerance" in text and "within   out: " in text
+    (project / "out/b").write_text("much longer than it was")
+    code, text = said()
+    assert code == 1 and "CHANGED  out: 24 bytes, 2 were expected" in text

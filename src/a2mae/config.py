@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,9 @@ class OnDisk:
 
 TO_STATE = "???"
 """Stands in a file of parameters where somebody has to state a value before the stage can run (`a2mae init`)."""
+
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+"""What models compute in; `auto` is decided where one runs (`models.precision`)."""
 
 OnDiskPath = Annotated[str | None, OnDisk()]
 """A file or folder of the user's that must be there when a run starts; None: not used."""

@@ -127,5 +127,6 @@ def embedded(archive, pretrained, tmp_path_factory):
 
 
 def embed(archive, pretrained, folder, **options):
-    asked = EmbedParameters.model_validate({"device": "cpu", "threads": 1, "workers": 1, **options})
+    asked = {"device": "cpu", "threads": 1, "workers": 1, "precision": "32-true", **options}
+    asked = EmbedParameters.model_validate(asked)
     return embed_archive(asked, pretrained, archive, folder)

@@ -159,6 +159,20 @@ def test_a_worker_that_finds_another_model_says_so(archive, pretrained, tmp_path
         room._embed_task(("image", task))
 
 
+def test_vectors_are_added_in_the_precision_of_those_that_are_there(archive, pretrained, tmp_path):
+    """A store of another machine, or of before there was a choice, holds vectors of one making."""
+    for begun in ("32-true", "bf16-mixed"):
+        folder = tmp_path / begun
+        embed(archive, pretrained, folder, precision=begun)
+        about = json.loads((folder / "_store.json").read_text())
+        assert about["precision"] == begun
+        for path in sorted(folder.glob("image/**/part-*.parquet")):
+            path.unlink()
+        assert embed(archive, pretrained, folder, precision="auto").about.precision == begun
+    other = embed(archive, pretrained, folder, precision="32-true")
+    assert other.about.precision == "32-true" and other.count("image") == 16
+
+
 def test_another_model_or_way_of_pooling_begins_anew(archive, pretrained, tmp_path):
     embed(archive, pretrained, tmp_path / "store")
     store = embed(archive, pretrained, tmp_path / "store", pool="mean")

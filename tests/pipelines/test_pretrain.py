@@ -15,6 +15,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
+from a2mae.models import precision
 from a2mae.pipelines.datasets import ModelDirectory, RunDirectory
 from a2mae.pipelines.pretrain import (
     NothingToTrainOnError,
@@ -22,6 +23,7 @@ from a2mae.pipelines.pretrain import (
     _loss_on_fixed_sets,
     _warn_of_untrained,
     build_run_index,
+    build_spec,
     create_pipeline,
     needed_bands,
 )
@@ -29,7 +31,7 @@ from a2mae.sensors import get_sensor
 from a2mae.training.data.index import HELD_OUT, TRAIN
 from a2mae.training.launch import TrainingFailedError
 from a2mae.training.parameters import OptimizerParameters, PretrainParameters
-from a2mae.training.spec import resolve_optimizer
+from a2mae.training.spec import RunSpec, resolve_optimizer
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("training_runs", ROOT / "tests" / "training" / "training_runs.py")
@@ -244,6 +246,32 @@ def test_the_stage_starts_from_weights_and_refuses_what_does_not_fit_before_it_t
     start = json.loads((started / "config.json").read_text())["start"]
     assert start["weights"] == "depth-1" and start["licence"] == "CC-BY-4.0"
     assert dict(PretrainParameters(**group).named_paths()) == {"start.weights": str(tmp_path / "depth-1")}
+
+
+@pytest.mark.parametrize("begun", ["32-true", "bf16-mixed"])
+def test_a_run_keeps_the_precision_that_it_was_begun_in(store, tmp_path: Path, monkeypatch, begun: str) -> None:
+    """`auto` is decided when a run begins: another machine, or a busy one, changes nothing of one that goes on."""
+    images, sets = tables()
+    sensors, index = build_run_index(images, sets, NAMES)
+
+    def spec(**changes: object) -> RunSpec:
+        return build_spec(
+            sensors, index,
+            band_statistics=statistics(store), store=store, run_dir=tmp_path,
+            parameters=PretrainParameters(**parameters(**changes)),
+        )  # fmt: skip
+
+    assert PretrainParameters(**parameters()).numerics.precision == "auto"
+    monkeypatch.setattr(precision, "_decided", lambda device_type: begun)
+    first = spec()
+    assert first.numerics.precision == begun
+    first.write(tmp_path)
+    other = "bf16-mixed" if begun == "32-true" else "32-true"
+    monkeypatch.setattr(precision, "_decided", lambda device_type: other)
+    assert spec().identity == first.identity, "the same run"
+    assert spec(seed=7).numerics.precision == other, "another run begins"
+    stated = spec(numerics={"precision": other})
+    assert stated.numerics.precision == other and stated.identity != first.identity, "what is stated is done"
 
 
 def test_a_sensor_without_a_training_set_is_named_once(caplog) -> None:

@@ -42,11 +42,9 @@ def test_strips_equal_blending_in_memory_and_resume_anywhere(height, width, size
     first_row = data.draw(st.integers(0, height))
     truth = np.random.default_rng(seed).normal(size=(2, max(height, size), max(width, size))).astype(np.float32)
 
-    def predict(tiles):
-        # Every tile disagrees by its own constant, so that wrong blending shows.
-        return np.stack(
-            [truth[:, t.row : t.row + size, t.col : t.col + size] + np.float32(t.row * 7 + t.col) for t in tiles]
-        )
+    def predict(row, columns):
+        # Every window disagrees by its own constant, so that wrong blending shows.
+        return np.stack([truth[:, row : row + size, col : col + size] + np.float32(row * 7 + col) for col in columns])
 
     total, weights = np.zeros_like(truth), np.zeros(truth.shape[1:], np.float32)
     for row in starts(height, size, overlap):
@@ -95,7 +93,7 @@ def test_a_large_raster_says_its_time_after_the_first_windows_and_every_minute(
 def test_strips_count_the_windows_that_are_left(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     counted: list[tuple[int, int]] = []
     monkeypatch.setattr(tiling._Progress, "add", lambda self, done: counted.append((self._windows, done)))
-    predict = lambda tiles: np.ones((len(tiles), 1, 8, 8), np.float32)  # noqa: E731
+    predict = lambda row, columns: np.ones((len(columns), 1, 8, 8), np.float32)  # noqa: E731
     for first_row in (0, 20):
         counted.clear()
         list(blended_strips(40, 30, 1, size=8, overlap=2, predict=predict, batch=3, first_row=first_row))

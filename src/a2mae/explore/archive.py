@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import geopandas as gpd
 import numpy as np
@@ -18,10 +19,11 @@ from tqdm import tqdm
 
 from a2mae.errors import InputError, plural
 from a2mae.explore.set_vectors import SetEmbedder, members_of_sets
-from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store
+from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store, precision_begun
 from a2mae.files import digest_of
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
+from a2mae.models.precision import precision_of
 from a2mae.models.sources import weights_digest
 from a2mae.parallel import run_all
 from a2mae.sensors import UnknownBandError
@@ -68,7 +70,7 @@ class _Task:
     Attributes:
         options: The `embed` group.
         pretrained: Model directory, which every worker reads.
-        model: Its digest.
+        about: Of the store that the vectors are for: the model's digest, precision, pooling.
         store: The image-set store.
         sensor: Of the images; empty where the rows are those of image sets, in the order of `members_of_sets`.
         rows: What is embedded.
@@ -76,7 +78,7 @@ class _Task:
 
     options: EmbedParameters
     pretrained: Path
-    model: str
+    about: StoreAbout
     store: ImageSetStore
     sensor: str
     rows: pd.DataFrame
@@ -128,7 +130,10 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         bands=options.bands,
         location=options.location,
         tile_px=options.tile_px,
+        precision=precision_of(options.precision, device_named(options.device)),
     )
+    if options.precision == "auto":
+        about = replace(about, precision=precision_begun(folder, about) or about.precision)
     usable = _in_parts(_described(usable, archive.sets), "sensor")
     members = members_of_sets(usable, options.inputs) if options.inputs.is_set else None
     if members is not None and members.empty:
@@ -144,7 +149,7 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
     there = store.contents()
     new = usable[[("image", key) not in there for key in usable["id"]]]
     new_sets = grouped[[("set", key) not in there for key in grouped["id"]]]
-    of = partial(_Task, options, pretrained, about.model, archive.store)
+    of = partial(_Task, options, pretrained, about, archive.store)
     tasks = {
         f"image {sensor} {part}": of(str(sensor), rows) for (sensor, part), rows in new.groupby(["sensor", "part"])
     }
@@ -155,7 +160,7 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
             written[f"set {part}"] = rows
     pieces = sorted(tasks.items(), key=lambda item: -len(item[1].rows))
     # For less than a file workers would start longer than they work; an accelerator is not shared.
-    alone = sum(len(task.rows) for task in tasks.values()) <= _PART_ROWS or device_named(options.device) != "cpu"
+    alone = sum(len(task.rows) for task in tasks.values()) <= _PART_ROWS or device_named(options.device).type != "cpu"
     workers = 1 if alone and options.dask_scheduler is None else options.workers
     finished = run_all(_embed_task, pieces, workers=workers, dask_scheduler=options.dask_scheduler)
     for name, vectors in tqdm(finished, total=len(pieces), desc="embed", unit="part", disable=len(pieces) < 2):
@@ -175,13 +180,13 @@ def _embed_task(piece: tuple[str, _Task]) -> tuple[str, Floats]:
     options = task.options
     # One thread in each worker, if nothing else is said: a sum of two halves is rounded otherwise than one sum.
     with computing(options.device, options.threads or 1) as device:
-        encoder, plans = _ready(task.pretrained, task.model, options, task.store)
+        encoder, plans = _ready(task.pretrained, task.about.model, options, task.store)
         encoder = encoder.to(device)
         if not task.sensor:
-            return name, SetEmbedder(encoder, plans, options, task.store).vectors(task.rows)
+            return name, SetEmbedder(encoder, plans, options, task.store, task.about.precision).vectors(task.rows)
         _, *shape = task.store.shape(task.sensor)
         relative_gsd = min(1.0, options.tile_px / max(shape))
-        embedder = Embedder(encoder, plans[task.sensor], pool=options.pool, relative_gsd=relative_gsd)
+        embedder = Embedder(encoder, plans[task.sensor], task.about, relative_gsd=relative_gsd)
         return name, _vectors(embedder, task.store, task.rows, options.batch_size)
 
 
@@ -279,18 +284,23 @@ def _means(store: EmbeddingStore, images: pd.DataFrame, sets: pd.DataFrame) -> F
 class Embedder:
     """Turns images of one sensor into vectors."""
 
-    def __init__(self, encoder: Encoder, plan: InputPlan, *, pool: Pool, relative_gsd: float) -> None:
+    def __init__(self, encoder: Encoder, plan: InputPlan, about: StoreAbout, *, relative_gsd: float) -> None:
         """Take an encoder and how images enter it.
 
         Args:
             encoder: On its device.
             plan: Of one sensor.
-            pool: How tokens become a vector.
+            about: How tokens become a vector of the store, and what the encoder computes in.
             relative_gsd: 0.5 averages images to half their side, with their GSD; 1 leaves them as they are.
         """
-        self._features = EncoderFeatures(encoder, pool=pool, bands_per_view=plan.bands_per_view)
-        self.plan, (self.sensor,) = plan, plan.sensors
         self._device = next(encoder.parameters()).device
+        self._features = EncoderFeatures(
+            encoder,
+            pool=cast(Pool, about.pool),
+            bands_per_view=plan.bands_per_view,
+            precision=precision_of(about.precision, self._device),
+        )
+        self.plan, (self.sensor,) = plan, plan.sensors
         self._patch, self._relative_gsd = encoder.patch_size, relative_gsd
         self._mean, self._std = (np.asarray(values[0], np.float32)[:, None, None] for values in (plan.mean, plan.std))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,6 @@ from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.files import RasterKeys, raster_from_file, sensor_named
 from a2mae.tasks.inference.rasters import RasterWindows
-from a2mae.tasks.parameters import Pool
 
 
 class _Keys(RasterKeys):
@@ -83,7 +81,7 @@ def embed_chip(pretrained: Path, store: EmbeddingStore, path: Path, sensor_id: s
     centre = outline.centroid
     relative_gsd = min(1.0, about.tile_px / max(rows, columns))
     with computing("cpu", 0) as device:
-        embedder = Embedder(encoder.to(device), plan, pool=cast(Pool, about.pool), relative_gsd=relative_gsd)
+        embedder = Embedder(encoder.to(device), plan, about, relative_gsd=relative_gsd)
         vectors = embedder(
             pixels[None],
             valid[None],

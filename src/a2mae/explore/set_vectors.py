@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
+from a2mae.models.precision import precision_of
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch
@@ -46,7 +47,12 @@ class SetEmbedder:
     """Turns image sets into vectors."""
 
     def __init__(
-        self, encoder: Encoder, plans: Mapping[str, InputPlan], options: EmbedParameters, archive: ImageSetStore
+        self,
+        encoder: Encoder,
+        plans: Mapping[str, InputPlan],
+        options: EmbedParameters,
+        archive: ImageSetStore,
+        precision: str,
     ) -> None:
         """Prepare.
 
@@ -55,11 +61,17 @@ class SetEmbedder:
             plans: How images of each sensor enter it.
             options: The `embed` group.
             archive: The image-set store.
+            precision: What the encoder computes in.
         """
         self._plans, self._archive, self._images = plans, archive, options.inputs.images
         any_plan = next(iter(plans.values()))
-        self._features = EncoderFeatures(encoder, pool=options.pool, bands_per_view=any_plan.bands_per_view)
         self._device = next(encoder.parameters()).device
+        self._features = EncoderFeatures(
+            encoder,
+            pool=options.pool,
+            bands_per_view=any_plan.bands_per_view,
+            precision=precision_of(precision, self._device),
+        )
         self._batch, patch = max(options.batch_size // self._images, 1), encoder.patch_size
         finest = max(max(archive.shape(sensor)[-2:]) for sensor in plans)
         self._side = max(min(finest, options.tile_px) // patch, 1) * patch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,7 @@ class StoreAbout:
         bands: What the encoder saw, by common name.
         location: Whether it was told where an image lies.
         tile_px: Largest side of an image; larger ones were averaged to it.
+        precision: What the encoder computed in.
     """
 
     model: str
@@ -63,6 +64,7 @@ class StoreAbout:
     bands: tuple[str, ...]
     location: bool
     tile_px: int
+    precision: str = "32-true"
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,23 @@ def begin_store(folder: Path, about: StoreAbout) -> EmbeddingStore:
             path.unlink()
         write_json(folder / ABOUT, {"format_version": FORMAT_VERSION, **asdict(about)})
     return store
+
+
+def precision_begun(folder: Path, about: StoreAbout) -> str | None:
+    """Tell what the encoder computed in whose vectors lie in a folder: those that are added are made alike.
+
+    Args:
+        folder: Where.
+        about: Of the store that is wanted, in any precision.
+
+    Returns:
+        None if there is no store, or it is another in more than the precision.
+    """
+    try:
+        before = _read_about(folder)
+    except InputError:
+        return None
+    return before.precision if replace(about, precision=before.precision) == before else None
 
 
 def open_store(folder: Path, model: str | None = None) -> EmbeddingStore:

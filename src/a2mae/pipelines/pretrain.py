@@ -266,6 +266,8 @@ def build_spec(
 ) -> RunSpec:
     """Resolve parameters and data into a run specification, and write the index beside it.
 
+    A run that was begun goes on in its precision; of a new one `auto` is decided here.
+
     Args:
         sensors: Sensor ids in the order of the index.
         index: The sets.
@@ -274,8 +276,11 @@ def build_spec(
         run_dir: The run directory.
         parameters: The group `pretrain`.
     """
+    import torch
+
+    from a2mae.models.precision import precision_of
     from a2mae.training.data.index import INDEX_FILE, TRAIN
-    from a2mae.training.spec import DataSpec, relative_url, resolve
+    from a2mae.training.spec import DataSpec, precision_begun, relative_url, resolve
     from a2mae.training.start import pin_start
     from a2mae.training.teacher import pin_teacher
 
@@ -289,7 +294,17 @@ def build_spec(
     start = None if parameters.start is None else pin_start(parameters.start, run_dir)
     teacher = None if parameters.teacher is None else pin_teacher(parameters.teacher, run_dir)
     sets = len(index.sets_of(TRAIN))
-    return resolve(parameters, data, sets=sets, code_commit=_code_commit(), start=start, teacher=teacher)
+    wanted = parameters.numerics.precision
+    spec = resolve(
+        parameters, data,
+        sets=sets, code_commit=_code_commit(), precision="32-true" if wanted == "auto" else wanted,
+        start=start, teacher=teacher,
+    )  # fmt: skip
+    if wanted != "auto":
+        return spec
+    on_cpu = parameters.hardware.accelerator == "cpu" or not torch.cuda.is_available()
+    here = torch.device("cpu" if on_cpu else "cuda")
+    return spec.in_precision(precision_begun(run_dir, spec) or precision_of(wanted, here))
 
 
 def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> SensorSpec:

@@ -310,5 +310,6 @@ def draw_map(
         SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds),
         {name: value for name, value in scores.items() if not isinstance(value, dict)},  # those of classes,
         options.inputs,
+        options.finetune.precision,
     ).write(target, confidence_target)
     return target if confidence_target is None else (target, confidence_target)

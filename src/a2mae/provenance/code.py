@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from a2mae.files import digest_of, file_digest
 from a2mae.parallel import cores
@@ -96,6 +97,10 @@ def environment(*, with_torch: bool) -> dict[str, str]:
         import torch  # noqa: PLC0415 (only for stages that use it)
 
         found |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "cores": str(cores())}
+        has: Mapping[str, Any] = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # decides what `precision: auto` comes to
+        found["bfloat16"] = " ".join(name for name in ("avx512_bf16", "amx_bf16", "bf16") if has.get(name)) or "none"
     return found
 
 

@@ -18,6 +18,7 @@ import yaml
 from a2mae.files import write_bytes
 from a2mae.provenance.code import environment
 from a2mae.provenance.record import LineageError
+from a2mae.provenance.reference import REFERENCE_FILE, compare, write_reference
 
 LOCK_FILE = "dvc.lock"
 HEADER = (
@@ -32,39 +33,57 @@ class Verdict:
     Attributes:
         stage: Its name.
         outputs: How many outputs the lock lists; 0 where it does not know the stage.
+        within: Which of them have other bytes and values within their tolerance, with the largest difference.
         wrong: Which of them are changed or missing.
         since: Source files and parameters that are not those which the lock was made with.
     """
 
     stage: str
     outputs: int = 0
+    within: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     since: tuple[str, ...] = ()
 
     @property
-    def same(self) -> bool:
-        """Tell whether every output has the bytes of the lock."""
+    def holds(self) -> bool:
+        """Tell whether every output has the bytes of the lock, or values within their tolerance."""
         return bool(self.outputs) and not self.wrong
 
     def __str__(self) -> str:
-        state = f"ok: {self.outputs} outputs" if self.same else "DIFFERS" if self.outputs else "NOT IN THE LOCK"
+        same = self.outputs - len(self.within)
+        state = f"ok: {same} outputs" + (f" of the same bytes, {len(self.within)} within tolerance" * bool(self.within))
+        if not self.holds:
+            state = "DIFFERS" if self.outputs else "NOT IN THE LOCK"
         since = [f"since the lock was made changed: {', '.join(self.since)}"] if self.since else []
-        return "\n    ".join([f"{self.stage:<14}{state}", *self.wrong, *since])
+        return "\n    ".join([f"{self.stage:<14}{state}", *self.within, *self.wrong, *since])
 
 
-def verdicts(root: Path, lock: str) -> Iterator[Verdict]:
+def verdicts(root: Path, lock: str, reference: Mapping[str, Any] | None = None) -> Iterator[Verdict]:
     """Compare what each stage of `dvc.yaml` has written with a lock.
 
     Args:
         root: The project's folder.
         lock: Text of a `dvc.lock`; entries of stages that have gone since are left alone, as DVC does.
+        reference: Values of the outputs, of `read_reference`; None: other bytes are another output.
     """
     locked = yaml.safe_load(lock)["stages"]
     for name in yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]:
         stage = locked.get(name, {"outs": []})
-        found = [(out, _md5(root / out["path"])) for out in stage["outs"]]
-        wrong = [f"{'CHANGED' if md5 else 'MISSING'}  {out['path']}" for out, md5 in found if md5 != out["md5"]]
-        yield Verdict(name, len(found), tuple(sorted(wrong)), tuple(_since(root, stage)))
+        within, wrong = list[str](), list[str]()
+        for out in stage["outs"]:
+            path, md5 = out["path"], _md5(root / out["path"])
+            if md5 is None:
+                wrong.append(f"MISSING  {path}")
+            elif md5 == out["md5"]:
+                continue
+            elif reference is None or path not in reference:
+                wrong.append(f"CHANGED  {path}")
+            else:
+                found = compare(root, path, reference[path])
+                (within if found.within else wrong).append(
+                    f"{'within ' if found.within else 'CHANGED'}  {path}: {found.told}"
+                )
+        yield Verdict(name, len(stage["outs"]), tuple(sorted(within)), tuple(sorted(wrong)), tuple(_since(root, stage)))
 
 
 def _since(root: Path, stage: Mapping[str, Any]) -> Iterator[str]:
@@ -90,15 +109,15 @@ def _md5(path: Path) -> str | None:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def committed(root: Path) -> str:
-    """Return the lock of the last commit.
+def committed(root: Path, name: str = LOCK_FILE) -> str:
+    """Return the lock of the last commit, or what lies beside it.
 
     Raises:
         LineageError: If the commit has none.
     """
-    done = subprocess.run(["git", "show", f"HEAD:./{LOCK_FILE}"], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LineageError(f"the last commit has no {LOCK_FILE} ({done.stderr.strip()}): `make dvc-lock` makes it")
+        raise LineageError(f"the last commit has no {name} ({done.stderr.strip()}): `make dvc-lock` makes it")
     return done.stdout
 
 
@@ -128,16 +147,18 @@ def repro_in_clone(root: Path, clone: Path) -> None:
 
 
 def write(root: Path) -> None:
-    """Make `dvc.lock` by a whole run of the last commit in a fresh clone.
+    """Make `dvc.lock` and `dvc.reference.json` by a whole run of the last commit in a fresh clone.
 
     Raises:
         LineageError: If what is committed is not what lies here, or a stage fails.
     """
-    status = ["git", "status", "--porcelain", "--", f":!{LOCK_FILE}"]
+    status = ["git", "status", "--porcelain", "--", f":!{LOCK_FILE}", f":!{REFERENCE_FILE}"]
     changed = subprocess.run(status, cwd=root, capture_output=True, text=True, check=True).stdout
     if changed.strip():
         raise LineageError(f"commit first, so that the lock is that of a commit:\n{changed}")
     with tempfile.TemporaryDirectory(prefix="dvc-lock-") as folder:
         repro_in_clone(root, Path(folder) / "clone")
         text = (Path(folder) / "clone" / LOCK_FILE).read_text("utf-8")
+        outputs = [out["path"] for stage in yaml.safe_load(text)["stages"].values() for out in stage["outs"]]
+        write_reference(root / REFERENCE_FILE, Path(folder) / "clone", outputs)
     write_bytes(root / LOCK_FILE, f"{HEADER}{json.dumps(environment(with_torch=True))}\n{text}".encode())

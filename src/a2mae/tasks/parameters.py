@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from a2mae.config import OnDiskPath, Parameters, RegistrationParameters
+from a2mae.config import OnDiskPath, Parameters, Precision, RegistrationParameters
 from a2mae.tasks.data_parameters import DataParameters, InputParameters
 from a2mae.tasks.registry import Task
 
@@ -15,7 +15,6 @@ Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice", "huber", 
 Layers = Literal["last", "middle", "joined"]
 Pool = Literal["cls", "mean", "mean_std"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
-Precision = Literal["32-true", "bf16-mixed"]
 
 
 class EncoderParameters(Parameters):
@@ -96,7 +95,8 @@ class FinetuneParameters(Parameters):
     )
     augment: bool = Field(True, description="flips and quarter turns")
     precision: Precision = Field(
-        "32-true", description="bf16-mixed is faster where the device has bfloat16; weights and loss stay fp32"
+        "auto",
+        description="of training, scores and maps; bf16-mixed: bfloat16, weights and loss in fp32; auto: where faster",
     )
 
 
@@ -257,9 +257,7 @@ class EvaluateParameters(Parameters):
     pool: Pool = Field(
         "cls", description="an encoder's vector: CLS token, mean of the patch tokens, or their mean and deviation"
     )
-    precision: Precision = Field(
-        "32-true", description="bf16-mixed computes features faster where the device has bfloat16"
-    )
+    precision: Precision = Field("auto", description="of the encoders; auto: bfloat16 where it is faster, else fp32")
     layers: tuple[Layers, ...] = Field(
         ("last",),
         min_length=1,
@@ -347,6 +345,7 @@ class EmbedParameters(Parameters):
         ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
     )
     location: bool = Field(False, description="tell the encoder where an image lies")
+    precision: Precision = Field("auto", description="of the encoder; auto: bfloat16 where it is faster, else fp32")
     pool: Pool = Field(
         "mean_std", description="archive: an image's vector: CLS token, mean of the patch tokens, or mean and deviation"
     )

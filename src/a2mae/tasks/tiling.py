@@ -5,6 +5,7 @@ Memory is one strip of windows, whatever the height of the raster. A raster that
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import torch
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
@@ -24,6 +26,7 @@ from tqdm import tqdm
 
 from a2mae.errors import InputError
 from a2mae.files import flush, make_folder, telling_where, whole_file, write_json
+from a2mae.models.precision import COMPUTE_PRECISIONS, ComputePrecision, precision_of
 from a2mae.raster.files import WRITE_ERRORS
 from a2mae.raster.opening import GDAL_OPTIONS
 
@@ -32,21 +35,6 @@ logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 BLOCK = 256
 """Side of a block of the written files, pixels."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A window; it reaches past the lower and right edges only if the raster is smaller than it.
-
-    Attributes:
-        row: First row, pixels.
-        col: First column, pixels.
-        size: Side, pixels.
-    """
-
-    row: int
-    col: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ def blended_strips(
     *,
     size: int,
     overlap: int,
-    predict: Callable[[list[Tile]], Floats],
+    predict: Callable[[int, list[int]], Floats],
     batch: int = 8,
     first_row: int = 0,
     name: str = "raster",
@@ -120,8 +108,9 @@ def blended_strips(
         classes: Channels K that `predict` returns.
         size: Side of a window, pixels.
         overlap: Pixels shared by neighbouring windows, blended linearly.
-        predict: From tiles to `(len(tiles), K, size, size)` float32; it pads what lies beyond the raster.
-        batch: Tiles per call.
+        predict: From the first row and the first columns of windows beside one another to `(windows, K, size, size)`
+            float32; it pads what lies beyond a raster that is smaller than a window.
+        batch: Windows per call.
         first_row: Rows before this one were finished by an earlier run; they are not yielded, and predicted only where
             windows overlap them.
         name: What is made, for the log.
@@ -139,12 +128,13 @@ def blended_strips(
     for number, row in enumerate(rows):
         end = rows[number + 1] if number + 1 < len(rows) else height
         if row + size > first_row:
-            tiles = [Tile(row, col, size) for col in columns]
-            for start in range(0, len(tiles), batch):
-                some = tiles[start : start + batch]
-                for tile, scores in zip(some, predict(some), strict=True):
-                    total[:, :, tile.col : tile.col + size] += scores * weight
-                    weights[:, tile.col : tile.col + size] += weight
+            for start in range(0, len(columns), batch):
+                some = columns[start : start + batch]
+                found = predict(row, some)
+                found *= weight
+                for column, scores in zip(some, found, strict=True):
+                    total[:, :, column : column + size] += scores
+                    weights[:, column : column + size] += weight
                 progress.add(len(some))
         done = end - row
         if end > first_row:
@@ -198,6 +188,49 @@ def _scrolled(strip: Floats, rows: int) -> Floats:
     return moved
 
 
+def settled(
+    path: Path, settings: Sequence[object], precision: str, device: torch.device
+) -> tuple[ComputePrecision, str]:
+    """Decide the precision of a raster that is computed strip by strip.
+
+    Args:
+        path: Path of the finished raster.
+        settings: All else that decides its content.
+        precision: `32-true`, `bf16-mixed`, or `auto`: that of the unfinished file beside the path, if it is of these
+            settings, else what is faster on the device.
+        device: Where the model runs.
+
+    Returns:
+        The precision, and the fingerprint for `StripWriter`.
+    """
+    fingerprints = {
+        hashlib.sha256(json.dumps([*settings, one], sort_keys=True, default=str).encode()).hexdigest(): one
+        for one in COMPUTE_PRECISIONS
+    }
+    found = precision_of(precision, device)
+    if precision == "auto":
+        begun, _ = _unfinished(path)
+        found = fingerprints.get(_begun(begun)[0], found)
+    return found, next(print_ for print_, one in fingerprints.items() if one == found)
+
+
+def _unfinished(path: Path) -> tuple[Path, Path]:
+    """The file that becomes a raster, and how far it is."""
+    return path.with_name(f".{path.stem}.partial.json"), path.with_name(f".{path.stem}.partial.tif")
+
+
+def _begun(state: Path) -> tuple[str, int]:
+    """Fingerprint and finished rows of an unfinished raster; nothing where there is none."""
+    try:
+        found = json.loads(state.read_text("utf-8"))
+        return str(found["fingerprint"]), int(found["rows"])
+    except FileNotFoundError:
+        return "", 0
+    except (ValueError, KeyError) as error:
+        logger.warning("%s is torn (%s): the raster is begun again", state, error)
+        return "", 0
+
+
 class StripWriter:
     """Writes a raster from top to bottom, and continues where an interrupted run stopped.
 
@@ -236,8 +269,7 @@ class StripWriter:
             units: Of all bands.
         """
         self._path = path
-        self._partial = path.with_name(f".{path.stem}.partial.tif")
-        self._state = path.with_name(f".{path.stem}.partial.json")
+        self._state, self._partial = _unfinished(path)
         self._fingerprint = fingerprint
         with telling_where(path):
             make_folder(path.parent)
@@ -301,12 +333,12 @@ class StripWriter:
         return self._path
 
     def _resume_row(self) -> int:
-        if not (self._state.is_file() and self._partial.is_file()):
+        fingerprint, rows = _begun(self._state)
+        if fingerprint != self._fingerprint or not self._partial.is_file():
             return 0
         try:
-            state = json.loads(self._state.read_text("utf-8"))
             with rasterio.open(self._partial):
-                return int(state["rows"]) if state["fingerprint"] == self._fingerprint else 0
-        except (ValueError, KeyError, RasterioError) as error:
+                return rows
+        except RasterioError as error:
             logger.warning("%s is torn (%s): it is begun again", self._partial, error)
             return 0

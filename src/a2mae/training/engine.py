@@ -18,7 +18,6 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.strategies.strategy import Strategy
-from timm.layers.attention import Attention
 from torch import nn
 from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh
@@ -107,20 +106,6 @@ def recompute_activations(model: Pretrainer) -> None:
     """
     for block in model.encoder.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-
-
-def use_plain_attention(model: Pretrainer) -> None:
-    """Compute attention by two products and a softmax.
-
-    On a CPU in bfloat16 the backward pass of torch's fused attention is a third of a step at 49 to 193 tokens
-    (docs/recipe.md).
-
-    Args:
-        model: Changed in place.
-    """
-    for module in model.modules():
-        if isinstance(module, Attention):
-            vars(module).update(fused_attn=False)  # annotated as final, for TorchScript
 
 
 def _strategy(hardware: HardwareParameters, world_size: int) -> Strategy | str:

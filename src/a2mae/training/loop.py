@@ -14,19 +14,14 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from a2mae.errors import plural
-from a2mae.models import MASK_GROUPS, Pretrainer, create_model
+from a2mae.models import MASK_GROUPS
+from a2mae.models.precision import fit_attention
 from a2mae.tracking import Run
 from a2mae.training import results
 from a2mae.training.checkpoints import Checkpoint, Checkpoints, capture, full, restore
 from a2mae.training.data.loader import BatchDataset, SampleReader, dead_loaders_told, make_loader, next_batch
 from a2mae.training.data.prepare import RawBatch, prepare
-from a2mae.training.engine import (
-    make_fabric,
-    peak_flops,
-    recompute_activations,
-    step_flops,
-    use_plain_attention,
-)
+from a2mae.training.engine import make_fabric, peak_flops, recompute_activations, step_flops
 from a2mae.training.launch import StopRequest
 from a2mae.training.monitor import (
     HELD_OUT_LOSS,
@@ -39,7 +34,7 @@ from a2mae.training.monitor import (
     read_metrics,
 )
 from a2mae.training.spec import RunSpec, SpecificationError
-from a2mae.training.start import plan_of
+from a2mae.training.start import started_model
 from a2mae.training.step import (
     MovingAverage,
     NonFiniteLossError,
@@ -56,7 +51,6 @@ from a2mae.training.teacher import write_teacher_features
 _LOG = logging.getLogger(__name__)
 
 _HELD_OUT_SETS, _HELD_OUT_IMAGES = 32, 48
-_FITTED_IMAGES = 200
 _TIMING_COLUMNS = ("step", "seconds", "samples_per_s", "data_wait_share", "tflops_per_s", "mfu")
 Row = dict[str, float | int | None]
 
@@ -131,26 +125,17 @@ class Trainer:
         if fabric.is_global_zero:
             write_teacher_features(run_dir, spec, self._reader, fabric.device)
         fabric.barrier()
-        torch.manual_seed(spec.seed)  # every process starts from the same weights
-        self._model: Pretrainer = create_model(spec.model.name, **spec.model_options)
+        # A checkpoint, where there is one, is restored over it.
+        self._model, self._start = started_model(run_dir, spec, self._reader)
         if self._model.config.contrast_weight and (fabric.world_size > 1 or spec.numerics.micro_batch_size):
             raise SpecificationError(
                 "contrast_weight compares the crops of a whole batch, found"
                 f" {plural(fabric.world_size, 'process', 'processes')} and micro_batch_size"
                 f" {spec.numerics.micro_batch_size}: use one process (hardware.devices: 1) and micro_batch_size: null"
             )
-        self._fit_features()
-        self._start = plan_of(
-            run_dir, spec, self._model, [waves.tolist() for waves in self._reader.tables().wavelength_nm]
-        )
-        if self._start is not None:  # a checkpoint, where there is one, is restored over it
-            self._start.apply(self._model)
-            if fabric.is_global_zero:
-                _LOG.info(
-                    "start: %s is %s\n%s", self._start.weights.path, self._start.weights.kind, self._start.table()
-                )
-        if fabric.device.type == "cpu" and spec.numerics.precision == "bf16-mixed":
-            use_plain_attention(self._model)
+        if self._start is not None and fabric.is_global_zero:
+            _LOG.info("start: %s is %s\n%s", self._start.weights.path, self._start.weights.kind, self._start.table())
+        fit_attention(self._model, spec.numerics.precision, fabric.device, training=True)
         self._plain_module = TrainStep(self._model, len(spec.data.sensors))
         if spec.numerics.activation_checkpointing:
             recompute_activations(self._model)
@@ -280,14 +265,6 @@ class Trainer:
         return sum(p.numel() for p in self._model.parameters()), sum(
             p.numel() for p in self._model.encoder.parameters()
         )
-
-    def _fit_features(self) -> None:
-        """Draw the filters of random convolution features from the run's first samples, the same in every process."""
-        if not self._model.random_features:
-            return
-        samples = -(-_FITTED_IMAGES // self._spec.sampling.images)
-        raw = self._reader.read(self._reader.keys(0, samples))
-        self._model.fit_features(prepare(raw, self._reader.tables(), self._spec.sampled_size), self._spec.seed)
 
     def _agreed_to_stop(self, totals: Tensor) -> bool:
         """Tell whether any process was asked to stop; on a GPU only when the host waits for the device anyway."""
@@ -436,12 +413,7 @@ class Trainer:
             "held_out_sets": 0 if self._held_out.from_training else len(self._held_out.positions),
         }
         if self._fabric.is_global_zero:
-            # A model of its own: ours may be spread over processes, and what is kept may be the moving average.
-            model = create_model(spec.model.name, **spec.model_options).to(self._fabric.device)
-            model.load_state_dict({name.removeprefix("model."): value for name, value in state["model"].items()})
-            if self._average is not None:
-                model.load_state_dict(state["average"], strict=False)  # it has no buffers
-            model.eval()
+            model = results.trained_model(spec, state, self._fabric.device)
             if spec.logging.reconstructions:
                 panels, captions = results.write_reconstructions(
                     self._run_dir, spec, model, self._reader, self._held_out

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
-from a2mae.config import OnDisk, Parameters
+from a2mae.config import OnDisk, Parameters, Precision
 from a2mae.errors import InputError
 
 Method = Literal["a2mae", "scale_mae", "mae", "satmae"]
@@ -150,8 +150,9 @@ class OptimizerParameters(AdamWParameters):
 class NumericsParameters(StrictParameters):
     """What changes the numbers that a step computes."""
 
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        default="32-true", description="bf16-mixed: bfloat16 autocast with weights and loss in fp32"
+    precision: Precision = Field(
+        default="auto",
+        description="bf16-mixed: bfloat16 autocast with weights and loss in fp32; auto: where it is faster",
     )
     compile: bool = Field(default=False, description="send the model through `torch.compile`")
     activation_checkpointing: bool = Field(

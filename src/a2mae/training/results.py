@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from a2mae.files import digest_of, file_digest, whole_file, whole_folder, write_json
-from a2mae.models import Pretrainer, save_pretrained
+from a2mae.models import Pretrainer, create_model, save_pretrained
 from a2mae.models.checkpoint import Json
 from a2mae.models.start import Plan
 from a2mae.provenance.code import code_digest, environment
@@ -27,6 +28,24 @@ _LOG = logging.getLogger(__name__)
 RECONSTRUCTIONS_FILE = "reconstructions.npz"
 FINISHED_FILE = "finished.json"
 Metrics = Mapping[str, float | int | str | None]
+
+
+def trained_model(spec: RunSpec, state: Mapping[str, Mapping[str, Tensor]], device: torch.device) -> Pretrainer:
+    """Build the model that is kept: not the one of the loop, which may be spread over processes.
+
+    Args:
+        spec: What was run.
+        state: As `capture` gives it; the moving average is kept where there is one.
+        device: Where it goes.
+
+    Returns:
+        In evaluation mode.
+    """
+    model = create_model(spec.model.name, **spec.model_options).to(device)
+    model.load_state_dict({name.removeprefix("model."): value for name, value in state["model"].items()})
+    if "average" in state:
+        model.load_state_dict(dict(state["average"]), strict=False)  # it has no buffers
+    return model.eval()
 
 
 def write_results(

@@ -118,6 +118,12 @@ class OptimizerSpec(AdamWParameters, StrictParameters):
         return self
 
 
+class NumericsSpec(NumericsParameters):
+    """What changes the numbers that a step computes; the precision is decided."""
+
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+
 class RunSpec(StrictParameters):
     """One training run, resolved."""
 
@@ -128,7 +134,7 @@ class RunSpec(StrictParameters):
     data: DataSpec
     sampling: SamplingParameters
     optimizer: OptimizerSpec
-    numerics: NumericsParameters = NumericsParameters()
+    numerics: NumericsSpec = NumericsSpec()
     hardware: HardwareParameters = HardwareParameters()
     logging: LoggingParameters = LoggingParameters()
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -195,6 +201,10 @@ class RunSpec(StrictParameters):
         """Write `spec.json` atomically into the run directory."""
         write_json(run_dir / SPEC_FILE, self.model_dump(mode="json"))
 
+    def in_precision(self, precision: Literal["32-true", "bf16-mixed"]) -> RunSpec:
+        """Give the same run in another precision."""
+        return self.replace(numerics=self.numerics.replace(precision=precision))
+
     def with_hardware(self, **changes: object) -> RunSpec:
         """Give the same run on other hardware.
 
@@ -231,6 +241,24 @@ def read_spec(run_dir: Path) -> RunSpec:
         raise SpecificationError(f"{path}: {_problems(error)}") from error
 
 
+def precision_begun(run_dir: Path, spec: RunSpec) -> Literal["32-true", "bf16-mixed"] | None:
+    """Tell in which precision a run was begun: it goes on in that one, whatever this machine would choose.
+
+    Args:
+        run_dir: The run directory.
+        spec: The run in any precision.
+
+    Returns:
+        None if the directory holds no run that is this one in all but the precision.
+    """
+    try:
+        before = read_spec(run_dir)
+    except SpecificationError:
+        return None
+    begun = before.numerics.precision
+    return begun if spec.in_precision(begun).identity == before.identity else None
+
+
 def _problems(error: ValidationError) -> str:
     """What is wrong, each with its place in the file."""
     told = []
@@ -263,6 +291,7 @@ def resolve(
     *,
     sets: int,
     code_commit: str,
+    precision: Literal["32-true", "bf16-mixed"],
     start: StartSpec | None = None,
     teacher: TeacherSpec | None = None,
 ) -> RunSpec:
@@ -273,6 +302,7 @@ def resolve(
         data: What it is trained on.
         sets: Image sets trained on.
         code_commit: For the description of the model.
+        precision: That which `parameters.numerics.precision` comes to.
         start: What `parameters.start` names, hashed.
         teacher: What `parameters.teacher` names, hashed.
     """
@@ -288,7 +318,7 @@ def resolve(
         data=data,
         sampling=parameters.sampling,
         optimizer=resolve_optimizer(parameters.optimizer, method, sets),
-        numerics=parameters.numerics,
+        numerics=NumericsSpec(**{**parameters.numerics.model_dump(), "precision": precision}),
         hardware=parameters.hardware,
         logging=parameters.logging,
         seed=parameters.seed,

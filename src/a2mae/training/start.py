@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from a2mae.models import create_model
 from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.sources import read_weights, weights_digest
 from a2mae.models.start import Plan, plan_start
+from a2mae.training.data.loader import SampleReader
+from a2mae.training.data.prepare import prepare
 from a2mae.training.parameters import StartParameters
 from a2mae.training.spec import RunSpec, StartSpec, check_unchanged, relative_url, resolve_url
+
+_FITTED_IMAGES = 200
 
 
 def pin_start(parameters: StartParameters, run_dir: Path) -> StartSpec:
@@ -21,6 +28,28 @@ def pin_start(parameters: StartParameters, run_dir: Path) -> StartSpec:
         decoder=parameters.decoder,
         licence=parameters.licence,
     )
+
+
+def started_model(run_dir: Path, spec: RunSpec, reader: SampleReader) -> tuple[Pretrainer, Plan | None]:
+    """Build a run's model with the weights that it starts from, the same in every process.
+
+    Args:
+        run_dir: The run directory.
+        spec: The run.
+        reader: Of its samples: filters of random convolution features are drawn from the first of them.
+
+    Returns:
+        The model on the CPU, and what it took of other weights; None for a run from random weights.
+    """
+    torch.manual_seed(spec.seed)
+    model = create_model(spec.model.name, **spec.model_options)
+    if model.random_features:
+        raw = reader.read(reader.keys(0, -(-_FITTED_IMAGES // spec.sampling.images)))
+        model.fit_features(prepare(raw, reader.tables(), spec.sampled_size), spec.seed)
+    plan = plan_of(run_dir, spec, model, [waves.tolist() for waves in reader.tables().wavelength_nm])
+    if plan is not None:
+        plan.apply(model)
+    return model, plan
 
 
 def plan_of(run_dir: Path, spec: RunSpec, model: Pretrainer, wavelength_nm: Sequence[Sequence[float]]) -> Plan | None:

@@ -153,6 +153,31 @@ def test_a_start_goes_on_and_leaves_nothing_behind(pretrained, data, tmp_path, m
 
 
 @pytest.mark.usefixtures("always_due")
+@pytest.mark.parametrize("begun", ["32-true", "bf16-mixed"])
+def test_a_stopped_start_goes_on_in_the_precision_that_it_was_begun_in(pretrained, data, tmp_path, monkeypatch, begun):
+    """`auto` would choose the other one by now: the machine is another, or was busy when it was asked."""
+    recipe = {"steps": 4, "batch_size": 16, "warmup_steps": 1}
+    group = {"task": "classify", "device": "cpu", "threads": 1, "head": "mean", "finetune": recipe}
+    options = TaskParameters.model_validate(group)
+    assert options.finetune.precision == "auto"
+    stated = TaskParameters.model_validate({**group, "finetune": {**recipe, "precision": begun}})
+    whole = starts.finetune_start(stated, data, pretrained, "pretrained")
+    chosen = [begun, "bf16-mixed" if begun == "32-true" else "32-true"]
+    real = starts.precision_of
+    monkeypatch.setattr(starts, "precision_of", lambda wanted, device: real(chosen.pop(0), device))
+    monkeypatch.setattr(starts, "TaskInputs", InputsThatStop)
+    monkeypatch.setattr(InputsThatStop, "left", 2)
+    with pytest.raises(Stopped):
+        starts.finetune_start(options, data, pretrained, "pretrained", tmp_path)
+    monkeypatch.setattr(InputsThatStop, "left", -1)
+    found = starts.finetune_start(options, data, pretrained, "pretrained", tmp_path)
+    assert not chosen and found.recipe["precision"] == begun == whole.recipe["precision"]
+    assert found.finetuned.history == whole.finetuned.history
+    state = whole.finetuned.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in found.finetuned.model.state_dict().items())
+
+
+@pytest.mark.usefixtures("always_due")
 def test_other_code_begins_again(pretrained, data, tmp_path, monkeypatch, caplog):
     recipe = {"steps": 4, "batch_size": 16, "warmup_steps": 1}
     options = TaskParameters.model_validate({"task": "classify", "device": "cpu", "head": "mean", "finetune": recipe})

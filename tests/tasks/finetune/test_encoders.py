@@ -24,7 +24,8 @@ from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.evaluation.both_starts import score_both
 from a2mae.tasks.finetune.encoders import check_start, load_start, random_init
 from a2mae.tasks.finetune.finetuned import finetune_start, load_task_model, save_task_model
-from a2mae.tasks.finetune.model import HeadConfig, TaskModel, add_lora, merge_lora
+from a2mae.tasks.finetune.lora import add_lora, merge_lora
+from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import head_for, predict
 from a2mae.tasks.parameters import EncoderParameters, TaskParameters
 from a2mae.tasks.registry import Task
@@ -91,6 +92,7 @@ def test_a_task_starts_from_a_file_and_its_random_twin_and_is_saved_with_what_it
     rows = data[task].rows("test")
     for start, found in models.items():
         run = finetune_start(asked, data[task], None, start)
+        found.model.on(CPU, run.finetuned.model.precision)
         before, after = (
             predict(model, TaskInputs(data[task], found.plan), rows, batch_size=8, device=CPU)
             for model in (run.finetuned.model, found.model)

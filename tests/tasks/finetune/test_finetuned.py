@@ -47,6 +47,7 @@ def test_finetuning_learns_each_task_and_the_saved_model_says_the_same(pretraine
     save_task_model(tmp_path / "model", run)
     again = load_task_model(tmp_path / "model")
     assert (again.plan, again.spec, again.history) == (plan, data[task].spec, history)
+    again.model.on(CPU, model.precision)
     same = predict(again.model, TaskInputs(data[task], again.plan), test, batch_size=8, device=CPU)
     np.testing.assert_array_equal(same, prediction)
     # and its encoder is an encoder like any other

@@ -8,10 +8,12 @@ import tracemalloc
 import geopandas as gpd
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import rasterio
 import torch
 from affine import Affine
 
+from a2mae.tasks import tiling
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
 from a2mae.tasks.inference.files import raster_from_file
 from a2mae.tasks.inference.rasters import RasterWindows
@@ -70,6 +72,33 @@ def test_a_stopped_run_goes_on_and_ends_the_same(encoder, plan, scene, tmp_path,
     assert resumed[0] == calls[2]  # nothing before the stop is done twice
     assert again.read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.tif", "scene.tif", "whole.tif"]
+
+
+@pytest.mark.parametrize("begun", ["32-true", "bf16-mixed"])
+def test_a_stopped_run_goes_on_in_its_precision_whatever_is_faster_here(encoder, plan, scene, tmp_path, begun):
+    windows, other = Windows(32, 16, 2), "bf16-mixed" if begun == "32-true" else "32-true"
+    whole = embed(encoder, plan, scene, tmp_path / "whole.tif", windows=windows, precision=begun).read_bytes()
+    with stopped_at_the_third_strip():
+        embed(encoder, plan, scene, tmp_path / "again.tif", windows=windows, precision=begun)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "precision_of", lambda wanted, device: other)
+        again = embed(encoder, plan, scene, tmp_path / "again.tif", windows=windows, precision="auto").read_bytes()
+        afresh = embed(encoder, plan, scene, tmp_path / "afresh.tif", windows=windows, precision="auto").read_bytes()
+    assert again == whole
+    assert afresh != whole, "one that begins takes what is faster"
+
+
+def test_every_pixel_is_read_once(encoder, plan, scene, tmp_path, monkeypatch):
+    read, real = np.zeros((96, 128), int), RasterWindows.read
+
+    def counted(self, row, column, height, width):
+        read[row : row + height, column : column + width] += 1
+        return real(self, row, column, height, width)
+
+    raster = raster_from_file(scene, SENTINEL2, RGB)  # it looks whether values are in the sensor's units
+    monkeypatch.setattr(RasterWindows, "read", counted)
+    embed_raster(encoder, plan, raster, tmp_path / "out.tif", Windows(32, 16, 2), device=CPU)
+    assert read[:84, :117].min() == read.max() == 1
 
 
 def test_quantised_embeddings_are_close_and_smaller(encoder, plan, scene, tmp_path):

@@ -166,7 +166,9 @@ class RandomConvolutionFeatures(nn.Module):
                 matrix[row, column, :, row : row + size, column : column + size] = filters
         bias = self._bias().repeat(places**2)
         response = torch.addmm(bias, flat, matrix.flatten(3).flatten(0, 2).T).view(len(flat), places**2, -1)
-        high, low = response.clamp(min=THRESHOLD).mean(1), response.clamp(max=-THRESHOLD).mean(1)
+        # The product may be bfloat16 (autocast); what is standardised is not.
+        high = response.clamp(min=THRESHOLD).mean(1, dtype=torch.float32)
+        low = response.clamp(max=-THRESHOLD).mean(1, dtype=torch.float32)
         pooled = torch.cat([high - THRESHOLD, -low - THRESHOLD], dim=1)
         return pooled.view(*patches.shape[:-1], self.num_features)
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from a2mae.models.precision import precision_of
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.task_data import Quantity, Targets, TaskData, TaskSpec, is_labelled
 from a2mae.tasks.finetune.baseline import convolution_baseline
@@ -210,6 +211,7 @@ def _score_both(
     pairs: dict[str, object] = {}
     by_group: dict[str, list[dict[str, object]]] = {}
     for start, finetuned in models.items():
+        finetuned.model.on(device, precision_of(options.finetune.precision, device))
         prediction, probable = answered(finetuned.model, TaskInputs(data, finetuned.plan), rows, device)
         scores[start] = score_task(
             data, rows, prediction, resamples=options.bootstrap, seed=options.seed, probable=probable

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from a2mae.files import digest_of, json_text
+from a2mae.models.precision import precision_of
 from a2mae.models.sources import weights_digest
 from a2mae.parallel import cores
 from a2mae.remote.storage import Parts
@@ -40,7 +41,7 @@ from a2mae.tasks.evaluation.features import (
 from a2mae.tasks.evaluation.frozen import Candidate, Row, evaluate_frozen
 from a2mae.tasks.finetune.encoders import load_start, pretrained_here, random_init
 from a2mae.tasks.finetune.model import TaskEncoder
-from a2mae.tasks.finetune.train import computing
+from a2mae.tasks.finetune.train import computing, device_named
 from a2mae.tasks.metrics.scores import finetuned_rows, paired_rows, score_table
 from a2mae.tasks.parameters import EvaluateParameters, OtherEncoderParameters
 from a2mae.tasks.registry import Task
@@ -179,6 +180,7 @@ def frozen_protocol(data: TaskData, options: EvaluateParameters) -> str:
     # No part of what one encoder scores, or of it by a rounding alone.
     elsewhere = {"device", "threads", "folder", "format", "folder_samples", "encoders", "others"}
     protocol = options.model_dump(mode="json", exclude=elsewhere)
+    protocol["precision"] = precision_of(options.precision, device_named(options.device))
     return json.dumps(["frozen", data.digest, protocol], sort_keys=True)
 
 
@@ -218,7 +220,7 @@ def _candidate(
         encoder.to(device),
         pool=options.pool,
         bands_per_view=plan.bands_per_view,
-        precision=options.precision,
+        precision=precision_of(options.precision, device),
         layers=options.layers,
     )
     return Candidate(name, features, encoder.patch_size, features.parts, features.readouts)

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
+from a2mae.models.precision import ComputePrecision, autocast
 from a2mae.tasks.datasets.inputs import TaskBatch, TaskInputs
 from a2mae.tasks.finetune.baseline import drawn_features
 from a2mae.tasks.finetune.model import TaskEncoder
 from a2mae.tasks.finetune.sets import SetJoiner, joined_tokens, set_tokens
-from a2mae.tasks.parameters import Layers, Pool, Precision
+from a2mae.tasks.parameters import Layers, Pool
 
 HISTOGRAM_BINS = 32
 PIXELS_SIDE = 8
@@ -67,7 +68,7 @@ class EncoderFeatures:
         *,
         pool: Pool,
         bands_per_view: int,
-        precision: Precision = "32-true",
+        precision: ComputePrecision = "32-true",
         layers: Sequence[Layers] = ("last",),
     ) -> None:
         """Wrap an encoder.
@@ -76,13 +77,13 @@ class EncoderFeatures:
             encoder: Put into evaluation mode.
             pool: See `pooled`; `cls` is of the last block alone.
             bands_per_view: Bands that the encoder takes at once.
-            precision: `bf16-mixed` computes in bfloat16.
+            precision: What it computes in.
             layers: The ways to read it that are wanted.
         """
         self._encoder = encoder.eval()
         self._pool = pool
         self._width = bands_per_view
-        self._half = precision == "bf16-mixed"
+        self._precision = precision
         depth = len(encoder.feature_info)
         if len({stage.num_chs for stage in encoder.feature_info}) > 1:
             layers = ("last",)
@@ -104,7 +105,7 @@ class EncoderFeatures:
                 "day": None if batch.day is None else batch.day[:, 0],
                 "wavelength_nm": batch.wavelength_nm[number * self._width : (number + 1) * self._width],
             }
-            with torch.autocast(view.device.type, torch.bfloat16, enabled=self._half):
+            with autocast(self._precision, view.device.type):
                 if self._blocks:
                     maps = self._encoder.forward_intermediates(view, self._blocks, norm=True, **given)
                     tokens = [F.pad(level.flatten(2).transpose(1, 2), (0, 0, 1, 0)) for level in maps]  # no CLS
@@ -116,7 +117,7 @@ class EncoderFeatures:
     def _of_sets(self, batch: TaskBatch) -> Tensor:
         """Read sets in one sequence; the tokens of one place are averaged over the images that show it."""
         mean, views = SetJoiner((), "mean"), []
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._half):
+        with autocast(self._precision, batch.images.device.type):
             for found in set_tokens(self._encoder, batch, self._width, self._blocks or None):
                 levels = found
                 if self._blocks and isinstance(self._encoder, Encoder):

@@ -24,7 +24,7 @@ from a2mae.tasks.finetune.transitions import split_codes
 
 logger = logging.getLogger(__name__)
 
-_MOST_LABELS = 200_000
+_MOST_LABELS = 50_000
 """Of which temperature and thresholds are computed: more change no digit that matters."""
 _RANGE = (0.25, 10.0)
 _STEPS = np.arange(1, 100) / 100

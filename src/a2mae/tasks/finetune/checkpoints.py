@@ -95,6 +95,12 @@ def training_code() -> str:
     return code_digest(__package__)
 
 
+def identity_of_checkpoint(folder: Path) -> str:
+    """Return the identity of the finetuning whose checkpoint lies in a folder; empty where none does."""
+    found = Checkpoints(folder, keep=1).latest()
+    return "" if found is None else str(found.facts.get("identity", ""))
+
+
 class FinetuneCheckpoint:
     """The newest checkpoint of one finetuning, in a folder of its own."""
 

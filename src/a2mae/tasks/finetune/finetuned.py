@@ -10,7 +10,7 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,12 +19,13 @@ import torch
 
 from a2mae.files import digest_of, whole_folder, write_json
 from a2mae.models.checkpoint import Json, load_strictly, read_config, read_safetensors, save_weights
+from a2mae.models.precision import COMPUTE_PRECISIONS, precision_of
 from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, input_plan_from_dict
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
 from a2mae.tasks.finetune.baseline import FITTED_IMAGES, drawn_features
 from a2mae.tasks.finetune.calibration import calibrate
-from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, training_code
+from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, identity_of_checkpoint, training_code
 from a2mae.tasks.finetune.encoders import encoder_of_task, load_start, pretrained_here, random_init
 from a2mae.tasks.finetune.heads import RCFDecoder, RCFHead
 from a2mae.tasks.finetune.model import TaskModel, head_config_from_dict
@@ -154,6 +155,7 @@ def _finetune_start(
     inputs = TaskInputs(data, plan)
     train, val = data.rows("train"), data.rows("val")
     recipe = options.finetune
+    rates = recipe.lr_grid or (recipe.lr,)
     if (recipe.lr_grid or recipe.val_checks) and not len(val):
         raise TaskDataError(
             f"{spec.task}: lr_grid and val_checks need a validation split, and {spec.source!r} has none"
@@ -163,12 +165,17 @@ def _finetune_start(
     def validated(model: TaskModel) -> float:
         return main_score(data, val, predict(model, inputs, val, batch_size=64, device=device))
 
+    def identity(used: FinetuneParameters) -> str:
+        decided = [start, used.model_dump(mode="json"), head.to_dict(), plan.to_dict(), options.seed, data.digest]
+        return digest_of([*decided, training_code(), loaded.digest, str(device), torch.get_num_threads()])
+
+    if recipe.precision == "auto":
+        recipe = _decided(recipe, device, None if checkpoints is None else _rate_folder(checkpoints, 0), identity)
     features = None
     if options.head == "rcf":
         patch_size = loaded.encoder.patch_size if head.per_pixel else None
         features = drawn_features(inputs, options.seed, most=FITTED_IMAGES, patch_size=patch_size)
     tried: list[tuple[float, TaskModel, FinetuneParameters, list[Progress]]] = []
-    rates = recipe.lr_grid or (recipe.lr,)
     for number, lr in enumerate(rates):
         encoder = random_init(loaded.encoder, options.seed) if start == "random" else copy.deepcopy(loaded.encoder)
         torch.manual_seed(options.seed)  # the head's initial weights: the same for both starts and every rate
@@ -180,11 +187,8 @@ def _finetune_start(
         used = recipe.model_copy(update={"lr": lr})
         checkpoint = None
         if checkpoints is not None:
-            decided = [start, used.model_dump(mode="json"), head.to_dict(), plan.to_dict(), options.seed, data.digest]
-            decided += [training_code(), loaded.digest, str(device), torch.get_num_threads()]
-            checkpoint = FinetuneCheckpoint(
-                checkpoints / f"rate-{number}", digest_of(decided), keep_last=len(rates) > 1
-            )
+            folder = _rate_folder(checkpoints, number)
+            checkpoint = FinetuneCheckpoint(folder, identity(used), keep_last=len(rates) > 1)
         history = finetune(
             model, inputs, train, used,
             seed=options.seed, device=device, name=f"{spec.task} from {start}", validate=validated,
@@ -199,3 +203,29 @@ def _finetune_start(
     origin = None if options.start is None else loaded.origin
     finetuned = Finetuned(model, plan, spec, tuple(history), origin)
     return FinetuneRun(finetuned, loaded.config, start, used.model_dump(mode="json"))
+
+
+def _rate_folder(checkpoints: Path, number: int) -> Path:
+    return checkpoints / f"rate-{number}"
+
+
+def _decided(
+    recipe: FinetuneParameters,
+    device: torch.device,
+    begun: Path | None,
+    identity: Callable[[FinetuneParameters], str],
+) -> FinetuneParameters:
+    """Decide the precision of a recipe that leaves it open: that which a stopped finetuning was begun in, if any.
+
+    Args:
+        recipe: With precision `auto`.
+        device: Where to train.
+        begun: Folder of the checkpoint of the first rate, which stays to the end; None: none are kept.
+        identity: Of a finetuning by a recipe of one rate.
+    """
+    rate = (recipe.lr_grid or (recipe.lr,))[0]
+    found = precision_of("auto", device)
+    if begun is not None:
+        known = {identity(recipe.model_copy(update={"lr": rate, "precision": one})): one for one in COMPUTE_PRECISIONS}
+        found = known.get(identity_of_checkpoint(begun), found)
+    return recipe.model_copy(update={"precision": found})

@@ -153,8 +153,7 @@ class RCFDecoder(nn.Module):
     def forward(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
         """Decode levels of `(B, D, h, w)` with images `(B, T, bands, H, W)` → `(B, K, h * patch, w * patch)`."""
         grid = (maps[0].shape[-2], maps[0].shape[-1])
-        with full_precision(images):
-            convolved = self.rcf.of_patches(on_patches(images, self.patch, grid), self.patch)  # (B, T, N, 2 J)
+        convolved = self.rcf.of_patches(on_patches(images, self.patch, grid), self.patch)  # (B, T, N, 2 J)
         dates = list(torch.unflatten(convolved.transpose(-1, -2), -1, grid).unbind(1))
         if len(dates) == 2:
             dates.append((dates[1] - dates[0]).abs())

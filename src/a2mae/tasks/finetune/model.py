@@ -1,16 +1,12 @@
-"""Task models: an encoder with a task's head, the symmetries of images, and LoRA updates.
-
-LoRA (arXiv 2106.09685): low-rank updates of a frozen encoder's attention, merged into its weights at the end.
-"""
+"""Task models: an encoder with a task's head, and the symmetries of images."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +14,7 @@ from torch.nn import functional as F
 
 from a2mae.errors import InputError
 from a2mae.models.encoder import Encoder, Matcher, nested
+from a2mae.models.precision import ComputePrecision, autocast
 from a2mae.models.timm_encoder import TimmEncoder, levels_of
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.finetune.heads import (
@@ -67,67 +64,6 @@ def symmetries(height: int, width: int) -> tuple[Symmetry, ...]:
     """Return those that keep an image's shape: eight of a square, else four; the first changes nothing."""
     turns = range(4) if height == width else (0, 2)
     return tuple(Symmetry(turn, mirror) for mirror, turn in itertools.product((False, True), turns))
-
-
-class LoRALinear(nn.Module):
-    """A frozen linear layer plus a trainable update of low rank, which starts at zero.
-
-    Layers that compute with another's `weight` and `bias` (Swin v2, EVA) find both.
-    """
-
-    def __init__(self, linear: nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.linear = linear.requires_grad_(False)
-        self.down = nn.Parameter(torch.empty(rank, linear.in_features))
-        self.up = nn.Parameter(torch.zeros(linear.out_features, rank))
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer and its update: `(..., in)` → `(..., out)`."""
-        out: Tensor = self.linear(x)
-        return out + F.linear(F.linear(x, self.down), self.up)
-
-    @property
-    def weight(self) -> Tensor:
-        """The layer's weight with its update."""
-        return self.linear.weight + self.up @ self.down
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The layer's bias."""
-        return self.linear.bias
-
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """Fold the update into the plain layer."""
-        self.linear.weight += self.up @ self.down
-        return self.linear.requires_grad_(True)
-
-
-def add_lora(encoder: nn.Module, rank: int) -> None:
-    """Freeze an encoder and put a low-rank update on every attention's `qkv` and `proj`.
-
-    Raises:
-        InputError: If it has no attention with such layers.
-    """
-    encoder.requires_grad_(False)
-    updated = 0
-    for name, module in list(encoder.named_modules()):
-        if name.endswith("attn"):
-            for layer in ("qkv", "q_proj", "k_proj", "v_proj", "proj"):
-                if isinstance(found := getattr(module, layer, None), nn.Linear):
-                    setattr(module, layer, LoRALinear(found, rank))
-                    updated += 1
-    if not updated:
-        raise InputError("finetune.mode lora updates attention, and this encoder has none: take full or frozen")
-
-
-def merge_lora(encoder: nn.Module) -> None:
-    """Fold all updates into their layers: the encoder has its plain architecture again."""
-    for module in list(encoder.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, LoRALinear):
-                setattr(module, name, child.merged())
 
 
 @dataclass(frozen=True)
@@ -249,7 +185,13 @@ class _Metadata(TypedDict):
 
 
 class TaskModel(nn.Module):
-    """Encoder and head. Views of three bands run through one shared encoder; so do the two dates of a pair."""
+    """Encoder and head. Views of three bands run through one shared encoder; so do the two dates of a pair.
+
+    Attributes:
+        precision: What it computes in; its weights and what it gives are float32.
+    """
+
+    precision: ComputePrecision = "32-true"
 
     def __init__(self, encoder: TaskEncoder, config: HeadConfig) -> None:
         """Join an encoder and a new head.
@@ -284,6 +226,11 @@ class TaskModel(nn.Module):
             self.change_head = self._decoder(2, fused=True)
         self._add_joiner([encoder.feature_info[level].num_chs for level in self.levels])
 
+    def on(self, device: torch.device, precision: ComputePrecision) -> Self:
+        """Move the model to a device, to compute there in a precision; see `models.precision`."""
+        self.precision = precision
+        return self.to(device)
+
     def _add_joiner(self, channels: Sequence[int]) -> None:
         if self.config.images > 1:
             self.joiner = SetJoiner([*channels] * self.config.views, self.config.join)
@@ -309,14 +256,15 @@ class TaskModel(nn.Module):
         return UPerNetHead(channels, classes, reductions[0], pyramid=len(set(reductions)) > 1)
 
     def forward(self, batch: TaskBatch) -> Tensor:
-        """Predict `(B, K)` or `(B, K, H, W)` logits of a batch."""
-        if self.training or not self.config.symmetric:
-            return self._logits(batch)
-        answers = []
-        for symmetry in symmetries(*batch.images.shape[-2:]):
-            logits = self._logits(batch.moved(symmetry.move))
-            answers.append(symmetry.undo(logits) if self.config.per_pixel else logits)
-        return torch.stack(answers).mean(dim=0)
+        """Predict `(B, K)` or `(B, K, H, W)` float32 logits of a batch."""
+        with autocast(self.precision, batch.images.device.type):
+            if self.training or not self.config.symmetric:
+                return self._logits(batch).float()
+            answers = []
+            for symmetry in symmetries(*batch.images.shape[-2:]):
+                logits = self._logits(batch.moved(symmetry.move)).float()
+                answers.append(symmetry.undo(logits) if self.config.per_pixel else logits)
+            return torch.stack(answers).mean(dim=0)
 
     def _logits(self, batch: TaskBatch) -> Tensor:
         logits: Tensor

@@ -19,24 +19,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from a2mae.errors import A2maeError
+from a2mae.models.precision import fit_attention, precision_of
 from a2mae.parallel import cores
 from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import Targets, TaskData
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, FinetuneState, Progress
+from a2mae.tasks.finetune.lora import add_lora, merge_lora
 from a2mae.tasks.finetune.losses import loss_for
-from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, add_lora, merge_lora
+from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel
 from a2mae.tasks.finetune.values import fitted_scaling
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.training.step import warmup_cosine
 
 logger = logging.getLogger(__name__)
-
-
-def device_named(name: str) -> str:
-    """Resolve `auto`: an accelerator where there is one, else the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager
@@ -47,16 +42,22 @@ def computing(name: str, threads: int) -> Iterator[torch.device]:
     caller's `OMP_NUM_THREADS`. It is put back at the end.
 
     Args:
-        name: As torch names devices; `auto` takes an accelerator where there is one.
+        name: See `device_named`.
         threads: Of torch and of the BLAS; 0: as many as there are cores.
     """
     before, count = torch.get_num_threads(), threads or cores()
     with threadpool_limits(count):
         torch.set_num_threads(count)
         try:
-            yield torch.device(device_named(name))
+            yield device_named(name)
         finally:
             torch.set_num_threads(before)
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device that a parameter names; `auto` takes an accelerator where there is one."""
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(auto if name == "auto" else name)
 
 
 def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str) -> HeadConfig:
@@ -132,10 +133,11 @@ def finetune(
         add_lora(model.encoder, recipe.lora_rank)
     else:
         model.encoder.requires_grad_(recipe.mode == "full")
-    model.to(device)
+    model.on(device, precision_of(recipe.precision, device))
+    fit_attention(model, model.precision, device, training=True)
     _training(model, recipe)
     groups = _parameter_groups(model, recipe)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999))
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999), fused=True)
     loss_of = loss_for(model.config, recipe, inputs.data, rows).to(device)
     state = checkpoint.resume(model, optimizer) if checkpoint is not None else FinetuneState()
     if state.step:
@@ -152,9 +154,7 @@ def finetune(
         batch = inputs.batch(chosen).to(device)
         if symmetry is not None:
             batch = flipped(batch, symmetry, pixels=model.config.per_pixel)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            logits = model(batch)
-        loss = loss_of(logits.float(), batch.targets)
+        loss = loss_of(model(batch), batch.targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)
@@ -176,6 +176,7 @@ def finetune(
             checkpoint.save(state, model, optimizer)
     state.restore_best(model)
     merge_lora(model.encoder)
+    fit_attention(model, model.precision, device, training=False)
     history = state.history
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +17,15 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
+from a2mae.config import Precision
 from a2mae.files import whole_file
 from a2mae.models.encoder import Encoder
+from a2mae.models.precision import autocast
 from a2mae.raster.opening import GDAL_OPTIONS
 from a2mae.tables import geo_schema
 from a2mae.tasks.datasets.inputs import InputPlan
-from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows, coarser_grid
-from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
+from a2mae.tasks.inference.rasters import Floats, Raster, RasterRows, coarser_grid
+from a2mae.tasks.tiling import StripWriter, Windows, blended_strips, settled, starts
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def embed_raster(
     windows: Windows,
     *,
     device: torch.device,
+    precision: Precision = "32-true",
     quantise: bool = False,
     model_hash: str = "",
 ) -> Path:
@@ -55,6 +56,7 @@ def embed_raster(
         path: Path of the COG.
         windows: How the raster is cut.
         device: Where to run.
+        precision: What the encoder computes in; embeddings that were begun go on in what `auto` came to then.
         quantise: Store int8 with one scale per dimension (written as the band's scale).
         model_hash: Identifies the model: embeddings that another one has begun are not continued.
 
@@ -67,6 +69,7 @@ def embed_raster(
     rows, columns = grid.shape
     features = encoder.num_features * plan.views
     settings = [str(raster), plan.to_dict(), windows.tile_px, windows.overlap_px, quantise, model_hash]
+    computed, fingerprint = settled(path, settings, precision, device)
     # Embeddings have passed the final norm: a dimension beyond ±8 deviations of it is clipped when quantised.
     step = 8.0 / INT8_LIMIT
     writer = StripWriter(
@@ -75,18 +78,20 @@ def embed_raster(
         dtype="int8" if quantise else "float32",
         grid=grid,
         nodata=INT8_NODATA if quantise else float("nan"),
-        fingerprint=hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
+        fingerprint=fingerprint,
         names=[f"feature {number}" for number in range(features)],
         tags={"PATCH_PX": str(patch), "SENSOR": raster.sensor.id, "BANDS": ",".join(plan.bands)},
         scales=[step] * features if quantise else (),
     )
     encoder.to(device).eval()
-    with RasterWindows(raster) as reader:
+    side, first_rows = size * patch, [row * patch for row in starts(rows, size, overlap)]
+    with RasterRows([raster], plan, side, first_rows, max(columns * patch, side)) as reader:
 
-        def predict(tiles: list[Tile]) -> Floats:
-            images = np.stack([reader.normalised(plan, t.row * patch, t.col * patch, size * patch)[0] for t in tiles])
-            lonlat = [raster.lonlat_deg(t.row * patch, t.col * patch, size * patch) for t in tiles]
-            tokens = _tokens(encoder, plan, raster, torch.from_numpy(images).to(device), lonlat)
+        def predict(row: int, cols: list[int]) -> Floats:
+            images = torch.from_numpy(reader.windows(row * patch, [col * patch for col in cols])[0][:, 0])
+            lonlat = [raster.lonlat_deg(row * patch, col * patch, side) for col in cols] if plan.location else []
+            with autocast(computed, device.type):
+                tokens = _tokens(encoder, plan, raster, images.to(device), lonlat)
             count, _, width = tokens.shape
             maps: Floats = tokens.transpose(1, 2).reshape(count, width, size, size).float().cpu().numpy()
             return maps
@@ -135,9 +140,10 @@ def _tokens(
     return torch.cat(parts, dim=-1)
 
 
-def _seen(reader: RasterWindows, row: int, rows: int, columns: int, patch: int) -> npt.NDArray[np.bool_]:
+def _seen(reader: RasterRows, row: int, rows: int, columns: int, patch: int) -> npt.NDArray[np.bool_]:
     """Patches of which at least half was seen, `(rows, columns)`."""
-    _, valid = reader.read(row * patch, 0, rows * patch, columns * patch)
+    valid = reader.valid(row * patch, rows * patch)[0]
+    valid = np.pad(valid, [(0, 0), (0, columns * patch - valid.shape[1])])  # the last patch may reach past the edge
     share = valid.reshape(rows, patch, columns, patch).mean(axis=(1, 3))
     return np.asarray(share >= 0.5)
 

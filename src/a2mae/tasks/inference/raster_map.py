@@ -7,9 +7,7 @@ the same comparison, at windows spread over the ground that both dates show.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import hashlib
 import json
 import logging
 import math
@@ -23,14 +21,14 @@ import numpy.typing as npt
 import torch
 from odc.geo.geobox import GeoBox
 
-from a2mae.config import RegistrationParameters
+from a2mae.config import Precision, RegistrationParameters
 from a2mae.registration.pairs import BandStack, agreement, compare, trusted
-from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch
+from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
-from a2mae.tasks.inference.rasters import Floats, Raster, RasterWindows
+from a2mae.tasks.inference.rasters import Floats, Raster, RasterRows, RasterWindows
 from a2mae.tasks.inference.read_map import FULL_PROBABILITY
-from a2mae.tasks.tiling import StripWriter, Tile, Windows, blended_strips
+from a2mae.tasks.tiling import StripWriter, Windows, blended_strips, settled, starts
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +119,7 @@ def map_raster(
     windows: Windows,
     *,
     device: torch.device,
+    precision: Precision = "32-true",
     model_hash: str = "",
     scores: Mapping[str, object] | None = None,
     confidence: Path | None = None,
@@ -137,6 +136,7 @@ def map_raster(
         path: Path of the COG.
         windows: How the raster is cut.
         device: Where to run.
+        precision: What the model computes in; a map that was begun goes on in what `auto` came to then.
         model_hash: Identifies the model: a map that another one has begun is not continued.
         scores: Scores of the model on its test split, for the tag `TEST_SCORES`; None or empty: no such tag.
         confidence: Also write the probability of the mapped class to this COG, as validation has calibrated it: uint8
@@ -181,23 +181,19 @@ def map_raster(
         tags["EARLIER_DATES"] = str(before)
     model_settings = [model.config.to_dict(), plan.to_dict(), model_hash]
     settings = [*map(str, rasters), *model_settings, windows.tile_px, windows.overlap_px, *([before] * (before > 1))]
-    common: _Common = {
-        "grid": first.grid,
-        "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
-        "tags": tags,
-    }
+    computed, fingerprint = settled(path, settings, precision, device)
+    common: _Common = {"grid": first.grid, "fingerprint": fingerprint, "tags": tags}
     writers = _writers(path, confidence, probabilities, spec, common)
     # The files may have stopped at different rows: go on where all are whole; rows written twice are the same.
     first_row = min(writer.first_row for writer in writers.values())
-    model.to(device).eval()
-    with contextlib.ExitStack() as stack:
-        of_date = [rasters] if dates == 1 else [rasters[:before], rasters[before:]]
-        readers = [[stack.enter_context(RasterWindows(raster)) for raster in some] for some in of_date]
+    model.on(device, computed).eval()
+    of_date = [rasters] if dates == 1 else [rasters[:before], rasters[before:]]
+    with RasterRows(rasters, plan, size, starts(rows, size, overlap), max(columns, size)) as reader:
 
-        def predict(tiles: list[Tile]) -> Floats:
-            read = [_read(readers, plan, tile, size) for tile in tiles]
-            images, valid = (torch.from_numpy(np.stack(parts)).to(device) for parts in zip(*read, strict=True))
-            lonlat = [first.lonlat_deg(tile.row, tile.col, size) for tile in tiles]
+        def predict(row: int, cols: list[int]) -> Floats:
+            read = _filled_up(*reader.windows(row, cols), [len(some) for some in of_date])
+            images, valid = (torch.from_numpy(one).to(device) for one in read)
+            lonlat = [first.lonlat_deg(row, col, size) for col in cols] if plan.location else []
             return _answers(finetuned, of_date, images, lonlat, valid if is_set else None)
 
         strips = blended_strips(
@@ -212,9 +208,9 @@ def map_raster(
             name=f"{spec.task} map",
         )
         for row, strip in strips:
-            area = row, 0, strip.shape[1], columns
-            by_date = [np.logical_or.reduce([reader.read(*area)[1] for reader in some]) for some in readers]
-            seen = np.logical_and.reduce(by_date)
+            shown = reader.valid(row, strip.shape[1])
+            by_date = [shown] if dates == 1 else [shown[:before], shown[before:]]
+            seen = np.logical_and.reduce([one.any(axis=0) for one in by_date])
             found: dict[str, npt.NDArray[Any]] = {"map": strip}
             if spec.quantity is None:
                 answers, sure = (one.numpy() for one in model.config.decided(torch.from_numpy(strip[None])))
@@ -256,17 +252,18 @@ def _probability_names(spec: TaskSpec) -> list[str]:
     return [*dates, "unchanged", "changed"]
 
 
-def _read(
-    readers: Sequence[Sequence[RasterWindows]], plan: InputPlan, tile: Tile, size: int
+def _filled_up(
+    images: Floats, valid: npt.NDArray[np.bool_], counts: Sequence[int]
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Read `(T, C, size, size)` and where they are valid; a date of fewer images than the other has missing ones."""
-    most = max(map(len, readers))
-    images = np.zeros((len(readers), most, plan.views * plan.bands_per_view, size, size), np.float32)
-    valid = np.zeros((len(readers), most, size, size), bool)
-    for date, some in enumerate(readers):
-        for number, reader in enumerate(some):
-            images[date, number], valid[date, number] = reader.normalised(plan, tile.row, tile.col, size)
-    return images.reshape(-1, *images.shape[2:]), valid.reshape(-1, size, size)
+    """Give every date as many images as the one that has most: `(B, T, C, H, W)` and where they are valid."""
+    most = max(counts)
+    slots = [date * most + number for date, count in enumerate(counts) for number in range(count)]
+    if len(slots) == len(counts) * most:
+        return images, valid
+    filled = np.zeros((len(images), len(counts) * most, *images.shape[2:]), np.float32)
+    shown = np.zeros((len(valid), len(counts) * most, *valid.shape[2:]), bool)
+    filled[:, slots], shown[:, slots] = images, valid
+    return filled, shown
 
 
 @torch.no_grad()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -213,18 +215,20 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
             valid |= fills
         return np.where(valid, pixels, np.float32(0)), valid
 
-    def normalised(self, plan: InputPlan, row: int, column: int, size: int) -> tuple[Floats, Bools]:
-        """Read a square window as the encoder takes it.
+    def normalised(self, plan: InputPlan, row: int, column: int, height: int, width: int) -> tuple[Floats, Bools]:
+        """Read a window as the encoder takes it.
 
         Returns:
-            `(C, size, size)` normalised, 0 where not valid or absent; and where they are valid `(size, size)`.
+            `(C, height, width)` normalised, 0 where not valid or absent; and where they are valid `(height, width)`.
         """
-        pixels, valid = self.read(row, column, size, size)
+        pixels, valid = self.read(row, column, height, width)
         index = plan.sensors.index(self._raster.sensor.id)
         has = np.asarray(plan.std[index]) > 0  # the others are bands that the sensor lacks
         mean, std = (np.asarray(values[index], np.float32)[has, None, None] for values in (plan.mean, plan.std))
-        found = np.zeros((len(has), size, size), np.float32)
-        found[has] = np.where(valid, (pixels - mean) / std, np.float32(0))
+        found = np.zeros((len(has), height, width), np.float32)
+        pixels -= mean
+        pixels /= std
+        found[has] = np.where(valid, pixels, np.float32(0))
         return plan.filled_up(found), valid
 
     def _layer(self, layer: Scene | tuple[BandAsset, ...], grid: GeoBox) -> tuple[Floats, Bools]:
@@ -246,6 +250,90 @@ class RasterWindows(AbstractContextManager["RasterWindows"]):
         rows, columns = grid.shape
         inner = np.s_[edge : edge + rows, edge : edge + columns]
         return image.physical[:, *inner], image.valid[inner]
+
+
+class RasterRows(AbstractContextManager["RasterRows"]):
+    """Windows of rasters on one grid, from top to bottom: every pixel is read once, and while others are computed.
+
+    Memory is that of the rows which a window has, and of those by which the next ones lie below, at full width.
+    """
+
+    def __init__(
+        self, rasters: Sequence[Raster], plan: InputPlan, size: int, first_rows: Sequence[int], width: int
+    ) -> None:
+        """Prepare.
+
+        Args:
+            rasters: On one grid.
+            plan: Bands and normalisation.
+            size: Side of a window, pixels.
+            first_rows: First row of each row of windows, ascending.
+            width: What a row of windows covers, pixels; at least the rasters' width.
+        """
+        self._rasters, self._plan, self._size = rasters, plan, size
+        self._below = dict(pairwise(first_rows))
+        self._width = width
+        self._top: int | None = None
+        self._pixels, self._valid = np.empty(0, np.float32), np.empty(0, bool)
+        self._ahead: Future[tuple[Floats, Bools]] | None = None
+        self._thread = ThreadPoolExecutor(1, "a2mae-rows")  # GDAL's handles belong to the thread that uses them
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._readers = self._thread.submit(self._opened).result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+        self._thread.submit(self._open.close)
+        self._thread.shutdown()
+
+    def windows(self, row: int, columns: Sequence[int]) -> tuple[Floats, Bools]:
+        """Return windows of one row of them.
+
+        Args:
+            row: Their first row, as `first_rows` has it; never above that of an earlier call.
+            columns: Their first columns.
+
+        Returns:
+            `(windows, rasters, C, size, size)` normalised, 0 where not valid or absent; and where they are valid,
+            `(windows, rasters, size, size)`.
+        """
+        self._move_to(row)
+        parts = [np.s_[..., column : column + self._size] for column in columns]
+        return np.stack([self._pixels[part] for part in parts]), np.stack([self._valid[part] for part in parts])
+
+    def valid(self, row: int, rows: int) -> Bools:
+        """Return where rows of the present windows are valid: `(rasters, rows, columns)`."""
+        assert self._top is not None, "windows are read before their rows are asked for"
+        return self._valid[:, row - self._top : row - self._top + rows, : self._rasters[0].shape[1]]
+
+    def _move_to(self, row: int) -> None:
+        if row == self._top:
+            return
+        kept = 0 if self._top is None else max(self._top + self._size - row, 0)
+        if self._ahead is None or self._top is None or self._below.get(self._top) != row:
+            self._ahead = self._thread.submit(self._read, row + kept, row + self._size)
+        pixels, valid = self._ahead.result()
+        if kept:
+            self._pixels[..., :kept, :] = self._pixels[..., self._size - kept :, :]
+            self._valid[..., :kept, :] = self._valid[..., self._size - kept :, :]
+            self._pixels[..., kept:, :], self._valid[..., kept:, :] = pixels, valid
+        else:
+            self._pixels, self._valid = pixels, valid
+        self._top, self._ahead = row, None
+        if (below := self._below.get(row)) is not None:
+            self._ahead = self._thread.submit(self._read, max(row + self._size, below), below + self._size)
+
+    def _opened(self) -> list[RasterWindows]:
+        return [self._open.enter_context(RasterWindows(raster)) for raster in self._rasters]
+
+    def _read(self, first: int, last: int) -> tuple[Floats, Bools]:
+        read = [reader.normalised(self._plan, first, 0, last - first, self._width) for reader in self._readers]
+        return np.stack([pixels for pixels, _ in read]), np.stack([valid for _, valid in read])
 
 
 def sample_of(raster: Raster) -> Floats:

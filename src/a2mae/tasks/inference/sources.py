@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from a2mae.config import Precision
 from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.sources import weights_digest
@@ -80,6 +81,7 @@ class EmbeddingSource:
             folder / "embeddings.tif",
             Windows(options.tile_px, options.overlap_px, options.batch_size),
             device=device,
+            precision=options.precision,
             quantise=options.quantise,
             model_hash=digest,
         )
@@ -115,6 +117,7 @@ class MapSource:
         scenes: Where the default rasters come from.
         scores: The model's scores on the test split; written into the map's tags, so that it says what it is worth.
         inputs: Which images make up a set.
+        precision: What the model computes in.
     """
 
     options: MapParameters
@@ -124,6 +127,7 @@ class MapSource:
     scenes: SceneRasters
     scores: Mapping[str, object] = field(default_factory=dict)
     inputs: InputParameters = field(default_factory=lambda: InputParameters.model_validate({}))
+    precision: Precision = "auto"
 
     def write(self, path: Path, confidence: Path | None = None) -> None:
         """Write the map as a COG.
@@ -146,6 +150,7 @@ class MapSource:
                 path,
                 windows,
                 device=device,
+                precision=self.precision,
                 model_hash=digest,
                 scores=self.scores,
                 confidence=confidence,

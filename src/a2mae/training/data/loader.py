@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from a2mae.sensors import UnknownBandError
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.training.data.draw import Draw, band_choices_of, bands_of, draw_sample, epoch_order
 from a2mae.training.data.index import TRAIN, SetIndex
-from a2mae.training.data.prepare import BandTables, RawBatch, RawImages, band_tables
+from a2mae.training.data.prepare import BandTables, PackedBatch, RawBatch, RawImages, band_tables, packed
 from a2mae.training.data.taught import TEACHER_FILE, TeacherFeatures
 from a2mae.training.spec import RunSpec, SpecificationError, resolve_url
 
@@ -262,7 +263,7 @@ class BatchDataset(Dataset[RawBatch]):
 def make_loader(
     dataset: BatchDataset, start: int, stop: int, *, workers: int, pin_memory: bool
 ) -> DataLoader[RawBatch]:
-    """Make a loader of the batches from step `start` to `stop`.
+    """Make a loader of the batches from step `start` to `stop`, which `next_batch` takes.
 
     Args:
         dataset: The batches.
@@ -282,10 +283,11 @@ def make_loader(
         prefetch_factor=2 if workers else None,
         timeout=LOOK_S if workers else 0,
         worker_init_fn=_begin if workers else None,
+        collate_fn=cast(Any, packed) if workers else None,  # typed for lists of samples
     )
 
 
-def next_batch(loader: Iterator[RawBatch]) -> RawBatch:
+def next_batch(loader: Iterator[RawBatch | PackedBatch]) -> RawBatch:
     """Take the next batch.
 
     Args:
@@ -298,7 +300,8 @@ def next_batch(loader: Iterator[RawBatch]) -> RawBatch:
     since = time.monotonic()
     while True:
         try:
-            return next(loader)
+            found: RawBatch | PackedBatch = next(loader)
+            return found.unpacked() if isinstance(found, PackedBatch) else found
         except (ConnectionError, EOFError) as error:
             if "Caught " in str(error):  # raised in a loader process, which lives
                 raise

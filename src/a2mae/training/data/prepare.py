@@ -121,6 +121,62 @@ class RawBatch:
         return _PER_SAMPLE if self.teacher is None else (*_PER_SAMPLE, "teacher")
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Where a tensor lies in a block of bytes."""
+
+    start: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch on its way from a loader process: all its tensors in one block.
+
+    Processes hand tensors over as files of shared memory, which costs 0.2 ms for each in either process: a batch of
+    eighty took longer to hand over than to read.
+
+    Attributes:
+        block: `(bytes,)` uint8.
+        layout: The batch with places in the block instead of tensors.
+    """
+
+    block: Tensor
+    layout: RawBatch
+
+    def pin_memory(self) -> PackedBatch:
+        """Give the same in page-locked memory (called by the DataLoader)."""
+        return PackedBatch(self.block.pin_memory(), self.layout)
+
+    def unpacked(self) -> RawBatch:
+        """Give the batch; its tensors are views of the block."""
+
+        def view(part: Any) -> Tensor:  # noqa: ANN401 (a `_Part`, where a tensor was)
+            size = part.shape.numel() * part.dtype.itemsize
+            return self.block[part.start : part.start + size].view(part.dtype).view(part.shape)
+
+        return self.layout._map(view)
+
+
+def packed(batch: RawBatch) -> PackedBatch:
+    """Put all tensors of a batch into one block."""
+    tensors, parts, end = [], [], 0
+
+    def place(tensor: Tensor) -> Any:  # noqa: ANN401
+        nonlocal end
+        tensors.append(tensor.contiguous())
+        parts.append(_Part(end, tensor.shape, tensor.dtype))
+        end += -(-tensors[-1].nbytes // 16) * 16  # every type begins where it may
+        return parts[-1]
+
+    layout = batch._map(place)
+    block = torch.empty(end, dtype=torch.uint8)
+    for tensor, part in zip(tensors, parts, strict=True):
+        block[part.start : part.start + tensor.nbytes] = tensor.view(-1).view(torch.uint8)
+    return PackedBatch(block, layout)
+
+
 _PER_SAMPLE = ("window", "flips", "gsd_m", "sensor_id", "day", "lonlat_deg", "geosot", "index")
 
 
