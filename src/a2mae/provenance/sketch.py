@@ -1,10 +1,10 @@
 """Sketches of columns: a few sums that tell later, without the values, how many have changed and by how much.
 
-Each sum adds all values with signs drawn from a hash of their position; the difference of two such sums is the sum of
-the differences with these signs, and the mean of its square over several draws is the sum of their squares (Alon,
-Matias and Szegedy 1996, "The space complexity of approximating the frequency moments"). One changed value is always
-found and its change known to the digit; of many, the size to about a fifth. A second row of sums with signs drawn from
-position and value counts how many differ, and serves for names and classes, which have no size.
+Every value is added, with a sign, to one of a few sums; sum and sign are drawn from a hash of its position. The squares
+of the differences of two such rows of sums add up to about the sum of the squares of the changes (Charikar, Chen and
+Farach-Colton 2002, "Finding frequent items in data streams"). One changed value is known to the digit, of many the size
+to about a fifth. A second row, drawn from position and value, counts how many differ, and serves for names and classes,
+which have no size; a sum of the hashes says for certain whether any does.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import numpy.typing as npt
 Values = npt.NDArray[Any]
 _Hashes = npt.NDArray[np.uint64]
 
-_DRAWS = 16
+_SUMS = 16
 _CHUNK = 2**18
 _DIGITS = 9
-_BITS = np.arange(_DRAWS, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,17 @@ class Sketch:
         count: How many values.
         missing: How many of them are not finite.
         squares: Sum of the squares; None for names and classes.
-        sums: With signs of the position; empty for names and classes.
-        equal: With signs of position and value.
+        sums: Of values, by position; zeros for names and classes.
+        equal: Of ones, by position and value.
+        hashes: Sum of the hashes of position and value, modulo 2^64.
     """
 
     count: int = 0
     missing: int = 0
     squares: float | None = None
-    sums: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(_DRAWS))
-    equal: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_DRAWS, np.int64))
+    sums: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(_SUMS))
+    equal: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_SUMS, np.int64))
+    hashes: int = 0
 
     def add(self, values: Values | Sequence[object], place: str, *, classes: bool = False) -> None:
         """Add the values of one file.
@@ -100,27 +101,30 @@ class Sketch:
                 numbers = np.where(known, numbers, 0.0)
                 self.missing += int(len(part) - known.sum())
                 self.squares = (self.squares or 0.0) + float(np.dot(numbers, numbers))
-                self.sums += _signs(drawn).T @ numbers
+                self.sums += _added(drawn, numbers)
                 hashes = np.where(known, numbers + 0.0, np.nan).view(np.uint64)  # -0.0 is 0.0
             elif classes:
                 hashes = part.astype(np.uint64)
             else:
                 hashes = np.array([_of_text(str(one)) for one in part], np.uint64)
-            self.equal += _signs(_mixed(drawn ^ hashes)).sum(axis=0).astype(np.int64)
+            mixed = _mixed(drawn ^ hashes)
+            self.equal += np.rint(_added(mixed, np.ones(len(part)))).astype(np.int64)
+            self.hashes = (self.hashes + int(mixed.sum(dtype=np.uint64))) % 2**64
 
     def to_json(self) -> list[object]:
         """Return it as a short list; `sketch_of_json` reads it back."""
         equal = [int(one) for one in self.equal]
         if self.squares is None:
-            return [self.count, equal]
+            return [self.count, equal, self.hashes]
         sums = [float(f"{one:.{_DIGITS}g}") for one in self.sums]
-        return [self.count, equal, self.missing, float(f"{self.squares:.{_DIGITS}g}"), sums]
+        return [self.count, equal, self.hashes, self.missing, float(f"{self.squares:.{_DIGITS}g}"), sums]
 
     def difference(self, other: Sketch) -> Difference:
         """Compare with the sketch of as many values of the same kind at the same places."""
-        differing = float(np.square((self.equal - other.equal).astype(np.float64)).mean()) / 2
+        differing = float(np.square((self.equal - other.equal).astype(np.float64)).sum()) / 2
+        differing = 0.0 if self.hashes == other.hashes else max(differing, 1.0)
         scale = math.sqrt((other.squares or 0.0) / max(self.count, 1))
-        total = float(np.square(self.sums - other.sums).mean())
+        total = float(np.square(self.sums - other.sums).sum())
         # The sums are kept to some digits: what is smaller than these tell is no change of a value.
         total = 0.0 if differing == 0 else total
         return Difference(differing, math.sqrt(total / max(differing, 1.0)), scale, self.count)
@@ -128,16 +132,17 @@ class Sketch:
 
 def sketch_of_json(content: Sequence[Any]) -> Sketch:
     """Read `Sketch.to_json` back."""
-    count, equal, *numbers = content
-    found = Sketch(int(count), equal=np.array(equal, np.int64))
+    count, equal, hashes, *numbers = content
+    found = Sketch(int(count), equal=np.array(equal, np.int64), hashes=int(hashes))
     if numbers:
         found.missing, found.squares, found.sums = int(numbers[0]), float(numbers[1]), np.array(numbers[2], np.float64)
     return found
 
 
-def _signs(hashes: _Hashes) -> npt.NDArray[np.float64]:
-    """`(N, draws)` of -1 and 1 from hashes `(N,)`."""
-    return ((hashes[:, None] >> _BITS) & np.uint64(1)).astype(np.float64) * 2 - 1
+def _added(hashes: _Hashes, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Add values `(N,)` up in the sums, and with the signs, that their hashes say."""
+    sign = ((hashes >> np.uint64(32)) & np.uint64(1)).astype(np.float64) * 2 - 1
+    return np.bincount((hashes % np.uint64(_SUMS)).astype(np.intp), weights=values * sign, minlength=_SUMS)
 
 
 def _mixed(numbers: _Hashes) -> _Hashes:
