@@ -153,8 +153,9 @@ def test_a_dask_cluster_gives_the_same_bytes(archive, pretrained, tmp_path, monk
     assert files(there) == files(here)
 
 
-def test_a_worker_that_finds_another_model_says_so(archive, pretrained, tmp_path):
-    task = room._Task(EmbedParameters(device="cpu"), pretrained, "0" * 64, archive.store, SENTINEL2.id, archive.images)
+def test_a_worker_that_finds_another_model_says_so(archive, pretrained, embedded):
+    about = dataclasses.replace(embedded.about, model="0" * 64)
+    task = room._Task(EmbedParameters(device="cpu"), pretrained, about, archive.store, SENTINEL2.id, archive.images)
     with pytest.raises(InputError, match="is another model on this worker"):
         room._embed_task(("image", task))
 

@@ -123,9 +123,9 @@ def test_saved_and_random_models_keep_the_filters(tiny, make_batch, tmp_path):
         ("a2mae", {"stem": "conv"}, "unknown stem 'conv'; choose one of linear, rcf"),
         ("a2mae", {"stem": "rcf", "bands": "wavelength"}, r"stem='rcf' needs a fixed number of bands .*'wavelength'"),
         ("mae", {"rcf_weight": 1.0, "patch_size": 4}, r"rcf_weight needs .* patches of at least 5 pixels \(found 4\)"),
-        ("mae", {"rcf_weight": -1.0}, "must not be negative, nor both 0, found 1.0 and -1.0"),
-        ("mae", {"pixel_weight": 0.0}, "must not be negative, nor both 0, found 0.0 and 0.0"),
-        ("satmae", {"rcf_weight": 1.0}, "SatMAE predicts pixels alone: leave rcf_weight at 0"),
+        ("mae", {"rcf_weight": -1.0}, "must not be negative, nor the first two both 0, found 1.0, -1.0 and 0.0"),
+        ("mae", {"pixel_weight": 0.0}, "must not be negative, nor the first two both 0, found 0.0, 0.0 and 0.0"),
+        ("satmae", {"rcf_weight": 1.0}, "SatMAE predicts pixels alone: leave rcf_weight and contrast_weight at 0"),
     ],
 )
 def test_what_cannot_be_built_is_refused(method, options, message, tiny):

@@ -22,7 +22,7 @@ from a2mae.pipelines.tag import create_pipeline as tag
 from a2mae.settings import CONFIG_LOADER_ARGS
 from a2mae.simulate.run import write_tiny_world
 from a2mae.stssd.parameters import CoregisterParameters
-from a2mae.stssd.store.store import ImageSetStore
+from a2mae.stssd.store.store import COMPARED, ImageSetStore
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -79,9 +79,14 @@ def test_the_chain_writes_what_the_catalog_promises(chain: Path) -> None:
 
 
 def test_a_second_run_changes_no_byte(chain: Path) -> None:
-    before = {**digests(chain / "03_primary"), **digests(chain / "04_feature")}
+    def written() -> dict[str, str]:
+        found = {**digests(chain / "03_primary"), **digests(chain / "04_feature")}
+        # Which shards were compared is kept once they are two seconds old: after the first run or the second.
+        return {name: digest for name, digest in found.items() if Path(name).name != COMPARED}
+
+    before = written()
     run(chain, STAGES, coregister={"workers": 1})
-    assert {**digests(chain / "03_primary"), **digests(chain / "04_feature")} == before
+    assert written() == before
 
 
 def test_mistyped_and_impossible_parameters_are_named(tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def test_flops_are_those_of_the_matrix_products(tmp_path: Path, store) -> None:
     patch_values = 8 * 8 * 3
     encoder = depth * 2 * (kept + 1) * 12 * width**2 + depth * 4 * (kept + 1) ** 2 * width
     decoder = 2 * (patches + 1) * 12 * narrow**2 + 4 * (patches + 1) ** 2 * narrow
-    ends = 2 * patches * patch_values * (width + narrow) + 2 * (kept + 1) * width * narrow
+    ends = 2 * patch_values * (kept * width + patches * narrow) + 2 * (kept + 1) * width * narrow
     # Backward costs twice the forward pass, but no gradient flows into the pixels.
-    expected = 3 * (encoder + decoder + ends) - 2 * patches * patch_values * width
+    expected = 3 * (encoder + decoder + ends) - 2 * kept * patch_values * width
     assert abs(step_flops(spec) / (4 * expected) - 1) < 0.05
 
 

@@ -64,7 +64,7 @@ def options(labels, task="segment", head="linear", *, images=5, bands=BANDS, **c
     data |= {"value_property": "height"} if task == "estimate" else {"class_names": ["field", "wood"]}
     if task == "classify" or head == "mean":
         data["archive"]["chip_px"] = 24
-    recipe = {"steps": 12, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2}
+    recipe = {"steps": 12, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2, "precision": "32-true"}
     asked = {"task": task, "head": head, "bands": bands, "data": data, "finetune": recipe, "threads": 1}
     asked["inputs"] = {"images": images, **({"sensors": [S2, L8, S1]} if images > 1 else {})}
     return TaskParameters.model_validate({**asked, **changes})
@@ -76,7 +76,7 @@ def data_for(asked, tables, folder):
 
 
 def short(asked):
-    return asked.model_copy(update={"finetune": FinetuneParameters(steps=2, batch_size=4)})
+    return asked.model_copy(update={"finetune": FinetuneParameters(steps=2, batch_size=4, precision="32-true")})
 
 
 @pytest.mark.parametrize("encoding", ["own", "paper"])
@@ -139,7 +139,7 @@ def test_attention_begins_at_the_mean_and_learns(archive, pretrained, tmp_path):
     with torch.no_grad():
         batch = inputs.batch(np.arange(4))
         torch.testing.assert_close(models["attention"](batch), models["mean"](batch))
-    recipe = FinetuneParameters(steps=5, batch_size=4)
+    recipe = FinetuneParameters(steps=5, batch_size=4, precision="32-true")
     finetune(models["attention"], inputs, data.rows("train"), recipe, seed=0, device=CPU)
     assert all(float(query[1].weight.abs().max()) > 0 for query in models["attention"].joiner.queries)
 
