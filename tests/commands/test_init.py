@@ -89,6 +89,24 @@ def test_what_is_stated_in_place_of_a_mark_completes_the_environment(project, tm
     assert group(project)["rules"][0]["bands"] == ["red", "green", "blue", "nir"]
 
 
+def test_a_known_sensor_at_a_pixel_size_of_its_own_completes_it_too(project, tmp_path, capsys):
+    """What is written then has other names than what was stated: of the sensor at 5 m, and of its bands."""
+    for day in ("2021.06.01", "2022.06.01"):
+        write(tmp_path / f"in/flug-{day}.tif", bands=4, gsd=5, dtype="uint8", low=5, high=250)
+    words = ["init", str(tmp_path / "in"), "--yes"]
+    assert main(words) == 0
+    path = project / "conf/mine/parameters_ingest.yml"
+    stated = path.read_text().replace("sensor: ???", "sensor: naip")
+    path.write_text(stated.replace("bands: ???", "bands: [red, green, blue, nir]"))
+    capsys.readouterr()
+    assert main(words) == 0, capsys.readouterr().err
+    assert "2 scenes accepted" in capsys.readouterr().out
+    (rule,) = group(project)["rules"]
+    assert (rule["sensor"], rule["bands"]) == ("naip-5m", ["B3", "B2", "B1", "B4"])
+    assert main(words) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
 def test_what_was_changed_besides_the_marks_is_kept(project, tmp_path, capsys):
     write(tmp_path / "in/flight_20210601.tif", bands=4, gsd=1, dtype="uint8", low=5, high=250)
     words = ["init", str(tmp_path / "in"), "--yes"]

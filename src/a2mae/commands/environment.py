@@ -204,7 +204,8 @@ def answered(before: Mapping[str, str], after: Mapping[str, str], folder: Path) 
         trio = (there, yaml.safe_load(before[name]), yaml.safe_load(after[name]))
         parts += _parts(*(group.pop("ingest", group) if isinstance(group, dict) else group for group in trio))
     stated = any(there != first for there, first, _ in parts)
-    return stated and all(there in (first, now, TO_STATE) for there, first, now in parts)
+    # What was ??? may be stated in other words than are written: a sensor at another pixel size gets its own name.
+    return stated and all(first == TO_STATE or there in (first, now, TO_STATE) for there, first, now in parts)
 
 
 def _parts(there: object, first: object, now: object) -> list[tuple[object, ...]]:
