@@ -142,7 +142,8 @@ def sketch_of_json(content: Sequence[Any]) -> Sketch:
 def _added(hashes: _Hashes, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Add values `(N,)` up in the sums, and with the signs, that their hashes say."""
     sign = ((hashes >> np.uint64(32)) & np.uint64(1)).astype(np.float64) * 2 - 1
-    return np.bincount((hashes % np.uint64(_SUMS)).astype(np.intp), weights=values * sign, minlength=_SUMS)
+    which = (hashes % np.uint64(_SUMS)).astype(np.intp)
+    return np.asarray(np.bincount(which, weights=values * sign, minlength=_SUMS), np.float64)
 
 
 def _mixed(numbers: _Hashes) -> _Hashes:
