@@ -35,8 +35,10 @@ class OnDisk:
 TO_STATE = "???"
 """Stands in a file of parameters where somebody has to state a value before the stage can run (`a2mae init`)."""
 
+ComputePrecision = Literal["32-true", "bf16-mixed"]
+"""What a model computes in."""
 Precision = Literal["auto", "32-true", "bf16-mixed"]
-"""What models compute in; `auto` is decided where one runs (`models.precision`)."""
+"""The same before it is decided: `auto` is, where the model runs (`models.precision`)."""
 
 OnDiskPath = Annotated[str | None, OnDisk()]
 """A file or folder of the user's that must be there when a run starts; None: not used."""

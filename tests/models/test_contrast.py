@@ -33,9 +33,11 @@ def test_law_a_crop_is_a_square_of_its_image_turned_and_mirrored(seed):
     images, valid = coordinates(6), torch.ones(6, SIDE, SIDE, dtype=torch.bool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contrast, "JITTER", 0.0)
-        crops = contrast.random_crops(images, valid, torch.full((6,), 10.0), torch.Generator().manual_seed(seed))
+        crops = contrast.random_crops(
+            Singles(images, torch.full((6,), 10.0), valid, None, None), torch.Generator().manual_seed(seed)
+        )
     assert crops.valid.all()
-    for pixels, gsd_m in zip(crops.pixels, crops.gsd_m, strict=True):
+    for pixels, gsd_m in zip(crops.images, crops.gsd_m, strict=True):
         step = float(gsd_m) / 10  # stored pixels per pixel of the crop
         assert math.sqrt(contrast.SMALLEST_AREA) - 1e-6 <= step <= 1
         inner = pixels[:, 2:-2, 2:-2]  # no pixel beyond the border's
@@ -53,7 +55,8 @@ def test_all_eight_turns_are_drawn():
     images, valid = coordinates(400), torch.ones(400, SIDE, SIDE, dtype=torch.bool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contrast, "JITTER", 0.0)
-        pixels = contrast.random_crops(images, valid, torch.ones(400), torch.Generator().manual_seed(0)).pixels
+        every = Singles(images, torch.ones(400), valid, None, None)
+        pixels = contrast.random_crops(every, torch.Generator().manual_seed(0)).images
     right, below = pixels[:, :, 10, 11] - pixels[:, :, 10, 10], pixels[:, :, 11, 10] - pixels[:, :, 10, 10]
     turns = torch.cat([right.sign() * (right.abs() > 1e-3), below.sign() * (below.abs() > 1e-3)], dim=1)
     _, counts = turns.unique(dim=0, return_counts=True)
@@ -65,8 +68,9 @@ def test_what_was_not_seen_stays_unseen():
     valid[:, :, :16] = False
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contrast, "JITTER", 0.0)
-        crops = contrast.random_crops(coordinates(50), valid, torch.ones(50), torch.Generator().manual_seed(1))
-    column = crops.pixels[:, 0]
+        half = Singles(coordinates(50), torch.ones(50), valid, None, None)
+        crops = contrast.random_crops(half, torch.Generator().manual_seed(1))
+    column = crops.images[:, 0]
     assert (column[crops.valid] >= 16).all() and (column[~crops.valid] == 0).all()
     assert 0.3 < crops.valid.float().mean() < 0.7
 
@@ -83,8 +87,8 @@ def test_the_loss_is_that_of_the_definition():
     found = model.contrast(model.encoder, asked, 0.25, torch.Generator().manual_seed(3))
 
     generator = torch.Generator().manual_seed(3)
-    crops = [contrast.random_crops(images, valid, torch.ones(6), generator) for _ in range(2)]
-    shown = torch.cat([crops[0].pixels, crops[1].pixels])
+    crops = [contrast.random_crops(asked, generator) for _ in range(2)]
+    shown = torch.cat([crops[0].images, crops[1].images])
     seen = torch.ones(12, 1, 16, dtype=torch.bool)
     seen[[4, 10]] = False
     mask = draw_mask("independent", seen, torch.ones(12, 1, dtype=torch.bool), 0.25, generator)

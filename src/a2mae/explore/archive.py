@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from a2mae.errors import InputError, plural
 from a2mae.explore.set_vectors import SetEmbedder, members_of_sets
-from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store, precision_begun
+from a2mae.explore.store import EmbeddingStore, StoreAbout, about_begun, begin_store
 from a2mae.files import digest_of
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.encoder import Encoder
-from a2mae.models.precision import precision_of
+from a2mae.models.precision import precision_kept, precision_of
 from a2mae.models.sources import weights_digest
 from a2mae.parallel import run_all
 from a2mae.sensors import UnknownBandError
@@ -130,10 +130,14 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
         bands=options.bands,
         location=options.location,
         tile_px=options.tile_px,
-        precision=precision_of(options.precision, device_named(options.device)),
     )
-    if options.precision == "auto":
-        about = replace(about, precision=precision_begun(folder, about) or about.precision)
+    device = device_named(options.device)
+    kept = (
+        precision_kept(lambda one: replace(about, precision=one), about_begun(folder), device)
+        if options.precision == "auto"
+        else precision_of(options.precision, device)
+    )
+    about = replace(about, precision=kept)
     usable = _in_parts(_described(usable, archive.sets), "sensor")
     members = members_of_sets(usable, options.inputs) if options.inputs.is_set else None
     if members is not None and members.empty:
@@ -160,7 +164,7 @@ def embed_archive(options: EmbedParameters, pretrained: Path, archive: Archive, 
             written[f"set {part}"] = rows
     pieces = sorted(tasks.items(), key=lambda item: -len(item[1].rows))
     # For less than a file workers would start longer than they work; an accelerator is not shared.
-    alone = sum(len(task.rows) for task in tasks.values()) <= _PART_ROWS or device_named(options.device).type != "cpu"
+    alone = sum(len(task.rows) for task in tasks.values()) <= _PART_ROWS or device.type != "cpu"
     workers = 1 if alone and options.dask_scheduler is None else options.workers
     finished = run_all(_embed_task, pieces, workers=workers, dask_scheduler=options.dask_scheduler)
     for name, vectors in tqdm(finished, total=len(pieces), desc="embed", unit="part", disable=len(pieces) < 2):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -245,10 +245,7 @@ def begin_store(folder: Path, about: StoreAbout) -> EmbeddingStore:
         about: Whose vectors are to be added.
     """
     clear_leftovers(folder)
-    try:
-        same = _read_about(folder) == about
-    except InputError:
-        same = False
+    same = about_begun(folder) == about
     store = EmbeddingStore(folder, about)
     if not same:
         for path in store.parts():
@@ -257,21 +254,12 @@ def begin_store(folder: Path, about: StoreAbout) -> EmbeddingStore:
     return store
 
 
-def precision_begun(folder: Path, about: StoreAbout) -> str | None:
-    """Tell what the encoder computed in whose vectors lie in a folder: those that are added are made alike.
-
-    Args:
-        folder: Where.
-        about: Of the store that is wanted, in any precision.
-
-    Returns:
-        None if there is no store, or it is another in more than the precision.
-    """
+def about_begun(folder: Path) -> StoreAbout | None:
+    """Tell what the vectors are whose store lies in a folder; None where there is none that is read."""
     try:
-        before = _read_about(folder)
+        return _read_about(folder)
     except InputError:
         return None
-    return before.precision if replace(about, precision=before.precision) == before else None
 
 
 def open_store(folder: Path, model: str | None = None) -> EmbeddingStore:

@@ -7,7 +7,7 @@ in common is what a class of places is told by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -29,30 +29,17 @@ PROJECTION = (512, 128)
 """Hidden and last width of the projection, which is dropped after pretraining."""
 
 
-@dataclass(frozen=True)
-class Crops:
-    """Random crops of M images, each resized to the image's own size.
-
-    Attributes:
-        pixels: `(M, C, H, W)`, mirrored, transposed and jittered at random.
-        valid: `(M, H, W)` bool, where all pixels behind a pixel were seen.
-        gsd_m: `(M,)` metres per pixel of the crop.
-    """
-
-    pixels: Tensor
-    valid: Tensor
-    gsd_m: Tensor
-
-
-def random_crops(images: Tensor, valid: Tensor, gsd_m: Tensor, generator: torch.Generator | None = None) -> Crops:
-    """Draw a square crop of each image.
+def random_crops(one: Singles, generator: torch.Generator | None = None) -> Singles:
+    """Draw a square crop of each image, resized to its own size, mirrored, transposed and jittered at random.
 
     Args:
-        images: `(M, C, H, W)` normalised.
-        valid: `(M, H, W)` bool.
-        gsd_m: `(M,)` metres per pixel.
+        one: M images.
         generator: On the images' device; the global one if None.
+
+    Returns:
+        The crops with the GSD that they have, valid where all pixels behind a pixel were seen.
     """
+    images = one.images
     count, bands = images.shape[:2]
     draws = torch.rand(count, 8 + 2 * bands, generator=generator, device=images.device)
     side = (SMALLEST_AREA + (1 - SMALLEST_AREA) * draws[:, 0]).sqrt()
@@ -68,7 +55,7 @@ def random_crops(images: Tensor, valid: Tensor, gsd_m: Tensor, generator: torch.
         dim=1,
     )  # (M, 2, 3)
     with full_precision(images):
-        stacked = torch.cat([images.float(), valid[:, None].float()], dim=1)
+        stacked = torch.cat([images.float(), one.valid[:, None].float()], dim=1)
         where = F.affine_grid(grid, list(stacked.shape), align_corners=False)
         sampled = F.grid_sample(stacked, where, padding_mode="border", align_corners=False)
         both, each = 2 * draws[:, 6:8] - 1, 2 * draws[:, 8:] - 1
@@ -76,7 +63,7 @@ def random_crops(images: Tensor, valid: Tensor, gsd_m: Tensor, generator: torch.
         shift = JITTER * both[:, 1:] + JITTER / 2 * each[:, bands:]
         seen = sampled[:, -1] > 0.999
         pixels = (sampled[:, :-1] * factor[..., None, None] + shift[..., None, None]) * seen[:, None]
-    return Crops(pixels, seen, gsd_m * side)
+    return replace(one, images=pixels, valid=seen, gsd_m=one.gsd_m * side)
 
 
 class CropContrast(nn.Module):
@@ -107,8 +94,8 @@ class CropContrast(nn.Module):
         Returns:
             Scalar float32; 0 where no two samples were seen.
         """
-        crops = [random_crops(one.images, one.valid, one.gsd_m, generator) for _ in range(2)]
-        pixels, seen = (torch.cat([getattr(crop, name) for crop in crops]) for name in ("pixels", "valid"))
+        crops = [random_crops(one, generator) for _ in range(2)]
+        pixels, seen = torch.cat([crop.images for crop in crops]), torch.cat([crop.valid for crop in crops])
         place = Place(torch.cat([crop.gsd_m for crop in crops])[:, None])
         wavelength = None if one.wavelength_nm is None else one.wavelength_nm.repeat(2, 1)[:, None]
         token_valid = token_validity(seen, encoder.patch_size)[:, None]  # (2M, 1, N)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Literal, cast
@@ -39,6 +40,20 @@ def precision_of(wanted: str, device: torch.device) -> ComputePrecision:
         device: Where the model runs.
     """
     return _decided(device.type) if wanted == "auto" else cast(ComputePrecision, wanted)
+
+
+def precision_kept(
+    identity: Callable[[ComputePrecision], Hashable], begun: Hashable, device: torch.device
+) -> ComputePrecision:
+    """Give the precision of work that `auto` was asked for: what was begun goes on in the one that it was begun in.
+
+    Args:
+        identity: Of the work by its precision.
+        begun: Identity of what was begun; anything else where nothing was.
+        device: Where new work runs.
+    """
+    known = {identity(one): one for one in COMPUTE_PRECISIONS}
+    return known.get(begun) or precision_of("auto", device)
 
 
 @cache

@@ -278,9 +278,9 @@ def build_spec(
     """
     import torch
 
-    from a2mae.models.precision import precision_of
+    from a2mae.models.precision import precision_kept
     from a2mae.training.data.index import INDEX_FILE, TRAIN
-    from a2mae.training.spec import DataSpec, precision_begun, relative_url, resolve
+    from a2mae.training.spec import DataSpec, identity_begun, relative_url, resolve
     from a2mae.training.start import pin_start
     from a2mae.training.teacher import pin_teacher
 
@@ -304,7 +304,8 @@ def build_spec(
         return spec
     on_cpu = parameters.hardware.accelerator == "cpu" or not torch.cuda.is_available()
     here = torch.device("cpu" if on_cpu else "cuda")
-    return spec.in_precision(precision_begun(run_dir, spec) or precision_of(wanted, here))
+    kept = precision_kept(lambda one: spec.in_precision(one).identity, identity_begun(run_dir), here)
+    return spec.in_precision(kept)
 
 
 def _sensor_spec(name: str, store: ImageSetStore, statistics: Statistics) -> SensorSpec:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from a2mae.errors import InputError
 from a2mae.files import flush, make_folder, telling_where, whole_file, write_json
-from a2mae.models.precision import COMPUTE_PRECISIONS, ComputePrecision, precision_of
+from a2mae.models.precision import ComputePrecision, precision_kept, precision_of
 from a2mae.raster.files import WRITE_ERRORS
 from a2mae.raster.opening import GDAL_OPTIONS
 
@@ -203,15 +203,16 @@ def settled(
     Returns:
         The precision, and the fingerprint for `StripWriter`.
     """
-    fingerprints = {
-        hashlib.sha256(json.dumps([*settings, one], sort_keys=True, default=str).encode()).hexdigest(): one
-        for one in COMPUTE_PRECISIONS
-    }
-    found = precision_of(precision, device)
+
+    def fingerprint(one: ComputePrecision) -> str:
+        return hashlib.sha256(json.dumps([*settings, one], sort_keys=True, default=str).encode()).hexdigest()
+
     if precision == "auto":
-        begun, _ = _unfinished(path)
-        found = fingerprints.get(_begun(begun)[0], found)
-    return found, next(print_ for print_, one in fingerprints.items() if one == found)
+        begun, _ = _begun(_unfinished(path)[0])
+        found = precision_kept(fingerprint, begun, device)
+    else:
+        found = precision_of(precision, device)
+    return found, fingerprint(found)
 
 
 def _unfinished(path: Path) -> tuple[Path, Path]:

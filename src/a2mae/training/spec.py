@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
+from a2mae.config import ComputePrecision
 from a2mae.errors import InputError
 from a2mae.files import write_json
 from a2mae.training.parameters import (
@@ -121,7 +122,7 @@ class OptimizerSpec(AdamWParameters, StrictParameters):
 class NumericsSpec(NumericsParameters):
     """What changes the numbers that a step computes; the precision is decided."""
 
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: ComputePrecision = "32-true"
 
 
 class RunSpec(StrictParameters):
@@ -201,7 +202,7 @@ class RunSpec(StrictParameters):
         """Write `spec.json` atomically into the run directory."""
         write_json(run_dir / SPEC_FILE, self.model_dump(mode="json"))
 
-    def in_precision(self, precision: Literal["32-true", "bf16-mixed"]) -> RunSpec:
+    def in_precision(self, precision: ComputePrecision) -> RunSpec:
         """Give the same run in another precision."""
         return self.replace(numerics=self.numerics.replace(precision=precision))
 
@@ -241,22 +242,12 @@ def read_spec(run_dir: Path) -> RunSpec:
         raise SpecificationError(f"{path}: {_problems(error)}") from error
 
 
-def precision_begun(run_dir: Path, spec: RunSpec) -> Literal["32-true", "bf16-mixed"] | None:
-    """Tell in which precision a run was begun: it goes on in that one, whatever this machine would choose.
-
-    Args:
-        run_dir: The run directory.
-        spec: The run in any precision.
-
-    Returns:
-        None if the directory holds no run that is this one in all but the precision.
-    """
+def identity_begun(run_dir: Path) -> str:
+    """Return the identity of the run that a directory holds; empty where it holds none that is read."""
     try:
-        before = read_spec(run_dir)
+        return read_spec(run_dir).identity
     except SpecificationError:
-        return None
-    begun = before.numerics.precision
-    return begun if spec.in_precision(begun).identity == before.identity else None
+        return ""
 
 
 def _problems(error: ValidationError) -> str:
@@ -291,7 +282,7 @@ def resolve(
     *,
     sets: int,
     code_commit: str,
-    precision: Literal["32-true", "bf16-mixed"],
+    precision: ComputePrecision,
     start: StartSpec | None = None,
     teacher: TeacherSpec | None = None,
 ) -> RunSpec:

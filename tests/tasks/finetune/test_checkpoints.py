@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from a2mae.models import precision
 from a2mae.models.checkpoint import load_encoder, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
@@ -162,16 +163,17 @@ def test_a_stopped_start_goes_on_in_the_precision_that_it_was_begun_in(pretraine
     assert options.finetune.precision == "auto"
     stated = TaskParameters.model_validate({**group, "finetune": {**recipe, "precision": begun}})
     whole = starts.finetune_start(stated, data, pretrained, "pretrained")
-    chosen = [begun, "bf16-mixed" if begun == "32-true" else "32-true"]
-    real = starts.precision_of
-    monkeypatch.setattr(starts, "precision_of", lambda wanted, device: real(chosen.pop(0), device))
+    other = "bf16-mixed" if begun == "32-true" else "32-true"
+    monkeypatch.setattr(precision, "_decided", lambda device_type: begun)
     monkeypatch.setattr(starts, "TaskInputs", InputsThatStop)
     monkeypatch.setattr(InputsThatStop, "left", 2)
     with pytest.raises(Stopped):
         starts.finetune_start(options, data, pretrained, "pretrained", tmp_path)
     monkeypatch.setattr(InputsThatStop, "left", -1)
+    monkeypatch.setattr(precision, "_decided", lambda device_type: other)
+    assert precision.precision_of("auto", torch.device("cpu")) == other
     found = starts.finetune_start(options, data, pretrained, "pretrained", tmp_path)
-    assert not chosen and found.recipe["precision"] == begun == whole.recipe["precision"]
+    assert found.recipe["precision"] == begun == whole.recipe["precision"]
     assert found.finetuned.history == whole.finetuned.history
     state = whole.finetuned.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.finetuned.model.state_dict().items())

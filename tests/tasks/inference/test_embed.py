@@ -13,7 +13,7 @@ import rasterio
 import torch
 from affine import Affine
 
-from a2mae.tasks import tiling
+from a2mae.models import precision
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
 from a2mae.tasks.inference.files import raster_from_file
 from a2mae.tasks.inference.rasters import RasterWindows
@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_in_its_precision_whatever_is_faster_here(encoder,
     with stopped_at_the_third_strip():
         embed(encoder, plan, scene, tmp_path / "again.tif", windows=windows, precision=begun)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiling, "precision_of", lambda wanted, device: other)
+        patch.setattr(precision, "_decided", lambda device_type: other)
         again = embed(encoder, plan, scene, tmp_path / "again.tif", windows=windows, precision="auto").read_bytes()
         afresh = embed(encoder, plan, scene, tmp_path / "afresh.tif", windows=windows, precision="auto").read_bytes()
     assert again == whole

@@ -10,7 +10,7 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ import torch
 
 from a2mae.files import digest_of, whole_folder, write_json
 from a2mae.models.checkpoint import Json, load_strictly, read_config, read_safetensors, save_weights
-from a2mae.models.precision import COMPUTE_PRECISIONS, precision_of
+from a2mae.models.precision import precision_kept
 from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, input_plan_from_dict
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
@@ -170,7 +170,11 @@ def _finetune_start(
         return digest_of([*decided, training_code(), loaded.digest, str(device), torch.get_num_threads()])
 
     if recipe.precision == "auto":
-        recipe = _decided(recipe, device, None if checkpoints is None else _rate_folder(checkpoints, 0), identity)
+        # The checkpoint of the first rate stays to the end.
+        begun = "" if checkpoints is None else identity_of_checkpoint(_rate_folder(checkpoints, 0))
+        first = recipe.model_copy(update={"lr": rates[0]})
+        kept = precision_kept(lambda one: identity(first.model_copy(update={"precision": one})), begun, device)
+        recipe = recipe.model_copy(update={"precision": kept})
     features = None
     if options.head == "rcf":
         patch_size = loaded.encoder.patch_size if head.per_pixel else None
@@ -207,25 +211,3 @@ def _finetune_start(
 
 def _rate_folder(checkpoints: Path, number: int) -> Path:
     return checkpoints / f"rate-{number}"
-
-
-def _decided(
-    recipe: FinetuneParameters,
-    device: torch.device,
-    begun: Path | None,
-    identity: Callable[[FinetuneParameters], str],
-) -> FinetuneParameters:
-    """Decide the precision of a recipe that leaves it open: that which a stopped finetuning was begun in, if any.
-
-    Args:
-        recipe: With precision `auto`.
-        device: Where to train.
-        begun: Folder of the checkpoint of the first rate, which stays to the end; None: none are kept.
-        identity: Of a finetuning by a recipe of one rate.
-    """
-    rate = (recipe.lr_grid or (recipe.lr,))[0]
-    found = precision_of("auto", device)
-    if begun is not None:
-        known = {identity(recipe.model_copy(update={"lr": rate, "precision": one})): one for one in COMPUTE_PRECISIONS}
-        found = known.get(identity_of_checkpoint(begun), found)
-    return recipe.model_copy(update={"precision": found})

@@ -35,15 +35,18 @@ class SceneChoice:
     before: Scene | None
     after: Scene
 
-    def dates(self, keys: RasterKeys) -> list[Scene]:
-        """Return both, the earlier one first.
+    def dates(self, count: int, keys: RasterKeys) -> list[Scene]:
+        """Return the one that is mapped, or both, the earlier one first.
 
         Args:
+            count: How many are wanted.
             keys: Names of the parameters, for the message.
 
         Raises:
-            TaskDataError: If there is no earlier one.
+            TaskDataError: If two are wanted and there is no earlier one.
         """
+        if count == 1:
+            return [self.after]
         if self.before is None:
             raise TaskDataError(
                 f"a change map needs two dates of one place: scene {self.after.scene_id} has no earlier one of"
@@ -210,8 +213,7 @@ class SceneRasters:
             raise TaskDataError(
                 f"{keys.group}: no accepted scene of {', '.join(sensors)} is {inputs}: widen the window"
             )
-        choice = choose_scenes(inside, main)
-        dates = choice.dates(keys) if len(named) == 2 else [choice.after]
+        dates = choose_scenes(inside, main).dates(len(named), keys)
         gap = dates[-1].datetime - dates[0].datetime
         return [
             [first, *_in_turn([

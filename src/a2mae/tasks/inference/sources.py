@@ -185,7 +185,7 @@ class MapSource:
             return self._sets(scenes, sensor, named, keys)
         if options.scene_ids:
             return [[scenes.named(scene_ids, sensor, plan.bands, keys)] for scene_ids in named]
-        chosen = scenes.choose(sensor.id, keys).dates(keys) if pair else [scenes.choose(sensor.id, keys).after]
+        chosen = scenes.choose(sensor.id, keys).dates(len(named), keys)
         return [[scenes.one(scene, sensor, plan.bands)] for scene in chosen]
 
     def _sets(
