@@ -89,7 +89,8 @@ class Searcher:
         columns = ["sensor", "location_id", "lon", "lat"]
         scores, tables = [], []
         for block in self.store.blocks(self._level, columns):
-            scores.append(self._unit(block) @ wanted)
+            values, length = self._standardised(block)
+            scores.append((values @ wanted) / length)
             tables.append(block.rows)
         score, rows = np.concatenate(scores), pa.concat_tables(tables)
         allowed = ~_near(rows, positive.rows, exclude_m)
@@ -111,11 +112,13 @@ class Searcher:
             examples: Rows of the store, few enough that their vectors and scores fit into memory.
             top: How many are wanted at most.
         """
-        unit = self._unit(examples).T
+        values, length = self._standardised(examples)
+        unit = (values / length[:, None]).T
         own = examples.rows["location_id"].to_pylist()
         scores, tables = [], []
         for block in self.store.blocks(self._level, ["sensor", "location_id"]):
-            scores.append(self._unit(block) @ unit)
+            values, length = self._standardised(block)
+            scores.append((values @ unit) / length[:, None])
             tables.append(block.rows["location_id"])
         score, names = np.concatenate(scores), pa.chunked_array([part for table in tables for part in table.chunks])
         codes = pc.dictionary_encode(names).combine_chunks()
@@ -136,14 +139,14 @@ class Searcher:
             examples: As `similar` takes them.
             dimensions: Look at these alone.
         """
-        copied = Vectors(examples.rows, examples.vectors.copy())
-        mean: Floats = self._unit(copied).mean(axis=0)[dimensions]
+        values, length = self._standardised(Vectors(examples.rows, examples.vectors.copy()))
+        mean: Floats = (values / length[:, None]).mean(axis=0)[dimensions]
         return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
-    def _unit(self, block: Vectors) -> Floats:
-        """Standardise vectors by their sensor, to length 1, in their place."""
-        unit = block.vectors
-        if not unit.any(axis=1).all():
+    def _standardised(self, block: Vectors) -> tuple[Floats, Floats]:
+        """Standardise vectors by their sensor, in their place, and compute their lengths."""
+        values = block.vectors
+        if not _lengths(values).all():
             raise InputError(
                 f"{self.store.folder} has a vector of zeros, which is like nothing: remove the folder and embed the"
                 " archive anew (kedro run --pipelines=embed)"
@@ -155,10 +158,14 @@ class Searcher:
                     f" {', '.join(sorted(self._moments))}"
                 )
             mean, deviation = self._moments[sensor]
-            unit[rows] -= mean
-            unit[rows] /= deviation
-        unit /= np.maximum(np.sqrt(np.einsum("ij,ij->i", unit, unit))[:, None], np.float32(1e-12))
-        return unit
+            values[rows] -= mean
+            values[rows] *= 1 / deviation
+        return values, np.maximum(_lengths(values), np.float32(1e-12))
+
+
+def _lengths(vectors: Floats) -> Floats:
+    found: Floats = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return found
 
 
 def _moments(store: EmbeddingStore, level: str) -> Mapping[str, tuple[Floats, Floats]]:

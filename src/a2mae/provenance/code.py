@@ -97,10 +97,8 @@ def environment(*, with_torch: bool) -> dict[str, str]:
         import torch  # noqa: PLC0415 (only for stages that use it)
 
         found |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "cores": str(cores())}
-        has: Mapping[str, Any] = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # decides what `precision: auto` comes to
-        found["bfloat16"] = " ".join(name for name in ("avx512_bf16", "amx_bf16", "bf16") if has.get(name)) or "none"
+        has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # decides what `precision: auto` is
+        found["bfloat16"] = " ".join(name for name, there in has.items() if there and "bf16" in name) or "none"
     return found
 
 
