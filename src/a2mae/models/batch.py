@@ -76,11 +76,6 @@ class Singles:
         images = 1 if self.shape is None else self.shape[1]
         return torch.arange(len(self.images), device=self.images.device) // images
 
-    def take(self, which: Tensor) -> Singles:
-        """Give the images of some rows, `(N,)` int64, as plain images."""
-        wavelength = None if self.wavelength_nm is None else self.wavelength_nm[which]
-        return Singles(self.images[which], self.gsd_m[which], self.valid[which], wavelength, shape=None)
-
     def back(self, values: Tensor) -> Tensor:
         """Bring `(M, ...)` back to `(B, K, ...)`; plain images stay as they are."""
         return values if self.shape is None else torch.unflatten(values, 0, self.shape)

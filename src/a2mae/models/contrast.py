@@ -1,9 +1,8 @@
-"""Contrast of crops: two random crops of a place are to be told from those of other places, by visible patches alone.
+"""Contrast of crops: two random crops of an image are to be told from those of other images, by visible patches alone.
 
 The objective of SimCLR (Chen et al. 2020, arXiv 2002.05709) on an encoder that sees a share of the patches, beside
 the masked reconstruction [ours]. Pixels and their features say what a patch looks like; what all crops of a place have
-in common is what a class of places is told by. Where a sample has several images, the second crop is of another one:
-another date or sensor is a change of view that no jitter imitates (SeCo, Manas et al. 2021, arXiv 2103.16607).
+in common is what a class of places is told by.
 """
 
 from __future__ import annotations
@@ -81,10 +80,9 @@ class CropContrast(nn.Module):
     def forward(
         self, encoder: Encoder, one: Singles, keep_ratio: float, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Compute the cross entropy of finding a place's other crop among those of other samples.
+        """Compute the cross entropy of finding the other crop of the same image among those of other samples.
 
-        The other crop is of the sample's next image, of the same image where it is alone. Images of one sample show
-        one place and are no counterexamples of each other. The encoder is told the crops'
+        Images of one sample show one place and are no counterexamples of each other. The encoder is told the crops'
         GSD, but neither place nor date, which would answer the question.
 
         Args:
@@ -96,19 +94,19 @@ class CropContrast(nn.Module):
         Returns:
             Scalar float32; 0 where no two samples were seen.
         """
-        first = torch.arange(len(one.images), device=one.images.device)
-        second = first if one.shape is None else one.back(first).roll(-1, dims=1).flatten()
-        crops = random_crops(one.take(torch.cat([first, second])), generator)
-        wavelength = None if crops.wavelength_nm is None else crops.wavelength_nm[:, None]
-        token_valid = token_validity(crops.valid, encoder.patch_size)[:, None]  # (2M, 1, N)
+        crops = [random_crops(one, generator) for _ in range(2)]
+        pixels, seen = torch.cat([crop.images for crop in crops]), torch.cat([crop.valid for crop in crops])
+        place = Place(torch.cat([crop.gsd_m for crop in crops])[:, None])
+        wavelength = None if one.wavelength_nm is None else one.wavelength_nm.repeat(2, 1)[:, None]
+        token_valid = token_validity(seen, encoder.patch_size)[:, None]  # (2M, 1, N)
         one_source = torch.ones_like(token_valid[..., 0])
         mask = draw_mask("independent", token_valid, one_source, keep_ratio, generator)
-        tokens = encoder.embed_visible(crops.images[:, None], Place(crops.gsd_m[:, None]), wavelength, mask)
+        tokens = encoder.embed_visible(pixels[:, None], place, wavelength, mask)
         tokens = encoder.forward_tokens(tokens, mask.padding())[:, 1:]
         shown = (~mask.key_padding_mask).to(tokens.dtype)[..., None]  # (2M, V, 1)
         projected = self.projection((tokens * shown).sum(1) / shown.sum(1).clamp(min=1))
 
-        with full_precision(projected):
+        with full_precision(pixels):
             unit = F.normalize(projected.float(), dim=1)
             similarity = unit @ unit.T / TEMPERATURE  # (2M, 2M)
             other = torch.arange(len(unit), device=unit.device).roll(len(one.images))
