@@ -1,4 +1,4 @@
-"""Does an image set beat a single image? The same encoder, labels, head and recipe; what differs is `inputs.images`.
+"""Does an image set beat a single image? The same encoder, labels, head and recipe, other `inputs`.
 
 Samples are windows of the simulated Earth with their land cover (segment), height of trees (estimate), and land cover
 of two years (detect_transitions). Three models are finetuned from the pretrained encoder of an environment for each
@@ -99,8 +99,8 @@ class Comparison:
         asked = yaml.safe_load((CONF / f"parameters_{self.task}.yml").read_text())[self.task]
         asked |= {"seed": self.seed, "device": "cpu", "threads": 1, "head": "rcf"}
         of_sets = {"sensors": SENSORS, "window": "per year"} if images > 1 else {}
-        asked["inputs"] = {"images": images, "join": join, **of_sets}
         asked["data"]["simulated"] |= {
+            "inputs": {"images": images, "join": join, **of_sets},
             "chip_px": self.arguments.chip_px, "max_train": self.arguments.labels, "max_test": 400,
             "sensors": SENSORS[:1],
         }  # fmt: skip
@@ -117,7 +117,7 @@ class Comparison:
         options = self.options(self.arguments.images)
         sets = cut_simulated(
             options.task, self.tables, self.truth, options.data.simulated,
-            seed=self.seed, per_pixel=True, inputs=options.inputs,
+            seed=self.seed, per_pixel=True,
         )  # fmt: skip
         sets = replace(sets, cuts=tuple(cut for cut in sets.cuts if cut.split != "val"))  # nothing is chosen by it
         data = {

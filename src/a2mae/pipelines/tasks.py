@@ -309,7 +309,7 @@ def draw_map(
         cast(Finetuned, model),
         SceneRasters(cast("pd.DataFrame | None", scenes), sensors or {}, ingest.access(), coregister.clouds),
         {name: value for name, value in scores.items() if not isinstance(value, dict)},  # those of classes,
-        options.inputs,
+        options.data.inputs,
         options.finetune.precision,
     ).write(target, confidence_target)
     return target if confidence_target is None else (target, confidence_target)

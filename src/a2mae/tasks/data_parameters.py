@@ -82,7 +82,10 @@ class InputParameters(Parameters):
             raise ValueError(f"images must lie between 1 (no sets) and 32, found {self.images}")
         stated = [key for key in ("sensors", "window") if getattr(self, key)]
         if self.images == 1 and stated:
-            raise ValueError(f"{' and '.join(stated)} choose the images of a set, and images is 1: set it to 2 or more")
+            told = " and ".join(stated)
+            raise ValueError(
+                f"{told} choose the images of a set, and images is 1: set it to 2 or more, or leave {told} out"
+            )
         if len(set(self.sensors)) < len(self.sensors):
             raise ValueError(f"sensors must be named once each, found {', '.join(self.sensors)}")
         if isinstance(self.window, tuple) and self.window[1] < self.window[0]:
@@ -141,6 +144,9 @@ class CutParameters(Parameters):
     chip_px: int = Field(96, ge=16, le=1024, description="side of a sample on the first sensor's grid, pixels")
     min_valid: float = Field(0.8, ge=0, le=1, description="usable share of a sample, else it is left out")
     pairs_per_place: int = Field(2, ge=1, description="two dates: pairs per place at most")
+    inputs: InputParameters = Field(
+        default_factory=lambda: InputParameters.model_validate({}), description="one image per sample, or an image set"
+    )
     max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
     max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
 
@@ -270,6 +276,13 @@ class DataParameters(Parameters):
     simulated: SimulatedDataParameters = Field(
         default_factory=lambda: SimulatedDataParameters.model_validate({}), description="cut from the simulated truth"
     )
+
+    @property
+    def inputs(self) -> InputParameters:
+        """What a sample is: as its cut says; files have one image, or two of a pair."""
+        if self.folder is not None or self.dataset is not None:
+            return InputParameters.model_validate({})
+        return (self.simulated if self.labels is None else self.archive).inputs
 
     @model_validator(mode="after")
     def _values_are_those_of_classes(self) -> DataParameters:

@@ -134,6 +134,8 @@ class MapParameters(Parameters):
 class TaskParameters(Parameters):
     """A task: data, bands, head and recipe."""
 
+    moved: ClassVar[Mapping[str, str]] = {"inputs": "data.archive.inputs, or data.simulated.inputs"}
+
     task: Task = Field(description="what is predicted")
     seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
@@ -161,9 +163,6 @@ class TaskParameters(Parameters):
     )
     data: DataParameters = Field(
         default_factory=lambda: DataParameters.model_validate({}), description="where samples come from"
-    )
-    inputs: InputParameters = Field(
-        default_factory=lambda: InputParameters.model_validate({}), description="one image per sample, or an image set"
     )
     finetune: FinetuneParameters = Field(
         default_factory=lambda: FinetuneParameters.model_validate({}), description="the recipe"
@@ -204,18 +203,6 @@ class TaskParameters(Parameters):
         if stated:
             labels, not_so = ("values", "classes") if kind.values else ("classes", "values")
             raise ValueError(f"{self.task}: labels are {labels}, and {', '.join(stated)} is of {not_so}: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _sets_lie_in_the_archive(self) -> TaskParameters:
-        if not self.inputs.is_set:
-            return self
-        given = [key for key in ("folder", "dataset") if getattr(self.data, key) is not None]
-        if given:
-            raise ValueError(
-                f"image sets are cut from the archive, and data.{given[0]} has one image per label: set inputs.images"
-                " to 1, or give data.labels instead"
-            )
         return self
 
     @property

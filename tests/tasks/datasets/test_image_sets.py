@@ -26,12 +26,12 @@ def archive(tmp_path_factory):
 
 def asked(labels, inputs, task="segment", bands=BANDS, archive=None, **options):
     data = {"labels": str(labels), "archive": {"sensors": [S2], "bands": bands, "chip_px": 48, "min_valid": 0.4}}
-    data["archive"] |= archive or {}
+    data["archive"] |= {"inputs": inputs} | (archive or {})
     if task != "estimate":
         data["class_names"] = ["field", "wood"]
     else:
         data["value_property"] = "height"
-    return TaskParameters.model_validate({"task": task, "data": data, "inputs": inputs, "bands": bands[:3], **options})
+    return TaskParameters.model_validate({"task": task, "data": data, "bands": bands[:3], **options})
 
 
 def read(options, tables, folder):
@@ -189,23 +189,22 @@ def test_law_every_day_is_of_one_season_and_the_south_has_the_opposite_one(day, 
 )
 def test_inputs_that_cannot_be_are_refused(inputs, told):
     with pytest.raises(ValueError, match=told):
-        TaskParameters.model_validate({"task": "segment", "inputs": inputs})
+        TaskParameters.model_validate({"task": "segment", "data": {"archive": {"inputs": inputs}}})
 
 
 @pytest.mark.parametrize(
-    ("task", "data", "told"),
-    [
-        ("detect_change", {"folder": "pairs"}, "data.folder has one image per label: set inputs.images to 1"),
-        (
-            "segment",
-            {"folder": "somewhere"},
-            "data.folder has one image per label: set inputs.images to 1, or give data",
-        ),
-    ],
+    ("data", "images"), [({}, 2), ({"labels": "fields.gpkg"}, 6), ({"folder": "pairs"}, 1), ({"dataset": "OSCD"}, 1)]
 )
-def test_sets_where_there_are_none_are_refused(task, data, told):
-    with pytest.raises(ValueError, match=told):
-        TaskParameters.model_validate({"task": task, "data": data, "inputs": {"images": 6}})
+def test_a_sample_is_what_its_own_cut_says(data, images):
+    """The simulated default is one of sets; who names a folder has single images, and nothing to switch off."""
+    data |= {"simulated": {"inputs": {"images": 2}}, "archive": {"inputs": {"images": 6}}}
+    found = TaskParameters.model_validate({"task": "segment", "data": data}).data.inputs
+    assert (found.images, found.is_set) == (images, images > 1)
+
+
+def test_inputs_of_a_task_are_told_where_they_are_now():
+    with pytest.raises(ValueError, match=r"'inputs' is gone; set data\.archive\.inputs, or data\.simulated\.inputs"):
+        TaskParameters.model_validate({"task": "segment", "inputs": {"images": 2}})
 
 
 @pytest.mark.parametrize(
@@ -217,7 +216,7 @@ def test_sets_where_there_are_none_are_refused(task, data, told):
         (
             {"window": ["2019-01-01", "2019-12-31"]},
             BANDS,
-            "segment.inputs.window: no image of sentinel-2-l2a is from 2019-01-01 to 2019-12-31, theirs are from"
+            "segment: inputs.window: no image of sentinel-2-l2a is from 2019-01-01 to 2019-12-31, theirs are from"
             " 2022-07-01 to 2023-07-01: widen the window",
         ),
         ({"window": "autumn"}, BANDS, "no image of sentinel-2-l2a is of one autumn"),

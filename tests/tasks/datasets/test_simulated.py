@@ -8,7 +8,7 @@ from affine import Affine
 
 from a2mae.errors import A2maeError
 from a2mae.simulate.run import simulate, tiny_parameters
-from a2mae.tasks.data_parameters import InputParameters, SimulatedDataParameters
+from a2mae.tasks.data_parameters import SimulatedDataParameters
 from a2mae.tasks.datasets.cuts import Truth, displacement_m
 from a2mae.tasks.datasets.simulated import cut_simulated
 from a2mae.tasks.datasets.store_samples import Tables
@@ -220,8 +220,9 @@ def test_pairs_of_image_sets_show_the_change_as_pairs_do(world, two_sensors, tmp
     """Sets of one year each, with the labels of the pair of Sentinel-2 images that is in them."""
     truth, found = Truth(world), {}
     for images in (1, 4):
-        asked = InputParameters(images=4, window="per year", sensors=SENSORS) if images > 1 else None
-        source = cut_simulated(task, two_sensors, truth, parameters(), seed=0, inputs=asked)
+        of_sets = {"window": "per year", "sensors": SENSORS} if images > 1 else {}
+        asked = parameters(inputs={"images": images, **of_sets})
+        source = cut_simulated(task, two_sensors, truth, asked, seed=0)
         write_task_data(tmp_path / str(images), source.spec, source.samples())
         found[images] = TaskData(tmp_path / str(images))
     pairs, sets = found[1], found[4]

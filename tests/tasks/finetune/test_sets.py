@@ -59,14 +59,14 @@ def pretrained(tmp_path_factory):
     return pretrained_with("own", tmp_path_factory.mktemp("pretrained"))
 
 
-def options(labels, task="segment", head="linear", *, images=5, bands=BANDS, **changes):
+def options(labels, task="segment", head="linear", *, images=5, join="attention", bands=BANDS, **changes):
     data = {"labels": str(labels), "archive": {"sensors": [S2], "bands": bands, "chip_px": 48, "min_valid": 0.4}}
     data |= {"value_property": "height"} if task == "estimate" else {"class_names": ["field", "wood"]}
     if task == "classify" or head == "mean":
         data["archive"]["chip_px"] = 24
     recipe = {"steps": 12, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2, "precision": "32-true"}
     asked = {"task": task, "head": head, "bands": bands, "data": data, "finetune": recipe, "threads": 1}
-    asked["inputs"] = {"images": images, **({"sensors": [S2, L8, S1]} if images > 1 else {})}
+    data["archive"]["inputs"] = {"images": images, "join": join, **({"sensors": [S2, L8, S1]} if images > 1 else {})}
     return TaskParameters.model_validate({**asked, **changes})
 
 
@@ -130,7 +130,7 @@ def test_attention_begins_at_the_mean_and_learns(archive, pretrained, tmp_path):
     inputs = TaskInputs(data, finetune_start(asked, data, pretrained, "random").finetuned.plan)
     models = {}
     for join in ("attention", "mean"):
-        config = head_for(data, inputs.plan, options(archive[1], inputs={"images": 5, "join": join}), "conv")
+        config = head_for(data, inputs.plan, options(archive[1], join=join), "conv")
         assert (config.images, config.join) == (5, join)
         torch.manual_seed(0)
         model = create_model("a2mae_vit_tiny_patch8", embed_dim=64, depth=2, decoder_dim=32, encoding="own").encoder

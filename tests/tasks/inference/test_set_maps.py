@@ -57,8 +57,8 @@ def transitions(tmp_path_factory):
 def trained(task, tables, labels, folder, inputs):
     bands = BANDS if S1 in inputs["sensors"] else BANDS[:3]
     data = {"labels": str(labels), "class_names": ["field", "wood"]}
-    data["archive"] = {"sensors": [S2], "bands": bands, "chip_px": 48}
-    options = TaskParameters.model_validate({"task": task, "bands": bands, "data": data, "inputs": inputs})
+    data["archive"] = {"sensors": [S2], "bands": bands, "chip_px": 48, "inputs": inputs}
+    options = TaskParameters.model_validate({"task": task, "bands": bands, "data": data})
     write_source(folder / "data", prepare(options, tables, None))
     found = TaskData(folder / "data")
     torch.manual_seed(0)

@@ -60,7 +60,7 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
     task, data = options.task, options.data
     path = Path(str(data.labels))
     _check_dates(options, path)
-    images = StoreImages(task, tables, data.archive, options.inputs)
+    images = StoreImages(task, tables, data.archive)
     table = _in_time(options, images.once() if task.kind.dates == 1 else images.registered())
     grids = {place: images.grid(place) for place in sorted(table["location_id"].unique())}
     found = Reading()

@@ -24,7 +24,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from a2mae.simulate.delivery.manifest import Manifest, read_manifest
-from a2mae.tasks.data_parameters import InputParameters, SimulatedDataParameters
+from a2mae.tasks.data_parameters import SimulatedDataParameters
 from a2mae.tasks.datasets.store_samples import Cut, StoreImages, Tables
 from a2mae.tasks.datasets.task_data import IGNORE, SPLITS, Quantity, Targets, TaskDataError, is_labelled
 from a2mae.tasks.registry import Task
@@ -148,7 +148,6 @@ class Cutter(StoreImages):
         tables: Tables,
         truth: Truth,
         parameters: SimulatedDataParameters,
-        inputs: InputParameters | None = None,
     ) -> None:
         """Prepare.
 
@@ -157,12 +156,11 @@ class Cutter(StoreImages):
             tables: What the builder wrote.
             truth: Of the simulation that the scenes came from.
             parameters: Sensors and size of the windows.
-            inputs: Which images make up a set; None: every image is a sample of its own.
 
         Raises:
             TaskDataError: As `StoreImages`.
         """
-        super().__init__(task, tables, parameters, inputs)
+        super().__init__(task, tables, parameters)
         self._truth = truth
         self._asked = parameters
 

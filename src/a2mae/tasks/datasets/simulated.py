@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from a2mae.tasks.data_parameters import InputParameters, SimulatedDataParameters
+from a2mae.tasks.data_parameters import SimulatedDataParameters
 from a2mae.tasks.datasets.cuts import TREES, Cutter, Truth, balanced, known_classes
 from a2mae.tasks.datasets.image_sets import join_images, told_of_sets
 from a2mae.tasks.datasets.labelled import Reading
@@ -29,7 +29,6 @@ def cut_simulated(
     *,
     seed: int,
     per_pixel: bool | None = None,
-    inputs: InputParameters | None = None,
 ) -> StoreSamples:
     """Decide which windows of which images become samples.
 
@@ -40,12 +39,11 @@ def cut_simulated(
         parameters: How to cut.
         seed: Of the draws that keep label budgets.
         per_pixel: Whether labels are of pixels, else of whole images; None: as the task's usually are.
-        inputs: Which images make up a set; None: every image is a sample of its own.
 
     Raises:
         TaskDataError: If a sensor or band is absent, units differ between sensors, or nothing is left.
     """
-    cutter = Cutter(task, tables, truth, parameters, inputs)
+    cutter = Cutter(task, tables, truth, parameters)
     main = cutter.main
     rng = np.random.default_rng(seed)
     notes = [f"splits by place; {main.title} grid of {main.gsd_m:g} m; samples need {parameters.min_valid:.0%} usable"]

@@ -94,7 +94,7 @@ def bands_of_sets(
         lacks = tuple(band.name for band, name in zip(bands, names, strict=True) if not _has(sensor, name))
         if len(lacks) == len(bands):
             raise TaskDataError(
-                f"{task}.inputs.sensors: {sensor.id} has none of the bands {', '.join(names)}, so its images would be"
+                f"{task}: inputs.sensors: {sensor.id} has none of the bands {', '.join(names)}, so its images would be"
                 f" empty: add bands of it ({', '.join(sensor.band_names)}) to `bands` of the data, or leave it out"
             )
         encoding = main if sensor.encoding.units == main.units else _counted_as(sensor.encoding, main.dtype)

@@ -82,22 +82,19 @@ class StoreImages:
         reference: Scene id of the reference of each set, by the set's id.
     """
 
-    def __init__(
-        self, task: Task, tables: Tables, parameters: CutParameters, inputs: InputParameters | None = None
-    ) -> None:
+    def __init__(self, task: Task, tables: Tables, parameters: CutParameters) -> None:
         """Prepare.
 
         Args:
             task: What is predicted, for messages.
             tables: What the builder wrote.
-            parameters: Sensors, bands and size of the windows.
-            inputs: Which images make up a set; None: every image is a sample of its own.
+            parameters: Sensors, bands and size of the windows, and which images make up a set.
 
         Raises:
             TaskDataError: If a sensor or band is absent, units differ between sensors of single images, windows are too
                 large, or no image lies in the time that is asked for.
         """
-        self.inputs = inputs if inputs is not None and inputs.is_set else None
+        self.inputs = parameters.inputs if parameters.inputs.is_set else None
         self.sensors = (self.inputs.sensors if self.inputs is not None else ()) or parameters.sensors
         sensors = [stored_sensor(tables.store, name) for name in self.sensors]
         self.main = sensors[0]
@@ -132,8 +129,8 @@ class StoreImages:
         if not len(kept):
             found = f"theirs are from {days.min()} to {days.max()}" if len(images) else "they have none"
             raise TaskDataError(
-                f"{task}.inputs.window: no image of {', '.join(self.sensors)} is {inputs}, {found}: widen the window or"
-                " build image sets of that time"
+                f"{task}: inputs.window: no image of {', '.join(self.sensors)} is {inputs}, {found}: widen the"
+                " window or build image sets of that time"
             )
         return kept
 

@@ -87,7 +87,7 @@ def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str
         multi_label=spec.multi_label,
         scaling=scaling,
         images=data.image_shape[0] // spec.task.kind.dates if spec.set_sensors else 1,
-        join=options.inputs.join,
+        join=options.data.inputs.join,
     )
 
 
