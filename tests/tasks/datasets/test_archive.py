@@ -201,7 +201,7 @@ def test_labels_hold_in_their_time(world, fields, tmp_path):
         before, after = (data.read_targets(np.flatnonzero((place == one) & rows)) for rows in (first, ~first))
         known = (before[0] != IGNORE) & (after[0] != IGNORE)
         assert (before[0][known] == 1 - after[0][known]).all(), "what holds at another time is not laid"
-    assert not any("hold at no image" in note for note in data.spec.notes)
+    assert not any("hold on no day" in note for note in data.spec.notes)
 
 
 def test_labels_that_hold_at_other_times_are_transitions_between_them(world, fields, tmp_path):
@@ -220,7 +220,7 @@ def test_labels_that_hold_at_other_times_are_transitions_between_them(world, fie
     assert sum(census.samples.values()) == len(data.samples) and list(shown) == ["meadow", "wood"]
     became = (codes == list(names).index("meadow → wood")).any(axis=(1, 2))
     assert shown == {"meadow": became.sum(), "wood": len(data.samples)}
-    assert not any("hold at no image" in note for note in data.spec.notes)
+    assert not any("hold on no day" in note for note in data.spec.notes)
     undated = saved(fields, tmp_path / "undated.gpkg")
     for options, message in (
         (
@@ -243,7 +243,8 @@ def test_what_is_to_come_is_learnt_only_where_that_is_said(world, fields, tmp_pa
     assert "labels may be later than the image (allow_future)" in ahead.spec.notes
     over = saved(fields.assign(end="2020-01-01"), tmp_path / "over.gpkg")
     with pytest.raises(
-        TaskDataError, match=r"labels that hold at no image's time \(2020-.* to 2023-.*\), left out: 8: over"
+        TaskDataError,
+        match=r"hold on no day of an image \(2020-\d\d-\d\d, 2023.*; coregister\.recipes .*\), left out: 8: over",
     ):
         prepare(asked(over, archive={"allow_future": True}), world[0], None)
 

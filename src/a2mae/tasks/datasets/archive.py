@@ -37,6 +37,8 @@ from a2mae.tasks.transitions import encode
 
 logger = logging.getLogger(__name__)
 
+_DAYS = 8
+"""Of images, named in a message at most."""
 _DOMINANT = 0.5
 """Share of an image that a class of a raster must cover to be that of the image."""
 _NOBODY = -1
@@ -314,10 +316,11 @@ class _Features:
         cleaned = np.zeros(len(self.labels.labels), bool)
         cleaned[self.labels.geometry.index] = True
         reached = {**self._reached, "placed": self._reached["placed"] & cleaned}
-        first, last = self.table["datetime"].min(), self.table["datetime"].max()
+        days = sorted(set(self.table["datetime"].dt.date))
+        shown = ", ".join(map(str, days if len(days) <= _DAYS else [*days[: _DAYS - 1], "…", days[-1]]))
         reasons = (
             ("placed", "labels outside every location, left out"),
-            ("dated", f"labels that hold at no image's time ({first:%Y-%m-%d} to {last:%Y-%m-%d}), left out"),
+            ("dated", f"labels that hold on no day of an image ({shown}; coregister.recipes lets more in), left out"),
             ("drawn", "labels that cover the middle of no pixel, left out"),
             ("used", "labels where no image was seen (nodata, cloud, or less than min_valid of the sample), left out"),
         )
