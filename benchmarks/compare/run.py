@@ -29,8 +29,8 @@ _HERE = Path(__file__).parent
 def compare(settings: Settings, built: Built | None, folder: Path) -> Comparison:
     """Pretrain every contender on the image sets and on the folder of pictures, and judge all of them alike.
 
-    The scores go to `scores.parquet`, the tables to `comparison.md` and, between its marks, into the document that the
-    settings name.
+    The scores go to `scores.parquet`, the tables to `comparison.md` and, once all judgements are made, between its marks
+    into the document that the settings name.
 
     Args:
         settings: What meets what, and all recipes.
@@ -114,7 +114,7 @@ def _write(found: Comparison, order: list[str], facts: list[str], options: Compa
     write_bytes(folder / "comparison.md", markdown.encode())
     if curves is not None:
         write_bytes(folder / _figure(options), curves)
-    if options.document is not None:
+    if options.document is not None and found.done == found.planned:
         if curves is not None:
             write_bytes(Path(options.document).parent / _figure(options), curves)
         write_between_marks(Path(options.document), markdown, options.mark)

@@ -64,7 +64,7 @@ class CompareParameters(Parameters):
         ("rcf", "statistics", "histogram", "pixels"), description="without an encoder"
     )
     document: str | None = Field(
-        None, description="Markdown file whose marked part gets the table, say docs/results.md"
+        None, description="Markdown file whose marked part gets the table once it is whole, say docs/results.md"
     )
     mark: str = Field(
         "comparison",

@@ -126,7 +126,7 @@ def settings_of(name, **compare):
     return Settings.from_groups(laid_over(groups, shown))
 
 
-@pytest.mark.parametrize("name", ["simulated", "eurosat", "demo", "recipes"])
+@pytest.mark.parametrize("name", ["simulated", "eurosat", "demo", "recipes", "pictures", "pictures_hour"])
 def test_every_settings_file_is_within_its_bounds(name):
     settings = settings_of(name)
     assert settings.compare.contenders or settings.compare.folder_contenders
@@ -149,6 +149,11 @@ def test_a_folder_of_pictures_from_pixels_to_table(tmp_path):
     document.write_text(f"before\n{begin}\n{end}\nafter\n")
     pictures = two_classes(tmp_path / "pictures", 40)
     settings = settings_of("quick", folder=str(pictures), document=str(document))
+    spent = tmp_path / "part"
+    spent.mkdir()
+    (spent / "budget.json").write_text(json.dumps({"spent_s": 3600 * settings.compare.budget_h}))
+    assert compare(settings, None, spent).done == 0
+    assert document.read_text() == f"before\n{begin}\n{end}\nafter\n", "a part of a table takes no whole one's place"
     found = compare(settings, None, tmp_path / "work")
     table, summary = found.table, json.loads((tmp_path / "work" / "summary.json").read_text())
     assert (summary["judgements"], summary["judgements_planned"]) == (8, 8)
