@@ -62,7 +62,7 @@ def test_polygons_become_a_task(lake, tmp_path, capsys):
     assert "features of polygons, 2 features" in said and "2 of 2 labels lie on 1 of 3 places" in said
     assert "EPSG:4326" in said and "maize (1), wheat (1)" in said and "ASKED" not in said
     assert group(lake, "segment") == {
-        "bands": ["red", "green", "blue"],
+        "bands": ["red", "green", "blue", "nir", "red", "green"],
         "data": {
             "labels": str(path), "class_property": "class", "class_names": ["maize", "wheat"],
             "archive": {

@@ -147,6 +147,26 @@ def test_a_function_of_ones_own_tells_clouds(tmp_path: Path, monkeypatch: pytest
     assert MaskInput.__doc__ and PixelClass.NODATA == 3
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.sampled_from(["B1", "B2", "B3", "B4"]), min_size=1, max_size=7), st.booleans())
+def test_law_bands_come_in_the_order_asked_for_also_twice(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], bright: bool
+) -> None:
+    """A test for clouds reads further bands; they took the place of those that were asked for again."""
+    folder, gaofen = tmp_path_factory.mktemp("bands"), get_sensor("gaofen-1")
+    sensor = Sensor("gaofen-1", "At 10 m", 10, gaofen.bands, gaofen.encoding)
+    bands = [
+        asset(write(folder / f"{i}.tif", np.full((32, 32), 1000 * i, "uint16")), f"B{i}", scale=1e-4, nodata=0)
+        for i in range(1, 5)
+    ]
+    what = scene(sensor, *bands, cloud_test=CloudTest.BRIGHTNESS if bright else CloudTest.NONE)
+    with RasterReader() as reader:
+        for clouds in (None, CloudParameters(buffer_m=0)):
+            image = read_image(reader, what, sensor, PLACE.grid(10), clouds, bands=tuple(names))
+            assert image.physical.shape == (len(names), 32, 32)
+            np.testing.assert_allclose(image.physical[:, 5, 5], [0.1 * int(name[1]) for name in names], atol=1e-6)
+
+
 @pytest.mark.parametrize(("kind", "value", "expected"), [
     (MaskKind.SCL, 8, "cloud"), (MaskKind.SCL, 3, "cloud"), (MaskKind.SCL, 0, "unseen"), (MaskKind.SCL, 4, "clear"),
     (MaskKind.SCL, 11, "clear"), (MaskKind.QA_PIXEL, 1 << 3, "cloud"), (MaskKind.QA_PIXEL, 1 << 4, "cloud"),

@@ -127,7 +127,7 @@ def read_image(
         grid: Square pixels in metres. Clouds beyond its edge are not known: pad it by `clouds.buffer_m` where they
             should reach in.
         clouds: How clouds are told; None: no mask is read and nothing counts as cloud.
-        bands: Provider's band names; None: all of the sensor's, in its order.
+        bands: Provider's band names, also twice; None: all of the sensor's, in its order.
         shift_m: (east, north): how far the content is moved, metres.
 
     Returns:
@@ -175,7 +175,8 @@ def _read_part(
         tested = visible_bands(sensor)
     needed = tuple(dict.fromkeys((*names, *tested)))
     everything = _physical(reader, scene, sensor, needed, grid=grid, shift_m=shift_m)
-    physical = everything[: len(names)]
+    in_place = needed[: len(names)] == names  # else a name comes twice
+    physical = everything[: len(names)] if in_place else everything[[needed.index(name) for name in names]]
     seen = np.asarray(np.isfinite(physical).all(axis=0))
     values = None
     if scene.mask is not None:

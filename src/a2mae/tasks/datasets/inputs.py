@@ -139,13 +139,14 @@ def plan_inputs(
             "data",
             [_LACKING if band.name in lacks else pair for band, pair in zip(chosen, found, strict=True)],
         )
-        logger.info(
-            "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
-            group,
-            sensor,
-            data.spec.source,
-            ", ".join(normalisation) or "none",
-        )
+        if normalisation:  # else there is no pretrained encoder
+            logger.info(
+                "%s: %s is new to the encoder, %r is normalised by its training split (the encoder knows %s)",
+                group,
+                sensor,
+                data.spec.source,
+                ", ".join(normalisation),
+            )
     return _plan(chosen, width, statistics, location=location)
 
 

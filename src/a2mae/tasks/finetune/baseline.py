@@ -86,7 +86,7 @@ def convolution_baseline(
     Returns:
         The trained model, and its inputs.
     """
-    inputs = TaskInputs(data, plan_inputs(data, options.bands, {}, bands_per_view=None))
+    inputs = TaskInputs(data, plan_inputs(data, tuple(dict.fromkeys(options.bands)), {}, bands_per_view=None))
     train = data.rows("train")
     sides = math.gcd(*data.image_shape[-2:])
     patch_size = next(side for side in range(patch_size, 0, -1) if sides % side == 0)

@@ -303,7 +303,7 @@ def _names(bands: Sequence[Band]) -> tuple[str, ...]:
 
 
 def _bands(look: Look, facts: Mapping[str, Fact], archive: Archive, put: _Put) -> None:
-    """What the encoder sees: the usual bands that are there, as many as it takes at once, or a multiple."""
+    """What the encoder sees: the usual bands that are there, the first ones again where views are not full."""
     there: Sequence[str] = _words(facts["data.archive.bands"].value) if "data.archive.bands" in facts else ()
     if look.images is not None and facts["data.format"].known:
         name = str(facts["data.format"].value)
@@ -319,6 +319,6 @@ def _bands(look: Look, facts: Mapping[str, Fact], archive: Archive, put: _Put) -
     wanted = ["nir08" if band == "nir" and "nir" not in there else band for band in wanted]
     at_once = archive.bands_at_once
     if at_once and len(wanted) > at_once:
-        wanted = wanted[: len(wanted) // at_once * at_once]
+        wanted += wanted[: -len(wanted) % at_once]
     told = "any number of bands" if at_once is None else f"{plural(at_once, 'band')} at a time"
     put("bands", Fact(wanted, f"of {', '.join(there)}; the encoder takes {told}"))
