@@ -254,7 +254,7 @@ def test_no_secret_of_an_address_is_written_or_said(project, world, capsys):
     assert not (project / "conf/mine").exists()
 
 
-def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tmp_path, capsys):
+def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tmp_path, capsys, caplog):
     folder, files, api = world
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "text.json").write_text("hello")
@@ -267,7 +267,8 @@ def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tm
         ([api.url, *PLACE, "--collections", "nothing"], "no scene in"),
         ([api.url, "--bbox", "5", "2", "3", "4"], "is not west, south, east, north"),
         ([api.url, "--aoi", str(tmp_path / "line.geojson")], "the place is said by polygons"),
-        ([f"{files.url}/nowhere.json"], "nowhere.json cannot be read"),
+        ([f"{files.url}/nowhere.json"], "nowhere.json cannot be fetched: the server answers 404"),
+        (["http://127.0.0.1:9/stac"], "http://127.0.0.1:9/stac cannot be fetched: the server gives no answer"),
         (["ftp://example.org/catalog.json"], "scheme 'ftp'"),
         ([str(tmp_path / "none.json")], "No such file"),
         ([str(tmp_path / "list.json")], "no STAC document"),
@@ -277,4 +278,5 @@ def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tm
         assert main(["init", *words, "--yes"]) == 1
         said = capsys.readouterr().err
         assert said.startswith("a2mae: ") and told in said and said.count("\n") == 1, said
+        assert not caplog.records, "nothing stands before the sentence"
     assert not (project / "conf/mine").exists()

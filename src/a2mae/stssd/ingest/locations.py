@@ -117,8 +117,9 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
             covering[np.unique(pairs[kept, 1])] = True
     if not frames:
         raise NoLocationError(
-            f"no location: no square of {parameters.footprint_m:g} m is covered by {parameters.min_scenes} scenes of"
-            f" {parameters.min_sensors} sensors (the best has {plural(nearest, 'scene')}); lower"
+            f"no location: no square of {parameters.footprint_m:g} m is covered by"
+            f" {plural(parameters.min_scenes, 'scene')} of {plural(parameters.min_sensors, 'sensor')}"
+            f" (the best has {plural(nearest, 'scene')}); lower"
             " ingest.locations.min_scenes, min_sensors or footprint_m, or widen the polygons"
         )
     found = pd.concat(frames, ignore_index=True).sort_values("location_id", ignore_index=True)
