@@ -50,7 +50,7 @@ def test_documents_tokens_and_headers_are_tried_again(served: Served) -> None:
 
 
 def test_a_final_answer_is_not_asked_for_again_and_shows_no_query(served: Served) -> None:
-    with pytest.raises(RejectedError, match="the server answers 404$") as error:
+    with pytest.raises(RejectedError, match=r"the server answers 404$") as error:
         fetch(f"{served.url}/none.json?sig=secret", LOOPBACK, **LIMITS)
     assert error.value.reason == "unreachable" and "secret" not in error.value.detail and len(served.requests) == 1
     with pytest.raises(RejectedError, match="missing_file"):
