@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import pandas as pd
 import pytest
+import shapely
 import yaml
 from PIL import Image
 
@@ -261,7 +263,11 @@ def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tm
     (tmp_path / "line.geojson").write_text(
         '{"type": "Feature", "properties": {}, "geometry": {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}}'
     )
+    north = gpd.GeoSeries([shapely.box(660_000, 5_720_000, 750_000, 5_790_000)], crs="EPSG:32660")
+    north.to_file(tmp_path / "north.gpkg")  # on both sides of the date line, as far north as the scenes
     for words, told in (
+        ([api.url, "--bbox", "179.9", "51.5", "-179.9", "52.3", *PLACE[5:]], "no scene in"),
+        ([api.url, "--aoi", str(tmp_path / "north.gpkg"), *PLACE[5:]], "no scene in"),
         ([api.url], "say the place with --bbox W S E N"),
         ([api.url, "--bbox", "1", "2", "3", "4"], "and the time with --datetime"),
         ([api.url, *PLACE, "--collections", "nothing"], "no scene in"),
