@@ -54,7 +54,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--unpack", action="store_true", help="unpack the folder's .tar and .zip into data/NAME/01_raw, and use those"
     )
     stac = parser.add_argument_group("of a STAC API or catalog")
-    stac.add_argument("--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"), help="degrees; W > E across the date line")
+    stac.add_argument(
+        "--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"), help="degrees; W > E across the date line"
+    )
     stac.add_argument("--aoi", type=Path, metavar="FILE", help="polygons of the place, instead of --bbox")
     stac.add_argument("--datetime", help="instant or interval, as 2023-05-01/2023-09-30")
     stac.add_argument("--collections", nargs="+", default=(), help="else those that are recognised")

@@ -230,7 +230,8 @@ def area_lonlat(areas: BaseGeometry, crs: str) -> BaseGeometry:
             parts.append(split_at_date_line(moved))
             continue
         outline = shapely.segmentize(part, part.length / _SEGMENTS_PER_OUTLINE)  # so that it is followed all the way
-        shell, *holes = (ring_lonlat(*np.asarray(ring.xy), crs) for ring in (outline.exterior, *outline.interiors))
+        rings = (np.asarray(ring.coords)[:, :2].T for ring in (outline.exterior, *outline.interiors))
+        shell, *holes = (ring_lonlat(x, y, crs) for x, y in rings)
         parts.append(shapely.difference(shell, shapely.union_all(holes)))
     return shapely.union_all(parts)
 
