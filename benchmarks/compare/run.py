@@ -29,8 +29,8 @@ _HERE = Path(__file__).parent
 def compare(settings: Settings, built: Built | None, folder: Path) -> Comparison:
     """Pretrain every contender on the image sets and on the folder of pictures, and judge all of them alike.
 
-    The scores go to `scores.parquet`, the tables to `comparison.md` and, once all judgements are made, between its marks
-    into the document that the settings name.
+    The scores go to `scores.parquet`, the tables to `comparison.md` and, once all judgements are made, also between the
+    marks of the document that the settings name.
 
     Args:
         settings: What meets what, and all recipes.

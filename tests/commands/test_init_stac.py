@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import pandas as pd
 import pytest
+import shapely
 import yaml
 from PIL import Image
 
@@ -254,20 +256,25 @@ def test_no_secret_of_an_address_is_written_or_said(project, world, capsys):
     assert not (project / "conf/mine").exists()
 
 
-def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tmp_path, capsys):
+def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tmp_path, capsys, caplog):
     folder, files, api = world
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "text.json").write_text("hello")
     (tmp_path / "line.geojson").write_text(
         '{"type": "Feature", "properties": {}, "geometry": {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}}'
     )
+    north = gpd.GeoSeries([shapely.box(660_000, 5_720_000, 750_000, 5_790_000)], crs="EPSG:32660")
+    north.to_file(tmp_path / "north.gpkg")  # on both sides of the date line, as far north as the scenes
     for words, told in (
+        ([api.url, "--bbox", "179.9", "51.5", "-179.9", "52.3", *PLACE[5:]], "no scene in"),
+        ([api.url, "--aoi", str(tmp_path / "north.gpkg"), *PLACE[5:]], "no scene in"),
         ([api.url], "say the place with --bbox W S E N"),
         ([api.url, "--bbox", "1", "2", "3", "4"], "and the time with --datetime"),
         ([api.url, *PLACE, "--collections", "nothing"], "no scene in"),
         ([api.url, "--bbox", "5", "2", "3", "4"], "is not west, south, east, north"),
         ([api.url, "--aoi", str(tmp_path / "line.geojson")], "the place is said by polygons"),
-        ([f"{files.url}/nowhere.json"], "nowhere.json cannot be read"),
+        ([f"{files.url}/nowhere.json"], "nowhere.json cannot be fetched: the server answers 404"),
+        (["http://127.0.0.1:9/stac"], "http://127.0.0.1:9/stac cannot be fetched: the server gives no answer"),
         (["ftp://example.org/catalog.json"], "scheme 'ftp'"),
         ([str(tmp_path / "none.json")], "No such file"),
         ([str(tmp_path / "list.json")], "no STAC document"),
@@ -277,4 +284,5 @@ def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tm
         assert main(["init", *words, "--yes"]) == 1
         said = capsys.readouterr().err
         assert said.startswith("a2mae: ") and told in said and said.count("\n") == 1, said
+        assert not caplog.records, "nothing stands before the sentence"
     assert not (project / "conf/mine").exists()

@@ -15,7 +15,7 @@ import torch
 
 from a2mae.errors import InputError
 from a2mae.explore import archive as room
-from a2mae.explore.store import open_store
+from a2mae.explore.store import about_begun, open_store
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.sources import weights_digest
 from a2mae.tasks.datasets.inputs import TaskBatch
@@ -200,6 +200,18 @@ def test_a_store_that_cannot_be_searched_says_why(embedded, tmp_path, pretrained
     (tmp_path / "_store.json").write_bytes((embedded.folder / "_store.json").read_bytes())
     with pytest.raises(ValueError, match=r"holds no vector: embed an archive first \(kedro run --pipelines=embed\)"):
         open_store(tmp_path)
-    (tmp_path / "_store.json").write_text("{")
-    with pytest.raises(ValueError, match=r"_store.json cannot be read .*: embed the archive anew"):
-        open_store(tmp_path)
+    about = json.loads((embedded.folder / "_store.json").read_text())
+    for key, value in (
+        ("precision", "16-true"), ("dtype", "float8"), ("pool", "max"), ("dimensions", "many"), ("bands", "red"),
+        ("colour", "new"),
+    ):  # fmt: skip
+        (tmp_path / "_store.json").write_text(json.dumps(about | {key: value}))
+        with pytest.raises(
+            ValueError, match=rf"cannot be read \({key}: .*, found '{value}'\): embed the archive anew$"
+        ):
+            open_store(tmp_path)
+        assert about_begun(tmp_path) is None
+    for text in ("[]", "{", "{}", json.dumps({"format_version": 1})):
+        (tmp_path / "_store.json").write_text(text)
+        with pytest.raises(ValueError, match=r"_store.json cannot be read .*: embed the archive anew"):
+            open_store(tmp_path)

@@ -14,6 +14,8 @@ from a2mae.errors import InputError
 from a2mae.explore.foreign import import_cogs
 from a2mae.explore.parameters import SearchParameters
 from a2mae.explore.results import search_archive
+from a2mae.explore.store import open_store
+from helpers.access import as_anybody, shared_folder
 
 UTM, WEST, NORTH = "EPSG:32654", 384_420.0, 3_952_180.0
 SIDE = 96
@@ -115,6 +117,33 @@ def test_a_year_that_is_new_is_added_and_one_that_is_gone_removed(tmp_path):
     assert len(set(places)) == 9, "the same ground in both years"
     first.unlink()
     assert import_cogs(tmp_path / "aef", tmp_path / "store", block_px=32).count("image") == 9
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_its_vectors_stay(tmp_path):
+    with shared_folder() as files:
+        alpha_earth(files, 2023)
+        shut = alpha_earth(files, 2024).parent
+        count = import_cogs(files, tmp_path / "store", block_px=32).count("image")
+        shut.chmod(0o000)
+        with as_anybody(), pytest.raises(InputError) as refused:
+            import_cogs(files, tmp_path / "store", block_px=32)
+        assert str(refused.value) == (
+            f"{shut}: the folder cannot be read (Permission denied): what it holds is not seen; change its access"
+        )
+        assert open_store(tmp_path / "store").count("image") == count == 18
+
+
+def test_linked_folders_and_endings_in_capitals_are_read_and_links_back_are_told(tmp_path, caplog):
+    alpha_earth(tmp_path / "nas", 2023)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/more").symlink_to(tmp_path / "nas")
+    (tmp_path / "own/back").symlink_to(tmp_path / "own")
+    alpha_earth(tmp_path / "own", 2024).rename(tmp_path / "own/x_2024.TIF")
+    store = import_cogs(tmp_path / "own", tmp_path / "store", block_px=32)
+    assert set(store.table("image", ["datetime"]).to_pandas()["datetime"].dt.year) == {2023, 2024}
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tmp_path / 'own'}: back is a link to files that are found without it"
+    ]
 
 
 def test_counts_with_a_scale_are_multiplied_by_it(tmp_path):

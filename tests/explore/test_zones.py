@@ -116,6 +116,7 @@ def test_points_are_counted_by_what_is_mapped_and_what_is_true(mapped, classes, 
     [
         ({"class": ["town"]}, r"names 'town'; classes of the map are water, forest, field & meadow"),
         ({"kind": ["water"]}, r"has no property 'class', but kind; set class_property beside it"),
+        ({}, r"no point of .*points.gpkg has a property: give every one its class as 'class'"),
     ],
 )
 def test_points_that_name_no_class_are_refused(mapped, tmp_path, columns, sentence):

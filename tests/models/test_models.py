@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from a2mae.errors import InputError
 from a2mae.models import create_model, list_models, loss_by_group
+from a2mae.models.encoder import BANDS, ENCODINGS
 from a2mae.models.layers.masking import STRATEGIES
 
 METHODS = ("a2mae", "scale_mae", "mae", "satmae")
@@ -72,6 +74,30 @@ def test_names_and_arguments():
         create_model("a2mae_vit_tiny_patch16", maskin="anchor")
     with pytest.raises(ValueError, match="unknown masking strategy 'x'"):
         create_model("a2mae_vit_tiny_patch16", masking="x")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("bands", BANDS)
+def test_what_can_be_chosen_together_trains_and_the_rest_is_refused_before(method, encoding, bands, tiny, make_batch):
+    chosen = {**tiny, "encoding": encoding, "bands": bands, "groups": ((0,), (1, 2)) if bands == "groups" else ()}
+    expected = {
+        "draw3": encoding == "temporal" if method == "satmae" else encoding != "group",
+        "wavelength": encoding != "group" and method in ("a2mae", "mae"),
+        "groups": encoding == "group" and method == "satmae",
+    }
+    if not expected[bands]:
+        with pytest.raises(InputError):
+            create_model(f"{method}_vit_tiny_patch8", **chosen)
+        return
+    loss = create_model(f"{method}_vit_tiny_patch8", **chosen)(make_batch(width=32)).loss
+    assert loss.isfinite() and loss > 0
+
+
+@pytest.mark.parametrize("method", ["a2mae", "mae"])
+def test_groups_of_bands_are_satmaes(method, tiny):
+    with pytest.raises(InputError, match=r"bands='groups' is SatMAE's: choose satmae"):
+        create_model(f"{method}_vit_tiny_patch8", **tiny, bands="groups", encoding="group", groups=((0,), (1, 2)))
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 4, 5, 6])

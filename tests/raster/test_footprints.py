@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2mae.raster.footprints import footprint_lonlat, ground_size_m, pixel_size_m, project, transformer, utm_crs
+from a2mae.raster.footprints import (
+    area_lonlat,
+    bounds_lonlat,
+    box_lonlat,
+    footprint_lonlat,
+    ground_size_m,
+    pixel_size_m,
+    project,
+    transformer,
+    utm_crs,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +42,41 @@ def test_law_there_and_back(lon, lat, size):
     back = project(outline, crs)
     assert back.area == pytest.approx((size * 10) ** 2, rel=1e-3)
     assert np.allclose(back.bounds, (x, y - size * 10, x + size * 10, y), atol=5)
+
+
+@given(west=st.integers(-1800, 1799), width=st.integers(1, 1799), south=st.integers(-89, 88))
+def test_law_the_bounds_of_a_box_are_the_box_also_across_the_date_line(west, width, south):
+    """In tenths of degrees."""
+    east = (west + width + 1800) % 3600 - 1800
+    stated = (west / 10, float(south), (1800 if east == -1800 else east) / 10, 90.0)
+    ground = box_lonlat(*stated)
+    assert ground.geom_type == ("MultiPolygon" if west + width > 1800 else "Polygon")
+    assert ground.area == pytest.approx(width / 10 * (90 - south))
+    assert bounds_lonlat(ground) == pytest.approx(stated)
+
+
+@given(shift=st.integers(-30, 30), lat=st.integers(-70, 70))
+@settings(max_examples=30, deadline=None)
+def test_law_polygons_in_metres_are_the_same_ground_in_degrees(shift, lat):
+    """A square of 40 km with a hole, near the date line or across it."""
+    crs = "EPSG:32660" if lat >= 0 else "EPSG:32760"
+    x, y = transformer("EPSG:4326", crs).transform(180, lat)
+    square = shapely.box(x - 20_000, y - 20_000, x + 20_000, y + 20_000)
+    square = shapely.affinity.translate(square.difference(square.centroid.buffer(5_000)), shift * 1_000)
+    found = area_lonlat(square, crs)
+    assert found.is_valid and -180 <= found.bounds[0] and found.bounds[2] <= 180
+    assert project(found, crs).symmetric_difference(square).area < 1e-4 * square.area
+    west, _, east, _ = bounds_lonlat(found)
+    assert (east - west) % 360 < 3
+    if abs(abs(shift) - 20) > 2:  # the meridian is no straight line
+        assert (west > east) == (abs(shift) < 20)
+
+
+def test_a_box_round_the_globe_stays_one():
+    world = shapely.box(-170, -60, 170, 60)
+    assert area_lonlat(world, "EPSG:4326").equals(world) and bounds_lonlat(world) == (-170, -60, 170, 60)
+    beyond = area_lonlat(shapely.box(170, -10, 190, 10), "EPSG:4326")
+    assert bounds_lonlat(beyond) == (170, -10, -170, 10)
 
 
 def test_across_the_date_line_in_two_parts():

@@ -96,7 +96,7 @@ def test_who_is_asked_to_come_back_in_a_day_does_not_wait(later):
 
     with answering(answer) as url:
         start = time.monotonic()
-        with pytest.raises(RejectedError, match=r"asks to come back in .* s; given up after 1 tries"):
+        with pytest.raises(RejectedError, match=r"asks to come back in [\d,]+ s$"):
             fetch(url, LOOPBACK, max_bytes=9, bound="", reading=ReadingParameters(retries=3, timeout_s=5))
         assert time.monotonic() - start < 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import tracemalloc
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -49,11 +50,26 @@ def test_documents_tokens_and_headers_are_tried_again(served: Served) -> None:
 
 
 def test_a_final_answer_is_not_asked_for_again_and_shows_no_query(served: Served) -> None:
-    with pytest.raises(RejectedError, match="the server answers 404; given up after 1 tries") as error:
+    with pytest.raises(RejectedError, match=r"the server answers 404$") as error:
         fetch(f"{served.url}/none.json?sig=secret", LOOPBACK, **LIMITS)
     assert error.value.reason == "unreachable" and "secret" not in error.value.detail and len(served.requests) == 1
     with pytest.raises(RejectedError, match="missing_file"):
         fetch("none.json", LOOPBACK, **LIMITS)
+
+
+def test_a_host_that_is_not_there_is_named_as_such(monkeypatch, caplog) -> None:
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # no test asks a name server
+    once = LIMITS | {"reading": ReadingParameters(retries=0)}
+    for reading, end in ((LIMITS, "; given up after 4 tries"), (once, "")):
+        caplog.clear()
+        with pytest.raises(RejectedError) as error:
+            fetch("http://mistyped.example/a.json?sig=secret", None, **reading)
+        said = "http://mistyped.example/a.json cannot be fetched: its host cannot be found; check the address and the"
+        assert str(error.value.detail) == f"{said} network{end}"
+        assert len(caplog.records) == (4 if end else 0), "the only try says nothing but its sentence"
 
 
 def test_patience_ends(served: Served) -> None:

@@ -85,8 +85,11 @@ def test_a_server_that_the_user_named_is_trusted_and_no_other(root):
 
 def test_links_do_not_lead_out(root):
     os.symlink(root.parent / "secret.tif", root / "link.tif")
-    with pytest.raises(RejectedError, match="outside the allowed folders"):
+    secret = root.parent / "secret.tif"
+    with pytest.raises(RejectedError, match=rf"it leads by a link to {secret}, which lies outside the allowed folders"):
         policy(root).check("link.tif", base=str(root / "item.json"))
+    with pytest.raises(RejectedError, match="it lies outside the allowed folders"):
+        policy(root).check("../secret.tif", base=str(root / "item.json"))
     assert policy(root, roots=(root, root.parent)).check("link.tif", base=str(root / "item.json"))
 
 

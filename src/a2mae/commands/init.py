@@ -54,7 +54,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--unpack", action="store_true", help="unpack the folder's .tar and .zip into data/NAME/01_raw, and use those"
     )
     stac = parser.add_argument_group("of a STAC API or catalog")
-    stac.add_argument("--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"), help="degrees")
+    stac.add_argument(
+        "--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"), help="degrees; W > E across the date line"
+    )
     stac.add_argument("--aoi", type=Path, metavar="FILE", help="polygons of the place, instead of --bbox")
     stac.add_argument("--datetime", help="instant or interval, as 2023-05-01/2023-09-30")
     stac.add_argument("--collections", nargs="+", default=(), help="else those that are recognised")
@@ -161,9 +163,10 @@ def _unpacked(scenes: Path, project: Path, name: str) -> Path:
 def _catalog(options: argparse.Namespace) -> tuple[Recognition, Callable[[Sequence[Product]], Environment]]:
     """What a STAC API or catalog holds of a place, and what makes an environment of its products."""
     import geopandas as gpd  # noqa: PLC0415
-    from shapely.geometry import box  # noqa: PLC0415
 
     from a2mae.commands.environment import Area, propose_catalog  # noqa: PLC0415
+    from a2mae.raster.footprints import area_lonlat, bounds_lonlat, box_lonlat  # noqa: PLC0415
+    from a2mae.stssd.ingest.parameters import check_bbox  # noqa: PLC0415
     from a2mae.stssd.recognise.catalog import Wanted, recognise_catalog  # noqa: PLC0415
     from a2mae.tasks.datasets.polygons import read_features  # noqa: PLC0415
 
@@ -172,20 +175,21 @@ def _catalog(options: argparse.Namespace) -> tuple[Recognition, Callable[[Sequen
     area, bbox = None, None if options.bbox is None else tuple(options.bbox)
     if options.aoi is not None:
         try:
-            ground = read_features(options.aoi).geometry.to_crs("EPSG:4326").union_all()
+            features = read_features(options.aoi).geometry
         except OSError as error:
             raise InputError(f"--aoi {options.aoi} cannot be read as polygons: {error}") from error
-        bbox = ground.bounds
+        outlines = features.union_all()
+        if outlines.geom_type not in ("Polygon", "MultiPolygon"):
+            raise InputError(f"--aoi {options.aoi} holds a {outlines.geom_type}: the place is said by polygons")
+        ground = area_lonlat(outlines, features.crs.to_wkt())
+        bbox = bounds_lonlat(ground)
     elif bbox is not None:
-        west, south, east, north = bbox
-        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
-            raise InputError(
-                f"--bbox {' '.join(f'{one:g}' for one in bbox)} is not west, south, east, north in degrees"
-            )
-        ground = box(*bbox)
+        try:
+            check_bbox(bbox)
+        except InputError as error:
+            raise InputError(f"--{error}") from error
+        ground = box_lonlat(*bbox)
     if bbox is not None:
-        if ground.geom_type not in ("Polygon", "MultiPolygon"):
-            raise InputError(f"--aoi {options.aoi} holds a {ground.geom_type}: the place is said by polygons")
         area = Area(bbox, gpd.GeoSeries([ground], crs="EPSG:4326").to_json())
     found = recognise_catalog(Wanted(options.path, bbox, options.datetime, tuple(options.collections)))
     return found.recognition, partial(propose_catalog, found, options.name, area)

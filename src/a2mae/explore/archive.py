@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import geopandas as gpd
 import numpy as np
@@ -34,7 +33,7 @@ from a2mae.tasks.datasets.task_data import TaskDataError
 from a2mae.tasks.evaluation.features import EncoderFeatures, coarser
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
 from a2mae.tasks.finetune.train import computing, device_named
-from a2mae.tasks.parameters import EmbedParameters, Pool
+from a2mae.tasks.parameters import EmbedParameters
 
 logger = logging.getLogger(__name__)
 
@@ -300,9 +299,9 @@ class Embedder:
         self._device = next(encoder.parameters()).device
         self._features = EncoderFeatures(
             encoder,
-            pool=cast(Pool, about.pool),
+            pool=about.pool,
             bands_per_view=plan.bands_per_view,
-            precision=precision_of(about.precision, self._device),
+            precision=about.precision,
         )
         self.plan, (self.sensor,) = plan, plan.sensors
         self._patch, self._relative_gsd = encoder.patch_size, relative_gsd

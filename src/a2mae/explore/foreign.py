@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,9 @@ from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store
 from a2mae.files import digest_of
 from a2mae.raster.footprints import known_crs, split_at_date_line, transformer
 from a2mae.raster.opening import GDAL_OPTIONS, open_raster
-from a2mae.remote.policy import RemoteAccess
+from a2mae.remote.policy import HrefPolicy, RemoteAccess
+from a2mae.stssd.ingest.checks import Found
+from a2mae.stssd.ingest.folder_files import walk
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def import_cogs(source: Path, folder: Path, *, block_px: int, dataset: str | Non
     file's name or folder tells, its `sensor` the data set.
 
     Args:
-        source: Folder with `.tif` or `.tiff` files, at any depth, or one file.
+        source: Folder with `.tif` or `.tiff` files, at any depth and also behind links, or one file.
         folder: Of the store.
         block_px: Side of a block, pixels; its vector is the mean of those that were seen.
         dataset: Name of the data set; None: `alphaearth` or `tessera` by the layout, else `foreign`.
@@ -54,9 +57,10 @@ def import_cogs(source: Path, folder: Path, *, block_px: int, dataset: str | Non
         The store.
 
     Raises:
-        InputError: If there is no file, one is no raster of embeddings, or files are of several kinds.
+        InputError: If there is no file, a folder cannot be read, one is no raster of embeddings, or files are of
+            several kinds.
     """
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*.tif*") if p.suffix in (".tif", ".tiff"))
+    files = [source] if source.is_file() else _files(source)
     if not files:
         raise InputError(f"{source} has no .tif or .tiff: name a folder of annual embeddings, or one file")
     if block_px < 1:
@@ -88,6 +92,20 @@ def import_cogs(source: Path, folder: Path, *, block_px: int, dataset: str | Non
         "%s: %s of %d numbers from %s", name, plural(store.count("image"), "vector"), bands, plural(len(files), "file")
     )
     return store
+
+
+def _files(folder: Path) -> list[Path]:
+    """List the COGs below a folder; what cannot be read is no reason to take its vectors out of the store."""
+    found = Found()
+    names = walk(folder, HrefPolicy(frozenset({"file"}), (Path(os.sep),)), found)
+    files = sorted(folder / name for name in names if name.lower().endswith((".tif", ".tiff")))
+    unread = [one for one in found.rejected if one.reason == "unreadable"]
+    if unread:
+        more = f" ({plural(len(unread), 'folder')} in all)" if len(unread) > 1 else ""
+        raise InputError(f"{folder / unread[0].scene_id}: {unread[0].detail}{more}")
+    for one in found.rejected:
+        logger.warning("%s: %s", folder, one.detail)
+    return files
 
 
 def _opened(path: Path) -> rasterio.io.DatasetReader:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from a2mae.models.encoder import Encoder
-from a2mae.models.precision import precision_of
+from a2mae.models.precision import ComputePrecision
 from a2mae.stssd.store.store import ImageSetStore
 from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch
@@ -52,7 +52,7 @@ class SetEmbedder:
         plans: Mapping[str, InputPlan],
         options: EmbedParameters,
         archive: ImageSetStore,
-        precision: str,
+        precision: ComputePrecision,
     ) -> None:
         """Prepare.
 
@@ -70,7 +70,7 @@ class SetEmbedder:
             encoder,
             pool=options.pool,
             bands_per_view=any_plan.bands_per_view,
-            precision=precision_of(precision, self._device),
+            precision=precision,
         )
         self._batch, patch = max(options.batch_size // self._images, 1), encoder.patch_size
         finest = max(max(archive.shape(sensor)[-2:]) for sensor in plans)

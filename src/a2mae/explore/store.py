@@ -11,15 +11,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from a2mae.config import ComputePrecision
 from a2mae.errors import InputError
 from a2mae.files import clear_leftovers, digest_of, whole_file, write_json
 from a2mae.tables import geo_schema
+from a2mae.tasks.parameters import Pool
 
 Floats = npt.NDArray[np.float32]
 
@@ -59,12 +63,13 @@ class StoreAbout:
 
     model: str
     dimensions: int
-    dtype: str
-    pool: str
+    dtype: Literal["int8", "float16"]
+    pool: Pool
     bands: tuple[str, ...]
     location: bool
     tile_px: int
-    precision: str = "32-true"
+    precision: ComputePrecision = "32-true"
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -291,8 +296,13 @@ def _read_about(folder: Path) -> StoreAbout:
         found = json.loads(path.read_text("utf-8"))
         if found.pop("format_version") != FORMAT_VERSION:
             raise InputError(f"{folder} has another format version than {FORMAT_VERSION}: embed the archive anew")
-        return StoreAbout(**{**found, "bands": tuple(found["bands"])})
-    except (ValueError, KeyError, TypeError) as error:
+        return TypeAdapter(StoreAbout).validate_python(found)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        value = "" if wrong["type"] == "missing" else f", found {wrong['input']!r}"
+        told = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}{value}"
+        raise InputError(f"{path} cannot be read ({told}): embed the archive anew") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read ({error}): embed the archive anew") from error

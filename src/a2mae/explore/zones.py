@@ -159,9 +159,11 @@ def reference_counts(
     """
     points = read_vectors(path, found.crs, key, ("Point",))
     if class_property not in points.columns:
-        others = ", ".join(sorted(str(name) for name in points.columns if name != "geometry")) or "none"
+        others = ", ".join(sorted(str(name) for name in points.columns if name != "geometry"))
         raise InputError(
             f"{key}: {path} has no property {class_property!r}, but {others}; set class_property beside it"
+            if others
+            else f"{key}: no point of {path} has a property: give every one its class as {class_property!r}"
         )
     names = list(found.names.values())
     unknown = sorted({str(name) for name in points[class_property]} - set(names))

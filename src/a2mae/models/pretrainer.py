@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,7 @@ class PretrainConfig(EncoderConfig):
             A²-MAE and MAE.
         teacher_weight: Of 1 - cosine of the predicted and the teacher's feature.
         released_tables: Carry the published files' unread tensors (`released.ReleasedTables`); on for ViT-L/16.
+        reads_groups: Whether the method takes groups of bands: SatMAE alone does.
     """
 
     keep_ratio: float = 0.25
@@ -102,10 +104,13 @@ class PretrainConfig(EncoderConfig):
     teacher_width: int = 0
     teacher_weight: float = 0.0
     released_tables: bool = False
+    reads_groups: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check that the model can be built."""
         super().__post_init__()
+        if self.groups and not self.reads_groups:
+            raise InputError("bands='groups' is SatMAE's: choose satmae, or bands='draw3' or 'wavelength'")
         num_keep(4, self.keep_ratio)  # refuses a ratio that cannot be
         for name in ("decoder_dim", "decoder_depth", "decoder_num_heads", "prediction_init"):
             if getattr(self, name) <= 0:

@@ -6,6 +6,7 @@ Its encodings and masks on our encoder, decoder and loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class SatMAEConfig(PretrainConfig):
         masking: `independent`: every date or group has its own mask; `same`: all have one (the paper's "consistent").
         normalize_targets: Bring every target patch (of a group) to mean 0 and variance 1.
     """
+
+    reads_groups: ClassVar[bool] = True
 
     encoding: str = "temporal"
     masking: str = "independent"

@@ -28,6 +28,7 @@ _MOST_STRETCHED = 0.02
 _EQUAL_AREA = "EPSG:6933"
 EARTH_RADIUS_M = 6_371_000.0
 """Of a sphere, for distances between places."""
+_SEGMENTS_PER_OUTLINE = 200
 _SEGMENTS_PER_SIDE = 16  # a projected edge is a curve in degrees
 
 
@@ -210,6 +211,49 @@ def split_at_date_line(polygon: Polygon) -> BaseGeometry:
         )
         parts += [part for part in shapely.get_parts(piece) if isinstance(part, Polygon) and part.area > 0]
     return parts[0] if len(parts) == 1 else MultiPolygon(parts)
+
+
+def area_lonlat(areas: BaseGeometry, crs: str) -> BaseGeometry:
+    """Bring polygons to EPSG:4326, split where they cross the date line.
+
+    Args:
+        areas: One or many polygons.
+        crs: Theirs, "EPSG:…" or WKT.
+
+    Raises:
+        InputError: If an outline cannot be expressed in degrees.
+    """
+    to, parts = transformer(crs, "EPSG:4326"), []
+    for part in shapely.get_parts(areas):
+        if known_crs(crs).is_geographic:  # a box round the globe stays one, also of four corners
+            moved = shapely.transform(part, lambda c: np.column_stack(to.transform(c[:, 0], c[:, 1])))
+            parts.append(split_at_date_line(moved))
+            continue
+        outline = shapely.segmentize(part, part.length / _SEGMENTS_PER_OUTLINE)  # so that it is followed all the way
+        rings = (np.asarray(ring.coords)[:, :2].T for ring in (outline.exterior, *outline.interiors))
+        shell, *holes = (ring_lonlat(x, y, crs) for x, y in rings)
+        parts.append(shapely.difference(shell, shapely.union_all(holes)))
+    return shapely.union_all(parts)
+
+
+def box_lonlat(west: float, south: float, east: float, north: float) -> BaseGeometry:
+    """Draw a box in degrees; across the date line, where west is larger than east, in two parts."""
+    return split_at_date_line(box(west, south, east if west < east else east + 360, north))
+
+
+def bounds_lonlat(geometry: BaseGeometry) -> tuple[float, float, float, float]:
+    """Give west, south, east and north of an EPSG:4326 geometry, every part of which lies within -180 to 180.
+
+    West is larger than east where a box across the date line holds it in less than half of the globe.
+    """
+    west, south, east, north = (float(value) for value in geometry.bounds)
+    spans = sorted((part.bounds[0], part.bounds[2]) for part in shapely.get_parts(geometry) if not part.is_empty)
+    gap, reached = 180.0, spans[0][1]
+    for start, end in spans[1:]:
+        if start - reached > gap:
+            gap, west, east = start - reached, start, reached
+        reached = max(reached, end)
+    return float(west), south, float(east), north
 
 
 def project(geometry: BaseGeometry, crs: str) -> BaseGeometry:

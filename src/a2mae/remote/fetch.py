@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import random
+import socket
 import threading
 import time
 import urllib.parse
@@ -201,10 +202,12 @@ def retried(attempt: Callable[[], _T], reading: ReadingParameters) -> _T:
             failure, answer = rejection, Answer(there=True, again=True, wait_s=0.0, detail=rejection.detail)
         seconds = wait_s(tries, answer, reading, random.random())  # noqa: S311 (jitter)
         if seconds is None:
-            logger.warning("%s; given up after %d tries", failure.detail, tries)
             asked = answer.wait_s > reading.longest_wait_s
-            later = f" and asks to come back in {answer.wait_s:,.0f} s" if asked else ""
-            raise RejectedError(failure.reason, f"{failure.detail}{later}; given up after {tries} tries")
+            told = failure.detail + (f" and asks to come back in {answer.wait_s:,.0f} s" if asked else "")
+            if tries > 1:
+                told += f"; given up after {tries} tries"
+                logger.warning("%s", told)
+            raise RejectedError(failure.reason, told)
         logger.warning("%s; try %d in %.1f s", failure.detail, tries + 1, seconds)
         time.sleep(seconds)
     raise AssertionError("the loop above ends by itself")
@@ -314,8 +317,18 @@ def _opened(
         if deadline.over:
             detail = f"the server is too slow: not all of it came within {timeout_s:g} s (timeout_s)"
             raise _no_answer(address, detail) from error
-        raise _no_answer(address, f"the server gives no answer ({type(error).__name__})") from error
+        raise _no_answer(address, _why(error)) from error
     raise RejectedError("bad_href", f"{redact(address)} is rejected: its redirects do not end")
+
+
+def _why(error: Exception) -> str:
+    """Say why there is no answer, as far as that is known."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "its host cannot be found; check the address and the network"
+        cause = cause.__cause__ or cause.__context__
+    return f"the server gives no answer ({type(error).__name__})"
 
 
 def _no_answer(address: str, detail: str, *, again: bool = True, wait_s: float = 0.0) -> NoAnswerError:

@@ -169,9 +169,10 @@ class HrefPolicy:
         for root in self._real_roots:
             if real == root or real.startswith(root.rstrip(os.sep) + os.sep):
                 return local_href(path)
+        lies = "lies" if real == os.path.abspath(path) else f"leads by a link to {real}, which lies"
         raise _bad(
             href,
-            "it lies outside the allowed folders"
+            f"it {lies} outside the allowed folders"
             f" {', '.join(local_href(root) for root in self.roots) or '(none)'}; add its folder to ingest.hrefs.roots",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,6 +121,12 @@ def test_polygons_restrict_the_grid(tmp_path):
     assert 0 < len(table) < 100 and table.geometry.within(inside.buffer(1e-4)).all()
     with pytest.raises(ValueError, match="is not a file"):
         find([whole], mode="polygons", polygons=str(tmp_path / "no.geojson"))
+    gpd.GeoSeries([inside], crs=4326).to_crs("EPSG:3857").to_file(tmp_path / "area.shp")
+    again = find([whole], mode="polygons", polygons=str(tmp_path / "area.shp")).table
+    assert again["location_id"].tolist() == table["location_id"].tolist()
+    (tmp_path / "area.prj").unlink()
+    with pytest.raises(ValueError, match=r"area.shp' has no CRS: write it with its own"):
+        find([whole], mode="polygons", polygons=str(tmp_path / "area.shp"))
 
 
 def test_caps_are_drawn_with_the_seed():

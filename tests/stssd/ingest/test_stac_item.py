@@ -146,8 +146,9 @@ def test_a_search_box_goes_across_the_date_line(tmp_path):
     assert len(build([179.0, -18, -179.0, -16]).locations) >= 1
     with pytest.raises(ValueError, match="outside_area 2"):
         build([-179.0, -18, 179.0, -16])  # the world without them
-    with pytest.raises(ValueError, match="is not west, south, east, north"):
-        build([179.0, -16, -179.0, -18])
+    for wrong in ([179.0, -16, -179.0, -18], [13.4, 53.0, 13.1, 53.3]):  # north and south, west and east exchanged
+        with pytest.raises(ValueError, match="is not west, south, east, north"):
+            build(wrong)
 
 
 def test_an_alternate_is_taken_where_the_href_is_s3_or_not_allowed(tmp_path):

@@ -230,7 +230,7 @@ def test_geojson_of_any_shape_is_read_or_named(tmp_path: Path) -> None:
     assert (whole == 1).sum() == 16 * 8
     for document in (feature, collection | {"crs": None}):  # a feature alone; "no CRS" before RFC 7946
         np.testing.assert_array_equal(drawn(geojson(tmp_path / "a.geojson", document))[0], whole)
-    with pytest.raises(TaskDataError, match=r"feature 0 has no property 'class', but none; set"):
+    with pytest.raises(TaskDataError, match=r"no feature has a property, as in .* a bare geometry: write .* 'class'$"):
         drawn(geojson(tmp_path / "a.geojson", shape))
     nobody = {"type": "Feature", "properties": None, "geometry": shape}
     with pytest.raises(TaskDataError, match=r"feature 1 has no 'class': give every feature its class"):

@@ -12,10 +12,10 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 import shapely
-from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError, UnfinishedError, plural
+from a2mae.raster.footprints import box_lonlat
 from a2mae.raster.mosaics import mosaics
 from a2mae.remote.policy import load_signer
 from a2mae.scenes import RejectedScene, Scene, rejected_to_table, scenes_to_table, sensors_to_json
@@ -123,7 +123,7 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
     """Apply the limits of time, cloud and area, and keep ids unique."""
     rejected = list(found.rejected)
     bbox = None if parameters.source_kind == "folder" else parameters.source.api.bbox
-    area = None if bbox is None else _area(*bbox)
+    area = None if bbox is None else box_lonlat(*bbox)
     kept: dict[str, Scene] = {}
     for scene in sorted(found.scenes, key=lambda scene: scene.scene_id):
         reason = _outside(scene, parameters, area)
@@ -134,13 +134,6 @@ def _select(found: Found, parameters: IngestParameters) -> tuple[list[Scene], li
         else:
             rejected.append(scene.rejected(*reason))
     return _newest(list(kept.values()), rejected), rejected
-
-
-def _area(west: float, south: float, east: float, north: float) -> BaseGeometry:
-    """A box in degrees; across the date line, where west is larger than east, in two parts."""
-    if west < east:
-        return box(west, south, east, north)
-    return shapely.MultiPolygon([box(west, south, 180, north), box(-180, south, east, north)])
 
 
 def _newest(scenes: Sequence[Scene], rejected: list[RejectedScene]) -> list[Scene]:

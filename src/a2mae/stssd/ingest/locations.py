@@ -17,7 +17,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError, plural
-from a2mae.raster.footprints import project, split_at_date_line, transformer, utm_crs
+from a2mae.raster.footprints import area_lonlat, project, split_at_date_line, transformer, utm_crs
 from a2mae.raster.mosaics import prefer_single
 from a2mae.remote.policy import check_vector
 from a2mae.scenes import Scene
@@ -117,8 +117,9 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
             covering[np.unique(pairs[kept, 1])] = True
     if not frames:
         raise NoLocationError(
-            f"no location: no square of {parameters.footprint_m:g} m is covered by {parameters.min_scenes} scenes of"
-            f" {parameters.min_sensors} sensors (the best has {plural(nearest, 'scene')}); lower"
+            f"no location: no square of {parameters.footprint_m:g} m is covered by"
+            f" {plural(parameters.min_scenes, 'scene')} of {plural(parameters.min_sensors, 'sensor')}"
+            f" (the best has {plural(nearest, 'scene')}); lower"
             " ingest.locations.min_scenes, min_sensors or footprint_m, or widen the polygons"
         )
     found = pd.concat(frames, ignore_index=True).sort_values("location_id", ignore_index=True)
@@ -139,11 +140,13 @@ def _area(parameters: LocationParameters) -> BaseGeometry | None:
     if not path.is_file():
         raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} is not a file")
     check_vector(path)
-    frame = gpd.read_file(path).to_crs(4326)
+    frame = gpd.read_file(path)
+    if frame.crs is None:
+        raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} has no CRS: write it with its own")
     areas = [g for g in frame.geometry if g is not None and g.geom_type in ("Polygon", "MultiPolygon")]
     if not areas:
         raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} holds no polygon")
-    return shapely.union_all(areas)
+    return area_lonlat(shapely.union_all(areas), frame.crs.to_wkt())
 
 
 def _zones(outlines: NDArray[np.object_], parameters: LocationParameters) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import Parameters
+from a2mae.errors import InputError
 from a2mae.remote.policy import HrefPolicy, RemoteAccess
 from a2mae.sensors import Sensor, sensor_from_dict
 from a2mae.stssd.ingest.rules import ExcludeRule, FolderRule, StacProfile
@@ -49,6 +50,25 @@ class HrefParameters(Parameters):
         )
 
 
+def check_bbox(bbox: tuple[float, float, float, float]) -> None:
+    """Reject a box that is none, or goes the long way round the globe: west and east may be exchanged.
+
+    Args:
+        bbox: West, south, east, north in degrees; across the date line west is larger than east.
+
+    Raises:
+        InputError: With what is expected.
+    """
+    west, south, east, north = bbox
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and west != east):
+        raise InputError(f"bbox {list(bbox)} is not west, south, east, north in degrees")
+    if west > east and west - east < 180:
+        raise InputError(
+            f"bbox {list(bbox)} is not west, south, east, north in degrees, or goes {east + 360 - west:g} degrees round"
+            " the globe: across the date line a box is less than half of it; name two boxes for more"
+        )
+
+
 class ApiParameters(Parameters):
     """A search on a STAC API."""
 
@@ -80,9 +100,7 @@ class ApiParameters(Parameters):
     @classmethod
     def _on_earth(cls, bbox: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
         if bbox is not None:
-            west, south, east, north = bbox
-            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and west != east):
-                raise ValueError(f"bbox {list(bbox)} is not west, south, east, north in degrees")
+            check_bbox(bbox)
         return bbox
 
 

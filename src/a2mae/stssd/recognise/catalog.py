@@ -13,7 +13,7 @@ from typing import Any
 
 from a2mae.errors import InputError, RejectedError, plural
 from a2mae.remote.fetch import fetch
-from a2mae.remote.policy import is_remote, redact
+from a2mae.remote.policy import ReadingParameters, is_remote, redact
 from a2mae.scenes import MaskKind, RejectedScene, Role, Scene
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.parameters import ApiParameters, HrefParameters, IngestParameters
@@ -165,12 +165,18 @@ def _root(href: str, hrefs: Mapping[str, Any]) -> Mapping[str, object]:
     try:
         if is_remote(href):
             policy = parameters.policy().trusting(href)
-            text = fetch(policy.check(href), policy, max_bytes=_DOCUMENT_BYTES, bound="a catalog's root may have")
+            text = fetch(
+                policy.check(href),
+                policy,
+                max_bytes=_DOCUMENT_BYTES,
+                bound="a catalog's root may have",
+                reading=ReadingParameters(retries=0),  # somebody waits who may have mistyped it
+            )
         else:
             text = Path(href).read_bytes()[:_DOCUMENT_BYTES]
         document = json.loads(text)
     except RejectedError as error:
-        raise InputError(f"{redact(href)} cannot be read: {error.detail}") from error
+        raise InputError(error.detail) from error
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "no JSON"
         raise InputError(f"{redact(href)} is no STAC API or catalog that can be read: {why}") from error

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from a2mae.errors import RejectedError, plural
+from a2mae.raster.footprints import bounds_lonlat
 from a2mae.raster.header import RasterHeader
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import RejectedScene, Role, Scene
@@ -337,7 +338,7 @@ def product_of(
         scenes=len(scenes),
         dates=tuple(sorted({f"{scene.datetime:%Y-%m-%d}" for scene in scenes})),
         gsd_m=min(asset.gsd_m for asset in bands),
-        side_m=min(side_m(scene.geometry.bounds) for scene in scenes),
+        side_m=min(side_m(bounds_lonlat(scene.geometry)) for scene in scenes),
         outlines=tuple((scene.geometry, f"{scene.datetime:%Y-%m-%d}") for scene in scenes),
         opened=opened,
         band_count=len({asset.band for asset in bands}),
@@ -350,8 +351,8 @@ def side_m(bounds: Sequence[float]) -> float:
     """Return the shorter side of a box of degrees, metres.
 
     Args:
-        bounds: West, south, east, north.
+        bounds: West, south, east, north; across the date line west is larger than east.
     """
     west, south, east, north = bounds
-    across = (east - west) * _M_PER_DEGREE * math.cos(math.radians((south + north) / 2))
+    across = (east - west + (0 if west < east else 360)) * _M_PER_DEGREE * math.cos(math.radians((south + north) / 2))
     return min(across, (north - south) * _M_PER_DEGREE)

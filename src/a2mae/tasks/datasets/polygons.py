@@ -183,7 +183,12 @@ def feature_labels(
     """
     quantity = labels.quantity
     key = labels.class_property if quantity is None else quantity.name
-    others = ", ".join(sorted(str(column) for column in features.columns if column != features.geometry.name)) or "none"
+    others = ", ".join(sorted(str(column) for column in features.columns if column != features.geometry.name))
+    if not others:
+        raise TaskDataError(
+            f"{path}: no feature has a property, as in a file that is a bare geometry: write a FeatureCollection, and"
+            f" give every feature the property {key!r}"
+        )
     if key not in features.columns:
         raise TaskDataError(
             f"{path}: feature 0 has no property {key!r}, but {others}; set {labels.group}."
