@@ -8,6 +8,7 @@ import torch
 
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
+from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import TaskInputs
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import TaskData
@@ -122,6 +123,22 @@ def test_a_set_of_one_image_is_read_as_a_single_image(archive, pretrained, tmp_p
         wavelength_nm=batch.wavelength_nm.expand(count, 1, -1),
     )
     torch.testing.assert_close(several(as_set), single(batch), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("task", "head"), [("segment", "rcf"), ("classify", "attentive")])
+def test_sets_of_one_image_are_sets(archive, pretrained, tmp_path, task, head):
+    """Where no place has two images of a period; such a model had nothing that joins, and failed in its first step."""
+    asked = options(archive[1], task, head, bands=BANDS[:3])
+    archive_only = asked.data.archive.model_copy(
+        update={"inputs": InputParameters(images=2, sensors=[S2], window=["2023-07-01", "2023-07-01"])}
+    )
+    asked = short(asked.model_copy(update={"data": asked.data.model_copy(update={"archive": archive_only})}))
+    data = data_for(asked, archive[0], tmp_path / "data")
+    assert data.image_shape[0] == 1 and data.spec.set_sensors
+    finetuned = finetune_start(asked, data, pretrained, "pretrained").finetuned
+    assert finetuned.model.config.images == 1
+    found = predict(finetuned.model, TaskInputs(data, finetuned.plan), data.rows("train"), batch_size=4, device=CPU)
+    assert np.isfinite(found).all() and len(found) == len(data.rows("train"))
 
 
 def test_attention_begins_at_the_mean_and_learns(archive, pretrained, tmp_path):

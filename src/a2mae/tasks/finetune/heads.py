@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from a2mae.errors import InputError
 from a2mae.models.layers.masking import full_precision
 from a2mae.models.layers.rcf import KERNEL_SIZE, LIMIT, RandomConvolutionFeatures
+
+_PIXEL_WIDTH = 32
 
 
 class LinearHead(nn.Module):
@@ -123,10 +126,11 @@ class LinearDecoder(nn.Module):
 
 
 class RCFDecoder(nn.Module):
-    """One linear layer on each token and its patch's random convolution features predicts the patch's pixels.
+    """One linear layer on each token and its patch's random convolution features, and two on each pixel's own bands.
 
-    A token of a small encoder loses what is finer than its patch; the features keep it, of all bands at once. Nothing
-    works at full size, so that training and maps are quick.
+    A token of a small encoder loses what is finer than its patch; the features keep it, of all bands at once. What a
+    patch says of its pixels it says place by place, so borders follow it; each pixel's bands put them where they are.
+    All is as quick as without them.
 
     Attributes:
         rcf: To be fitted to training images before the head is trained.
@@ -146,19 +150,31 @@ class RCFDecoder(nn.Module):
         self.patch = patch
         self.rcf = RandomConvolutionFeatures(bands, kernel_size=min(KERNEL_SIZE, patch))
         self.norms = _token_norms(channels, fused=fused)
-        convolved = self.rcf.num_features * (3 if fused else 1)
-        self.linear = nn.Conv2d(sum(channels) + convolved, classes * patch * patch, 1)
+        dates = 3 if fused else 1
+        self.linear = nn.Conv2d(sum(channels) + self.rcf.num_features * dates, classes * patch * patch, 1)
         self.shuffle = nn.PixelShuffle(patch)
+        last = nn.Conv2d(_PIXEL_WIDTH, classes, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(cast(Tensor, last.bias))
+        self.pixels = nn.Sequential(nn.Conv2d(bands * dates, _PIXEL_WIDTH, 1), nn.GELU(), last)
 
     def forward(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
         """Decode levels of `(B, D, h, w)` with images `(B, T, bands, H, W)` → `(B, K, h * patch, w * patch)`."""
         grid = (maps[0].shape[-2], maps[0].shape[-1])
-        convolved = self.rcf.of_patches(on_patches(images, self.patch, grid), self.patch)  # (B, T, N, 2 J)
-        dates = list(torch.unflatten(convolved.transpose(-1, -2), -1, grid).unbind(1))
-        if len(dates) == 2:
-            dates.append((dates[1] - dates[0]).abs())
-        logits: Tensor = self.shuffle(self.linear(torch.cat([_normed(self.norms, maps), *dates], dim=1)))
-        return logits
+        images = on_patches(images, self.patch, grid)
+        convolved = self.rcf.of_patches(images, self.patch)  # (B, T, N, 2 J)
+        features = of_dates(torch.unflatten(convolved.transpose(-1, -2), -1, grid))
+        logits: Tensor = self.shuffle(self.linear(torch.cat([_normed(self.norms, maps), features], dim=1)))
+        own: Tensor = self.pixels(of_dates(images))
+        return logits + own
+
+
+def of_dates(values: Tensor) -> Tensor:
+    """Give `(B, T, C, H, W)` as `(B, C, H, W)` for one date, `(B, 3 C, H, W)` for two: both and their difference."""
+    dates = list(values.unbind(1))
+    if len(dates) == 2:
+        dates.append((dates[1] - dates[0]).abs())
+    return torch.cat(dates, dim=1)
 
 
 def on_patches(images: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:

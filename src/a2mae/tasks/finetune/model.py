@@ -27,6 +27,7 @@ from a2mae.tasks.finetune.heads import (
     RCFDecoder,
     RCFHead,
     UPerNetHead,
+    of_dates,
 )
 from a2mae.tasks.finetune.sets import SetJoiner, set_tokens
 from a2mae.tasks.finetune.transitions import decided, split_outputs
@@ -82,7 +83,7 @@ class HeadConfig:
         scaling: How outputs stand for values; None: they are logits of classes.
         temperature: What logits are divided by before they become probabilities.
         thresholds: Probability from which a yes is a yes: of each label, or of a change; empty: the most probable.
-        images: Of a set, at most, at each date; 1 where samples are no image sets.
+        images: Of a set, at most, at each date; None where samples are no image sets.
         join: How the images of a set are joined: see `SetJoiner`.
     """
 
@@ -97,7 +98,7 @@ class HeadConfig:
     scaling: ValueScaling | None = None
     temperature: float = 1.0
     thresholds: tuple[float, ...] = ()
-    images: int = 1
+    images: int | None = None
     join: str = "attention"
 
     def __post_init__(self) -> None:
@@ -159,7 +160,7 @@ class HeadConfig:
     def to_dict(self) -> dict[str, object]:
         """Return it JSON-ready; `head_config_from_dict` reads it back."""
         found = dataclasses.asdict(self)
-        if self.images == 1:  # models of single images are described as before there were sets
+        if self.images is None:  # models of single images are described as before there were sets
             del found["images"], found["join"]
         return found
 
@@ -232,7 +233,7 @@ class TaskModel(nn.Module):
         return self.to(device)
 
     def _add_joiner(self, channels: Sequence[int]) -> None:
-        if self.config.images > 1:
+        if self.config.images is not None:
             self.joiner = SetJoiner([*channels] * self.config.views, self.config.join)
 
     @property
@@ -287,7 +288,7 @@ class TaskModel(nn.Module):
         if self.config.head == "rcf":
             logits = head(maps, images)
         else:
-            logits = head(maps, _pixels(images)) if self.config.head == "detail" else head(maps)
+            logits = head(maps, of_dates(images)) if self.config.head == "detail" else head(maps)
         size = images.shape[-2:]
         if logits.shape[-2:] != size:  # the encoder was fed images of another size
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
@@ -337,11 +338,3 @@ class TaskModel(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Matcher:
         """Group layers by depth for timm's layer-wise learning rate decay: the encoder's, then everything else."""
         return nested(self.encoder.group_matcher(coarse), "encoder.")
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """Return all bands of the one date of `(B, T, bands, H, W)`; of two dates both and their difference."""
-    if images.shape[1] == 1:
-        return images[:, 0]
-    before, after = images.unbind(1)
-    return torch.cat([before, after, (after - before).abs()], dim=1)

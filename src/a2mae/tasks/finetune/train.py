@@ -86,7 +86,7 @@ def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str
         options.fusion,
         multi_label=spec.multi_label,
         scaling=scaling,
-        images=data.image_shape[0] // spec.task.kind.dates if spec.set_sensors else 1,
+        images=data.image_shape[0] // spec.task.kind.dates if spec.set_sensors else None,
         join=options.data.inputs.join,
     )
 
@@ -219,7 +219,7 @@ def outputs_of(
     A batch has `batch_size` images: of image sets fewer samples.
     """
     model.to(device).eval()
-    batch_size = max(batch_size // model.config.images, 1)
+    batch_size = max(batch_size // (model.config.images or 1), 1)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         yield batch, model(inputs.batch(batch).to(device))

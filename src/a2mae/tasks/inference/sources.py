@@ -195,7 +195,7 @@ class MapSource:
         spec = self.finetuned.spec
         chosen = scenes.sets_of(
             sensor.id, [one.id for one in spec.set_sensors], named, self.inputs,
-            most=self.finetuned.model.config.images, keys=keys,
+            most=self.finetuned.model.config.images or 1, keys=keys,
         )  # fmt: skip
         dates = []
         for one in chosen:
