@@ -188,7 +188,9 @@ def convolutions_by_torch(model: nn.Module) -> Iterator[None]:
     changed = [module for module in model.modules() if isinstance(module, (Pointwise, Upsample, GroupSums))]
     for module in changed:
         layer = type(module).__base__
-        module.forward = lambda maps, module=module, layer=layer: layer.forward(module, maps.contiguous())
+        module.forward = lambda maps, module=module, layer=layer: layer.forward(
+            module, maps.movedim(-1, 1).contiguous()
+        ).movedim(1, -1)
     try:
         yield
     finally:

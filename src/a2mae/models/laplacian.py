@@ -1,7 +1,7 @@
 """Scale-MAE's Laplacian-pyramid decoder, its convolutions and its targets (arXiv 2212.14532 §3.2).
 
-The convolutions are matrix products over maps that lie channels last in memory. Their parameters and results are those
-of the torch layers they derive from, whose backward passes take more than half of a Scale-MAE step on a CPU:
+The convolutions take and give maps `(B, H, W, C)` and are matrix products over them. Their parameters and results are
+those of the torch layers they derive from, whose backward passes take more than half of a Scale-MAE step on a CPU:
 `benchmarks/train_step.py` shows the difference.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from a2mae.models.encoder import EncoderConfig
@@ -24,8 +25,8 @@ class Pointwise(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """`(B, C, H, W)` to `(B, out, H, W)`."""
-        return F.linear(input.movedim(1, -1), self.weight[:, :, 0, 0], self.bias).movedim(-1, 1)
+        """`(B, H, W, C)` to `(B, H, W, out)`."""
+        return F.linear(input, self.weight[:, :, 0, 0], self.bias)
 
 
 class Upsample(nn.ConvTranspose2d):
@@ -35,13 +36,13 @@ class Upsample(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, times, stride=times, bias=bias)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """`(B, C, H, W)` to `(B, out, times * H, times * W)`; `output_size` follows from that and is not read."""
+        """`(B, H, W, C)` to `(B, times * H, times * W, out)`; `output_size` follows from that and is not read."""
         times = self.kernel_size[0]
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (times * times * out, C)
         bias = None if self.bias is None else self.bias.repeat(times * times)
-        x = F.linear(input.movedim(1, -1), weight, bias)  # (B, H, W, times * times * out)
+        x = F.linear(input, weight, bias)  # (B, H, W, times * times * out)
         x = torch.unflatten(x, -1, (times, times, self.out_channels)).transpose(2, 3)  # (B, H, times, W, times, out)
-        return x.flatten(3, 4).flatten(1, 2).movedim(-1, 1)
+        return x.flatten(3, 4).flatten(1, 2)
 
 
 class GroupSums(nn.Conv2d):
@@ -51,12 +52,31 @@ class GroupSums(nn.Conv2d):
         super().__init__(in_channels, groups, 3, padding=1, groups=groups, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """`(B, C, H, W)` to `(B, groups, H, W)`."""
+        """`(B, H, W, C)` to `(B, H, W, groups)`."""
         weight = self.weight.flatten(0, 1)[:, None]  # (C, 1, 3, 3)
-        x = F.conv2d(input, weight, padding=self.padding, groups=self.in_channels)
-        each = self.in_channels // self.groups
-        x = torch.unflatten(x.movedim(1, -1), -1, (self.groups, each)).sum(-1).movedim(-1, 1)
-        return x if self.bias is None else x + self.bias[:, None, None]
+        x = F.conv2d(input.movedim(-1, 1), weight, padding=self.padding, groups=self.in_channels).movedim(1, -1)
+        sums: Tensor = _SumOfEach.apply(x, self.in_channels // self.groups)
+        return sums if self.bias is None else sums + self.bias.to(sums.dtype)
+
+
+class _SumOfEach(torch.autograd.Function):
+    """Sum of every `each` neighbours of the last dimension, by strided slices: torch's own takes the times of both."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, each: int) -> Tensor:
+        ctx.each = each  # type: ignore[attr-defined]
+        total = values[..., ::each]
+        for member in range(1, each):
+            total = total + values[..., member::each]
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        each: int = ctx.each  # type: ignore[attr-defined]
+        spread = gradient.new_empty(*gradient.shape[:-1], gradient.shape[-1] * each)
+        for member in range(each):
+            spread[..., member::each] = gradient
+        return spread, None
 
 
 TARGETS = ("paper", "released")
@@ -70,8 +90,8 @@ class ChannelNorm(nn.Module):
         self.ln = nn.LayerNorm(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W)` to the same."""
-        normed: Tensor = self.ln(x.movedim(1, -1)).movedim(-1, 1)
+        """`(B, H, W, C)` to the same."""
+        normed: Tensor = self.ln(x)
         return normed
 
 
@@ -84,7 +104,7 @@ class ConvBlock(nn.Module):
         self.residual = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, dim, H, W)` to the same."""
+        """`(B, H, W, dim)` to the same."""
         out: Tensor = self.convs(x) + self.residual(x)
         return out
 
@@ -109,7 +129,7 @@ class LaplacianHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, dim, h, w)` to `(B, out_chans, h * patch / 2, w * patch / 2)`."""
+        """`(B, h, w, dim)` to `(B, h * patch / 2, w * patch / 2, out_chans)`."""
         x = self.proj(x)
         for block in self.conv_blocks:
             x = block(x)
@@ -126,7 +146,7 @@ class Pyramid(nn.Module):
         self.fpn2 = nn.Sequential(Upsample(dim, dim, 2))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, dim, h, w)` to maps of 2h x 2w and 4h x 4w."""
+        """`(B, h, w, dim)` to maps of 2h x 2w and 4h x 4w."""
         return self.fpn2(x), self.fpn1(x)
 
 
@@ -166,8 +186,9 @@ class LaplacianDecoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         tokens = self.norm(x)
-        double, quadruple = self.fpn(torch.unflatten(tokens.transpose(1, 2), 2, grid_size))  # channels last in memory
-        return self.fcn_low(double), self.fcn_high(quadruple), tokens
+        double, quadruple = self.fpn(torch.unflatten(tokens, 1, grid_size))
+        low, high = (head(x).movedim(-1, 1) for head, x in ((self.fcn_low, double), (self.fcn_high, quadruple)))
+        return low, high, tokens
 
 
 def laplacian_targets(
