@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import platform
 import socket
@@ -187,15 +188,18 @@ def convolutions_by_torch(model: nn.Module) -> Iterator[None]:
     """The decoder's convolutions as the layers they derive from compute them."""
     changed = [module for module in model.modules() if isinstance(module, (Pointwise, Upsample, GroupSums))]
     for module in changed:
-        layer = type(module).__base__
-        module.forward = lambda maps, module=module, layer=layer: layer.forward(
-            module, maps.movedim(-1, 1).contiguous()
-        ).movedim(1, -1)
+        module.forward = functools.partial(by_torch, module)
     try:
         yield
     finally:
         for module in changed:
             del module.forward
+
+
+def by_torch(module: nn.Module, maps: Tensor, then: nn.Module | None = None) -> Tensor:
+    """One of the decoder's convolutions as torch has it, bands first, and a next one after it."""
+    out = type(module).__base__.forward(module, maps.movedim(-1, 1).contiguous()).movedim(1, -1)
+    return out if then is None else then(out)
 
 
 @contextlib.contextmanager

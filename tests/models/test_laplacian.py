@@ -36,3 +36,17 @@ def test_equal_to_the_layer_it_derives_from(name: str) -> None:
         (out * torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape)).sum().backward()
         results += [out, source.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
     assert_close(found, expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_with_the_next_layer_equals_one_after_the_other(bias: bool) -> None:
+    enlarge, then = Upsample(6, 5, 2, bias=bias).double(), Pointwise(5, 4).double()
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    results = []
+    for forward in (lambda maps: enlarge(maps, then=then), lambda maps: then(enlarge(maps))):
+        enlarge.zero_grad()
+        then.zero_grad()
+        out = forward(x)
+        (out**2).sum().backward()
+        results.append([out, *(p.grad.clone() for p in (*enlarge.parameters(), *then.parameters()))])
+    assert_close(*results)

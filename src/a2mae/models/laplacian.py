@@ -35,13 +35,27 @@ class Upsample(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int, times: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, times, stride=times, bias=bias)
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """`(B, H, W, C)` to `(B, times * H, times * W, out)`; `output_size` follows from that and is not read."""
+    def forward(
+        self, input: Tensor, output_size: list[int] | None = None, *, then: Pointwise | None = None
+    ) -> Tensor:
+        """Enlarge a map.
+
+        Args:
+            input: `(B, H, W, C)`.
+            output_size: Follows from the input and is not read.
+            then: A convolution of the larger map, computed in the same product: its weights times these.
+
+        Returns:
+            `(B, times * H, times * W, out)`.
+        """
         times = self.kernel_size[0]
-        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (times * times * out, C)
-        bias = None if self.bias is None else self.bias.repeat(times * times)
-        x = F.linear(input, weight, bias)  # (B, H, W, times * times * out)
-        x = torch.unflatten(x, -1, (times, times, self.out_channels)).transpose(2, 3)  # (B, H, times, W, times, out)
+        weight, bias = self.weight.permute(2, 3, 1, 0), self.bias  # (times, times, out, C)
+        if then is not None:
+            pointwise = then.weight[:, :, 0, 0]
+            weight = pointwise @ weight
+            bias = then.bias if bias is None else F.linear(bias, pointwise, then.bias)
+        x = F.linear(input, weight.flatten(0, 2), None if bias is None else bias.repeat(times * times))
+        x = torch.unflatten(x, -1, (times, times, -1)).transpose(2, 3)  # (B, H, times, W, times, out)
         return x.flatten(3, 4).flatten(1, 2)
 
 
@@ -128,9 +142,9 @@ class LaplacianHead(nn.Module):
             Upsample(dim // 2, out_chans, 2),  # no activation on the output
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, h, w, dim)` to `(B, h * patch / 2, w * patch / 2, out_chans)`."""
-        x = self.proj(x)
+    def forward(self, x: Tensor, enlarge: Upsample) -> Tensor:
+        """`(B, h, w, dim)`, enlarged to twice that first, to `(B, h * patch, w * patch, out_chans)`."""
+        x = enlarge(x, then=self.proj)
         for block in self.conv_blocks:
             x = block(x)
         pixels: Tensor = self.pred(x)
@@ -138,16 +152,12 @@ class LaplacianHead(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Enlarge the token map twice for the low band and four times for the high band."""
+    """Enlarge the token map twice for the low band and four times for the high band; heads take the last step."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.fpn1 = nn.Sequential(Upsample(dim, dim, 2), ChannelNorm(dim), nn.GELU(), Upsample(dim, dim, 2))
         self.fpn2 = nn.Sequential(Upsample(dim, dim, 2))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, h, w, dim)` to maps of 2h x 2w and 4h x 4w."""
-        return self.fpn2(x), self.fpn1(x)
 
 
 class LaplacianDecoder(nn.Module):
@@ -186,9 +196,10 @@ class LaplacianDecoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         tokens = self.norm(x)
-        double, quadruple = self.fpn(torch.unflatten(tokens, 1, grid_size))
-        low, high = (head(x).movedim(-1, 1) for head, x in ((self.fcn_low, double), (self.fcn_high, quadruple)))
-        return low, high, tokens
+        x = torch.unflatten(tokens, 1, grid_size)  # (B, h, w, Dd)
+        low = self.fcn_low(x, self.fpn.fpn2[0])
+        high = self.fcn_high(self.fpn.fpn1[:-1](x), self.fpn.fpn1[-1])
+        return low.movedim(-1, 1), high.movedim(-1, 1), tokens
 
 
 def laplacian_targets(
