@@ -35,9 +35,7 @@ class Upsample(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int, times: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, times, stride=times, bias=bias)
 
-    def forward(
-        self, input: Tensor, output_size: list[int] | None = None, *, then: Pointwise | None = None
-    ) -> Tensor:
+    def forward(self, input: Tensor, output_size: list[int] | None = None, *, then: Pointwise | None = None) -> Tensor:
         """Enlarge a map.
 
         Args:
