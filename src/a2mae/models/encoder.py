@@ -5,10 +5,8 @@ It is built of timm's blocks and speaks timm's words (`forward_features`, `forwa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from a2mae.errors import InputError
 from a2mae.models.batch import check_gsd, check_images, check_lonlat
 from a2mae.models.layers import encodings
 from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, RCFPatchEmbed, WavelengthPatchEmbed
-from a2mae.models.layers.blocks import build_blocks, init_weights
+from a2mae.models.layers.blocks import Matcher, Stage, build_blocks, init_weights
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.geosot import footprint_bits
 from a2mae.models.layers.masking import Mask, patchify
@@ -35,40 +33,6 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
 BANDS = ("draw3", "wavelength", "groups")
 STEMS = ("linear", "rcf")
 ATTENTION_INITS = ("xavier", "similar")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one block or stage of an encoder gives: an entry of `feature_info`, as timm has it.
-
-    Attributes:
-        num_chs: Width of its feature map.
-        reduction: Image pixels per pixel of the map.
-    """
-
-    num_chs: int
-    reduction: int
-
-
-Matcher: TypeAlias = "dict[str, str | list[tuple[str, tuple[int, ...] | None]]]"
-"""Names of parameters by depth, as timm's `group_matcher` gives them."""
-
-
-def nested(matcher: Matcher, prefix: str) -> Matcher:
-    """Give the matcher of a model for when it is a part of another.
-
-    Args:
-        matcher: Regular expressions that begin where names do.
-        prefix: Of the names in the larger model, with its dot.
-    """
-
-    def within(pattern: str) -> str:
-        return rf"{re.escape(prefix)}(?:{pattern.replace('^', '')})"
-
-    return {
-        group: within(found) if isinstance(found, str) else [(within(pattern), rest) for pattern, rest in found]
-        for group, found in matcher.items()
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
