@@ -235,9 +235,8 @@ class Encoder(nn.Module):
         wavelength_nm: Tensor | None = None,
     ) -> Tensor:
         """Give the CLS feature of each image, `(B, D)`; arguments as of `forward_features`."""
-        return self.forward_features(images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, wavelength_nm=wavelength_nm)[
-            :, 0
-        ]
+        x = self.forward_features(images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, wavelength_nm=wavelength_nm)
+        return x[:, 0]
 
     def group_matcher(self, coarse: bool = False) -> Matcher:
         """Group parameters by depth for timm's layer-wise learning rate decay: embedding, then block by block."""
@@ -303,9 +302,9 @@ class Encoder(nn.Module):
             return encodings.paper_encoding(grid_size, place, config.embed_dim, config.gsd_reference_m)
         if config.encoding == "own":
             return encodings.own_encoding(grid_size, place, config.embed_dim, config.gsd_reference_m)
-        if config.encoding == "gsd":  # Scale-MAE §3.1
-            return encodings.sincos_2d(grid_size, place.gsd_m / config.gsd_reference_m, config.embed_dim)
-        return encodings.sincos_2d(grid_size, torch.ones_like(place.gsd_m), config.embed_dim)
+        # Scale-MAE §3.1, and MAE.
+        ratio = place.gsd_m / config.gsd_reference_m if config.encoding == "gsd" else torch.ones_like(place.gsd_m)
+        return encodings.sincos_2d(grid_size, ratio, config.embed_dim)
 
     def forward_tokens(self, tokens: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
         """Run the CLS token and patch tokens through the blocks and the final norm.

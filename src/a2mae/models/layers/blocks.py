@@ -1,4 +1,4 @@
-"""The transformer blocks of encoder and decoders, timm's: what they give, their parameters by depth, initial weights."""
+"""The transformer blocks of encoder and decoders, timm's: what they give, parameters by depth, initial weights."""
 
 from __future__ import annotations
 
