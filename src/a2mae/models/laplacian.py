@@ -83,7 +83,7 @@ class _SumOfEach(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         each: int = ctx.each  # type: ignore[attr-defined]
         spread = gradient.new_empty(*gradient.shape[:-1], gradient.shape[-1] * each)
         for member in range(each):
