@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model
 from a2mae.models.precision import fit_attention
+from a2mae.training.engine import flop_counter
 from a2mae.training.parameters import RECIPES
 
 SETS, IMAGES, SIDE = 16, 3, 64
@@ -124,8 +124,7 @@ def step(model: Pretrainer, batch: ImageSetBatch, optimizer: torch.optim.Optimiz
 
 def step_flops(model: Pretrainer) -> int:
     """Count the FLOPs of forward and backward of one set."""
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with flop_counter() as counter:
         model(make_batch(1), fully_valid=True).loss.backward()
     return int(counter.get_total_flops())
 

@@ -11,19 +11,24 @@ AdamW. The loss of both is checked to be the same.
                 products and a softmax, AdamW tensor by tensor, encodings sample by sample, torch's convolutions on
                 maps with bands first. Same architecture and losses
 
-On a GPU with --compile a third side is ours under torch.compile. MFU is of the device's dense bf16 peak on a GPU, and
-of this machine's own large matrix product (fp32, same threads) on a CPU; recomputation is not counted. --processes
-measures two gloo processes of one thread each against one, at the same global batch. Needs torch, timm, Lightning,
-NumPy.
+--small measures the size of the demo instead: ViT-T/8, 16 sets of 3 images of 64 px (for all methods), and with --bf16
+ours computes under bfloat16 autocast on a CPU, too, as `precision: auto` chooses where the CPU has it. FLOPs are those
+of the published layers on both sides, whatever ours saves of them.
 
-Usage: python benchmarks/train_step.py [--quick] [--models a2mae,scale_mae,mae] [--batch N] [--steps N] [--compile]
-                                       [--processes]
+On a GPU with --compile a third side is ours under torch.compile. MFU is of the device's dense bf16 peak on a GPU, and
+of this machine's own large matrix product (in ours' precision, same threads) on a CPU; recomputation is not counted.
+--processes measures two gloo processes of one thread each against one, at the same global batch. Needs torch, timm,
+Lightning, NumPy.
+
+Usage: python benchmarks/train_step.py [--quick] [--small] [--bf16] [--models a2mae,scale_mae,mae] [--batch N]
+                                       [--steps N] [--compile] [--processes]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import platform
 import socket
@@ -35,21 +40,24 @@ from pathlib import Path
 import timm
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from a2mae.models import ImageSetBatch, Pretrainer, create_model
 from a2mae.models.laplacian import GroupSums, Pointwise, Upsample
 from a2mae.models.layers import encodings
-from a2mae.training.engine import peak_flops
+from a2mae.models.precision import fit_attention
+from a2mae.training.engine import flop_counter, keep_freed_memory, peak_flops
 
 NAMES = {"a2mae": "a2mae_vit_large_patch16", "scale_mae": "scale_mae_vit_large_patch16", "mae": "mae_vit_base_patch16"}
-SMALL = {"embed_dim": 192, "depth": 4, "decoder_dim": 128, "decoder_depth": 2}
+TINY = {name: f"{name}_vit_tiny_patch8" for name in NAMES}
+QUICK = {"embed_dim": 192, "depth": 4, "decoder_dim": 128, "decoder_depth": 2}
 
 
 def main() -> None:
     """Time every model, print a table and one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="narrow models, two steps: under a minute, says little")
+    parser.add_argument("--small", action="store_true", help="ViT-T/8, 16 sets of 3 images of 64 px")
+    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 on a CPU, too")
     parser.add_argument("--models", default=",".join(NAMES))
     parser.add_argument("--batch", type=int, help="samples per step; 4 on a CPU, 64 on a GPU")
     parser.add_argument("--steps", type=int, help="measured steps of each side; 5 on a CPU, 20 on a GPU")
@@ -58,6 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
+    keep_freed_memory()
     name = torch.cuda.get_device_name() if on_gpu else platform.machine()
     print(
         f"{name}, {torch.get_num_threads()} threads of {len(os.sched_getaffinity(0))} cores,"
@@ -66,9 +75,13 @@ def main() -> None:
     if arguments.processes:
         measure_processes(steps=2 if arguments.quick else 8)
         return
-    batch_size = arguments.batch or (64 if on_gpu else 4)
+    batch_size = arguments.batch or (16 if arguments.small else 64 if on_gpu else 4)
     steps = arguments.steps or (2 if arguments.quick else 20 if on_gpu else 5)
-    peak, peak_cpu = (peak_flops(device, "bf16-mixed"), None) if on_gpu else cpu_peak(1024 if arguments.quick else 3072)
+    peak, peak_cpu = (
+        (peak_flops(device, "bf16-mixed"), None)
+        if on_gpu
+        else cpu_peak(1024 if arguments.quick else 3072, torch.bfloat16 if arguments.bf16 else torch.float32)
+    )
     print("peak: " + ("unknown for this device" if peak is None else f"{peak / 1e9:.1f} GFLOP/s"))
     if peak_cpu:
         print(f"      {peak_cpu / 1e9:.1f} GFLOP per CPU second")
@@ -91,20 +104,23 @@ def time_model(
 ) -> dict[str, float]:
     """Seconds of both sides' steps in turn, on one set of weights and one optimiser state."""
     (batch_size, steps), (peak, peak_cpu) = size, peaks
-    options = SMALL if arguments.quick else {}
+    options = QUICK if arguments.quick else {}
+    full_name = (TINY if arguments.small else NAMES)[name]
+    bf16 = arguments.bf16 or device.type == "cuda"
     torch.manual_seed(0)
-    model = create_model(NAMES[name], **options).to(device)
-    batch = make_batch(name, batch_size, device)
+    model = create_model(full_name, **options).to(device)
+    fit_attention(model, "bf16-mixed" if bf16 else "32-true", device, training=True)
+    batch = make_batch(name, batch_size, device, small=arguments.small)
     # At rate 0 AdamW computes what it always does, and both sides keep seeing the same weights.
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
-    flops = count_flops(name, options) * batch_size
+    flops = count_flops(create_model(full_name, **options).to("meta"), batch.to("meta"))
     sides: dict[str, Callable[[], Tensor]] = {
-        "ours": lambda: step(model, model, batch, optimizer, bf16=device.type == "cuda"),
+        "ours": lambda: step(model, model, batch, optimizer, bf16=bf16),
         "released": lambda: as_released(model, batch, optimizer),
     }
     if arguments.compile:
         compiled = torch.compile(model)
-        sides["compiled"] = lambda: step(model, compiled, batch, optimizer, bf16=device.type == "cuda")
+        sides["compiled"] = lambda: step(model, compiled, batch, optimizer, bf16=bf16)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     cpu_seconds: dict[str, list[float]] = {side: [] for side in sides}
     memory: dict[str, float] = {}
@@ -120,9 +136,10 @@ def time_model(
                 seconds[side].append(time.perf_counter() - before[0])
                 cpu_seconds[side].append(time.process_time() - before[1])
                 memory[side] = peak_memory(device)
-    tolerance = 0.02 if device.type == "cuda" else 1e-3
+    tolerance = 0.02 if bf16 else 1e-3
     assert all(abs(loss / losses["ours"] - 1) < tolerance for loss in losses.values()), losses
-    print(f"\n{NAMES[name]}, {batch_size} per step, {flops / batch_size / 1e9:.0f} GFLOP per sample")
+    precision = "bf16" if bf16 else "fp32"
+    print(f"\n{full_name}, {precision}, {batch_size} per step, {flops / batch_size / 1e9:.0f} GFLOP per sample")
     found = {}
     for side in sides:
         median = statistics.median(seconds[side])
@@ -187,13 +204,18 @@ def convolutions_by_torch(model: nn.Module) -> Iterator[None]:
     """The decoder's convolutions as the layers they derive from compute them."""
     changed = [module for module in model.modules() if isinstance(module, (Pointwise, Upsample, GroupSums))]
     for module in changed:
-        layer = type(module).__base__
-        module.forward = lambda maps, module=module, layer=layer: layer.forward(module, maps.contiguous())
+        module.forward = functools.partial(by_torch, module)
     try:
         yield
     finally:
         for module in changed:
             del module.forward
+
+
+def by_torch(module: nn.Module, maps: Tensor, then: nn.Module | None = None) -> Tensor:
+    """One of the decoder's convolutions as torch has it, bands first, and a next one after it."""
+    out = type(module).__base__.forward(module, maps.movedim(-1, 1).contiguous()).movedim(1, -1)
+    return out if then is None else then(out)
 
 
 @contextlib.contextmanager
@@ -212,9 +234,11 @@ def encodings_one_by_one() -> Iterator[None]:
         encodings.sincos_1d = batched
 
 
-def make_batch(name: str, samples: int, device: torch.device) -> ImageSetBatch:
-    """Random pixels of the publication's size."""
+def make_batch(name: str, samples: int, device: torch.device, *, small: bool = False) -> ImageSetBatch:
+    """Random pixels of the publication's size, or of the demo's."""
     images, size = (3 if name == "a2mae" else 1), (448 if name == "scale_mae" else 224)
+    if small:
+        images, size = 3, 64
     with torch.device(device):
         return ImageSetBatch(
             pixels=torch.randn(samples, images, 3, size, size),
@@ -233,19 +257,16 @@ def make_batch(name: str, samples: int, device: torch.device) -> ImageSetBatch:
 # -- counting and measuring ----------------------------------------------------------------------------------------
 
 
-def count_flops(name: str, options: dict[str, int]) -> int:
-    """FLOPs of forward and backward of one sample, counted on the meta device."""
-    meta = torch.device("meta")
-    with meta:
-        model = create_model(NAMES[name], **options)
-    with FlopCounterMode(display=False) as counter:
-        model(make_batch(name, 1, meta), fully_valid=True).loss.backward()
+def count_flops(model: Pretrainer, batch: ImageSetBatch) -> int:
+    """FLOPs of forward and backward with the published layers, counted on the meta device."""
+    with convolutions_by_torch(model), flop_counter() as counter:
+        model(batch, fully_valid=True).loss.backward()
     return int(counter.get_total_flops())
 
 
-def cpu_peak(side: int) -> tuple[float, float]:
-    """FLOP per second and per CPU second of the best of three fp32 products of two large matrices."""
-    a, b, out = torch.randn(side, side), torch.randn(side, side), torch.empty(side, side)
+def cpu_peak(side: int, dtype: torch.dtype) -> tuple[float, float]:
+    """FLOP per second and per CPU second of the best of three products of two large matrices."""
+    a, b, out = (torch.randn(side, side).to(dtype) for _ in range(3))
     seconds = []
     for _ in range(4):
         before = time.perf_counter(), time.process_time()

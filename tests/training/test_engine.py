@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 from training_runs import make_spec
 
-from a2mae.training.engine import peak_flops, step_flops
+from a2mae.training.engine import flop_counter, peak_flops, step_flops
 from a2mae.training.launch import StopRequest
 from a2mae.training.loop import train
 from a2mae.training.monitor import read_metrics
@@ -104,6 +105,37 @@ def test_flops_are_those_of_the_matrix_products(tmp_path: Path, store) -> None:
     # Backward costs twice the forward pass, but no gradient flows into the pixels.
     expected = 3 * (encoder + decoder + ends) - 2 * kept * patch_values * width
     assert abs(step_flops(spec) / (4 * expected) - 1) < 0.05
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_each_gradient_of_a_convolution_counts_as_the_convolution(groups: int) -> None:
+    with torch.device("meta"):
+        layer = torch.nn.Conv2d(6, 12, 3, padding=1, groups=groups, bias=False)
+        images = torch.zeros(2, 6, 8, 8, requires_grad=True)
+    with flop_counter() as forward:
+        out = layer(images)
+    with flop_counter() as backward:
+        out.sum().backward()
+    expected = 2 * (2 * 8 * 8) * 12 * (6 // groups) * 9
+    assert forward.get_total_flops() == expected
+    assert backward.get_total_flops() == 2 * expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's memory is left alone")
+def test_memory_that_was_freed_is_not_asked_for_again() -> None:
+    code = (
+        "import resource, torch\n"
+        "from a2mae.training.engine import keep_freed_memory\n"
+        "keep_freed_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "found = [faults()]\n"
+        "for turn in range(8):\n"
+        "    torch.ones(64 * 2**20 // 4)\n"
+        "    found.append(faults())\n"
+        "print(min(after - before for before, after in zip(found, found[1:])))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert int(ran.stdout) < 1000, "a block of 64 MiB from the system is 16,384 pages"
 
 
 def test_the_cpu_s_peak_is_measured() -> None:

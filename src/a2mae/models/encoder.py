@@ -5,10 +5,8 @@ It is built of timm's blocks and speaks timm's words (`forward_features`, `forwa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from a2mae.errors import InputError
 from a2mae.models.batch import check_gsd, check_images, check_lonlat
 from a2mae.models.layers import encodings
 from a2mae.models.layers.bands import GroupPatchEmbed, PatchEmbed, RCFPatchEmbed, WavelengthPatchEmbed
-from a2mae.models.layers.blocks import build_blocks, init_weights
+from a2mae.models.layers.blocks import Matcher, Stage, build_blocks, init_weights
 from a2mae.models.layers.encodings import Place
 from a2mae.models.layers.geosot import footprint_bits
 from a2mae.models.layers.masking import Mask, patchify
@@ -35,40 +33,6 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
 BANDS = ("draw3", "wavelength", "groups")
 STEMS = ("linear", "rcf")
 ATTENTION_INITS = ("xavier", "similar")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one block or stage of an encoder gives: an entry of `feature_info`, as timm has it.
-
-    Attributes:
-        num_chs: Width of its feature map.
-        reduction: Image pixels per pixel of the map.
-    """
-
-    num_chs: int
-    reduction: int
-
-
-Matcher: TypeAlias = "dict[str, str | list[tuple[str, tuple[int, ...] | None]]]"
-"""Names of parameters by depth, as timm's `group_matcher` gives them."""
-
-
-def nested(matcher: Matcher, prefix: str) -> Matcher:
-    """Give the matcher of a model for when it is a part of another.
-
-    Args:
-        matcher: Regular expressions that begin where names do.
-        prefix: Of the names in the larger model, with its dot.
-    """
-
-    def within(pattern: str) -> str:
-        return rf"{re.escape(prefix)}(?:{pattern.replace('^', '')})"
-
-    return {
-        group: within(found) if isinstance(found, str) else [(within(pattern), rest) for pattern, rest in found]
-        for group, found in matcher.items()
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,9 +235,8 @@ class Encoder(nn.Module):
         wavelength_nm: Tensor | None = None,
     ) -> Tensor:
         """Give the CLS feature of each image, `(B, D)`; arguments as of `forward_features`."""
-        return self.forward_features(images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, wavelength_nm=wavelength_nm)[
-            :, 0
-        ]
+        x = self.forward_features(images, gsd_m=gsd_m, lonlat_deg=lonlat_deg, day=day, wavelength_nm=wavelength_nm)
+        return x[:, 0]
 
     def group_matcher(self, coarse: bool = False) -> Matcher:
         """Group parameters by depth for timm's layer-wise learning rate decay: embedding, then block by block."""
@@ -339,9 +302,9 @@ class Encoder(nn.Module):
             return encodings.paper_encoding(grid_size, place, config.embed_dim, config.gsd_reference_m)
         if config.encoding == "own":
             return encodings.own_encoding(grid_size, place, config.embed_dim, config.gsd_reference_m)
-        if config.encoding == "gsd":  # Scale-MAE §3.1
-            return encodings.sincos_2d(grid_size, place.gsd_m / config.gsd_reference_m, config.embed_dim)
-        return encodings.sincos_2d(grid_size, torch.ones_like(place.gsd_m), config.embed_dim)
+        # Scale-MAE §3.1, and MAE.
+        ratio = place.gsd_m / config.gsd_reference_m if config.encoding == "gsd" else torch.ones_like(place.gsd_m)
+        return encodings.sincos_2d(grid_size, ratio, config.embed_dim)
 
     def forward_tokens(self, tokens: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
         """Run the CLS token and patch tokens through the blocks and the final norm.

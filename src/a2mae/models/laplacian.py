@@ -1,7 +1,7 @@
 """Scale-MAE's Laplacian-pyramid decoder, its convolutions and its targets (arXiv 2212.14532 §3.2).
 
-The convolutions are matrix products over maps that lie channels last in memory. Their parameters and results are those
-of the torch layers they derive from, whose backward passes take more than half of a Scale-MAE step on a CPU:
+The convolutions take and give maps `(B, H, W, C)` and are matrix products over them. Their parameters and results are
+those of the torch layers they derive from, whose backward passes take more than half of a Scale-MAE step on a CPU:
 `benchmarks/train_step.py` shows the difference.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from a2mae.models.encoder import EncoderConfig
@@ -24,8 +25,8 @@ class Pointwise(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """`(B, C, H, W)` to `(B, out, H, W)`."""
-        return F.linear(input.movedim(1, -1), self.weight[:, :, 0, 0], self.bias).movedim(-1, 1)
+        """`(B, H, W, C)` to `(B, H, W, out)`."""
+        return F.linear(input, self.weight[:, :, 0, 0], self.bias)
 
 
 class Upsample(nn.ConvTranspose2d):
@@ -34,14 +35,26 @@ class Upsample(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int, times: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, times, stride=times, bias=bias)
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """`(B, C, H, W)` to `(B, out, times * H, times * W)`; `output_size` follows from that and is not read."""
+    def forward(self, input: Tensor, output_size: list[int] | None = None, *, then: Pointwise | None = None) -> Tensor:
+        """Enlarge a map.
+
+        Args:
+            input: `(B, H, W, C)`.
+            output_size: Follows from the input and is not read.
+            then: A convolution of the larger map, computed in the same product: its weights times these.
+
+        Returns:
+            `(B, times * H, times * W, out)`.
+        """
         times = self.kernel_size[0]
-        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (times * times * out, C)
-        bias = None if self.bias is None else self.bias.repeat(times * times)
-        x = F.linear(input.movedim(1, -1), weight, bias)  # (B, H, W, times * times * out)
-        x = torch.unflatten(x, -1, (times, times, self.out_channels)).transpose(2, 3)  # (B, H, times, W, times, out)
-        return x.flatten(3, 4).flatten(1, 2).movedim(-1, 1)
+        weight, bias = self.weight.permute(2, 3, 1, 0), self.bias  # (times, times, out, C)
+        if then is not None:
+            pointwise = then.weight[:, :, 0, 0]
+            weight = pointwise @ weight
+            bias = then.bias if bias is None else F.linear(bias, pointwise, then.bias)
+        x = F.linear(input, weight.flatten(0, 2), None if bias is None else bias.repeat(times * times))
+        x = torch.unflatten(x, -1, (times, times, -1)).transpose(2, 3)  # (B, H, times, W, times, out)
+        return x.flatten(3, 4).flatten(1, 2)
 
 
 class GroupSums(nn.Conv2d):
@@ -51,12 +64,31 @@ class GroupSums(nn.Conv2d):
         super().__init__(in_channels, groups, 3, padding=1, groups=groups, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """`(B, C, H, W)` to `(B, groups, H, W)`."""
+        """`(B, H, W, C)` to `(B, H, W, groups)`."""
         weight = self.weight.flatten(0, 1)[:, None]  # (C, 1, 3, 3)
-        x = F.conv2d(input, weight, padding=self.padding, groups=self.in_channels)
-        each = self.in_channels // self.groups
-        x = torch.unflatten(x.movedim(1, -1), -1, (self.groups, each)).sum(-1).movedim(-1, 1)
-        return x if self.bias is None else x + self.bias[:, None, None]
+        x = F.conv2d(input.movedim(-1, 1), weight, padding=self.padding, groups=self.in_channels).movedim(1, -1)
+        sums: Tensor = _SumOfEach.apply(x, self.in_channels // self.groups)
+        return sums if self.bias is None else sums + self.bias.to(sums.dtype)
+
+
+class _SumOfEach(torch.autograd.Function):
+    """Sum of every `each` neighbours of the last dimension, by strided slices: torch's own takes the times of both."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, each: int) -> Tensor:
+        ctx.each = each  # type: ignore[attr-defined]
+        total = values[..., ::each]
+        for member in range(1, each):
+            total = total + values[..., member::each]
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        each: int = ctx.each  # type: ignore[attr-defined]
+        spread = gradient.new_empty(*gradient.shape[:-1], gradient.shape[-1] * each)
+        for member in range(each):
+            spread[..., member::each] = gradient
+        return spread, None
 
 
 TARGETS = ("paper", "released")
@@ -70,8 +102,8 @@ class ChannelNorm(nn.Module):
         self.ln = nn.LayerNorm(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W)` to the same."""
-        normed: Tensor = self.ln(x.movedim(1, -1)).movedim(-1, 1)
+        """`(B, H, W, C)` to the same."""
+        normed: Tensor = self.ln(x)
         return normed
 
 
@@ -84,7 +116,7 @@ class ConvBlock(nn.Module):
         self.residual = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, dim, H, W)` to the same."""
+        """`(B, H, W, dim)` to the same."""
         out: Tensor = self.convs(x) + self.residual(x)
         return out
 
@@ -108,9 +140,9 @@ class LaplacianHead(nn.Module):
             Upsample(dim // 2, out_chans, 2),  # no activation on the output
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, dim, h, w)` to `(B, out_chans, h * patch / 2, w * patch / 2)`."""
-        x = self.proj(x)
+    def forward(self, x: Tensor, enlarge: Upsample) -> Tensor:
+        """`(B, h, w, dim)`, enlarged to twice that first, to `(B, h * patch, w * patch, out_chans)`."""
+        x = enlarge(x, then=self.proj)
         for block in self.conv_blocks:
             x = block(x)
         pixels: Tensor = self.pred(x)
@@ -118,16 +150,12 @@ class LaplacianHead(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Enlarge the token map twice for the low band and four times for the high band."""
+    """Enlarge the token map twice for the low band and four times for the high band; heads take the last step."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.fpn1 = nn.Sequential(Upsample(dim, dim, 2), ChannelNorm(dim), nn.GELU(), Upsample(dim, dim, 2))
         self.fpn2 = nn.Sequential(Upsample(dim, dim, 2))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, dim, h, w)` to maps of 2h x 2w and 4h x 4w."""
-        return self.fpn2(x), self.fpn1(x)
 
 
 class LaplacianDecoder(nn.Module):
@@ -166,8 +194,10 @@ class LaplacianDecoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         tokens = self.norm(x)
-        double, quadruple = self.fpn(torch.unflatten(tokens.transpose(1, 2), 2, grid_size))  # channels last in memory
-        return self.fcn_low(double), self.fcn_high(quadruple), tokens
+        x = torch.unflatten(tokens, 1, grid_size)  # (B, h, w, Dd)
+        low = self.fcn_low(x, self.fpn.fpn2[0])
+        high = self.fcn_high(self.fpn.fpn1[:-1](x), self.fpn.fpn1[-1])
+        return low.movedim(-1, 1), high.movedim(-1, 1), tokens
 
 
 def laplacian_targets(

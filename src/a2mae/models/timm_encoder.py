@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from a2mae.errors import InputError, did_you_mean
 from a2mae.models.checkpoint import FORMAT_VERSION, Json
-from a2mae.models.encoder import Matcher, Stage, nested
+from a2mae.models.layers.blocks import Matcher, Stage, nested
 from a2mae.models.released import CheckpointError, describe_difference
 from a2mae.models.sources import RGB_NM, Row, read_tensors
 from a2mae.models.start import map_bands

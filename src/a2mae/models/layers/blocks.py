@@ -1,16 +1,52 @@
-"""The transformer blocks of encoder and decoders, timm's, and their initial weights."""
+"""The transformer blocks of encoder and decoders, timm's: what they give, parameters by depth, initial weights."""
 
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import nn
 
 from a2mae.models.layers.bands import PatchEmbed, WavelengthPatchEmbed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one block or stage of an encoder gives: an entry of `feature_info`, as timm has it.
+
+    Attributes:
+        num_chs: Width of its feature map.
+        reduction: Image pixels per pixel of the map.
+    """
+
+    num_chs: int
+    reduction: int
+
+
+Matcher: TypeAlias = "dict[str, str | list[tuple[str, tuple[int, ...] | None]]]"
+"""Names of parameters by depth, as timm's `group_matcher` gives them."""
+
+
+def nested(matcher: Matcher, prefix: str) -> Matcher:
+    """Give the matcher of a model for when it is a part of another.
+
+    Args:
+        matcher: Regular expressions that begin where names do.
+        prefix: Of the names in the larger model, with its dot.
+    """
+
+    def within(pattern: str) -> str:
+        return rf"{re.escape(prefix)}(?:{pattern.replace('^', '')})"
+
+    return {
+        group: within(found) if isinstance(found, str) else [(within(pattern), rest) for pattern, rest in found]
+        for group, found in matcher.items()
+    }
 
 
 def build_blocks(

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from a2mae.models.encoder import Encoder, Stage
+from a2mae.models.encoder import Encoder
+from a2mae.models.layers.blocks import Stage
 from a2mae.models.layers.rcf import KERNEL_SIZE, RandomConvolutionFeatures
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.task_data import TaskData

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2mae.errors import InputError
-from a2mae.models.encoder import Encoder, Matcher, nested
+from a2mae.models.encoder import Encoder
+from a2mae.models.layers.blocks import Matcher, nested
 from a2mae.models.precision import ComputePrecision, autocast
 from a2mae.models.timm_encoder import TimmEncoder, levels_of
 from a2mae.tasks.datasets.inputs import TaskBatch
