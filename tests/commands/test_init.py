@@ -20,6 +20,7 @@ from a2mae.stssd.ingest.checks import Found
 from a2mae.stssd.ingest.folder_files import walk
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.recognise.recognise import recognise
+from a2mae.tasks.parameters import EmbedParameters
 from helpers.access import as_anybody, shared_folder
 from helpers.checkout import ROOT
 from helpers.deliveries import write
@@ -48,8 +49,10 @@ def test_a_folder_becomes_an_environment_a_scene_table_and_a_picture(project, tm
     assert pixels.shape[0] > 400 and pixels.std() > 10
     assert sorted(path.name for path in (project / "conf/farm").iterdir()) == [
         "catalog_ingest.yml", "globals.yml", "parameters_chain.yml", "parameters_coregister.yml",
-        "parameters_ingest.yml", "parameters_pretrain.yml", "parameters_report.yml",
+        "parameters_embed.yml", "parameters_ingest.yml", "parameters_pretrain.yml", "parameters_report.yml",
     ]  # fmt: skip
+    embed = yaml.safe_load((project / "conf/farm/parameters_embed.yml").read_text())["embed"]
+    assert EmbedParameters(**embed).sensor == "naip-5m", "`kedro run --pipelines=embed` looked for Sentinel-2"
     # A second time it says that nothing would change; after a new product, what would.
     assert main(["init", str(tmp_path / "in"), "--yes", "--name", "farm"]) == 0
     assert "nothing to do" in capsys.readouterr().out

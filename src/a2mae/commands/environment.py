@@ -20,6 +20,8 @@ from a2mae.stssd.recognise.layout import Layout, lay_out
 from a2mae.stssd.recognise.recognise import state
 
 _AREA = "area.geojson"
+_EMBEDDED = "sentinel-2-l2a"
+"""Whose scene `embed` maps where nothing is said (conf/base)."""
 CHAIN = ("ingest", "coregister", "tag", "prune", "pretrain", "report")
 """Stages that scenes without a simulated truth and without labels go through."""
 _SKIPPED = "left out when a2mae init asked"
@@ -78,7 +80,7 @@ def propose(recognition: Recognition, name: str, products: Sequence[Product]) ->
     sensors, own = _sensors_of(products)
     layout = lay_out(products, sensors)
     ingest = _ingest(recognition, products, sensors, own, layout)
-    files = _files(name, ingest, layout, f"From the scenes of {recognition.root.name} to a pretrained model")
+    files = _files(name, ingest, layout, sensors, f"From the scenes of {recognition.root.name} to a pretrained model")
     return Environment(name, tuple(products), tuple(sensors), layout, files)
 
 
@@ -109,7 +111,8 @@ def propose_catalog(found: CatalogFound, name: str, area: Area | None, products:
     lines += ["  stac_profiles:"] if profiles else []
     for product, sensor in profiles:
         lines += _rule(product, sensor)
-    files = _files(name, _lines(*lines), layout, f"From the scenes of {found.recognition.root} to a pretrained model")
+    title = f"From the scenes of {found.recognition.root} to a pretrained model"
+    files = _files(name, _lines(*lines), layout, sensors, title)
     if area is not None:
         files[_AREA] = area.geojson
     return Environment(name, tuple(products), tuple(sensors), layout, files)
@@ -130,8 +133,8 @@ def _sensors_of(products: Sequence[Product]) -> tuple[list[Sensor | None], list[
     return sensors, list(own.values())
 
 
-def _files(name: str, ingest: str, layout: Layout, title: str) -> dict[str, str]:
-    return {
+def _files(name: str, ingest: str, layout: Layout, sensors: Sequence[Sensor | None], title: str) -> dict[str, str]:
+    files = {
         "globals.yml": _lines("# Where the outputs of this environment lie.", f"data_root: data/{name}"),
         "catalog_ingest.yml": _lines(
             "# Nothing is simulated here: the manifest that ingest is given is empty.",
@@ -151,6 +154,18 @@ def _files(name: str, ingest: str, layout: Layout, title: str) -> dict[str, str]
         ),
         "parameters_report.yml": _lines("report:", f"  title: {flow(title)}"),
     }
+    known = [sensor for sensor in sensors if sensor is not None]
+    if known and _EMBEDDED not in [sensor.id for sensor in known]:
+        files["parameters_embed.yml"] = _lines(
+            "embed:", f"  sensor: {known[0].id}   # whose scene becomes a raster of embeddings", *_embedded(known[0])
+        )
+    return files
+
+
+def _embedded(sensor: Sensor) -> list[str]:
+    """The bands that are embedded, where they are not the usual ones."""
+    common = [band.common_name or band.name for band in sensor.bands]
+    return [] if {"red", "green", "blue"} <= set(common) else [f"  bands: {flow(common[:3])}"]
 
 
 def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:
@@ -201,7 +216,7 @@ def answered(before: Mapping[str, str], after: Mapping[str, str], folder: Path) 
     for name in after:
         path = folder / name
         there = read_group(path) if path.is_file() else None
-        trio = (there, yaml.safe_load(before[name]), yaml.safe_load(after[name]))
+        trio = (there, yaml.safe_load(before.get(name, "")), yaml.safe_load(after[name]))
         parts += _parts(*(group.pop("ingest", group) if isinstance(group, dict) else group for group in trio))
     stated = any(there != first for there, first, _ in parts)
     # What was ??? may be stated in other words than are written: a sensor at another pixel size gets its own name.
