@@ -18,10 +18,10 @@ from a2mae.stssd.recognise.facts import RULE_KEYS, Fact, Product, Recognition, k
 from a2mae.stssd.recognise.items import OF_ITEMS, side_m
 from a2mae.stssd.recognise.layout import Layout, lay_out
 from a2mae.stssd.recognise.recognise import state
+from a2mae.tasks.parameters import EmbedParameters
+from a2mae.tasks.recognise.facts import band_names
 
 _AREA = "area.geojson"
-_EMBEDDED = "sentinel-2-l2a"
-"""Whose scene `embed` maps where nothing is said (conf/base)."""
 CHAIN = ("ingest", "coregister", "tag", "prune", "pretrain", "report")
 """Stages that scenes without a simulated truth and without labels go through."""
 _SKIPPED = "left out when a2mae init asked"
@@ -155,7 +155,7 @@ def _files(name: str, ingest: str, layout: Layout, sensors: Sequence[Sensor | No
         "parameters_report.yml": _lines("report:", f"  title: {flow(title)}"),
     }
     known = [sensor for sensor in sensors if sensor is not None]
-    if known and _EMBEDDED not in [sensor.id for sensor in known]:
+    if known and EmbedParameters.model_validate({}).sensor not in [sensor.id for sensor in known]:
         files["parameters_embed.yml"] = _lines(
             "embed:", f"  sensor: {known[0].id}   # whose scene becomes a raster of embeddings", *_embedded(known[0])
         )
@@ -163,9 +163,9 @@ def _files(name: str, ingest: str, layout: Layout, sensors: Sequence[Sensor | No
 
 
 def _embedded(sensor: Sensor) -> list[str]:
-    """The bands that are embedded, where they are not the usual ones."""
-    common = [band.common_name or band.name for band in sensor.bands]
-    return [] if {"red", "green", "blue"} <= set(common) else [f"  bands: {flow(common[:3])}"]
+    """The bands that are embedded, where they are not those of `embed` itself."""
+    usual, there = EmbedParameters.model_validate({}).bands, band_names(sensor.bands)
+    return [] if set(usual) <= set(there) else [f"  bands: {flow(list(there[: len(usual)]))}"]
 
 
 def stated_before(products: Sequence[Product], folder: Path) -> list[Product]:

@@ -282,7 +282,7 @@ def _archive(archive: Archive, put: _Put) -> None:
         Fact([sensor.id], f"{plural(count, 'image')}, most of all" + (f"; there are {others}, too" if others else "")),
     )
     main = next((one for one, _ in archive.sensors if [one.id] == list(_words(chosen.value))[:1]), sensor)
-    put("data.archive.bands", Fact(list(_names(main.bands)), f"all bands of {main.id}"))
+    put("data.archive.bands", Fact(list(band_names(main.bands)), f"all bands of {main.id}"))
     side_px = round(archive.footprint_m / main.gsd_m)
     parts = -(-side_px // _CHIP_PX)
     if side_px >= 16:
@@ -294,7 +294,7 @@ def _words(value: object) -> Sequence[str]:
     return [str(one) for one in value] if isinstance(value, list | tuple) else []
 
 
-def _names(bands: Sequence[Band]) -> tuple[str, ...]:
+def band_names(bands: Sequence[Band]) -> tuple[str, ...]:
     """Common names where they tell bands apart, else names."""
     common = [band.common_name for band in bands]
     return tuple(
@@ -308,7 +308,7 @@ def _bands(look: Look, facts: Mapping[str, Fact], archive: Archive, put: _Put) -
     if look.images is not None and facts["data.format"].known:
         name = str(facts["data.format"].value)
         sensor = FORMATS[name].sensor if name in FORMATS else BUILTIN_SENSORS.get(name)
-        there = () if sensor is None else _names(sensor.bands)
+        there = () if sensor is None else band_names(sensor.bands)
         listed = _words(facts["data.file_bands"].value) if "data.file_bands" in facts else ()
         described = words.described(look.images.bands, words.hint_of(str(look.images.first)))[1]
         names = {} if sensor is None else dict(zip(sensor.band_names, there, strict=True))
