@@ -42,7 +42,7 @@ def project():
         patch.setattr(Parameters, "named_paths", lambda _: ())  # nor the reader's own files, nor data beside a clone
         patch.setattr(encoders, "check_start", lambda *_: None)
         yield
-    pipeline_registry.use_chain(pipeline_registry.STAGES)
+    pipeline_registry.use_chain(pipeline_registry.FROM_SCENES)
 
 
 def parsed_by_click(command: click.Command, words: list[str]) -> dict[str, object]:

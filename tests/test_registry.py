@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from a2mae import pipeline_registry
 from a2mae.pipeline_registry import TaskForm
 from a2mae.pipelines.chain import plain_groups, stage_of
+from a2mae.pipelines.checks import check_inputs
 from a2mae.pipelines.report import SHOWN
 from a2mae.pipelines.tasks import opened_by
 
@@ -32,7 +33,7 @@ ENVIRONMENTS = [
 def project():
     bootstrap_project(ROOT)
     yield
-    pipeline_registry.use_chain(pipeline_registry.STAGES)
+    pipeline_registry.use_chain(pipeline_registry.FROM_SCENES)
 
 
 def chain_of(env: str) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ def test_labels_of_ones_own_and_a_model_need_no_image_sets():
         assert not pipelines[stage].inputs() & built, stage
     pipeline_registry.use_chain(("ingest", "coregister", "tag", "prune", "pretrain", "segment", "report"))
     assert pipelines["segment"].inputs() & built == built - {"simulation", "simulation_folder"}
-    pipeline_registry.use_chain(pipeline_registry.STAGES)
+    pipeline_registry.use_chain(pipeline_registry.FROM_SCENES)
     assert pipelines["segment"].inputs() & built == built
 
 
@@ -107,16 +108,16 @@ def test_without_a_raster_or_scenes_a_task_ends_with_its_scores():
     assert "segment.map" not in pipelines["report"].inputs() and "segment.metrics" in pipelines["report"].inputs()
     pipeline_registry.use_chain(("segment", "report"), {"segment": TaskForm(raster=True)})
     assert "segment.map" in pipelines["report"].inputs()
-    pipeline_registry.use_chain(pipeline_registry.STAGES, {"segment": TaskForm(raster=False)})
+    pipeline_registry.use_chain(pipeline_registry.FROM_SCENES, {"segment": TaskForm(raster=False)})
     assert "segment.map" in pipelines["report"].inputs()
-    pipeline_registry.use_chain(pipeline_registry.STAGES)
+    pipeline_registry.use_chain(pipeline_registry.FROM_SCENES)
 
 
 def test_a_task_that_names_its_encoder_needs_no_pretrained_model():
     pipeline_registry.use_chain(("segment", "report"), {"segment": TaskForm(started=True)})
     assert "pretrained_model" not in pipelines["segment"].inputs()
     assert "pretrained_model" in pipelines["classify"].inputs()
-    pipeline_registry.use_chain(pipeline_registry.STAGES)
+    pipeline_registry.use_chain(pipeline_registry.FROM_SCENES)
     assert "pretrained_model" in pipelines["segment"].inputs()
     assert opened_by("segment", "start.weights") == ("segment.finetune", "segment.finetune_random")
 
@@ -140,6 +141,37 @@ def test_a_task_without_its_twin_has_no_node_for_it():
     assert "segment.finetune_random" not in {node.name for node in pipelines["segment"].nodes}
     assert "segment.random_model" not in pipelines["segment"].all_outputs()
     assert "classify.finetune_random" in {node.name for node in pipelines["classify"].nodes}
+
+
+PICTURES = ("pictures", "pretrain", "evaluate", "report")
+
+
+def test_a_folder_of_pictures_stands_in_place_of_scenes():
+    pipeline_registry.use_chain(PICTURES)
+    assert pipelines["pretrain"].inputs() - {"params:pretrain", "pretrain_run"} <= pipelines["pictures"].all_outputs()
+    drawn = {node.name for node in pipelines["report"].nodes}
+    assert not drawn & {"report.draw_map"}, "pictures have no place on a map"
+    assert "dataset_card" not in pipelines["report"].all_outputs()
+    assert {name.split(".")[0] for name in pipelines["__default__"].inputs()} <= {
+        "params:pictures", "params:pretrain", "params:evaluate", "params:report", "params:chain", "parameters",
+        "image_sets_url", "pretrain_run", "evaluation_run",
+    }  # fmt: skip
+
+
+def test_pictures_and_scenes_do_not_make_the_same_sets():
+    with pytest.raises(ValueError, match=r"names pictures and coregister, tag, which both make the image sets"):
+        pipeline_registry.use_chain(("pictures", "ingest", "coregister", "tag", "pretrain"))
+
+
+@pytest.mark.parametrize(("chain", "maker"), [(pipeline_registry.FROM_SCENES[:6], "tag"), (PICTURES, "pictures")])
+def test_what_is_missing_is_asked_of_the_stage_of_the_chain_that_makes_it(chain, maker):
+    chain = tuple(stage for stage in chain if stage != "simulate")
+    context = open_context("base")
+    pipeline_registry.use_chain(chain)
+    with pytest.raises(FileNotFoundError, match=r"the run reads what is not there") as error:
+        check_inputs(pipelines["pretrain"], context.catalog, Path("/nowhere"))
+    assert f"{maker}," in str(error.value) or f"{maker}, or" in str(error.value)
+    assert ("pictures" in str(error.value)) == (maker == "pictures")
 
 
 @pytest.mark.parametrize("env", ["base", "real_samples"])

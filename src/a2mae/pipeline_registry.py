@@ -22,6 +22,7 @@ STAGES = (
     "coregister",
     "tag",
     "prune",
+    "pictures",
     "pretrain",
     *TASKS,
     "embed",
@@ -43,6 +44,10 @@ MOVED = {
 }
 """Pipelines, environments and parameter groups of earlier versions: what to do instead, as a sentence."""
 
+_IN_PLACE_OF = ("coregister", "tag", "prune")
+"""Stages that make of scenes what `pictures` makes of a folder of pictures."""
+FROM_SCENES = tuple(stage for stage in STAGES if stage != "pictures")
+"""The longest chain."""
 _OF_CHAIN = ("embed", "search", "evaluate", "deliver", "report")
 """Stages that read what the others of the chain make, as far as it makes it; so do the tasks."""
 
@@ -65,7 +70,7 @@ class TaskForm:
 
 
 _AS_IT_IS = TaskForm()
-_chain: tuple[str, ...] = STAGES
+_chain: tuple[str, ...] = FROM_SCENES
 _forms: dict[str, TaskForm] = {}
 
 
@@ -85,6 +90,11 @@ def use_chain(chain: Sequence[str], forms: Mapping[str, TaskForm] | None = None)
         near = did_you_mean(unknown[0], STAGES)
         hint = next((MOVED[name] for name in unknown if name in MOVED), f"{near}stages are {', '.join(STAGES)}")
         raise InputError(f"parameter 'chain' names no stage: {', '.join(unknown)}; {hint}")
+    if "pictures" in chain and (twice := [name for name in _IN_PLACE_OF if name in chain]):
+        raise InputError(
+            f"parameter 'chain' names pictures and {', '.join(twice)}, which both make the image sets: leave out"
+            " pictures where there are scenes, else the others"
+        )
     asked = tuple(chain), dict(forms or {})
     if asked != (_chain, _forms):
         _chain, _forms = asked

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -23,6 +27,7 @@ from a2mae.stssd.recognise.recognise import recognise
 from a2mae.tasks.parameters import EmbedParameters
 from helpers.access import as_anybody, shared_folder
 from helpers.checkout import ROOT
+from helpers.class_pictures import two_classes
 from helpers.deliveries import write
 from helpers.terminal import typing
 
@@ -251,3 +256,42 @@ def test_a_project_is_not_made_where_it_would_be_in_the_way(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool")
     with pytest.raises(InputError, match="is no TOML"):
         find_project(tmp_path)
+
+
+def test_pictures_without_a_place_become_a_model_and_what_it_is_worth(project, tmp_path, capsys, monkeypatch):
+    pictures = two_classes(tmp_path / "set", 60, ".jpg")
+    (pictures / "notes.txt").write_text("by hand")
+    assert main(["init", str(pictures), "--yes", "--name", "land"]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "120 pictures without a place" in said and "kedro run --env=land" in said and "2 classes" in said
+    assert "gdal_edit" not in said, "nobody asks for a place that pictures do not have"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    small = "pretrain.optimizer.steps=4,pretrain.optimizer.batch_size=8,pretrain.sampling.image_size=32"
+    done = subprocess.run(
+        [sys.executable, "-m", "kedro", "run", "--env=land", f"--params={small},evaluate.bootstrap=100"],
+        cwd=project, env={**os.environ, "WANDB_MODE": "disabled"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    sets = pd.read_parquet(project / "data/land/04_feature/pruned_sets.parquet")
+    metrics = json.loads((project / "data/land/06_models/pretrain/metrics.json").read_text())
+    assert metrics["step"] == 4 and metrics["held_out_loss"] > 0
+    scores = pd.read_parquet(project / "data/land/08_reporting/scores.parquet")
+    assert set(scores["model"]) == {"pretrained", "random", "rcf", "statistics", "histogram", "pixels"}
+    page = (project / "data/land/08_reporting/report.html").read_text("utf-8")
+    learned = int((sets["split"] == "train").sum())
+    assert f"120 pictures: {learned} to learn from" in page and "Co-registration" not in page
+    assert main(["init", str(pictures), "--yes", "--name", "land"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    (project / "conf/land/parameters_pictures.yml").write_text("pictures:\n  folder: elsewhere\n")
+    assert main(["init", str(pictures), "--yes", "--name", "land"]) == 1
+    assert "is left as it is" in capsys.readouterr().err
+
+
+def test_masks_among_pictures_are_no_pictures(project, tmp_path, capsys):
+    for name in ("images", "masks"):
+        two_classes(tmp_path / "set" / name, 20, ".png")
+        for path in (tmp_path / "set" / name).rglob("*.png"):
+            path.rename(tmp_path / "set" / name / path.name)
+    assert main(["init", str(tmp_path / "set"), "--yes"]) == 1
+    assert "holds labels beside pictures" in capsys.readouterr().err
+    assert not (project / "conf/mine").exists()

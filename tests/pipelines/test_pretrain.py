@@ -15,10 +15,12 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
+from a2mae.errors import InputError
 from a2mae.models import precision
 from a2mae.pipelines.datasets import ModelDirectory, RunDirectory
 from a2mae.pipelines.pretrain import (
     NothingToTrainOnError,
+    _check_places,
     _held_out,
     _loss_on_fixed_sets,
     _warn_of_untrained,
@@ -217,6 +219,29 @@ def run(store, tmp_path: Path, monkeypatch, group: dict, *, sets: pd.DataFrame |
     metrics, curves = outputs["pretrain_metrics"].load(), outputs["pretrain_curves"].load()
     assert metrics["step"] == 4 and curves["step"].tolist() == [2, 4]
     return tmp_path / "pretrain"
+
+
+@pytest.mark.parametrize("method", ["a2mae", "satmae"])
+def test_a_model_that_is_told_places_and_dates_is_given_them(store, tmp_path: Path, monkeypatch, method) -> None:
+    images, _ = tables()
+    images.loc[images.index[:2], "datetime"] = pd.NaT
+    images.loc[images.index[2], "lon"] = np.nan
+    told = rf"pretrain.method: {method} tells the model .*, and 3 of {len(images)} images do not say it: set it to mae"
+    with pytest.raises(InputError, match=told):
+        _check_places(images, PretrainParameters(**parameters(method=method)))
+    _check_places(images, PretrainParameters(**parameters(method="mae")))
+    _check_places(tables()[0], PretrainParameters(**parameters(method=method)))
+
+
+def test_what_pictures_do_not_say_is_a_number_in_the_index() -> None:
+    images, sets = tables()
+    images["geosot"] = images["geosot"].astype(object)
+    for column, absent in (("datetime", pd.NaT), ("lon", np.nan), ("lat", np.nan), ("geosot", None)):
+        images.loc[images.index[0], column] = absent
+    _, index = build_run_index(images, sets, NAMES)
+    assert np.isfinite(index.day).all() and np.isfinite(index.lonlat_deg).all()
+    usual = build_run_index(*tables(), NAMES)[1]
+    assert (index.lonlat_deg != usual.lonlat_deg).any(axis=1).sum() <= 1, "the others keep theirs"
 
 
 def test_the_stage_trains_in_a_process_of_its_own(store, tmp_path: Path, monkeypatch) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("base", "local")
 _LONGEST_SENTENCE = 2000
+_PICTURES = 20
+"""So many rasters, none of which says where it lies, are pictures; fewer are scenes that lack their place."""
 _EXAMPLES = """\
 for example:
   a2mae init ~/scenes --name lake
@@ -93,6 +95,9 @@ def _run(options: argparse.Namespace) -> None:
             scenes = _unpacked(scenes, project, options.name)
         recognition = recognise(scenes)
         propose_of = partial(propose, recognition, options.name)
+    if not recognition.products and len(recognition.unplaced) >= _PICTURES:
+        _of_pictures(recognition, project, options.name)
+        return
     products = stated_before(recognition.products, folder)
     show(recognition, products)
     if not products:
@@ -139,6 +144,38 @@ def _run(options: argparse.Namespace) -> None:
     say(f"\n{time.monotonic() - began:.0f} seconds. Next, the image sets:")
     say(f"  kedro run --env={options.name} --pipelines=coregister,tag,prune")
     say(f"and everything, to a pretrained model and its report:\n  kedro run --env={options.name}")
+
+
+def _of_pictures(recognition: Recognition, project: Path, name: str) -> None:
+    """Write an environment that pretrains on pictures, and say what is next."""
+    from a2mae.commands.dialogue import say, show_facts  # noqa: PLC0415
+    from a2mae.commands.environment import differences  # noqa: PLC0415
+    from a2mae.commands.pictures import propose_pictures  # noqa: PLC0415
+    from a2mae.commands.project import find_project, make_project  # noqa: PLC0415
+
+    proposed = propose_pictures(recognition, name)
+    count = plural(len(recognition.unplaced), "picture")
+    say(f"{recognition.root}: {count} without a place: no scenes, but a model can be pretrained on them")
+    show_facts(proposed.facts)
+    folder = project / "conf" / name
+    if folder.exists():
+        lines = differences(proposed.files, folder)
+        say("\n".join(lines) or f"{folder} is there already, and says what would be written: nothing to do")
+        if lines:
+            raise InputError(
+                f"{folder} is there already and is left as it is; above is what init would change (--name for another)"
+            )
+        return
+    if find_project(project) is None:
+        say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, recognition.root))}")
+    _write(proposed.files, folder)
+    say(f"\nwrote {_shown(folder, project)}/: {', '.join(proposed.files)}")
+    if unknown := [key for key, fact in proposed.facts.items() if not fact.known]:
+        say(f"to be stated in its parameters_pictures.yml in place of ???: {', '.join(unknown)}")
+    say(f"next, a pretrained model and its report:\n  kedro run --env={name}")
+    if proposed.classes:
+        say(f"and what it is worth finetuned for the {proposed.classes} classes of the folders:")
+        say(f"  a2mae labels {recognition.root} --env {name}")
 
 
 def _unpacked(scenes: Path, project: Path, name: str) -> Path:

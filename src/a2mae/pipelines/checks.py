@@ -203,7 +203,9 @@ def check_inputs(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> Non
         if entry is None or "://" in entry.filepath or (project / entry.filepath).exists():
             continue
         missing.append(f"'{dataset}' ({os.path.relpath(project / entry.filepath, project)})")
-        makers += [stage for stage in STAGES if dataset in pipelines[stage].all_outputs()]
+        able = [stage for stage in STAGES if dataset in pipelines[stage].all_outputs()]
+        chained = {node.name for node in pipelines["__default__"].nodes}
+        makers += [s for s in able if chained.issuperset(node.name for node in pipelines[s].nodes)] or able
     if missing:
         first = ",".join(sorted(set(makers), key=STAGES.index))
         hint = f"first run what makes it, --pipelines={first}, or the whole chain" if first else "no stage makes it"

@@ -352,7 +352,7 @@ class StoreUrlDataset(_StoreDataset[Never, str]):
 
     def save(self, data: Never) -> None:
         """Raise a DatasetError: the store is saved as an `ImageSetStoreDataset`."""
-        raise DatasetError(f"{self._filepath} is written by the coregister stage, not as a dataset")
+        raise DatasetError(f"{self._filepath} is written by the stage that builds it, not as a dataset")
 
 
 class ModelDirectory(_LocalDataset[Path, Path]):

@@ -165,7 +165,8 @@ class Lineage:
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
         """Remember the catalog, and which node makes what."""
         self._catalog = catalog
-        nodes = [node for stage in STAGES for node in pipelines[stage].nodes]
+        others = [node for stage in STAGES for node in pipelines[stage].nodes]
+        nodes = [*others, *pipelines["__default__"].nodes]  # the chain's own makers before others
         self._makers = {output: node.name for node in nodes for output in node.outputs}
 
     @hook_impl

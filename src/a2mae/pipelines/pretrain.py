@@ -75,6 +75,7 @@ def pretrain(
     from a2mae.training.spec import SPEC_FILE
 
     store = cast("ImageSetStore", image_sets)
+    _check_places(images, parameters)
     sensors, index = build_run_index(
         images, pruned_sets, bands_by_sensor(store), needed=needed_bands(store, parameters)
     )
@@ -116,6 +117,20 @@ def pretrain(
         "not measured" if same_place is None else f"{same_place:.3f}",
     )
     return model_dir, metrics, pd.read_csv(model_dir / "run" / "metrics.csv")
+
+
+_TELLS_PLACES = ("a2mae", "satmae")
+"""Methods whose model is told where and when an image was taken."""
+
+
+def _check_places(images: pd.DataFrame, parameters: PretrainParameters) -> None:
+    """Refuse images without a place and a date where the model is told both."""
+    unknown = images[["datetime", "lon", "lat"]].isna().any(axis=1).sum()
+    if unknown and parameters.method in _TELLS_PLACES:
+        raise InputError(
+            f"pretrain.method: {parameters.method} tells the model where and when an image was taken, and"
+            f" {unknown} of {len(images)} images do not say it: set it to mae or scale_mae"
+        )
 
 
 def _check_start(run_dir: Path, spec: RunSpec, store: ImageSetStore) -> None:
@@ -238,6 +253,7 @@ def build_run_index(
     sensors = sorted(used["sensor"].unique())
     places = {location: code for code, location in enumerate(sorted(sets["location_id"].unique()))}
     days = (used["datetime"] - pd.Timestamp("1970-01-01", tz="UTC")) / pd.Timedelta(days=1)
+    codes = [np.zeros(8) if code is None else code for code in used["geosot"]]  # pictures without a place have none
     index = build_index(
         set_id=sets["set_id"].to_numpy().astype(np.bytes_),
         location=sets["location_id"].map(places).to_numpy(np.int64),
@@ -246,9 +262,9 @@ def build_run_index(
         row=used["row"].to_numpy(np.int64),
         sensor=used["sensor"].map({name: code for code, name in enumerate(sensors)}).to_numpy(np.int16),
         gsd_m=used["gsd_m"].to_numpy(np.float64),
-        day=days.to_numpy(np.float32),
-        lonlat_deg=used[["lon", "lat"]].to_numpy(np.float64),
-        geosot=np.stack(used["geosot"].to_list()).astype(np.uint32),
+        day=days.fillna(0).to_numpy(np.float32),
+        lonlat_deg=used[["lon", "lat"]].fillna(0).to_numpy(np.float64),
+        geosot=np.stack(codes).astype(np.uint32),
         is_anchor=used["is_anchor"].to_numpy(bool),
         bands=mask,
     )

@@ -30,16 +30,16 @@ SHOWN = (
     *("embeddings", "search", "scores", "deliverables"),
 )
 """What the page shows, as far as the chain makes it; something of each stage, so that the report is made last."""
+ARCHIVE = (["locations"], ["image_sets", "images"])
+"""What the map shows of an archive; pictures have no place on it."""
 MAPPED = (
-    ["locations"],
-    ["image_sets", "images"],
     ["rejected_images"],
     *([f"{task}.map"] for task in Task if task.kind.per_pixel),
     *([f"{task}.confidence"] for task in Task if task.kind.per_pixel and not task.kind.values),
     *(["embeddings"], ["embedding_store"], ["search"]),
 )
-"""What the map shows, likewise."""
-CARDS = {"model_card": "pretrained_model", "dataset_card": "images"}
+"""What else the map shows, likewise."""
+CARDS = {"model_card": "pretrained_model", "dataset_card": "sets"}
 """The cards, each with what it describes."""
 
 
@@ -57,7 +57,8 @@ def create_pipeline(made: Collection[str] | None = None) -> Pipeline:
     node_of = partial(node, tags="report", namespace="report")
     nodes = []
     described = inputs
-    if drawn := optional_inputs(made, *MAPPED):
+    placed = ARCHIVE if made is None or "locations" in made else ()
+    if drawn := optional_inputs(made, *placed, *MAPPED):
         of_map = {"options": "params:report", "target": "map_files_target", **drawn, **sets}
         nodes.append(node_of(draw_map, inputs=of_map, outputs=["map_page", "map_files"], name="draw_map"))
         inputs = {**inputs, "map_files": "map_files"}
@@ -186,6 +187,10 @@ def _inputs(
         for task in Task
         if f"{task}_metrics" in outputs
     )
+    images, sets = outputs.get("images"), outputs.get("pruned_sets", outputs.get("sets"))
+    pictures = None
+    if "pictures" in chain and images is not None and sets is not None:
+        pictures, images, sets = images.merge(sets[["set_id", "split"]], on="set_id"), None, None
     return ReportInputs(
         title=options.title,
         stages=tuple(chain),
@@ -197,9 +202,10 @@ def _inputs(
         refused_scenes=outputs.get("refused_scenes"),
         locations=outputs.get("locations"),
         store=outputs.get("image_sets"),
-        images=outputs.get("images"),
+        images=images,
         rejected_images=outputs.get("rejected_images"),
-        sets=outputs.get("pruned_sets", outputs.get("sets")),
+        pictures=pictures,
+        sets=sets,
         four_properties=outputs.get("four_properties"),
         prune_report=outputs.get("prune_report"),
         model_dir=outputs.get("pretrained_model"),

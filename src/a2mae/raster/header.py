@@ -26,6 +26,8 @@ from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.remote.fetch import NoAnswerError, ask, retried
 from a2mae.remote.policy import RemoteAccess, Signer, is_remote, redact
 
+NO_CRS = "has no coordinate reference system"
+"""Begins the reason why a file without a place is no scene."""
 NEVER_MEASURED = 1e30
 """Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
 _MAX_BLOCKS = 20_000
@@ -188,9 +190,7 @@ def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
         if source.crs is not None:
             raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
     if source.crs is None:
-        raise RejectedError(
-            "no_crs", f"{shown} has no coordinate reference system; write one with gdal_edit -a_srs EPSG:…"
-        )
+        raise RejectedError("no_crs", f"{shown} {NO_CRS}; write one with gdal_edit -a_srs EPSG:…")
     if known_crs(crs_text(source.crs)).is_engineering:
         raise RejectedError(
             "no_crs",

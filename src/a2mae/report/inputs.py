@@ -115,6 +115,7 @@ class ReportInputs:
         store: The open image-set store.
         images: Image table.
         rejected_images: Rejected images.
+        pictures: Image table with the column `split`, where the images are pictures and no scenes.
         sets: Set table, after pruning where the chain prunes.
         four_properties: The four-property report.
         prune_report: Before and after pruning.
@@ -139,6 +140,7 @@ class ReportInputs:
     store: StoreReader | None = None
     images: pd.DataFrame | None = None
     rejected_images: pd.DataFrame | None = None
+    pictures: pd.DataFrame | None = None
     sets: pd.DataFrame | None = None
     four_properties: Mapping[str, object] | None = None
     prune_report: Mapping[str, object] | None = None

@@ -9,7 +9,7 @@ from a2mae.errors import plural
 from a2mae.report import text
 from a2mae.report.blocks import Page, Section
 from a2mae.report.inputs import ReportInputs, records
-from a2mae.report.sections.data_set import four_properties, image_sets
+from a2mae.report.sections.data_set import four_properties, image_sets, picture_sheet
 from a2mae.report.sections.deliverables import deliverables, polygons_in_words
 from a2mae.report.sections.ingest import (
     accepted_scenes,
@@ -120,6 +120,16 @@ def _pruned(inputs: ReportInputs) -> str:
     return f"{text.count(kept)} of {_plural(inputs.sets, 'image set')} kept."
 
 
+def _stored(inputs: ReportInputs) -> str:
+    assert inputs.pictures is not None
+    counts = inputs.pictures["split"].value_counts()
+    told = [f"{text.count(int(counts.get(split, 0)))} {what}" for split, what in _USES.items()]
+    return f"{_plural(inputs.pictures, 'picture')}: {', '.join(told)}."
+
+
+_USES = {"train": "to learn from", "val": "to measure the loss on", "test": "left for tasks"}
+
+
 def _pretrained(inputs: ReportInputs) -> str:
     loss, steps = first_and_last(inputs, "loss"), steps_taken(inputs)
     if loss is None or steps is None:
@@ -210,6 +220,12 @@ STAGES: Mapping[str, Stage] = {
         "Leaves out image sets that show much the same as others; the model learns from those that are kept.",
         _pruned,
         (pruning,),
+    ),
+    "pictures": Stage(
+        "Pictures",
+        "Reads a folder of pictures and stores each as an image set of its own.",
+        _stored,
+        (picture_sheet,),
     ),
     "pretrain": Stage(
         "Pretraining",

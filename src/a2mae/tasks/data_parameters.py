@@ -200,7 +200,39 @@ class TorchgeoParameters(Parameters):
         return self
 
 
-class DataParameters(Parameters):
+class FilesParameters(Parameters):
+    """What image files hold, where they do not say it themselves, and what is cut of them."""
+
+    format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
+    file_bands: tuple[str, ...] = Field(
+        (), description="bands in the files' order; empty: as they are described, else all of the format's"
+    )
+    gsd_m: float | None = Field(
+        None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
+    )
+    scale: float | None = Field(
+        None, gt=0, description="physical units per count of the files; null: as they are tagged, else the format's"
+    )
+    offset: float | None = Field(
+        None, description="physical value of a file's zero; null: as they are tagged, else the format's"
+    )
+    chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
+    resize: bool = Field(
+        False,
+        description="of whole images: the middle square becomes chip_px, its GSD with it; false: cut",
+    )
+
+
+class PicturesParameters(FilesParameters):
+    """Which files are pictures to pretrain on."""
+
+    folder: OnDiskPath = Field(
+        None, description="pictures, in folders of any depth; train/, val/ and test/ or labels.csv may say the splits"
+    )
+    max_files: int | None = Field(None, ge=10, description="use so many, spread by a hash of their names; null: all")
+
+
+class DataParameters(FilesParameters):
     """Where a task's data comes from."""
 
     folder: OnDiskPath = Field(
@@ -214,22 +246,9 @@ class DataParameters(Parameters):
         " .csv of lon, lat) or a raster of class numbers or values",
     )
     dataset: str | None = Field(None, description="a benchmark by torchgeo's class name, which lies in `folder`")
-    format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
     torchgeo: TorchgeoParameters | None = Field(
         None,
         description="how to read a data set of torchgeo that has no mapping here; its numbers are as `format` says",
-    )
-    file_bands: tuple[str, ...] = Field(
-        (), description="bands in the files' order; empty: as they are described, else all of the format's"
-    )
-    gsd_m: float | None = Field(
-        None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
-    )
-    scale: float | None = Field(
-        None, gt=0, description="physical units per count of the files; null: as they are tagged, else the format's"
-    )
-    offset: float | None = Field(
-        None, description="physical value of a file's zero; null: as they are tagged, else the format's"
     )
     class_names: tuple[ClassName, ...] = Field(
         (), description="what the masks' values 0, 1, … stand for; the classes of a labels.csv, empty: all it names"
@@ -265,11 +284,6 @@ class DataParameters(Parameters):
     buffer_m: float | None = Field(
         None, gt=0, description="points and lines stand for the ground within so many metres; null: they are rejected"
     )
-    chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
-    resize: bool = Field(
-        False,
-        description="classify: the middle square of a picture becomes chip_px, its GSD with it; false: cut",
-    )
     archive: ArchiveParameters = Field(
         default_factory=lambda: ArchiveParameters.model_validate({}), description="cut where `labels` lie"
     )
@@ -304,6 +318,16 @@ class DataParameters(Parameters):
         if self.labels is not None and (self.folder is not None or self.dataset is not None):
             other = "folder" if self.folder is not None else "dataset"
             raise ValueError(f"labels lie on the image sets, and {other} names other images: set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_no_sets(self) -> DataParameters:
+        if self.archive.inputs.is_set and (self.folder is not None or self.dataset is not None):
+            named = "folder" if self.folder is not None else "dataset"
+            raise ValueError(
+                f"archive.inputs makes sets of {self.archive.inputs.images} images of this environment's image sets,"
+                f" and a sample of {named} is as its files are: leave archive.inputs out, or set {named} to null"
+            )
         return self
 
     @model_validator(mode="after")

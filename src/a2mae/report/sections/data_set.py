@@ -41,6 +41,34 @@ def image_sets(inputs: ReportInputs) -> Section | None:
     )
 
 
+def picture_sheet(inputs: ReportInputs) -> Section | None:
+    """Show some of the pictures that the model learns from, spread over the folder."""
+    table, store = inputs.pictures, inputs.store
+    if table is None or store is None or not len(table):
+        return None
+    training = table[table["split"] == "train"]
+    at = np.unique(np.linspace(0, len(training) - 1, min(len(training), inputs.limits.sets)).astype(int))
+    shown = records(training.iloc[at])
+    return Section(
+        "pictures",
+        "Some of the pictures",
+        f"{len(shown)} of the {text.count(len(training))} that are learned from, spread over the folder.",
+        (
+            Gallery(
+                "Stretched between the 2nd and the 98th percentile of each picture.",
+                (Strip("", tuple(_of_folder(store, row, inputs.limits.picture_px) for row in shown)),),
+            ),
+        ),
+    )
+
+
+def _of_folder(store: StoreReader, row: Mapping[str, object], picture_px: int) -> Picture:
+    sensor = store.sensor(str(row["sensor"]))
+    pixels, valid = store.read_physical(sensor.id, np.array([row["row"]], np.int64), list(display_bands(sensor)))
+    name = str(row["image_id"])
+    return Picture(to_data_uri(stretch(pixels[0], valid[0]), max_px=picture_px), name, (name,))
+
+
 def choose_sets(sets: pd.DataFrame, limit: int) -> pd.DataFrame:
     """Choose sets to show: each kind in turn, those with most sensors and images first, kept ones before others."""
     ordered = sets.assign(_sensors=sets["sensors"].map(len), _kept=sets["kept"].astype(bool)).sort_values(

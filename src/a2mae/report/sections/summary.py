@@ -121,6 +121,9 @@ def _data_facts(inputs: ReportInputs) -> list[Fact]:
         )
     if inputs.locations is not None:
         facts.append(Fact("locations", text.count(len(inputs.locations))))
+    if inputs.pictures is not None:
+        learned = int((inputs.pictures["split"] == "train").sum())
+        facts.append(Fact("pictures", text.count(len(inputs.pictures)), f"{text.count(learned)} to learn from"))
     if inputs.images is not None:
         rejected = 0 if inputs.rejected_images is None else len(inputs.rejected_images)
         sensors = plural(inputs.images["sensor"].nunique(), "sensor")
@@ -150,6 +153,8 @@ def _verdict(inputs: ReportInputs) -> str:
             f"{plural(images, 'image')} from {plural(sensors, 'sensor')} at {plural(locations, 'location')} form"
             f" {plural(len(inputs.sets), 'image set')}."
         )
+    if inputs.pictures is not None:
+        sentences.append(f"{plural(len(inputs.pictures), 'picture')} of a folder, without labels.")
     if inputs.scores is not None:
         compared = comparisons(inputs.scores)
         higher = [item.clear for item in compared if item.gain > 0]

@@ -194,6 +194,7 @@ class Claimed:
         names: Every path that is settled.
         unusable: What looks like a scene and cannot be read.
         notes: What else is to be said.
+        unplaced: Rasters of which none says where it lies, where there are no others.
     """
 
     products: list[Product] = field(default_factory=list)
@@ -201,6 +202,7 @@ class Claimed:
     names: set[str] = field(default_factory=set)
     unusable: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unplaced: list[str] = field(default_factory=list)
 
 
 def recognise_deliveries(listing: Listing, rest: Collection[str], found: Claimed) -> None:

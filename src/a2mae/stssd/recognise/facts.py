@@ -133,6 +133,7 @@ class Recognition:
         asides: What does not.
         unusable: Files that look like scenes and cannot be read: path and why.
         notes: What else is to be said: what was sampled, what to do with files that are not read.
+        unplaced: Paths of rasters of which none says where it lies; empty where there are others.
     """
 
     root: Path
@@ -140,6 +141,7 @@ class Recognition:
     asides: tuple[Aside, ...]
     unusable: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    unplaced: tuple[str, ...] = ()
 
 
 @cache

@@ -66,6 +66,7 @@ def recognise(folder: Path) -> Recognition:
         asides=(*found.asides, *_others(listing.names, found)),
         unusable=tuple(sorted(found.unusable.items())),
         notes=tuple(found.notes),
+        unplaced=tuple(found.unplaced),
     )
 
 

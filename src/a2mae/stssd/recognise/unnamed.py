@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from a2mae.errors import plural
+from a2mae.raster.header import NO_CRS
 from a2mae.sensors import Units
 from a2mae.stssd.recognise import words
 from a2mae.stssd.recognise.deliveries import Claimed
@@ -86,6 +87,8 @@ def recognise_unnamed(listing: Listing, rest: Collection[str], found: Claimed) -
         for name in members:
             if name.path not in found.unusable:
                 groups[kinds.get(name.path, usual)].append(name)
+    if not groups and found.unusable and all(why.startswith(NO_CRS) for why in found.unusable.values()):
+        found.unplaced = rasters
     folders = {os.path.dirname(name.path) for name in names}
     if not groups and len(folders) >= _CLASS_FOLDERS and len(names) >= 2 * len(folders):
         found.notes.append(

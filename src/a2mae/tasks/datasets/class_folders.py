@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from a2mae.tasks.datasets.task_data import SPLITS, Quantity, Targets, TaskDataEr
 from a2mae.tasks.registry import Task
 
 LABELS_FILE = "labels.csv"
+_NO_CLASSES = ("picture", "none")
+"""Stand where a source has to have classes, and nobody reads the labels."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,86 @@ def class_folder(
         TaskDataError: If the folder is absent, has no class folders, or a class has no images to train on.
     """
     names, images = _images_by_class(folder, layout.group or "classify.data")
-    if max_files is not None:
-        spread = sorted(images, key=lambda image: position_of(f"subset/{image.path.stem}"))
-        images = sorted(spread[:max_files], key=lambda image: image.path)
+    images = _subset(images, max_files)
     rule = STATED_BY_FOLDERS if images[0].split else None
     return _scenes(folder, layout, names, images, split_rule=rule, chip_px=chip_px, resize=resize)
+
+
+def unlabelled_folder(
+    folder: Path, layout: FolderFormat, *, max_files: int | None = None
+) -> tuple[LabelledScenes, dict[str, Path]]:
+    """Read pictures in folders of any depth, with the splits that a task on the same folder gives them.
+
+    The splits are those of `train/`, `val/` and `test/`, or of a `labels.csv`, where these say them.
+
+    Args:
+        folder: Holds the pictures.
+        layout: What the files hold.
+        max_files: Use only so many, as `class_folder` does.
+
+    Returns:
+        The source, whose labels say nothing, and each picture's file by its name, in the order of reading.
+
+    Raises:
+        TaskDataError: If the folder is absent or holds no pictures to train on.
+    """
+    group = layout.group or "pictures"
+    if not folder.is_dir():
+        raise TaskDataError(f"{group}.folder: no folder at {folder}")
+    images = _subset(_unlabelled(folder), max_files)
+    if not any(image.split in (None, "train") for image in images):
+        where = f"{folder / 'train'}" if images else str(folder)
+        raise TaskDataError(f"{group}.folder: no pictures ({', '.join(IMAGE_SUFFIXES)}) in {where} to train on")
+    names = [image.name if image.split is None else f"{image.split}/{image.name}" for image in images]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise TaskDataError(
+            f"{group}.folder: {folder} holds {len(twice)} picture(s) in several formats under one name, first"
+            f" {twice[0]}: keep one of each"
+        )
+    rule = "splits as the folder says" if images[0].split else None
+    source = _scenes(
+        folder, layout, _NO_CLASSES, [replace(image, classes=_NO_CLASSES[:1]) for image in images],
+        split_rule=rule, chip_px=None, resize=False,
+    )  # fmt: skip
+    return source, {name: image.path for name, image in zip(names, images, strict=True)}
+
+
+def _unlabelled(folder: Path) -> list[_Image]:
+    """Find every picture below a folder, in a fixed order; what a link outside it names is no part of it."""
+    if (folder / LABELS_FILE).is_file():
+        return [image for image, _ in _rows(folder, "file")]
+    top = _folders(folder)
+    stated = bool(top) and set(top) <= set(SPLITS) and not any(_images(folder))
+    if not stated and {"train", "test"} <= set(top):
+        beside = sorted(set(top) - set(SPLITS)) or ["pictures"]
+        raise TaskDataError(
+            f"{folder} holds train/ and test/, and {', '.join(beside[:5])} beside them: splits of your own stand alone,"
+            " move the others away"
+        )
+    roots: list[tuple[str | None, Path]] = [(split, folder / split) for split in top] if stated else [(None, folder)]
+    inside = folder.resolve()
+    return [
+        _Image(path, (), split, path.relative_to(root).with_suffix("").as_posix())
+        for split, root in roots
+        for path in _below(root)
+        if not path.is_symlink() or path.resolve().is_relative_to(inside)
+    ]
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Yield the images of a folder and of those in it, in order; links to folders are not followed."""
+    for above, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(above, n) for n in sorted(names) if n[0] != "." and n.lower().endswith(IMAGE_SUFFIXES))
+
+
+def _subset(images: list[_Image], count: int | None) -> list[_Image]:
+    """Choose so many images by a hash of their names, in their order; None: all."""
+    if count is None:
+        return images
+    spread = sorted(images, key=lambda image: position_of(f"subset/{image.path.stem}"))
+    return sorted(spread[:count], key=lambda image: image.path)
 
 
 def label_table(

@@ -17,6 +17,7 @@ from a2mae.raster.header import FileBands
 from a2mae.raster.statements import FileNumbers, described_bands, factors_of, file_numbers
 from a2mae.raster.whole import header_of
 from a2mae.sensors import BUILTIN_SENSORS, Encoding, Sensor, Units
+from a2mae.tasks.data_parameters import FilesParameters
 from a2mae.tasks.datasets.task_data import TaskDataError
 
 logger = logging.getLogger(__name__)
@@ -75,11 +76,16 @@ class FolderFormat:
         return self.group or "the data set"
 
     @property
+    def has_keys(self) -> bool:
+        """Whether its parameters state bands, GSD, scale and offset beside the format."""
+        return self.group.endswith(".data") or self.group == "pictures"
+
+    @property
     def advice(self) -> str:
         """Which parameters to look at where files do not hold this: the end of a sentence."""
         if not self.group:
             return "the files are not those of the data set that is named"
-        if self.group.endswith(".data"):
+        if self.has_keys:
             return f"set {self.group}.format, {self.group}.file_bands, {self.group}.scale or {self.group}.offset"
         return f"set {self.group}.format"
 
@@ -151,6 +157,23 @@ def layout_named(
         group=group,
         stated=Stated(gsd_m, scale, offset, bool(bands), sensor.encoding),
     )
+
+
+def stated_layout(files: FilesParameters, group: str, own: Iterable[Sensor] = ()) -> FolderFormat:
+    """Return what files hold as a group of parameters states it.
+
+    Args:
+        files: The group.
+        group: Its name, for messages.
+        own: Sensors that are described beside the built-in ones.
+
+    Raises:
+        TaskDataError: If there is no format of the name; the message lists those there are.
+    """
+    return layout_named(
+        files.format, gsd_m=files.gsd_m, bands=files.file_bands, scale=files.scale, offset=files.offset, own=own,
+        group=group,
+    )  # fmt: skip
 
 
 def settled(layout: FolderFormat, paths: Iterable[Path]) -> FolderFormat:
@@ -231,7 +254,7 @@ def _noted(layout: FolderFormat, note: str) -> FolderFormat:
 
 def _key(layout: FolderFormat, name: str) -> str:
     """The parameter that states something; a group without it has to be read as another format."""
-    return f"{layout.group}.{name}" if layout.group.endswith(".data") else f"{layout.group or 'its'}.format"
+    return f"{layout.group}.{name}" if layout.has_keys else f"{layout.group or 'its'}.format"
 
 
 def file_factors(layout: FolderFormat, bands: FileBands, index: int, path: Path) -> tuple[float, float]:

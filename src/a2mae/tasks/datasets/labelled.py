@@ -168,6 +168,15 @@ class LabelledScenes:
         """The one that the format states."""
         return (self._layout.sensor.id,)
 
+    def squared(self, side: int, *, resize: bool) -> LabelledScenes:
+        """Return the same scenes cut to another side.
+
+        Args:
+            side: Of a sample, pixels.
+            resize: As when it was made.
+        """
+        return LabelledScenes(self.spec, self._layout, self._scenes, chip_px=side, resize=resize)
+
     def samples(self) -> Iterator[Sample]:
         """Read, check and cut every scene.
 

@@ -11,7 +11,7 @@ from a2mae.tasks.data_parameters import DataParameters
 from a2mae.tasks.datasets.archive import cut_labelled
 from a2mae.tasks.datasets.class_folders import LABELS_FILE, class_folder, label_table, value_table
 from a2mae.tasks.datasets.cuts import Truth
-from a2mae.tasks.datasets.formats import FolderFormat, layout_named
+from a2mae.tasks.datasets.formats import FolderFormat, stated_layout
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder, transition_folder
 from a2mae.tasks.datasets.simulated import cut_simulated
@@ -146,7 +146,4 @@ def _labels(task: Task, data: DataParameters, class_names: tuple[str, ...]) -> F
 def _layout(task: Task, data: DataParameters, tables: Tables | None) -> FolderFormat:
     """What the files hold, as stated; the sensors of the image sets are known beside the built-in ones."""
     own = [] if tables is None else [tables.store.sensor(sensor_id) for sensor_id in tables.store.sensors]
-    return layout_named(
-        data.format, gsd_m=data.gsd_m, bands=data.file_bands, scale=data.scale, offset=data.offset, own=own,
-        group=f"{task}.data",
-    )  # fmt: skip
+    return stated_layout(data, f"{task}.data", own)

@@ -84,6 +84,24 @@ def propose_facts(look: Look, stated: Mapping[str, object], archive: Archive) ->
     return _sorted(facts)
 
 
+def picture_facts(images: Images) -> dict[str, Fact]:
+    """Say what pictures without labels hold.
+
+    Args:
+        images: Those that were looked at.
+
+    Returns:
+        Keys of the group `pictures`; metres per pixel are not asked for.
+    """
+    facts: dict[str, Fact] = {}
+
+    def put(key: str, fact: Fact) -> Fact:
+        return facts.setdefault(key.removeprefix("data."), fact)
+
+    _images(images, Kind.CLASS_FOLDERS, put)
+    return {key: fact for key, fact in facts.items() if key != "gsd_m"}
+
+
 def _sorted(facts: Mapping[str, Fact]) -> dict[str, Fact]:
     return {key: facts[key] for key in KEYS if key in facts}
 

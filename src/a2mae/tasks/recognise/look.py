@@ -292,7 +292,7 @@ def _folder(folder: Path) -> Look:
             kind=Kind.CLASS_FOLDERS,
             columns={"folders": Column(dict(sorted(counts.items())), None, False)},
             count=sum(counts.values()),
-            images=_images([path for path in pictures if path.parent.parent in roots]),
+            images=look_at_images([path for path in pictures if path.parent.parent in roots]),
         )
     if len(pictures) == 1:
         return _raster(pictures[0])
@@ -346,7 +346,7 @@ def _beside(folder: Path, roots: Sequence[Path], kind: Kind, image: str, label: 
         columns["pixels"], _, notes = _pixels(looked)
     if len(looked) < len(truths):
         notes = (*notes, f"{len(looked)} of {len(truths)} files in {label}/ were looked into")
-    found = _images(images)
+    found = look_at_images(images)
     return Look(
         path=folder, kind=kind, geometry=geometry, columns=columns, count=len(images), images=found, notes=notes
     )
@@ -365,11 +365,15 @@ def _table(folder: Path) -> Look:
     pictures = [folder / name for name in inside if (folder / name).is_file()]
     if not pictures:
         raise InputError(f"{path}: none of its {plural(len(table), 'file')} is in {folder}")
-    return Look(path=folder, kind=Kind.TABLE, columns=columns, count=len(table), images=_images(pictures))
+    return Look(path=folder, kind=Kind.TABLE, columns=columns, count=len(table), images=look_at_images(pictures))
 
 
-def _images(paths: Sequence[Path]) -> Images:
-    """Look at the first image that can be opened."""
+def look_at_images(paths: Sequence[Path]) -> Images:
+    """Look at the first image that can be opened.
+
+    Raises:
+        InputError: If none can, within seconds.
+    """
     began, why = time.monotonic(), ""
     for path in paths:
         try:
