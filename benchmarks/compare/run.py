@@ -79,7 +79,7 @@ def _sources_and_judges(settings: Settings, built: Built | None, folder: Path) -
         ]
     if options.folder is not None:
         data = _folder_data(options, folder)
-        sources.append(source_of_pictures(data, folder / "data" / f"{data.spec.source}.zarr"))
+        sources.append(source_of_pictures(options, data.spec.source, folder / "data" / f"{data.spec.source}.zarr"))
         judges.insert(len(judges) and 1, FrozenJudge(data, settings.evaluate))
         if options.finetune_folder:
             judges.append(FinetuneJudge(data, settings.classify, folder / "classify"))

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from a2mae.pipelines.pretrain import bands_by_sensor, build_run_index
-from a2mae.sensors import Sensor
 from a2mae.stssd.store.store import ImageSetStore
-from a2mae.stssd.store.writer import SensorPlan, StoreWriter
-from a2mae.tasks.datasets.inputs import training_statistics
-from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
-from a2mae.training.data.index import HELD_OUT, TRAIN, SetIndex, build_index
+from a2mae.tasks.data_parameters import PicturesParameters
+from a2mae.tasks.datasets.picture_sets import build_pictures
+from a2mae.tasks.datasets.task_data import TaskData
+from a2mae.training.data.index import SetIndex
+from benchmarks.compare.settings import CompareParameters
 
 Statistics = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -72,59 +69,16 @@ def source_of_sets(built: Built) -> Source:
     return Source("", built.store, sensors, index, built.band_statistics, single_images=False)
 
 
-def source_of_pictures(data: TaskData, url: Path) -> Source:
-    """Write the training and validation images of one-date data as a store of single images, or find it written.
-
-    Labels are not read; test images are left out, validation images are the held-out sets.
+def source_of_pictures(options: CompareParameters, name: str, url: Path) -> Source:
+    """Store the pictures of the folder that is compared on, as the stage `pictures` does, or find them stored.
 
     Args:
-        data: Classification or segmentation data of one sensor.
+        options: Name the folder; labels are not read, test pictures are not learned from.
+        name: Of the data, for the contenders' names.
         url: Folder of the store; continued after a stop.
-
-    Raises:
-        TaskDataError: If the data has two dates, several sensors, or pixels that are not square.
     """
-    times, bands, height, width = data.image_shape
-    sensors = sorted(set(data.samples["sensor"]))
-    if times != 1 or len(sensors) != 1 or height != width:
-        raise TaskDataError(
-            f"pretraining on {data.spec.source!r} needs square images of one date and one sensor; found {times} dates,"
-            f" {height} x {width} pixels, sensors {', '.join(sensors)}"
-        )
-    spec = data.spec
-    sensor = Sensor(sensors[0], spec.source, spec.gsd_m, spec.bands, spec.encoding)
-    rows = np.concatenate([data.rows("train"), data.rows("val")])
-    plan = SensorPlan(sensor, len(rows), height, width)
-    writer = StoreWriter.create(url, [plan], fingerprint=data.digest)
-    for shard in tqdm(writer.pending(), desc="image sets", unit="shard", leave=False):
-        stored = data.read_stored(rows[shard.start : shard.stop], range(bands))
-        writer.write(shard, stored.images[:, 0], stored.valid[:, 0])
-    writer.finish()
-    measured = zip(spec.band_names, training_statistics(data, range(bands), sensor.id), strict=True)
-    return Source(
-        f" ({spec.source})",
-        ImageSetStore.open(url),
-        [sensor.id],
-        _index(data, rows),
-        {sensor.id: {band: {"mean": mean, "std": std} for band, (mean, std) in measured}},
-        single_images=True,
-    )
-
-
-def _index(data: TaskData, rows: npt.NDArray[np.int64]) -> SetIndex:
-    count = len(rows)
-    table = data.samples.iloc[rows]
-    place, _ = table["place"].factorize()
-    return build_index(
-        set_id=np.array([f"{row:09d}" for row in rows], np.bytes_),
-        location=place.astype(np.int64),
-        split=np.where(table["split"] == "train", TRAIN, HELD_OUT).astype(np.uint8),
-        image_set=np.arange(count),
-        row=np.arange(count),
-        sensor=np.zeros(count, np.int16),
-        gsd_m=table["gsd_m"].to_numpy(np.float64),
-        day=table["day"].fillna(0).to_numpy(np.float32),
-        lonlat_deg=table[["lon", "lat"]].fillna(0).to_numpy(np.float64),
-        geosot=np.zeros((count, 8), np.uint32),
-        is_anchor=np.ones(count, bool),
-    )
+    named = {"folder": options.folder, "format": options.format, "max_files": options.folder_samples}
+    found = build_pictures(PicturesParameters.model_validate(named), str(url))
+    store = ImageSetStore.open(url)
+    sensors, index = build_run_index(found.images, found.sets, bands_by_sensor(store))
+    return Source(f" ({name})", store, sensors, index, found.statistics, single_images=True)

@@ -1,7 +1,6 @@
 import json
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,6 +8,8 @@ import torch
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.remote.storage import Folder, Parts
+from a2mae.tasks.datasets.class_folders import class_folder
+from a2mae.tasks.datasets.formats import FORMATS
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.parameters import EvaluateParameters, TaskParameters
@@ -18,6 +19,7 @@ from benchmarks.compare.findings import comparison_markdown, marks, write_betwee
 from benchmarks.compare.judges import Contender, FinetuneJudge, FrozenJudge, FrozenTaskJudge
 from benchmarks.compare.settings import CompareParameters
 from benchmarks.compare.sources import source_of_pictures
+from helpers.class_pictures import two_classes
 from helpers.task_samples import SENTINEL2, make_samples, make_spec, spec_for
 
 STATISTICS = {SENTINEL2.id: {band: [0.05, 0.03] for band in ("B02", "B03", "B04")}}
@@ -211,25 +213,14 @@ def test_what_cannot_be_compared_is_refused():
         CompareParameters.model_validate({"budget_h": 1, "contenders": [MAE], "folder_contenders": [MAE]})
 
 
-def test_single_images_become_sets_without_the_test_split(tmp_path, data):
+def test_single_images_become_sets_without_the_test_split(tmp_path):
     from a2mae.training.data.index import HELD_OUT, TRAIN
 
-    classify = data["classify"]
-    sets = source_of_pictures(classify, tmp_path / "store.zarr")
-    train, val = classify.rows("train"), classify.rows("val")
-    assert sets.store.count(SENTINEL2.id) == len(train) + len(val) == len(sets.index)
-    assert [len(sets.index.sets_of(split)) for split in (TRAIN, HELD_OUT)] == [len(train), len(val)]
-    position = 7
-    row = int(sets.index.row[sets.index.images_of(position)][0])
-    stored, valid = sets.store.read(SENTINEL2.id, [row])
-    np.testing.assert_array_equal(stored[0], classify.read_stored(train[[position]]).images[0, 0])
-    assert valid.all()
-    assert int(sets.index.name(position)) == train[position]
-    physical = classify.read(train).images
-    mean = sets.statistics[SENTINEL2.id]["B04"]["mean"]
-    assert mean == pytest.approx(physical[:, 0, 0].mean(), rel=1e-4)
-    assert source_of_pictures(classify, tmp_path / "store.zarr").store.manifest_hash == sets.store.manifest_hash
-    pairs = tmp_path / "pairs"
-    write_task_data(pairs, spec_for(Task.DETECT_CHANGE), make_samples(Task.DETECT_CHANGE, count=10))
-    with pytest.raises(TaskDataError, match="one date and one sensor; found 2 dates"):
-        source_of_pictures(TaskData(pairs), tmp_path / "no.zarr")
+    folder = two_classes(tmp_path / "set", 60, ".png")
+    options = CompareParameters.model_validate({"budget_h": 1, "contenders": [MAE], "folder": str(folder)})
+    judged = list(class_folder(folder, FORMATS["rgb_bytes"]).samples())
+    sets = source_of_pictures(options, "set", tmp_path / "store.zarr")
+    for split, name in ((TRAIN, "train"), (HELD_OUT, "val")):
+        wanted = sorted(str(sample.row["sample_id"]) for sample in judged if sample.row["split"] == name)
+        assert sorted(sets.index.name(place) for place in sets.index.sets_of(split)) == wanted and wanted
+    assert sets.suffix == " (set)" and sets.single_images

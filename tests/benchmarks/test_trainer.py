@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from a2mae.tasks.datasets.task_data import TaskData
-from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.registry import Task
 from a2mae.training.parameters import PretrainParameters
 from a2mae.training.spec import read_spec
 from benchmarks.compare import trainer as trainer_module
@@ -22,7 +19,6 @@ from benchmarks.compare.sources import source_of_pictures
 from benchmarks.compare.trainer import Trainer
 from helpers.class_pictures import two_classes
 from helpers.configuration import laid_over
-from helpers.task_samples import make_samples, make_spec
 
 ROOT = Path(__file__).parents[2]
 CONTENDERS = [
@@ -38,8 +34,8 @@ def base(group):
 
 @pytest.fixture
 def sources(tmp_path):
-    write_task_data(tmp_path / "data", make_spec(), make_samples(Task.CLASSIFY, count=30, size=32))
-    pictures = source_of_pictures(TaskData(tmp_path / "data"), tmp_path / "store.zarr")
+    options = {"budget_h": 1.0, "contenders": CONTENDERS, "folder": str(two_classes(tmp_path / "set", 15, ".png"))}
+    pictures = source_of_pictures(CompareParameters.model_validate(options), "set", tmp_path / "store.zarr")
     return [
         dataclasses.replace(pictures, suffix="", single_images=False),
         dataclasses.replace(pictures, suffix=" (pictures)"),

@@ -130,7 +130,7 @@ class RCFDecoder(nn.Module):
 
     A token of a small encoder loses what is finer than its patch; the features keep it, of all bands at once. What a
     patch says of its pixels it says place by place, so borders follow it; each pixel's bands put them where they are.
-    All is as quick as without them.
+    They cost 3 % of the processor time of a finetuning.
 
     Attributes:
         rcf: To be fitted to training images before the head is trained.
