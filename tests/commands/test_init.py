@@ -265,6 +265,9 @@ def test_pictures_without_a_place_become_a_model_and_what_it_is_worth(project, t
     said = capsys.readouterr().out
     assert "120 pictures without a place" in said and "kedro run --env=land" in said and "2 classes" in said
     assert "gdal_edit" not in said, "nobody asks for a place that pictures do not have"
+    assert main(["check", "--env", "land"]) == 0
+    told = capsys.readouterr().out
+    assert "120, of all splits" in told and "1,000 steps of 96 samples of 1 image, 800.0 times every picture" in told
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     small = "pretrain.optimizer.steps=4,pretrain.optimizer.batch_size=8,pretrain.sampling.image_size=32"
     done = subprocess.run(

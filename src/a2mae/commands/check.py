@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from a2mae.sensors import Sensor
     from a2mae.stssd.forecast import Forecast
     from a2mae.stssd.parameters import CoregisterParameters
+    from a2mae.tasks.data_parameters import PicturesParameters
     from a2mae.training.parameters import PretrainParameters
 
 _TABLES = ("scenes.parquet", "locations.parquet", "sensors.json")
@@ -53,6 +54,7 @@ def _run(options: argparse.Namespace) -> None:
     from a2mae.stssd.forecast import forecast  # noqa: PLC0415
     from a2mae.stssd.ingest.parameters import IngestParameters  # noqa: PLC0415
     from a2mae.stssd.parameters import CoregisterParameters  # noqa: PLC0415
+    from a2mae.tasks.data_parameters import PicturesParameters  # noqa: PLC0415
     from a2mae.training.parameters import PretrainParameters  # noqa: PLC0415
 
     logging.getLogger("rasterio").setLevel(logging.ERROR)  # what GDAL notes of a file, the build logs
@@ -65,6 +67,10 @@ def _run(options: argparse.Namespace) -> None:
     coregister = CoregisterParameters(**groups["coregister"])
     pretrain = PretrainParameters(**groups["pretrain"])
     tables = project / data_root / "02_intermediate"
+    if "pictures" in groups["chain"]:
+        _of_pictures(PicturesParameters(**groups["pictures"]), pretrain)
+        sys.stdout.write(f"\nnext: kedro run --env={options.env}\n")
+        return
     missing = [name for name in _TABLES if not (tables / name).is_file()]
     if missing:
         raise InputError(
@@ -84,6 +90,22 @@ def _run(options: argparse.Namespace) -> None:
     for line in strange:
         sys.stdout.write(f"  {line}\n")
     sys.stdout.write(f"\nnext: kedro run --env={options.env}\n")
+
+
+def _of_pictures(pictures: PicturesParameters, pretrain: PretrainParameters) -> None:
+    """Write what a training on pictures will be."""
+    from a2mae.tasks.datasets.class_folders import unlabelled_folder  # noqa: PLC0415
+    from a2mae.tasks.datasets.formats import stated_layout  # noqa: PLC0415
+
+    if pictures.folder is None:
+        raise InputError("pictures.folder: name the folder of the pictures")
+    source, files = unlabelled_folder(
+        Path(pictures.folder), stated_layout(pictures, "pictures"), max_files=pictures.max_files
+    )
+    weights, seconds = measure_steps(pretrain, len(source.spec.bands))
+    sys.stdout.write(_line("pictures", f"{len(files):,}, of all splits", "pictures") + "\n")
+    for line in of_training(pretrain, len(files), "picture", weights=weights, seconds=seconds):
+        sys.stdout.write(line + "\n")
 
 
 def page(
@@ -108,9 +130,7 @@ def page(
     Yields:
         Lines: what, how much, and the key that changes it.
     """
-    sampling, optimizer = pretrain.sampling, pretrain.optimizer
     sets = sum(found.sets.values())
-    steps = optimizer.steps or (optimizer.epochs or 0) * max(1, sets // optimizer.batch_size)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.sets.items()) or "none"
     kept = found.kept / found.tried if found.tried else 0.0
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(found.rejected.items()))
@@ -132,10 +152,28 @@ def page(
         "data_root in globals.yml",
     )
     yield _line("building", f"{_hours(building)} by {plural(workers, 'worker')}", "coregister.workers")
+    yield from of_training(pretrain, sets, "set", weights=weights, seconds=seconds)
+
+
+def of_training(pretrain: PretrainParameters, sets: int, noun: str, *, weights: int, seconds: float) -> Iterator[str]:
+    """Write the part of the page that is about the training.
+
+    Args:
+        pretrain: Parameters.
+        sets: How many there are to draw from.
+        noun: What they are.
+        weights: Of the model.
+        seconds: Of a training step.
+
+    Yields:
+        Lines, as `page`.
+    """
+    sampling, optimizer = pretrain.sampling, pretrain.optimizer
+    steps = optimizer.steps or (optimizer.epochs or 0) * max(1, sets // optimizer.batch_size)
     yield _line(
         "training",
-        f"{steps:,} steps of {optimizer.batch_size} samples of {sampling.images} images,"
-        f" {steps * optimizer.batch_size / max(1, sets):,.1f} times every set",
+        f"{steps:,} steps of {optimizer.batch_size} samples of {plural(sampling.images, 'image')},"
+        f" {steps * optimizer.batch_size / max(1, sets):,.1f} times every {noun}",
         "pretrain.optimizer, pretrain.sampling",
     )
     yield _line(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from a2mae.sensors import BUILTIN_SENSORS
+from a2mae.tasks.data_parameters import DataParameters
 from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.polygons import UNKNOWN
 from a2mae.tasks.datasets.scene_folders import mask_folder
@@ -106,3 +107,14 @@ def test_what_masks_hold_is_stated_and_is_said_of_masks_alone(scenes, tmp_path):
         TaskDataError, match=r"first_class, class_values and ignore say what masks hold, and .* holds none"
     ):
         targets(first_class=1)
+
+
+@pytest.mark.parametrize("named", ["folder", "dataset"])
+def test_sets_are_made_of_image_sets_and_of_no_files(named):
+    sets = {"inputs": {"images": 3}}
+    with pytest.raises(
+        ValueError, match=rf"archive.inputs makes sets of 3 images .* a sample of {named} is as its files"
+    ):
+        DataParameters.model_validate({named: "x", "archive": sets})
+    assert DataParameters.model_validate({"labels": "x.gpkg", "archive": sets}).inputs.images == 3
+    assert DataParameters.model_validate({named: "x", "simulated": sets}).inputs.images == 1, "as the demo's own"
