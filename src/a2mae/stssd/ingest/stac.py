@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from a2mae.errors import InputError, RejectedError, plural
-from a2mae.files import json_text
+from a2mae.files import check_regular, json_text
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy, RemoteAccess, is_remote, local_href
 from a2mae.scenes import RejectedScene
@@ -100,6 +100,7 @@ def checked_start(given: str, parameters: IngestParameters) -> tuple[str, HrefPo
 
 def _recorded(path: Path, rejected: list[RejectedScene]) -> list[Mapping[str, object]]:
     try:
+        check_regular(path)
         documents, _ = open_document(json.loads(path.read_text(encoding="utf-8")), str(path), rejected)
     except (OSError, AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"ingest.source.api.replay: {str(path)!r} is not a recorded search ({error})") from error
