@@ -145,8 +145,8 @@ def named_drivers() -> Iterator[None]:
 def _driver(path: str, shown: str) -> str:
     """Tell a local file's driver by its first bytes."""
     if not os.path.isfile(path):  # a path of GDAL's own, such as /vsizip/, and a pipe that nobody writes to
-        found = "it is no regular file" if os.path.exists(path) else "there is no such file"
-        raise RejectedError("corrupt", f"{shown} cannot be opened: {found}")
+        why = "it is no regular file" if os.path.exists(path) else "there is no such file"
+        raise RejectedError("corrupt", f"{shown} cannot be opened: {why}")
     try:
         with open(path, "rb") as file:
             start = file.read(512)
@@ -228,5 +228,7 @@ def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error without queries: GDAL repeats the address it opened, signature included."""
+    if error.__cause__ is not None and "See previous exception" in str(error):
+        error = error.__cause__
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return without_secrets(re.sub(r"\?[^ '\"]*", "?…", text))[:300]

@@ -123,6 +123,7 @@ def test_an_item_of_an_api_that_is_none_costs_itself(tmp_path):
         later = json.loads(json.dumps(good)) | {"id": "later"}
         later["properties"]["datetime"] = "2023-07-01T00:00:00Z"
         odd = f'null, 7, [], {{}}, {{"id": "deep", "properties": {DEEP}}}, {{"id": "\\ud800", "links": 7, "bbox": NaN}}'
+        odd += ', {"id": "user", "properties": {"datetime": "2023-06-01"}, "note": "of http://me:geheim@host/a@b"}'
         text = f'{{"type": "FeatureCollection", "features": [{odd}, {json.dumps(good)}, {json.dumps(later)}]}}'
         with answering(landing, text.encode()) as url:
             api = {"url": url, "bbox": [-180, -90, 180, 90], "retries": 0}
@@ -131,6 +132,7 @@ def test_an_item_of_an_api_that_is_none_costs_itself(tmp_path):
             done = ingest(IngestParameters(**{"source": source, "hrefs": hrefs, "probe": "all", **PLACE}))
     assert list(done.scenes.loc[done.scenes["status"] == "accepted", "scene_id"]) == ["good", "later"]
     assert len(done.rejected) >= 3
+    assert "geheim" not in json.dumps(done.stac_items) and "http://***@host" in json.dumps(done.stac_items)
     (tmp_path / "items.json").write_text(json.dumps(done.stac_items))  # what is recorded can be written
 
 

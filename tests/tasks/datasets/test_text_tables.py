@@ -21,6 +21,7 @@ def test_a_table_is_read_with_quotes_empty_lines_and_short_ones(tmp_path):
     ("content", "told"),
     [
         ("lon,lat\n1,2\n1,2,3\n", "line 3 has 3 cells, and the first line names 2 columns"),
+        ('lon,lat\n"1,2\n3,4\n', "is no line of comma-separated text .*quotation mark that is not closed"),
         ("lon,lat,lon\n1,2,3\n", "has two columns 'lon'"),
         ("lon;lat\n1;2\n", "needed are lon and lat, in degrees; they are separated by ';'"),
         ("", "has the columns none; needed are lon and lat"),

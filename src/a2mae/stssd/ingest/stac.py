@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from a2mae.stssd.ingest.stac_item import ItemScene, contradiction, finish, parse
 from a2mae.stssd.ingest.stac_profiles import Recogniser
 
 logger = logging.getLogger(__name__)
+
+_CREDENTIALS = re.compile(r"""(?<=://)[^\s/?#@"\\]*(?:@[^\s/?#@"\\]*)*@""")
 
 
 def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, default: Path | None) -> Found:
@@ -69,7 +72,7 @@ def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> Found:
         found = Found(items=search(api, policy, max_bytes=int(parameters.source.max_document_mb * 2**20)))
     base = api.url or "https://localhost.invalid/"
     documents = [Document(item, _self_href(item) or base) for item in found.items]
-    found.items = [item for item in found.items if _can_be_recorded(item)]
+    found.items = [recorded for item in found.items if (recorded := _to_record(item)) is not None]
     read_items(documents, parameters, sensors, policy, found)
     return found
 
@@ -107,13 +110,16 @@ def _recorded(path: Path, rejected: list[RejectedScene]) -> list[Mapping[str, ob
     return [document.item for document in documents]
 
 
-def _can_be_recorded(item: Mapping[str, object]) -> bool:
-    """Whether JSON can hold an item; one that it cannot hold is rejected with its reason where it is read."""
+def _to_record(item: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Give an item as it may be kept: an address with a user and a password is rejected either way, so they are hidden.
+
+    None where JSON cannot hold it: it is rejected with its reason where it is read.
+    """
     try:
-        json_text(item, allow_nan=True)
+        recorded: Mapping[str, object] = json.loads(_CREDENTIALS.sub("***@", json_text(item, allow_nan=True)))
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
+    return recorded
 
 
 def _self_href(item: Mapping[str, object]) -> str | None:
@@ -182,8 +188,9 @@ def _warn_of_queries(items: Iterable[ItemScene]) -> None:
     count = sum(any(is_remote(a.href) and "?" in a.href for a in item.scene.assets) for item in items)
     if count:
         logger.warning(
-            "The addresses of %s hold queries (?…), which may be signatures: the scene table keeps them, as the files"
-            " could not be read without. Before it is passed on: plain addresses and ingest.source.signing",
+            "The addresses of %s hold queries (?…), which may be signatures: the scene table and recorded items"
+            " (stac_items.json) keep them, as the files could not be read without. Before these are passed on: plain"
+            " addresses and ingest.source.signing",
             plural(count, "scene"),
         )
 

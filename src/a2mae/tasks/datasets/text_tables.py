@@ -47,7 +47,7 @@ def read_table(
         TaskDataError: If it is not in UTF-8, names a column twice, lacks one, or has a line that is no row of it.
         OSError: If it cannot be read.
     """
-    reader = csv.reader(io.StringIO(utf8_text(path), newline=""))
+    reader = csv.reader(io.StringIO(utf8_text(path), newline=""), strict=True)
     try:
         columns = next(reader, [])
         lines = [(reader.line_num, cells) for cells in reader if cells]
