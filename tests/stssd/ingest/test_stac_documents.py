@@ -154,3 +154,10 @@ def test_items_are_lost_under_no_id_and_pages_without_end_are_told():
         pytest.raises(InputError, match=r"gave \d+ items and then no further page: its pages do not end: 20 came"),
     ):
         search(ApiParameters(url=url, **api), LOOPBACK, max_bytes=2**20)
+
+
+@pytest.mark.parametrize("text", ["{}", "null", "[]", '{"detail": "log in"}'])
+def test_an_answer_that_is_no_page_is_no_search_without_a_scene(text):
+    """Of `{}` it was said to widen the bbox."""
+    with answering(landing, text.encode()) as url, pytest.raises(InputError, match="is no document of STAC and begins"):
+        search(ApiParameters(url=url, bbox=(10, 50, 11, 51), retries=0, timeout_s=5), LOOPBACK, max_bytes=2**20)

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_DEPTH = 12
 _MOST_COLLECTIONS = 1000
+_OF_STAC = {"type", "features", "links", "collections", "stac_version"}
 _IDLE_PAGES = 20
 """Of a search, without another item, after which its pages are taken to have no end."""
 _SHOWN = 500  # characters of an answer that is none
@@ -209,6 +210,8 @@ class _ApiIO(StacApiIO):
             found: dict[str, Any] = json.loads(txt)
         except (ValueError, RecursionError) as error:
             raise RejectedError("bad_metadata", f"its answer is no JSON and begins with {txt[:60]!r}") from error
+        if not (isinstance(found, dict) and _OF_STAC & found.keys()):  # pystac-client takes {} for an empty page
+            raise RejectedError("bad_metadata", f"its answer is no document of STAC and begins with {txt[:60]!r}")
         return found
 
 
