@@ -1,6 +1,6 @@
 """Messages name the nearest of what there is; what is passed on holds no path of this machine."""
 
-from a2mae.errors import did_you_mean, without_places
+from a2mae.errors import InputError, RejectedError, did_you_mean, plain_text, without_places
 
 
 def test_the_nearest_name_is_asked_for_where_one_is_near():
@@ -14,3 +14,9 @@ def test_the_nearest_name_is_asked_for_where_one_is_near():
 def test_configuration_loses_absolute_paths_only():
     given = {"a": "/home/x/scenes", "b": ["C:\\data\\y", "rel/z", 3], "c": {"d": "https://host/p"}}
     assert without_places(given) == {"a": "…/scenes", "b": ["…/y", "rel/z", 3], "c": {"d": "https://host/p"}}
+
+
+def test_no_message_steers_the_terminal_that_shows_it():
+    evil = "a\x1b[31m\x07\r\u202eb\ud800\x9b"
+    assert plain_text(evil) == "a?[31m???b??" and plain_text("wäld\n\tfoot‑path \u200c") == "wäld\n\tfoot‑path \u200c"
+    assert str(InputError(evil)) == RejectedError("x", evil).detail == plain_text(evil)

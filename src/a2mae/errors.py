@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 
 _USER = re.compile(r"(?<=://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Signs that move a terminal's cursor, change its colours or turn its writing round, and halves of signs."""
 _QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
 
 
@@ -19,7 +21,7 @@ class A2maeError(Exception):
     """
 
     def __str__(self) -> str:
-        return without_secrets(super().__str__())
+        return plain_text(without_secrets(super().__str__()))
 
 
 class InputError(A2maeError, ValueError):
@@ -51,7 +53,7 @@ class RejectedError(InputError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        detail = without_secrets(detail)
+        detail = plain_text(without_secrets(detail))
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -83,6 +85,11 @@ def plural(quantity: int, noun: str, nouns: str = "") -> str:
 def without_secrets(text: str) -> str:
     """Remove user, password, query and fragment from every address in a text: they may hold keys and signatures."""
     return _QUERY.sub(r"\1", _USER.sub("", text)) if "://" in text else text
+
+
+def plain_text(text: str) -> str:
+    """Show signs that would steer a terminal, in a name of a file, an item or a tensor, as `?`; lines stay."""
+    return _STEERING.sub("?", text)
 
 
 def without_places(value: object) -> object:

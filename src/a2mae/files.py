@@ -197,6 +197,16 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, json_text(content).encode())
 
 
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, a socket or a device under the name of a file: reading it would wait for ever.
+
+    Raises:
+        OSError: If it is one of these.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:

@@ -8,16 +8,21 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import yaml
+from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 from rasterio.transform import from_origin
 from shapely.geometry import Point, box
 
 from a2mae.commands import main
+from a2mae.commands.environment import flow
 from a2mae.errors import InputError
 from a2mae.sensors import BUILTIN_SENSORS
+from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
 from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.recognise.look import look_at
+from a2mae.tasks.registry import Task
 from helpers.access import as_anybody, shared_folder
 from helpers.class_pictures import two_classes
 from helpers.deliveries import CRS, LEFT, TOP
@@ -232,6 +237,64 @@ def test_what_is_no_labels_is_told_in_a_sentence(lake, capsys, name, content, to
     said = capsys.readouterr().err
     assert told in said and said.startswith("a2mae: ") and said.count("\n") == 1
     assert not list((lake / "conf/lake").glob("parameters_segment.yml"))
+
+
+TEXTS = (
+    "1e5", "1_000", "-3", ".inf", ".nan", "0x1F", "yes", "null", "~", "2023-05-01", "12:30:45", "", " ", "a: [b, *c]",
+    "${oc.env:HOME}", "${globals:data_root}", "\\${x}", "\\\\${x}", "$${x}", "a\\b", "${", "${a${b}}", "'q'", '"', "#x",
+    "- x", "%s", "<<", "=", "wäld", "a\nb",
+)  # fmt: skip
+
+
+def test_no_text_of_a_file_is_read_as_anything_but_itself(tmp_path):
+    """A class `${globals:data_root}` was replaced by what that is, and `1e5` was a number."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/globals.yml").write_text("data_root: data/secret\n")
+    text = "\n".join(f"  k{number}: {flow(one)}   # said" for number, one in enumerate(TEXTS))
+    (tmp_path / "base/parameters_x.yml").write_text(f"x:\n{text}\n  all: {flow(list(TEXTS))}\n")
+    read = OmegaConfigLoader(str(tmp_path), base_env="base", default_run_env="base")["parameters"]["x"]
+    assert tuple(read["all"]) == TEXTS
+    assert tuple(read[f"k{number}"] for number in range(len(TEXTS))) == TEXTS
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\u202eb", "x" * 300, "two\nlines"])
+def test_a_class_is_named_by_a_line_of_text(name):
+    with pytest.raises(TaskDataError, match="is no name of a class: it stands in maps, tables and legends"):
+        TaskSpec(Task.SEGMENT, "a.gpkg", ("wheat", name), (), (), BUILTIN_SENSORS["sentinel-2-l2a"].encoding, 10.0)
+
+
+def test_coordinates_that_are_not_what_their_crs_says_are_told_before_anything_is_written(lake, tmp_path, capsys):
+    path = fields(tmp_path / "fields.gpkg", **{"class": ["maize", "wheat"]})
+    read = gpd.read_file(path)
+    read.set_crs(CRS, allow_override=True).to_file(tmp_path / "degrees.gpkg")
+    turned = read.to_crs(CRS)
+    turned["geometry"] = shapely.transform(turned.geometry.array, lambda xy: xy[:, ::-1])
+    turned.to_file(tmp_path / "turned.gpkg")
+    read["geometry"] = shapely.transform(read.geometry.array, lambda xy: xy[:, ::-1] + [0, 90])
+    read.to_file(tmp_path / "north.gpkg")
+    read["geometry"] = None
+    read.to_file(tmp_path / "none.gpkg")
+    degrees = {"driver": "GTiff", "width": 9, "height": 9, "count": 1, "dtype": "uint8", "crs": CRS}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=from_origin(10, 50, 0.001, 0.001), **degrees) as file:
+        file.write(np.eye(9, dtype=np.uint8)[None])
+    for name, told in (
+        ("degrees.gpkg", "which is in metres, and what it holds lies within"),
+        ("a.tif", "which are degrees: write it with EPSG:4326"),
+        ("turned.gpkg", "With x and y exchanged they would"),
+        ("north.gpkg", "which are no degrees"),
+        ("none.gpkg", "none of its 2 features has a geometry"),
+    ):
+        assert main(["labels", str(tmp_path / name), "--env", "lake", "--yes"]) == 1
+        assert told in capsys.readouterr().err, name
+    assert not (lake / "conf/lake/parameters_segment.yml").exists()
+
+
+def test_whole_numbers_under_the_name_of_values_are_values(lake, tmp_path, capsys):
+    path = tmp_path / "trees.gpkg"
+    squares = [box(LEFT + 60 * k, TOP - 300, LEFT + 60 * k + 40, TOP - 200) for k in range(5)]
+    gpd.GeoDataFrame({"value": [1.0, 2.0, 3.0, 4.0, 5.0]}, geometry=squares, crs=CRS).to_file(path)
+    assert main(["labels", str(path), "--env", "lake", "--yes"]) == 0, capsys.readouterr().err
+    assert group(lake, "estimate")["data"]["value_property"] == "value"
 
 
 def test_labels_of_another_ground_and_folders_of_nothing_are_refused(lake, tmp_path, capsys):

@@ -73,6 +73,18 @@ def test_a_missing_file_names_what_lies_there_under_another_ending(tmp_path):
     reason, detail = refused(str(tmp_path / "B02.tif"))
     assert reason == "missing_file" and detail.endswith("is not a file; beside it lies B02.tiff")
     assert refused(str(tmp_path / "none" / "B02.tif"))[1].endswith("is not a file")
+    (tmp_path / "B03.tif").symlink_to("nowhere")
+    assert refused(str(tmp_path / "B03.tif"))[1].endswith("B03.tif is a link to what is not there")
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
+def test_complex_numbers_are_no_measurements(tmp_path, dtype):
+    """Their imaginary part was dropped in silence."""
+    there = {"crs": "EPSG:32633", "transform": Affine(10, 0, 400_000, 0, -10, 5_900_000)}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=9, height=9, count=1, dtype=dtype, **there):
+        pass
+    reason, detail = refused(str(tmp_path / "a.tif"))
+    assert reason == "not_read" and "holds complex numbers" in detail and "write the backscatter" in detail
 
 
 def test_a_vrt_of_a_folder_is_told_as_one(tmp_path):

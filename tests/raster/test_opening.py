@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +122,20 @@ def test_alpha_masks_unless_it_is_one_of_the_bands(tmp_path: Path, seen: int) ->
     assert found.bands.alpha == 4
     assert len(found.stored) == 3 + seen
     np.testing.assert_array_equal(found.seen, (nir != 0) | bool(seen))
+
+
+def test_a_picture_takes_no_more_memory_than_its_file_can_hold(tmp_path: Path) -> None:
+    """Ten kilobytes took ten gigabytes and half a minute."""
+    start = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", start), (b"IDAT", zlib.compress(bytes(1_000_000))), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(ReadError, match=r"no PNG of 1,\d\d\d bytes holds 20000 x 20000 px"):
+        read_whole(tmp_path / "a.png", 3)
+    size = {"width": 60_000, "height": 60_000, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", tiled=True, sparse_ok=True, **size):
+        pass
+    with pytest.raises(RejectedError, match=r"3 bands of 60000 x 60000 px are 10\.1 GiB, .*cut it into parts"):
+        read_whole(tmp_path / "a.tif", 3)

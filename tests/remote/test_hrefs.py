@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from a2mae.errors import InputError, RejectedError
 from a2mae.remote.policy import HrefPolicy, check_vector, load_signer, local_href, redact
+from a2mae.tasks.datasets.polygons import read_features
 
 ALL = frozenset({"file", "https", "http", "s3"})
 
@@ -193,6 +194,31 @@ def test_vector_files_that_name_other_files_and_servers_are_not_read(tmp_path):
             (tmp_path / "a.geojson").write_text(json.dumps(document))
             with pytest.raises(InputError, match=told):
                 check_vector(tmp_path / "a.geojson")
+        # GDAL reads keys in any letters, the first of two, and a CRS of every geometry.
+        point = {"type": "Point", "coordinates": [1, 2], "crs": link}
+        feature = {"type": "Feature", "properties": {}, "geometry": point}
+        named = {"type": "name", "properties": {"name": "EPSG:4326"}}
+        for document in (
+            {"type": "FeatureCollection", "features": [feature]},
+            {"type": "FeatureCollection", "features": [], "CRS": link},
+            {
+                "type": "FeatureCollection",
+                "features": [],
+                "crs": {"TYPE": "link", **named, "properties": link["properties"]},
+            },
+            {"type": "FeatureCollection", "features": [], "crs": {"type": "url", "Properties": {"URL": server.url}}},
+        ):
+            for name in ("a.geojson", "b.geojson"):
+                text = json.dumps(document)
+                twice = text[:-1] + ', "crs": ' + json.dumps(named) + "}"
+                (tmp_path / name).write_text(text if name == "a.geojson" else twice)
+                with pytest.raises(InputError, match="a link"):
+                    check_vector(tmp_path / name)
+                with pytest.raises(InputError, match="a link"):
+                    read_features(tmp_path / name)
+        road = {**feature, "geometry": None, "properties": {"type": "link", "road": {"type": "link", "id": 1}}}
+        (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [road]}))
+        check_vector(tmp_path / "a.geojson")
         (tmp_path / "a.shp").write_text("\ufeff <OGRVRTDataSource/>")
         with pytest.raises(InputError, match="is XML"):
             check_vector(tmp_path / "a.shp")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from a2mae.config import TO_STATE
-from a2mae.errors import InputError, did_you_mean, plural
+from a2mae.errors import InputError, did_you_mean, plain_text, plural
 from a2mae.scenes import MaskKind
 from a2mae.sensors import Units
 from a2mae.stssd.recognise.facts import COMMON_NAMES, RULE_KEYS, Fact, Product, Recognition, known_sensors
@@ -23,7 +23,7 @@ LATER, OUT = "later", "out"
 
 def say(text: str = "") -> None:
     """Write lines to the terminal; what would steer it, in a name of a file or an item, is shown as `?`."""
-    sys.stdout.write("".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text) + "\n")
+    sys.stdout.write(plain_text(text) + "\n")
 
 
 def show(recognition: Recognition, products: Sequence[Product]) -> None:

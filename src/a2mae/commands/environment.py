@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from a2mae.tasks.parameters import EmbedParameters
 from a2mae.tasks.recognise.facts import band_names
 
 _AREA = "area.geojson"
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+_NUMBER = re.compile(r"[-+]?[\d_]*\.?[\d_]*([eE][-+]?\d+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
 CHAIN = ("ingest", "coregister", "tag", "prune", "pretrain", "report")
 """Stages that scenes without a simulated truth and without labels go through."""
 _SKIPPED = "left out when a2mae init asked"
@@ -377,8 +380,20 @@ def _coregister(layout: Layout) -> str:
 
 def flow(value: object) -> str:
     """Write a value on one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(value, Dumper=_Flow, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
+
+
+class _Flow(yaml.SafeDumper):
+    """Writes text so that OmegaConf reads the same text again: `1e5` is a number to it, and `${...}` a question."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    asked = _INTERPOLATION.sub(lambda found: f"{found[1] * 2}\\${{", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", asked, style="'" if _NUMBER.fullmatch(text) else None)
+
+
+_Flow.add_representer(str, _text)
 
 
 def _plain(text: str) -> str:

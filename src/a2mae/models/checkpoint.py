@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from a2mae.errors import InputError
-from a2mae.files import telling_where, whole_file, write_json
+from a2mae.files import check_regular, telling_where, whole_file, write_json
 from a2mae.models.encoder import Encoder, EncoderConfig
 from a2mae.models.pretrainer import Pretrainer
 from a2mae.models.registry import create_model, resolve
@@ -25,6 +27,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def save_pretrained(
@@ -68,9 +71,7 @@ def from_pretrained(directory: str | os.PathLike[str]) -> Pretrainer:
         CheckpointError: If a file is missing, of another format version, damaged, or has other tensors.
     """
     root = Path(directory)
-    model = model_of_config(root)
-    load_weights(model, root / WEIGHTS_FILE)
-    return model.eval()
+    return load_built(lambda: model_of_config(root), root).eval()
 
 
 def model_of_config(directory: Path) -> Pretrainer:
@@ -80,10 +81,7 @@ def model_of_config(directory: Path) -> Pretrainer:
         CheckpointError: As `from_pretrained`.
     """
     config = read_config(directory)
-    try:
-        return create_model(str(config["model"]), **_kwargs(config))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{directory / CONFIG_FILE} describes no model of this version: {error}") from error
+    return _described(directory, lambda: create_model(str(config["model"]), **_kwargs(config)))
 
 
 def load_encoder(directory: str | os.PathLike[str], *, drop_path: float = 0.0) -> Encoder:
@@ -96,9 +94,8 @@ def load_encoder(directory: str | os.PathLike[str], *, drop_path: float = 0.0) -
     Raises:
         CheckpointError: As `from_pretrained`.
     """
-    encoder = encoder_of_config(Path(directory), drop_path=drop_path)
-    load_weights(encoder, Path(directory) / WEIGHTS_FILE, prefix="encoder.")
-    return encoder.eval()
+    root = Path(directory)
+    return load_built(lambda: encoder_of_config(root, drop_path=drop_path), root, prefix="encoder.").eval()
 
 
 def encoder_of_config(directory: Path, *, drop_path: float = 0.0) -> Encoder:
@@ -117,26 +114,41 @@ def encoder_of_config(directory: Path, *, drop_path: float = 0.0) -> Encoder:
             f"{directory} has an encoder of timm's, {config['model']}: a finetuned model is read by load_task_model"
             " (a2mae.tasks.finetune.finetuned)"
         )
-    try:
+
+    def build() -> Encoder:
         _, full = resolve(str(config["model"]), _kwargs(config))
-    except (TypeError, ValueError) as error:
+        fields = {field.name: getattr(full, field.name) for field in dataclasses.fields(EncoderConfig)}
+        return Encoder(EncoderConfig(**{**fields, "drop_path": drop_path}))
+
+    return _described(directory, build)
+
+
+def _described(directory: Path, build: Callable[[], _Module]) -> _Module:
+    """Build what a configuration describes; it may come from anybody and describe what cannot be built."""
+    try:
+        return build()
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # the last: sizes that torch refuses
         raise CheckpointError(f"{directory / CONFIG_FILE} describes no model of this version: {error}") from error
-    fields = {field.name: getattr(full, field.name) for field in dataclasses.fields(EncoderConfig)}
-    return Encoder(EncoderConfig(**{**fields, "drop_path": drop_path}))
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
     """Read `config.json` and check its format.
 
     Raises:
-        CheckpointError: If it is missing, no JSON object, or of another format version.
+        CheckpointError: If it is missing, no JSON object, of another format version, or holds other statistics than
+            `{sensor: {band: [mean, std]}}`.
     """
     path = Path(directory) / CONFIG_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        check_regular(path)
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{path} is missing: {directory} is no model directory") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is not JSON that is read: its lists are nested too deep") from error
+    except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(document, dict) or not {"format_version", "model", "kwargs"} <= document.keys():
         raise CheckpointError(f"{path} must be an object with format_version, model and kwargs")
@@ -145,7 +157,35 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
             f"{path} has format version {document['format_version']!r}; this code reads {FORMAT_VERSION}:"
             " pretrain again or use the version of a2mae that wrote it"
         )
+    _check_statistics(path, document.get("normalization"))
     return document
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _check_statistics(path: Path, found: Json) -> None:
+    """Refuse statistics by which no image could be normalised."""
+    if found is None:
+        return
+    for sensor, bands in found.items() if isinstance(found, dict) else [("", found)]:
+        for band, pair in bands.items() if isinstance(bands, dict) else [("", None)]:
+            numbers = [one for one in pair if _is_number(one)] if isinstance(pair, list) else []
+            if not (isinstance(pair, list) and len(numbers) == len(pair) == 2 and float(str(numbers[1])) >= 0):
+                where = " ".join(word for word in (sensor, band) if word) or "'normalization'"
+                raise CheckpointError(
+                    f"{path}: {where} has {str(pair or bands)[:80]!r}, expected {{sensor: {{band: [mean, std]}}}}"
+                )
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -155,21 +195,29 @@ def save_weights(module: nn.Module, path: Path) -> None:
         save_file(tensors, part)
 
 
-def load_weights(module: nn.Module, path: Path, *, prefix: str = "") -> None:
-    """Fill a module from a safetensors file that must have its tensors and no others.
+def load_built(build: Callable[[], _Module], directory: Path, *, prefix: str = "") -> _Module:
+    """Build a module and fill it from a model directory's weights, which must be its tensors and no others.
+
+    It is built twice, first without memory: a configuration must not take more of it than its weights do.
 
     Args:
-        module: Whose tensors are filled.
-        path: A safetensors file; anything else is rejected without being executed.
+        build: Makes the module, on the default device.
+        directory: With the weights; a file that is no safetensors is rejected without being executed.
         prefix: Read only the tensors under it.
 
     Raises:
         CheckpointError: If the file is missing, no safetensors, or its names or shapes differ.
     """
+    path = directory / WEIGHTS_FILE
+    with torch.device("meta"):
+        described = build()
     tensors = read_safetensors(path)
     if prefix:
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    load_strictly(module, tensors, str(path))
+    check_tensors(described, tensors, str(path))
+    module = build()
+    module.load_state_dict(dict(tensors), strict=True)
+    return module
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -179,9 +227,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: If it is missing or something else, above all a pickle.
     """
     try:
-        head = path.open("rb").read(16)
+        check_regular(path)
+        with path.open("rb") as file:
+            head = file.read(16)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     # A zip archive (torch.save) or a bare pickle; safetensors starts with a length and a brace.
     if head[:2] == b"PK" or (head[:1] == b"\x80" and head[8:9] != b"{"):
         raise CheckpointError(
@@ -200,13 +252,31 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
     """Fill a module with tensors that must have its names and shapes and no others.
 
     Raises:
-        CheckpointError: Listing what is missing, extra or of another shape; the module is unchanged.
+        CheckpointError: As `check_tensors`; the module is unchanged.
+    """
+    check_tensors(module, tensors, source)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that tensors are those of a module, which may lie on the device `meta`.
+
+    Raises:
+        CheckpointError: Listing what is missing, extra, of another shape or kind, or not finite.
     """
     expected = module.state_dict()
     problems = describe_difference({name: tuple(value.shape) for name, value in expected.items()}, tensors)
     if problems:
         raise CheckpointError(f"{source} does not fit this model: {problems}")
-    module.load_state_dict(dict(tensors), strict=True)
+    fractions = [name for name, value in expected.items() if value.is_floating_point()]
+    if other := [name for name in fractions if not tensors[name].is_floating_point()]:
+        kind = str(tensors[other[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(f"{source} does not fit this model: {other[0]} holds {kind}, expected fractions")
+    if broken := [name for name in fractions if not torch.isfinite(tensors[name]).all()]:
+        raise CheckpointError(
+            f"{source} has values that are not finite, in {', '.join(broken[:5])}{' ...' if broken[5:] else ''}:"
+            " take a whole file, or train again"
+        )
 
 
 def _kwargs(config: Mapping[str, Json]) -> dict[str, object]:
@@ -218,11 +288,12 @@ def _kwargs(config: Mapping[str, Json]) -> dict[str, object]:
 
 __all__ = [
     "CheckpointError",
+    "check_tensors",
     "encoder_of_config",
     "from_pretrained",
+    "load_built",
     "load_encoder",
     "load_strictly",
-    "load_weights",
     "model_of_config",
     "read_config",
     "read_safetensors",

@@ -5,8 +5,9 @@ It is built of timm's blocks and speaks timm's words (`forward_features`, `forwa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
 BANDS = ("draw3", "wavelength", "groups")
 STEMS = ("linear", "rcf")
 ATTENTION_INITS = ("xavier", "similar")
+_MOST_BLOCKS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Check that the model can be built."""
+        self._check_numbers()
         if self.encoding not in ENCODINGS:
             raise InputError(f"unknown encoding {self.encoding!r}; choose one of {', '.join(ENCODINGS)}")
         if self.bands not in BANDS:
@@ -99,15 +102,9 @@ class EncoderConfig:
                 f" found {self.groups} with bands={self.bands!r}"
             )
         for name in (
-            "embed_dim",
-            "depth",
-            "num_heads",
-            "patch_size",
-            "in_chans",
-            "spectral_rank",
-            "gsd_reference_m",
-            "geosot_layer",
-        ):
+            "embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "in_chans", "spectral_rank",
+            "gsd_reference_m", "geosot_layer",
+        ):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, found {getattr(self, name)}")
         if self.embed_dim % self.num_heads:
@@ -120,6 +117,17 @@ class EncoderConfig:
                 f"encoding {self.encoding!r} needs an embed_dim that is a multiple of {multiple}{limit},"
                 f" found {self.embed_dim}"
             )
+
+    def _check_numbers(self) -> None:
+        """Refuse what is no number where one is needed, and more blocks than are built in a second."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool)):
+                raise InputError(f"{field.name} must be a whole number, found {value!r}")
+            if field.type == "float" and not (isinstance(value, int | float) and math.isfinite(value)):
+                raise InputError(f"{field.name} must be a finite number, found {value!r}")
+            if field.name.endswith("depth") and value > _MOST_BLOCKS:
+                raise InputError(f"{field.name} must be at most {_MOST_BLOCKS:,} blocks, found {value}")
 
     def _check_rcf(self, option: str) -> None:
         """Refuse random convolution features of bands or patches that they cannot be made of."""

@@ -10,6 +10,7 @@ import argparse
 import os
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 
 import torch
@@ -41,6 +42,11 @@ def describe_difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[
 
 
 PARTS = ("all", "encoder")
+_NOT_READ = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error,
+    ArithmeticError, AssertionError, MemoryError, OSError,
+)  # fmt: skip
+"""What torch raises of a damaged file: its unpickler checks little."""
 TABLES = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")
 """Stored by the authors and never read: encodings are computed, and the second mask token is not inserted."""
 
@@ -147,10 +153,16 @@ def read_published(path: str | os.PathLike[str]) -> dict[str, object]:
     Raises:
         CheckpointError: If the file holds anything but tensors and plain values, or is damaged.
     """
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if not start.startswith((b"PK", b"\x80")):
+        raise CheckpointError(
+            f"{path} is no whole file of torch.save, nor safetensors (it begins with {start!r}): take it afresh"
+        )
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             document = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _NOT_READ as error:
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
                 f"{path} holds more than tensors, a pickle that calls {code[1]}, and was not executed: save its tensors"

@@ -13,13 +13,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from a2mae.errors import InputError
-from a2mae.files import digest_of, file_digest
-from a2mae.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Json, model_of_config, read_safetensors
+from a2mae.files import check_regular, digest_of, file_digest
+from a2mae.models.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Json,
+    check_tensors,
+    model_of_config,
+    read_safetensors,
+)  # fmt: skip
 from a2mae.models.layers.encodings import sincos_2d
 from a2mae.models.pretrainer import PretrainConfig
 from a2mae.models.registry import SIZES, create_model, resolve
@@ -184,9 +192,7 @@ def _own(directory: Path) -> Weights:
     with torch.device("meta"):
         model = model_of_config(directory)
     tensors = read_safetensors(directory / WEIGHTS_FILE)
-    problems = describe_difference({name: tuple(value.shape) for name, value in model.state_dict().items()}, tensors)
-    if problems:
-        raise CheckpointError(f"{directory / WEIGHTS_FILE} does not fit its own config.json: {problems}")
+    check_tensors(model, tensors, f"{directory / WEIGHTS_FILE}, beside its own config.json,")
     kept = {name: value for name, value in tensors.items() if not name.startswith("released.")}
     kind = f"model directory of a2mae, {model.name}"
     return Weights(directory, kind, model.name, model.config, kept, "ours", ())
@@ -202,25 +208,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: If it is missing, damaged, would run code, or holds anything but finite tensors by name.
     """
     try:
-        head = path.open("rb").read(9)
+        check_regular(path)
+        with path.open("rb") as file:
+            head = file.read(9)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: name a file of weights or a model directory") from error
     except IsADirectoryError as error:
         raise CheckpointError(f"{path} is a directory: a file of weights is needed") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     document = dict(read_safetensors(path)) if head[8:] == b"{" else read_published(path)
     for wrapper in ("model", "state_dict"):
         inner = document.get(wrapper)
         document = inner if isinstance(inner, dict) else document
-    tensors = {str(name): value.float() for name, value in document.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value.float() for name, value in document.items() if _is_plain(value)}
     if len(tensors) != len(document) or not tensors:
-        other = sorted(map(str, document.keys() - tensors.keys()))
+        other = sorted(str(name) for name, value in document.items() if not _is_plain(value))
         raise CheckpointError(
-            f"{path} must map names to tensors, at its top or under 'model' or 'state_dict', found {_some(other)}"
+            f"{path} must map names to tensors of real numbers, at its top or under 'model' or 'state_dict', found"
+            f" {_some(other) or 'none'}"
         )
     problems = sorted(name for name, value in tensors.items() if not torch.isfinite(value).all())
     if problems:
         raise CheckpointError(f"{path} has values that are not finite, in {_some(problems)}: take a whole file")
     return tensors
+
+
+def _is_plain(value: object) -> TypeGuard[Tensor]:
+    """Tell whether a value is a tensor of real numbers, each of which stands in it."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        return False
+    return not (value.is_quantized or value.is_complex())
 
 
 def _published(path: Path, found: Mapping[str, Tensor], method: str | None) -> Weights:
@@ -260,7 +278,11 @@ def _published(path: Path, found: Mapping[str, Tensor], method: str | None) -> W
     options = _options(found, ours, depth, groups)
     size = next((size for size, values in SIZES.items() if values["embed_dim"] == width), "base")
     name = f"{method or known}_vit_{size}_patch{options['patch_size']}"
-    weights = Weights(path, kind, name, resolve(name, options)[1], ours, positions, tuple(rows))
+    try:
+        config = resolve(name, options)[1]
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(f"{path} ({kind}) has sizes that no model has: {error}") from error
+    weights = Weights(path, kind, name, config, ours, positions, tuple(rows))
     absent = ["encoder.patch_embed."] if kind == "DOFA" else []
     if "norm.weight" not in found and (kind == "DOFA" or "fc_norm.weight" in found):  # pooled before the last norm
         absent.append("encoder.norm.")

@@ -16,7 +16,7 @@ from kedro.logging import RichHandler
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from a2mae.errors import A2maeError
+from a2mae.errors import A2maeError, plain_text
 
 TRACEBACK_VARIABLE = "A2MAE_TRACEBACK"
 
@@ -50,6 +50,7 @@ class Once(logging.Filter):
         if room == "kedro":
             return self._of_kedro(record)
         if room == "a2mae" or not logging.WARNING <= record.levelno < logging.ERROR:
+            record.msg, record.args = plain_text(record.getMessage()), None
             return True
         text = " ".join(record.getMessage().split())
         kind = (record.name, _NAMES.sub("", text))

@@ -117,7 +117,8 @@ def read_header(href: str, access: RemoteAccess | None = None, sign: Signer = st
     access = access or RemoteAccess()
     if not is_remote(href):
         if not os.path.isfile(href):
-            raise RejectedError("missing_file", f"{href} is not a file{_neighbour(href)}")
+            found = "is a link to what is not there" if os.path.islink(href) else "is not a file"
+            raise RejectedError("missing_file", f"{href} {found}{_neighbour(href)}")
         return _read_header(href, href, access)
     policy, reading = access.policy, access.reading
     if policy is not None:
@@ -159,9 +160,10 @@ def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
 
 def _neighbour(path: str) -> str:
     """Name the file that lies there under another ending, as the end of a sentence; empty where none does."""
-    folder, stem = os.path.dirname(path) or ".", os.path.splitext(os.path.basename(path))[0]
+    folder, own = os.path.dirname(path) or ".", os.path.basename(path)
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    near = [name for name in names if os.path.splitext(name)[0].lower() == stem.lower()]
+    stem = os.path.splitext(own)[0].lower()
+    near = [name for name in names if name != own and os.path.splitext(name)[0].lower() == stem]
     return f"; beside it lies {', '.join(near[:3])}" if near else ""
 
 

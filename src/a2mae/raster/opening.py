@@ -145,7 +145,8 @@ def named_drivers() -> Iterator[None]:
 def _driver(path: str, shown: str) -> str:
     """Tell a local file's driver by its first bytes."""
     if not os.path.isfile(path):  # a path of GDAL's own, such as /vsizip/, and a pipe that nobody writes to
-        raise RejectedError("corrupt", f"{shown} cannot be opened: there is no such file")
+        why = "it is no regular file" if os.path.exists(path) else "there is no such file"
+        raise RejectedError("corrupt", f"{shown} cannot be opened: {why}")
     try:
         with open(path, "rb") as file:
             start = file.read(512)
@@ -196,15 +197,20 @@ def _begins_as_tiff(path: str) -> bool:
 
 
 def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
-    """Reject a header that claims sizes beyond bounds, before anything is allocated for them.
+    """Reject a header that claims sizes beyond bounds, before anything is allocated for them, or complex numbers.
 
     Args:
         source: An open file, of which nothing was asked yet.
         shown: Its name for messages.
 
     Raises:
-        RejectedError: "too_large".
+        RejectedError: "too_large" or "not_read".
     """
+    if any(dtype.startswith("complex") for dtype in source.dtypes):
+        raise RejectedError(
+            "not_read",
+            f"{shown} holds complex numbers, as radar before detection does: write the backscatter of it",
+        )
     rows, columns = max(source.block_shapes, key=math.prod, default=(1, 1))
     blocks = -(-source.height // rows) * -(-source.width // columns)
     if source.interleaving and source.interleaving.name == "band":
@@ -222,5 +228,7 @@ def _check_size(source: rasterio.DatasetReader, shown: str) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error without queries: GDAL repeats the address it opened, signature included."""
+    if error.__cause__ is not None and "See previous exception" in str(error):
+        error = error.__cause__
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return without_secrets(re.sub(r"\?[^ '\"]*", "?…", text))[:300]

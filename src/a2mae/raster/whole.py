@@ -23,6 +23,10 @@ from a2mae.raster.statements import implied_fill
 from a2mae.remote.policy import RemoteAccess
 from a2mae.sensors import Encoding
 
+_MOST_BYTES = 8 * 2**30
+_MOST_PACKED = 1032
+"""Bytes that DEFLATE, by which PNGs are packed, makes of one at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class WholeRaster:
@@ -69,6 +73,7 @@ def read_whole(path: Path, expected: int, encoding: Encoding | None = None) -> W
     """
     with _opened(path) as file:
         bands = file.bands
+        _check_memory(path, file)
         masking = bands.alpha if bands.count == expected + 1 else None
         seen = np.ones(bands.shape, np.bool_)
         numbers, fills = [], []
@@ -86,6 +91,21 @@ def read_whole(path: Path, expected: int, encoding: Encoding | None = None) -> W
             seen &= ~empty
         grid, gsd_m = _place(file)
     return WholeRaster(bands, np.stack(numbers), seen, grid, gsd_m)
+
+
+def _check_memory(path: Path, file: OpenFile) -> None:
+    """Refuse a header that claims more than is read at once, or than a file of its length can hold."""
+    rows, columns = file.bands.shape
+    needed = rows * columns * sum(np.dtype(dtype).itemsize for dtype in file.dataset.dtypes)
+    if needed > _MOST_BYTES:
+        raise RejectedError(
+            "too_large",
+            f"{path}: {file.bands.count} bands of {columns} x {rows} px are {needed / 2**30:.1f} GiB, and up to"
+            f" {_MOST_BYTES / 2**30:g} GiB are read at once: cut it into parts",
+        )
+    size = path.stat().st_size
+    if file.dataset.driver == "PNG" and needed > 8 * _MOST_PACKED * size:  # a pixel may be a bit
+        raise ReadError(f"{path} cannot be read: no PNG of {size:,} bytes holds {columns} x {rows} px; take it afresh")
 
 
 @contextlib.contextmanager

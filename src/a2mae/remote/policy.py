@@ -14,16 +14,17 @@ import os
 import re
 import socket
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from pydantic import Field
 
 from a2mae.config import Parameters, load_function
 from a2mae.errors import InputError, RejectedError, without_secrets
+from a2mae.files import check_regular
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):(.*)$", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -209,10 +210,13 @@ class HrefPolicy:
 def check_vector(path: Path) -> None:
     """Reject a vector file that would make GDAL open something else: XML of its VRT, or a GeoJSON `crs` that is a link.
 
+    Such a link may stand in the document and in every geometry, and GDAL reads keys in capitals and small letters.
+
     Raises:
         InputError: If it does, or if it cannot be read.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             start = file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n")
         if start.startswith(b"<"):
@@ -221,17 +225,30 @@ def check_vector(path: Path) -> None:
             )
         if not start.startswith((b"{", b"[")):
             return
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+        json.loads(path.read_bytes(), object_pairs_hook=partial(_without_links, path))
+    except InputError:
+        raise
+    except RecursionError as error:
+        raise InputError(f"{path} cannot be read: its lists are nested too deep") from error
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    crs = content.get("crs") if isinstance(content, Mapping) else None
-    if isinstance(crs, Mapping) and str(crs.get("type")).lower() not in ("name", "epsg", "ogc"):
+
+
+def _without_links(path: Path, members: list[tuple[str, object]]) -> dict[str, object]:
+    """Take an object of a JSON document, of all whose members GDAL may choose where two have one name."""
+    crs, inside = (
+        [value for key, value in members if key.lower() == name and isinstance(value, dict)]
+        for name in ("crs", "properties")
+    )
+    links = {str(one[key]).lower() for one in crs for key in one if key.lower() == "type"} - {"name", "epsg", "ogc"}
+    if any({"href", "url"} & {key.lower() for key in one} for one in inside):
+        links |= {str(value).lower() for key, value in members if key.lower() == "type"} & {"link", "url"}
+    if links:
         raise InputError(
-            f"{path}: its crs is of type {crs.get('type')!r}, a link, which is not followed: write its name, for"
-            ' example {"type": "name", "properties": {"name": "EPSG:4326"}}'
+            f"{path}: its crs is of type {min(links)!r}, a link, which is not followed: write its name, for example"
+            ' {"type": "name", "properties": {"name": "EPSG:4326"}}'
         )
+    return dict(members)
 
 
 Signer = Callable[[str], str]

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from a2mae.config import CloudParameters, Parameters, RegistrationParameters
 from a2mae.errors import InputError
+from a2mae.files import check_regular
 from a2mae.remote.policy import ReadingParameters
 from a2mae.sensors import Sensor
 
@@ -81,9 +82,10 @@ class Recipe(Parameters):
         from shapely.geometry import shape  # noqa: PLC0415 (listing pipelines stays light)
 
         try:
+            check_regular(Path(near))
             features = json.loads(Path(near).read_text(encoding="utf-8"))["features"]
             centres = [shape(feature["geometry"]).centroid for feature in features]
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"near: {near!r} is not a GeoJSON file of places ({error})") from error
         return [(point.x, point.y) for point in centres]
 

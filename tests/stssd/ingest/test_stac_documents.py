@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -69,10 +69,11 @@ def test_a_recording_that_is_none_is_told_in_a_sentence(tmp_path, text):
 
 
 @contextlib.contextmanager
-def answering(root: object, page: bytes) -> Iterator[str]:
+def answering(root: object, page: bytes | Callable[[str], bytes]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             data = json.dumps(root(url)).encode() if self.path == "/" and callable(root) else page
+            data = data(url) if callable(data) else data
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -122,6 +123,7 @@ def test_an_item_of_an_api_that_is_none_costs_itself(tmp_path):
         later = json.loads(json.dumps(good)) | {"id": "later"}
         later["properties"]["datetime"] = "2023-07-01T00:00:00Z"
         odd = f'null, 7, [], {{}}, {{"id": "deep", "properties": {DEEP}}}, {{"id": "\\ud800", "links": 7, "bbox": NaN}}'
+        odd += ', {"id": "user", "properties": {"datetime": "2023-06-01"}, "note": "of http://me:geheim@host/a@b"}'
         text = f'{{"type": "FeatureCollection", "features": [{odd}, {json.dumps(good)}, {json.dumps(later)}]}}'
         with answering(landing, text.encode()) as url:
             api = {"url": url, "bbox": [-180, -90, 180, 90], "retries": 0}
@@ -130,4 +132,32 @@ def test_an_item_of_an_api_that_is_none_costs_itself(tmp_path):
             done = ingest(IngestParameters(**{"source": source, "hrefs": hrefs, "probe": "all", **PLACE}))
     assert list(done.scenes.loc[done.scenes["status"] == "accepted", "scene_id"]) == ["good", "later"]
     assert len(done.rejected) >= 3
+    assert "geheim" not in json.dumps(done.stac_items) and "http://***@host" in json.dumps(done.stac_items)
     (tmp_path / "items.json").write_text(json.dumps(done.stac_items))  # what is recorded can be written
+
+
+def page_of(url: str, *items: object) -> bytes:
+    link = {"rel": "next", "href": f"{url}/search", "method": "GET"}
+    return json.dumps({"type": "FeatureCollection", "features": list(items), "links": [link]}).encode()
+
+
+def test_items_are_lost_under_no_id_and_pages_without_end_are_told():
+    """Of five that were none, one was listed; of two under one id, the second vanished."""
+    one, other = {"id": "a", "collection": "c", "n": 1}, {"id": "a", "collection": "c", "n": 2}
+    whole = json.dumps({"type": "FeatureCollection", "features": [None, 7, {}, one, other, one]}).encode()
+    api = {"bbox": (10, 50, 11, 51), "retries": 0, "timeout_s": 5}
+    with answering(landing, whole) as url:
+        found = search(ApiParameters(url=url, **api), LOOPBACK, max_bytes=2**20)
+    assert found == [{}, {}, {}, one, other]
+    with (
+        answering(landing, lambda here: page_of(here, one)) as url,
+        pytest.raises(InputError, match=r"gave \d+ items and then no further page: its pages do not end: 20 came"),
+    ):
+        search(ApiParameters(url=url, **api), LOOPBACK, max_bytes=2**20)
+
+
+@pytest.mark.parametrize("text", ["{}", "null", "[]", '{"detail": "log in"}'])
+def test_an_answer_that_is_no_page_is_no_search_without_a_scene(text):
+    """Of `{}` it was said to widen the bbox."""
+    with answering(landing, text.encode()) as url, pytest.raises(InputError, match="is no document of STAC and begins"):
+        search(ApiParameters(url=url, bbox=(10, 50, 11, 51), retries=0, timeout_s=5), LOOPBACK, max_bytes=2**20)

@@ -301,7 +301,7 @@ def test_labels_on_nodata_are_named(world, fields, tmp_path, monkeypatch):
     [
         (
             "degrees",
-            r"a\.gpkg says EPSG:32633, which is in metres, and its features lie within 12\.2.*, which are degrees: ",
+            r"a\.gpkg says EPSG:32633, which is in metres, and what it holds lies within 12\.2.*, which are degrees: ",
         ),
         (
             "swapped",
@@ -315,10 +315,10 @@ def test_labels_on_nodata_are_named(world, fields, tmp_path, monkeypatch):
         ("collection", r"a\.gpkg: feature 8 is a GeometryCollection: labels are polygons, points or lines"),
         ("line", r"a\.gpkg: feature 8 is a LineString, which has no area: .* segment\.data\.buffer_m"),
         ("empty", r"a\.gpkg holds no features, and segment\.data\.labels needs some with a label each"),
-        ("unknown", r"a\.gpkg: feature 1 has class 'wood'; classes are meadow, forest"),
+        ("unknown", r"a\.gpkg: feature 1 has class 'wood'; classes are meadow, forest: add it to segment\.data"),
         ("none", r"a\.gpkg: feature 0 has no property 'class', but kind; set segment\.data\.class_property"),
         ("one", r"a\.gpkg: 'class' names 1 class\(es\) \(wood\), two are needed to tell apart"),
-        ("text", r"a\.gpkg: feature 0: value is 'meadow', expected a number"),
+        ("text", r"a\.gpkg: feature 0: value is 'meadow', expected a number; leave it empty where it is not known"),
         (
             "nan",
             r"a\.gpkg: no label lies on an image that was seen; features without a value, left out: 8: a\.gpkg fea",

@@ -330,7 +330,7 @@ def test_classes_can_be_named_in_an_order(table: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("file,classes", "name,classes"), r"has the columns name, classes, split; needed are file, classes"),
+        (("file,classes", "name,classes"), r"has the columns name, classes, split; needed are file and classes"),
         (("pictures/3.png", "pictures/300.png"), r"labels\.csv, line 5: no file 'pictures/300\.png'"),
         (("pictures/3.png", "../labels.csv"), r"line 5: no file '\.\./labels\.csv'"),
         (("pictures/3.png", "pictures/2.png"), r"names 1 file\(s\) more than once: pictures/2\.png"),

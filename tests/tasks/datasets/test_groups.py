@@ -22,8 +22,9 @@ def table(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no table of comma-separated text"),
-        (b"name,event\nb\xff,c", "is no table of comma-separated text"),
+        ("", "has the columns none; it needs 'name'"),
+        (b"name,event\nb\xff,c", "is not in UTF-8 but in an ANSI code page"),
+        ("name,event\na,b,c\n", "line 2 has 3 cells, and the first line names 2 columns"),
         ("file,event\na,b\n", "has the columns 'file', 'event'; it needs 'name', of images or places, and one or more"),
         ("name\na\n", "has the columns 'name'; it needs 'name'"),
         ("name,split\na,b\n", "has a column 'split', which samples have already: call it otherwise"),

@@ -93,9 +93,13 @@ def options(folder, cells, head="mean"):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["1", "tall"], r"labels\.csv, line 3: biomass is 'tall', expected a number$"),
+        (
+            ["1", "tall"],
+            r"labels\.csv, line 3: biomass is 'tall', expected a number; leave it empty where it is not known$",
+        ),
         (["1", "2,5"], r"line 3: biomass is '2,5', expected a number; write a decimal point, not a comma"),
         (["1", "inf"], r"line 3: biomass is 'inf', expected a finite number, or nothing where it is not known"),
+        (["1", "1e39"], r"line 3: biomass is '1e39', expected a finite number, .*; the largest is 3\.4e\+38"),
         (["", "nan"], r"labels\.csv: the column 'biomass' holds no value in any of 2 lines"),
         (["4"] * 30, r"the training labels of 'table' are all 4, so there is nothing to learn: give places whose bio"),
     ],

@@ -100,7 +100,12 @@ def costs_one_scene() -> Iterator[None]:
         yield
     except RejectedError:
         raise
-    except (ValueError, ArithmeticError, RecursionError, ShapelyError, ProjError) as error:
+    except RecursionError as error:
+        raise RejectedError("bad_metadata", "its lists are nested too deep, which no provider writes") from error
+    except UnicodeEncodeError as error:
+        odd = ascii(error.object[error.start : error.end])
+        raise RejectedError("bad_metadata", f"it holds {odd}, half of a sign, which no table can hold") from error
+    except (ValueError, ArithmeticError, ShapelyError, ProjError) as error:
         raise RejectedError("bad_metadata", f"its metadata cannot be used: {error}") from error
 
 

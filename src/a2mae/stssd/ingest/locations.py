@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
@@ -140,7 +141,10 @@ def _area(parameters: LocationParameters) -> BaseGeometry | None:
     if not path.is_file():
         raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} is not a file")
     check_vector(path)
-    frame = gpd.read_file(path)
+    try:
+        frame = gpd.read_file(path)
+    except (DataSourceError, DataLayerError) as error:
+        raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} cannot be read: {error}") from error
     if frame.crs is None:
         raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} has no CRS: write it with its own")
     areas = [g for g in frame.geometry if g is not None and g.geom_type in ("Polygon", "MultiPolygon")]

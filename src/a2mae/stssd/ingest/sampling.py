@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from scipy.spatial import cKDTree
 
 from a2mae.errors import InputError, plural
+from a2mae.files import check_regular
 from a2mae.raster.footprints import EARTH_RADIUS_M, on_sphere, transformer
 from a2mae.raster.header import crs_text
 from a2mae.raster.opening import gdal_env, open_raster
@@ -89,10 +90,11 @@ def _around_cities(found: pd.DataFrame, parameters: LocationParameters, rng: np.
 def _cities(path: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Places (N, 2) in degrees and their population, 1 where not given."""
     try:
+        check_regular(Path(path))
         frame = gpd.GeoDataFrame.from_features(json.loads(Path(path).read_text(encoding="utf-8"))["features"], crs=4326)
         points = shapely.get_coordinates(shapely.centroid(frame.geometry.to_numpy()))
         population = pd.to_numeric(frame.get("population", pd.Series(1.0, index=frame.index))).fillna(1.0)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"ingest.locations.cities: {path!r} is not a GeoJSON file of places ({error})") from error
     if not len(frame) or (population < 0).any():
         raise InputError(f"ingest.locations.cities: {path!r} holds no place, or a negative population")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from a2mae.errors import InputError, RejectedError, plural
-from a2mae.files import json_text
+from a2mae.files import check_regular, json_text
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy, RemoteAccess, is_remote, local_href
 from a2mae.scenes import RejectedScene
@@ -21,6 +22,8 @@ from a2mae.stssd.ingest.stac_item import ItemScene, contradiction, finish, parse
 from a2mae.stssd.ingest.stac_profiles import Recogniser
 
 logger = logging.getLogger(__name__)
+
+_CREDENTIALS = re.compile(r"""(?<=://)[^\s/?#@"\\]*(?:@[^\s/?#@"\\]*)*@""")
 
 
 def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, default: Path | None) -> Found:
@@ -69,7 +72,7 @@ def read_stac_api(parameters: IngestParameters, sensors: SensorTable) -> Found:
         found = Found(items=search(api, policy, max_bytes=int(parameters.source.max_document_mb * 2**20)))
     base = api.url or "https://localhost.invalid/"
     documents = [Document(item, _self_href(item) or base) for item in found.items]
-    found.items = [item for item in found.items if _can_be_recorded(item)]
+    found.items = [recorded for item in found.items if (recorded := _to_record(item)) is not None]
     read_items(documents, parameters, sensors, policy, found)
     return found
 
@@ -100,19 +103,23 @@ def checked_start(given: str, parameters: IngestParameters) -> tuple[str, HrefPo
 
 def _recorded(path: Path, rejected: list[RejectedScene]) -> list[Mapping[str, object]]:
     try:
+        check_regular(path)
         documents, _ = open_document(json.loads(path.read_text(encoding="utf-8")), str(path), rejected)
     except (OSError, AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"ingest.source.api.replay: {str(path)!r} is not a recorded search ({error})") from error
     return [document.item for document in documents]
 
 
-def _can_be_recorded(item: Mapping[str, object]) -> bool:
-    """Whether JSON can hold an item; one that it cannot hold is rejected with its reason where it is read."""
+def _to_record(item: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Give an item as it may be kept: an address with a user and a password is rejected either way, so they are hidden.
+
+    None where JSON cannot hold it: it is rejected with its reason where it is read.
+    """
     try:
-        json_text(item, allow_nan=True)
+        recorded: Mapping[str, object] = json.loads(_CREDENTIALS.sub("***@", json_text(item, allow_nan=True)))
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
+    return recorded
 
 
 def _self_href(item: Mapping[str, object]) -> str | None:
@@ -181,8 +188,9 @@ def _warn_of_queries(items: Iterable[ItemScene]) -> None:
     count = sum(any(is_remote(a.href) and "?" in a.href for a in item.scene.assets) for item in items)
     if count:
         logger.warning(
-            "The addresses of %s hold queries (?…), which may be signatures: the scene table keeps them, as the files"
-            " could not be read without. Before it is passed on: plain addresses and ingest.source.signing",
+            "The addresses of %s hold queries (?…), which may be signatures: the scene table and recorded items"
+            " (stac_items.json) keep them, as the files could not be read without. Before these are passed on: plain"
+            " addresses and ingest.source.signing",
             plural(count, "scene"),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_DEPTH = 12
 _MOST_COLLECTIONS = 1000
+_OF_STAC = {"type", "features", "links", "collections", "stac_version"}
+_IDLE_PAGES = 20
+"""Of a search, without another item, after which its pages are taken to have no end."""
 _SHOWN = 500  # characters of an answer that is none
 # What pystac-client makes of answers that are no STAC: a page without features is a KeyError, one of text a TypeError.
 _NO_SEARCH = (
@@ -195,11 +199,19 @@ class _ApiIO(StacApiIO):
             headers=headers,
             **how,
         )
-        return answer.decode("utf-8")
+        try:
+            return answer.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RejectedError("bad_metadata", f"its answer is not in UTF-8, as JSON is ({error})") from error
 
     def json_loads(self, txt: str | bytes, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ANN401 (of the class above)
         # Python's own: orjson, where it is installed, refuses a whole page for one odd number or text in it.
-        found: dict[str, Any] = json.loads(txt)
+        try:
+            found: dict[str, Any] = json.loads(txt)
+        except (ValueError, RecursionError) as error:
+            raise RejectedError("bad_metadata", f"its answer is no JSON and begins with {txt[:60]!r}") from error
+        if not (isinstance(found, dict) and _OF_STAC & found.keys()):  # pystac-client takes {} for an empty page
+            raise RejectedError("bad_metadata", f"its answer is no document of STAC and begins with {txt[:60]!r}")
         return found
 
 
@@ -220,12 +232,12 @@ def collections_of(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int) ->
         client = Client.open(api.url, stac_io=stac_io)
         return [str(one.id) for one in itertools.islice(client.get_collections(), _MOST_COLLECTIONS)]
     except _NO_SEARCH as error:
-        told = str(error)[:_SHOWN] or type(error).__name__
-        raise InputError(f"{redact(api.url)}: its collections cannot be listed: {told}") from error
+        told = error.detail if isinstance(error, RejectedError) else str(error) or type(error).__name__
+        raise InputError(f"{redact(api.url)}: its collections cannot be listed: {told[:_SHOWN]}") from error
 
 
 def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) -> list[Mapping[str, object]]:
-    """Search a STAC API; gives items sorted by collection and id, each once.
+    """Search a STAC API; gives items sorted by collection and id, each once; what is none is an empty one.
 
     Nothing is kept of a search that fails on the way: pages that were asked for at two times may not be of one search.
 
@@ -243,8 +255,8 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
         raise InputError("ingest.source.api: set bbox (west, south, east, north)")
     reading = ReadingParameters(retries=api.retries, timeout_s=api.timeout_s)
     stac_io = _ApiIO(policy.trusting(api.url), reading, max_bytes)
-    found: dict[tuple[str, str], Mapping[str, object]] = {}
-    count, matched = 0, None
+    found: dict[tuple[str, str], list[Mapping[str, object]]] = defaultdict(list)
+    count, idle, matched = 0, 0, None
     try:
         client = Client.open(api.url, stac_io=stac_io)
         _check_support(client, api)
@@ -262,13 +274,21 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
         )
         for page in tqdm(pages.pages_as_dicts(), desc="searching", unit="page", delay=1):
             matched = matched_of(page)
+            idle += 1
             for item in page["features"]:
                 count += 1
                 read = item if isinstance(item, Mapping) else {}
-                found.setdefault((str(read.get("collection")), str(read.get("id"))), read)
+                alike = found[str(read.get("collection")), str(read.get("id"))]
+                if not read or read not in alike:  # pages overlap; another item under the same id is told of later
+                    alike.append(read)
+                    idle = 0
+            if idle >= _IDLE_PAGES:
+                raise RejectedError("too_large", f"its pages do not end: {idle} came without another item")
     except _NO_SEARCH as error:
-        told = f"{type(error).__name__}: {error}"[:_SHOWN]
-        raise InputError(f"ingest.source.api: {redact(api.url)} {_how_far(count, told)}") from error
+        told = error.detail if isinstance(error, RejectedError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, TypeError | LookupError | AttributeError):
+            told = f"its answer is no page of STAC items ({told})"
+        raise InputError(f"ingest.source.api: {redact(api.url)} {_how_far(count, told[:_SHOWN])}") from error
     if count >= api.max_items:
         logger.warning("The search stopped at ingest.source.api.max_items = %d items.", api.max_items)
     elif matched is not None and count < matched:
@@ -279,7 +299,7 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
             matched,
             count,
         )
-    return [found[key] for key in sorted(found)]
+    return [item for key in sorted(found) for item in found[key]]
 
 
 def _how_far(count: int, told: str) -> str:

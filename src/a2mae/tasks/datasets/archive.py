@@ -94,7 +94,9 @@ def cut_labelled(options: TaskParameters, tables: Tables, stated: FolderLabels) 
         logger.warning("%s: %s", path, line)
     if not cuts:
         why = "".join(f"; {line}" for line in found.notes())
-        raise TaskDataError(f"{path}: no label lies on an image that was seen{why}")
+        raise TaskDataError(
+            f"{path}: no label lies on an image that was seen{why}; give labels of the images' ground and days"
+        )
     spec = TaskSpec(
         task=task,
         source=path.name,

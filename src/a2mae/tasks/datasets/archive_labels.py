@@ -6,8 +6,7 @@ it holds. Where features overlap, the later one counts.
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyproj
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
@@ -24,7 +24,6 @@ from a2mae.raster.header import RasterHeader, read_header
 from a2mae.raster.read import RasterReader
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
-from a2mae.tasks.datasets.class_folders import utf8_text
 from a2mae.tasks.datasets.masks import Masks
 from a2mae.tasks.datasets.pictures import Note
 from a2mae.tasks.datasets.polygons import (
@@ -32,6 +31,7 @@ from a2mae.tasks.datasets.polygons import (
     FolderLabels,
     bring,
     check_degrees,
+    check_metres,
     class_text,
     clean,
     feature_labels,
@@ -41,6 +41,7 @@ from a2mae.tasks.datasets.polygons import (
     swapped,
 )
 from a2mae.tasks.datasets.task_data import Targets, TaskDataError
+from a2mae.tasks.datasets.text_tables import read_table
 
 TABLE_SUFFIX = ".csv"
 _PLACES = (("lon", "lat"), ("longitude", "latitude"))
@@ -126,26 +127,22 @@ def read_points(path: Path) -> gpd.GeoDataFrame:
     Raises:
         TaskDataError: If it is not in UTF-8, has no such columns, or text in them.
     """
-    reader = csv.DictReader(io.StringIO(utf8_text(path), newline=""))
-    columns = reader.fieldnames or []
-    names = next((pair for pair in _PLACES if set(pair) <= set(columns)), None)
-    if names is None:
-        apart = "; they are separated by ';', save it with commas" if any(";" in column for column in columns) else ""
-        raise TaskDataError(
-            f"{path} has the columns {', '.join(columns) or 'none'}; needed are lon and lat, in degrees{apart}"
-        )
-    rows = list(reader)
+    columns, rows = read_table(path, _PLACES, ", in degrees")
+    names = next(pair for pair in _PLACES if set(pair) <= set(columns))
     places = [[_degrees(row[name], f"{path}, line {line}", name) for name in names] for line, row in enumerate(rows, 2)]
     lon, lat = np.array(places, np.float64).reshape(-1, 2).T
     table = pd.DataFrame({column: [row[column] or None for row in rows] for column in columns})
     return gpd.GeoDataFrame(table, geometry=gpd.points_from_xy(lon, lat), crs="EPSG:4326")
 
 
-def _degrees(text: str | None, where: str, name: str) -> float:
+def _degrees(text: str, where: str, name: str) -> float:
     try:
-        return float(text or "")
-    except ValueError as error:
-        raise TaskDataError(f"{where}: {name} is {text!r}, expected degrees as a number") from error
+        degrees = float(text)
+    except ValueError:
+        degrees = math.nan
+    if not math.isfinite(degrees):
+        raise TaskDataError(f"{where}: {name} is {text[:40]!r}, expected degrees as a number")
+    return degrees
 
 
 def _named(path: Path, features: gpd.GeoDataFrame, stated: FolderLabels) -> FolderLabels:
@@ -189,12 +186,8 @@ def _check_kinds(path: Path, geometry: gpd.GeoSeries, stated: FolderLabels) -> N
 
 def _check_place(path: Path, geometry: gpd.GeoSeries, grounds: Sequence[GeoBox], buffer_m: float) -> None:
     """Reject coordinates that are not what the CRS says, and labels none of which lies on a footprint."""
-    west, south, east, north = bounds = geometry.total_bounds
-    if geometry.crs.is_projected and west >= -180 and east <= 180 and south >= -90 and north <= 90:
-        raise TaskDataError(
-            f"{path} says {geometry.crs.to_string()}, which is in metres, and its features lie within"
-            f" {listed_bounds(bounds)}, which are degrees: write it with EPSG:4326"
-        )
+    bounds = geometry.total_bounds
+    check_metres(path, geometry.crs, bounds)
     ground = gpd.GeoSeries([outline(grid, geometry.crs, buffer_m) for grid in grounds], crs=geometry.crs).union_all()
     check_degrees(path, geometry, ground)
     if not geometry.intersects(ground).any():
@@ -257,6 +250,7 @@ def read_raster_labels(path: Path, stated: FolderLabels, grounds: Sequence[GeoBo
     if header.count != 1:
         raise TaskDataError(f"{path}: {header.count} bands; a raster of labels has one")
     here = GeoBox(header.shape, header.transform, header.crs)
+    check_metres(path, pyproj.CRS.from_user_input(header.crs), here.extent.geom.bounds)
     ground: BaseGeometry = gpd.GeoSeries([outline(grid, str(here.crs)) for grid in grounds]).union_all()
     if not ground.intersects(here.extent.geom):
         raise TaskDataError(

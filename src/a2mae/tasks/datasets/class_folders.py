@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections import Counter
@@ -26,6 +24,7 @@ from a2mae.tasks.datasets.labelled import (
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.splits import position_of
 from a2mae.tasks.datasets.task_data import SPLITS, Quantity, Targets, TaskDataError
+from a2mae.tasks.datasets.text_tables import read_table
 from a2mae.tasks.registry import Task
 
 LABELS_FILE = "labels.csv"
@@ -286,22 +285,16 @@ def _several(folder: Path, images: list[_Image], stated: bool | None) -> bool:
 def _rows(folder: Path, label: str) -> list[tuple[_Image, str]]:
     """Read the table of labels: every image, its classes still empty, and what its line says in the label's column."""
     path, root = folder / LABELS_FILE, folder.resolve()
-    text = utf8_text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = reader.fieldnames or []
-    needed = ("file", label)
-    if not set(needed) <= set(columns):
-        apart = "; they are separated by ';', save it with commas" if any(";" in column for column in columns) else ""
-        raise TaskDataError(f"{path} has the columns {', '.join(columns)}; needed are {', '.join(needed)}{apart}")
+    _, lines = read_table(path, [("file", label)])
     images, labels = list[_Image](), list[str]()
-    for number, line in enumerate(reader, start=2):
-        name, split = (line["file"] or "").strip(), (line.get("split") or "").strip() or None
+    for number, line in enumerate(lines, start=2):
+        name, split = line["file"].strip(), line.get("split", "").strip() or None
         if not (folder / name).resolve().is_relative_to(root) or not (folder / name).is_file():
             raise TaskDataError(f"{path}, line {number}: no file {name!r} in {folder}")
         if split is not None and split not in SPLITS:
             raise TaskDataError(f"{path}, line {number}: split {split!r}; there are {', '.join(SPLITS)}")
         images.append(_Image(folder / name, (), split, Path(name).with_suffix("").as_posix()))
-        labels.append(line[label] or "")
+        labels.append(line[label])
     counts = Counter(image.path.relative_to(folder).as_posix() for image in images)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
@@ -309,23 +302,6 @@ def _rows(folder: Path, label: str) -> list[tuple[_Image, str]]:
     if len({image.split is None for image in images}) > 1:
         raise TaskDataError(f"{path}: some lines have a split and some have none; give all or none")
     return list(zip(images, labels, strict=True))
-
-
-def utf8_text(path: Path) -> str:
-    """Read a table that must be in UTF-8, with or without a byte-order mark.
-
-    Raises:
-        TaskDataError: If it is not; what it is in is said.
-    """
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "an ANSI code page, as Excel's plain CSV is"
-        raise TaskDataError(f"{path} is not in UTF-8 but in {found} ({error}): save it as CSV UTF-8") from error
-    if "\0" in text:
-        raise TaskDataError(f"{path} is not in UTF-8 but in UTF-16: save it as CSV UTF-8")
-    return text
 
 
 def _images_by_class(folder: Path, group: str) -> tuple[tuple[str, ...], list[_Image]]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from a2mae.errors import plural
 from a2mae.tasks.datasets.task_data import SAMPLE_COLUMNS, SPLITS, TaskDataError
+from a2mae.tasks.datasets.text_tables import read_table
 
 NAME = "name"
 _CHIP = re.compile(r"-\d+-\d+$")
@@ -31,14 +32,17 @@ def read_groups(path: Path, group: str) -> pd.DataFrame:
         TaskDataError: If it is no such table; the message says what was found and what to change.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:  # pandas' errors of parsing and of encoding are ValueErrors
-        raise TaskDataError(f"{group}: {path} is no table of comma-separated text in UTF-8: {error}") from error
+        columns, rows = read_table(path)
+    except OSError as error:
+        raise TaskDataError(f"{group}: {path} cannot be read: {error.strerror or error}") from error
+    except TaskDataError as error:
+        raise TaskDataError(f"{group}: {error}") from error
+    table = pd.DataFrame(rows, columns=columns, dtype=str)
     found = ", ".join(map(repr, table.columns))
     if NAME not in table.columns or len(table.columns) < 2:
         raise TaskDataError(
-            f"{group}: {path} has the columns {found}; it needs '{NAME}', of images or places, and one or more of"
-            " groups, as event or region"
+            f"{group}: {path} has the columns {found or 'none'}; it needs '{NAME}', of images or places, and one or"
+            " more of groups, as event or region"
         )
     taken = [name for name in table.columns if name in (*SAMPLE_COLUMNS, "year")]
     if taken:

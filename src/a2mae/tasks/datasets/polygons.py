@@ -17,11 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyogrio
+import pyproj
 import shapely
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
+from a2mae.errors import InputError
+from a2mae.files import check_regular
+from a2mae.raster.footprints import known_crs
 from a2mae.remote.policy import check_vector
 from a2mae.tasks.datasets.pictures import Note
 from a2mae.tasks.datasets.task_data import IGNORE, Quantity, Targets, TaskDataError
@@ -32,6 +36,9 @@ POLYGON_SUFFIXES = (".gpkg", ".shp", ".parquet", ".geoparquet", ".geojson", ".js
 UNKNOWN = "unknown"
 """Value of `outside`: ground in no polygon has no label, so it is neither trained on nor scored."""
 _STARTS = {".gpkg": b"SQLite format 3", ".shp": b"\x00\x00\x27\x0a"}
+_NO_FEATURES = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, UnicodeDecodeError)
+_NO_PARQUET = (ValueError, LookupError, TypeError, AttributeError, RecursionError, pyproj.exceptions.ProjError)
+"""What geopandas raises of no Parquet, of Parquet without a geometry, and of odd words about it."""
 _AREAS = ("Polygon", "MultiPolygon")
 _MAX_CROSSINGS = 20_000
 """Of one feature with itself: to repair or widen it takes two seconds; 2,000 vertices can cross a million times."""
@@ -98,6 +105,7 @@ def draw_polygons(path: Path, grid: GeoBox, labels: FolderLabels, note: Note) ->
     geometry = clean(path, features.geometry, labels, note)
     if not len(geometry):
         return target
+    check_metres(path, geometry.crs, geometry.total_bounds)
     check_degrees(path, geometry, outline(grid, geometry.crs))
     drawn = _on_image(path, geometry, grid, labels.buffer_m or 0.0)
     rasterize(zip(drawn, found[drawn.index], strict=True), out=target, transform=grid.affine)
@@ -127,10 +135,11 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
         TaskDataError: If the file has no CRS, or several layers.
         OSError: If it is no vector file.
     """
+    check_regular(path)
     if path.suffix.lower() in (".parquet", ".geoparquet"):
         try:
             features = gpd.read_parquet(path)
-        except ValueError as error:  # no Parquet, or Parquet without a geometry
+        except _NO_PARQUET as error:
             raise OSError(" ".join(str(error).split())) from error
     else:
         _check_start(path)
@@ -140,7 +149,7 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore")
-        except pyogrio.errors.DataSourceError as error:
+        except _NO_FEATURES as error:
             raise OSError(str(error)) from error
         for warning in told:
             logger.warning("%s: %s", path, warning.message)
@@ -148,6 +157,12 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
         raise OSError("it holds a table without geometries")
     if features.crs is None:
         raise TaskDataError(f"{path} has no CRS: write it with the one that its coordinates are in")
+    try:
+        known_crs(features.crs.to_wkt())
+    except InputError as error:
+        raise TaskDataError(
+            f"{path} has a CRS that names a file or is none ({features.crs.name}): write it with a code, as EPSG:4326"
+        ) from error
     return features.reset_index(drop=True)
 
 
@@ -156,7 +171,8 @@ def _check_start(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start.startswith(_STARTS.get(path.suffix.lower(), b"{")):
-        raise OSError(f"it is no {path.suffix.lower()[1:]}: it begins with {start[:16]!r}")
+        found = f"it begins with {start[:16]!r}" if start else "it is empty"
+        raise OSError(f"it is no {path.suffix.lower()[1:]}: {found}")
 
 
 def _check_layers(path: Path) -> None:
@@ -204,11 +220,14 @@ def feature_labels(
     numbers = {name: number for number, name in enumerate(labels.class_names)}
     found = []
     for index, value in enumerate(features[key]):
-        if pd.isna(value):
+        if pd.isna(value) or not str(value).strip():
             raise TaskDataError(f"{path}: feature {index} has no {key!r}: give every feature its class")
         name = class_text(value)
         if name not in numbers:
-            raise TaskDataError(f"{path}: feature {index} has {key} {name!r}; classes are {', '.join(numbers)}")
+            raise TaskDataError(
+                f"{path}: feature {index} has {key} {name[:80]!r}; classes are {', '.join(numbers)}: add it to"
+                f" {labels.group}.class_names, or correct the feature"
+            )
         found.append(numbers[name])
     return np.array(found, np.int64)
 
@@ -275,6 +294,25 @@ def _check_crossings(path: Path, index: int, geometry: BaseGeometry) -> None:
                 f"{path}: feature {index} crosses or touches itself more than {_MAX_CROSSINGS:,} times, and no outline"
                 " that somebody has drawn does: repair it (QGIS: Fix geometries), or split it into its parts"
             )
+
+
+def check_metres(path: Path, crs: pyproj.CRS, bounds: Iterable[float]) -> None:
+    """Reject coordinates of a projected CRS that are degrees.
+
+    Args:
+        path: Of the file, for the message.
+        crs: That it states.
+        bounds: West, south, east and north of what it holds.
+
+    Raises:
+        TaskDataError: If they are.
+    """
+    west, south, east, north = bounds
+    if crs.is_projected and west >= -180 and east <= 180 and south >= -90 and north <= 90:
+        raise TaskDataError(
+            f"{path} says {crs.to_string()}, which is in metres, and what it holds lies within"
+            f" {listed_bounds((west, south, east, north))}, which are degrees: write it with EPSG:4326"
+        )
 
 
 def check_degrees(path: Path, geometry: gpd.GeoSeries, ground: BaseGeometry) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from a2mae.errors import InputError
+from a2mae.errors import InputError, plain_text
 from a2mae.raster.statements import FileNumbers
 from a2mae.sensors import Band, Encoding, Units
 from a2mae.tasks.palette import class_colours
@@ -30,6 +29,8 @@ from a2mae.tasks.transitions import MOST_CLASSES, UNKNOWN, transition_colors, tr
 
 FORMAT_VERSION = 1
 IGNORE = UNKNOWN
+_LONGEST_NAME = 200
+_LARGEST = float(np.finfo(np.float32).max)
 """Label of what is not scored: nodata, cloud, unlabelled ground, a class that training never saw."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -95,11 +96,13 @@ class Quantity:
         try:
             value = float(text or "nan")
         except ValueError as error:
-            comma = "; write a decimal point, not a comma" if text.replace(",", "", 1).lstrip("-").isdigit() else ""
-            raise TaskDataError(f"{where}: {self.name} is {text!r}, expected a number{comma}") from error
-        if math.isinf(value):
+            comma = text.replace(",", "", 1).lstrip("-").isdigit()
+            advice = "write a decimal point, not a comma" if comma else "leave it empty where it is not known"
+            raise TaskDataError(f"{where}: {self.name} is {text[:80]!r}, expected a number; {advice}") from error
+        if abs(value) > _LARGEST:
             raise TaskDataError(
-                f"{where}: {self.name} is {text!r}, expected a finite number, or nothing where it is not known"
+                f"{where}: {self.name} is {text!r}, expected a finite number, or nothing where it is not known; the"
+                f" largest is {_LARGEST:.1e}"
             )
         return value
 
@@ -165,6 +168,12 @@ class TaskSpec:
             return
         if not 2 <= len(self.class_names) < IGNORE:
             raise TaskDataError(f"{self.task}: 2 to {IGNORE - 1} classes are needed, found {len(self.class_names)}")
+        for name in self.class_names:
+            if not name.strip() or len(name) > _LONGEST_NAME or plain_text(name) != name or "\n" in name:
+                raise TaskDataError(
+                    f"{self.task}: {name[:40]!r} is no name of a class: it stands in maps, tables and legends, so it is"
+                    f" one line of 1 to {_LONGEST_NAME} letters"
+                )
         if len(set(self.class_names)) != len(self.class_names):
             raise TaskDataError(f"{self.task}: class names must be unique, found {', '.join(self.class_names)}")
         if self.task.kind.transitions and len(self.class_names) > MOST_CLASSES:

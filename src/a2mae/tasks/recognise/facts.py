@@ -25,6 +25,7 @@ KEYS = (
 _CLASS_WORDS = (
     "class", "classes", "class_name", "classname", "label", "category", "landcover", "land_cover", "lulc", "crop",
 )  # fmt: skip
+_VALUE_WORDS = ("value", "values")
 _USUAL = ("red", "green", "blue", "nir", "swir16", "swir22")
 _CHIP_PX = 64
 _Put = Callable[[str, Fact], Fact]
@@ -117,8 +118,12 @@ def _value_columns(look: Look) -> list[str]:
     return [
         name
         for name, one in look.columns.items()
-        if one.span is not None and one.span[0] < one.span[1] and not (one.whole and one.every)
+        if one.span is not None and one.span[0] < one.span[1] and not _counts_rows(name, one)
     ]
+
+
+def _counts_rows(name: str, column: Column) -> bool:
+    return column.whole and column.every and name.lower() not in _VALUE_WORDS
 
 
 def _task(look: Look) -> Fact:
@@ -241,7 +246,7 @@ def _values(look: Look, put: _Put) -> None:
     if "pixels" in look.columns:
         put("data.value_property", asked(f"what the values of {_span(look.columns['pixels'])} are of", "value"))
     else:
-        name = put("data.value_property", _attribute(_value_columns(look), look, ("value",), "values")).value
+        name = put("data.value_property", _attribute(_value_columns(look), look, _VALUE_WORDS, "values")).value
     column = look.columns.get(str(name))
     told = "" if column is None else f"{_span(column)}; "
     if put("data.units", asked(f"{told}their units, as m or t/ha, or none", "none")).value == "none":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections import Counter
@@ -24,10 +23,11 @@ from a2mae.raster.whole import header_of
 from a2mae.remote.policy import RemoteAccess
 from a2mae.stssd.recognise.look import look_into, spread_over
 from a2mae.tasks.datasets.archive_labels import TABLE_SUFFIX, read_points
-from a2mae.tasks.datasets.class_folders import LABELS_FILE, utf8_text
+from a2mae.tasks.datasets.class_folders import LABELS_FILE
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, class_text, read_features
 from a2mae.tasks.datasets.task_data import SPLITS
+from a2mae.tasks.datasets.text_tables import read_table, utf8_text
 
 MOST_CLASSES = 100
 """An attribute or a raster with more different words or numbers holds no classes."""
@@ -354,9 +354,8 @@ def _beside(folder: Path, roots: Sequence[Path], kind: Kind, image: str, label: 
 
 def _table(folder: Path) -> Look:
     path = folder / LABELS_FILE
-    table = pd.read_csv(io.StringIO(utf8_text(path)), dtype=str, keep_default_na=False)
-    if "file" not in table.columns:
-        raise InputError(f"{path} has the columns {', '.join(table.columns)}: the pictures stand in a column 'file'")
+    names, rows = read_table(path, [("file",)], ": the pictures' paths in this folder")
+    table = pd.DataFrame(rows, columns=names)
     columns = _columns(table.drop(columns=["file", "split"], errors="ignore").replace("", np.nan))
     if "classes" in table.columns:
         several = table["classes"].str.split(";").explode().str.strip()

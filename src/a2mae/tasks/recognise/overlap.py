@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import shapely
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
-from a2mae.errors import InputError, plural
+from a2mae.errors import InputError, RejectedError, plural
 from a2mae.raster.header import read_header
-from a2mae.tasks.datasets.polygons import listed_bounds, swapped
+from a2mae.tasks.datasets.polygons import check_degrees, check_metres, listed_bounds, swapped
 from a2mae.tasks.datasets.task_data import SPLITS
 from a2mae.tasks.datasets.writer import TaskDataSource, classes_shown
 from a2mae.tasks.recognise.look import Kind, Look
@@ -29,20 +32,34 @@ def on_places(look: Look, locations: gpd.GeoDataFrame) -> str:
         locations: Location table.
 
     Raises:
-        InputError: If none does; both extents are in the message.
+        InputError: If none does; both extents are in the message. If coordinates are not what the CRS says.
     """
     places = locations.geometry
+    ground: BaseGeometry
     if look.kind is Kind.RASTER:
-        header = read_header(str(look.path))
+        try:
+            header = read_header(str(look.path))
+        except RejectedError as rejection:
+            raise InputError(rejection.detail) from rejection
+        extent = GeoBox(header.shape, header.transform, header.crs).extent.geom
+        check_metres(look.path, pyproj.CRS.from_user_input(header.crs), extent.bounds)
         here, count = int(places.intersects(header.footprint).sum()), "the raster lies"
         ground, axes = header.footprint, ""
     else:
         assert look.features is not None
-        geometry = look.features.geometry[look.features.geometry.notna()].to_crs("EPSG:4326")
+        stated = look.features.geometry[look.features.geometry.notna() & ~look.features.geometry.is_empty]
+        if not len(stated):
+            raise InputError(
+                f"{look.path}: none of its {plural(len(look.features), 'feature')} has a geometry: draw them"
+            )
+        check_metres(look.path, stated.crs, stated.total_bounds)
+        ground = places.to_crs(stated.crs).union_all()
+        check_degrees(look.path, stated, ground)
+        axes, geometry = swapped(stated, ground), stated.to_crs("EPSG:4326")
         pairs = geometry.sindex.query(places.to_numpy(), predicate="intersects")
         here, hit = len(np.unique(pairs[0])), len(np.unique(pairs[1]))
         count = f"{hit:,} of {plural(len(geometry), 'label')} {'lies' if hit == 1 else 'lie'}"
-        ground, axes = shapely.box(*geometry.total_bounds), swapped(geometry, places.union_all())
+        ground = shapely.box(*geometry.total_bounds)
     if not here:
         raise InputError(
             f"{look.path} lies within {listed_bounds(ground.bounds)} (west, south, east, north), the"
