@@ -194,3 +194,7 @@ def test_no_number_of_workers_is_one_per_core(count: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
     found = set(run_all(_who, [0.3] * 12, workers=0)) - {os.getpid()}  # it works, too, until the first is there
     assert len(found) == (0 if count == 1 else count)
+
+
+def test_a_local_cluster_has_the_workers_that_were_asked_for() -> None:
+    assert len(set(run_all(_who, [0.5] * 24, workers=3, dask_scheduler="local")) - {os.getpid()}) == 3

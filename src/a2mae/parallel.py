@@ -130,7 +130,9 @@ class Crew:
         if self._client is None:
             address = self._address
             if address == LOCAL_CLUSTER:
-                cluster = distributed.LocalCluster(self._workers, threads_per_worker=1, dashboard_address=None)
+                cluster = distributed.LocalCluster(
+                    n_workers=self._workers, threads_per_worker=1, dashboard_address=None
+                )
                 address = self._stack.enter_context(cluster).scheduler_address
             self._client = self._stack.enter_context(distributed.Client(address, set_as_default=False))
         client = self._client

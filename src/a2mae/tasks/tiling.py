@@ -309,6 +309,7 @@ class StripWriter:
                 target.scales = tuple(scales)
             if units:
                 target.units = (units,) * bands
+        write_json(self._state, {"fingerprint": fingerprint, "rows": 0})
 
     def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
         """Write rows `(bands, rows, columns)` from a first row on, and remember that they are done."""
