@@ -139,7 +139,11 @@ class TaskParameters(WorkerParameters):
     task: Task = Field(description="what is predicted")
     seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="of torch and BLAS, they decide bytes; 0: as many as there are cores, 1 in each of several workers",
+    )
     start: EncoderParameters | None = Field(
         None, description="the encoder to start from; null: the one that this run has pretrained"
     )
@@ -306,7 +310,7 @@ class EmbedParameters(WorkerParameters):
     threads: int = Field(
         0,
         ge=0,
-        description="of torch and BLAS, they decide bytes; 0: as many as there are cores; archive: 1 in each worker",
+        description="of torch and BLAS, they decide bytes; 0: as many as there are cores, 1 in each of several workers",
     )
     raster: OnDiskPath = Field(
         None, description="path of a GeoTIFF or COG with the bands; null: a scene of the scene table"

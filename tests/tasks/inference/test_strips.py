@@ -85,14 +85,14 @@ def test_bands_are_the_missing_strips_and_no_others(missing, workers):
     ("rows", "workers", "lengths"),
     [
         (32, 2, [16, 16]),
-        (48, 2, [12] * 4),  # three would keep one of two workers waiting
-        (86, 2, [14, 14, 15, 14, 14, 15]),
+        (86, 2, [43, 43]),
+        (130, 2, [32, 33, 32, 33]),
         (86, 1, [86]),
         (86, 0, [17, 17, 17, 17, 18]),
         (40, 64, [4] * 10),
     ],
 )
-def test_bands_are_of_one_length_and_a_multiple_of_the_workers(rows, workers, lengths):
+def test_bands_are_of_one_length_and_as_many_for_each_worker(rows, workers, lengths):
     assert [last - first for first, last in _bands(range(rows), workers)] == lengths
 
 

@@ -35,9 +35,11 @@ logger = logging.getLogger(__name__)
 Strip = Mapping[str, npt.NDArray[Any]]
 """Finished rows of every file that is written: `(bands, rows, columns)` by its name."""
 _BAND_ROWS = 16
-"""Rows of windows of a band; a raster with fewer than two bands is computed here, before workers have started."""
+"""Rows of windows of a band on a cluster; a raster with fewer than two of them is computed before workers start."""
+_LOCAL_ROWS = 32
+"""Likewise for local workers, each of which has one band at least: fewer bands, fewer rows that are computed twice."""
 _LEAST_ROWS = 4
-"""Likewise, where there are more workers than such bands: more than a quarter would be computed twice."""
+"""Of a band however many workers there are: more than a quarter would be computed twice."""
 
 
 class Drawing(Protocol):
@@ -152,7 +154,7 @@ def draw(
 
 
 def _bands(missing: Sequence[int], workers: int) -> list[tuple[int, int]]:
-    """Cut runs of missing strips into bands of about one length, as many as keep the workers busy to the end.
+    """Cut runs of missing strips into bands of about one length, as many for each worker.
 
     Args:
         missing: Numbers of strips, ascending.
@@ -166,9 +168,10 @@ def _bands(missing: Sequence[int], workers: int) -> list[tuple[int, int]]:
     bands: list[tuple[int, int]] = []
     for first, last in runs:
         rows = last - first
-        count = max(rows // _BAND_ROWS, 1) if workers != 1 else 1
+        count = max(rows // _BAND_ROWS, 1) if workers == 0 else 1
         if workers > 1:
-            count = min(math.ceil(count / workers) * workers, math.ceil(rows / _LEAST_ROWS))
+            each = max(rows // (_LOCAL_ROWS * workers), 1)
+            count = min(each * workers, math.ceil(rows / _LEAST_ROWS))
         cuts = [first + rows * number // count for number in range(count + 1)]
         bands += pairwise(cuts)
     return bands
@@ -192,7 +195,9 @@ def _compute(band: _Band) -> None:
     # One thread in each worker, if nothing else is said: a sum of two halves is rounded otherwise than one sum.
     with computing(workers.device, workers.threads or 1) as device:
         model = _loaded(workers.load, workers.model, band.digest)
-        for row, found in band.drawing.strips(model, device, band.first_row, band.last_row):
+        rows = [row for row in band.drawing.first_rows if row >= band.first_row and row < (band.last_row or math.inf)]
+        missing = [row for row in rows if not _file(band.folder, row).is_file()]  # another worker may have been lost
+        for row, found in band.drawing.strips(model, device, missing[0], band.last_row) if missing else ():
             with whole_file(_file(band.folder, row)) as unfinished, unfinished.open("wb") as stream:
                 np.savez(stream, allow_pickle=False, **found)
 
