@@ -5,11 +5,11 @@ the seconds are those of the job, the workers' start and imports included, not t
 
     map     64 scenes (Sentinel-2, three bands) beside one another as a mosaic, by a ViT-T/16 with the default head
     embed   an archive of 64 places, its images listed again up to four files of the embedding store
-    cuts    samples of 64 places and 192 dates with polygons of two classes, at most 128 to train on and 64 to test
+    cuts    samples of 64 places and 144 dates with polygons of two classes, at most 128 to train on and 64 to test
 
 Bytes are compared between all runs. What else runs on the machine decides the ratios: give it both cores.
 
-Usage: python benchmarks/areas.py [--quick] [--rounds 1] [--jobs map embed cuts] [--depth 6]
+Usage: python benchmarks/areas.py [--quick] [--rounds 1] [--jobs map embed cuts] [--depth 3]
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ FIRST_DAY = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 def main() -> None:
     """Make the data, run every job by one and by two workers in turn, print a table and one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="16 scenes, fewer images, a model of one block")
+    parser.add_argument("--quick", action="store_true", help="9 scenes, fewer images, a model of one block")
     parser.add_argument("--rounds", type=int, default=1, help="of one and two workers")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
-    parser.add_argument("--depth", type=int, default=6, help="blocks of the ViT-T/16")
+    parser.add_argument("--depth", type=int, default=3, help="blocks of the ViT-T/16")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="a2mae-areas-") as name:
         folder = Path(name)
         write_models(folder, 1 if arguments.quick else arguments.depth)
-        write_scenes(folder, 4 if arguments.quick else 8)
+        write_scenes(folder, 3 if arguments.quick else 8)
         write_archive(folder)
         for job in arguments.jobs:
             found = [
@@ -152,7 +152,7 @@ def cut_places(folder: Path, out: Path, arguments: argparse.Namespace) -> float:
         "task": "segment", "workers": arguments.workers,
         "data": {"labels": str(folder / "labels.gpkg"), "archive": cut},
     })  # fmt: skip
-    tables = archive_of(folder, dates=20 if arguments.quick else 192)
+    tables = archive_of(folder, dates=20 if arguments.quick else 144)
     began = time.perf_counter()
     write_source(out / "data", prepare(options, tables, None))
     return time.perf_counter() - began
