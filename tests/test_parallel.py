@@ -147,6 +147,29 @@ def test_work_is_done_here_until_the_workers_have_started(monkeypatch: pytest.Mo
     assert {process for _, process in done} - {os.getpid()}
 
 
+def _wait_for_the_other(task: tuple[str, int]) -> int:
+    folder, number = task
+    (Path(folder) / str(number)).touch()
+    deadline = time.monotonic() + 60
+    while not (Path(folder) / str(1 - number)).exists():
+        assert time.monotonic() < deadline, "the other piece was not begun"
+        time.sleep(0.02)
+    return os.getpid()
+
+
+def test_a_long_piece_here_does_not_keep_the_workers_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = parallel.ProcessPoolExecutor.submit
+
+    def late(pool, function, /, *args):  # type: ignore[no-untyped-def]
+        while function is parallel._nothing and not (tmp_path / "1").exists():
+            time.sleep(0.02)  # this process has begun a piece
+        return submit(pool, function, *args)
+
+    monkeypatch.setattr(parallel.ProcessPoolExecutor, "submit", late)
+    done = list(run_all(_wait_for_the_other, [(str(tmp_path), number) for number in range(2)], workers=2))
+    assert len(set(done)) == 2 and os.getpid() in done
+
+
 def test_workers_stay_from_one_kind_of_work_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_PATIENCE_S", 600)
     with parallel.Crew(2) as crew:
@@ -171,3 +194,7 @@ def test_no_number_of_workers_is_one_per_core(count: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
     found = set(run_all(_who, [0.3] * 12, workers=0)) - {os.getpid()}  # it works, too, until the first is there
     assert len(found) == (0 if count == 1 else count)
+
+
+def test_a_local_cluster_has_the_workers_that_were_asked_for() -> None:
+    assert len(set(run_all(_who, [0.5] * 24, workers=3, dask_scheduler="local")) - {os.getpid()}) == 3

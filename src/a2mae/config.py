@@ -101,6 +101,15 @@ class Parameters(BaseModel):
                 yield name, value
 
 
+class WorkerParameters(Parameters):
+    """Who does work that falls into many pieces; the result has the same bytes whoever does it."""
+
+    workers: int = Field(default=0, ge=0, le=256, description="Local processes; 0: one per core.")
+    dask_scheduler: str | None = Field(
+        default=None, description="Dask cluster to use instead: its address, tcp://…, or `local`"
+    )
+
+
 def _problem(message: str, value: object, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
     return InitErrorDetails(
         type=PydanticCustomError("value_error", "{told}", {"told": message.removeprefix("Value error, ")}),

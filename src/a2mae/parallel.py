@@ -17,7 +17,7 @@ import threading
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from typing import Any, Self, TypeVar
@@ -87,32 +87,52 @@ class Crew:
     def _in_pool(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
         left = deque(work)
         futures: list[Future[Result]] = []
-        try:
-            if self._pool is None:
-                context = _server([function])
-                pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_begin_worker)
-                self._pool = self._stack.enter_context(pool)
-                yield from _here(function, _while_starting(pool, left))
-            with _hidden_main():
-                futures = [self._pool.submit(function, piece) for piece in left]
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            self._pool = None  # of no more use: further work gets new workers
-            raise WorkerLostError(
-                "a worker process died (killed, or out of memory); what it had finished is kept:"
-                " run the same command again to go on, with fewer workers if memory was short"
-            ) from error
-        finally:
-            for future in futures:
-                future.cancel()
+        there = threading.Event()
+        if is_new := self._pool is None:
+            context = _server([function])
+            pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=_begin_worker)
+            self._pool = self._stack.enter_context(pool)
+        pool = self._pool
+
+        def hand_in() -> None:
+            try:
+                if is_new:
+                    with _hidden_main():
+                        first = pool.submit(_nothing)
+                    first.result()
+            finally:
+                there.set()
+            with _hidden_main(), contextlib.suppress(IndexError):  # of an empty deque
+                while True:
+                    futures.append(pool.submit(function, left.popleft()))
+
+        with ThreadPoolExecutor(1) as thread:  # the pool must not be shut down while work is handed in
+            try:
+                handed_in = thread.submit(hand_in)
+                if is_new:
+                    yield from _here(function, _while_starting(there, left))
+                handed_in.result()
+                for future in as_completed(futures):
+                    yield future.result()
+            except BrokenProcessPool as error:
+                self._pool = None  # of no more use: further work gets new workers
+                raise WorkerLostError(
+                    "a worker process died (killed, or out of memory); what it had finished is kept:"
+                    " run the same command again to go on, with fewer workers if memory was short"
+                ) from error
+            finally:
+                left.clear()
+                for future in futures:
+                    future.cancel()
 
     def _on_cluster(self, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
         distributed: Any = importlib.import_module("distributed")  # half a second, only where a cluster is used
         if self._client is None:
             address = self._address
             if address == LOCAL_CLUSTER:
-                cluster = distributed.LocalCluster(self._workers, threads_per_worker=1, dashboard_address=None)
+                cluster = distributed.LocalCluster(
+                    n_workers=self._workers, threads_per_worker=1, dashboard_address=None
+                )
                 address = self._stack.enter_context(cluster).scheduler_address
             self._client = self._stack.enter_context(distributed.Client(address, set_as_default=False))
         client = self._client
@@ -209,25 +229,12 @@ def _here(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[
         yield result
 
 
-def _while_starting(pool: ProcessPoolExecutor, left: deque[Work]) -> Iterator[Work]:
+def _while_starting(there: threading.Event, left: deque[Work]) -> Iterator[Work]:
     """Pieces from the end, for this process to do while the workers' server is importing for a second or two."""
-    started = threading.Event()
-
-    def begin() -> None:
-        with contextlib.suppress(BrokenProcessPool):  # raised again where the work is handed in
-            with _hidden_main():
-                first = pool.submit(_nothing)
-            first.result()
-        started.set()
-
-    starter = threading.Thread(target=begin, daemon=True)
-    starter.start()
-    try:
-        started.wait(_PATIENCE_S)
-        while left and not started.is_set():
+    there.wait(_PATIENCE_S)
+    with contextlib.suppress(IndexError):  # of an empty deque
+        while not there.is_set():
             yield left.pop()
-    finally:
-        starter.join()  # the pool must not be shut down while work is handed in
 
 
 def _nothing() -> None:

@@ -148,7 +148,7 @@ def test_any_number_of_workers_gives_the_same_bytes(archive, pretrained, tmp_pat
 def test_a_dask_cluster_gives_the_same_bytes(archive, pretrained, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "_PART_ROWS", 6)
     here = embed(archive, pretrained, tmp_path / "here")
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         there = embed(archive, pretrained, tmp_path / "there", dask_scheduler=cluster.scheduler_address)
     assert files(there) == files(here)
 

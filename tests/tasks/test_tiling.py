@@ -54,11 +54,12 @@ def test_strips_equal_blending_in_memory_and_resume_anywhere(height, width, size
             total[:, *window] += (truth[:, *window] + np.float32(row * 7 + col)) * blend_weight(size, overlap)
     expected = (total / np.where(weights > 0, weights, 1))[:, :height, :width]
 
-    def run(from_row):
+    def run(from_row, to_row=None):
         out = np.full((2, height, width), np.nan, np.float32)
         for row, strip in blended_strips(
-            height, width, 2, size=size, overlap=overlap, predict=predict, batch=3, first_row=from_row
-        ):
+            height, width, 2, size=size, overlap=overlap, predict=predict, batch=3,
+            first_row=from_row, last_row=to_row,
+        ):  # fmt: skip
             assert np.isnan(out[:, row : row + strip.shape[1]]).all()  # no row twice
             out[:, row : row + strip.shape[1]] = strip
         return out
@@ -67,6 +68,10 @@ def test_strips_equal_blending_in_memory_and_resume_anywhere(height, width, size
     resumed = run(first_row)
     assert np.isnan(resumed[:, :first_row]).all()
     np.testing.assert_array_equal(resumed[:, first_row:], run(0)[:, first_row:])
+    begin, end = sorted(data.draw(st.sampled_from([*starts(height, size, overlap), height])) for _ in range(2))
+    band = run(begin, end)
+    np.testing.assert_array_equal(band[:, begin:end], run(0)[:, begin:end])
+    assert np.isnan(band[:, :begin]).all() and np.isnan(band[:, end:]).all()
 
 
 def test_a_large_raster_says_its_time_after_the_first_windows_and_every_minute(

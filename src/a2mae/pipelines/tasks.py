@@ -311,5 +311,6 @@ def draw_map(
         {name: value for name, value in scores.items() if not isinstance(value, dict)},  # those of classes,
         options.data.inputs,
         options.finetune.precision,
+        options,
     ).write(target, confidence_target)
     return target if confidence_target is None else (target, confidence_target)

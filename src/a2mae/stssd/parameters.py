@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from a2mae.config import CloudParameters, Parameters, RegistrationParameters
+from a2mae.config import CloudParameters, Parameters, RegistrationParameters, WorkerParameters
 from a2mae.errors import InputError
 from a2mae.files import check_regular
 from a2mae.remote.policy import ReadingParameters
@@ -156,7 +156,7 @@ class QualityParameters(Parameters):
     )
 
 
-class CoregisterParameters(Parameters):
+class CoregisterParameters(WorkerParameters):
     """From scenes and locations to registered image sets."""
 
     recipes: dict[str, Recipe | None] = Field(description="Kinds of sets by name; null switches a kind off.")
@@ -174,10 +174,6 @@ class CoregisterParameters(Parameters):
     )
     fail_if_unreachable: bool = Field(
         default=False, description="End with an error where images could not be reached or read, after all others."
-    )
-    workers: int = Field(default=0, ge=0, le=256, description="Local processes; 0: one per core.")
-    dask_scheduler: str | None = Field(
-        default=None, description="Dask cluster to use instead: its address, tcp://…, or `local`"
     )
     locations_per_task: int = Field(default=8, ge=1, description="Locations surveyed by a worker at once.")
 
@@ -206,7 +202,7 @@ class SplitParameters(Parameters):
         return self
 
 
-class TagParameters(Parameters):
+class TagParameters(WorkerParameters):
     """From registered images to the image table, the set table and their statistics."""
 
     geosot_layer: int | None = Field(
@@ -218,7 +214,6 @@ class TagParameters(Parameters):
     )
     split: SplitParameters = Field(default_factory=SplitParameters, description="Splits by location.")
     workers: int = Field(default=1, ge=0, le=256, description="Local processes; 0: one per core.")
-    dask_scheduler: str | None = Field(default=None, description="Address of a Dask cluster to use instead, tcp://…")
 
 
 class PruneParameters(Parameters):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from a2mae.config import OnDiskPath, Parameters, Precision, RegistrationParameters
+from a2mae.config import OnDiskPath, Parameters, Precision, RegistrationParameters, WorkerParameters
 from a2mae.tasks.data_parameters import DataParameters, InputParameters
 from a2mae.tasks.registry import Task
 
@@ -131,7 +131,7 @@ class MapParameters(Parameters):
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
 
 
-class TaskParameters(Parameters):
+class TaskParameters(WorkerParameters):
     """A task: data, bands, head and recipe."""
 
     moved: ClassVar[Mapping[str, str]] = {"inputs": "data.archive.inputs, or data.simulated.inputs"}
@@ -139,7 +139,11 @@ class TaskParameters(Parameters):
     task: Task = Field(description="what is predicted")
     seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="of torch and BLAS, they decide bytes; 0: as many as there are cores, 1 in each of several workers",
+    )
     start: EncoderParameters | None = Field(
         None, description="the encoder to start from; null: the one that this run has pretrained"
     )
@@ -299,18 +303,14 @@ class EvaluateParameters(Parameters):
         return self
 
 
-class EmbedParameters(Parameters):
+class EmbedParameters(WorkerParameters):
     """Embeddings of a whole raster, and of every image of the archive."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(
         0,
         ge=0,
-        description="of torch and BLAS, they decide bytes; 0: as many as there are cores; archive: 1 in each worker",
-    )
-    workers: int = Field(0, ge=0, le=256, description="archive: local processes; 0: one per core")
-    dask_scheduler: str | None = Field(
-        None, description="archive: Dask cluster to use instead: its address, tcp://…, or `local`"
+        description="of torch and BLAS, they decide bytes; 0: as many as there are cores, 1 in each of several workers",
     )
     raster: OnDiskPath = Field(
         None, description="path of a GeoTIFF or COG with the bands; null: a scene of the scene table"

@@ -96,6 +96,7 @@ def blended_strips(
     predict: Callable[[int, list[int]], Floats],
     batch: int = 8,
     first_row: int = 0,
+    last_row: int | None = None,
     name: str = "raster",
 ) -> Iterator[tuple[int, Floats]]:
     """Predict a raster window by window and yield finished rows, top to bottom.
@@ -113,6 +114,7 @@ def blended_strips(
         batch: Windows per call.
         first_row: Rows before this one were finished by an earlier run; they are not yielded, and predicted only where
             windows overlap them.
+        last_row: This row and later ones are of no interest, a first row of windows; None: all are.
         name: What is made, for the log.
 
     Yields:
@@ -122,10 +124,13 @@ def blended_strips(
     rows = starts(height, size, overlap)
     padded = max(width, size)
     columns = starts(width, size, overlap)
-    progress = _Progress(name, len(columns) * sum(row + size > first_row for row in rows))
+    last_row = height if last_row is None else last_row
+    progress = _Progress(name, len(columns) * sum(row + size > first_row and row < last_row for row in rows))
     total = np.zeros((classes, size, padded), np.float32)
     weights = np.zeros((size, padded), np.float32)
     for number, row in enumerate(rows):
+        if row >= last_row:
+            return
         end = rows[number + 1] if number + 1 < len(rows) else height
         if row + size > first_row:
             for start in range(0, len(columns), batch):
@@ -304,6 +309,7 @@ class StripWriter:
                 target.scales = tuple(scales)
             if units:
                 target.units = (units,) * bands
+        write_json(self._state, {"fingerprint": fingerprint, "rows": 0})
 
     def write(self, row: int, strip: npt.NDArray[np.generic]) -> None:
         """Write rows `(bands, rows, columns)` from a first row on, and remember that they are done."""

@@ -124,7 +124,7 @@ def test_dask_cluster_that_loses_a_worker_gives_the_same(
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(store_writer, "SHARD_BYTES", 2**20)  # one shard each, else there is nothing to lose
     parameters = CoregisterParameters(recipes=RECIPES, workers=1, locations_per_task=1)
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         dask = parameters.model_copy(update={"dask_scheduler": cluster.scheduler_address})
         killed: list[int] = []
         victim = next(iter(cluster.workers.values()))

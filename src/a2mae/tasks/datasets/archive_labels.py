@@ -76,6 +76,12 @@ class FeatureLabels:
         touching = self.geometry.iloc[np.sort(self.geometry.sindex.query(ground, predicate="intersects"))]
         return bring(touching, grid, ground, buffer_m) if len(touching) else touching
 
+    def near(self, grounds: Sequence[GeoBox]) -> FeatureLabels:
+        """Return the same labels with the geometry of those alone that touch one of some footprints."""
+        outlines = [outline(grid, self.geometry.crs, self.stated.buffer_m or 0.0) for grid in grounds]
+        touching = self.geometry.sindex.query(outlines, predicate="intersects")[1]
+        return replace(self, geometry=self.geometry.iloc[np.unique(touching)])
+
     def hold(self, numbers: npt.NDArray[np.int64], day: np.datetime64, *, allow_future: bool) -> npt.NDArray[np.bool_]:
         """Tell which features hold for an image of a day; later ones too where that is allowed."""
         start, end = self.start[numbers], self.end[numbers]

@@ -90,6 +90,11 @@ class Reading:
         """
         self.noted.setdefault(what, []).append(where)
 
+    def add(self, other: Reading) -> None:
+        """Take over the notes of another reading."""
+        for what, where in other.noted.items():
+            self.noted.setdefault(what, []).extend(where)
+
     def check(self, source: str) -> None:
         """Log what was found out, and reject a data set of which too much cannot be read.
 

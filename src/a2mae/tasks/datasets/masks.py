@@ -170,6 +170,10 @@ class Masks:
                 " masks alike"
             )
 
+    def add(self, other: Masks) -> None:
+        """Take over what another reader of the same masks has found in them."""
+        self._white, self._other = self._white or other._white, self._other or other._other
+
     def check_all(self) -> None:
         """Reject a data set in which nothing but 0 and 255 was found, once all of its masks were read.
 

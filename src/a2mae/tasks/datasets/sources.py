@@ -66,7 +66,7 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | N
     else:
         source = cut_simulated(
             task, tables, Truth(simulation), data.simulated,
-            seed=options.seed, per_pixel=options.per_pixel,
+            seed=options.seed, per_pixel=options.per_pixel, crew=options,
         )  # fmt: skip
     if data.class_colors:
         try:

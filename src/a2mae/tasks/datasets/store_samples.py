@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,18 @@ class StoreImages:
                 " window or build image sets of that time"
             )
         return kept
+
+    def at(self, places: Sequence[str]) -> Self:
+        """Return the same of some places alone.
+
+        Args:
+            places: Ids of locations.
+        """
+        some = copy.copy(self)
+        some.table = self.table[self.table["location_id"].isin(places)]
+        some.reference = self.reference[self.reference.index.isin(some.table["set_id"])]
+        some._locations = self._locations.loc[list(places)]
+        return some
 
     def once(self) -> pd.DataFrame:
         """Return the images; one scene of one place may serve several sets, and counts once as a sample."""

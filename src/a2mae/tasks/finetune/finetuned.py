@@ -50,6 +50,7 @@ class Finetuned:
         history: The loss over its training.
         origin: Which weights its encoder started from, where the parameters name others than this run's: file, SHA-256,
             licence, what was adapted.
+        folder: Directory that it was read from; None: of a model that was not saved.
     """
 
     model: TaskModel
@@ -57,6 +58,7 @@ class Finetuned:
     spec: TaskSpec
     history: Sequence[Progress] = ()
     origin: Mapping[str, Json] | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def load_task_model(directory: Path) -> Finetuned:
     load_strictly(model, read_safetensors(directory / "model.safetensors"), str(directory))
     history = [Progress(**moment) for moment in json.loads((directory / "metrics.json").read_text())["history"]]
     plan, spec = input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"])
-    return Finetuned(model.eval(), plan, spec, history, task["origin"])
+    return Finetuned(model.eval(), plan, spec, history, task["origin"], directory)
 
 
 def finetune_start(

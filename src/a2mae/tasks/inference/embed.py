@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,20 @@ from rasterio.windows import Window
 from a2mae.config import Precision
 from a2mae.files import whole_file
 from a2mae.models.encoder import Encoder
-from a2mae.models.precision import autocast
+from a2mae.models.precision import ComputePrecision, autocast
 from a2mae.raster.opening import GDAL_OPTIONS
 from a2mae.tables import geo_schema
 from a2mae.tasks.datasets.inputs import InputPlan
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterRows, coarser_grid
+from a2mae.tasks.inference.strips import Strip, Workers, draw
 from a2mae.tasks.tiling import StripWriter, Windows, blended_strips, settled, starts
 
 logger = logging.getLogger(__name__)
 
 INT8_LIMIT = 127
 INT8_NODATA = -128
+_STEP = 8.0 / INT8_LIMIT
+"""Embeddings have passed the final norm: a dimension beyond ±8 deviations of it is clipped when quantised."""
 ROW_GROUP_BYTES = 32 * 2**20
 """Size of the vectors that are held before a row group of the table is written."""
 
@@ -46,6 +50,7 @@ def embed_raster(
     precision: Precision = "32-true",
     quantise: bool = False,
     model_hash: str = "",
+    workers: Workers | None = None,
 ) -> Path:
     """Embed every patch of a raster, as a COG with a band per dimension.
 
@@ -59,6 +64,7 @@ def embed_raster(
         precision: What the encoder computes in; embeddings that were begun go on in what `auto` came to then.
         quantise: Store int8 with one scale per dimension (written as the band's scale).
         model_hash: Identifies the model: embeddings that another one has begun are not continued.
+        workers: Compute them where the raster is large enough to be shared; None: they are computed here.
 
     Returns:
         The path. CRS of the raster, pixels of one patch; patches of which less than half was seen are nodata.
@@ -70,8 +76,6 @@ def embed_raster(
     features = encoder.num_features * plan.views
     settings = [str(raster), plan.to_dict(), windows.tile_px, windows.overlap_px, quantise, model_hash]
     computed, fingerprint = settled(path, settings, precision, device)
-    # Embeddings have passed the final norm: a dimension beyond ±8 deviations of it is clipped when quantised.
-    step = 8.0 / INT8_LIMIT
     writer = StripWriter(
         path,
         bands=features,
@@ -81,41 +85,83 @@ def embed_raster(
         fingerprint=fingerprint,
         names=[f"feature {number}" for number in range(features)],
         tags={"PATCH_PX": str(patch), "SENSOR": raster.sensor.id, "BANDS": ",".join(plan.bands)},
-        scales=[step] * features if quantise else (),
+        scales=[_STEP] * features if quantise else (),
     )
-    encoder.to(device).eval()
-    side, first_rows = size * patch, [row * patch for row in starts(rows, size, overlap)]
-    with RasterRows([raster], plan, side, first_rows, max(columns * patch, side)) as reader:
-
-        def predict(row: int, cols: list[int]) -> Floats:
-            images = torch.from_numpy(reader.windows(row * patch, [col * patch for col in cols])[0][:, 0])
-            lonlat = [raster.lonlat_deg(row * patch, col * patch, side) for col in cols] if plan.location else []
-            with autocast(computed, device.type):
-                tokens = _tokens(encoder, plan, raster, images.to(device), lonlat)
-            count, _, width = tokens.shape
-            maps: Floats = tokens.transpose(1, 2).reshape(count, width, size, size).float().cpu().numpy()
-            return maps
-
-        strips = blended_strips(
-            rows,
-            columns,
-            features,
-            size=size,
-            overlap=overlap,
-            predict=predict,
-            batch=windows.batch_size,
-            first_row=writer.first_row,
-            name="embeddings",
-        )
-        for row, strip in strips:
-            seen = _seen(reader, row, strip.shape[1], columns, patch)
-            if quantise:
-                counts = np.clip(np.round(strip / step), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
-                writer.write(row, np.where(seen, counts, np.int8(INT8_NODATA)))
-            else:
-                writer.write(row, np.where(seen, strip, np.float32(np.nan)))
+    drawing = _EmbeddingDrawing(raster, plan, patch, size, overlap, windows.batch_size, quantise, computed)
+    draw(drawing, encoder, {drawing.name: writer}, path, fingerprint, device=device, workers=workers)
     logger.info("embeddings: %d x %d patches of %d px, %d dimensions", rows, columns, patch, features)
-    return writer.finish()
+    return path
+
+
+@dataclass(frozen=True)
+class _EmbeddingDrawing:
+    """Embeddings of a raster that are computed strip by strip; lengths are in patches.
+
+    Attributes:
+        raster: The raster.
+        plan: Bands and normalisation.
+        patch: Side of a patch, pixels.
+        size: Side of a window.
+        overlap: Shared by neighbouring windows.
+        batch: Windows per forward pass.
+        quantise: Give int8.
+        precision: What the encoder computes in.
+    """
+
+    raster: Raster
+    plan: InputPlan
+    patch: int
+    size: int
+    overlap: int
+    batch: int
+    quantise: bool
+    precision: ComputePrecision
+    name = "embeddings"
+
+    @property
+    def first_rows(self) -> list[int]:
+        """First row of each row of windows."""
+        return starts(coarser_grid(self.raster.grid, self.patch).shape[0], self.size, self.overlap)
+
+    def strips(
+        self, model: Encoder, device: torch.device, first_row: int, last_row: int | None
+    ) -> Iterator[tuple[int, Strip]]:
+        """Yield rows of patches, as `Drawing` has it."""
+        raster, plan, patch, size = self.raster, self.plan, self.patch, self.size
+        rows, columns = coarser_grid(raster.grid, patch).shape
+        side = size * patch
+        model.to(device).eval()
+        of_interest = [row * patch for row in self.first_rows if last_row is None or row < last_row]
+        with RasterRows([raster], plan, side, of_interest, max(columns * patch, side)) as reader:
+
+            def predict(row: int, cols: list[int]) -> Floats:
+                images = torch.from_numpy(reader.windows(row * patch, [col * patch for col in cols])[0][:, 0])
+                lonlat = [raster.lonlat_deg(row * patch, col * patch, side) for col in cols] if plan.location else []
+                with autocast(self.precision, device.type):
+                    tokens = _tokens(model, plan, raster, images.to(device), lonlat)
+                count, _, width = tokens.shape
+                maps: Floats = tokens.transpose(1, 2).reshape(count, width, size, size).float().cpu().numpy()
+                return maps
+
+            strips = blended_strips(
+                rows,
+                columns,
+                model.num_features * plan.views,
+                size=size,
+                overlap=self.overlap,
+                predict=predict,
+                batch=self.batch,
+                first_row=first_row,
+                last_row=last_row,
+                name=self.name,
+            )
+            for row, strip in strips:
+                seen = _seen(reader, row, strip.shape[1], columns, patch)
+                if self.quantise:
+                    counts = np.clip(np.round(strip / _STEP), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+                    yield row, {self.name: np.where(seen, counts, np.int8(INT8_NODATA))}
+                else:
+                    yield row, {self.name: np.where(seen, strip, np.float32(np.nan))}
 
 
 @torch.no_grad()

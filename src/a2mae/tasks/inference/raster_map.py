@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,12 +22,14 @@ import torch
 from odc.geo.geobox import GeoBox
 
 from a2mae.config import Precision, RegistrationParameters
+from a2mae.models.precision import ComputePrecision
 from a2mae.registration.pairs import BandStack, agreement, compare, trusted
 from a2mae.tasks.datasets.inputs import TaskBatch
 from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.finetuned import Finetuned
 from a2mae.tasks.inference.rasters import Floats, Raster, RasterRows, RasterWindows
 from a2mae.tasks.inference.read_map import FULL_PROBABILITY
+from a2mae.tasks.inference.strips import Strip, Workers, draw
 from a2mae.tasks.tiling import StripWriter, Windows, blended_strips, settled, starts
 
 logger = logging.getLogger(__name__)
@@ -125,6 +127,7 @@ def map_raster(
     confidence: Path | None = None,
     probabilities: Path | None = None,
     before: int = 1,
+    workers: Workers | None = None,
 ) -> Path:
     """Predict every pixel: its class as a uint8 COG with a colour table, or its value as a float32 COG with units.
 
@@ -143,6 +146,7 @@ def map_raster(
             with a scale of 1/250.
         probabilities: Also write every class's probability to this COG: uint8 bands with a scale of 1/250.
         before: How many of the rasters are of the earlier date, where there are two.
+        workers: Compute it where it is large enough to be shared; None: it is computed here.
 
     Returns:
         The path. Grid and CRS are the first raster's; what was not seen at every date, by any image of its set, is
@@ -164,7 +168,6 @@ def map_raster(
         )
     first = rasters[0]
     rasters = [first, *(replace(raster, grid=first.grid) for raster in rasters[1:])]
-    rows, columns = first.shape
     patch = model.encoder.patch_size
     patches, overlap = windows.in_patches(patch)
     size, overlap = patches * patch, overlap * patch
@@ -184,42 +187,83 @@ def map_raster(
     computed, fingerprint = settled(path, settings, precision, device)
     common: _Common = {"grid": first.grid, "fingerprint": fingerprint, "tags": tags}
     writers = _writers(path, confidence, probabilities, spec, common)
-    # The files may have stopped at different rows: go on where all are whole; rows written twice are the same.
-    first_row = min(writer.first_row for writer in writers.values())
-    model.on(device, computed).eval()
-    of_date = [rasters] if dates == 1 else [rasters[:before], rasters[before:]]
-    with RasterRows(rasters, plan, size, starts(rows, size, overlap), max(columns, size)) as reader:
+    drawing = _MapDrawing(
+        f"{spec.task} map", tuple(rasters), before, tuple(writers), size, overlap, windows.batch_size, computed
+    )
+    draw(drawing, finetuned, writers, path, fingerprint, device=device, workers=workers)
+    logger.info("%s map: %d x %d pixels -> %s", spec.task, *first.shape, path.name)
+    return path
 
-        def predict(row: int, cols: list[int]) -> Floats:
-            read = _filled_up(*reader.windows(row, cols), [len(some) for some in of_date])
-            images, valid = (torch.from_numpy(one).to(device) for one in read)
-            lonlat = [first.lonlat_deg(row, col, size) for col in cols] if plan.location else []
-            return _answers(finetuned, of_date, images, lonlat, valid if is_set else None)
 
-        strips = blended_strips(
-            rows,
-            columns,
-            model.config.outputs,
-            size=size,
-            overlap=overlap,
-            predict=predict,
-            batch=windows.batch_size,
-            first_row=first_row,
-            name=f"{spec.task} map",
-        )
-        for row, strip in strips:
-            shown = reader.valid(row, strip.shape[1])
-            by_date = [shown] if dates == 1 else [shown[:before], shown[before:]]
-            seen = np.logical_and.reduce([one.any(axis=0) for one in by_date])
-            found: dict[str, npt.NDArray[Any]] = {"map": strip}
-            if spec.quantity is None:
-                answers, sure = (one.numpy() for one in model.config.decided(torch.from_numpy(strip[None])))
-                confidence_of, counts = (np.round(one * FULL_PROBABILITY).astype(np.uint8) for one in (sure, strip))
-                found = {"map": answers, "confidence": confidence_of, "probabilities": counts}
-            for name, writer in writers.items():
-                writer.write(row, np.where(seen, found[name], spec.unlabelled))
-    logger.info("%s map: %d x %d pixels -> %s", spec.task, rows, columns, path.name)
-    return [writer.finish() for writer in reversed(writers.values())][-1]
+@dataclass(frozen=True)
+class _MapDrawing:
+    """A map that is computed strip by strip.
+
+    Attributes:
+        name: What it is, for the log.
+        rasters: On one grid, those of the earlier date first.
+        before: How many these are, where there are two dates.
+        files: What is written: `map`, `confidence`, `probabilities`.
+        size: Side of a window, pixels.
+        overlap: Shared by neighbouring windows, pixels.
+        batch: Windows per forward pass.
+        precision: What the model computes in.
+    """
+
+    name: str
+    rasters: tuple[Raster, ...]
+    before: int
+    files: tuple[str, ...]
+    size: int
+    overlap: int
+    batch: int
+    precision: ComputePrecision
+
+    @property
+    def first_rows(self) -> list[int]:
+        """First row of each row of windows."""
+        return starts(self.rasters[0].shape[0], self.size, self.overlap)
+
+    def strips(
+        self, model: Finetuned, device: torch.device, first_row: int, last_row: int | None
+    ) -> Iterator[tuple[int, Strip]]:
+        """Yield rows of every file, as `Drawing` has it."""
+        spec, plan, rasters, size = model.spec, model.plan, list(self.rasters), self.size
+        first, (rows, columns) = rasters[0], rasters[0].shape
+        config, is_set = model.model.config, bool(spec.set_sensors)
+        model.model.on(device, self.precision).eval()
+        of_date = [rasters] if spec.task.kind.dates == 1 else [rasters[: self.before], rasters[self.before :]]
+        of_interest = [row for row in self.first_rows if last_row is None or row < last_row]
+        with RasterRows(rasters, plan, size, of_interest, max(columns, size)) as reader:
+
+            def predict(row: int, cols: list[int]) -> Floats:
+                read = _filled_up(*reader.windows(row, cols), [len(some) for some in of_date])
+                images, valid = (torch.from_numpy(one).to(device) for one in read)
+                lonlat = [first.lonlat_deg(row, col, size) for col in cols] if plan.location else []
+                return _answers(model, of_date, images, lonlat, valid if is_set else None)
+
+            strips = blended_strips(
+                rows,
+                columns,
+                config.outputs,
+                size=size,
+                overlap=self.overlap,
+                predict=predict,
+                batch=self.batch,
+                first_row=first_row,
+                last_row=last_row,
+                name=self.name,
+            )
+            for row, strip in strips:
+                shown = reader.valid(row, strip.shape[1])
+                by_date = [shown] if len(of_date) == 1 else [shown[: self.before], shown[self.before :]]
+                seen = np.logical_and.reduce([one.any(axis=0) for one in by_date])
+                found: dict[str, npt.NDArray[Any]] = {"map": strip}
+                if spec.quantity is None:
+                    answers, sure = (one.numpy() for one in config.decided(torch.from_numpy(strip[None])))
+                    confidence_of, counts = (np.round(one * FULL_PROBABILITY).astype(np.uint8) for one in (sure, strip))
+                    found = {"map": answers, "confidence": confidence_of, "probabilities": counts}
+                yield row, {name: np.where(seen, found[name], spec.unlabelled) for name in self.files}
 
 
 def _writers(

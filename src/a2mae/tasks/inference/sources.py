@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from a2mae.config import Precision
+from a2mae.config import Precision, WorkerParameters
 from a2mae.files import write_json
 from a2mae.models.checkpoint import load_encoder
 from a2mae.models.sources import weights_digest
@@ -19,13 +19,14 @@ from a2mae.sensors import Sensor
 from a2mae.tasks.data_parameters import InputParameters
 from a2mae.tasks.datasets.inputs import InputPlan, plan_bands
 from a2mae.tasks.finetune.encoders import bands_per_view, encoder_normalisation
-from a2mae.tasks.finetune.finetuned import Finetuned
+from a2mae.tasks.finetune.finetuned import Finetuned, load_task_model
 from a2mae.tasks.finetune.train import computing
 from a2mae.tasks.inference.embed import embed_raster, write_block_vectors
 from a2mae.tasks.inference.files import EMBED, Mapped, RasterKeys, bands_of, keys_of_map, raster_from_file, sensor_named
 from a2mae.tasks.inference.raster_map import aligned, map_raster
 from a2mae.tasks.inference.rasters import Raster, sample_of
 from a2mae.tasks.inference.scenes import SceneRasters
+from a2mae.tasks.inference.strips import Workers
 from a2mae.tasks.parameters import EmbedParameters, MapParameters
 from a2mae.tasks.tiling import Windows
 
@@ -84,6 +85,7 @@ class EmbeddingSource:
             precision=options.precision,
             quantise=options.quantise,
             model_hash=digest,
+            workers=Workers(self.pretrained, load_encoder, options.device, options.threads, options),
         )
         blocks = write_block_vectors(path, options.block_patches, folder / "embeddings.parquet")
         about = {
@@ -118,6 +120,7 @@ class MapSource:
         scores: The model's scores on the test split; written into the map's tags, so that it says what it is worth.
         inputs: Which images make up a set.
         precision: What the model computes in.
+        workers: Compute a raster that is large enough to be shared; None: it is computed here.
     """
 
     options: MapParameters
@@ -128,6 +131,7 @@ class MapSource:
     scores: Mapping[str, object] = field(default_factory=dict)
     inputs: InputParameters = field(default_factory=lambda: InputParameters.model_validate({}))
     precision: Precision = "auto"
+    workers: WorkerParameters | None = None
 
     def write(self, path: Path, confidence: Path | None = None) -> None:
         """Write the map as a COG.
@@ -156,7 +160,15 @@ class MapSource:
                 confidence=confidence,
                 probabilities=path.with_name(f"{path.stem}_probabilities.tif") if options.probabilities else None,
                 before=len(dates[0]),
+                workers=self._crew(),
             )
+
+    def _crew(self) -> Workers | None:
+        """Those who may compute the map; a model that lies nowhere cannot be read by others."""
+        folder = self.finetuned.folder
+        if self.workers is None or folder is None:
+            return None
+        return Workers(folder, load_task_model, self.device, self.threads, self.workers)
 
     def _on_each_other(self, rasters: list[Raster]) -> list[Raster]:
         """The rasters, the later ones moved onto the first."""
