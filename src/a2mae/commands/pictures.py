@@ -19,8 +19,8 @@ _LABELS = ("masks", "values", "labels", "label", "label1", "label2")
 _FEWEST_SCORED, _MOST_SCORED = 100, 5000
 """Fewer tell nothing, more pictures make the scores no surer than they need to be for a first look."""
 _PRETRAIN = """\
-# The recipe that pays on pictures (docs/recipe.md). 1,000 steps are a quarter of an hour of one core; an hour of two
-# allows 7,000.
+# The recipe that pays on pictures (docs/recipe.md). 1,000 steps are a quarter of an hour of one core; 4,500 are an
+# hour, and better.
 pretrain:
   method: mae
   model:
