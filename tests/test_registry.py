@@ -12,6 +12,7 @@ import yaml
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import BaseModel
 
@@ -164,12 +165,14 @@ def test_pictures_and_scenes_do_not_make_the_same_sets():
 
 
 @pytest.mark.parametrize(("chain", "maker"), [(pipeline_registry.FROM_SCENES[:6], "tag"), (PICTURES, "pictures")])
-def test_what_is_missing_is_asked_of_the_stage_of_the_chain_that_makes_it(chain, maker):
-    chain = tuple(stage for stage in chain if stage != "simulate")
-    context = open_context("base")
-    pipeline_registry.use_chain(chain)
+def test_what_is_missing_is_asked_of_the_stage_of_the_chain_that_makes_it(tmp_path, chain, maker):
+    pipeline_registry.use_chain(tuple(stage for stage in chain if stage != "simulate"))
+    kind = "a2mae.pipelines.datasets.TableDataset"
+    catalog = DataCatalog.from_config(
+        {name: {"type": kind, "filepath": str(tmp_path / name)} for name in ("images", "band_statistics")}
+    )
     with pytest.raises(FileNotFoundError, match=r"the run reads what is not there") as error:
-        check_inputs(pipelines["pretrain"], context.catalog, Path("/nowhere"))
+        check_inputs(pipelines["pretrain"], catalog, tmp_path)
     assert f"{maker}," in str(error.value) or f"{maker}, or" in str(error.value)
     assert ("pictures" in str(error.value)) == (maker == "pictures")
 
