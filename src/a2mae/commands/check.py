@@ -94,14 +94,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _of_pictures(pictures: PicturesParameters, pretrain: PretrainParameters) -> None:
     """Write what a training on pictures will be."""
-    from a2mae.tasks.datasets.class_folders import unlabelled_folder  # noqa: PLC0415
-    from a2mae.tasks.datasets.formats import stated_layout  # noqa: PLC0415
+    from a2mae.tasks.datasets.picture_sets import find_pictures  # noqa: PLC0415
 
-    if pictures.folder is None:
-        raise InputError("pictures.folder: name the folder of the pictures")
-    source, files = unlabelled_folder(
-        Path(pictures.folder), stated_layout(pictures, "pictures"), max_files=pictures.max_files
-    )
+    _, source, files = find_pictures(pictures)
     weights, seconds = measure_steps(pretrain, len(source.spec.bands))
     sys.stdout.write(_line("pictures", f"{len(files):,}, of all splits", "pictures") + "\n")
     for line in of_training(pretrain, len(files), "picture", weights=weights, seconds=seconds):

@@ -100,7 +100,7 @@ def propose_catalog(found: CatalogFound, name: str, area: Area | None, products:
     within = math.inf if area is None else area.side_m
     layout = lay_out([replace(product, side_m=min(product.side_m, within)) for product in products], sensors)
     lines = [
-        f"# What {_plain(str(found.recognition.root))} holds of the area, as `a2mae init` found it; yours to change.",
+        f"# What {plain(str(found.recognition.root))} holds of the area, as `a2mae init` found it; yours to change.",
         "ingest:",
         *(f"  {line}" for line in yaml.safe_dump(dict(found.source), sort_keys=False, width=120).splitlines()),
         "  locations:",
@@ -136,9 +136,17 @@ def _sensors_of(products: Sequence[Product]) -> tuple[list[Sensor | None], list[
     return sensors, list(own.values())
 
 
+def of_every_environment(name: str, title: str) -> dict[str, str]:
+    """Write the files that every environment has: where its outputs lie, and the title of its report."""
+    return {
+        "globals.yml": _lines("# Where the outputs of this environment lie.", f"data_root: data/{name}"),
+        "parameters_report.yml": _lines("report:", f"  title: {flow(title)}"),
+    }
+
+
 def _files(name: str, ingest: str, layout: Layout, sensors: Sequence[Sensor | None], title: str) -> dict[str, str]:
     files = {
-        "globals.yml": _lines("# Where the outputs of this environment lie.", f"data_root: data/{name}"),
+        **of_every_environment(name, title),
         "catalog_ingest.yml": _lines(
             "# Nothing is simulated here: the manifest that ingest is given is empty.",
             "simulation:",
@@ -155,7 +163,6 @@ def _files(name: str, ingest: str, layout: Layout, sensors: Sequence[Sensor | No
             "  sampling:",
             "    fallback: other_date   # sets of one source: another date instead of the anchor again",
         ),
-        "parameters_report.yml": _lines("report:", f"  title: {flow(title)}"),
     }
     known = [sensor for sensor in sensors if sensor is not None]
     if known and EmbedParameters.model_validate({}).sensor not in [sensor.id for sensor in known]:
@@ -278,7 +285,7 @@ def _ingest(
     layout: Layout,
 ) -> str:
     lines = [
-        f"# What the files of {_plain(str(recognition.root))} are, as `a2mae init` read it; yours to change.",
+        f"# What the files of {plain(str(recognition.root))} are, as `a2mae init` read it; yours to change.",
         f"# {TO_STATE} is what they do not say: a run refuses it by name until it is stated.",
         "ingest:",
         f"  folder: {flow(str(recognition.root.resolve()))}",
@@ -327,7 +334,7 @@ def _sensors(own: Sequence[Sensor]) -> list[str]:
 
 
 def _rule(product: Product, sensor: Sensor | None) -> list[str]:
-    lines = [f"    - name: {flow(product.name)}   # {_plain(product.title)}"]
+    lines = [f"    - name: {flow(product.name)}   # {plain(product.title)}"]
     for key in RULE_KEYS:
         fact = product.rule.get(key)
         if fact is None or (fact.known and fact.value == OF_ITEMS):
@@ -340,7 +347,7 @@ def _rule(product: Product, sensor: Sensor | None) -> list[str]:
             fact = Fact({band: token for token, band in fact.value.items()}, fact.evidence)
         value = flow(fact.value) if fact.known else TO_STATE
         hint = "" if fact.known or fact.suggestion is None else f"; perhaps {flow(fact.suggestion)}"
-        lines.append(f"      {key}: {value}   # {_plain(fact.evidence + hint)}")
+        lines.append(f"      {key}: {value}   # {plain(fact.evidence + hint)}")
     return lines
 
 
@@ -396,7 +403,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Flow.add_representer(str, _text)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of files and items for a comment: a line break in it would end the comment and begin a key."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 

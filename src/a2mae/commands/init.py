@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("base", "local")
 _LONGEST_SENTENCE = 2000
+_LEFT = "{} is there already and is left as it is; above is what init would change (--name for another)"
 _PICTURES = 20
 """So many rasters, none of which says where it lies, are pictures; fewer are scenes that lack their place."""
 _EXAMPLES = """\
@@ -79,7 +80,7 @@ def _run(options: argparse.Namespace) -> None:
     # GDAL and pydantic take a second to import: `--help` does without.
     from a2mae.commands.dialogue import ask, say, show  # noqa: PLC0415
     from a2mae.commands.environment import answered, differences, propose, stated_before  # noqa: PLC0415
-    from a2mae.commands.project import find_project, make_project  # noqa: PLC0415
+    from a2mae.commands.project import find_project  # noqa: PLC0415
     from a2mae.stssd.recognise.recognise import recognise  # noqa: PLC0415
 
     found = find_project(Path.cwd())
@@ -109,9 +110,7 @@ def _run(options: argparse.Namespace) -> None:
         lines = differences(after.files, folder)
         if lines and not answered(propose_of(recognition.products).files, after.files, folder):
             say("\n".join(lines))
-            raise InputError(
-                f"{folder} is there already and is left as it is; above is what init would change (--name for another)"
-            )
+            raise InputError(_LEFT.format(folder))
         if lines:
             say("what was ??? is stated now: the environment is completed by what follows from it")
         elif (project / "data" / options.name / "02_intermediate/scenes.parquet").is_file():
@@ -125,7 +124,7 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError("every product was left out: nothing was written")
     environment = propose_of(products)
     if found is None:
-        say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, scenes))}")
+        _make_project(project, scenes)
     if not again or lines:
         _write(environment.files, folder)
         say(f"wrote {_shown(folder, project)}/: {', '.join(environment.files)}")
@@ -146,12 +145,20 @@ def _run(options: argparse.Namespace) -> None:
     say(f"and everything, to a pretrained model and its report:\n  kedro run --env={options.name}")
 
 
+def _make_project(project: Path, scenes: Path) -> None:
+    """Make a project where there is none, and say so."""
+    from a2mae.commands.dialogue import say  # noqa: PLC0415
+    from a2mae.commands.project import make_project  # noqa: PLC0415
+
+    say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, scenes))}")
+
+
 def _of_pictures(recognition: Recognition, project: Path, name: str) -> None:
     """Write an environment that pretrains on pictures, and say what is next."""
     from a2mae.commands.dialogue import say, show_facts  # noqa: PLC0415
     from a2mae.commands.environment import differences  # noqa: PLC0415
     from a2mae.commands.pictures import propose_pictures  # noqa: PLC0415
-    from a2mae.commands.project import find_project, make_project  # noqa: PLC0415
+    from a2mae.commands.project import find_project  # noqa: PLC0415
 
     proposed = propose_pictures(recognition, name)
     count = plural(len(recognition.unplaced), "picture")
@@ -160,14 +167,13 @@ def _of_pictures(recognition: Recognition, project: Path, name: str) -> None:
     folder = project / "conf" / name
     if folder.exists():
         lines = differences(proposed.files, folder)
-        say("\n".join(lines) or f"{folder} is there already, and says what would be written: nothing to do")
         if lines:
-            raise InputError(
-                f"{folder} is there already and is left as it is; above is what init would change (--name for another)"
-            )
+            say("\n".join(lines))
+            raise InputError(_LEFT.format(folder))
+        say(f"{folder} is there already, and says what would be written: nothing to do")
         return
     if find_project(project) is None:
-        say(f"{project} lies in no project; one is made here: {', '.join(make_project(project, recognition.root))}")
+        _make_project(project, recognition.root)
     _write(proposed.files, folder)
     say(f"\nwrote {_shown(folder, project)}/: {', '.join(proposed.files)}")
     if unknown := [key for key, fact in proposed.facts.items() if not fact.known]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from a2mae.commands.environment import flow
+from a2mae.commands.environment import flow, of_every_environment, plain
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError
 from a2mae.stssd.recognise.facts import Fact, Recognition
@@ -80,14 +80,12 @@ def propose_pictures(recognition: Recognition, name: str) -> ProposedPictures:
     colours = facts["format"].value == "rgb_bytes"
     scored = classes > 1 and colours and len(above) >= _FEWEST_SCORED
     chain = ["pictures", "pretrain", *(["evaluate"] if scored else []), "report"]
-    title = flow(f"From the pictures of {root.name} to a pretrained model")
     files = {
-        "globals.yml": f"# Where the outputs of this environment lie.\ndata_root: data/{name}\n",
+        **of_every_environment(name, f"From the pictures of {root.name} to a pretrained model"),
         "parameters_chain.yml": "# The stages that `kedro run` chains; with labels add classify.\n"
         f"chain: [{', '.join(chain)}]\n",
         "parameters_pictures.yml": _pictures(str(root), facts),
         "parameters_pretrain.yml": _PRETRAIN.format(bands="rgb" if colours else "draw"),
-        "parameters_report.yml": f"report:\n  title: {title}\n",
     }
     if scored:
         count = min(len(recognition.unplaced), _MOST_SCORED)
@@ -103,6 +101,5 @@ def _pictures(folder: str, facts: Mapping[str, Fact]) -> str:
     lines.append(f"  folder: {flow(folder)}")
     for key, fact in facts.items():
         told = flow(fact.value) if fact.known else TO_STATE
-        evidence = "".join(letter if letter.isprintable() else "?" for letter in fact.evidence)
-        lines.append(f"  {key}: {told}   # {evidence}")
+        lines.append(f"  {key}: {told}   # {plain(fact.evidence)}")
     return "\n".join(lines) + "\n"

@@ -64,13 +64,11 @@ def build_pictures(parameters: PicturesParameters, url: str) -> PictureSets:
     Raises:
         TaskDataError: If no folder is named or it holds nothing to train on, or files do not hold what was stated.
     """
-    if parameters.folder is None:
-        raise TaskDataError("pictures.folder: name the folder of the pictures")
-    folder, layout = Path(parameters.folder), stated_layout(parameters, "pictures")
-    source, files = unlabelled_folder(folder, layout, max_files=parameters.max_files)
+    folder, source, files = find_pictures(parameters)
     side = parameters.chip_px or _shorter_side(folder, source)
     source = source.squared(side, resize=parameters.resize)
     spec = source.spec
+    layout = stated_layout(parameters, "pictures")
     sensor = Sensor(layout.sensor.id, layout.sensor.title, spec.gsd_m, spec.bands, spec.encoding)
     digests = {name: file_digest(path) for name, path in files.items()}
     writer = StoreWriter.create(
@@ -97,6 +95,24 @@ def build_pictures(parameters: PicturesParameters, url: str) -> PictureSets:
         ", ".join(f"{count} {split}" for split, count in counts.items()),
     )
     return PictureSets(manifest_hash, images, sets, {sensor.id: statistics})
+
+
+def find_pictures(parameters: PicturesParameters) -> tuple[Path, LabelledScenes, dict[str, Path]]:
+    """Find the pictures that a group names.
+
+    Args:
+        parameters: The `pictures` group.
+
+    Returns:
+        Their folder, what reads them, and each one's file by its name.
+
+    Raises:
+        TaskDataError: If no folder is named, or it holds nothing to train on.
+    """
+    if parameters.folder is None:
+        raise TaskDataError("pictures.folder: name the folder of the pictures")
+    folder = Path(parameters.folder)
+    return folder, *unlabelled_folder(folder, stated_layout(parameters, "pictures"), max_files=parameters.max_files)
 
 
 def _shorter_side(folder: Path, source: LabelledScenes) -> int:
