@@ -12,6 +12,10 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\
 """Signs that move a terminal's cursor, change its colours or turn its writing round, and halves of signs."""
 _QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
 
+_LONGEST_LINE = 1500
+_SHOWN = 600
+"""Characters that are shown of each end of a longer line: what was found stands first, what to change last."""
+
 
 class A2maeError(Exception):
     """An error whose message says what was found, what was expected and what to change.
@@ -21,7 +25,7 @@ class A2maeError(Exception):
     """
 
     def __str__(self) -> str:
-        return plain_text(without_secrets(super().__str__()))
+        return plain_text(bounded(without_secrets(super().__str__())))
 
 
 class InputError(A2maeError, ValueError):
@@ -53,7 +57,7 @@ class RejectedError(InputError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        detail = plain_text(without_secrets(detail))
+        detail = plain_text(bounded(without_secrets(detail)))
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -90,6 +94,13 @@ def without_secrets(text: str) -> str:
 def plain_text(text: str) -> str:
     """Show signs that would steer a terminal, in a name of a file, an item or a tensor, as `?`; lines stay."""
     return _STEERING.sub("?", text)
+
+
+def bounded(text: str) -> str:
+    """Leave out the middle of every line of more than 1,500 characters: a name in a file may be of any length."""
+    return "\n".join(
+        line if len(line) <= _LONGEST_LINE else f"{line[:_SHOWN]} … {line[-_SHOWN:]}" for line in text.split("\n")
+    )
 
 
 def without_places(value: object) -> object:

@@ -174,6 +174,7 @@ def test_no_edge_number_or_text_ends_more_than_its_item(place):
 
 
 @given(st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=3))
+@example([(("collection",), [10**400] * 7), (("properties", "platform"), None)])  # a sensor's name of 2,800 digits
 @example([NO_GRID, (("assets", "B02", "gsd"), -1.0)])
 @settings(max_examples=400, deadline=None)
 def test_law_whatever_an_item_holds_it_is_a_scene_or_a_refusal(changes):
