@@ -25,6 +25,8 @@ WINDOWS = 4000
 """Windows from which the filters and their whitening are made."""
 _BLOCK_PLACES = (3, 4, 5, 2)
 """Places of a filter along a block's side: the first that divides those of a patch. One of 8 pixels is one block."""
+_PIXELS_AT_ONCE = 16_384
+"""Of patches: their responses stay in a core's cache. Those of a batch of windows are a hundred times its size."""
 LIMIT = 5.0
 """Standardised features of a patch are cut off here: a glint or a cloud's edge does not rule a loss."""
 
@@ -162,21 +164,25 @@ class RandomConvolutionFeatures(nn.Module):
         across = patch_size - size + 1
         places = next((count for count in _BLOCK_PLACES if across % count == 0), across)
         side = places + size - 1
-        blocks = patches.reshape(-1, patch_size, patch_size, images.shape[-3])
-        blocks = blocks.unfold(1, side, places).unfold(2, side, places)  # (N, b, b, C, side, side)
-        flat = blocks.movedim(3, -1).flatten(3).flatten(0, 2)
         filters = self.filters.movedim(1, -1)  # (J, k, k, C)
         matrix = filters.new_zeros(places, places, len(filters), side, side, filters.shape[-1])
         for row in range(places):
             for column in range(places):
                 matrix[row, column, :, row : row + size, column : column + size] = filters
-        bias = self._bias().repeat(places**2)
-        response = torch.addmm(bias, flat, matrix.flatten(3).flatten(0, 2).T).view(len(blocks), across**2, -1)
-        # The product may be bfloat16 (autocast); what is standardised is not.
-        high = response.clamp(min=THRESHOLD).mean(1, dtype=torch.float32)
-        low = response.clamp(max=-THRESHOLD).mean(1, dtype=torch.float32)
-        pooled = torch.cat([high - THRESHOLD, -low - THRESHOLD], dim=1)
-        return pooled.view(*patches.shape[:-1], self.num_features)
+        matrix, bias = matrix.flatten(3).flatten(0, 2).T, self._bias().repeat(places**2)
+        if torch.is_autocast_enabled(images.device.type):  # otherwise it would be cast for every product
+            matrix = matrix.to(torch.get_autocast_dtype(images.device.type))
+        pooled = []
+        at_once = max(_PIXELS_AT_ONCE // patch_size**2, 1)
+        for some in patches.reshape(-1, patch_size, patch_size, images.shape[-3]).split(at_once):
+            blocks = some.unfold(1, side, places).unfold(2, side, places)  # (n, b, b, C, side, side)
+            flat = blocks.movedim(3, -1).flatten(3).flatten(0, 2)
+            response = torch.addmm(bias, flat, matrix).view(len(some), across**2, -1)
+            # The product may be bfloat16 (autocast); what is standardised is not.
+            high = response.clamp(min=THRESHOLD).mean(1, dtype=torch.float32)
+            low = response.clamp(max=-THRESHOLD).mean(1, dtype=torch.float32)
+            pooled.append(torch.cat([high - THRESHOLD, -low - THRESHOLD], dim=1))
+        return torch.cat(pooled).view(*patches.shape[:-1], self.num_features)
 
     def _responses(self, images: Tensor) -> Tensor:
         """`(N, C, H, W)` to `(N, 2 J, H - k + 1, W - k + 1)`, rectified."""

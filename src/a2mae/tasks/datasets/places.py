@@ -30,8 +30,8 @@ _PLACES = 16
 """Places of a piece of work, at least."""
 _MOST_PIECES = 512
 """Every piece is sought in the whole table."""
-_WORTH_SHARING = 1024
-"""Images: fewer are looked at before workers have started."""
+_WORTH_SHARING = 20_000
+"""Images: fewer are cut by one process in the twelve seconds in which workers start and cut them."""
 
 
 def by_places(
