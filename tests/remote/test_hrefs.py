@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import CRS
 
 from a2mae.errors import InputError, RejectedError
 from a2mae.remote.policy import HrefPolicy, check_vector, load_signer, local_href, redact
@@ -182,9 +184,45 @@ def test_what_no_address_can_be(root, href):
     assert caught.value.reason == "bad_href"
 
 
-def test_vector_files_that_name_other_files_and_servers_are_not_read(tmp_path):
-    import json
+POINT = {"type": "Feature", "properties": {"class": "a"}, "geometry": {"type": "Point", "coordinates": [12, 51]}}
+CODES = {
+    "EPSG:4326": 4326, "epsg:32633": 32633, "urn:ogc:def:crs:EPSG::32633": 32633, "CRS84": 4326, "WGS84": 4326,
+    "urn:ogc:def:crs:OGC:1.3:CRS84": 4326, "http://www.opengis.net/def/crs/EPSG/0/32633": 32633,
+    "ESRI:54009": "ESRI:54009",
+}  # fmt: skip
 
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_crs_that_is_known_is_the_one_that_is_read(tmp_path, name):
+    crs = {"type": "name", "properties": {"name": name}}
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [POINT], "crs": crs}))
+    assert read_features(tmp_path / "a.geojson").crs == CRS.from_user_input(CODES[name])
+
+
+UNKNOWN = (
+    "ETRS89 / UTM zone 33N",
+    "mystery",
+    "EPSG:999999",
+    "",
+    None,
+    4326,
+    "/etc/passwd",
+    "file:/etc/passwd",
+    "+proj=x",
+)
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_crs_that_nobody_knows_is_not_taken_for_wgs_84(tmp_path, name):
+    """As GDAL takes it, without a word."""
+    named = {"type": "name", "properties": {"name": name}}
+    for crs in (named, {"Type": "Name", "PROPERTIES": {"Name": name}}, {"type": "name"}):
+        (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [POINT], "crs": crs}))
+        with pytest.raises(InputError, match=r"no code of a known reference system: write the one .* EPSG:4326"):
+            read_features(tmp_path / "a.geojson")
+
+
+def test_vector_files_that_name_other_files_and_servers_are_not_read(tmp_path):
     from helpers.http_server import serve_files
 
     with serve_files(tmp_path) as server:

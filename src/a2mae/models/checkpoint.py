@@ -248,16 +248,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Fill a module with tensors that must have its names and shapes and no others.
-
-    Raises:
-        CheckpointError: As `check_tensors`; the module is unchanged.
-    """
-    check_tensors(module, tensors, source)
-    module.load_state_dict(dict(tensors), strict=True)
-
-
 def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Check that tensors are those of a module, which may lie on the device `meta`.
 
@@ -293,7 +283,6 @@ __all__ = [
     "from_pretrained",
     "load_built",
     "load_encoder",
-    "load_strictly",
     "model_of_config",
     "read_config",
     "read_safetensors",

@@ -21,6 +21,8 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from pydantic import Field
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from a2mae.config import Parameters, load_function
 from a2mae.errors import InputError, RejectedError, without_secrets
@@ -32,6 +34,10 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WINDOWS = re.compile(r"^[A-Za-z]:[\\/]")
 _MAX_LENGTH = 4096
 _IN_PATHS = "/%:@!$&'()*+,;=~"
+_CRS_CODE = re.compile(
+    r"(urn:(x-)?ogc:def:crs:|https?://www\.opengis\.net/def/crs/)[A-Za-z0-9_.:/+]+"
+    r"|[A-Za-z0-9_]+:[A-Za-z0-9.+]+|WGS ?84|CRS84"
+)
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?$")
 _MOVED = {"a2mae.stssd.access.signing:planetary_computer": "a2mae.remote.fetch:planetary_computer"}
 
@@ -210,7 +216,8 @@ class HrefPolicy:
 def check_vector(path: Path) -> None:
     """Reject a vector file that would make GDAL open something else: XML of its VRT, or a GeoJSON `crs` that is a link.
 
-    Such a link may stand in the document and in every geometry, and GDAL reads keys in capitals and small letters.
+    Such a link may stand in the document and in every geometry, and GDAL reads keys in capitals and small letters. A
+    name that it does not know it takes for WGS 84, without a word: that is rejected, too.
 
     Raises:
         InputError: If it does, or if it cannot be read.
@@ -225,7 +232,7 @@ def check_vector(path: Path) -> None:
             )
         if not start.startswith((b"{", b"[")):
             return
-        json.loads(path.read_bytes(), object_pairs_hook=partial(_without_links, path))
+        json.loads(path.read_bytes(), object_pairs_hook=partial(_checked_crs, path))
     except InputError:
         raise
     except RecursionError as error:
@@ -234,7 +241,7 @@ def check_vector(path: Path) -> None:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _without_links(path: Path, members: list[tuple[str, object]]) -> dict[str, object]:
+def _checked_crs(path: Path, members: list[tuple[str, object]]) -> dict[str, object]:
     """Take an object of a JSON document, of all whose members GDAL may choose where two have one name."""
     crs, inside = (
         [value for key, value in members if key.lower() == name and isinstance(value, dict)]
@@ -248,7 +255,28 @@ def _without_links(path: Path, members: list[tuple[str, object]]) -> dict[str, o
             f"{path}: its crs is of type {min(links)!r}, a link, which is not followed: write its name, for example"
             ' {"type": "name", "properties": {"name": "EPSG:4326"}}'
         )
+    for one in crs:
+        told = {key.lower(): value for key, value in one.items()}
+        if str(told.get("type")).lower() == "name":
+            named = told.get("properties")
+            names = [value for key, value in named.items() if key.lower() == "name"] if isinstance(named, dict) else []
+            if not names or not all(_is_known_crs(name) for name in names):
+                raise InputError(
+                    f"{path}: its crs is named {str(names[0])[:80] if names else ''!r}, which is no code of a known"
+                    " reference system: write the one of its coordinates, for example EPSG:4326"
+                )
     return dict(members)
+
+
+def _is_known_crs(name: object) -> bool:
+    """Tell whether PROJ knows a code; text that it might take for a file's name is none."""
+    if not isinstance(name, str) or not _CRS_CODE.fullmatch(name):
+        return False
+    try:
+        CRS.from_user_input("OGC:CRS84" if name == "CRS84" else name)
+    except CRSError:
+        return False
+    return True
 
 
 Signer = Callable[[str], str]

@@ -1,5 +1,7 @@
 """Finetuned models: what they have learned, saved and read back; chosen on validation, from either start."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,30 @@ def test_random_init_has_the_architecture_and_other_weights(pretrained):
 def test_a_pretrained_directory_is_no_task_model(pretrained):
     with pytest.raises(CheckpointError, match="finetune it first"):
         load_task_model(pretrained)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"classes": 10**12}, "classes must be a whole number from 1 to 1,000, found '1000000000000'"),
+        ({"views": 10**6}, "views must be a whole number from 1 to 1,000"),
+        ({"images": True}, "images must be a whole number"),
+        ({"bands_per_view": -3}, "bands_per_view must be a whole number"),
+        ({"head": "unknown"}, "head must be one of"),
+        ({"task": "fly"}, "'fly' is not a valid Task"),
+        ({"other": 1}, "unexpected keyword argument 'other'"),
+        ({"classes": 500}, r"does not fit this model: other shape 2: .*bias is \(\d,\) instead of \(500,\)"),
+    ],
+)
+def test_a_head_that_is_none_is_refused_before_memory_is_taken(pretrained, data, tmp_path, changes, told):
+    recipe = {"steps": 1, "batch_size": 4, "warmup_steps": 0}
+    options = TaskParameters.model_validate({"task": "classify", "device": "cpu", "head": "mean", "finetune": recipe})
+    save_task_model(tmp_path / "model", finetune_start(options, data[Task.CLASSIFY], pretrained, "pretrained"))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["task"]["head"] |= changes
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=told):
+        load_task_model(tmp_path / "model")
 
 
 def test_the_rate_and_the_state_are_chosen_on_validation(tmp_path, monkeypatch):

@@ -174,7 +174,7 @@ class RandomConvolutionFeatures(nn.Module):
             matrix = matrix.to(torch.get_autocast_dtype(images.device.type))
         pooled = []
         at_once = max(_PIXELS_AT_ONCE // patch_size**2, 1)
-        for some in patches.reshape(-1, patch_size, patch_size, images.shape[-3]).split(at_once):
+        for some in torch.split(patches.reshape(-1, patch_size, patch_size, images.shape[-3]), at_once):
             blocks = some.unfold(1, side, places).unfold(2, side, places)  # (n, b, b, C, side, side)
             flat = blocks.movedim(3, -1).flatten(3).flatten(0, 2)
             response = torch.addmm(bias, flat, matrix).view(len(some), across**2, -1)

@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 
 from a2mae.files import digest_of, whole_folder, write_json
-from a2mae.models.checkpoint import Json, load_strictly, read_config, read_safetensors, save_weights
+from a2mae.models.checkpoint import Json, load_built, read_config, save_weights
 from a2mae.models.precision import precision_kept
 from a2mae.models.released import CheckpointError
 from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, input_plan_from_dict
@@ -104,8 +104,11 @@ def load_task_model(directory: Path) -> Finetuned:
     task = config.get("task")
     if task is None:
         raise CheckpointError(f"{directory} is a pretrained model without a task's head: finetune it first")
-    model = TaskModel(encoder_of_task(directory), head_config_from_dict(task["head"]))
-    load_strictly(model, read_safetensors(directory / "model.safetensors"), str(directory))
+    try:
+        head = head_config_from_dict(task["head"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{directory}/config.json describes no head of this version: {error}") from error
+    model = load_built(lambda: TaskModel(encoder_of_task(directory), head), directory)
     history = [Progress(**moment) for moment in json.loads((directory / "metrics.json").read_text())["history"]]
     plan, spec = input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"])
     return Finetuned(model.eval(), plan, spec, history, task["origin"], directory)

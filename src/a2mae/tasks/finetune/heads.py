@@ -169,7 +169,7 @@ class RCFDecoder(nn.Module):
         logits: Tensor = self.shuffle(self.linear(torch.cat([_normed(self.norms, maps), features], dim=1)))
         own = of_dates(images).contiguous(memory_format=torch.channels_last)
         at_once = max(_PIXELS_AT_ONCE // (own.shape[-2] * own.shape[-1]), 1)
-        return logits + torch.cat([self.pixels(some) for some in own.split(at_once)])
+        return logits + torch.cat([self.pixels(some) for some in torch.split(own, at_once)])
 
 
 def of_dates(values: Tensor) -> Tensor:

@@ -68,6 +68,10 @@ def symmetries(height: int, width: int) -> tuple[Symmetry, ...]:
     return tuple(Symmetry(turn, mirror) for mirror, turn in itertools.product((False, True), turns))
 
 
+_MOST = 1_000
+"""Classes, views, bands and images of a head."""
+
+
 @dataclass(frozen=True)
 class HeadConfig:
     """Everything that a task model is made of but the encoder; saved beside its weights.
@@ -103,7 +107,11 @@ class HeadConfig:
     join: str = "attention"
 
     def __post_init__(self) -> None:
-        """Reject a head that the task does not have."""
+        """Reject a head that the task does not have, and numbers that nobody builds: a foreign file may hold them."""
+        for name in ("classes", "views", "bands_per_view", "images"):
+            count = getattr(self, name)
+            if (name, count) != ("images", None) and (type(count) is not int or not 0 < count <= _MOST):
+                raise InputError(f"{name} must be a whole number from 1 to {_MOST:,}, found {str(count)[:80]!r}")
         heads = self.task.kind.heads
         if self.head not in heads:
             raise InputError(f"{self.task}: head must be one of {', '.join(heads)}, found {self.head!r}")
