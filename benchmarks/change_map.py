@@ -1,9 +1,10 @@
-"""What registration and cloud masks are worth in a change map: whole scenes of every simulated region against truth.
+"""What registration, cloud masks and windows are worth in a change map: whole scenes of every region against truth.
 
 The scenes are as a provider gives them: up to some pixels from where they should lie, with clouds. Places that the
 detector was finetuned on lie in them, too: this compares ways to map, not detectors.
 
 Usage: python benchmarks/change_map.py [--data data] [--model data/06_models/detect_change] [--regions jura iowa]
+       python benchmarks/change_map.py --windows 192/64 192/32 256/32
 
 After `kedro run --pipelines=simulate,ingest` and a finetuned detector.
 """
@@ -48,7 +49,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--model", type=Path, default=None, help="default: 06_models/detect_change below --data")
     parser.add_argument("--regions", nargs="*", help="default: all that have two dates")
+    parser.add_argument("--windows", nargs="+", default=[], help="compare these in place of the ways: side/overlap, px")
     arguments = parser.parse_args()
+    ways = {windows: windows_named(windows) for windows in arguments.windows} or WAYS
     data: Path = arguments.data
     detector = load_task_model(arguments.model or data / "06_models" / "detect_change")
     scenes = gpd.read_parquet(data / "02_intermediate" / "scenes.parquet")
@@ -56,7 +59,7 @@ def main() -> None:
     truth = pd.read_parquet(simulated / "truth" / "scenes.parquet").set_index("scene_id")
     region_of = scenes["scene_id"].map(truth["region"])
     print(f"{platform.machine()} cpu torch {torch.__version__}, 1 thread")
-    counts = {way: np.zeros(3) for way in WAYS}
+    counts, spent = {way: np.zeros(3) for way in ways}, dict.fromkeys(ways, 0.0)
     regions, started = 0, time.process_time()
     for region in arguments.regions or sorted(region_of.dropna().unique()):
         here = scenes[region_of == region]
@@ -67,20 +70,28 @@ def main() -> None:
         moved = truth.loc[chosen.before.scene_id]
         displaced = Affine.translation(moved["true_shift_x_m"], moved["true_shift_y_m"])
         told = []
-        for way, options in WAYS.items():
+        for way, options in ways.items():
             with tempfile.TemporaryDirectory(prefix="a2mae-change-map-") as folder:
                 path = Path(folder) / "map.tif"
+                began = time.process_time()
                 draw(detector, here, options, path)
+                spent[way] += time.process_time() - began
                 found = compared(path, simulated / "truth" / region / "change.tif", displaced)
             counts[way] += found
             told.append(f"{way} {scores(found)['f1']:.3f}")
         print(f"{region}: F1 {', '.join(told)}", flush=True)
-    print("\n| two whole scenes | precision | recall | F1 |\n|---|---|---|---|")
+    print("\n| two whole scenes | precision | recall | F1 | processor seconds |\n|---|---|---|---|---|")
     for way, found in counts.items():
-        print(f"| {way} | " + " | ".join(f"{value:.3f}" for value in scores(found).values()) + " |")
+        print(f"| {way} | " + " | ".join(f"{value:.3f}" for value in scores(found).values()) + f" | {spent[way]:.0f} |")
     results = {way.replace(", ", "_").replace(" ", "_"): scores(found)["f1"] for way, found in counts.items()}
     line = " ".join(f"{way}_f1={value:.3f}" for way, value in results.items())
     print(f"\nRESULT regions={regions} {line} cpu_s={time.process_time() - started:.0f}")
+
+
+def windows_named(name: str) -> dict[str, object]:
+    """Parameters of a map by windows of a side and an overlap: `192/64`, pixels."""
+    side, overlap = name.split("/")
+    return {"tile_px": int(side), "overlap_px": int(overlap)}
 
 
 def draw(detector: Finetuned, scenes: gpd.GeoDataFrame, options: dict[str, object], path: Path) -> None:

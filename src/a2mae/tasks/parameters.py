@@ -127,7 +127,7 @@ class MapParameters(Parameters):
     )
     sensor: str | None = Field(None, description="whose raster it is; null: the first sensor of the task's data")
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
-    overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
+    overlap_px: int = Field(32, ge=0, description="shared by neighbouring windows and blended")
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
 
 
@@ -341,7 +341,7 @@ class EmbedParameters(WorkerParameters):
         description="archive: images that a set's vector is read from in one sequence; images 1: the mean of theirs",
     )
     tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
-    overlap_px: int = Field(64, ge=0, description="shared by neighbouring windows and blended")
+    overlap_px: int = Field(32, ge=0, description="shared by neighbouring windows and blended")
     batch_size: int = Field(8, ge=1, description="windows per forward pass")
     block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
     quantise: bool = Field(False, description="embeddings as int8 with a scale per band, or per vector of the archive")
