@@ -1,11 +1,16 @@
 """For every test: threads that wait give up their core, or two test processes keep each other waiting.
 
-The laws' examples are the same in every run: what lands has passed what CI runs. New examples are looked for by
-`pytest --hypothesis-profile=explore`; one that fails becomes an `@example`.
+The laws' examples are the same in every run of `make test`: what lands has passed what CI runs. New examples are looked
+for by `pytest --hypothesis-profile=explore`; one that fails becomes an `@example`.
 """
+
+import importlib
+import os
+import pkgutil
 
 from hypothesis import settings
 
+import a2mae
 from a2mae.parallel import share_cores
 
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -13,6 +18,12 @@ settings.register_profile("explore", derandomize=False, deadline=None, max_examp
 settings.load_profile("same")
 
 share_cores()  # before a test module imports torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Examples are also drawn from constants of the modules that are loaded by then: with all of them always the same.
+    for module in pkgutil.walk_packages(a2mae.__path__, "a2mae."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 LONGEST = (
     "test_notebooks.py",
