@@ -95,7 +95,7 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             for one in packed.infolist():
                 if (one.external_attr >> 16) & 0o170000 == 0o120000:
                     raise InputError(f"{archive} holds a link, {one.filename!r}: it is not unpacked")
-                if not one.is_dir():
+                if not one.filename.endswith("/"):  # `is_dir` fails of a name that begins with a zero
                     yield one.filename, packed.open(one)
         return
     with tarfile.open(archive) as bundle:
