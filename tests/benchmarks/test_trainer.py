@@ -122,7 +122,9 @@ def settings_of(name, **compare):
     return Settings.from_groups(laid_over(groups, shown))
 
 
-@pytest.mark.parametrize("name", ["simulated", "eurosat", "demo", "recipes", "pictures", "pictures_hour"])
+@pytest.mark.parametrize(
+    "name", ["simulated", "eurosat", "demo", "recipes", "pictures", "pictures_hour", "pictures_finetune"]
+)
 def test_every_settings_file_is_within_its_bounds(name):
     settings = settings_of(name)
     assert settings.compare.contenders or settings.compare.folder_contenders
