@@ -84,3 +84,10 @@ def test_too_little_ground_is_told(images):
         fitted(images[:1, :, :6, :6])
     with pytest.raises(ValueError, match="patches of 4 pixels are smaller than the filters of 5"):
         fitted(images).of_patches(images, 4)
+
+
+def test_features_of_patches_have_a_shape_without_memory():
+    """Floating-point operations are counted on the device `meta`; there, autocast is not known."""
+    with torch.device("meta"):
+        features = RandomConvolutionFeatures(3).of_patches(torch.empty(2, 3, 32, 32), 16)
+    assert features.shape == (2, 4, 256) and features.is_meta

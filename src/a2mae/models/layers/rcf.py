@@ -26,7 +26,7 @@ WINDOWS = 4000
 _BLOCK_PLACES = (3, 4, 5, 2)
 """Places of a filter along a block's side: the first that divides those of a patch. One of 8 pixels is one block."""
 _PIXELS_AT_ONCE = 16_384
-"""Of patches: their responses stay in a core's cache. Those of a batch of windows are a hundred times its size."""
+"""Of patches on a CPU: their responses stay in a core's cache, where those of a batch of windows do not."""
 LIMIT = 5.0
 """Standardised features of a patch are cut off here: a glint or a cloud's edge does not rule a loss."""
 
@@ -170,11 +170,14 @@ class RandomConvolutionFeatures(nn.Module):
             for column in range(places):
                 matrix[row, column, :, row : row + size, column : column + size] = filters
         matrix, bias = matrix.flatten(3).flatten(0, 2).T, self._bias().repeat(places**2)
-        if torch.is_autocast_enabled(images.device.type):  # otherwise it would be cast for every product
-            matrix = matrix.to(torch.get_autocast_dtype(images.device.type))
+        squares = patches.reshape(-1, patch_size, patch_size, images.shape[-3])
+        at_once = max(len(squares), 1)
+        if images.device.type == "cpu":
+            at_once = max(_PIXELS_AT_ONCE // patch_size**2, 1)
+            if torch.is_autocast_enabled("cpu"):  # otherwise it would be cast for every product
+                matrix = matrix.to(torch.get_autocast_dtype("cpu"))
         pooled = []
-        at_once = max(_PIXELS_AT_ONCE // patch_size**2, 1)
-        for some in torch.split(patches.reshape(-1, patch_size, patch_size, images.shape[-3]), at_once):
+        for some in torch.split(squares, at_once):
             blocks = some.unfold(1, side, places).unfold(2, side, places)  # (n, b, b, C, side, side)
             flat = blocks.movedim(3, -1).flatten(3).flatten(0, 2)
             response = torch.addmm(bias, flat, matrix).view(len(some), across**2, -1)

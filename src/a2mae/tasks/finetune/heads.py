@@ -168,7 +168,9 @@ class RCFDecoder(nn.Module):
         features = of_dates(torch.unflatten(convolved.transpose(-1, -2), -1, grid))
         logits: Tensor = self.shuffle(self.linear(torch.cat([_normed(self.norms, maps), features], dim=1)))
         own = of_dates(images).contiguous(memory_format=torch.channels_last)
-        at_once = max(_PIXELS_AT_ONCE // (own.shape[-2] * own.shape[-1]), 1)
+        at_once = len(own)
+        if own.device.type == "cpu":
+            at_once = max(_PIXELS_AT_ONCE // (own.shape[-2] * own.shape[-1]), 1)
         return logits + torch.cat([self.pixels(some) for some in torch.split(own, at_once)])
 
 
