@@ -8,6 +8,9 @@ interval. Another machine that rounds otherwise is then told from one that compu
 from __future__ import annotations
 
 import json
+import math
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ import numpy as np
 import pandas as pd
 import rasterio
 import zarr
+from rasterio.errors import NotGeoreferencedWarning
 from safetensors.numpy import load_file
 
 from a2mae.files import json_text, write_bytes
@@ -28,6 +32,7 @@ MOST_BYTES = 200_000
 _VERSION = 1
 _SCORES = ("value", "low", "high")
 _RECORDS = "data/lineage/"
+_SCORES_OUTSIDE = 0.05  # share of the scores that may leave their 95 % interval, by no more than its width
 _DERIVED_SIZE = 0.25  # pages and texts are made of what is compared: of them, presence and size
 
 
@@ -38,24 +43,33 @@ class Tolerance:
     Attributes:
         relative: Of the numbers that differ, root mean square of the change over that of the column.
         overall: The same over all numbers of the column.
-        labels: Share of names and classes that differ.
+        labels: Share of names that differ.
+        classes: Share of the pixels of a class map that differ.
+        times: How many times as many values, and as large ones by their root mean square, or as few and small.
     """
 
     relative: float
     overall: float
     labels: float
+    classes: float
+    times: float
 
 
-MEASURED = Tolerance(relative=0.02, overall=0.01, labels=0.0)
+MEASURED = Tolerance(relative=0.02, overall=0.01, labels=0.0, classes=0.0, times=1.0)
 """Of what is read, registered, cut and tagged."""
-LEARNT = Tolerance(relative=float("inf"), overall=0.25, labels=0.10)
-"""Of what a model was trained to, and of all that follows from it: rounding grows with every step of a training."""
+LEARNT = Tolerance(relative=math.inf, overall=math.inf, labels=1.0, classes=0.5, times=2.0)
+"""Of what a model was trained to, and of all that follows from it.
+
+Rounding grows with every step of a training, and a CPU without bfloat16 rounds otherwise from the first: what another
+machine trains is another training of the same recipe. Its scores say whether it is as good; values have to be as many
+and as large, maps mostly the same, and which images a search finds is told alone.
+"""
 
 
 def tolerance_of(output: str) -> Tolerance:
-    """Return the tolerance of an output by its place: `data/01_raw` to `data/05_model_input` are measured."""
+    """Return the tolerance of an output by its place: of a model are `data/06_models` to `data/08_reporting`."""
     layer = Path(output).parts[1:2]
-    return MEASURED if layer and layer[0][:2] in ("01", "02", "03", "04", "05") else LEARNT
+    return LEARNT if layer and layer[0][:2] in ("06", "07", "08") else MEASURED
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,8 @@ def compare(root: Path, output: str, reference: Mapping[str, Any]) -> Compared:
     except LineageError as error:
         return Compared(False, str(error))
     limits = tolerance_of(output)
+    if limits is LEARNT:
+        found, reference = _pooled(found), _pooled(reference)
     problems, largest = [], (0.0, "")
     for part in sorted(reference.keys() | found.keys()):
         if part not in found or part not in reference:
@@ -159,40 +175,71 @@ def _apart(part: str, found: Any, known: Any, limits: Tolerance) -> tuple[float,
         change = abs(found - known) / max(known, 1)
         return change / _DERIVED_SIZE, f"{found:,} bytes, {known:,} were expected (a page or text: by size alone)"
     ours, theirs = sketch_of_json(found), sketch_of_json(known)
-    if (ours.count, ours.missing) != (theirs.count, theirs.missing) or (ours.squares is None) != (
-        theirs.squares is None
-    ):
-        return 2.0, (
+    counts = (ours.count, ours.missing), (theirs.count, theirs.missing)
+    if counts[0] != counts[1] or (ours.squares is None) != (theirs.squares is None):
+        told = (
             f"{part}: {ours.count:,} values, {ours.missing:,} of them missing;"
             f" {theirs.count:,} and {theirs.missing:,} were expected"
         )
+        if (ours.squares is None) != (theirs.squares is None):
+            return 2.0, told
+        return _times_apart(ours.known, theirs.known, limits), told
     apart = ours.difference(theirs)
-    some = f"about {max(apart.differing, 1):,.0f} of {apart.count:,}" if apart.differing else "none"
+    some = f"about {min(max(apart.differing, 1), apart.count):,.0f} of {apart.count:,}" if apart.differing else "none"
     if theirs.squares is None:
-        used = 0.0 if not apart.differing else apart.share / limits.labels if limits.labels else 2.0
-        return used, f"{part}: {some} differ ({limits.labels:.0%} may)"
-    used = max(apart.relative / limits.relative, apart.overall / limits.overall)
-    return used, (
+        may = limits.classes if part.endswith("band") else limits.labels
+        used = 0.0 if not apart.differing else apart.share / may if may else 2.0
+        return used, f"{part}: {some} differ ({f'{may:.0%} may' if may < 1 else 'told, not judged'})"
+    told = (
         f"{part}: {some} differ, by {apart.size:.3g} (root mean square; values are {apart.scale:.3g}), that is"
-        f" {apart.overall:.2%} of all ({limits.overall:.1%} may)"
+        f" {apart.overall:.2%} of all"
     )
+    if limits.times == 1:
+        used = max(apart.relative / limits.relative, apart.overall / limits.overall)
+        return used, f"{told} ({limits.overall:.1%} may)"
+    return _times_apart(ours.scale, theirs.scale, limits), (
+        f"{told}; they are {ours.scale:.3g} now (up to {limits.times:g} times as large or small may be)"
+    )
+
+
+def _pooled(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the bands of a raster together: a feature of an embedding says nothing by itself."""
+    pooled: dict[str, Any] = {}
+    for part, content in parts.items():
+        name = re.sub(r"(^|\s)band \d+$", r"\1band", part)
+        bands = sketch_of_json(content) + sketch_of_json(pooled[name]) if name in pooled else None
+        pooled[name] = content if bands is None else bands.to_json()
+    return pooled
+
+
+def _times_apart(ours: float, theirs: float, limits: Tolerance) -> float:
+    """How much of `limits.times` lies between two sizes; more than 1 where that is too much."""
+    if ours == theirs:
+        return 0.0
+    if limits.times == 1 or not ours or not theirs:
+        return 2.0
+    return abs(math.log(ours / theirs)) / math.log(limits.times)
 
 
 def _scores_apart(found: Mapping[str, Sequence[float]], known: Mapping[str, Sequence[float]]) -> tuple[float, str]:
     gone = sorted(found.keys() ^ known.keys())
     if gone:
         return 2.0, f"scores: {gone[0]!r} is {'new' if gone[0] in found else 'missing'}, like {len(gone) - 1} more"
-    outside, largest = [], (0.0, "")
+    outside, largest, far = [], (-1.0, ""), False
     for name, (value, low, high) in known.items():
         now = found[name][0]
+        beyond = max(low - now, now - high)  # negative inside
         told = f"score {name}: {now:.4f}, {value:.4f} ({low:.4f} to {high:.4f}) was expected"
-        if not low - 1e-6 <= now <= high + 1e-6:
-            outside.append(told)
+        far = far or beyond > high - low + 1e-6
+        if beyond > 1e-6:
+            outside.append((beyond, told))
         elif abs(now - value) > largest[0]:
             largest = abs(now - value), told
-    if outside:
-        return 2.0, f"{len(outside)} of {len(known)} scores lie outside their interval: {outside[0]}"
-    return largest[0] / (1 + largest[0]), largest[1]
+    share = len(outside) / max(len(known), 1)
+    if not outside:
+        return largest[0] / (1 + largest[0]), largest[1]
+    told = f"{len(outside)} of {len(known)} scores lie outside their interval, most of all {max(outside)[1]}"
+    return 2.0 if far else share / _SCORES_OUTSIDE, f"{told} ({_SCORES_OUTSIDE:.0%} may, by no more than its width)"
 
 
 def _described(path: Path, output: str) -> dict[str, Any]:
@@ -276,7 +323,10 @@ def _of_table(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _of_raster(file: Path) -> Iterator[tuple[str, Any]]:
-    with rasterio.open(file, driver="GTiff" if file.suffix == ".tif" else "PNG") as source:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # pictures of pages lie nowhere
+        source = rasterio.open(file, driver="GTiff" if file.suffix == ".tif" else "PNG")
+    with source:
         for number in source.indexes:
             classes = source.colorinterp[number - 1].name == "palette"
             band = source.read(number)

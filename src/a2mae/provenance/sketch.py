@@ -78,6 +78,16 @@ class Sketch:
     equal: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_SUMS, np.int64))
     hashes: int = 0
 
+    @property
+    def known(self) -> int:
+        """How many values are not missing."""
+        return self.count - self.missing
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of the known values; 0 for names and classes."""
+        return math.sqrt((self.squares or 0.0) / max(self.known, 1))
+
     def add(self, values: Values | Sequence[object], place: str, *, classes: bool = False) -> None:
         """Add the values of one file.
 
@@ -111,6 +121,18 @@ class Sketch:
             self.equal += np.rint(_added(mixed, np.ones(len(part)))).astype(np.int64)
             self.hashes = (self.hashes + int(mixed.sum(dtype=np.uint64))) % 2**64
 
+    def __add__(self, other: Sketch) -> Sketch:
+        """Sketch the values of both, which lie at other places."""
+        squares = None if self.squares is None or other.squares is None else self.squares + other.squares
+        return Sketch(
+            self.count + other.count,
+            self.missing + other.missing,
+            squares,
+            self.sums + other.sums,
+            self.equal + other.equal,
+            (self.hashes + other.hashes) % 2**64,
+        )
+
     def to_json(self) -> list[object]:
         """Return it as a short list; `sketch_of_json` reads it back."""
         equal = [int(one) for one in self.equal]
@@ -123,11 +145,10 @@ class Sketch:
         """Compare with the sketch of as many values of the same kind at the same places."""
         differing = float(np.square((self.equal - other.equal).astype(np.float64)).sum()) / 2
         differing = 0.0 if self.hashes == other.hashes else max(differing, 1.0)
-        scale = math.sqrt((other.squares or 0.0) / max(self.count, 1))
         total = float(np.square(self.sums - other.sums).sum())
         # The sums are kept to some digits: what is smaller than these tell is no change of a value.
         total = 0.0 if differing == 0 else total
-        return Difference(differing, math.sqrt(total / max(differing, 1.0)), scale, self.count)
+        return Difference(differing, math.sqrt(total / max(differing, 1.0)), other.scale, self.count)
 
 
 def sketch_of_json(content: Sequence[Any]) -> Sketch:
