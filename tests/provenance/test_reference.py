@@ -14,7 +14,7 @@ import yaml
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from a2mae.provenance import lock
 from a2mae.provenance.record import LineageError

@@ -26,7 +26,7 @@ WINDOWS = 4000
 _BLOCK_PLACES = (3, 4, 5, 2)
 """Places of a filter along a block's side: the first that divides those of a patch. One of 8 pixels is one block."""
 _PIXELS_AT_ONCE = 16_384
-"""Of patches on a CPU: their responses stay in a core's cache, where those of a batch of windows do not."""
+"""Of patches on a CPU: their responses stay in a core's cache."""
 LIMIT = 5.0
 """Standardised features of a patch are cut off here: a glint or a cloud's edge does not rule a loss."""
 
@@ -171,13 +171,10 @@ class RandomConvolutionFeatures(nn.Module):
                 matrix[row, column, :, row : row + size, column : column + size] = filters
         matrix, bias = matrix.flatten(3).flatten(0, 2).T, self._bias().repeat(places**2)
         squares = patches.reshape(-1, patch_size, patch_size, images.shape[-3])
-        at_once = max(len(squares), 1)
-        if images.device.type == "cpu":
-            at_once = max(_PIXELS_AT_ONCE // patch_size**2, 1)
-            if torch.is_autocast_enabled("cpu"):  # otherwise it would be cast for every product
-                matrix = matrix.to(torch.get_autocast_dtype("cpu"))
+        if images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # else it would be cast for every product
+            matrix = matrix.to(torch.get_autocast_dtype("cpu"))
         pooled = []
-        for some in torch.split(squares, at_once):
+        for some in split_for_cache(squares, patch_size**2, _PIXELS_AT_ONCE):
             blocks = some.unfold(1, side, places).unfold(2, side, places)  # (n, b, b, C, side, side)
             flat = blocks.movedim(3, -1).flatten(3).flatten(0, 2)
             response = torch.addmm(bias, flat, matrix).view(len(some), across**2, -1)
@@ -197,6 +194,17 @@ class RandomConvolutionFeatures(nn.Module):
 
     def _standardised(self, features: Tensor) -> Tensor:
         return (features - self.feature_mean) / self.feature_std
+
+
+def split_for_cache(values: Tensor, pixels: int, at_once: int) -> tuple[Tensor, ...]:
+    """Split a batch on a CPU into parts that stay in a core's cache; on other devices it stays whole.
+
+    Args:
+        values: `(N, ...)`.
+        pixels: How many pixels one of them has.
+        at_once: How many pixels a part may have.
+    """
+    return values.split(max(at_once // pixels, 1)) if values.device.type == "cpu" else (values,)
 
 
 def _whole_windows(images: Tensor, valid: Tensor | None, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from a2mae.errors import InputError
 from a2mae.models.layers.masking import full_precision
-from a2mae.models.layers.rcf import KERNEL_SIZE, LIMIT, RandomConvolutionFeatures
+from a2mae.models.layers.rcf import KERNEL_SIZE, LIMIT, RandomConvolutionFeatures, split_for_cache
 
 _PIXEL_WIDTH = 32
 _PIXELS_AT_ONCE = 65_536
@@ -168,10 +168,8 @@ class RCFDecoder(nn.Module):
         features = of_dates(torch.unflatten(convolved.transpose(-1, -2), -1, grid))
         logits: Tensor = self.shuffle(self.linear(torch.cat([_normed(self.norms, maps), features], dim=1)))
         own = of_dates(images).contiguous(memory_format=torch.channels_last)
-        at_once = len(own)
-        if own.device.type == "cpu":
-            at_once = max(_PIXELS_AT_ONCE // (own.shape[-2] * own.shape[-1]), 1)
-        return logits + torch.cat([self.pixels(some) for some in torch.split(own, at_once)])
+        some_pixels = split_for_cache(own, own.shape[-2] * own.shape[-1], _PIXELS_AT_ONCE)
+        return logits + torch.cat([self.pixels(some) for some in some_pixels])
 
 
 def of_dates(values: Tensor) -> Tensor:
