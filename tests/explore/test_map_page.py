@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import geopandas as gpd
 import numpy as np
@@ -12,9 +13,11 @@ import rasterio
 import shapely
 from affine import Affine
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform
 
-from a2mae.explore.map_layers import DrawnMap, areas_of, map_layers
+from a2mae.explore import tiles
+from a2mae.explore.map_layers import DrawnMap, areas_of, image_layers, map_layers
 from a2mae.explore.map_page import MapInputs, write_map
 from a2mae.explore.parameters import SearchParameters
 from a2mae.explore.results import search_archive
@@ -85,6 +88,22 @@ def test_every_tile_that_the_page_is_told_of_is_there_and_no_other(written):
     expected |= {place["picture"] for place in data["places"] if "picture" in place}
     root = written / "map_files"
     assert {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} == expected
+
+
+def test_threads_that_warp_do_not_warn_of_what_rasterio_hides(inputs, tmp_path, monkeypatch):
+    warp = tiles.reproject
+
+    def warned(*arguments, **options):  # as where another thread has ended rasterio's own hiding
+        warnings.warn("Dataset has no geotransform", NotGeoreferencedWarning, stacklevel=1)
+        return warp(*arguments, **options)
+
+    monkeypatch.setattr(tiles, "reproject", warned)
+    places = inputs.locations.assign(area=areas_of(inputs.locations))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(image_layers(inputs.archive, places, tmp_path))
+        with pytest.raises(NotGeoreferencedWarning):
+            warned(None, None)
 
 
 def test_a_class_lies_where_the_map_has_it(written, inputs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pandas as pd
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.errors import NotGeoreferencedWarning
 from scipy import sparse
 from scipy.spatial import cKDTree
 
@@ -130,7 +132,12 @@ def image_layers(archive: Archive, places: pd.DataFrame, folder: Path) -> Iterat
         return told
 
     groups = images.groupby(["area", "sensor"], sort=True)
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:  # warps and codecs let others run
+    # rasterio hides this warning of its own arrays, but one thread ends what another still needs hidden.
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool,  # warps and codecs let others run
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         found = [
             pool.submit(layers, number, int(group["area"].iloc[0]), str(group["sensor"].iloc[0]), group)
             for number, (_, group) in enumerate(groups)
