@@ -6,18 +6,21 @@ apart from the code they steer, so that listing pipelines imports nothing heavy.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -42,6 +45,44 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 OnDiskPath = Annotated[str | None, OnDisk()]
 """A file or folder of the user's that must be there when a run starts; None: not used."""
+
+
+def problems_of(error: ValidationError) -> str:
+    """Say what is wrong, each with its place in the file."""
+    told = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            told.append(f"{place!r} is missing")
+        elif problem["type"] == "value_error":  # one of ours, which says what it found
+            told.append(f"{place!r}: {message}" if place else message)
+        else:
+            told.append(f"{place!r}: {message}, found {type(problem['input']).__name__} {problem['input']!r:.60}")
+    return "; ".join(told)
+
+
+_Kind = TypeVar("_Kind")
+
+
+def read_back(kind: type[_Kind], found: object, source: str) -> _Kind:
+    """Make a dataclass of what `dataclasses.asdict` and JSON have left of it; the file may be anybody's.
+
+    Args:
+        kind: The dataclass.
+        found: What the file holds.
+        source: Of it, for the message: the file and the place in it.
+
+    Raises:
+        InputError: Naming each field that is missing, unknown, of another type, or has a value that cannot be meant.
+    """
+    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a type of a dataclass
+    if unknown := [key for key in found if key not in fields] if isinstance(found, dict) else []:
+        raise InputError(f"{source}: {unknown[0]!r:.80} is unknown; there are {', '.join(fields)}")
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(found), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{source}: {problems_of(error)}") from error
 
 
 class Parameters(BaseModel):

@@ -91,6 +91,20 @@ def test_show_names_a_pyramid_that_timm_does_not_have(tmp_path, capsys):
     assert "model    none of timm's by that family's name" in capsys.readouterr().out
 
 
+def test_names_of_a_pyramid_without_a_kernel_are_refused_at_once(tmp_path, capsys):
+    torch.save({"layer1.0.conv1.weight": torch.zeros(3)}, tmp_path / "names.pth")
+    assert main(["weights", "show", str(tmp_path / "names.pth")]) == 1
+    assert "has names of a ResNet, and no kernel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "mae.pth/below"])
+def test_a_path_that_the_system_refuses_is_named(tmp_path, published, capsys, place):
+    for arguments in (["show", str(tmp_path / place)], ["import", str(tmp_path / "mae.pth"), str(tmp_path / place)]):
+        assert main(["weights", *arguments]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("a2mae: ") and str(tmp_path) in said and said.count("\n") == 1, said
+
+
 def test_what_cannot_be_read_is_a_sentence_and_leaves_nothing(tmp_path, published, capsys):
     (tmp_path / "page.pth").write_text("<html>")
     assert main(["weights", "import", str(tmp_path / "page.pth"), str(tmp_path / "out")]) == 1

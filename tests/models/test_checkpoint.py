@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from a2mae.models import CheckpointError, create_model, from_pretrained, load_encoder, save_pretrained
 
@@ -88,6 +89,30 @@ def test_what_is_wrong_with_a_directory_is_said(tiny, tmp_path):
     config_path.write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):
         from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn, torch.float16])
+def test_weights_are_judged_as_the_model_holds_them(tiny, tmp_path, dtype):
+    model = create_model("mae_vit_tiny_patch8", **tiny)
+    save_pretrained(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    bias = tensors["encoder.norm.bias"].to(dtype)
+    save_file({**tensors, "encoder.norm.bias": bias}, tmp_path / "model.safetensors")
+    assert torch.equal(load_encoder(tmp_path).norm.bias, bias.float())
+    bias[3] = 1e300 if dtype == torch.float64 else torch.nan
+    save_file({**tensors, "encoder.norm.bias": bias}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"has values that are not finite, in \S*norm\.bias"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("gsd_m", [1e-300, 1e9])
+def test_a_reference_gsd_by_which_no_encoding_can_be_computed_is_refused(tiny, tmp_path, gsd_m):
+    save_pretrained(create_model("mae_vit_tiny_patch8", **tiny), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["kwargs"]["gsd_reference_m"] = gsd_m
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"gsd_reference_m must be 0\.001 to 1,000,000 metres"):
+        load_encoder(tmp_path)
 
 
 def test_reserved_keys_are_not_overwritten(tiny, tmp_path):

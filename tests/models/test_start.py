@@ -264,6 +264,18 @@ def test_what_is_no_such_file_is_refused_in_a_sentence(tmp_path):
     write(tmp_path / "scale.pth", {**tensors, "blocks.0.ls1.gamma": torch.ones(192)})
     write(tmp_path / "bias.pth", {name: value for name, value in tensors.items() if name != "blocks.1.attn.qkv.bias"})
     torch.save({"model": {"cls_token": "x"}}, tmp_path / "words.pth")
+    meta = torch.zeros(3, device="meta")
+    for name, changed in {
+        "meta": {"norm.bias": meta},
+        "expanded": {"norm.bias": torch.zeros(1).expand(10**12)},
+        "width": {"cls_token": torch.zeros(1, 1, 0)},
+        "scalar": {"blocks.1.attn.qkv.weight": torch.tensor(1.0)},
+        "hidden": {"blocks.0.mlp.fc1.weight": torch.zeros(3)},
+        "gamma": {f"blocks.{index}.ls1.gamma": torch.ones(5) for index in range(2)},
+        "embed": {"decoder_embed.weight": torch.tensor(1.0)},
+    }.items():
+        write(tmp_path / f"{name}.pth", {**tensors, **changed})
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04\x95" + bytes(5) + b"{" + bytes(100))
     save_pretrained(small("mae"), tmp_path / "model")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_bytes((tmp_path / "model" / "config.json").read_bytes())
@@ -283,6 +295,14 @@ def test_what_is_no_such_file_is_refused_in_a_sentence(tmp_path):
         "scale.pth": r"is not whole: 1 of its 2 blocks have ls1\.gamma",
         "bias.pth": r"is not whole: 1 of its 2 blocks have attn\.qkv\.bias",
         "nan.pth": r"has values that are not finite, in norm\.bias",
+        "meta.pth": r"must map names to tensors of real numbers, .* found norm\.bias",
+        "expanded.pth": r"must map names to tensors of real numbers, .* found norm\.bias",
+        "width.pth": "is no vision transformer that can be read",
+        "scalar.pth": r"is no vision transformer: blocks\.1\.attn\.qkv\.weight has the shape \(\)",
+        "hidden.pth": r"is no vision transformer: blocks\.0\.mlp\.fc1\.weight has the shape \(3,\)",
+        "gamma.pth": r"is no vision transformer: blocks\.0\.ls1\.gamma has the shape \(5,\)",
+        "embed.pth": r"is no vision transformer: decoder_embed\.weight has the shape \(\)",
+        "pickle.safetensors": "is not a whole safetensors file",
         "words.pth": "must map names to tensors of real numbers, .* 'state_dict', found cls_token",
         "model/model.safetensors": "of a model directory: name the directory",
     }.items():

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from a2mae.commands import check, export, init, labels, search, weights
-from a2mae.errors import A2maeError, InputError
+from a2mae.errors import A2maeError, InputError, bounded
 
 _EPILOG = """\
 for example:
@@ -72,5 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.run(options)
     except A2maeError as error:
         sys.stderr.write(f"a2mae: {error}\n")
+        return 1
+    except OSError as error:  # a path that the system refuses: too long, below a file, without access
+        sys.stderr.write(f"a2mae: {bounded(str(error.filename))} cannot be used: {error.strerror or error}\n")
         return 1
     return 0

@@ -80,6 +80,11 @@ def _pyramid(file: Path) -> dict[str, object] | None:
     family = family_of(tensors)
     if family is None:
         return None
+    kernel = next((value for value in tensors.values() if value.ndim == 4), None)
+    if kernel is None:
+        raise InputError(
+            f"{file} has names of a {family}, and no kernel (C, C, k, k) as such a network has: take it afresh"
+        )
     model = name_pyramid(family, tensors)
     use = "no training; a task by start.model and start.weights"
     return {
@@ -87,7 +92,7 @@ def _pyramid(file: Path) -> dict[str, object] | None:
         "sha256": weights_digest(file),
         "is": family,
         "model": f"timm's {model}" if model else "none of timm's by that family's name",
-        "bands": next(value.shape[1] for value in tensors.values() if value.ndim == 4),
+        "bands": kernel.shape[1],
         "starts": use if model else "nothing here, unless it is a network of timm's by another name (start.model)",
     }
 

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from a2mae.config import ComputePrecision
+from a2mae.config import ComputePrecision, read_back
 from a2mae.errors import InputError
 from a2mae.files import clear_leftovers, digest_of, whole_file, write_json
 from a2mae.tables import geo_schema
@@ -69,7 +68,6 @@ class StoreAbout:
     location: bool
     tile_px: int
     precision: ComputePrecision = "32-true"
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -296,12 +294,7 @@ def _read_about(folder: Path) -> StoreAbout:
         found = json.loads(path.read_text("utf-8"))
         if found.pop("format_version") != FORMAT_VERSION:
             raise InputError(f"{folder} has another format version than {FORMAT_VERSION}: embed the archive anew")
-        return TypeAdapter(StoreAbout).validate_python(found)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        value = "" if wrong["type"] == "missing" else f", found {wrong['input']!r}"
-        told = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}{value}"
-        raise InputError(f"{path} cannot be read ({told}): embed the archive anew") from error
+        return read_back(StoreAbout, found, str(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

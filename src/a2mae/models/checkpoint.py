@@ -139,17 +139,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
             `{sensor: {band: [mean, std]}}`.
     """
     path = Path(directory) / CONFIG_FILE
-    try:
-        check_regular(path)
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"{path} is missing: {directory} is no model directory") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path} is not JSON that is read: its lists are nested too deep") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    document = read_json(path)
     if not isinstance(document, dict) or not {"format_version", "model", "kwargs"} <= document.keys():
         raise CheckpointError(f"{path} must be an object with format_version, model and kwargs")
     if document["format_version"] != FORMAT_VERSION:
@@ -159,6 +149,26 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Json]:
         )
     _check_statistics(path, document.get("normalization"))
     return document
+
+
+def read_json(path: Path) -> Json:
+    """Read a JSON file of a model directory, which may be anybody's.
+
+    Raises:
+        CheckpointError: If it is missing, no JSON, nested too deep, or holds numbers that are not finite.
+    """
+    try:
+        check_regular(path)
+        found: Json = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{path} is missing: {path.parent} is no model directory") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is not JSON that is read: its lists are nested too deep") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    return found
 
 
 def _no_number(text: str) -> NoReturn:
@@ -262,7 +272,9 @@ def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
     if other := [name for name in fractions if not tensors[name].is_floating_point()]:
         kind = str(tensors[other[0]].dtype).removeprefix("torch.")
         raise CheckpointError(f"{source} does not fit this model: {other[0]} holds {kind}, expected fractions")
-    if broken := [name for name in fractions if not torch.isfinite(tensors[name]).all()]:
+    # As they are in the model: 1e300 is not finite there.
+    kept = {name: tensors[name].to(expected[name].dtype) for name in fractions}
+    if broken := [name for name, value in kept.items() if not torch.isfinite(value).all()]:
         raise CheckpointError(
             f"{source} has values that are not finite, in {', '.join(broken[:5])}{' ...' if broken[5:] else ''}:"
             " take a whole file, or train again"
@@ -285,6 +297,7 @@ __all__ = [
     "load_encoder",
     "model_of_config",
     "read_config",
+    "read_json",
     "read_safetensors",
     "save_pretrained",
     "save_weights",

@@ -34,6 +34,8 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
 BANDS = ("draw3", "wavelength", "groups")
 STEMS = ("linear", "rcf")
 ATTENTION_INITS = ("xavier", "similar")
+_GSD_M = (0.001, 1_000_000)
+_GSD_M = (0.001, 1_000_000)
 _MOST_BLOCKS = 1000
 
 
@@ -107,6 +109,10 @@ class EncoderConfig:
         ):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, found {getattr(self, name)}")
+        if not _GSD_M[0] <= self.gsd_reference_m <= _GSD_M[1]:
+            raise InputError(
+                f"gsd_reference_m must be {_GSD_M[0]} to {_GSD_M[1]:,} metres, found {self.gsd_reference_m}"
+            )
         if self.embed_dim % self.num_heads:
             raise InputError(f"embed_dim ({self.embed_dim}) must be a multiple of num_heads ({self.num_heads})")
         multiple = {"sincos": 4, "gsd": 4, "group": 16}.get(self.encoding, 32)

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Mapping
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from a2mae.errors import InputError
@@ -44,7 +45,7 @@ def describe_difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[
 PARTS = ("all", "encoder")
 _NOT_READ = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error,
-    ArithmeticError, AssertionError, MemoryError, OSError,
+    ArithmeticError, AssertionError, MemoryError, OSError, SafetensorError,
 )  # fmt: skip
 """What torch raises of a damaged file: its unpickler checks little."""
 TABLES = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")

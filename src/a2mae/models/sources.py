@@ -238,12 +238,15 @@ def _is_plain(value: object) -> TypeGuard[Tensor]:
     """Tell whether a value is a tensor of real numbers, each of which stands in it."""
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         return False
-    return not (value.is_quantized or value.is_complex())
+    if value.is_quantized or value.is_complex() or value.is_meta:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _published(path: Path, found: Mapping[str, Tensor], method: str | None) -> Weights:
     depth = len({name.split(".")[1] for name in found if name.startswith("blocks.")})
     _refuse_others(path, found, depth)
+    _check_sizes(path, found, depth)
     width = found["cls_token"].shape[-1]
     groups = sum(re.fullmatch(r"patch_embed\.\d+\.proj\.weight", name) is not None for name in found)
     positions, rows = _positions(found), []
@@ -306,11 +309,26 @@ def _refuse_others(path: Path, found: Mapping[str, Tensor], depth: int) -> None:
             " networks (start.model beside start.weights)"
         )
     stem = [name for name in found if name.startswith("patch_embed.")]
-    if not (depth and stem and "cls_token" in found and found["cls_token"].ndim == 3):
+    if not (depth and stem and "cls_token" in found and found["cls_token"].ndim == 3 and found["cls_token"].numel()):
         raise CheckpointError(
             f"{path} is no vision transformer that can be read: cls_token, patch_embed.… and blocks.… are expected,"
             f" found {_some(found)}"
         )
+
+
+def _check_sizes(path: Path, found: Mapping[str, Tensor], depth: int) -> None:
+    """Refuse tensors from which sizes are read, and those that are multiplied into others, where they cannot be so."""
+    layers = [f"blocks.{index}.{layer}" for index in range(depth) for layer in ("attn.qkv", "attn.proj", "mlp.fc2")]
+    matrices = [f"{layer}.weight" for layer in (*layers, "blocks.0.mlp.fc1", "decoder_embed")]
+    problems = [name for name in matrices if name in found and found[name].ndim != 2]
+    for index in range(depth):
+        for name, layer in _SCALES.items():
+            scale, scaled = (found.get(f"blocks.{index}.{one}") for one in (name, f"{layer}.weight"))
+            if scale is not None and scaled is not None and scale.shape != scaled.shape[:1]:
+                problems.append(f"blocks.{index}.{name}")
+    if problems:
+        name = problems[0]
+        raise CheckpointError(f"{path} is no vision transformer: {name} has the shape {tuple(found[name].shape)}")
 
 
 def _kind(found: Mapping[str, Tensor], positions: str, groups: int) -> tuple[str, str]:

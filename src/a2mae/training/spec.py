@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
-from a2mae.config import ComputePrecision
+from a2mae.config import ComputePrecision, problems_of
 from a2mae.errors import InputError
 from a2mae.files import write_json
 from a2mae.training.parameters import (
@@ -218,7 +218,7 @@ class RunSpec(StrictParameters):
         try:
             return self.replace(hardware=self.hardware.replace(**changes))
         except ValidationError as error:
-            raise SpecificationError(f"hardware: {_problems(error)}") from error
+            raise SpecificationError(f"hardware: {problems_of(error)}") from error
 
 
 def read_spec(run_dir: Path) -> RunSpec:
@@ -239,7 +239,7 @@ def read_spec(run_dir: Path) -> RunSpec:
     try:
         return RunSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecificationError(f"{path}: {_problems(error)}") from error
+        raise SpecificationError(f"{path}: {problems_of(error)}") from error
 
 
 def identity_begun(run_dir: Path) -> str:
@@ -248,21 +248,6 @@ def identity_begun(run_dir: Path) -> str:
         return read_spec(run_dir).identity
     except SpecificationError:
         return ""
-
-
-def _problems(error: ValidationError) -> str:
-    """What is wrong, each with its place in the file."""
-    told = []
-    for problem in error.errors(include_url=False):
-        place = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "missing":
-            told.append(f"{place!r} is missing")
-        elif problem["type"] == "value_error":  # one of ours, which says what it found
-            told.append(f"{place!r}: {message}" if place else message)
-        else:
-            told.append(f"{place!r}: {message}, found {type(problem['input']).__name__} {problem['input']!r:.60}")
-    return "; ".join(told)
 
 
 RATES: Mapping[Method, tuple[float, float]] = {

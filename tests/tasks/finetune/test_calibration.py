@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from a2mae.config import read_back
 from a2mae.models.checkpoint import read_config
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData
 from a2mae.tasks.datasets.writer import write_task_data
@@ -16,7 +17,7 @@ from a2mae.tasks.evaluation.both_starts import answered
 from a2mae.tasks.finetune.calibration import best_threshold, calibrate
 from a2mae.tasks.finetune.finetuned import Finetuned, FinetuneRun, load_task_model, save_task_model
 from a2mae.tasks.finetune.losses import TaskLoss
-from a2mae.tasks.finetune.model import HeadConfig, head_config_from_dict
+from a2mae.tasks.finetune.model import HeadConfig
 from a2mae.tasks.finetune.train import predict
 from a2mae.tasks.finetune.transitions import TransitionLoss, decided, split_codes
 from a2mae.tasks.metrics.probabilities import calibration_error
@@ -40,9 +41,9 @@ def test_law_no_hundredth_has_a_better_f1_than_the_chosen_one(cases):
 
 def test_configurations_of_earlier_models_are_read_and_new_ones_come_back():
     config = HeadConfig(Task.DETECT_CHANGE, "rcf", 2, temperature=1.5, thresholds=(0.2,))
-    assert head_config_from_dict(config.to_dict()) == config
+    assert read_back(HeadConfig, config.to_dict(), "head") == config
     earlier = {key: value for key, value in config.to_dict().items() if key not in ("temperature", "thresholds")}
-    assert head_config_from_dict(earlier) == dataclasses.replace(config, temperature=1.0, thresholds=())
+    assert read_back(HeadConfig, earlier, "head") == dataclasses.replace(config, temperature=1.0, thresholds=())
 
 
 def test_a_threshold_decides_what_is_changed_and_how_sure_that_is():

@@ -1,15 +1,19 @@
 """Finetuned models: what they have learned, saved and read back; chosen on validation, from either start."""
 
+import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from a2mae.config import read_back
+from a2mae.errors import InputError
 from a2mae.models.checkpoint import load_encoder, read_config, save_pretrained
 from a2mae.models.registry import create_model
 from a2mae.models.released import CheckpointError
-from a2mae.tasks.datasets.inputs import TaskInputs
+from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs
 from a2mae.tasks.datasets.task_data import TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
 from a2mae.tasks.finetune.finetuned import (
@@ -100,23 +104,98 @@ def test_a_pretrained_directory_is_no_task_model(pretrained):
     [
         ({"classes": 10**12}, "classes must be a whole number from 1 to 1,000, found '1000000000000'"),
         ({"views": 10**6}, "views must be a whole number from 1 to 1,000"),
-        ({"images": True}, "images must be a whole number"),
+        ({"images": True}, "'images': Input should be a valid integer, found bool True"),
         ({"bands_per_view": -3}, "bands_per_view must be a whole number"),
         ({"head": "unknown"}, "head must be one of"),
-        ({"task": "fly"}, "'fly' is not a valid Task"),
-        ({"other": 1}, "unexpected keyword argument 'other'"),
-        ({"classes": 500}, r"does not fit this model: other shape 2: .*bias is \(\d,\) instead of \(500,\)"),
+        ({"task": "fly"}, "'task': Input should be 'classify', .*found str 'fly'"),
+        ({"other": 1}, "'other' is unknown; there are task, head"),
+        ({"temperature": -1.0}, "temperature must be 0.001 to 1,000"),
+        ({"temperature": "x"}, "'temperature': .*found str 'x'"),
+        ({"thresholds": [2.0]}, "thresholds from 0 to 1"),
+        ({"classes": 500}, r"the head is of classify, 500 classes and 1 views of 3 bands, and its data and inputs of"),
     ],
 )
-def test_a_head_that_is_none_is_refused_before_memory_is_taken(pretrained, data, tmp_path, changes, told):
+def test_a_head_that_is_none_is_refused_before_memory_is_taken(saved, tmp_path, changes, told):
+    directory = shutil.copytree(saved, tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    config["task"]["head"] |= changes
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=told):
+        load_task_model(directory)
+
+
+@pytest.fixture(scope="module")
+def saved(pretrained, data, tmp_path_factory):
+    """A finetuned model's directory."""
     recipe = {"steps": 1, "batch_size": 4, "warmup_steps": 0}
     options = TaskParameters.model_validate({"task": "classify", "device": "cpu", "head": "mean", "finetune": recipe})
-    save_task_model(tmp_path / "model", finetune_start(options, data[Task.CLASSIFY], pretrained, "pretrained"))
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    config["task"]["head"] |= changes
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=told):
-        load_task_model(tmp_path / "model")
+    directory = tmp_path_factory.mktemp("saved") / "model"
+    save_task_model(directory, finetune_start(options, data[Task.CLASSIFY], pretrained, "pretrained"))
+    return directory
+
+
+def test_law_whatever_stands_in_a_models_files_it_is_read_or_refused(saved, tmp_path):
+    directory = shutil.copytree(saved, tmp_path / "model")
+    values = [None, [], "x", -1, 1e308, True, [["x"]], [[1e308] * 3], [1, 2, 3]]
+    whole = {name: json.loads((saved / name).read_text()) for name in ("config.json", "metrics.json")}
+    assert load_task_model(directory).origin is None
+    read = set()
+
+    def tried(name, content, change):
+        (directory / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        try:
+            load_task_model(directory)
+            read.add(change)
+        except CheckpointError as error:
+            assert str(directory) in str(error), change
+        (directory / name).write_text(json.dumps(whole[name]))
+
+    for place in [("task",), *((("task"), key) for key in ("head", "inputs", "data", "origin"))]:
+        for key in [None, *(_at(whole["config.json"], place) or {})]:
+            for value in ["gone", *values]:
+                document = copy.deepcopy(whole["config.json"])
+                within = _at(document, place if key else place[:-1])
+                within[key or place[-1]] = value
+                if value == "gone":
+                    del within[key or place[-1]]
+                tried("config.json", document, (*place, key, str(value)))
+    for content in (
+        "",
+        "[",
+        "[]",
+        "{}",
+        '{"history": 1}',
+        '{"history": [1]}',
+        '{"history": [{"step": 1, "loss": NaN}]}',
+    ):
+        tried("metrics.json", content, content)
+    assert not read & {("task", "head", "temperature", str(value)) for value in values[1:5]}
+    assert not read & {("task", "inputs", "std", str(value)) for value in values}
+    assert not read & {("task", "data", "class_names", str(value)) for value in values}
+    assert ("task", "data", "source", "x") in read, "what may be anything is read"
+    (directory / "metrics.json").unlink()
+    with pytest.raises(CheckpointError, match=r"metrics\.json is missing"):
+        load_task_model(directory)
+
+
+def _at(document, place):
+    for key in place:
+        document = document[key]
+    return document
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "refused"),
+    [(0.5, 1e-30, True), (1e308, 1.0, True), (0.1, -0.1, True), (0.1, 0.0, False), (-20.0, 3.0, False)],
+)
+def test_statistics_by_which_no_pixel_can_be_normalised_are_refused(mean, std, refused):
+    plan = {"bands": ["red"], "bands_per_view": 3, "center_wavelength_nm": [665.0], "sensors": ["s"]}
+    plan |= {"mean": [[mean]], "std": [[std]], "normalised_by": ["model"]}
+    if not refused:
+        assert read_back(InputPlan, plan, "inputs").std == ((std,),)
+        return
+    with pytest.raises(InputError, match="are of no pixels"):
+        read_back(InputPlan, plan, "inputs")
 
 
 def test_the_rate_and_the_state_are_chosen_on_validation(tmp_path, monkeypatch):

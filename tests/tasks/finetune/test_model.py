@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, head_config_from_dict, symmetries
+from a2mae.config import read_back
+from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, symmetries
 from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.registry import Task
 from helpers.task_models import build
@@ -82,7 +83,7 @@ def test_symmetric_answers_move_with_the_image(pretrained, data, task):
         looks.clear()
         model.train()(batch)
     assert len(looks) == (2 if task.kind.transitions else 1), "one head reads both dates"
-    assert head_config_from_dict(json.loads(json.dumps(model.config.to_dict()))) == model.config
+    assert read_back(HeadConfig, json.loads(json.dumps(model.config.to_dict())), "head") == model.config
 
 
 def test_heads_of_another_task_are_refused():

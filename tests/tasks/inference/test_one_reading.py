@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from a2mae.config import read_back
 from a2mae.files import json_text
 from a2mae.raster.read import RasterReader
 from a2mae.raster.warp import read_image
@@ -24,7 +25,7 @@ from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.tasks.datasets.formats import layout_named, settled
 from a2mae.tasks.datasets.labelled import folder_spec
 from a2mae.tasks.datasets.pictures import read_picture
-from a2mae.tasks.datasets.task_data import TaskDataError, task_spec_from_dict
+from a2mae.tasks.datasets.task_data import TaskDataError, TaskSpec
 from a2mae.tasks.inference.files import Mapped, raster_from_file
 from a2mae.tasks.inference.rasters import RasterWindows
 from a2mae.tasks.parameters import MapParameters
@@ -181,7 +182,9 @@ def test_a_map_of_other_tags_than_the_training_is_warned_of_once_with_both(tmp_p
     dtype, tags, nodata = how
     counts = np.random.default_rng(0).integers(2_000, 4_000, (3, ROWS, COLUMNS)).astype(np.uint16)
     mapped, path = training_and_scene(tmp_path, counts, tags=(1e-4, 0.0))
-    mapped = Mapped(task_spec_from_dict(json.loads(json_text(mapped.spec.to_dict()))), mapped.sensors, mapped.bands, {})
+    mapped = Mapped(
+        read_back(TaskSpec, json.loads(json_text(mapped.spec.to_dict())), "spec"), mapped.sensors, mapped.bands, {}
+    )
     other, values = tmp_path / "other.tif", counts.astype(dtype) if tags else (counts * 1e-4).astype(dtype)
     with rasterio.open(path) as source:
         profile = {**source.profile, "dtype": dtype, "nodata": nodata}

@@ -6,13 +6,13 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from a2mae.errors import InputError
 from a2mae.models.layers.bands import ABSENT_NM
 from a2mae.sensors import BUILTIN_SENSORS, Band, Sensor, UnknownBandError
 from a2mae.tasks.datasets.store_bands import same_band
@@ -20,6 +20,8 @@ from a2mae.tasks.datasets.task_data import StoredArrays, TaskData, TaskDataError
 
 logger = logging.getLogger(__name__)
 
+MOST_BANDS = 1_000
+_LARGEST, _SMALLEST = 1e9, 1e-9
 Normalisation = Mapping[str, Mapping[str, Sequence[float]]]
 """`{sensor: {band: [mean, std]}}` in physical units, as a model directory's `config.json` has it."""
 
@@ -48,6 +50,24 @@ class InputPlan:
     std: tuple[tuple[float, ...], ...]
     normalised_by: tuple[str, ...]
     location: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject what no images can be given by: a model directory may be anybody's."""
+        if not (self.bands and 1 <= self.bands_per_view <= MOST_BANDS):
+            raise InputError(f"bands must be named and bands_per_view 1 to {MOST_BANDS:,}, found {self.bands_per_view}")
+        if len(self.center_wavelength_nm) != len(self.bands) or not np.isfinite(self.center_wavelength_nm).all():
+            raise InputError(f"center_wavelength_nm must be a number for each of the {len(self.bands)} bands")
+        if not (self.sensors and len(self.sensors) == len(self.mean) == len(self.std) == len(self.normalised_by)):
+            raise InputError("mean, std and normalised_by must be given for each of the sensors")
+        for mean, std in zip(self.mean, self.std, strict=True):
+            if not len(mean) == len(std) == len(self.bands):
+                raise InputError(f"mean and std must have a number for each of the {len(self.bands)} bands")
+            for centre, spread in zip(mean, std, strict=True):
+                # A spread of 0 is that of a band which a sensor of a set lacks; less than this is no spread of pixels.
+                if not (abs(centre) < _LARGEST and (spread == 0 or _SMALLEST < spread < _LARGEST)):
+                    raise InputError(
+                        f"mean {centre:g} and std {spread:g} are of no pixels: images cannot be normalised"
+                    )
 
     @property
     def views(self) -> int:
@@ -80,22 +100,8 @@ class InputPlan:
         return self.views * self.bands_per_view - len(self.bands)
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready; `input_plan_from_dict` reads it back."""
+        """Return it JSON-ready; `config.read_back` reads it."""
         return dataclasses.asdict(self)
-
-
-def input_plan_from_dict(data: Mapping[str, Any]) -> InputPlan:
-    """Read `InputPlan.to_dict` back."""
-    return InputPlan(
-        bands=tuple(data["bands"]),
-        bands_per_view=int(data["bands_per_view"]),
-        center_wavelength_nm=tuple(data["center_wavelength_nm"]),
-        sensors=tuple(data["sensors"]),
-        mean=tuple(tuple(row) for row in data["mean"]),
-        std=tuple(tuple(row) for row in data["std"]),
-        normalised_by=tuple(data["normalised_by"]),
-        location=bool(data["location"]),
-    )
 
 
 def plan_inputs(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,9 +21,10 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
+from a2mae.config import read_back
 from a2mae.errors import InputError, plain_text
 from a2mae.raster.statements import FileNumbers
-from a2mae.sensors import Band, Encoding, Units
+from a2mae.sensors import Band, Encoding
 from a2mae.tasks.palette import class_colours
 from a2mae.tasks.registry import Task
 from a2mae.tasks.transitions import MOST_CLASSES, UNKNOWN, transition_colors, transition_names
@@ -160,6 +162,8 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
+        if not 0 < self.gsd_m < math.inf:
+            raise TaskDataError(f"{self.task}: gsd_m must be metres per pixel, found {self.gsd_m}")
         if self.per_pixel is None:
             object.__setattr__(self, "per_pixel", self.task.kind.per_pixel)
         if self.task.kind.values != (self.quantity is not None):
@@ -228,38 +232,11 @@ class TaskSpec:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Return it JSON-ready; `task_spec_from_dict` reads it back."""
+        """Return it JSON-ready; `config.read_back` reads it."""
         found = dataclasses.asdict(self)
         if not self.set_sensors:  # samples of one image or a pair are described as before there were sets
             del found["set_sensors"]
         return found
-
-
-def task_spec_from_dict(data: dict[str, Any]) -> TaskSpec:
-    """Read `TaskSpec.to_dict` back."""
-    return TaskSpec(
-        task=Task(data["task"]),
-        source=str(data["source"]),
-        class_names=tuple(data["class_names"]),
-        colors=tuple((int(r), int(g), int(b)) for r, g, b in data["colors"]),
-        bands=tuple(Band(**band) for band in data["bands"]),
-        encoding=_encoding_from_dict(data["encoding"]),
-        gsd_m=float(data["gsd_m"]),
-        notes=tuple(data["notes"]),
-        multi_label=bool(data.get("multi_label", False)),
-        float_factors=tuple(data.get("float_factors", (1.0, 0.0))),
-        numbers=FileNumbers(**numbers) if (numbers := data.get("numbers")) else None,
-        quantity=None if data.get("quantity") is None else Quantity(**data["quantity"]),
-        per_pixel=data.get("per_pixel"),
-        set_sensors=tuple(
-            SetSensor(one["id"], _encoding_from_dict(one["encoding"]), tuple(one["lacks"]))
-            for one in data.get("set_sensors", ())
-        ),
-    )
-
-
-def _encoding_from_dict(data: dict[str, Any]) -> Encoding:
-    return Encoding(**{**data, "units": Units(data["units"])})
 
 
 @dataclass(frozen=True)
@@ -338,7 +315,8 @@ class TaskData:
                 f"task data at {path} is of format {document['format_version']}, this code reads {FORMAT_VERSION};"
                 " delete the folder and prepare it again"
             )
-        self.spec = task_spec_from_dict(document)
+        described = {key: value for key, value in document.items() if key not in ("format_version", "samples")}
+        self.spec = read_back(TaskSpec, described, str(document_path))
         self.samples: pd.DataFrame = pd.read_parquet(path / "samples.parquet")
         group = zarr.open_group(path / "arrays.zarr", mode="r")
         self._images, self._valid, self._targets = (

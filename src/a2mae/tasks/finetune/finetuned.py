@@ -7,28 +7,29 @@ else the same.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
+from a2mae.config import read_back
+from a2mae.errors import InputError
 from a2mae.files import digest_of, whole_folder, write_json
-from a2mae.models.checkpoint import Json, load_built, read_config, save_weights
+from a2mae.models.checkpoint import CONFIG_FILE, Json, load_built, read_config, read_json, save_weights
 from a2mae.models.precision import precision_kept
 from a2mae.models.released import CheckpointError
-from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs, input_plan_from_dict
-from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec, task_spec_from_dict
+from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs
+from a2mae.tasks.datasets.task_data import TaskData, TaskDataError, TaskSpec
 from a2mae.tasks.finetune.baseline import FITTED_IMAGES, drawn_features
 from a2mae.tasks.finetune.calibration import calibrate
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, Progress, identity_of_checkpoint, training_code
 from a2mae.tasks.finetune.encoders import encoder_of_task, load_start, pretrained_here, random_init
 from a2mae.tasks.finetune.heads import RCFDecoder, RCFHead
-from a2mae.tasks.finetune.model import TaskModel, head_config_from_dict
+from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import computing, finetune, head_for, predict
 from a2mae.tasks.metrics.scores import main_score
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
@@ -100,18 +101,42 @@ def load_task_model(directory: Path) -> Finetuned:
     Raises:
         CheckpointError: If the directory is no finetuned model or its tensors do not fit.
     """
-    config = cast("dict[str, Any]", read_config(directory))
-    task = config.get("task")
+    task = read_config(directory).get("task")
+    where = f"{directory / CONFIG_FILE}: task"
     if task is None:
         raise CheckpointError(f"{directory} is a pretrained model without a task's head: finetune it first")
+    if not isinstance(task, dict) or not {"head", "inputs", "data", "origin"} <= task.keys():
+        raise CheckpointError(f"{where} must be an object with head, inputs, data and origin")
+    metrics = read_json(directory / "metrics.json")
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("history"), list):
+        raise CheckpointError(f"{directory / 'metrics.json'} must be an object with a list history")
     try:
-        head = head_config_from_dict(task["head"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{directory}/config.json describes no head of this version: {error}") from error
+        head = read_back(HeadConfig, task["head"], f"{where}.head")
+        plan = read_back(InputPlan, task["inputs"], f"{where}.inputs")
+        spec = read_back(TaskSpec, task["data"], f"{where}.data")
+        history = [read_back(Progress, one, f"{directory / 'metrics.json'}: history") for one in metrics["history"]]
+        _check_together(head, plan, spec, where)
+    except InputError as error:
+        raise CheckpointError(f"{error}: train it again, or ask whoever made it") from error
     model = load_built(lambda: TaskModel(encoder_of_task(directory), head), directory)
-    history = [Progress(**moment) for moment in json.loads((directory / "metrics.json").read_text())["history"]]
-    plan, spec = input_plan_from_dict(task["inputs"]), task_spec_from_dict(task["data"])
-    return Finetuned(model.eval(), plan, spec, history, task["origin"], directory)
+    origin = task["origin"]
+    if origin is not None and not isinstance(origin, dict):
+        raise CheckpointError(f"{where}.origin must be an object or null, found {type(origin).__name__}")
+    return Finetuned(model.eval(), plan, spec, history, origin, directory)
+
+
+def _check_together(head: HeadConfig, plan: InputPlan, spec: TaskSpec, where: str) -> None:
+    """Refuse a head that does not answer what the data has, or does not see what the plan gives it."""
+    if unknown := sorted(set(plan.bands) - set(spec.band_names)):
+        raise InputError(f"{where}: the inputs are of a band {unknown[0]!r:.80}, and the data has {spec.band_names}")
+    classes = 1 if spec.quantity is not None else len(spec.class_names)
+    found = (head.task, head.classes, head.views, head.bands_per_view)
+    expected = (spec.task, classes, plan.views, plan.bands_per_view)
+    if found != expected:
+        raise InputError(
+            f"{where}: the head is of {found[0]}, {found[1]} classes and {found[2]} views of {found[3]} bands, and its"
+            f" data and inputs of {expected[0]}, {expected[1]} classes and {expected[2]} views of {expected[3]} bands"
+        )
 
 
 def finetune_start(

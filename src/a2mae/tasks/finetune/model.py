@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,11 @@ class HeadConfig:
         heads = self.task.kind.heads
         if self.head not in heads:
             raise InputError(f"{self.task}: head must be one of {', '.join(heads)}, found {self.head!r}")
+        if not 1e-3 <= self.temperature <= 1e3 or not all(0 <= least <= 1 for least in self.thresholds):
+            raise InputError(
+                f"temperature must be 0.001 to 1,000 and thresholds from 0 to 1, found {self.temperature}"
+                f" and {self.thresholds}"
+            )
 
     @property
     def per_pixel(self) -> bool:
@@ -167,24 +172,11 @@ class HeadConfig:
         return self.decided(self.probabilities(outputs))[0]
 
     def to_dict(self) -> dict[str, object]:
-        """Return it JSON-ready; `head_config_from_dict` reads it back."""
+        """Return it JSON-ready; `config.read_back` reads it."""
         found = dataclasses.asdict(self)
         if self.images is None:  # models of single images are described as before there were sets
             del found["images"], found["join"]
         return found
-
-
-def head_config_from_dict(data: Mapping[str, Any]) -> HeadConfig:
-    """Read `HeadConfig.to_dict` back."""
-    scaling = data.get("scaling")
-    return HeadConfig(
-        **{
-            **data,
-            "task": Task(data["task"]),
-            "scaling": None if scaling is None else ValueScaling(**scaling),
-            "thresholds": tuple(data.get("thresholds", ())),
-        }
-    )
 
 
 class _Metadata(TypedDict):
