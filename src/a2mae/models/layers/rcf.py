@@ -204,7 +204,7 @@ def split_for_cache(values: Tensor, pixels: int, at_once: int) -> tuple[Tensor, 
         pixels: How many pixels one of them has.
         at_once: How many pixels a part may have.
     """
-    return values.split(max(at_once // pixels, 1)) if values.device.type == "cpu" else (values,)
+    return torch.split(values, max(at_once // pixels, 1)) if values.device.type == "cpu" else (values,)
 
 
 def _whole_windows(images: Tensor, valid: Tensor | None, size: int) -> Tensor:

@@ -108,13 +108,13 @@ def load_task_model(directory: Path) -> Finetuned:
     if not isinstance(task, dict) or not {"head", "inputs", "data", "origin"} <= task.keys():
         raise CheckpointError(f"{where} must be an object with head, inputs, data and origin")
     metrics = read_json(directory / "metrics.json")
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("history"), list):
+    if not isinstance(metrics, dict) or not isinstance(moments := metrics.get("history"), list):
         raise CheckpointError(f"{directory / 'metrics.json'} must be an object with a list history")
     try:
         head = read_back(HeadConfig, task["head"], f"{where}.head")
         plan = read_back(InputPlan, task["inputs"], f"{where}.inputs")
         spec = read_back(TaskSpec, task["data"], f"{where}.data")
-        history = [read_back(Progress, one, f"{directory / 'metrics.json'}: history") for one in metrics["history"]]
+        history = [read_back(Progress, one, f"{directory / 'metrics.json'}: history") for one in moments]
         _check_together(head, plan, spec, where)
     except InputError as error:
         raise CheckpointError(f"{error}: train it again, or ask whoever made it") from error
