@@ -200,7 +200,7 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, json_text(content).encode())
 
 
-def check_regular(path: Path, beside: Iterable[str] = ()) -> None:
+def check_regular(path: Path, beside: Iterable[str | Path] = ()) -> None:
     """Refuse a pipe, a socket or a device under the name of a file: reading it would wait for ever.
 
     Args:
