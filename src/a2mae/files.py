@@ -10,10 +10,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -21,10 +22,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from a2mae.errors import A2maeError
+from a2mae.errors import A2maeError, InputError
 
 PART = ".part"
 """Ending of files that are still being written."""
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes in a name that are no UTF-8."""
 
 
 class WriteError(A2maeError, OSError):
@@ -197,14 +200,30 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, json_text(content).encode())
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: Path, beside: Iterable[str | Path] = ()) -> None:
     """Refuse a pipe, a socket or a device under the name of a file: reading it would wait for ever.
 
+    Args:
+        path: The file.
+        beside: Of others that a library reads along with it.
+
     Raises:
-        OSError: If it is one of these.
+        InputError: If the file's name is no text, which no library opens, or one beside it is one of these.
+        OSError: If the file is one of these.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if _NO_TEXT.search(str(path)):
+        raise InputError(f"{str(path)!a} has bytes in its name that are no UTF-8: rename it, with letters")
+    if _waits(path):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    for other in filter(_waits, map(Path, beside)):
+        raise InputError(
+            f"{other} is read along with {path.name}, and it is no regular file but a pipe, a socket or a device: move"
+            " it away, or write it anew"
+        )
+
+
+def _waits(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def file_digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import geopandas as gpd
 import numpy as np
@@ -237,6 +238,23 @@ def test_what_is_no_labels_is_told_in_a_sentence(lake, capsys, name, content, to
     said = capsys.readouterr().err
     assert told in said and said.startswith("a2mae: ") and said.count("\n") == 1
     assert not list((lake / "conf/lake").glob("parameters_segment.yml"))
+
+
+def test_values_of_two_kinds_and_days_of_any_year_are_looked_at(tmp_path):
+    """Neither has a number to sort by, nor a year that is written as those of today are."""
+    for start, day in (("-5", "-5"), ("2023-06-01", "2023-06-01")):
+        path = fields(tmp_path / f"a{start}.geojson", **{"class": [True, False], "start": [start] * 2})
+        look = look_at(path)
+        assert dict(look.columns["class"].counts) == {"False": 1, "True": 1} and look.columns["class"].span is None
+        assert look.days.startswith("start ") and (day == "-5" or look.days == f"start {day} to {day}")
+
+
+@pytest.mark.parametrize("name", ["points.csv", "cover.tif", "labels"])
+def test_a_name_that_is_no_text_is_told(lake, tmp_path, capsys, name):
+    path = tmp_path / os.fsdecode(b"\xff" + name.encode())
+    path.mkdir() if name == "labels" else path.write_bytes(b"")
+    assert main(["labels", str(path), "--env", "lake", "--yes"]) == 1
+    assert f"\\udcff{name}' has bytes in its name that are no UTF-8: rename it" in capsys.readouterr().err
 
 
 TEXTS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_a_vrt_is_no_sidecar_either(tmp_path: Path, ending: str) -> None:
     path = geotiff(tmp_path / "a.tif")
     (tmp_path / f"a.tif{ending}").write_text(VRT)
     with pytest.raises(RejectedError, match="is no TIFF"):
+        read_whole(path, 3)
+
+
+@pytest.mark.parametrize("name", ["a.tif.aux.xml", "a.tfw", "a.TFW", "a.wld", "a.tab", "a.RPB", "a_RPC.TXT", "a.xml"])
+def test_a_pipe_beside_a_raster_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = geotiff(tmp_path / "a.tif", crs=None)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RejectedError, match=f"{name} is read along with a.tif, and it is no regular file but a pipe"):
+        read_whole(path, 3)
+
+
+def test_a_raster_whose_name_is_no_text_is_told(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "a.tif").rename(tmp_path / os.fsdecode(b"s\xff.tif"))
+    with pytest.raises(RejectedError, match="has bytes in its name that are no UTF-8: rename it"):
         read_whole(path, 3)
 
 

@@ -12,12 +12,14 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import rasterio
 from rasterio.errors import RasterioError
 
-from a2mae.errors import RejectedError, without_secrets
+from a2mae.errors import InputError, RejectedError, without_secrets
+from a2mae.files import check_regular
 from a2mae.remote.fetch import check_redirects
 from a2mae.remote.policy import ReadingParameters, RemoteAccess, is_remote, redact
 
@@ -26,6 +28,11 @@ _MAX_BANDS = 2_000
 _MAX_BLOCK_PIXELS = 2**27  # of one band: half a gigabyte as float32
 _MAX_TABLE = 4_000_000  # blocks, 16 bytes each in GDAL's tables
 _MAX_SIDECAR = 16_000_000  # bytes of XML
+_BESIDE = (
+    ".aux", ".tab", ".wld", ".imd", ".rpb", ".rpc", ".pass", ".xml", "_rpc.txt", "_metadata.xml", "_metadata.txt",
+    "_mtl.txt", "_MTL.txt",
+)  # fmt: skip
+"""Endings, beside those of world files, under which GDAL looks for what belongs to a raster."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     "GTiff": _TIFF,
@@ -171,7 +178,19 @@ def _vrt(shown: str) -> RejectedError:
 
 
 def _check_sidecars(path: str) -> None:
-    """Reject sidecars by which GDAL would open what nobody has named: it takes any of its drivers for them."""
+    """Reject sidecars by which GDAL would open what nobody has named, or wait for ever: it takes any driver for them.
+
+    Raises:
+        RejectedError: "not_read".
+    """
+    stem, ending = os.path.splitext(path)
+    lower = [f"{stem}{one}" for one in (*_BESIDE, f"{ending.lower()}w", f"{ending[:2]}{ending[-1:]}w".lower())]
+    upper = [f"{stem}{one[len(stem) :].upper()}" for one in lower]
+    folder = [os.path.join(os.path.dirname(path), one) for one in ("METADATA.DIM", "metadata.dim", "summary.txt")]
+    try:
+        check_regular(Path(path), (*lower, *upper, *folder, f"{path}.aux.xml", f"{path}.aux", f"{path}.AUX"))
+    except InputError as error:
+        raise RejectedError("not_read", str(error)) from error
     for ending in (".msk", ".MSK", ".ovr", ".OVR"):
         beside = path + ending
         if os.path.lexists(beside) and not _begins_as_tiff(beside):

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache, partial
@@ -38,6 +38,7 @@ _CRS_CODE = re.compile(
     r"(urn:(x-)?ogc:def:crs:|https?://www\.opengis\.net/def/crs/)[A-Za-z0-9_.:/+]+"
     r"|[A-Za-z0-9_]+:[A-Za-z0-9.+]+|WGS ?84|CRS84"
 )
+_BESIDE_VECTORS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx")
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?$")
 _MOVED = {"a2mae.stssd.access.signing:planetary_computer": "a2mae.remote.fetch:planetary_computer"}
 
@@ -213,6 +214,15 @@ class HrefPolicy:
         return address
 
 
+def _beside(path: Path) -> Iterator[Path]:
+    """Where GDAL and SQLite look for what belongs to a vector file."""
+    for ending in _BESIDE_VECTORS:
+        yield path.with_suffix(ending)
+        yield path.with_suffix(ending.upper())
+    for ending in ("-wal", "-shm", "-journal", ".aux.xml"):
+        yield path.with_name(path.name + ending)
+
+
 def check_vector(path: Path) -> None:
     """Reject a vector file that would make GDAL open something else: XML of its VRT, or a GeoJSON `crs` that is a link.
 
@@ -220,10 +230,10 @@ def check_vector(path: Path) -> None:
     name that it does not know it takes for WGS 84, without a word: that is rejected, too.
 
     Raises:
-        InputError: If it does, or if it cannot be read.
+        InputError: If it does, or if it or what belongs to it cannot be read.
     """
     try:
-        check_regular(path)
+        check_regular(path, _beside(path))
         with path.open("rb") as file:
             start = file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n")
         if start.startswith(b"<"):

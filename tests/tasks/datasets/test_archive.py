@@ -313,6 +313,7 @@ def test_labels_on_nodata_are_named(world, fields, tmp_path, monkeypatch):
             r"a\.gpkg mixes geometries: feature 0 is a Polygon, feature 8 a Point; write points to a file of their",
         ),
         ("collection", r"a\.gpkg: feature 8 is a GeometryCollection: labels are polygons, points or lines"),
+        ("tangle", r"a\.gpkg: feature 8 crosses or touches itself more than 20,000 times"),
         ("line", r"a\.gpkg: feature 8 is a LineString, which has no area: .* segment\.data\.buffer_m"),
         ("empty", r"a\.gpkg holds no features, and segment\.data\.labels needs some with a label each"),
         ("unknown", r"a\.gpkg: feature 1 has class 'wood'; classes are meadow, forest: add it to segment\.data"),
@@ -353,14 +354,17 @@ def test_what_cannot_be_labels_is_named(world, fields, tmp_path, breakage, messa
         frame = fields.set_crs(4326, allow_override=True)
     elif breakage == "elsewhere":
         frame = fields.set_geometry(fields.translate(50_000, 0))
-    elif breakage in ("mixed", "collection", "line"):
+    elif breakage in ("mixed", "collection", "line", "tangle"):
         middle = fields.geometry[0].centroid
         shape = {
             "mixed": middle,
             "collection": shapely.GeometryCollection([middle, fields.geometry[1]]),
             "line": shapely.LineString([middle, fields.geometry[1].centroid]),
+            "tangle": shapely.LineString(np.random.default_rng(0).uniform(0, 400, (2_000, 2)) + middle.coords),
         }[breakage]
         frame = pd.concat([fields, gpd.GeoDataFrame({"class": ["wood"]}, geometry=[shape], crs=UTM)], ignore_index=True)
+        if breakage == "tangle":
+            options = asked(path, buffer_m=5.0)
     elif breakage == "empty":
         frame = fields[:0]
     elif breakage == "unknown":

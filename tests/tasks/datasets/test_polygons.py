@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,15 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
+from a2mae.errors import InputError
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
 from a2mae.tasks.datasets.scene_folders import mask_folder
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
@@ -303,3 +307,95 @@ def test_an_outline_of_many_corners_that_touches_itself_is_repaired(tmp_path: Pa
     target, told = drawn(write(tmp_path / "labels.gpkg", frame(("roof", shapely.Polygon(eight)))))
     assert told == {"geometries repaired": ["labels.gpkg feature 0"]}
     assert (target == 1).sum() == pytest.approx(2 * np.pi * 36, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["zigzag", "points"])
+def test_what_lies_side_by_side_is_widened_within_seconds(tmp_path: Path, kind: str) -> None:
+    """GEOS takes minutes to widen it as a whole: every piece of the outline crosses hundreds of others."""
+    left, top = corner(0)
+    count = 4_000 if kind == "zigzag" else 10_000
+    xy = np.column_stack([np.arange(count) % 2 * 140.0, np.arange(count) * 0.02]) + np.array([left + 50, top - 300])
+    shape = shapely.LineString(xy)
+    if kind == "points":
+        xy = np.random.default_rng(0).uniform(0, 400, (count, 2)) + np.array([left, top - 400])
+        shape = shapely.MultiPoint(xy)
+    path = write(tmp_path / "labels.gpkg", frame(("roof", shape)))
+    started = time.monotonic()
+    target, _ = drawn(path, replace(GROUND, buffer_m=20))
+    assert time.monotonic() - started < 20
+    assert (target == 1).mean() > 0.1
+    if kind == "zigzag":
+        assert (target[22:30, 7:17] == 1).all()
+        assert (target == 1).sum() == pytest.approx(1.8 * 1.2 * 100, rel=0.1)
+
+
+MOON = (
+    'GEOGCRS["Moon (2015) - Sphere / Ocentric",DATUM["Moon (2015) - Sphere",ELLIPSOID["Moon",1737400,0]],'
+    'CS[ellipsoidal,2],AXIS["latitude",north],AXIS["longitude",east],ANGLEUNIT["degree",0.0174532925199433]]'
+)
+LOCAL = 'LOCAL_CS["mine",UNIT["metre",1]]'
+
+
+@pytest.mark.parametrize("crs", [MOON, LOCAL])
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet"])
+def test_a_crs_of_no_place_on_earth_is_named(tmp_path: Path, suffix: str, crs: str) -> None:
+    features = frame(("roof", field((8, 24), (4, 12)))).set_crs(crs, allow_override=True)
+    path = tmp_path / f"a{suffix}"
+    features.to_parquet(path) if suffix == ".parquet" else features.to_file(path)
+    with pytest.raises(TaskDataError, match=rf"a\{suffix} has the CRS '.*', from which no way leads to longitude"):
+        drawn(path)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".geojson"])
+@pytest.mark.parametrize("value", [np.inf, -1e308])
+def test_a_coordinate_beyond_all_ground_names_its_feature(tmp_path: Path, suffix: str, value: float) -> None:
+    left, top = corner(0)
+    wrong = shapely.Polygon([(left, top), (left + 200, top), (left + 200, value), (left + 100, top - 300)])
+    features, path = frame(("roof", field((8, 24), (4, 12))), ("water", wrong)), tmp_path / f"a{suffix}"
+    if suffix == ".geojson":
+        path.write_text(features.to_json())  # Infinity, as JSON does not know it and GDAL reads it
+    elif suffix == ".gpkg":
+        features.to_file(path)
+    else:
+        features.to_parquet(path)
+    with pytest.raises(TaskDataError, match=rf"a\{suffix}: feature 1 has the coordinate -?(inf|1e\+308), and no grou"):
+        drawn(path)
+
+
+@pytest.mark.parametrize("ending", [".shx", ".dbf", ".prj", ".cpg", ".DBF"])
+def test_a_pipe_beside_a_shapefile_is_not_waited_for(tmp_path: Path, ending: str) -> None:
+    write(tmp_path / "a.shp", frame(("roof", field((8, 24), (4, 12)))))
+    (tmp_path / f"a{ending.lower()}").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / f"a{ending}")
+    with pytest.raises(
+        InputError, match=rf"a\{ending} is read along with a\.shp, and it is no regular file but a pipe"
+    ):
+        drawn(tmp_path / "a.shp")
+
+
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize(
+    "values", [pa.array([[("a", 1)]] * 2, pa.map_(pa.string(), pa.int64())), pa.array([{"a": 1}] * 2),
+               pa.array([["a", "b"]] * 2)]
+)  # fmt: skip
+def test_a_column_of_lists_structs_or_maps_names_no_class(tmp_path: Path, values: pa.Array, stated: bool) -> None:
+    path = write(tmp_path / "a.parquet", frame(("roof", field((8, 24), (4, 12))), ("roof", field((30, 34), (4, 12)))))
+    table = pq.read_table(path)
+    told = dict(table.schema.metadata)
+    if not stated:  # as programs write it that know nothing of pandas
+        told.pop(b"pandas")
+    table = pa.table({"class": values, "geometry": table["geometry"]}).replace_schema_metadata(told)
+    pq.write_table(table, path)
+    with pytest.raises(
+        TaskDataError, match=r"a\.parquet: .*'class'.* (holds lists, structs or maps|no text or number)"
+    ):
+        drawn(path)
+
+
+def test_a_name_that_is_no_text_and_a_day_that_is_none_are_told(tmp_path: Path) -> None:
+    feature = {"type": "Feature", "properties": {"class": "roof", "start": "10000-01-01"}, "geometry": None}
+    path = geojson(tmp_path / os.fsdecode(b"s\xff.geojson"), feature)
+    with pytest.raises(InputError, match=r"s\\udcff\.geojson' has bytes in its name that are no UTF-8: rename it"):
+        drawn(path)
+    with pytest.raises(OSError, match="year 10000 is out of range"):
+        drawn(path.rename(tmp_path / "a.geojson"))

@@ -16,16 +16,19 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 import shapely
 from odc.geo.geobox import GeoBox
+from pandas.api.types import is_hashable
+from pyarrow.types import is_nested
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError
 from a2mae.files import check_regular
-from a2mae.raster.footprints import known_crs
+from a2mae.raster.footprints import known_crs, transformer
 from a2mae.remote.policy import check_vector
 from a2mae.tasks.datasets.pictures import Note
 from a2mae.tasks.datasets.task_data import IGNORE, Quantity, Targets, TaskDataError
@@ -36,13 +39,18 @@ POLYGON_SUFFIXES = (".gpkg", ".shp", ".parquet", ".geoparquet", ".geojson", ".js
 UNKNOWN = "unknown"
 """Value of `outside`: ground in no polygon has no label, so it is neither trained on nor scored."""
 _STARTS = {".gpkg": b"SQLite format 3", ".shp": b"\x00\x00\x27\x0a"}
-_NO_FEATURES = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, UnicodeDecodeError)
+_NO_FEATURES = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError)
+"""What pyogrio raises of no vector file, and of text and dates that Python cannot hold."""
 _NO_PARQUET = (ValueError, LookupError, TypeError, AttributeError, RecursionError, pyproj.exceptions.ProjError)
 """What geopandas raises of no Parquet, of Parquet without a geometry, and of odd words about it."""
 _AREAS = ("Polygon", "MultiPolygon")
 _MAX_CROSSINGS = 20_000
 """Of one feature with itself: to repair or widen it takes two seconds; 2,000 vertices can cross a million times."""
 _PAIRS_AT_ONCE = 1_000_000
+_PIECE = 16
+"""Segments of a line that are widened at once."""
+_FURTHEST = 1e12
+"""A coordinate beyond is none of any ground, in millimetres either; GEOS calculates with none of infinity."""
 POINTS = ("Point", "MultiPoint")
 _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString", "LinearRing")
 
@@ -141,6 +149,8 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
             features = gpd.read_parquet(path)
         except _NO_PARQUET as error:
             raise OSError(" ".join(str(error).split())) from error
+        except NotImplementedError as error:
+            raise _told_of_columns(path, error) from error
     else:
         _check_start(path)
         check_vector(path)
@@ -149,6 +159,8 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore")
+        except TaskDataError:
+            raise
         except _NO_FEATURES as error:
             raise OSError(str(error)) from error
         for warning in told:
@@ -157,13 +169,45 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
         raise OSError("it holds a table without geometries")
     if features.crs is None:
         raise TaskDataError(f"{path} has no CRS: write it with the one that its coordinates are in")
+    _check_crs(path, features.crs)
+    features = features.reset_index(drop=True)
+    places, owners = shapely.get_coordinates(features.geometry.array, return_index=True)
+    if (far := np.abs(places) > _FURTHEST).any():
+        row, axis = np.argwhere(far)[0]
+        raise TaskDataError(
+            f"{path}: feature {owners[row]} has the coordinate {places[row, axis]:g}, and no ground lies there: correct"
+            " the feature, or remove it"
+        )
+    return features
+
+
+def _check_crs(path: Path, crs: pyproj.CRS) -> None:
+    """Reject a CRS that opens a file, and one of no place on Earth: of a building site, or of the Moon."""
     try:
-        known_crs(features.crs.to_wkt())
+        known_crs(crs.to_wkt())
     except InputError as error:
         raise TaskDataError(
-            f"{path} has a CRS that names a file or is none ({features.crs.name}): write it with a code, as EPSG:4326"
+            f"{path} has a CRS that names a file or is none ({crs.name}): write it with a code, as EPSG:4326"
         ) from error
-    return features.reset_index(drop=True)
+    try:
+        transformer(crs.to_wkt(), "EPSG:4326")
+    except InputError as error:
+        raise TaskDataError(
+            f"{path} has the CRS {crs.name!r}, from which no way leads to longitude and latitude on Earth: write it"
+            " with the one of the ground that it shows, for example EPSG:4326"
+        ) from error
+
+
+def _told_of_columns(path: Path, error: Exception) -> Exception:
+    """Name the columns of lists, structs and maps that Arrow brings into no table where it could not read one."""
+    schema = pq.read_schema(path)
+    nested = [f"{name!r} ({kind})" for name, kind in zip(schema.names, schema.types, strict=True) if is_nested(kind)]
+    if not nested:
+        return OSError(" ".join(str(error).split()))
+    return TaskDataError(
+        f"{path}: the column {', '.join(nested)} holds lists, structs or maps and is said to hold something else"
+        f" ({error}): leave it out, or write the file anew with text or numbers in it"
+    )
 
 
 def _check_start(path: Path) -> None:
@@ -213,6 +257,13 @@ def feature_labels(
                 if quantity is None
                 else "value_property to the value's"
             )
+        )
+    strange = np.flatnonzero(~features[key].map(is_hashable).to_numpy(bool))
+    if strange.size:
+        value = features[key].iloc[strange[0]]
+        raise TaskDataError(
+            f"{path}: feature {strange[0]} has {str(value)[:80]!r} as {key!r}, which is no text or number but a"
+            f" {type(value).__name__}: give every feature one class or value"
         )
     if quantity is not None:
         values = [quantity.read(value, f"{path}: feature {index}") for index, value in enumerate(features[key])]
@@ -266,6 +317,8 @@ def clean(
             f" {labels.group}.buffer_m to the distance up to which the ground around is of the class"
         )
     geometry = geometry[~absent].copy()
+    for index in thin.index[~thin.isin(POINTS)]:
+        _check_crossings(path, index, geometry[index])
     for index in geometry.index[~geometry.is_valid & kinds.isin(_AREAS)]:
         _check_crossings(path, index, geometry[index])
         geometry[index] = shapely.make_valid(geometry[index], method="structure", keep_collapsed=False)
@@ -281,7 +334,8 @@ def _check_crossings(path: Path, index: int, geometry: BaseGeometry) -> None:
     boundary = geometry if geometry.geom_type in _NO_AREAS else shapely.boundary(geometry)
     corners = [shapely.get_coordinates(line) for line in shapely.get_parts(boundary)]
     pieces = [np.stack([line[:-1], line[1:]], axis=1) for line in corners if len(line) > 1]
-    if not pieces:
+    count = sum(map(len, pieces))
+    if count * (count - 1) < 2 * _MAX_CROSSINGS:
         return
     segments = shapely.linestrings(np.concatenate(pieces))
     tree = shapely.STRtree(segments)
@@ -349,8 +403,6 @@ def _on_image(path: Path, geometry: gpd.GeoSeries, grid: GeoBox, buffer_m: float
             f" {listed_bounds(ground.bounds)} of the same CRS.{swapped(geometry, ground)} Where an image"
             " shows nothing that was labelled, give it a file without features"
         )
-    for index in touching.index[touching.geom_type.isin(_NO_AREAS)]:
-        _check_crossings(path, index, touching[index])
     return bring(touching, grid, ground, buffer_m)
 
 
@@ -369,8 +421,24 @@ def bring(touching: gpd.GeoSeries, grid: GeoBox, ground: BaseGeometry, buffer_m:
     near = touching.intersection(shapely.box(west - margin, south - margin, east + margin, north + margin))
     thin = touching.geom_type.isin(_NO_AREAS)
     if thin.any() and buffer_m:
-        near[thin] = near[thin].to_crs(_metres(grid)).buffer(buffer_m).to_crs(touching.crs)
+        metres = near[thin].to_crs(_metres(grid))
+        near[thin] = gpd.GeoSeries([_widened(one, buffer_m) for one in metres], metres.index, metres.crs).to_crs(
+            touching.crs
+        )
     return near.to_crs(str(grid.crs))
+
+
+def _widened(geometry: BaseGeometry, buffer_m: float) -> BaseGeometry:
+    """Widen points and lines piece by piece: the time that GEOS takes for a whole grows with what lies side by side."""
+    pieces: list[BaseGeometry] = []
+    for part in shapely.get_parts(geometry):
+        corners = shapely.get_coordinates(part)
+        if len(corners) <= _PIECE + 1:
+            pieces.append(part)
+            continue
+        starts = range(0, len(corners) - 1, _PIECE)
+        pieces += [shapely.LineString(corners[start : start + _PIECE + 1]) for start in starts]
+    return shapely.union_all(shapely.buffer(pieces, buffer_m))
 
 
 def listed_bounds(bounds: Iterable[float]) -> str:

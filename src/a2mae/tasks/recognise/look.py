@@ -13,10 +13,12 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_hashable
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from a2mae.errors import InputError, ReadError, RejectedError, plural
+from a2mae.files import check_regular
 from a2mae.raster.header import FileBands, crs_text
 from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.raster.whole import header_of
@@ -130,6 +132,7 @@ def look_at(path: Path) -> Look:
     try:
         if not path.exists():
             raise InputError(f"{path} is not there: name a file or a folder of labels")
+        check_regular(path)
         if path.is_dir():
             return _folder(path)
         ending = path.suffix.lower()
@@ -183,7 +186,8 @@ def _holding(features: gpd.GeoDataFrame) -> str:
     for column in (name for name in _DAYS if name in features.columns):
         days = pd.to_datetime(features[column], errors="coerce", utc=True, format="mixed").dropna()
         if len(days):
-            told.append(f"{column} {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}")
+            first, last = (day.isoformat().partition("T")[0] for day in (days.min(), days.max()))
+            told.append(f"{column} {first} to {last}")
     return ", ".join(told)
 
 
@@ -200,13 +204,13 @@ def _columns(table: pd.DataFrame) -> dict[str, Column]:
 
 def _column(values: pd.Series) -> Column | None:
     """What a column of words or numbers holds; None where nothing stands in it."""
-    if not len(values) or isinstance(values.iloc[0], dict | list | set):
+    if not len(values) or not values.map(is_hashable).all():
         return None
     numbers = pd.to_numeric(values, errors="coerce")
     words = values.map(class_text) if len(values) else values
     counts = Counter(words) if words.nunique() <= MOST_CLASSES else Counter()
     every = words.nunique() == len(words) > 2
-    if numbers.isna().any():
+    if numbers.dtype == bool or numbers.isna().any():
         return Column(dict(sorted(counts.items())), None, False, every)
     whole = bool((numbers == np.floor(numbers)).all())
     span = float(numbers.min()), float(numbers.max())
