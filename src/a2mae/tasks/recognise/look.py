@@ -22,7 +22,7 @@ from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.raster.whole import header_of
 from a2mae.remote.policy import RemoteAccess
 from a2mae.stssd.recognise.look import look_into, spread_over
-from a2mae.tasks.datasets.archive_labels import TABLE_SUFFIX, read_points
+from a2mae.tasks.datasets.archive_labels import TABLE_SUFFIX, read_days, read_points
 from a2mae.tasks.datasets.class_folders import LABELS_FILE
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, class_text, read_features
@@ -145,7 +145,8 @@ def look_at(path: Path) -> Look:
         raise InputError(str(error)) from error
     except OSError as error:
         why = error.strerror or first_line(error)
-        raise InputError(f"{path} cannot be read ({why}): change its access, or name another file") from error
+        change = "change its access" if error.strerror else "write it anew"
+        raise InputError(f"{path} cannot be read ({why}): {change}, or name another file") from error
     readable = ", ".join((*POLYGON_SUFFIXES, TABLE_SUFFIX, ".tif"))
     packed = ": unpack it and name what comes out" if ending in (".zip", ".tar", ".gz", ".7z", ".rar") else ""
     raise InputError(f"{path} is no file of labels that is read ({readable}, or a folder){packed}")
@@ -167,7 +168,7 @@ def _features(path: Path) -> Look:
         columns=_columns(features),
         count=len(features),
         features=features,
-        days=_holding(features),
+        days=_holding(path, features),
     )
 
 
@@ -178,12 +179,12 @@ def _geometry(features: gpd.GeoDataFrame) -> str:
     return "lines" if "LineString" in kinds else "points"
 
 
-def _holding(features: gpd.GeoDataFrame) -> str:
+def _holding(path: Path, features: gpd.GeoDataFrame) -> str:
     told = []
-    for column in (name for name in _DAYS if name in features.columns):
-        days = pd.to_datetime(features[column], errors="coerce", utc=True, format="mixed").dropna()
-        if len(days):
-            told.append(f"{column} {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}")
+    for column in _DAYS:
+        days = read_days(path, features, column)
+        if not np.isnat(days).all():
+            told.append(f"{column} {np.nanmin(days)} to {np.nanmax(days)}")
     return ", ".join(told)
 
 
@@ -202,8 +203,8 @@ def _column(values: pd.Series) -> Column | None:
     """What a column of words or numbers holds; None where nothing stands in it."""
     if not len(values) or isinstance(values.iloc[0], dict | list | set):
         return None
-    numbers = pd.to_numeric(values, errors="coerce")
-    words = values.map(class_text) if len(values) else values
+    words = values.astype(object).map(class_text)
+    numbers = pd.to_numeric(words, errors="coerce")
     counts = Counter(words) if words.nunique() <= MOST_CLASSES else Counter()
     every = words.nunique() == len(words) > 2
     if numbers.isna().any():
