@@ -154,6 +154,8 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
                 features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore", DATE_AS_STRING="YES")
         except _NO_FEATURES as error:
             raise OSError(str(error)) from error
+        except TaskDataError:
+            raise
         except ValueError as error:
             raise OSError(f"a date in it is none of the years 1 to 9999 ({error}): correct it") from error
         for warning in told:
