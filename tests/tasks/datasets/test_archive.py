@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from pathlib import Path
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -12,11 +15,14 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.warp import Resampling, reproject
 
+from a2mae.errors import InputError
 from a2mae.simulate.run import write_tiny_world
+from a2mae.tasks.datasets.archive_labels import read_days
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.parameters import TaskParameters
+from a2mae.tasks.recognise.look import look_at
 from a2mae.tasks.recognise.overlap import by_split
 from helpers.built_world import build_world
 
@@ -409,6 +415,63 @@ def test_what_cannot_be_labels_is_named(world, fields, tmp_path, breakage, messa
         options = asked(tmp_path / "map.tif", class_names=["a", "b"])
     with pytest.raises(TaskDataError, match=message):
         prepare(options, tables, None)
+
+
+def days_of(*stated, dtype=None):
+    points = gpd.points_from_xy([13.5] * len(stated), [53.2] * len(stated))
+    frame = gpd.GeoDataFrame({"start": pd.Series(stated, dtype=dtype)}, geometry=points, crs=4326)
+    return read_days(Path("a.gpkg"), frame, "start").astype(str).tolist()
+
+
+def test_a_day_is_year_month_day_in_any_column():
+    for one in (
+        "2023-06-01", "2023-6-1", "2023/06/01 00:00:00", "20230601", 20230601, dt.date(2023, 6, 1),
+        "2023-06-01T23:30:00Z", "2023-05-31T23:30:00-05:00", pd.Timestamp("2023-06-01T12:00"),
+        pd.Timestamp("2023-05-31T23:30", tz="America/New_York"),
+    ):  # fmt: skip
+        assert days_of(one, None) == ["2023-06-01", "NaT"], one
+    assert days_of("0001-01-01", "9999-12-31") == ["0001-01-01", "9999-12-31"]
+    assert days_of("2023-06-01", dtype="category") == ["2023-06-01"]
+    assert days_of(None, None) == days_of(np.nan, np.nan) == ["NaT", "NaT"]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        2023, 45078, 1685577600, 2023.5, "2023", "45078", "2023-06", "01.06.2023", "13.06.2023", "01/06/2023",
+        "01/06/23", "1.6.23", "now", "today", "June 2023", "2023-152", "2023-06-31", "2023-06-01 25:00", "-5",
+        "0000-01-01", "10000-01-01", "9999-12-31T23:00-05:00", "", True, dt.time(12), ["2023-06-01"],
+        np.datetime64("30000-01-01", "s"), np.datetime64("-0005-01-01", "s"),
+    ],
+)  # fmt: skip
+def test_what_is_no_day_is_refused_by_the_task_and_by_the_look(one):
+    kind = one.dtype if isinstance(one, np.datetime64) else object
+    said = r"'(10000-01-01|9999.*)'" if str(one).startswith("9999") else ".*"
+    with pytest.raises(TaskDataError, match=rf"^a\.gpkg: feature 0: start is {said}, expected a day as 2021-06-04$"):
+        days_of(one, dtype=kind)
+
+
+def test_the_look_refuses_the_days_that_the_task_refuses(world, fields, tmp_path):
+    for stated in ("01.06.2023", 45078, "10000-01-01"):
+        path = saved(fields.to_crs(4326).assign(start=stated), tmp_path / "a.geojson")
+        told = f"a.geojson: feature 0: start is '{stated}', expected a day as 2021-06-04"
+        for door in (look_at, lambda path: prepare(asked(path), world[0], None)):
+            with pytest.raises(InputError, match=told):
+                door(path)
+    far = fields.assign(start=np.array(["30000-01-01"] * 8, "datetime64[s]"))
+    with pytest.raises(InputError, match=r"feature 0: start is '30000-01-01', expected a day"):
+        look_at(saved(far, tmp_path / "a.parquet"))
+    early = saved(fields.assign(start=["2023-06-01", *["2021-01-31"] * 7]), tmp_path / "b.parquet")
+    assert look_at(early).days == "start 2021-01-31 to 2023-06-01"
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.geojson", "a.parquet"])
+def test_true_and_false_are_two_classes_to_the_task_and_to_the_look(world, fields, tmp_path, name):
+    path = saved(fields.to_crs(4326).assign(**{"class": fields["class"] == "wood", "wet": True}), tmp_path / name)
+    columns = look_at(path).columns
+    assert columns["class"].counts == {"false": 4, "true": 4} and columns["class"].span is None
+    assert columns["wet"].counts == {"true": 8}
+    assert prepare(asked(path), world[0], None).spec.class_names == tuple(columns["class"].counts)
 
 
 def test_labels_and_a_folder_are_two_places(tmp_path):

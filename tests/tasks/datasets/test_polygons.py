@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError
-from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
+from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons, read_features
 from a2mae.tasks.datasets.scene_folders import mask_folder
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
@@ -248,6 +250,54 @@ def test_polygons_in_metres_that_are_called_degrees_are_rejected(tmp_path: Path)
     feature = {"type": "Feature", "properties": {"class": "roof"}, "geometry": shape}
     with pytest.raises(TaskDataError, match=r"feature 0 lies at 500040, 5\.19976e\+06, which are no degrees"):
         drawn(geojson(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]}))
+
+
+def test_the_coordinate_that_is_no_degree_is_named(tmp_path: Path) -> None:
+    shape = {"type": "Polygon", "coordinates": [[[13.5, 53.2], [1e308, 53.2], [13.5, 53.3], [13.5, 53.2]]]}
+    feature = {"type": "Feature", "properties": {"class": "roof"}, "geometry": shape}
+    with pytest.raises(TaskDataError, match=r"feature 0 lies at 1e\+308, 53\.3, which are no degrees"):
+        drawn(geojson(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]}))
+
+
+def test_days_in_geojson_come_as_they_are_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = ["01/06/23", "2023/06/01", "10000-01-01", "2023-06-01T12:00:00+02:00"]
+    for one in said:  # alone: GDAL finds one type for a column
+        feature = {"type": "Feature", "properties": {"start": one}, "geometry": None}
+        path = geojson(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]})
+        assert read_features(path)["start"].tolist() == [one]
+    read_features(write(tmp_path / "a.gpkg", frame(("roof", field((8, 24), (4, 12))))))
+    assert not caplog.records
+
+
+def test_a_day_that_no_calendar_has_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gpkg", frame(("roof", field((8, 24), (4, 12)))).assign(day=pd.Timestamp("2023-06-01")))
+    with closing(sqlite3.connect(path)) as file:
+        for name in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):
+            file.create_function(name, 1, lambda _: 0)
+        file.execute("update a set day = '10000-01-01'")
+        file.execute("pragma writable_schema = 1")
+        file.execute("update sqlite_master set sql = replace(sql, 'DATETIME', 'DATE') where name = 'a'")
+        file.commit()
+    with pytest.raises(OSError, match=r"a date in it is none of the years 1 to 9999 \(year 10000 is out of range\)"):
+        read_features(path)
+
+
+@pytest.mark.parametrize(("part", "rest"), [("a.shp", 150), ("a.shp", 20), ("a.dbf", 40), ("a.dbf", -20)])
+def test_a_cut_shapefile_is_refused(tmp_path: Path, part: str, rest: int) -> None:
+    write(tmp_path / "a.shp", frame(("roof", field((8, 24), (4, 12)))))
+    whole = (tmp_path / part).read_bytes()
+    (tmp_path / part).write_bytes(whole[:rest])
+    stated = len(whole) - (part == "a.dbf")  # after its rows stands an end-of-file byte
+    told = rf"{part} is cut: it holds {len(whole[:rest])} bytes, expected {32 if rest == 20 else stated}; copy it again"
+    with pytest.raises(OSError, match=told):
+        drawn(tmp_path / "a.shp")
+
+
+def test_a_shapefile_without_its_table_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.shp", frame(("roof", field((8, 24), (4, 12)))))
+    (tmp_path / "a.dbf").unlink()
+    with pytest.raises(TaskDataError, match=r"in a file without its table: copy the \.dbf beside it, and give every"):
+        drawn(tmp_path / "a.shp")
 
 
 def test_numbers_name_classes_too(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ it holds. Where features overlap, the later one counts.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,9 @@ TABLE_SUFFIX = ".csv"
 _PLACES = (("lon", "lat"), ("longitude", "latitude"))
 _FINER = 0.5  # pixels below this share of the grid's are averaged
 _ALWAYS = np.datetime64("NaT", "D")
+_DAY = r"\s*(\d{4}([-/])\d{1,2}\2\d{1,2}|\d{8})(?!\d)"
+"""Year, month, day, as they begin a date: in another order, day and month cannot be told apart."""
+_FIRST, _LAST = np.datetime64("0001-01-01"), np.datetime64("9999-12-31")
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def read_feature_labels(path: Path, stated: FolderLabels, grounds: Sequence[GeoB
         raise TaskDataError(f"{path} holds no features, and {stated.group}.labels needs some with a label each")
     stated = _named(path, features, stated)
     labels = feature_labels(path, features, stated)
-    start, end = (_days(path, features, column) for column in ("start", "end"))
+    start, end = (read_days(path, features, column) for column in ("start", "end"))
     if (wrong := np.flatnonzero(end < start)).size:
         raise TaskDataError(f"{path}: feature {wrong[0]} ends ({end[wrong[0]]}) before it starts ({start[wrong[0]]})")
     geometry = clean(path, features.geometry, stated, note, points=True)
@@ -165,17 +169,34 @@ def _named(path: Path, features: gpd.GeoDataFrame, stated: FolderLabels) -> Fold
     return replace(stated, class_names=tuple(names), values=())
 
 
-def _days(path: Path, features: gpd.GeoDataFrame, column: str) -> npt.NDArray[np.datetime64]:
-    """Read a day per feature; NaT where there is none."""
+def read_days(path: Path, features: gpd.GeoDataFrame, column: str) -> npt.NDArray[np.datetime64]:
+    """Read a day per feature from a column of days, or of text that begins with year, month and day.
+
+    Args:
+        path: Of the file, for messages.
+        features: As read.
+        column: Its name.
+
+    Returns:
+        One day each; NaT where there is none, so for all without the column.
+
+    Raises:
+        TaskDataError: For what is no such day of the years 1 to 9999.
+    """
     if column not in features.columns:
         return np.full(len(features), _ALWAYS)
-    found = pd.to_datetime(features[column], errors="coerce", utc=True, format="mixed")
-    wrong = np.flatnonzero((found.isna() & features[column].notna()).to_numpy())
+    stated = features[column]
+    if not pd.api.types.is_datetime64_any_dtype(stated):
+        text = stated.astype(object).map(class_text, na_action="ignore").astype(object)
+        stated = text.where(text.str.match(_DAY, flags=re.ASCII).eq(True))
+    found = pd.to_datetime(stated, errors="coerce", utc=True, format="ISO8601").dt.tz_convert(None)
+    days = np.asarray(found.to_numpy(), "datetime64[D]")
+    given = features[column].notna().to_numpy()
+    wrong = np.flatnonzero(given & ~((days >= _FIRST) & (days <= _LAST)))
     if wrong.size:
-        raise TaskDataError(
-            f"{path}: feature {wrong[0]}: {column} is {features[column].iloc[wrong[0]]!r}, expected a day as 2021-06-04"
-        )
-    return np.asarray(found.dt.tz_localize(None).to_numpy(), "datetime64[D]")
+        told = days[wrong[0]] if np.isfinite(days[wrong[0]]) else class_text(features[column].iloc[wrong[0]])
+        raise TaskDataError(f"{path}: feature {wrong[0]}: {column} is {str(told)[:80]!r}, expected a day as 2021-06-04")
+    return days
 
 
 def _check_kinds(path: Path, geometry: gpd.GeoSeries, stated: FolderLabels) -> None:

@@ -7,6 +7,7 @@ also in messages. Where polygons overlap, the later one counts.
 from __future__ import annotations
 
 import logging
+import struct
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ POLYGON_SUFFIXES = (".gpkg", ".shp", ".parquet", ".geoparquet", ".geojson", ".js
 UNKNOWN = "unknown"
 """Value of `outside`: ground in no polygon has no label, so it is neither trained on nor scored."""
 _STARTS = {".gpkg": b"SQLite format 3", ".shp": b"\x00\x00\x27\x0a"}
-_NO_FEATURES = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError)
-"""What pyogrio raises of no vector file, and of text and dates that Python cannot hold."""
+_NO_FEATURES = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, UnicodeError)
+"""What pyogrio raises of no vector file."""
 _NO_PARQUET = (ValueError, LookupError, TypeError, AttributeError, RecursionError, pyproj.exceptions.ProjError)
 """What geopandas raises of no Parquet, of Parquet without a geometry, and of odd words about it."""
 _AREAS = ("Polygon", "MultiPolygon")
@@ -158,11 +159,15 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
             _check_layers(path)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
-                features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore")
+                warnings.filterwarnings("ignore", message=".*does not support open option DATE_AS_STRING")
+                # As text: GDAL takes 01/06/23 for a day of 2001, and no year above 9999 can be read.
+                features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore", DATE_AS_STRING="YES")
         except TaskDataError:
             raise
         except _NO_FEATURES as error:
             raise OSError(str(error)) from error
+        except ValueError as error:
+            raise OSError(f"a date in it is none of the years 1 to 9999 ({error}): correct it") from error
         for warning in told:
             logger.warning("%s: %s", path, warning.message)
     if not isinstance(features, gpd.GeoDataFrame):
@@ -217,6 +222,21 @@ def _check_start(path: Path) -> None:
     if not start.startswith(_STARTS.get(path.suffix.lower(), b"{")):
         found = f"it begins with {start[:16]!r}" if start else "it is empty"
         raise OSError(f"it is no {path.suffix.lower()[1:]}: {found}")
+    if path.suffix.lower() == ".shp":
+        _check_whole(path)
+
+
+def _check_whole(path: Path) -> None:
+    """Reject a Shapefile of which a part is cut: GDAL reads what is left of it without a word."""
+    for part in (path, path.with_suffix(".dbf"), path.with_suffix(".DBF")):
+        if not part.is_file():
+            continue
+        with part.open("rb") as file:
+            header, size = file.read(32).ljust(32, b"\0"), part.stat().st_size
+        rows, start, row = struct.unpack("<4xIHH20x", header)
+        stated = 2 * int.from_bytes(header[24:28], "big") if part == path else start + rows * row
+        if size < max(stated, len(header)):
+            raise OSError(f"{part.name} is cut: it holds {size} bytes, expected {max(stated, 32)}; copy it again")
 
 
 def _check_layers(path: Path) -> None:
@@ -245,8 +265,10 @@ def feature_labels(
     key = labels.class_property if quantity is None else quantity.name
     others = ", ".join(sorted(str(column) for column in features.columns if column != features.geometry.name))
     if not others:
+        missing = "without its table: copy the .dbf beside it"
+        bare = "that is a bare geometry: write a FeatureCollection"
         raise TaskDataError(
-            f"{path}: no feature has a property, as in a file that is a bare geometry: write a FeatureCollection, and"
+            f"{path}: no feature has a property, as in a file {missing if path.suffix.lower() == '.shp' else bare}, and"
             f" give every feature the property {key!r}"
         )
     if key not in features.columns:
@@ -284,7 +306,9 @@ def feature_labels(
 
 
 def class_text(value: object) -> str:
-    """Write the class that an attribute holds: whole numbers beside empty values come as floats."""
+    """Write the class that an attribute holds: whole numbers beside empty values come as floats; true and false."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
@@ -386,8 +410,10 @@ def check_degrees(path: Path, geometry: gpd.GeoSeries, ground: BaseGeometry) -> 
     wrong = (bounds.minx < -180) | (bounds.maxx > 180) | (bounds.miny < -90) | (bounds.maxy > 90)
     if wrong.any():
         index = wrong.idxmax()
+        west, south, east, north = bounds.loc[index]
+        x, y = west if abs(west) > 180 else east, south if abs(south) > 90 else north
         raise TaskDataError(
-            f"{path}: feature {index} lies at {bounds.minx[index]:g}, {bounds.miny[index]:g}, which are no degrees."
+            f"{path}: feature {index} lies at {x:g}, {y:g}, which are no degrees."
             f"{swapped(geometry, ground)} GeoJSON holds longitude and latitude (WGS 84): export it so, or state its CRS"
         )
 

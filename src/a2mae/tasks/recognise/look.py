@@ -24,7 +24,7 @@ from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.raster.whole import header_of
 from a2mae.remote.policy import RemoteAccess
 from a2mae.stssd.recognise.look import look_into, spread_over
-from a2mae.tasks.datasets.archive_labels import TABLE_SUFFIX, read_points
+from a2mae.tasks.datasets.archive_labels import TABLE_SUFFIX, read_days, read_points
 from a2mae.tasks.datasets.class_folders import LABELS_FILE
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, class_text, read_features
@@ -148,7 +148,8 @@ def look_at(path: Path) -> Look:
         raise InputError(str(error)) from error
     except OSError as error:
         why = error.strerror or first_line(error)
-        raise InputError(f"{path} cannot be read ({why}): change its access, or name another file") from error
+        change = "change its access" if error.strerror else "write it anew"
+        raise InputError(f"{path} cannot be read ({why}): {change}, or name another file") from error
     readable = ", ".join((*POLYGON_SUFFIXES, TABLE_SUFFIX, ".tif"))
     packed = ": unpack it and name what comes out" if ending in (".zip", ".tar", ".gz", ".7z", ".rar") else ""
     raise InputError(f"{path} is no file of labels that is read ({readable}, or a folder){packed}")
@@ -170,7 +171,7 @@ def _features(path: Path) -> Look:
         columns=_columns(features),
         count=len(features),
         features=features,
-        days=_holding(features),
+        days=_holding(path, features),
     )
 
 
@@ -181,13 +182,12 @@ def _geometry(features: gpd.GeoDataFrame) -> str:
     return "lines" if "LineString" in kinds else "points"
 
 
-def _holding(features: gpd.GeoDataFrame) -> str:
+def _holding(path: Path, features: gpd.GeoDataFrame) -> str:
     told = []
-    for column in (name for name in _DAYS if name in features.columns):
-        days = pd.to_datetime(features[column], errors="coerce", utc=True, format="mixed").dropna()
-        if len(days):
-            first, last = (day.isoformat().partition("T")[0] for day in (days.min(), days.max()))
-            told.append(f"{column} {first} to {last}")
+    for column in _DAYS:
+        days = read_days(path, features, column)
+        if not np.isnat(days).all():
+            told.append(f"{column} {np.nanmin(days)} to {np.nanmax(days)}")
     return ", ".join(told)
 
 
@@ -206,11 +206,11 @@ def _column(values: pd.Series) -> Column | None:
     """What a column of words or numbers holds; None where nothing stands in it."""
     if not len(values) or not values.map(is_hashable).all():
         return None
-    numbers = pd.to_numeric(values, errors="coerce")
-    words = values.map(class_text) if len(values) else values
+    words = values.astype(object).map(class_text)
+    numbers = pd.to_numeric(words, errors="coerce")
     counts = Counter(words) if words.nunique() <= MOST_CLASSES else Counter()
     every = words.nunique() == len(words) > 2
-    if numbers.dtype == bool or numbers.isna().any():
+    if numbers.isna().any():
         return Column(dict(sorted(counts.items())), None, False, every)
     whole = bool((numbers == np.floor(numbers)).all())
     span = float(numbers.min()), float(numbers.max())
