@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from a2mae.commands import main
+from a2mae.errors import InputError
 from a2mae.remote.policy import HrefPolicy
 from a2mae.sensors import get_sensor
 from a2mae.simulate.run import write_tiny_world
@@ -254,6 +255,12 @@ def test_no_secret_of_an_address_is_written_or_said(project, world, capsys):
         shown = capsys.readouterr()
         assert "hush" not in shown.out + shown.err and "the address holds a name, a key or a query" in shown.err
     assert not (project / "conf/mine").exists()
+
+
+@pytest.mark.parametrize("address", ["http://[x", "https://x:99999999/"])
+def test_what_is_no_address_is_told(address):
+    with pytest.raises(InputError, match=r"is no address \(.*write it as https://host/path"):
+        recognise_catalog(Wanted(address, None, None))
 
 
 def test_what_is_no_catalog_or_no_place_is_told_in_a_sentence(project, world, tmp_path, capsys, caplog):

@@ -210,6 +210,8 @@ def test_every_path_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> N
         f"start from {Path.cwd()}",
     ):
         assert part in str(told.value)
+    with pytest.raises(NamedFileError, match=r"segment\.data\.folder is 'xxx"):
+        check_named(tmp_path, segment={"data": {"folder": "x" * 1000}})
 
 
 def test_what_is_there_far_away_or_made_by_the_run_is_not_asked_for(

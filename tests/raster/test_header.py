@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from a2mae.errors import ReadError, RejectedError
+from a2mae.raster import header
 from a2mae.raster.header import read_header
 from a2mae.raster.read import RasterReader
 from a2mae.remote.policy import ReadingParameters, RemoteAccess
@@ -120,3 +122,33 @@ def test_messages_of_gdal_show_no_signatures(tmp_path, caplog):
     assert "geheim" not in "".join(
         r.getMessage() for r in caplog.records if r.name.startswith(("a2mae", "rasterio._env"))
     )
+
+
+def test_a_header_claims_no_more_than_its_file_may_hold(tmp_path):
+    """A quarter of a megabyte kept ingestion busy for minutes with a million squares in which nothing was seen."""
+    profile = {"driver": "GTiff", "count": 4, "dtype": "uint16", "crs": "EPSG:32633", "sparse_ok": True, "tiled": True}
+    there = {"transform": Affine(10, 0, 400_000, 0, -10, 5_900_000), "blockxsize": 1024, "blockysize": 1024}
+    with rasterio.open(tmp_path / "huge.tif", "w", width=100_000, height=100_000, **profile, **there):
+        pass
+    reason, detail = refused(str(tmp_path / "huge.tif"))
+    assert reason == "corrupt" and "4 bands of 100000 x 100000 px, 74.5 GiB, and the file has" in detail
+    assert detail.endswith("gdal_translate -projwin")
+    with rasterio.open(tmp_path / "usual.tif", "w", width=10_980, height=10_980, **profile, **there):
+        pass
+    assert read_header(str(tmp_path / "usual.tif")).shape == (10_980, 10_980)
+
+
+def test_a_file_that_vanishes_meanwhile_costs_itself(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.tif", crs="EPSG:32633", transform=Affine(10, 0, 400_000, 0, -10, 5_900_000))
+    monkeypatch.setattr(header, "_check_place", lambda *_: Path(path).unlink())
+    reason, detail = refused(path)
+    assert reason == "corrupt" and "a.tif cannot be read: [Errno 2]" in detail
+
+
+def test_a_square_that_a_projection_cannot_express_costs_the_file(tmp_path):
+    ortho = CRS.from_proj4("+proj=ortho +lat_0=-90 +lon_0=0").to_wkt()
+    path = write(tmp_path / "a.tif", crs=ortho, transform=Affine(10, 0, 400_000, 0, -10, 5_900_000))
+    grid = GeoBox((8, 8), Affine(10, 0, 400_000, 0, -10, 5_900_000), "EPSG:32633")  # on the other half of the Earth
+    asset = BandAsset("B", path, 1, 1.0, 0.0, None, Units.REFLECTANCE, 10.0, crs=ortho)
+    with RasterReader() as reader, pytest.raises(ReadError, match=r"cannot express a footprint in EPSG:32633: write"):
+        reader.read([asset], grid)

@@ -72,6 +72,17 @@ def test_metadata_beside_a_file_name_no_overviews(tmp_path: Path) -> None:
         read_whole(path, 3)
 
 
+@pytest.mark.parametrize("text", ["/etc/passwd", "http://127.0.0.1:9/x", 'GEOGCS["x",DATUM["y"'])
+def test_metadata_beside_a_file_lead_nowhere(tmp_path: Path, text: str) -> None:
+    path = geotiff(tmp_path / "a.tif")
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset><SRS>{text}</SRS></PAMDataset>")
+    told = r"a\.tif\.aux\.xml cannot be used: .*; remove it"
+    with pytest.raises(ReadError, match=told):
+        read_whole(path, 3)
+    with pytest.raises(RejectedError, match=told):
+        read_header(str(path))
+
+
 @pytest.mark.parametrize(("name", "exact"), [("a.png", True), ("a.jpg", False), ("a.tif", True)])
 def test_a_picture_is_read_by_its_first_bytes_not_by_its_ending(tmp_path: Path, name: str, exact: bool) -> None:
     Image.fromarray(PICTURE).save(tmp_path / name)

@@ -231,7 +231,7 @@ def check_named_paths(pipeline: Pipeline, catalog: DataCatalog, project: Path) -
     missing = [
         f"{key} is {path!r}"
         for key, path in _named_paths(pipeline, catalog)
-        if not ("://" in path or path.startswith("/vsi") or Path(path).exists())
+        if not ("://" in path or path.startswith("/vsi") or os.path.exists(path))
         and not any(Path(path).resolve().is_relative_to(output) for output in written)
     ]
     if missing:

@@ -218,6 +218,11 @@ def source_window(file: OpenFile, grid: GeoBox, target: Affine, way: SourceMap |
     """
     height, width = grid.shape
     left, right, top, bottom = _bounds(file, grid, target) if way is None else way.bounds()
+    if not all(map(math.isfinite, (left, right, top, bottom))):
+        raise ReadError(
+            f"{file.shown}: its reference system, {crs_text(file.dataset.crs)[:80]}, cannot express a footprint in"
+            f" {grid.crs}: write the real one with gdal_edit -a_srs EPSG:…, or bring the file to UTM with gdalwarp"
+        )
     # Cubic needs two source pixels beside the last, as many times more as the grid is coarser than the source.
     pad_x = 3 + math.ceil(2 * max(1.0, (right - left) / width))
     pad_y = 3 + math.ceil(2 * max(1.0, (bottom - top) / height))

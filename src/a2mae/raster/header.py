@@ -30,6 +30,10 @@ NO_CRS = "has no coordinate reference system"
 """Begins the reason why a file without a place is no scene."""
 NEVER_MEASURED = 1e30
 """Floats beyond are some program's nodata (-3.4e38), whether or not the file says so."""
+MOST_BYTES = 8 * 2**30
+"""Of a raster that is read at once."""
+MOST_PACKED = 1032
+"""Bytes that DEFLATE, by which PNGs are packed, makes of one at most."""
 _MAX_BLOCKS = 20_000
 _NOT_PATIENT = {"GDAL_HTTP_CONNECTTIMEOUT": 10}
 
@@ -96,6 +100,11 @@ def bands_of(source: rasterio.DatasetReader) -> FileBands:
     )
 
 
+def claimed_bytes(source: rasterio.DatasetReader) -> int:
+    """Compute what the pixels of an open file take in memory, all bands of them."""
+    return int(source.height * source.width * sum(np.dtype(dtype).itemsize for dtype in source.dtypes))
+
+
 def crs_text(crs: rasterio.crs.CRS) -> str:
     """Return a CRS as the tables hold it: its EPSG code if it has one, else WKT."""
     code = crs.to_epsg(confidence_threshold=70)
@@ -154,7 +163,7 @@ def _read_header(href: str, address: str, access: RemoteAccess) -> RasterHeader:
             )
     except RejectedError:
         raise
-    except (RasterioError, ShapelyError, ProjError, ValueError, ArithmeticError) as error:
+    except (RasterioError, ShapelyError, ProjError, OSError, ValueError, ArithmeticError) as error:
         raise RejectedError("corrupt", f"{shown} cannot be read: {first_line(error)}") from error
 
 
@@ -202,10 +211,21 @@ def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
 
 
 def _check_whole(source: rasterio.DatasetReader, href: str) -> None:
-    """Reject a file that was cut short. It opens, as its header lies in front, but blocks end beyond the file."""
+    """Reject a file that was cut short. It opens, as its header lies in front, but blocks end beyond the file.
+
+    Blocks may also be absent, as they are where nothing was seen; but not nearly all of what is too large to be read at
+    once: squares would be looked for, and found empty, for hours.
+    """
     if source.driver != "GTiff":
         return
-    size = os.path.getsize(href)
+    size, needed = os.path.getsize(href), claimed_bytes(source)
+    if needed > max(MOST_BYTES, 8 * MOST_PACKED * size):
+        raise RejectedError(
+            "corrupt",
+            f"{href} is nearly empty or damaged: its header claims {source.count} bands of {source.width} x"
+            f" {source.height} px, {needed / 2**30:.1f} GiB, and the file has {size:,} bytes; fetch it again, or cut"
+            " out the part that was seen with gdal_translate -projwin",
+        )
     block_rows, block_cols = source.block_shapes[0]
     down, across = -(-source.height // block_rows), -(-source.width // block_cols)
     bands = range(1, source.count + 1) if source.interleaving and source.interleaving.name == "band" else (1,)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from a2mae.errors import InputError, RejectedError, without_secrets
@@ -118,9 +119,18 @@ def open_raster(href: str, address: str, access: RemoteAccess) -> rasterio.Datas
         raise RejectedError(reason, f"{redact(href)} cannot be opened: {first_line(error)}") from error
     try:
         _check_size(source, redact(href))
+        if not is_remote(address):
+            _ = source.colorinterp  # has GDAL read what lies beside the file, and say what is wrong with it
     except RejectedError:
         source.close()
         raise
+    except CPLE_BaseError as error:
+        source.close()
+        beside_it = f"{address}.aux.xml"
+        where = f"{beside_it} cannot be used" if os.path.isfile(beside_it) else f"{redact(href)} cannot be opened"
+        raise RejectedError(
+            "corrupt", f"{where}: {first_line(error)}; remove it, or write the file afresh with gdal_translate"
+        ) from error
     return source
 
 

@@ -17,15 +17,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from a2mae.errors import InputError, ReadError, RejectedError
 from a2mae.raster.files import OpenFile, filled_in_all
 from a2mae.raster.footprints import ground_size_m
-from a2mae.raster.header import FileBands, crs_text
+from a2mae.raster.header import MOST_BYTES, MOST_PACKED, FileBands, claimed_bytes, crs_text
 from a2mae.raster.opening import first_line, gdal_env, open_raster
 from a2mae.raster.statements import implied_fill
 from a2mae.remote.policy import RemoteAccess
 from a2mae.sensors import Encoding
-
-_MOST_BYTES = 8 * 2**30
-_MOST_PACKED = 1032
-"""Bytes that DEFLATE, by which PNGs are packed, makes of one at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +92,15 @@ def read_whole(path: Path, expected: int, encoding: Encoding | None = None) -> W
 def _check_memory(path: Path, file: OpenFile) -> None:
     """Refuse a header that claims more than is read at once, or than a file of its length can hold."""
     rows, columns = file.bands.shape
-    needed = rows * columns * sum(np.dtype(dtype).itemsize for dtype in file.dataset.dtypes)
-    if needed > _MOST_BYTES:
+    needed = claimed_bytes(file.dataset)
+    if needed > MOST_BYTES:
         raise RejectedError(
             "too_large",
             f"{path}: {file.bands.count} bands of {columns} x {rows} px are {needed / 2**30:.1f} GiB, and up to"
-            f" {_MOST_BYTES / 2**30:g} GiB are read at once: cut it into parts",
+            f" {MOST_BYTES / 2**30:g} GiB are read at once: cut it into parts",
         )
     size = path.stat().st_size
-    if file.dataset.driver == "PNG" and needed > 8 * _MOST_PACKED * size:  # a pixel may be a bit
+    if file.dataset.driver == "PNG" and needed > 8 * MOST_PACKED * size:  # a pixel may be a bit
         raise ReadError(f"{path} cannot be read: no PNG of {size:,} bytes holds {columns} x {rows} px; take it afresh")
 
 

@@ -90,7 +90,11 @@ class HrefPolicy:
         return self.allow_private and not self.hosts
 
     def trusting(self, address: str) -> HrefPolicy:
-        """The same policy for whoever asks a server that the user named: its own addresses are allowed."""
+        """The same policy for whoever asks a server that the user named: its own addresses are allowed.
+
+        Raises:
+            InputError: If it is no address.
+        """
         return replace(self, trusted=_root(address))
 
     def check(self, href: str, *, base: str | None = None) -> str:
@@ -376,8 +380,22 @@ def _spelled(folder: str, href: str) -> str:
     return next((path for path in paths if os.path.exists(path)), paths[0])
 
 
+def split_address(address: str) -> urllib.parse.SplitResult:
+    """Take an address that the user named apart.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        parts = urllib.parse.urlsplit(address)
+        _ = parts.port
+    except ValueError as error:
+        raise InputError(f"{redact(address)!r} is no address ({error}): write it as https://host/path") from error
+    return parts
+
+
 def _root(address: str) -> tuple[str, str]:
-    scheme, host, *_ = urllib.parse.urlsplit(address)
+    scheme, host, *_ = split_address(address)
     return scheme, host
 
 

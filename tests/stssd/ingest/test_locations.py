@@ -121,6 +121,8 @@ def test_polygons_restrict_the_grid(tmp_path):
     assert 0 < len(table) < 100 and table.geometry.within(inside.buffer(1e-4)).all()
     with pytest.raises(ValueError, match="is not a file"):
         find([whole], mode="polygons", polygons=str(tmp_path / "no.geojson"))
+    with pytest.raises(ValueError, match="is not a file"):
+        find([whole], mode="polygons", polygons="x" * 1000)
     gpd.GeoSeries([inside], crs=4326).to_crs("EPSG:3857").to_file(tmp_path / "area.shp")
     again = find([whole], mode="polygons", polygons=str(tmp_path / "area.shp")).table
     assert again["location_id"].tolist() == table["location_id"].tolist()

@@ -245,6 +245,8 @@ def test_a_folder_must_be_there_and_hold_something(tmp_path):
         read_folder(IngestParameters(source={"kind": "folder"}), SensorTable({}))
     with pytest.raises(ValueError, match="is not a folder"):
         read(tmp_path / "nowhere", NAIP_RULE)
+    with pytest.raises(ValueError, match="is not a folder"):
+        read("x" * 1000, NAIP_RULE)
     with pytest.raises(ValueError, match="holds no file"):
         read(tmp_path, NAIP_RULE)
 

@@ -312,6 +312,8 @@ def test_bounds_and_missing_catalogs(world, tmp_path):
         read(None)
     with pytest.raises(ValueError, match="is not a file"):
         read(tmp_path / "none.json")
+    with pytest.raises(ValueError, match=r"ingest\.source\.catalog: 'xxx.*is not a file"):
+        read("x" * 1000)
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(ValueError, match="not a STAC document"):
         read(tmp_path / "x.json")

@@ -149,6 +149,11 @@ def test_an_api_that_does_not_answer(provider):
         ingest(parameters("http://127.0.0.1:9", retries=0))
     with pytest.raises(ValueError, match="is not the address"):
         ingest(parameters(""))
+    for junk in ("http://[x", "https://x:99999999"):
+        with pytest.raises(
+            ValueError, match=r"ingest\.source\.api\.url: .* is no address \(.*write it as https://host"
+        ):
+            ingest(parameters(junk))
     with pytest.raises(ValueError, match="set bbox"):
         ingest(parameters("http://127.0.0.1:9", bbox=None))
 

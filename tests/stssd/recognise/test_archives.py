@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from a2mae.errors import InputError
+from a2mae.files import WriteError
 from a2mae.stssd.recognise import archives
 from a2mae.stssd.recognise.archives import unpack
 from a2mae.stssd.recognise.recognise import recognise
@@ -99,3 +102,48 @@ def test_an_archive_is_bounded_and_a_broken_one_told(tmp_path, monkeypatch):
     for name in ("cut.tar", "no.zip"):
         with pytest.raises(InputError, match=r"cannot be unpacked .*fetch it again"):
             unpack([tmp_path / name], tmp_path / "out")
+
+
+@pytest.mark.parametrize("packer", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["a" * 300 + ".tif", "/".join(["a" * 200] * 25) + ".tif"], ids=["name", "path"])
+def test_a_member_whose_path_no_file_may_have_is_told(tmp_path, packer, name):
+    path = tmp_path / f"long.{packer}"
+    if packer == "tar":
+        tar(path, (name, b"x"))
+    else:
+        with zipfile.ZipFile(path, "w") as out:
+            out.writestr(name, b"x")
+    with pytest.raises(
+        InputError, match=r"long\.(zip|tar), 'aaa.*', cannot be unpacked \(File name too long\): unpack"
+    ):
+        unpack([path], tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_STORED])
+def test_a_damaged_member_is_told_with_its_name(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", method) as out:
+        out.writestr("a.tif", np.random.default_rng(0).bytes(3000) + b"y" * 3000)
+    packed = bytearray((tmp_path / "bad.zip").read_bytes())
+    packed[45:120] = b"\xff" * 75
+    (tmp_path / "bad.zip").write_bytes(packed)
+    with pytest.raises(InputError, match=r"bad\.zip, 'a\.tif', cannot be unpacked \(.+\): fetch it again"):
+        unpack([tmp_path / "bad.zip"], tmp_path / "out")
+
+
+def test_names_in_an_archive_that_are_no_text_are_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as out:
+        out.writestr("é.tif", b"x")
+    packed = (tmp_path / "bad.zip").read_bytes()
+    (tmp_path / "bad.zip").write_bytes(packed.replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(InputError, match=r"bad\.zip cannot be unpacked \(.*decode.*\): fetch it again"):
+        unpack([tmp_path / "bad.zip"], tmp_path / "out")
+
+
+def test_a_full_disk_is_not_the_archive_s_fault(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives, "_members", full)
+    with pytest.raises(WriteError, match="No space left on device; make room there"):
+        unpack([tar(tmp_path / "a.tar", ("a.tif", b"x"))], tmp_path / "out")

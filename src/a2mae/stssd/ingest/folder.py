@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def read_folder(parameters: IngestParameters, sensors: SensorTable) -> Found:
     if not parameters.folder:
         raise InputError("source.kind is 'folder' but no folder is given: pass --params=ingest.folder=PATH")
     root = Path(parameters.folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # a text of any length
         raise InputError(f"ingest.folder: {parameters.folder!r} is not a folder; pass --params=ingest.folder=PATH")
     policy = HrefPolicy(frozenset({"file"}), (root, *map(Path, parameters.hrefs.roots)))
     found = Found()

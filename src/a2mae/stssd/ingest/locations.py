@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,15 +103,13 @@ def find_locations(scenes: Sequence[Scene], sensors: Sequence[Sensor], parameter
         corners, reach = _candidates(crs, outlines, sensors, parameters)
         if not len(corners):
             continue
-        squares = shapely.box(
-            corners[:, 0], corners[:, 1] - parameters.footprint_m, corners[:, 0] + parameters.footprint_m, corners[:, 1]
-        )
-        pairs = _coverage(squares, reach, parameters.footprint_m)
+        pairs = _coverage(_squares(corners, parameters.footprint_m, _EDGE_TOLERANCE), reach)
         pairs = pairs[prefer_single(pairs[:, 0], pairs[:, 1], np.ones(len(pairs)), scenes)]
         frame, most = _count(crs, corners, pairs, codes, parameters)
         nearest = max(nearest, most)
         if area is not None and len(frame):
-            inside = shapely.covers(_prepared(project(area, crs)), squares[frame["candidate"].to_numpy()])
+            squares = _squares(corners[frame["candidate"].to_numpy()], parameters.footprint_m)
+            inside = shapely.covers(_prepared(project(area, crs)), squares)
             frame = frame[inside]
         if len(frame):
             frames.append(frame)
@@ -138,7 +137,7 @@ def _area(parameters: LocationParameters) -> BaseGeometry | None:
     if parameters.mode != "polygons" or parameters.polygons is None:
         return None
     path = Path(parameters.polygons)
-    if not path.is_file():
+    if not os.path.isfile(path):  # a text of any length
         raise InputError(f"ingest.locations.polygons: {parameters.polygons!r} is not a file")
     check_vector(path)
     try:
@@ -213,14 +212,17 @@ def _candidates(
     return corners[here], reach
 
 
-def _coverage(
-    squares: NDArray[np.object_], reach: Sequence[BaseGeometry | None], footprint_m: float
-) -> NDArray[np.int64]:
+def _squares(corners: NDArray[np.float64], side: float, margin: float = 0.0) -> NDArray[np.object_]:
+    """Draw squares from their upper left corners, smaller on each edge by a share of their side."""
+    (x, y), less = corners.T, side * margin
+    return np.asarray(shapely.box(x + less, y - side + less, x + side - less, y - less))
+
+
+def _coverage(squares: NDArray[np.object_], reach: Sequence[BaseGeometry | None]) -> NDArray[np.int64]:
     """Pairs (square, scene) where the scene covers the square, (P, 2)."""
     if not len(squares):
         return np.empty((0, 2), dtype=np.int64)
-    smaller = shapely.buffer(squares, -footprint_m * _EDGE_TOLERANCE, join_style="mitre")
-    tree = shapely.STRtree(smaller)
+    tree = shapely.STRtree(squares)
     present = [(i, shape) for i, shape in enumerate(reach) if shape is not None and not shape.is_empty]
     if not present:
         return np.empty((0, 2), dtype=np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,7 +95,7 @@ def checked_start(given: str, parameters: IngestParameters) -> tuple[str, HrefPo
         policy = parameters.hrefs.policy()
         return policy.check(given), policy
     policy = parameters.hrefs.policy(Path(given).parent, local=True)
-    if not Path(given).is_file():
+    if not os.path.isfile(given):  # a text of any length
         raise RejectedError(
             "missing_file", f"{given!r} is not a file; give a catalog.json, collection, item or GeoJSON"
         )

@@ -251,10 +251,14 @@ def search(api: ApiParameters, policy: HrefPolicy, *, max_bytes: int = 2**26) ->
     """
     if not api.url.startswith(("https://", "http://")):
         raise InputError(f"ingest.source.api.url: {api.url!r} is not the address of a STAC API")
+    try:
+        trusting = policy.trusting(api.url)
+    except InputError as error:
+        raise InputError(f"ingest.source.api.url: {error}") from error
     if api.bbox is None:
         raise InputError("ingest.source.api: set bbox (west, south, east, north)")
     reading = ReadingParameters(retries=api.retries, timeout_s=api.timeout_s)
-    stac_io = _ApiIO(policy.trusting(api.url), reading, max_bytes)
+    stac_io = _ApiIO(trusting, reading, max_bytes)
     found: dict[tuple[str, str], list[Mapping[str, object]]] = defaultdict(list)
     count, idle, matched = 0, 0, None
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import lzma
 import re
 import shutil
 import tarfile
@@ -20,6 +23,16 @@ _MOST_MEMBERS = 5_000
 _MOST_BYTES = 50 * 2**30
 _SPARE = 0.9  # of the free space
 _BLOCK = 2**20
+_SHOWN = 80  # signs of a name
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 
 
 def archives_in(folder: Path) -> list[Path]:
@@ -52,15 +65,27 @@ def unpack(archives: list[Path], into: Path) -> list[str]:
         if target.is_dir():
             told.append(f"{target} is there already, and is kept")
             continue
-        try:
-            with whole_folder(target) as partial:
-                count, size = _unpack(archive, partial, int(shutil.disk_usage(into).free * _SPARE))
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise InputError(f"{archive} cannot be unpacked ({error}): fetch it again") from error
-        except RuntimeError as error:  # zipfile, of a password
-            raise InputError(f"{archive} cannot be unpacked ({error}): unpack it by hand") from error
+        with whole_folder(target) as partial, _told(str(archive)):
+            count, size = _unpack(archive, partial, int(shutil.disk_usage(into).free * _SPARE))
         told.append(f"{archive.name}: {plural(count, 'file')}, {size / 2**20:,.0f} MiB")
     return told
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say in a sentence why an archive, or a member of it, cannot be unpacked."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise InputError(f"{what} cannot be unpacked ({error}): fetch it again") from error
+    except RuntimeError as error:  # zipfile, of a password
+        raise InputError(f"{what} cannot be unpacked ({error}): unpack it by hand") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{what} cannot be unpacked ({error.strerror}): unpack it by hand, renamed") from error
+        if error.errno is not None:  # of the disk
+            raise
+        raise InputError(f"{what} cannot be unpacked ({error}): fetch it again") from error
 
 
 def _unpack(archive: Path, target: Path, free: int) -> tuple[int, int]:
@@ -68,23 +93,24 @@ def _unpack(archive: Path, target: Path, free: int) -> tuple[int, int]:
     seen: set[Path] = set()
     target.mkdir()
     for name, stream in _members(archive):
-        parts = name.split("/")
-        if not all(_PART.fullmatch(part) for part in parts):
-            raise InputError(f"{archive} holds {name!r}, which is no plain path below it: it is not unpacked")
-        path = target.joinpath(*parts)
-        if path.exists() or seen & {path, *path.parents}:
-            raise InputError(f"{archive} holds {name!r} twice, or below a file: it is not unpacked")
-        seen.add(path)
-        make_folder(path.parent)
-        count += 1
-        if count > _MOST_MEMBERS:
-            raise InputError(f"{archive} holds more than {_MOST_MEMBERS:,} files: unpack it by hand")
-        with stream, path.open("xb") as out:
-            while block := stream.read(_BLOCK):
-                size += len(block)
-                if size > most:
-                    raise InputError(f"{archive} holds more than {most / 2**30:,.1f} GiB: unpack it by hand")
-                out.write(block)
+        with _told(f"{archive}, {name[:_SHOWN]!r},"), stream:
+            parts = name.split("/")
+            if not all(_PART.fullmatch(part) for part in parts):
+                raise InputError(f"{archive} holds {name!r}, which is no plain path below it: it is not unpacked")
+            path = target.joinpath(*parts)
+            if path.exists() or seen & {path, *path.parents}:
+                raise InputError(f"{archive} holds {name!r} twice, or below a file: it is not unpacked")
+            seen.add(path)
+            make_folder(path.parent)
+            count += 1
+            if count > _MOST_MEMBERS:
+                raise InputError(f"{archive} holds more than {_MOST_MEMBERS:,} files: unpack it by hand")
+            with path.open("xb") as out:
+                while block := stream.read(_BLOCK):
+                    size += len(block)
+                    if size > most:
+                        raise InputError(f"{archive} holds more than {most / 2**30:,.1f} GiB: unpack it by hand")
+                    out.write(block)
     return count, size
 
 
@@ -96,7 +122,9 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 if (one.external_attr >> 16) & 0o170000 == 0o120000:
                     raise InputError(f"{archive} holds a link, {one.filename!r}: it is not unpacked")
                 if not one.filename.endswith("/"):  # `is_dir` fails of a name that begins with a zero
-                    yield one.filename, packed.open(one)
+                    with _told(f"{archive}, {one.filename[:_SHOWN]!r},"):
+                        content = packed.open(one)
+                    yield one.filename, content
         return
     with tarfile.open(archive) as bundle:
         for member in bundle:

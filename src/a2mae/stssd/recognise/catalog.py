@@ -13,7 +13,7 @@ from typing import Any
 
 from a2mae.errors import InputError, RejectedError, plural
 from a2mae.remote.fetch import fetch
-from a2mae.remote.policy import ReadingParameters, is_remote, redact
+from a2mae.remote.policy import ReadingParameters, is_remote, redact, split_address
 from a2mae.scenes import MaskKind, RejectedScene, Role, Scene
 from a2mae.stssd.ingest.checks import Found, SensorTable
 from a2mae.stssd.ingest.parameters import ApiParameters, HrefParameters, IngestParameters
@@ -143,7 +143,7 @@ def _hrefs(href: str) -> dict[str, Any]:
     """What the catalog may make us open: the scheme that was typed, private addresses only if that is one."""
     if "://" not in href:
         return {"schemes": ["file", "https", "s3"]}
-    parts = urllib.parse.urlsplit(href)
+    parts = split_address(href)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
             f"{redact(href)}: the address holds a name, a key or a query, and it is written into files: give it"
