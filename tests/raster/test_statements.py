@@ -104,4 +104,4 @@ def test_tags_that_decode_no_number_are_rejected_whatever_is_stated(tags, stated
     file = bands("", dtype=dtype, scale=tags[0], offset=tags[1])
     with pytest.raises(RejectedError, match=r"a\.tif is tagged with scale .* decode no stored number") as error:
         factors_of(file, 1, stated, (2e-5, -0.2), shown="a.tif", where="segment.data")
-    assert error.value.reason == "scale_tags"
+    assert error.value.reason == "bad_metadata"

@@ -152,8 +152,8 @@ def factors_of(
         Those of the file's tags where it has any, else those stated, else the format's.
 
     Raises:
-        RejectedError: "scale_tags" if tags and statement contradict each other, with both sides, or if the tags decode
-            no number.
+        RejectedError: "scale_tags" if tags and statement contradict each other, with both sides;
+            "bad_metadata" if the tags decode no number.
     """
     tags = tagged_factors(bands, index, shown)
     if told := other_factors(bands, index, stated, shown, where):
@@ -173,12 +173,12 @@ def tagged_factors(bands: FileBands, index: int, shown: str) -> tuple[float, flo
         shown: The file, for the message.
 
     Raises:
-        RejectedError: "scale_tags" if they decode no number: a scale of 0, NaN, infinity.
+        RejectedError: "bad_metadata" if they decode no number: a scale of 0, NaN, infinity.
     """
     scale, offset = bands.scales[index - 1], bands.offsets[index - 1]
     if not decodes(scale, offset):
         raise RejectedError(
-            "scale_tags",
+            "bad_metadata",
             f"{shown} is tagged with scale {scale:g} and offset {offset:g} (band {index}), which decode no stored"
             " number: both must be finite, and scale not 0; correct the tags (gdal_edit -scale 1 -offset 0 says none)",
         )
