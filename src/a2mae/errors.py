@@ -7,10 +7,16 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 
-_USER = re.compile(r"(?<=://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
+_START = (
+    r"(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[/\\]+"
+    r"|(?<![A-Za-z0-9])(?i:https?|s3a?|s?ftps?|gc?s|abfss?|az|adl|wasbs?|webdavs?|ssh):)"
+)
+"""Of an address, also where slashes are missing: a path of Python's holds one of two. `C:/` is none."""
+_ADDRESS = re.compile(_START, re.ASCII)
+_AUTHORITY = re.compile(rf"({_START})([^/?#]*)", re.ASCII)
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Signs that move a terminal's cursor, change its colours or turn its writing round, and halves of signs."""
-_QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
+_QUERY = re.compile(rf"({_START}[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?", re.ASCII)
 
 _LONGEST_LINE = 1500
 _SHOWN = 600
@@ -88,7 +94,32 @@ def plural(quantity: int, noun: str, nouns: str = "") -> str:
 
 def without_secrets(text: str) -> str:
     """Remove user, password, query and fragment from every address in a text: they may hold keys and signatures."""
-    return _QUERY.sub(r"\1", _USER.sub("", text)) if "://" in text else text
+    return _QUERY.sub(r"\1", without_users(text)) if ":" in text else text
+
+
+def without_users(text: str, instead: str = "") -> str:
+    """Remove user and password from every address in a text, also where slashes are missing or too many.
+
+    Args:
+        text: Any.
+        instead: Stands where they stood.
+    """
+    return re.sub(r"\S+", lambda run: _without_users(run[0], instead), text) if "@" in text else text
+
+
+def _without_users(run: str, instead: str) -> str:
+    """Of signs without a space. A password may hold what ends a host: then it reaches to the last `@` of all."""
+    last, done, kept = run.rfind("@"), 0, ""
+    for found in _AUTHORITY.finditer(run, 0, last + 1):
+        if found.start() >= done and ("@" in found[2] or ":" in found[2]):
+            kept += run[done : found.start(2)] + instead
+            done = 1 + (found.start(2) + found[2].rfind("@") if "@" in found[2] else last)
+    return kept + run[done:]
+
+
+def is_address(text: str) -> bool:
+    """Whether a text begins as an address does, whichever slashes it has."""
+    return _ADDRESS.match(text) is not None
 
 
 def plain_text(text: str) -> str:

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 _LARGEST_FACTOR = 1e30  # float32 holds what it decodes
 
 
+def decodes(scale: float, offset: float) -> bool:
+    """Whether scale and offset make values of stored numbers: both are finite, and scale is not 0."""
+    return 1 / _LARGEST_FACTOR <= abs(scale) <= _LARGEST_FACTOR and abs(offset) <= _LARGEST_FACTOR
+
+
 class Role(StrEnum):
     """What an asset is for."""
 
@@ -121,7 +126,7 @@ class BandAsset:
         """Check that the values make sense together."""
         if self.band_index < 1:
             raise InputError(f"asset {self.band!r}: band_index counts from 1, found {self.band_index}")
-        if not (1 / _LARGEST_FACTOR <= abs(self.scale) <= _LARGEST_FACTOR and abs(self.offset) <= _LARGEST_FACTOR):
+        if not decodes(self.scale, self.offset):
             raise InputError(
                 f"asset {self.band!r}: scale {self.scale:g} and offset {self.offset:g} decode no stored number; both"
                 " are finite, and scale is not 0"

@@ -114,3 +114,23 @@ def test_what_cannot_be_read_is_a_sentence_and_leaves_nothing(tmp_path, publishe
     assert main(["weights", "import", str(tmp_path), str(tmp_path / "out")]) == 1
     assert main(["weights", "show", str(tmp_path / "mae.pth"), "--method", "scale_mae"]) == 1
     assert "is of MAE, with its decoder: it cannot be read as scale_mae" in capsys.readouterr().err
+
+
+ADDRESS = "https://user:PASS@host/x.pth?sig=TOKEN"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["weights", "show", ADDRESS],
+        ["weights", "import", ADDRESS, "out"],
+        ["weights", "show", ADDRESS.replace("//", "/")],
+        ["labels", ADDRESS],
+        ["export", "onnx", ADDRESS, "out"],
+    ],
+)
+def test_an_address_is_no_file_and_its_secrets_are_not_shown(words, capsys):
+    assert main(words) == 1
+    told = capsys.readouterr()
+    assert "host/x.pth is an address, and a file or folder of this machine is needed: download it first" in told.err
+    assert not any(secret in told.err + told.out for secret in ("user", "PASS", "TOKEN"))

@@ -165,3 +165,67 @@ def test_a_picture_takes_no_more_memory_than_its_file_can_hold(tmp_path: Path) -
         pass
     with pytest.raises(RejectedError, match=r"3 bands of 60000 x 60000 px are 10\.1 GiB, .*cut it into parts"):
         read_whole(tmp_path / "a.tif", 3)
+
+
+def masked(path: Path) -> Path:
+    """A file with a mask beside it that hides a third of it."""
+    mask = np.full((40, 30), 255, np.uint8)
+    mask[:, 10:20] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(geotiff(path), "r+") as file:
+        file.write_mask(mask)
+    return path
+
+
+@pytest.mark.parametrize("kept", [4, 20, 100, 0.5, 0.9])
+def test_a_mask_beside_a_file_that_was_cut_short_is_not_passed_over(tmp_path: Path, kept: float) -> None:
+    path = masked(tmp_path / "a.tif")
+    beside = Path(f"{path}.msk")
+    whole = beside.read_bytes()
+    beside.write_bytes(whole[: kept if kept > 1 else int(kept * len(whole))])
+    with pytest.raises((RejectedError, ReadError)):
+        read_whole(path, 3)
+    if kept == 20:
+        for read in (read_header, lambda name: read_whole(Path(name), 3)):
+            with pytest.raises(
+                (RejectedError, ReadError), match=r"a\.tif\.msk is no mask of a\.tif that can be read: it is cut short"
+            ):
+                read(str(path))
+
+
+@pytest.mark.parametrize("change", [{"width": 29}, {"flags": False}, {"nodata": 0}])
+def test_a_mask_beside_a_file_is_used_or_the_file_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    path = geotiff(tmp_path / "a.tif")
+    if "nodata" in change:
+        with rasterio.open(path, "r+") as file:
+            file.nodata = change["nodata"]
+    size = {"width": change.get("width", 30), "height": 40}
+    with rasterio.open(f"{path}.msk", "w", driver="GTiff", count=1, dtype="uint8", **size) as file:
+        if "width" in change:
+            file.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    with pytest.raises(
+        (RejectedError, ReadError), match=r"a\.tif\.msk is no mask .* of another size than 40 x 30 pixels"
+    ):
+        read_whole(path, 3)
+
+
+AUX = '<PAMDataset><Metadata><MDI key="a">W\u00e4ld &amp; x</MDI></Metadata></PAMDataset>\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_metadata_beside_a_file_are_whole_or_the_file_is_refused(tmp_path: Path, encoding: str) -> None:
+    path, beside = geotiff(tmp_path / "a.tif"), tmp_path / "a.tif.aux.xml"
+    beside.write_bytes(AUX.encode(encoding))
+    assert read_whole(path, 3).seen.all()
+    for kept in (0, 1, 20, 50, len(AUX) - 3):
+        beside.write_bytes(AUX.encode(encoding)[:kept])
+        with pytest.raises((RejectedError, ReadError), match=r"a\.tif\.aux\.xml is no whole XML \("):
+            read_whole(path, 3)
+
+
+def test_metadata_beside_a_file_define_no_entities(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "a.tif")
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<!DOCTYPE a [<!ENTITY b SYSTEM "/etc/passwd">]><PAMDataset>&b;</PAMDataset>'
+    )
+    with pytest.raises(RejectedError, match=r"a\.tif\.aux\.xml declares a document type"):
+        read_whole(path, 3)

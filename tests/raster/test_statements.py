@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,3 +91,17 @@ def test_pixels_of_another_size_are_rejected_with_both_sizes() -> None:
         RejectedError, match=r"a\.tif has pixels of 0\.5 m on the ground, but segment\.data\.gsd_m says 10 m"
     ):
         check_gsd(0.5, 10, "a.tif", "segment.data.gsd_m")
+
+
+@given(
+    tags=st.sampled_from(
+        [(0.0, 0.0), (0.0, 5.0), (1e-40, 0.0), (math.nan, 0.0), (math.inf, 0.0), (1e-4, math.nan), (1.0, -math.inf)]
+    ),
+    stated=st.tuples(st.sampled_from([None, 1e-4]), st.sampled_from([None, 0.0])),
+    dtype=st.sampled_from(["uint16", "float32"]),
+)
+def test_tags_that_decode_no_number_are_rejected_whatever_is_stated(tags, stated, dtype) -> None:
+    file = bands("", dtype=dtype, scale=tags[0], offset=tags[1])
+    with pytest.raises(RejectedError, match=r"a\.tif is tagged with scale .* decode no stored number") as error:
+        factors_of(file, 1, stated, (2e-5, -0.2), shown="a.tif", where="segment.data")
+    assert error.value.reason == "bad_metadata"

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
+from a2mae.commands.project import local_path
 from a2mae.errors import InputError
 from a2mae.files import whole_file, whole_folder, write_json
 
@@ -22,8 +22,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         epilog="for example:\n  a2mae export data/mine/06_models/pretrain encoder.onnx --to onnx",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", type=Path, help="a model directory")
-    parser.add_argument("out", type=Path, help="file (onnx, torch-export) or folder (hub, timm) to write")
+    parser.add_argument("directory", type=local_path, help="a model directory")
+    parser.add_argument("out", type=local_path, help="file (onnx, torch-export) or folder (hub, timm) to write")
     parser.add_argument(
         "--to",
         choices=tuple(_WRITERS),
@@ -31,8 +31,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="hub: folder with card, licence, example and STAC item; onnx; torch-export; timm: folder that timm loads",
     )
     parser.add_argument("--licence", help="hub: SPDX identifier in lower case, or other; as the card says if not given")
-    parser.add_argument("--licence-file", type=Path, help="hub: its text, copied as LICENSE")
-    parser.add_argument("--card", type=Path, help="hub: model_card.md of the report; if not given, a short one is made")
+    parser.add_argument("--licence-file", type=local_path, help="hub: its text, copied as LICENSE")
+    parser.add_argument(
+        "--card", type=local_path, help="hub: model_card.md of the report; if not given, a short one is made"
+    )
     parser.add_argument("--image-px", type=int, help="timm: side of the images; as trained if not given")
     parser.add_argument("--gsd-m", type=float, help="timm: metres per pixel of the images; the reference if not given")
     parser.set_defaults(run=_export)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from a2mae.commands.project import check_pipeline
+from a2mae.commands.project import check_pipeline, local_path
 from a2mae.errors import InputError, plural
 from a2mae.files import whole_file, whole_folder
 
@@ -60,7 +60,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     stac.add_argument(
         "--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"), help="degrees; W > E across the date line"
     )
-    stac.add_argument("--aoi", type=Path, metavar="FILE", help="polygons of the place, instead of --bbox")
+    stac.add_argument("--aoi", type=local_path, metavar="FILE", help="polygons of the place, instead of --bbox")
     stac.add_argument("--datetime", help="instant or interval, as 2023-05-01/2023-09-30")
     stac.add_argument("--collections", nargs="+", default=(), help="else those that are recognised")
     parser.set_defaults(run=_run)

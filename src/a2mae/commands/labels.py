@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2mae.commands.project import check_pipeline
+from a2mae.commands.project import check_pipeline, local_path
 from a2mae.config import TO_STATE
 from a2mae.errors import InputError, plural
 from a2mae.files import make_folder, whole_file
@@ -45,7 +45,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", type=Path, help="vector file, .csv of points, raster of classes or values, or a folder")
+    parser.add_argument(
+        "path", type=local_path, help="vector file, .csv of points, raster of classes or values, or a folder"
+    )
     parser.add_argument("--env", default="mine", help="the environment that they belong to (%(default)s)")
     parser.add_argument("--task", choices=[str(task) for task in Task], help="what is learned; else as the labels say")
     parser.add_argument(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import a2mae
-from a2mae.errors import InputError, did_you_mean
+from a2mae.errors import A2maeError, InputError, did_you_mean, is_address
 from a2mae.files import make_folder, whole_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,17 @@ kedro run --env=NAME                            # everything, to a pretrained mo
 `conf/base` holds every parameter with a comment, as a2mae {version} brought it; an environment states what differs.
 Outputs lie in `data/NAME/`.
 """
+
+
+def local_path(text: str) -> Path:
+    """Read an argument that names a file or a folder, before a `Path` takes a slash from an address.
+
+    Raises:
+        A2maeError: If it is an address; no ValueError, whose text argparse would replace by the argument as typed.
+    """
+    if is_address(text):
+        raise A2maeError(f"{text} is an address, and a file or folder of this machine is needed: download it first")
+    return Path(text)
 
 
 def find_project(start: Path) -> Path | None:

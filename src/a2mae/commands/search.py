@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2mae.commands.project import check_pipeline, configuration, find_project
+from a2mae.commands.project import check_pipeline, configuration, find_project, local_path
 from a2mae.errors import InputError, plural
 
 if TYPE_CHECKING:
@@ -27,15 +27,17 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "What is not given is as in the group search of the environment's parameters.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, help="folder to write; it must not be there")
+    parser.add_argument("out", type=local_path, help="folder to write; it must not be there")
     parser.add_argument("--env", default="base", help="whose archive, after its stage embed (%(default)s)")
     parser.add_argument(
-        "--cogs", type=Path, help="instead of an archive: a folder of annual embeddings, as AlphaEarth's or TESSERA's"
+        "--cogs",
+        type=local_path,
+        help="instead of an archive: a folder of annual embeddings, as AlphaEarth's or TESSERA's",
     )
     parser.add_argument("--block-px", type=int, default=32, help="with --cogs: pixels of the side of a place (32)")
     parser.add_argument("--point", nargs=2, type=float, metavar=("LON", "LAT"), help="a place like which to find")
-    parser.add_argument("--examples", type=Path, help="points or polygons; an attribute wanted says 1 or 0")
-    parser.add_argument("--chip", type=Path, help="a GeoTIFF that shows what is wanted")
+    parser.add_argument("--examples", type=local_path, help="points or polygons; an attribute wanted says 1 or 0")
+    parser.add_argument("--chip", type=local_path, help="a GeoTIFF that shows what is wanted")
     parser.add_argument("--chip-sensor", help="whose image it is")
     parser.add_argument("--ids", nargs="+", help="images or sets that are wanted")
     parser.add_argument("--not-ids", nargs="+", help="images or sets that are not wanted")

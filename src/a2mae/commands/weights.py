@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from a2mae.commands.project import local_path
 from a2mae.errors import InputError
 from a2mae.files import whole_folder
 
@@ -35,14 +36,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     show = kinds.add_parser(
         "show", help=what, description=what, epilog=f"for example:\n  {show_it}", formatter_class=raw
     )
-    show.add_argument("file", type=Path, help="safetensors, a file of torch.save, or a model directory")
+    show.add_argument("file", type=local_path, help="safetensors, a file of torch.save, or a model directory")
     show.set_defaults(run=_show)
     what = "write a model directory of a file of published weights"
     bring = kinds.add_parser(
         "import", help=what, description=what, epilog=f"for example:\n  {import_it}", formatter_class=raw
     )
-    bring.add_argument("file", type=Path, help="as published")
-    bring.add_argument("directory", type=Path, help="to write; it must not be there")
+    bring.add_argument("file", type=local_path, help="as published")
+    bring.add_argument("directory", type=local_path, help="to write; it must not be there")
     bring.add_argument("--licence", help="of the file: an SPDX id or words; it is written into config.json")
     for parser in (show, bring):
         parser.add_argument(

@@ -12,11 +12,14 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
+from xml.parsers import expat
 
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from a2mae.errors import InputError, RejectedError, without_secrets
@@ -121,6 +124,7 @@ def open_raster(href: str, address: str, access: RemoteAccess) -> rasterio.Datas
         _check_size(source, redact(href))
         if not is_remote(address):
             _ = source.colorinterp  # has GDAL read what lies beside the file, and say what is wrong with it
+            _check_mask(source, address)
     except RejectedError:
         source.close()
         raise
@@ -150,7 +154,10 @@ def named_drivers() -> Iterator[None]:
             path = os.fspath(cast("str | os.PathLike[str]", file))
             more["driver"] = _driver(path, redact(path))
             _check_sidecars(path)
-        return anything(file, mode, *args, **more)
+        source = anything(file, mode, *args, **more)
+        if mode == "r":
+            _check_mask(source, path)
+        return source
 
     rasterio.open = by_first_bytes
     try:
@@ -211,6 +218,38 @@ def _check_sidecars(path: str) -> None:
             text = file.read(_MAX_SIDECAR + 1)
         if len(text) > _MAX_SIDECAR or b"OVERVIEW_FILE" in text:
             raise RejectedError("not_read", f"{beside} is too large, or names a file of overviews: remove it")
+        _check_form(text, beside)
+
+
+def _check_form(text: bytes, beside: str) -> None:
+    """Reject metadata that were cut short: GDAL passes over them without a word. Entities are not looked up."""
+    parser = expat.ParserCreate("iso-8859-1")  # any byte is a sign of it: GDAL asks for no encoding either
+    parser.StartDoctypeDeclHandler = partial(_no_doctype, beside)
+    try:
+        parser.Parse(text.removeprefix(b"\xef\xbb\xbf").strip(), True)
+    except expat.ExpatError as error:
+        raise RejectedError(
+            "corrupt",
+            f"{beside} is no whole XML ({error}), as the metadata beside a file are: restore it, or remove it if"
+            " nothing in it counts",
+        ) from error
+
+
+def _no_doctype(beside: str, *_: object) -> None:
+    raise RejectedError("not_read", f"{beside} declares a document type, as metadata beside a file never do: remove it")
+
+
+def _check_mask(source: rasterio.DatasetReader, path: str) -> None:
+    """Reject a mask beside a file that GDAL passes over without a word: what it hides would count as seen."""
+    beside = next((path + ending for ending in (".msk", ".MSK") if os.path.isfile(path + ending)), None)
+    others = {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha}
+    if beside is not None and any(others & set(flags) for flags in source.mask_flag_enums):
+        raise RejectedError(
+            "corrupt",
+            f"{beside} is no mask of {os.path.basename(path)} that can be read: it is cut short, of another size than"
+            f" {source.height} x {source.width} pixels, or lacks GDAL's INTERNAL_MASK_FLAGS; write it again, or remove"
+            " it if nothing is hidden",
+        )
 
 
 def sidecars(path: str) -> tuple[str, ...]:

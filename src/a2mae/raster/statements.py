@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from a2mae.errors import RejectedError
 from a2mae.raster.header import NEVER_MEASURED, FileBands
-from a2mae.scenes import BandAsset
+from a2mae.scenes import BandAsset, decodes
 from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -95,6 +95,17 @@ def described_bands(bands: FileBands, sensor: Sensor) -> tuple[Band | None, ...]
     return tuple(named)
 
 
+def is_name_of(text: str, band: Band, more: Sequence[str] = ()) -> bool:
+    """Whether a text as a whole is the name of a band, its common name, or one of further names.
+
+    Args:
+        text: As a document has it, for example `B2` for B02.
+        band: Of a sensor.
+        more: What else it is called.
+    """
+    return _plain(text) in {*_names(band), *map(_plain, (band.name, *more))}
+
+
 def check_descriptions(bands: FileBands, stated: Sequence[str | None], sensor: Sensor, shown: str, where: str) -> None:
     """Reject a file whose descriptions name other bands than were stated.
 
@@ -141,15 +152,37 @@ def factors_of(
         Those of the file's tags where it has any, else those stated, else the format's.
 
     Raises:
-        RejectedError: "scale_tags" if tags and statement contradict each other, with both sides.
+        RejectedError: "scale_tags" if tags and statement contradict each other, with both sides;
+            "bad_metadata" if the tags decode no number.
     """
+    tags = tagged_factors(bands, index, shown)
     if told := other_factors(bands, index, stated, shown, where):
         raise RejectedError("scale_tags", f"{told}: leave it out there, or correct the tags of the file")
-    tags = bands.scales[index - 1], bands.offsets[index - 1]
     if tags == (1.0, 0.0):
         scale, offset = (1.0, 0.0) if bands.is_float else otherwise
         return scale if stated[0] is None else stated[0], offset if stated[1] is None else stated[1]
     return tags
+
+
+def tagged_factors(bands: FileBands, index: int, shown: str) -> tuple[float, float]:
+    """Read scale and offset of a band's tags.
+
+    Args:
+        bands: What the file says; 1 and 0 where it says nothing.
+        index: The band, counted from 1.
+        shown: The file, for the message.
+
+    Raises:
+        RejectedError: "bad_metadata" if they decode no number: a scale of 0, NaN, infinity.
+    """
+    scale, offset = bands.scales[index - 1], bands.offsets[index - 1]
+    if not decodes(scale, offset):
+        raise RejectedError(
+            "bad_metadata",
+            f"{shown} is tagged with scale {scale:g} and offset {offset:g} (band {index}), which decode no stored"
+            " number: both must be finite, and scale not 0; correct the tags (gdal_edit -scale 1 -offset 0 says none)",
+        )
+    return scale, offset
 
 
 def other_factors(

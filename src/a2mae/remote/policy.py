@@ -25,7 +25,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from a2mae.config import Parameters, load_function
-from a2mae.errors import InputError, RejectedError, without_secrets
+from a2mae.errors import InputError, RejectedError, is_address, without_users
 from a2mae.files import check_regular
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):(.*)$", re.DOTALL)
@@ -57,7 +57,9 @@ def is_remote(href: str) -> bool:
 
 def redact(href: str) -> str:
     """An address without user, password and query: what may be shown in a table or a log."""
-    return without_secrets(href.partition("?")[0].partition("#")[0]) if is_remote(href) else href
+    if not (is_remote(href) or is_address(href)):
+        return href
+    return without_users(href).partition("?")[0].partition("#")[0]
 
 
 @dataclass(frozen=True)

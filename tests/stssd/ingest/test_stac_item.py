@@ -343,3 +343,56 @@ def test_an_item_is_held_against_the_tags_of_its_files_and_a_profile_decides(tmp
     assert all(
         "1 scene: what the profile says counts" in text and "but stac profile 'mine' says" in text for text in told
     )
+
+
+@pytest.mark.parametrize("field", ["eo:bands", "bands"])
+@pytest.mark.parametrize("names", [{"name": "B08"}, {"name": "b8"}, {"name": "nir"}, {"common_name": "nir"},
+                                   {"eo:common_name": "nir", "name": "layer 1"}])  # fmt: skip
+def test_an_asset_that_says_it_is_another_band_is_refused_with_both_names(tmp_path, field, names):
+    one = item(tmp_path)
+    one["assets"]["B02"][field] = [names]
+    found, _ = read(tmp_path, one)
+    assert not found.scenes and reasons(found) == {"m01": "band_order"}
+    assert "asset 'B02' is taken for band B02, but the item calls it" in found.rejected[0].detail
+    assert found.rejected[0].detail.endswith("which is B08: correct the key or the name in the item")
+
+
+@pytest.mark.parametrize("names", [{"name": "B02"}, {"name": "b2", "common_name": "nir"}, {"name": "blue"}, {},
+                                   {"name": "1", "common_name": "blue"}, {"name": "OLI_B5"}, {"name": None},
+                                   {"name": "nbart_red_edge_1"}, {"common_name": "rededge"}])  # fmt: skip
+def test_other_names_of_the_same_band_are_no_contradiction(tmp_path, names):
+    one = item(tmp_path)
+    one["assets"]["B02"]["eo:bands"] = [names]
+    assert [scene.scene_id for scene in read(tmp_path, one)[0].scenes] == ["m01"]
+
+
+def test_bands_that_share_a_common_name_are_told_by_their_own(tmp_path):
+    """As Planetary Computer and Earth Search write the red edge."""
+    wide = Recogniser(SensorTable({}, {"sentinel-2-l2a": ("B05", "B06", "B8A")}))
+    one = item(tmp_path)
+    path = one["assets"]["B02"]["href"]
+    for key, name in (("B05", "B05"), ("rededge2", "rededge2"), ("B8A", "B8A")):
+        one["assets"][key] = {
+            "href": path,
+            "type": "image/tiff",
+            "eo:bands": [{"name": name, "common_name": "rededge"}],
+        }
+    assert [band.band for band in parse(one, wide).scene.bands] == ["B05", "B06", "B8A"]
+
+
+@pytest.mark.parametrize("stated", [None, "", True, 1.5, ["a"], {}])
+def test_an_item_without_an_id_is_refused(tmp_path, stated):
+    one = item(tmp_path)
+    found, _ = read(tmp_path, one | {"id": stated})
+    assert not found.scenes and [rejected.reason for rejected in found.rejected] == ["bad_id"]
+    del one["id"]
+    assert not read(tmp_path, one)[0].scenes
+    assert [scene.scene_id for scene in read(tmp_path, one | {"id": 7})[0].scenes] == ["7"]
+
+
+@pytest.mark.parametrize("slashes", range(4))
+def test_no_password_of_an_asset_stands_in_a_table(tmp_path, slashes):
+    one = item(tmp_path)
+    one["assets"]["B02"]["href"] = f"https:{'/' * slashes}user:geheim@host/x.tif"
+    found, _ = read(tmp_path, one, **{"hrefs": {"schemes": ["file", "https"]}})
+    assert len(found.rejected) == 1 and "geheim" not in found.rejected[0].detail

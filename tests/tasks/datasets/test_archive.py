@@ -193,6 +193,15 @@ def test_a_raster_of_values_in_degrees(world, tmp_path, head):
     assert np.nanmean(targets) == pytest.approx(10, abs=1.5)
 
 
+def test_values_whose_tags_decode_no_number_are_refused(world, tmp_path):
+    path = raster_of(world, tmp_path / "height.tif", "EPSG:4326", lambda x, y: (x % 1000).astype(np.float32) / 50)
+    with rasterio.open(path, "r+") as file:
+        file.scales = [0.0]
+        file.offsets = [1.0]
+    with pytest.raises(TaskDataError, match=r"height\.tif is tagged with scale 0 .* which decode no stored number"):
+        prepare(asked(path, "estimate", value_property="height", units="m"), world[0], None)
+
+
 def test_labels_hold_in_their_time(world, fields, tmp_path):
     early = fields.assign(start="2019-01-01", end="2020-12-31")
     late = fields.assign(start="2023-01-01", end=None)

@@ -74,6 +74,14 @@ def test_a_scale_that_tags_contradict_is_rejected_with_both(tmp_path: Path) -> N
         read(path, bands=BANDS, offset=-0.1)
 
 
+@pytest.mark.parametrize("tags", [(0.0, 5.0), (np.nan, 0.0), (1e-4, np.inf)])
+@pytest.mark.parametrize("stated", [{}, {"offset": 0.0}])
+def test_tags_that_decode_no_number_are_rejected(tmp_path: Path, tags, stated) -> None:
+    path = write(tmp_path / "a.tif", counts(), tags=tags)
+    with pytest.raises(TaskDataError, match=r"a\.tif is tagged with scale .* which decode no stored number"):
+        read(path, bands=BANDS, **stated)
+
+
 def test_files_of_two_offsets_are_brought_to_one(tmp_path: Path) -> None:
     """Sentinel-2 before and after processing baseline 04.00, each tagged with its own."""
     first = write(tmp_path / "a.tif", counts(), tags=(1e-4, 0.0))

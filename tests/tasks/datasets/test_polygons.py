@@ -253,9 +253,9 @@ def test_polygons_in_metres_that_are_called_degrees_are_rejected(tmp_path: Path)
 
 
 def test_the_coordinate_that_is_no_degree_is_named(tmp_path: Path) -> None:
-    shape = {"type": "Polygon", "coordinates": [[[13.5, 53.2], [1e308, 53.2], [13.5, 53.3], [13.5, 53.2]]]}
+    shape = {"type": "Polygon", "coordinates": [[[13.5, 53.2], [500, 53.2], [13.5, 53.3], [13.5, 53.2]]]}
     feature = {"type": "Feature", "properties": {"class": "roof"}, "geometry": shape}
-    with pytest.raises(TaskDataError, match=r"feature 0 lies at 1e\+308, 53\.3, which are no degrees"):
+    with pytest.raises(TaskDataError, match=r"feature 0 lies at 500, 53\.3, which are no degrees"):
         drawn(geojson(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]}))
 
 
@@ -442,10 +442,8 @@ def test_a_column_of_lists_structs_or_maps_names_no_class(tmp_path: Path, values
         drawn(path)
 
 
-def test_a_name_that_is_no_text_and_a_day_that_is_none_are_told(tmp_path: Path) -> None:
-    feature = {"type": "Feature", "properties": {"class": "roof", "start": "10000-01-01"}, "geometry": None}
+def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    feature = {"type": "Feature", "properties": {"class": "roof"}, "geometry": None}
     path = geojson(tmp_path / os.fsdecode(b"s\xff.geojson"), feature)
     with pytest.raises(InputError, match=r"s\\udcff\.geojson' has bytes in its name that are no UTF-8: rename it"):
         drawn(path)
-    with pytest.raises(OSError, match="year 10000 is out of range"):
-        drawn(path.rename(tmp_path / "a.geojson"))

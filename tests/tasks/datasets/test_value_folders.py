@@ -53,6 +53,15 @@ def test_rasters_of_values_are_labels_where_they_hold_any(scenes, tmp_path):
     assert np.isnan(first[[5, 6], [5, 6]]).all() and np.isfinite(first).sum() == 32 * 32 - 2
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(0.0, 1.0), (np.nan, 0.0), (1.0, np.inf)])
+def test_values_whose_tags_decode_no_number_are_refused(scenes, tmp_path, scale, offset):
+    path = scenes / SPLITS[0] / "values" / "s0.tif"
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [scale], [offset]
+    with pytest.raises(TaskDataError, match=r"s0\.tif is tagged with scale .* which decode no stored number"):
+        written(mask_folder(scenes, S2, VALUES, chip_px=32), tmp_path)
+
+
 def test_polygons_carry_values(scenes, tmp_path):
     for number, split in enumerate(SPLITS):
         x, y = corner(number)

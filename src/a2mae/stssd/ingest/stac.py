@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from a2mae.errors import InputError, RejectedError, plural
+from a2mae.errors import InputError, RejectedError, plural, without_secrets, without_users
 from a2mae.files import check_regular, json_text
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.remote.policy import HrefPolicy, RemoteAccess, is_remote, local_href
@@ -19,12 +18,11 @@ from a2mae.scenes import RejectedScene
 from a2mae.stssd.ingest.checks import Found, SensorTable, is_safe_id
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.stssd.ingest.stac_documents import Document, open_document, search, walk
+from a2mae.stssd.ingest.stac_fields import mapping
 from a2mae.stssd.ingest.stac_item import ItemScene, contradiction, finish, parse_item
 from a2mae.stssd.ingest.stac_profiles import Recogniser
 
 logger = logging.getLogger(__name__)
-
-_CREDENTIALS = re.compile(r"""(?<=://)[^\s/?#@"\\]*(?:@[^\s/?#@"\\]*)*@""")
 
 
 def read_stac_catalog(parameters: IngestParameters, sensors: SensorTable, *, default: Path | None) -> Found:
@@ -117,10 +115,18 @@ def _to_record(item: Mapping[str, object]) -> Mapping[str, object] | None:
     None where JSON cannot hold it: it is rejected with its reason where it is read.
     """
     try:
-        recorded: Mapping[str, object] = json.loads(_CREDENTIALS.sub("***@", json_text(item, allow_nan=True)))
+        recorded = _without_users(json.loads(json_text(item, allow_nan=True)))
     except (ValueError, RecursionError):
         return None
-    return recorded
+    return mapping(recorded)
+
+
+def _without_users(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {without_users(key, "***@"): _without_users(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_users(one) for one in value]
+    return without_users(value, "***@") if isinstance(value, str) else value
 
 
 def _self_href(item: Mapping[str, object]) -> str | None:
@@ -152,7 +158,7 @@ def read_items(
                 policy.check_resolved(asset.href, unknown_host=False)
             parsed.append(item)
         except RejectedError as rejection:
-            name = str(document.item.get("id") or document.base)[:200]
+            name = without_secrets(str(document.item.get("id") or document.base))[:200]
             found.rejected.append(RejectedScene(name, rejection.reason, rejection.detail))
             if rejection.reason == "unknown_sensor":
                 found.unknown.append(document)

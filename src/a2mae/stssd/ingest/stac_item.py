@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader
-from a2mae.raster.statements import check_descriptions, other_factors
+from a2mae.raster.statements import check_descriptions, is_name_of, other_factors
 from a2mae.remote.policy import HrefPolicy, is_remote, redact
 from a2mae.scenes import BandAsset, CloudTest, MaskKind, Role, Scene
-from a2mae.sensors import Units
+from a2mae.sensors import BUILTIN_SENSORS, Band, Units
 from a2mae.stssd.ingest.checks import (
     check_bands,
     check_gsd,
@@ -43,6 +43,7 @@ from a2mae.stssd.ingest.stac_fields import (
 )
 from a2mae.stssd.ingest.stac_profiles import MASK_KINDS, Profile, Recogniser
 
+_NAMES = ("name", "common_name", "eo:common_name")
 _MAX_ASSETS = 1_000
 _MAX_WAYS = 20  # to one file
 _MAX_BANDS = 10_000  # of all assets of an item
@@ -135,7 +136,10 @@ def parse_item(item: Mapping[str, object], *, recogniser: Recogniser, policy: Hr
     """
     _check_size(item)
     properties = mapping(item.get("properties"))
-    scene_id = check_id(str(item.get("id", "")))
+    stated_id = item.get("id")
+    if isinstance(stated_id, bool) or not isinstance(stated_id, str | int):
+        raise RejectedError("bad_id", f"id is {str(stated_id)[:80]!r}, expected a text that names the item")
+    scene_id = check_id(str(stated_id))
     if properties.get("deprecated") is True:
         raise RejectedError("deprecated", "its provider says deprecated: true, so there is a better version of it")
     profile = recogniser.profile(item)
@@ -306,6 +310,7 @@ def _places(parts: _Item) -> dict[str, _Place]:
         for key, index in ((keys.get(stem.lower()), index) for name in names for stem, index in _readings(name)):
             if key in rasters:
                 found[band.name] = _Place(key, assets[key], index)
+                _check_name(found[band.name], band, parts)
                 break
         else:
             # A band's own name before a common name, which several bands of an asset may share.
@@ -324,6 +329,29 @@ def _places(parts: _Item) -> dict[str, _Place]:
     return found
 
 
+def _check_name(place: _Place, band: Band, parts: _Item) -> None:
+    """Reject an asset that is keyed as one band and says that it is another of the same sensor.
+
+    The first of its names that is a band's decides: B06 and B8A of Sentinel-2 are often called `rededge`, as B05 is.
+
+    Raises:
+        RejectedError: "band_order", with both sides.
+    """
+    sensor, entries = parts.profile.sensor, band_entries(place.asset, parts.properties)
+    known = {one.name: one for one in (*BUILTIN_SENSORS.get(sensor.id, sensor).bands, *sensor.bands)}
+    entry = entries[place.index - 1] if place.index <= len(entries) else {}
+    for text in (str(entry[key]) for key in _NAMES if entry.get(key)):
+        fits = [one for one in known.values() if is_name_of(text, one, parts.profile.keys.get(one.name, ()))]
+        if band in fits:
+            return
+        if fits:
+            raise RejectedError(
+                "band_order",
+                f"asset {place.key!r} is taken for band {band.name}, but the item calls it {text!r}, which is"
+                f" {fits[0].name}: correct the key or the name in the item",
+            )
+
+
 def _readings(name: str) -> tuple[tuple[str, int], ...]:
     """Key of an asset and band in it, as a profile may name them: `red`, or `analytic:3`."""
     key, _, number = name.rpartition(":")
@@ -335,8 +363,7 @@ def _is_extension(key: str) -> bool:
 
 
 def _names(entry: Mapping[str, object]) -> set[str]:
-    keys = ("name", "common_name", "eo:common_name")
-    return {str(entry[key]).lower() for key in keys if entry.get(key)}
+    return {str(entry[key]).lower() for key in _NAMES if entry.get(key)}
 
 
 def _stated_factors(profile: Profile, place: _Place) -> tuple[float | None, float | None]:

@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader, read_header
 from a2mae.raster.read import RasterReader
+from a2mae.raster.statements import tagged_factors
 from a2mae.scenes import BandAsset
 from a2mae.sensors import Units
 from a2mae.tasks.datasets.masks import Masks
@@ -272,6 +273,8 @@ def read_raster_labels(path: Path, stated: FolderLabels, grounds: Sequence[GeoBo
         raise TaskDataError(f"{stated.group}.class_names: name the classes that the numbers of {path} stand for")
     try:
         header = read_header(str(path))
+        if stated.quantity is not None:
+            tagged_factors(header, 1, str(path))
     except RejectedError as rejection:
         raise TaskDataError(rejection.detail) from rejection
     if header.count != 1:

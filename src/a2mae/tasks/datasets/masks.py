@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a2mae.errors import RejectedError, plural
+from a2mae.raster.statements import tagged_factors
 from a2mae.raster.whole import WholeRaster, read_whole
 from a2mae.tasks.datasets.pictures import ImageFile
 from a2mae.tasks.datasets.polygons import FolderLabels
@@ -207,13 +208,14 @@ def read_values(path: Path, picture: ImageFile, image: Path) -> npt.NDArray[np.f
     """
     try:
         raster = read_whole(path, 1)
+        scale, offset = tagged_factors(raster.bands, 1, str(path))
     except RejectedError as rejection:
         raise TaskDataError(rejection.detail) from rejection
     if len(raster.stored) != 1:
         raise TaskDataError(f"{path}: {raster.bands.count} bands; a raster of values has one")
     check_grids(picture, raster, image, path)
-    values = raster.stored[0].astype(np.float32) * np.float32(raster.bands.scales[0])
-    return np.where(raster.seen, values + np.float32(raster.bands.offsets[0]), np.float32(np.nan))
+    values = raster.stored[0].astype(np.float32) * np.float32(scale)
+    return np.where(raster.seen, values + np.float32(offset), np.float32(np.nan))
 
 
 def check_grids(first: ImageFile | WholeRaster, second: ImageFile | WholeRaster, path: Path, other: Path) -> None:
