@@ -240,13 +240,12 @@ def test_what_is_no_labels_is_told_in_a_sentence(lake, capsys, name, content, to
     assert not list((lake / "conf/lake").glob("parameters_segment.yml"))
 
 
-def test_values_of_two_kinds_and_days_of_any_year_are_looked_at(tmp_path):
-    """Neither has a number to sort by, nor a year that is written as those of today are."""
-    for start, day in (("-5", "-5"), ("2023-06-01", "2023-06-01")):
-        path = fields(tmp_path / f"a{start}.geojson", **{"class": [True, False], "start": [start] * 2})
-        look = look_at(path)
-        assert dict(look.columns["class"].counts) == {"False": 1, "True": 1} and look.columns["class"].span is None
-        assert look.days.startswith("start ") and (day == "-5" or look.days == f"start {day} to {day}")
+def test_values_of_two_kinds_are_looked_at_and_a_day_of_no_year_is_refused(tmp_path):
+    look = look_at(fields(tmp_path / "a.geojson", **{"class": [True, False], "start": ["2023-06-01"] * 2}))
+    assert dict(look.columns["class"].counts) == {"false": 1, "true": 1} and look.columns["class"].span is None
+    assert look.days == "start 2023-06-01 to 2023-06-01"
+    with pytest.raises(TaskDataError, match=r"b\.geojson: feature 0: start is '-5', expected a day as 2021-06-04"):
+        look_at(fields(tmp_path / "b.geojson", **{"class": [True, False], "start": ["-5"] * 2}))
 
 
 @pytest.mark.parametrize("name", ["points.csv", "cover.tif", "labels"])

@@ -206,12 +206,10 @@ def test_a_store_that_cannot_be_searched_says_why(embedded, tmp_path, pretrained
         ("colour", "new"),
     ):  # fmt: skip
         (tmp_path / "_store.json").write_text(json.dumps(about | {key: value}))
-        with pytest.raises(
-            ValueError, match=rf"cannot be read \({key}: .*, found '{value}'\): embed the archive anew$"
-        ):
+        with pytest.raises(ValueError, match=rf"cannot be read: '{key}'.*: embed the archive anew$"):
             open_store(tmp_path)
         assert about_begun(tmp_path) is None
     for text in ("[]", "{", "{}", json.dumps({"format_version": 1})):
         (tmp_path / "_store.json").write_text(text)
-        with pytest.raises(ValueError, match=r"_store.json cannot be read .*: embed the archive anew"):
+        with pytest.raises(ValueError, match=r"_store.json cannot be read.*: embed the archive anew"):
             open_store(tmp_path)

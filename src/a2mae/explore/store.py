@@ -292,10 +292,12 @@ def _read_about(folder: Path) -> StoreAbout:
         raise InputError(f"{folder} is no embedding store ({ABOUT} is absent): make one (kedro run --pipelines=embed)")
     try:
         found = json.loads(path.read_text("utf-8"))
-        if found.pop("format_version") != FORMAT_VERSION:
-            raise InputError(f"{folder} has another format version than {FORMAT_VERSION}: embed the archive anew")
-        return read_back(StoreAbout, found, str(path))
+        version = found.pop("format_version")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} cannot be read ({error}): embed the archive anew") from error
+    if version != FORMAT_VERSION:
+        raise InputError(f"{folder} has another format version than {FORMAT_VERSION}: embed the archive anew")
+    try:
+        return read_back(StoreAbout, found, f"{path} cannot be read")
+    except InputError as error:
+        raise InputError(f"{error}: embed the archive anew") from error
