@@ -171,6 +171,7 @@ def test_law_whatever_stands_in_a_models_files_it_is_read_or_refused(saved, tmp_
         tried("metrics.json", content, content)
     assert not read & {("task", "head", "temperature", str(value)) for value in values[1:5]}
     assert not read & {("task", "inputs", "std", str(value)) for value in values}
+    assert not read & {("task", "data", "gsd_m", str(value)) for value in values}
     assert not read & {("task", "data", "class_names", str(value)) for value in values}
     assert ("task", "data", "source", "x") in read, "what may be anything is read"
     (directory / "metrics.json").unlink()
@@ -186,7 +187,7 @@ def _at(document, place):
 
 @pytest.mark.parametrize(
     ("mean", "std", "refused"),
-    [(0.5, 1e-30, True), (1e308, 1.0, True), (0.1, -0.1, True), (0.1, 0.0, False), (-20.0, 3.0, False)],
+    [(0.5, 1e-30, True), (1e308, 1.0, True), (0.1, -0.1, True), (0.1, 1e-6, False), (-20.0, 3.0, False)],
 )
 def test_statistics_by_which_no_pixel_can_be_normalised_are_refused(mean, std, refused):
     plan = {"bands": ["red"], "bands_per_view": 3, "center_wavelength_nm": [665.0], "sensors": ["s"]}
@@ -196,6 +197,8 @@ def test_statistics_by_which_no_pixel_can_be_normalised_are_refused(mean, std, r
         return
     with pytest.raises(InputError, match="are of no pixels"):
         read_back(InputPlan, plan, "inputs")
+    with pytest.raises(InputError, match="every std of a sensor is 0"):
+        read_back(InputPlan, plan | {"mean": [[0.1]], "std": [[0.0]]}, "inputs")
 
 
 def test_the_rate_and_the_state_are_chosen_on_validation(tmp_path, monkeypatch):

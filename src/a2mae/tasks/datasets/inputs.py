@@ -62,6 +62,8 @@ class InputPlan:
         for mean, std in zip(self.mean, self.std, strict=True):
             if not len(mean) == len(std) == len(self.bands):
                 raise InputError(f"mean and std must have a number for each of the {len(self.bands)} bands")
+            if not any(std):
+                raise InputError("every std of a sensor is 0, which says that it lacks all bands")
             for centre, spread in zip(mean, std, strict=True):
                 # A spread of 0 is that of a band which a sensor of a set lacks; less than this is no spread of pixels.
                 if not (abs(centre) < _LARGEST and (spread == 0 or _SMALLEST < spread < _LARGEST)):

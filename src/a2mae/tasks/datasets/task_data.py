@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,8 +161,8 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         """Reject what cannot be meant."""
-        if not 0 < self.gsd_m < math.inf:
-            raise TaskDataError(f"{self.task}: gsd_m must be metres per pixel, found {self.gsd_m}")
+        if not 1e-3 <= self.gsd_m <= 1e6:
+            raise TaskDataError(f"{self.task}: gsd_m must be 0.001 to 1,000,000 metres per pixel, found {self.gsd_m}")
         if self.per_pixel is None:
             object.__setattr__(self, "per_pixel", self.task.kind.per_pixel)
         if self.task.kind.values != (self.quantity is not None):
