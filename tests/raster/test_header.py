@@ -65,9 +65,17 @@ def test_a_crs_that_is_missing_local_or_around_a_pole(tmp_path):
     local = 'LOCAL_CS["unnamed",UNIT["metre",1,AUTHORITY["EPSG","9001"]],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
     reason, detail = refused(write(tmp_path / "a.tif", crs=local, **there))
     assert reason == "no_crs" and "local coordinate reference system" in detail and "assign the real one" in detail
+    reason, detail = refused(write(tmp_path / "a.tif", crs="EPSG:4978", **there))
+    assert reason == "no_crs" and "has a geocentric coordinate reference system" in detail
     pole = write(tmp_path / "a.tif", crs="EPSG:3031", transform=Affine(5000, 0, -100_000, 0, -5000, 100_000))
     reason, detail = refused(pole)
     assert reason == "pole" and "surrounds a pole" in detail
+
+
+def test_pixels_of_no_size_are_named(tmp_path):
+    nothing = Affine(0, 0, 400_000, 0, 0, 5_900_000)
+    reason, detail = refused(write(tmp_path / "a.tif", crs="EPSG:32633", transform=nothing))
+    assert reason == "no_transform" and "has pixels of no size" in detail
 
 
 def test_a_missing_file_names_what_lies_there_under_another_ending(tmp_path):

@@ -208,6 +208,31 @@ def test_a_mask_beside_a_file_is_used_or_the_file_is_refused(tmp_path: Path, cha
         read_whole(path, 3)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_mask_inside_a_file_and_one_beside_it_are_not_both_believed(tmp_path: Path, whole: bool) -> None:
+    """GDAL reads the one inside, whatever the other hides."""
+    path = masked(tmp_path / "a.tif")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(geotiff(tmp_path / "b.tif"), "r+") as file:
+        file.write_mask(np.full((40, 30), 255, np.uint8))
+    beside = Path(f"{path}.msk").read_bytes()
+    (tmp_path / "b.tif.msk").write_bytes(beside if whole else beside[:200])
+    for read in (read_header, lambda name: read_whole(Path(name), 3)):
+        with pytest.raises((RejectedError, ReadError), match=r"b\.tif holds a mask and .*b\.tif\.msk is another"):
+            read(str(tmp_path / "b.tif"))
+
+
+def test_a_crs_beside_a_file_that_nobody_knows_does_not_take_its_place_away(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "a.tif")
+    for stated, known in (("EPSG:32633", True), ("rubbish", False), ("", False)):
+        Path(f"{path}.aux.xml").write_text(f"<PAMDataset><SRS>{stated}</SRS></PAMDataset>")
+        if known:
+            assert read_header(str(path)).crs == "EPSG:32633"
+            continue
+        for read in (read_header, lambda name: read_whole(Path(name), 3)):
+            with pytest.raises((RejectedError, ReadError), match=r"a\.tif\.aux\.xml states none of the coordinate ref"):
+                read(str(path))
+
+
 AUX = '<PAMDataset><Metadata><MDI key="a">W\u00e4ld &amp; x</MDI></Metadata></PAMDataset>\n'
 
 

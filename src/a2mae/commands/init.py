@@ -199,7 +199,7 @@ def _unpacked(scenes: Path, project: Path, name: str) -> Path:
         raise InputError(f"--unpack: {scenes} holds no .tar and no .zip: leave it out")
     into = project / "data" / name / "01_raw" / "unpacked"
     for line in unpack(archives, into):
-        say(f"unpacked {line}")
+        say(line)
     return into
 
 

@@ -198,15 +198,21 @@ def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
         for found, what, how in ways:
             if found:
                 raise RejectedError("no_transform", f"{shown} {what} (gdalwarp {how})")
+        if source.transform.determinant == 0:
+            raise RejectedError(
+                "no_transform", f"{shown} has pixels of no size ({tuple(source.transform)[:6]}): write its transform"
+            )
         if source.crs is not None:
             raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
     if source.crs is None:
         raise RejectedError("no_crs", f"{shown} {NO_CRS}; write one with gdal_edit -a_srs EPSG:…")
-    if known_crs(crs_text(source.crs)).is_engineering:
+    crs = known_crs(crs_text(source.crs))
+    kind = "local" if crs.is_engineering else "geocentric" if crs.is_geocentric else None
+    if kind is not None:
         raise RejectedError(
             "no_crs",
-            f"{shown} has a local coordinate reference system, which says nothing of where on Earth it lies; assign"
-            " the real one with gdal_edit -a_srs EPSG:…",
+            f"{shown} has a {kind} coordinate reference system, which does not say where on Earth its pixels lie;"
+            " assign the real one with gdal_edit -a_srs EPSG:…",
         )
 
 

@@ -37,6 +37,7 @@ _BESIDE = (
     "_mtl.txt", "_MTL.txt",
 )  # fmt: skip
 """Endings, beside those of world files, under which GDAL looks for what belongs to a raster."""
+_NO_MASK = {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     "GTiff": _TIFF,
@@ -124,7 +125,7 @@ def open_raster(href: str, address: str, access: RemoteAccess) -> rasterio.Datas
         _check_size(source, redact(href))
         if not is_remote(address):
             _ = source.colorinterp  # has GDAL read what lies beside the file, and say what is wrong with it
-            _check_mask(source, address)
+            _check_beside(source, address)
     except RejectedError:
         source.close()
         raise
@@ -156,7 +157,7 @@ def named_drivers() -> Iterator[None]:
             _check_sidecars(path)
         source = anything(file, mode, *args, **more)
         if mode == "r":
-            _check_mask(source, path)
+            _check_beside(source, path)
         return source
 
     rasterio.open = by_first_bytes
@@ -239,16 +240,37 @@ def _no_doctype(beside: str, *_: object) -> None:
     raise RejectedError("not_read", f"{beside} declares a document type, as metadata beside a file never do: remove it")
 
 
-def _check_mask(source: rasterio.DatasetReader, path: str) -> None:
-    """Reject a mask beside a file that GDAL passes over without a word: what it hides would count as seen."""
+def _check_beside(source: rasterio.DatasetReader, path: str) -> None:
+    """Reject what lies beside a file and GDAL passes over without a word: ground that a mask hides would count as seen.
+
+    Raises:
+        RejectedError: "corrupt" or "no_crs".
+    """
     beside = next((path + ending for ending in (".msk", ".MSK") if os.path.isfile(path + ending)), None)
-    others = {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha}
-    if beside is not None and any(others & set(flags) for flags in source.mask_flag_enums):
+    if beside is not None:
+        if any(_NO_MASK & set(flags) for flags in source.mask_flag_enums):
+            raise RejectedError(
+                "corrupt",
+                f"{beside} is no mask of {os.path.basename(path)} that can be read: it is cut short, of another size"
+                f" than {source.height} x {source.width} pixels, or lacks GDAL's INTERNAL_MASK_FLAGS; write it again,"
+                " or remove it if nothing is hidden",
+            )
+        with (
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            rasterio.open(path, driver=source.driver, sharing=False) as alone,
+        ):
+            if not any(_NO_MASK & set(flags) for flags in alone.mask_flag_enums):
+                raise RejectedError(
+                    "corrupt",
+                    f"{path} holds a mask and {beside} is another, which GDAL does not read: remove the one that does"
+                    " not hold",
+                )
+    beside = f"{path}.aux.xml"
+    if source.crs is None and os.path.isfile(beside) and b"<SRS" in Path(beside).read_bytes():
         raise RejectedError(
-            "corrupt",
-            f"{beside} is no mask of {os.path.basename(path)} that can be read: it is cut short, of another size than"
-            f" {source.height} x {source.width} pixels, or lacks GDAL's INTERNAL_MASK_FLAGS; write it again, or remove"
-            " it if nothing is hidden",
+            "no_crs",
+            f"{beside} states none of the coordinate reference systems that GDAL knows, and it counts before the"
+            " file's own: correct it, or remove it",
         )
 
 

@@ -39,7 +39,7 @@ def test_a_landsat_bundle_and_a_sentinel_zip_become_products(tmp_path):
             out.write(path, path.relative_to(safe.parent))
     packed = archives.archives_in(tmp_path)
     told = unpack(packed, tmp_path / "out")
-    assert [line.split(":")[0] for line in told] == [path.name for path in packed]
+    assert [line.split(":")[0] for line in told] == [f"unpacked {path.name}" for path in packed]
     products = recognise(tmp_path / "out").products
     assert sorted(product.name for product in products) == ["landsat-oli-c2-l2", "sentinel-2-l2a-n0509"]
     assert all(not product.unknown for product in products)
@@ -102,6 +102,15 @@ def test_an_archive_is_bounded_and_a_broken_one_told(tmp_path, monkeypatch):
     for name in ("cut.tar", "no.zip"):
         with pytest.raises(InputError, match=r"cannot be unpacked .*fetch it again"):
             unpack([tmp_path / name], tmp_path / "out")
+
+
+def test_a_broken_archive_does_not_cost_the_one_beside_it(tmp_path):
+    (tmp_path / "cut.zip").write_bytes(b"hello")
+    whole = tar(tmp_path / "whole.tar", ("a.tif", b"x"))
+    told = unpack([tmp_path / "cut.zip", whole], tmp_path / "out")
+    assert told[0].startswith(f"left out: {tmp_path / 'cut.zip'} cannot be unpacked")
+    assert told[1].startswith("unpacked whole.tar: 1 file")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["whole", "a.tif"]
 
 
 @pytest.mark.parametrize("packer", ["zip", "tar"])

@@ -483,6 +483,14 @@ def test_true_and_false_are_two_classes_to_the_task_and_to_the_look(world, field
     assert prepare(asked(path), world[0], None).spec.class_names == tuple(columns["class"].counts)
 
 
+@pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.geojson", "a.parquet"])
+def test_true_and_false_stay_classes_where_a_feature_has_neither(fields, tmp_path, name):
+    """They came as 1 and 0."""
+    wet = pd.array([True, False, None, True, False, None, True, False], dtype="boolean")
+    path = saved(fields.to_crs(4326).assign(wet=wet), tmp_path / name)
+    assert look_at(path).columns["wet"].counts == {"false": 3, "true": 3}
+
+
 def test_labels_and_a_folder_are_two_places(tmp_path):
     with pytest.raises(ValueError, match="labels lie on the image sets, and folder names other images"):
         asked(tmp_path / "a.gpkg", folder=str(tmp_path))

@@ -22,6 +22,7 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError
+from a2mae.tasks.datasets.archive_labels import read_days
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons, read_features
 from a2mae.tasks.datasets.scene_folders import mask_folder
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
@@ -269,17 +270,33 @@ def test_days_in_geojson_come_as_they_are_written(tmp_path: Path, caplog: pytest
     assert not caplog.records
 
 
-def test_a_day_that_no_calendar_has_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.gpkg", frame(("roof", field((8, 24), (4, 12)))).assign(day=pd.Timestamp("2023-06-01")))
+def rewritten(path: Path, value: object, column: str = "DATETIME") -> Path:
+    """A GeoPackage whose only day is what no program writes."""
+    write(path, frame(("roof", field((8, 24), (4, 12)))).assign(day=pd.Timestamp("2023-06-01")))
     with closing(sqlite3.connect(path)) as file:
         for name in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):
             file.create_function(name, 1, lambda _: 0)
-        file.execute("update a set day = '10000-01-01'")
+        file.execute("update a set day = ?", (value,))
         file.execute("pragma writable_schema = 1")
-        file.execute("update sqlite_master set sql = replace(sql, 'DATETIME', 'DATE') where name = 'a'")
+        file.execute(f"update sqlite_master set sql = replace(sql, 'DATETIME', '{column}') where name = 'a'")
         file.commit()
-    with pytest.raises(OSError, match=r"a date in it is none of the years 1 to 9999 \(year 10000 is out of range\)"):
-        read_features(path)
+    return path
+
+
+@pytest.mark.parametrize("column", ["DATE", "DATETIME"])
+@pytest.mark.parametrize("value", ["10000-01-01", "2022-02-31", "rubbish", 20220301, -1, 1e9])
+def test_a_day_that_no_calendar_has_is_refused(tmp_path: Path, value: object, column: str) -> None:
+    """GDAL left out what it could not read, and the label held from the beginning."""
+    path = rewritten(tmp_path / "a.gpkg", value, column)
+    said = "a date in it is none of the years 1 to 9999|a value is not of its column's type|feature 0: day is"
+    with pytest.raises((OSError, TaskDataError), match=said):
+        read_days(path, read_features(path), "day")
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_day_is_none(tmp_path: Path, value: object) -> None:
+    path = rewritten(tmp_path / "a.gpkg", value)
+    assert np.isnat(read_days(path, read_features(path), "day")).all()
 
 
 @pytest.mark.parametrize(("part", "rest"), [("a.shp", 150), ("a.shp", 20), ("a.dbf", 40), ("a.dbf", -20)])

@@ -50,13 +50,13 @@ def unpack(archives: list[Path], into: Path) -> list[str]:
         into: The folder above; made if need be.
 
     Returns:
-        Sentences that say what was made.
+        A sentence per archive that says what was made, or why nothing of it was: it cannot be read, is too large, or
+        names a member that is no plain file below it.
 
     Raises:
-        InputError: If an archive cannot be read, is too large, or names a member that is no plain file below it;
-            nothing of that archive is left.
+        InputError: If that is so of every archive.
     """
-    told = []
+    told, failed = [], []
     make_folder(into)
     for archive in archives:
         name = archive.name.lower()
@@ -65,9 +65,16 @@ def unpack(archives: list[Path], into: Path) -> list[str]:
         if target.is_dir():
             told.append(f"{target} is there already, and is kept")
             continue
-        with whole_folder(target) as partial, _told(str(archive)):
-            count, size = _unpack(archive, partial, int(shutil.disk_usage(into).free * _SPARE))
-        told.append(f"{archive.name}: {plural(count, 'file')}, {size / 2**20:,.0f} MiB")
+        try:
+            with whole_folder(target) as partial, _told(str(archive)):
+                count, size = _unpack(archive, partial, int(shutil.disk_usage(into).free * _SPARE))
+        except InputError as error:
+            failed.append(error)
+            told.append(f"left out: {error}")
+            continue
+        told.append(f"unpacked {archive.name}: {plural(count, 'file')}, {size / 2**20:,.0f} MiB")
+    if len(failed) == len(archives):
+        raise failed[0]
     return told
 
 

@@ -7,9 +7,10 @@ also in messages. Where polygons overlap, the later one counts.
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,8 @@ _NO_FEATURES = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, U
 """What pyogrio raises of no vector file."""
 _NO_PARQUET = (ValueError, LookupError, TypeError, AttributeError, RecursionError, pyproj.exceptions.ProjError)
 """What geopandas raises of no Parquet, of Parquet without a geometry, and of odd words about it."""
+_LEFT_OUT = re.compile(r"Unexpected data type for record|Invalid content for record \d+ in column .*?: *\S")
+"""What GDAL says of a value that it takes for an empty one, though it is not empty."""
 _AREAS = ("Polygon", "MultiPolygon")
 _MAX_CROSSINGS = 20_000
 """Of one feature with itself: to repair or widen it takes two seconds; 2,000 vertices can cross a million times."""
@@ -156,20 +159,20 @@ def read_features(path: Path) -> gpd.GeoDataFrame:
         _check_start(path)
         check_vector(path)
         try:
-            _check_layers(path)
+            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 warnings.filterwarnings("ignore", message=".*does not support open option DATE_AS_STRING")
-                # As text: GDAL takes 01/06/23 for a day of 2001, and no year above 9999 can be read.
-                features = gpd.read_file(path, engine="pyogrio", on_invalid="ignore", DATE_AS_STRING="YES")
-        except TaskDataError:
-            raise
+                # Days as text: GDAL takes 01/06/23 for one of 2001, and pandas a year above 9999 for none.
+                features = gpd.read_file(
+                    path, engine="pyogrio", on_invalid="ignore", datetime_as_string=True, DATE_AS_STRING="YES"
+                )
+                _restore_booleans(path, features)
         except _NO_FEATURES as error:
             raise OSError(str(error)) from error
         except ValueError as error:
             raise OSError(f"a date in it is none of the years 1 to 9999 ({error}): correct it") from error
-        for warning in told:
-            logger.warning("%s: %s", path, warning.message)
+        _check_read(path, layers, [str(warning.message) for warning in told])
     if not isinstance(features, gpd.GeoDataFrame):
         raise OSError("it holds a table without geometries")
     if features.crs is None:
@@ -239,13 +242,27 @@ def _check_whole(path: Path) -> None:
             raise OSError(f"{part.name} is cut: it holds {size} bytes, expected {max(stated, 32)}; copy it again")
 
 
-def _check_layers(path: Path) -> None:
-    layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+def _restore_booleans(path: Path, features: gpd.GeoDataFrame) -> None:
+    """Have true and false again in columns that are read as 1 and 0 because a feature has neither."""
+    info = pyogrio.read_info(path)
+    for name, kind in zip(info["fields"], info["ogr_subtypes"], strict=True):
+        if kind == "OFSTBoolean" and features[name].dtype.kind == "f":
+            features[name] = features[name].map({1.0: True, 0.0: False}).astype(object)
+
+
+def _check_read(path: Path, layers: Sequence[str], told: Iterable[str]) -> None:
+    """Reject several layers, and a value that GDAL has left out; what else it tells is logged."""
     if len(layers) > 1:
         raise TaskDataError(
             f"{path} holds the layers {', '.join(layers)}, and labels are read from a file's only one: write the layer"
             " with the labels to a file of its own"
         )
+    for line in told:
+        if _LEFT_OUT.match(line):
+            raise TaskDataError(
+                f"{path}: a value is not of its column's type ({line}): correct the feature, or leave its value empty"
+            )
+        logger.warning("%s: %s", path, line)
 
 
 def feature_labels(
