@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -63,6 +63,7 @@ def problems_of(error: ValidationError) -> str:
 
 
 _Kind = TypeVar("_Kind")
+_reader: Callable[..., TypeAdapter[Any]] = lru_cache(TypeAdapter)
 
 
 def read_back(kind: type[_Kind], found: object, source: str) -> _Kind:
@@ -80,7 +81,7 @@ def read_back(kind: type[_Kind], found: object, source: str) -> _Kind:
     if unknown := [key for key in found if key not in fields] if isinstance(found, dict) else []:
         raise InputError(f"{source}: {unknown[0]!r:.80} is unknown; there are {', '.join(fields)}")
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(found), strict=True)
+        return cast(_Kind, _reader(kind).validate_json(json.dumps(found), strict=True))
     except ValidationError as error:
         raise InputError(f"{source}: {problems_of(error)}") from error
 
