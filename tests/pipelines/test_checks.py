@@ -137,6 +137,36 @@ def test_an_environment_that_writes_into_another_s_data_is_refused(tmp_path: Pat
     assert ("because it has no globals.yml" in str(told.value)) == (not own)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("pretrain: {seed: 1}\npretrain: {seed: 2}\n", r"in line 2 \(found duplicate key pretrain\)"),
+        ("pretrain: {seed: 1\n", r"in line 2 \("),
+        ("pretrain:\n\tseed: 1\n", r"in line 2 \("),
+        ("pretrain: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("pretrain: *gone\n", "found undefined alias"),
+        ("pretrain: \0\n", "special characters are not allowed|unacceptable character"),
+        ("pretrain: {a: '${'}\n", r"\$\{"),
+        ("- pretrain\n", "holds a list"),
+        ("pretrain: " + "[" * 2000 + "]" * 2000 + "\n", "recursion"),
+        (b"pretrain: {a: \xe9}\n", "codec can't decode"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["mine", "base"])
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, folder: str, content: str | bytes, why: str) -> None:
+    loader = environments(tmp_path, parameters_b="pretrain: {seed: 1}\n")
+    path = Path(loader.conf_source) / folder / "parameters_c.yml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(EnvironmentFilesError, match=rf"{folder}/parameters_c\.yml .*({why}).*: correct it"):
+        check_environment_files(loader)
+
+
+def test_a_broken_file_of_another_environment_stops_nobody(tmp_path: Path) -> None:
+    loader = environments(tmp_path, parameters_b="pretrain: {seed: 1}\n")
+    (Path(loader.conf_source) / "other/globals.yml").write_text("a: 1\na: 2\n")
+    check_environment_files(loader)
+
+
 def test_the_environments_of_this_project_pass() -> None:
     source = Path(__file__).parents[2] / "conf"
     for folder in source.iterdir():

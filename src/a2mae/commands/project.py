@@ -147,11 +147,12 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
         env: Name of the environment.
 
     Raises:
-        InputError: If there is none of the name.
+        InputError: If there is none of the name, or a run would refuse its files.
     """
     from kedro.config import OmegaConfigLoader  # noqa: PLC0415 (`--help` is instant)
     from kedro.io import DataCatalog  # noqa: PLC0415
 
+    from a2mae.pipelines.checks import check_environment_files  # noqa: PLC0415
     from a2mae.settings import CONFIG_LOADER_ARGS  # noqa: PLC0415
 
     conf = project / "conf"
@@ -162,6 +163,7 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
             " folder of scenes"
         )
     loader = OmegaConfigLoader(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
+    check_environment_files(loader)
     catalog = loader["catalog"]
     for entry in catalog.values():  # Kedro itself resolves paths against the project, not against where one stands
         if isinstance(entry, dict) and "filepath" in entry and "://" not in entry["filepath"]:

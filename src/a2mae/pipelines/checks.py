@@ -6,7 +6,7 @@ Hours may lie between the start of a run and the node that would stumble.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +14,8 @@ import yaml
 from kedro.framework.project import pipelines, settings
 from kedro.io import DataCatalog
 from kedro.validation.exceptions import ParameterValidationError
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from a2mae.config import Parameters
 from a2mae.errors import A2maeError, InputError, did_you_mean
@@ -98,22 +100,24 @@ def check_environment_files(loader: AbstractConfigLoader) -> None:
     """Check an environment's files as the command line is checked: Kedro passes over what nothing reads.
 
     Raises:
-        EnvironmentFilesError: If a file's name or a group is read by nobody, or the environment writes into the data of
-            another one; all of them are named, with what is nearest.
+        EnvironmentFilesError: If a file is no YAML, or its name or a group is read by nobody, or the environment writes
+            into the data of another one; all of these are named, with what is nearest.
     """
     source = Path(loader.conf_source)
     name = loader.env or "local"
+    found = {path: read_yaml(path) for folder in dict.fromkeys(("base", name)) for path in _files(source / folder)}
     if not (source / name).is_dir() or name == "base":
         return
-    problems = [*_unread(source, name), *_shared_data(source, name)]
+    problems = [*_unread(source, name, found), *_shared_data(source, name)]
     if problems:
         raise EnvironmentFilesError(f"environment '{name}': {'; '.join(problems)}")
 
 
-def _unread(source: Path, name: str) -> Iterator[str]:
+def _unread(source: Path, name: str, found: Mapping[Path, Mapping[str, object]]) -> Iterator[str]:
     """Say which files and groups of an environment nothing reads."""
-    groups = {group for path in _files(source / "base") if path.name.startswith(_KINDS[0]) for group in _keys(path)}
-    known = sorted({path.name for path in _files(source / "base")})
+    base = [path for path in found if path.is_relative_to(source / "base")]
+    groups = {group for path in base if path.name.startswith(_KINDS[0]) for group in found[path]}
+    known = sorted({path.name for path in base})
     for path in _files(source / name):
         shown = path.relative_to(source.parent)
         if not any(part.startswith(_KINDS) for part in path.relative_to(source / name).parts):
@@ -122,7 +126,7 @@ def _unread(source: Path, name: str) -> Iterator[str]:
                 f" {', '.join(_KINDS)}"
             )
         elif path.name.startswith(_KINDS[0]):
-            for group in _keys(path):
+            for group in found[path]:
                 if group not in groups and not group.startswith("_"):
                     hint = MOVED.get(group) or f"{did_you_mean(group, groups)}there are {', '.join(sorted(groups))}"
                     yield f"{shown} has the group '{group}', which nothing reads: {hint}"
@@ -145,10 +149,14 @@ def _shared_data(source: Path, name: str) -> Iterator[str]:
 
 
 def _data_root(source: Path, name: str) -> str | None:
-    for folder in (name, "base"):
-        for path in _files(source / folder):
-            if path.name.startswith("globals") and "data_root" in (found := _keys(path)):
-                return os.path.normpath(os.path.expanduser(str(found["data_root"])))
+    """Where an environment writes; None where no file says so, or a file of another environment cannot be read."""
+    try:
+        for folder in (name, "base"):
+            for path in _files(source / folder):
+                if path.name.startswith("globals") and "data_root" in (found := read_yaml(path)):
+                    return os.path.normpath(os.path.expanduser(str(found["data_root"])))
+    except EnvironmentFilesError:
+        return None
     return None
 
 
@@ -157,13 +165,23 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for ending in ("yml", "yaml", "json") for path in folder.rglob(f"*.{ending}"))
 
 
-def _keys(path: Path) -> dict[str, object]:
-    """What a file says at its top; nothing where it cannot be read, which Kedro says better."""
+def read_yaml(path: Path) -> dict[str, object]:
+    """Read a file of the configuration as Kedro does, interpolations as they are written.
+
+    Raises:
+        EnvironmentFilesError: If it is no YAML, has a key twice, or holds something else than names with values.
+    """
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+        found = OmegaConf.load(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        why = " ".join(str(getattr(error, "problem", None) or error).split()) or type(error).__name__
+        raise EnvironmentFilesError(f"{path} is no YAML that can be read{where} ({why}): correct it") from error
+    if not isinstance(found, DictConfig):
+        raise EnvironmentFilesError(f"{path} holds a list, expected names with values (name: value): correct it")
+    values = OmegaConf.to_container(found)
+    return {str(key): value for key, value in cast("dict[object, object]", values).items()}
 
 
 _RENAMED = {
