@@ -290,8 +290,19 @@ def test_labels_that_no_sample_has_are_named_with_the_reason(world, fields, tmp_
         "labels outside every location, left out": "a.gpkg feature 8",
         "labels that cover the middle of no pixel, left out": "a.gpkg feature 9",
         "labels that differ on the same ground, of which the later one counts": "a.gpkg feature 0 and 10",
+        "labels whose ground later ones cover, left out": "a.gpkg feature 0",
         "features without an area, left out": "a.gpkg feature 11",
     }
+
+
+@pytest.mark.parametrize("task", ["segment", "classify"])
+def test_labels_under_later_ones_are_named_as_such(world, fields, tmp_path, task):
+    """They were said to lie where no image was seen, or to cover no pixel."""
+    path = saved(pd.concat([fields] * 3, ignore_index=True), tmp_path / "a.gpkg")
+    notes = prepare(asked(path, task), world[0], None).spec.notes
+    (note,) = (note for note in notes if "cover" in note)
+    assert note.startswith("labels whose ground later ones cover, left out: 16: a.gpkg feature 0, a.gpkg feature 1")
+    assert not any("no image was seen" in note for note in notes)
 
 
 def test_labels_on_nodata_are_named(world, fields, tmp_path, monkeypatch):

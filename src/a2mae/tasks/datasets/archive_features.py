@@ -32,6 +32,7 @@ from a2mae.tasks.transitions import encode
 _DAYS = 8
 """Of images, named in a message at most."""
 _NOBODY = -1
+_STAGES = ("placed", "dated", "drawn", "shown", "used")
 
 
 def cut_features(
@@ -77,24 +78,27 @@ class _Reached:
         placed: It lies on a footprint.
         dated: It holds on the day of an image.
         drawn: It covers the middle of a pixel.
-        used: A sample has it, or it is told why none has.
+        shown: Of the ground that it covers, later ones leave some.
+        used: A sample has it.
         overlaps: Names of those that differ on the same ground, each pair once.
     """
 
     placed: npt.NDArray[np.bool_]
     dated: npt.NDArray[np.bool_]
     drawn: npt.NDArray[np.bool_]
+    shown: npt.NDArray[np.bool_]
     used: npt.NDArray[np.bool_]
     overlaps: dict[str, None]
 
     @classmethod
     def none(cls, count: int) -> Self:
         """Of so many features, nothing."""
-        return cls(np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, bool), {})
+        placed, dated, drawn, shown, used = (np.zeros(count, bool) for _ in _STAGES)
+        return cls(placed, dated, drawn, shown, used, {})
 
     def add(self, other: _Reached) -> None:
         """Take over what became of them at other places."""
-        for stage in ("placed", "dated", "drawn", "used"):
+        for stage in _STAGES:
             mine: npt.NDArray[np.bool_] = getattr(self, stage)
             mine |= getattr(other, stage)
         self.overlaps |= other.overlaps
@@ -114,6 +118,7 @@ class _Reached:
                 f"labels that hold on no day of an image ({shown}; coregister.recipes lets more in), left out",
             ),
             (self.drawn, "labels that cover the middle of no pixel, left out"),
+            (self.shown, "labels whose ground later ones cover, left out"),
             (
                 self.used,
                 "labels where no image was seen (nodata, cloud, or less than min_valid of the sample), left out",
@@ -184,13 +189,26 @@ class _Features:
             for order in (shapes, shapes[::-1])
         )
         self.reached.drawn[np.unique(np.concatenate([last[last >= 0], first[first >= 0]]))] = True
+        self.reached.shown[np.unique(last[last >= 0])] = True
+        self._draw_hidden(geometry, grid)
         both = (last != first) & (self.labels.labels[last] != self.labels.labels[first])
         for later, earlier in np.unique(np.stack([last[both], first[both]], axis=1), axis=0).tolist():
             self._overlap(earlier, later)
         return np.asarray(last)
 
+    def _draw_hidden(self, geometry: gpd.GeoSeries, grid: GeoBox) -> None:
+        """Find which of the features that nothing is seen of cover a pixel, layer by layer."""
+        hidden = geometry[~self.reached.drawn[geometry.index]]
+        while len(hidden):
+            shapes = zip(hidden, hidden.index, strict=True)
+            layer = rasterize(shapes, (grid.shape.y, grid.shape.x), fill=_NOBODY, transform=grid.affine, dtype="int32")
+            numbers = np.unique(layer[layer >= 0])
+            if not numbers.size:
+                return
+            self.reached.drawn[numbers] = True
+            hidden = hidden.drop(numbers)
+
     def _overlap(self, earlier: int, later: int) -> None:
-        self.reached.used[earlier] = True  # it is told why there is none of it
         self.reached.overlaps[f"{self.labels.name([earlier])[0]} and {later}"] = None
 
     def _side_by_side(self, images: tuple[pd.Series, ...], drawn: tuple[npt.NDArray[np.int64], ...]) -> Iterator[Cut]:
@@ -230,12 +248,13 @@ class _Features:
             window = (row, row + size, column, column + size)
             label = self.labels.labels[number]
             self.reached.drawn[number] = True
-            if not self.images.is_usable(valid, window):
-                continue
             if window in windows and self.labels.labels[windows[window]] != label:
                 self._overlap(windows[window], number)
             windows[window] = number
         for window, number in windows.items():
+            self.reached.shown[number] = True
+            if not self.images.is_usable(valid, window):
+                continue
             self.reached.used[number] = True
             label = self.labels.labels[number]
             is_value = self.labels.stated.quantity is not None
