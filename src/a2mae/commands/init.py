@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> None:
     found = find_project(Path.cwd())
     project = found or Path.cwd()
     folder = project / "conf" / options.name
-    scenes = Path(options.path).expanduser()
+    scenes = Path(options.path) if "://" in options.path else local_path(options.path)
     if "://" in options.path or scenes.suffix.lower() == ".json":
         recognition, propose_of = _catalog(options)
     else:

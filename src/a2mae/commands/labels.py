@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH, with a folder of scenes, makes one")
     folder = project / "conf" / options.env
     loader, catalog = configuration(project, options.env)
-    look = look_at(options.path.expanduser())
+    look = look_at(options.path)
     say(f"{look.path}: {' of '.join(filter(None, (look.kind.value, look.geometry)))}, {_counted(look)}")
     if look.kind.on_archive and not look.days:
         look = dataclasses.replace(
