@@ -306,7 +306,11 @@ def test_masks_among_pictures_are_no_pictures(project, tmp_path, capsys):
     assert not (project / "conf/mine").exists()
 
 
-@given(st.text(alphabet=st.sampled_from("ab: #'\"\\{}[]$?-!&*%@`|>~,\n\r\t\x0b\x1c\x85\u2028\x07\ufeff09.eE+_é😀"), max_size=8))
+@given(
+    st.text(
+        alphabet=st.sampled_from("ab: #'\"\\{}[]$?-!&*%@`|>~,\n\r\t\x0b\x1c\x85\u2028\x07\ufeff09.eE+_é😀"), max_size=8
+    )
+)
 def test_any_text_of_a_file_reads_back_from_the_environment(text):
     """Values and keys, behind a comment and inside a list; a line break stays the one that it is."""
     written = f"a:\n  k: {flow(text)}   # {plain(text)}\n  l: {flow([text, {text: text}])}\n"
