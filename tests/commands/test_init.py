@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
@@ -306,6 +306,8 @@ def test_masks_among_pictures_are_no_pictures(project, tmp_path, capsys):
     assert not (project / "conf/mine").exists()
 
 
+@example("${a}")
+@example("a\x85b")
 @given(
     st.text(
         alphabet=st.sampled_from("ab: #'\"\\{}[]$?-!&*%@`|>~,\n\r\t\x0b\x1c\x85\u2028\x07\ufeff09.eE+_é😀"), max_size=8

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -394,8 +395,17 @@ def flow(value: object) -> str:
 class _Flow(yaml.SafeDumper):
     """Writes text so that OmegaConf reads the same text again.
 
-    `1e5` is a number to it, `${...}` a question, and a line break that stands as such may become another.
+    `1e5` is a number to it, `${...}` a question where it is no key, and a line break that stands as such may become
+    another.
     """
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:  # noqa: ANN401 (as the base has it)
+        """Write keys as they are: OmegaConf asks nothing of them."""
+        node = super().represent_mapping(tag, mapping, flow_style)
+        for (key, _), name in zip(node.value, mapping, strict=True):
+            if isinstance(name, str):
+                key.value = name
+        return node
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
