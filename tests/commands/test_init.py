@@ -296,6 +296,14 @@ def test_pictures_without_a_place_become_a_model_and_what_it_is_worth(project, t
     assert "is left as it is" in capsys.readouterr().err
 
 
+def test_pictures_below_a_folder_of_any_name_are_pictures(project, tmp_path, capsys):
+    """A name that would steer the terminal is shown otherwise in the reason by which pictures are told from scenes."""
+    folder = two_classes(tmp_path / "a\x1b[31m\nb", 12)
+    assert main(["init", str(folder), "--name", "odd", "--yes"]) == 0, capsys.readouterr().err
+    stated = yaml.safe_load((project / "conf/odd/parameters_pictures.yml").read_text())
+    assert stated["pictures"]["folder"] == str(folder)
+
+
 def test_masks_among_pictures_are_no_pictures(project, tmp_path, capsys):
     for name in ("images", "masks"):
         two_classes(tmp_path / "set" / name, 20, ".png")
