@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -181,7 +182,7 @@ def _of_pictures(recognition: Recognition, project: Path, name: str) -> None:
     say(f"next, a pretrained model and its report:\n  kedro run --env={name}")
     if proposed.classes:
         say(f"and what it is worth finetuned for the {proposed.classes} classes of the folders:")
-        say(f"  a2mae labels {recognition.root} --env {name}")
+        say(f"  a2mae labels {shlex.quote(str(recognition.root))} --env {name}")
 
 
 def _unpacked(scenes: Path, project: Path, name: str) -> Path:

@@ -24,6 +24,8 @@ def _class_name(value: object) -> object:
     if isinstance(value, bool):
         word = "yes, on or true" if value else "no, off or false"
         raise InputError(f"found {value}, expected a name: {word} without quotes is a truth value in YAML, quote it")
+    if not isinstance(value, str):
+        raise InputError(f"found {value!r}, expected a name: put a number or null that is one in quotes")
     return value
 
 

@@ -529,3 +529,19 @@ def test_a_folder_that_names_nothing_is_refused(folder, told):
         asked(folder)
     with pytest.raises(TaskDataError, match=r"classify\.data\.folder: .* cannot be read: File name too long"):
         prepare(asked("/tmp/" + "a" * 300), None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [(False, "no, off or false without quotes"), (1, "in quotes"), (None, "in quotes")]
+)
+def test_a_class_name_of_yaml_that_is_no_text_is_told_to_be_quoted(name, told):
+    with pytest.raises(ValidationError, match=told):
+        asked("x", class_names=[name, "b"])
+
+
+@pytest.mark.parametrize(
+    "data", [{"scale": 1e300}, {"offset": -1e300}, {"ignore": [10**20]}, {"class_values": [0, 10**20]}]
+)
+def test_numbers_that_no_file_is_read_by_are_refused(data):
+    with pytest.raises(ValidationError, match=r"Input should be (greater|less) than"):
+        asked("x", **data)
