@@ -545,3 +545,11 @@ def test_a_class_name_of_yaml_that_is_no_text_is_told_to_be_quoted(name, told):
 def test_numbers_that_no_file_is_read_by_are_refused(data):
     with pytest.raises(ValidationError, match=r"Input should be (greater|less) than"):
         asked("x", **data)
+
+
+def test_a_few_lines_without_a_class_are_warned_of_for_they_decide_what_every_label_is(pictures, caplog):
+    labelled(pictures)
+    table = pictures / "labels.csv"
+    table.write_text(table.read_text().replace("dark/dark_0.jpg,dark", "dark/dark_0.jpg,"))
+    assert prepare(asked(pictures), None, None).spec.multi_label
+    assert "for 1 of 40 lines do not name just one" in caplog.text
