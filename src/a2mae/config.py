@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -27,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from a2mae.errors import InputError, did_you_mean
+from a2mae.errors import InputError, did_you_mean, names_nothing
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,14 @@ ComputePrecision = Literal["32-true", "bf16-mixed"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 """The same before it is decided: `auto` is, where the model runs (`models.precision`)."""
 
-OnDiskPath = Annotated[str | None, OnDisk()]
+
+def _path(value: str | None) -> str | None:
+    if value is not None and (why := names_nothing(value)):
+        raise ValueError(f"{value!a} {why}, or null where no file is meant")
+    return value
+
+
+OnDiskPath = Annotated[str | None, AfterValidator(_path), OnDisk()]
 """A file or folder of the user's that must be there when a run starts; None: not used."""
 
 

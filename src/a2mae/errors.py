@@ -16,6 +16,8 @@ _ADDRESS = re.compile(_START, re.ASCII)
 _AUTHORITY = re.compile(rf"({_START})([^/?#]*)", re.ASCII)
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Signs that move a terminal's cursor, change its colours or turn its writing round, and halves of signs."""
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes in a name that are no UTF-8."""
 _QUERY = re.compile(rf"({_START}[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?", re.ASCII)
 
 _LONGEST_LINE = 1500
@@ -120,6 +122,15 @@ def _without_users(run: str, instead: str) -> str:
 def is_address(text: str) -> bool:
     """Whether a text begins as an address does, whichever slashes it has."""
     return _ADDRESS.match(text) is not None
+
+
+def names_nothing(path: str) -> str:
+    """Say why a text can be the path of no file, as the end of a sentence; empty where it can."""
+    if not path.strip():
+        return "is an empty path: write . for the folder that one stands in"
+    if "\0" in path:
+        return "has a zero byte, which no name of a file has: correct it"
+    return "has bytes in its name that are no UTF-8: rename it, with letters" if _NO_TEXT.search(path) else ""
 
 
 def plain_text(text: str) -> str:

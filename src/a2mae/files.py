@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import stat
 import zipfile
@@ -22,12 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from a2mae.errors import A2maeError, InputError
+from a2mae.errors import A2maeError, InputError, names_nothing
 
 PART = ".part"
 """Ending of files that are still being written."""
-_NO_TEXT = re.compile(r"[\ud800-\udfff]")
-"""What Python makes of bytes in a name that are no UTF-8."""
 
 
 class WriteError(A2maeError, OSError):
@@ -211,8 +208,8 @@ def check_regular(path: Path, beside: Iterable[str | Path] = ()) -> None:
         InputError: If the file's name is no text, which no library opens, or one beside it is one of these.
         OSError: If the file is one of these.
     """
-    if _NO_TEXT.search(str(path)):
-        raise InputError(f"{str(path)!a} has bytes in its name that are no UTF-8: rename it, with letters")
+    if why := names_nothing(str(path)):
+        raise InputError(f"{str(path)!a} {why}")
     if _waits(path):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     for other in filter(_waits, map(Path, beside)):

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 from pydantic import ValidationError
 
 from a2mae.commands import main
 from a2mae.commands.dialogue import show
+from a2mae.commands.environment import flow, plain, read_group
 from a2mae.commands.project import find_project, make_project
-from a2mae.errors import InputError
+from a2mae.errors import InputError, plain_text
 from a2mae.remote.policy import HrefPolicy
 from a2mae.stssd.ingest.checks import Found
 from a2mae.stssd.ingest.folder_files import walk
@@ -290,6 +296,14 @@ def test_pictures_without_a_place_become_a_model_and_what_it_is_worth(project, t
     assert "is left as it is" in capsys.readouterr().err
 
 
+def test_pictures_below_a_folder_of_any_name_are_pictures(project, tmp_path, capsys):
+    """A name that would steer the terminal is shown otherwise in the reason by which pictures are told from scenes."""
+    folder = two_classes(tmp_path / "a\x1b[31m\nb", 12)
+    assert main(["init", str(folder), "--name", "odd", "--yes"]) == 0, capsys.readouterr().err
+    stated = yaml.safe_load((project / "conf/odd/parameters_pictures.yml").read_text())
+    assert stated["pictures"]["folder"] == str(folder)
+
+
 def test_masks_among_pictures_are_no_pictures(project, tmp_path, capsys):
     for name in ("images", "masks"):
         two_classes(tmp_path / "set" / name, 20, ".png")
@@ -298,3 +312,56 @@ def test_masks_among_pictures_are_no_pictures(project, tmp_path, capsys):
     assert main(["init", str(tmp_path / "set"), "--yes"]) == 1
     assert "holds labels beside pictures" in capsys.readouterr().err
     assert not (project / "conf/mine").exists()
+
+
+@example("${a}")
+@example("a\x85b")
+@given(
+    st.text(
+        alphabet=st.sampled_from("ab: #'\"\\{}[]$?-!&*%@`|>~,\n\r\t\x0b\x1c\x85\u2028\x07\ufeff09.eE+_é😀"), max_size=8
+    )
+)
+def test_any_text_of_a_file_reads_back_from_the_environment(text):
+    """Values and keys, behind a comment and inside a list; a line break stays the one that it is."""
+    written = f"a:\n  k: {flow(text)}   # {plain(text)}\n  l: {flow([text, {text: text}])}\n"
+    read = OmegaConf.to_container(OmegaConf.load(io.StringIO(written)), resolve=True)
+    assert read == {"a": {"k": text, "l": [text, {text: text}]}}
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a\tb", "a\x1b[31mb", "{name}", "é😀"])
+def test_a_project_is_made_in_a_folder_of_any_name(tmp_path, name):
+    folder = tmp_path / name
+    make_project(folder, tmp_path / "scenes")
+    stated = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["tool"]["kedro"]
+    assert stated["project_name"] == plain_text(name)
+    assert find_project(folder) == folder
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("~nobody-of-this-name/scenes", "is not there"),
+        ("", "is an empty path: write . for the folder that one stands in"),
+        (" ", "is an empty path"),
+        ("/tmp/a\0b", "has a zero byte"),
+        ("/tmp/\udcff", "has bytes in its name that are no UTF-8"),
+        ("https:/example.org/x", "is an address"),
+    ],
+)
+@pytest.mark.parametrize("command", ["init", "labels"])
+def test_a_path_that_names_nothing_is_told_in_a_sentence(project, capsys, command, path, told):
+    (project / "conf" / "mine").mkdir(parents=True, exist_ok=True)
+    try:
+        assert main([command, path, "--yes"]) == 1
+    except SystemExit:  # argparse has read the argument
+        pass
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_environment_nested_beyond_reason_and_odd_tools_are_told(project, tmp_path, capsys):
+    with pytest.raises(InputError, match="is no YAML"):
+        (tmp_path / "deep.yml").write_text("a: " + "[" * 3000)
+        read_group(tmp_path / "deep.yml")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "pyproject.toml").write_text("tool = 3")
+    assert find_project(tmp_path / "other") is None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from kedro.io.core import DatasetError
 from pydantic import BaseModel
 
@@ -42,7 +43,12 @@ def wrapped(make: Callable[[], object]) -> BaseException:
     return raised(load)
 
 
-SENTENCES = [lambda: get_sensor("sentinel-9"), lambda: TaskLoss("hinge"), lambda: Setting(steps="many")]
+SENTENCES = [
+    lambda: get_sensor("sentinel-9"),
+    lambda: TaskLoss("hinge"),
+    lambda: Setting(steps="many"),
+    lambda: yaml.safe_load("a: !!python/name:os.system {}"),
+]
 DEFECTS = [
     lambda: dice_loss(None, None),  # an attribute that None lacks
     lambda: {}["key"],

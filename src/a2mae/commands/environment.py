@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -272,7 +273,7 @@ def read_group(path: Path) -> dict[str, object]:
     """
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no YAML: correct it, or name another environment with --name") from error
     return found if isinstance(found, dict) else {}
 
@@ -392,12 +393,25 @@ def flow(value: object) -> str:
 
 
 class _Flow(yaml.SafeDumper):
-    """Writes text so that OmegaConf reads the same text again: `1e5` is a number to it, and `${...}` a question."""
+    """Writes text so that OmegaConf reads the same text again.
+
+    `1e5` is a number to it, `${...}` a question where it is no key, and a line break that stands as such may become
+    another.
+    """
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:  # noqa: ANN401 (as the base has it)
+        """Write keys as they are: OmegaConf asks nothing of them."""
+        node = super().represent_mapping(tag, mapping, flow_style)
+        for (key, _), name in zip(node.value, mapping, strict=True):
+            if isinstance(name, str):
+                key.value = name
+        return node
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     asked = _INTERPOLATION.sub(lambda found: f"{found[1] * 2}\\${{", text)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", asked, style="'" if _NUMBER.fullmatch(text) else None)
+    style = '"' if text.splitlines() not in ([], [text]) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", asked, style="'" if _NUMBER.fullmatch(text) else style)
 
 
 _Flow.add_representer(str, _text)

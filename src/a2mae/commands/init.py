@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -86,7 +87,7 @@ def _run(options: argparse.Namespace) -> None:
     found = find_project(Path.cwd())
     project = found or Path.cwd()
     folder = project / "conf" / options.name
-    scenes = Path(options.path).expanduser()
+    scenes = Path(options.path) if "://" in options.path else local_path(options.path)
     if "://" in options.path or scenes.suffix.lower() == ".json":
         recognition, propose_of = _catalog(options)
     else:
@@ -181,7 +182,7 @@ def _of_pictures(recognition: Recognition, project: Path, name: str) -> None:
     say(f"next, a pretrained model and its report:\n  kedro run --env={name}")
     if proposed.classes:
         say(f"and what it is worth finetuned for the {proposed.classes} classes of the folders:")
-        say(f"  a2mae labels {recognition.root} --env {name}")
+        say(f"  a2mae labels {shlex.quote(str(recognition.root))} --env {name}")
 
 
 def _unpacked(scenes: Path, project: Path, name: str) -> Path:

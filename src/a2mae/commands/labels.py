@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -71,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH, with a folder of scenes, makes one")
     folder = project / "conf" / options.env
     loader, catalog = configuration(project, options.env)
-    look = look_at(options.path.expanduser())
+    look = look_at(options.path)
     say(f"{look.path}: {' of '.join(filter(None, (look.kind.value, look.geometry)))}, {_counted(look)}")
     if look.kind.on_archive and not look.days:
         look = dataclasses.replace(
@@ -114,7 +115,8 @@ def _run(options: argparse.Namespace) -> None:
         return
     if to_state:
         say(f"{plural(len(to_state), 'line')} of it to be stated in place of {TO_STATE}: {', '.join(to_state)}")
-        say(f"next: state them; a2mae labels {options.path} --env {options.env} then counts the samples;\n  {command}")
+        again = f"a2mae labels {shlex.quote(str(options.path))} --env {options.env}"
+        say(f"next: state them; {again} then counts the samples;\n  {command}")
         return
     _count(task, *configuration(project, options.env), on_archive=look.kind.on_archive)
     say(f"next: {command}")

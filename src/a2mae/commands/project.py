@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
+import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import a2mae
-from a2mae.errors import A2maeError, InputError, did_you_mean, is_address
+from a2mae.errors import A2maeError, InputError, did_you_mean, is_address, names_nothing, plain_text
 from a2mae.files import make_folder, whole_file
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ _PYPROJECT = """\
 # A Kedro project around the installed package a2mae: its code is updated with pip, its configuration is conf/.
 [tool.kedro]
 package_name = "a2mae"
-project_name = "{name}"
+project_name = {name}
 kedro_init_version = "{kedro}"
 source_dir = "."
 """
@@ -53,12 +55,17 @@ Outputs lie in `data/NAME/`.
 def local_path(text: str) -> Path:
     """Read an argument that names a file or a folder, before a `Path` takes a slash from an address.
 
+    A `~` that no shell has replaced is the home of its user; where there is no such user, it is a letter of the name.
+
     Raises:
-        A2maeError: If it is an address; no ValueError, whose text argparse would replace by the argument as typed.
+        A2maeError: If it is an address, empty, or no text; no ValueError, whose text argparse would replace by the
+            argument as typed.
     """
     if is_address(text):
         raise A2maeError(f"{text} is an address, and a file or folder of this machine is needed: download it first")
-    return Path(text)
+    if why := names_nothing(text):
+        raise A2maeError(f"{text!a} {why}")
+    return Path(os.path.expanduser(text))
 
 
 def find_project(start: Path) -> Path | None:
@@ -78,10 +85,11 @@ def find_project(start: Path) -> Path | None:
         if not file.is_file():
             continue
         try:
-            if "kedro" in tomllib.loads(file.read_text("utf-8")).get("tool", {}):
-                return folder
+            tools = tomllib.loads(file.read_text("utf-8")).get("tool")
         except ValueError as error:
             raise InputError(f"{file} is no TOML: {error}") from error
+        if isinstance(tools, dict) and "kedro" in tools:
+            return folder
     return None
 
 
@@ -113,7 +121,7 @@ def make_project(folder: Path, scenes: Path) -> list[str]:
         ".telemetry": "consent: false\n",
         "README.md": _README.format(name=name, version=a2mae.__version__),
         "pyproject.toml": _PYPROJECT.format(
-            name=name.replace('"', ""), kedro=kedro
+            name=json.dumps(plain_text(name), ensure_ascii=False), kedro=kedro
         ),  # last: with it the project is one
     }
     taken = [top for top in ("conf", "pyproject.toml", "README.md", ".gitignore") if (folder / top).exists()]

@@ -15,12 +15,13 @@ from kedro.io.core import DatasetError
 from kedro.logging import RichHandler
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from a2mae.errors import A2maeError, plain_text
 
 TRACEBACK_VARIABLE = "A2MAE_TRACEBACK"
 
-_SENTENCES = (A2maeError, ValidationError, OmegaConfBaseException, DatasetError)
+_SENTENCES = (A2maeError, ValidationError, OmegaConfBaseException, YAMLError, DatasetError)
 """Whoever raises them, they say what to change."""
 _OF_THE_PROGRAM = (AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError)
 """Only a defect raises them."""

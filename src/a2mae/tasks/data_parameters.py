@@ -24,6 +24,8 @@ def _class_name(value: object) -> object:
     if isinstance(value, bool):
         word = "yes, on or true" if value else "no, off or false"
         raise InputError(f"found {value}, expected a name: {word} without quotes is a truth value in YAML, quote it")
+    if not isinstance(value, str):
+        raise InputError(f"found {value!r}, expected a name: put a number or null that is one in quotes")
     return value
 
 
@@ -31,6 +33,8 @@ HexColour = Annotated[str, BeforeValidator(_hex_colour)]
 """A colour as `#rrggbb`; anything else is rejected with an example."""
 ClassName = Annotated[str, BeforeValidator(_class_name)]
 """The name of a class; a bare `yes` or `no` of YAML is none."""
+MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**32)]
+"""A number of a mask's pixel."""
 
 
 SEASONS = ("winter", "spring", "summer", "autumn")
@@ -211,10 +215,16 @@ class FilesParameters(Parameters):
         None, gt=0, description="metres per pixel; null: as the files are georeferenced, else the format's"
     )
     scale: float | None = Field(
-        None, gt=0, description="physical units per count of the files; null: as they are tagged, else the format's"
+        None,
+        ge=1e-12,
+        le=1e12,
+        description="physical units per count of the files; null: as they are tagged, else the format's",
     )
     offset: float | None = Field(
-        None, description="physical value of a file's zero; null: as they are tagged, else the format's"
+        None,
+        ge=-1e12,
+        le=1e12,
+        description="physical value of a file's zero; null: as they are tagged, else the format's",
     )
     chip_px: int | None = Field(None, ge=16, le=2048, description="scenes are cut to this side; null: as the first is")
     resize: bool = Field(
@@ -256,10 +266,10 @@ class DataParameters(FilesParameters):
     first_class: int = Field(
         0, ge=0, le=255, description="masks, torchgeo: the value of the first class, as 1 where 0 is none"
     )
-    class_values: tuple[int, ...] = Field(
+    class_values: tuple[MaskValue, ...] = Field(
         (), description="likewise: the value of each class, as [0, 255]; empty: counted from first_class"
     )
-    ignore: tuple[int, ...] = Field(
+    ignore: tuple[MaskValue, ...] = Field(
         (), description="likewise: values that stand for no class, beside 255: neither trained on nor scored"
     )
     class_colors: dict[str, HexColour] = Field(

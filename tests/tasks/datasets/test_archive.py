@@ -17,7 +17,7 @@ from rasterio.warp import Resampling, reproject
 
 from a2mae.errors import InputError
 from a2mae.simulate.run import write_tiny_world
-from a2mae.tasks.datasets.archive_labels import read_days
+from a2mae.tasks.datasets.archive_labels import read_days, read_points
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
@@ -505,3 +505,21 @@ def test_true_and_false_stay_classes_where_a_feature_has_neither(fields, tmp_pat
 def test_labels_and_a_folder_are_two_places(tmp_path):
     with pytest.raises(ValueError, match="labels lie on the image sets, and folder names other images"):
         asked(tmp_path / "a.gpkg", folder=str(tmp_path))
+
+
+def test_points_are_told_by_the_line_of_the_file_and_read_without_spaces(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text('lon, lat ,class\n13,50,"wood "\n\n14,51, wood\n')
+    assert read_points(path)["class"].tolist() == ["wood", "wood"]
+    path.write_text('lon,lat,class\n\n13,50,"wood\nwet"\n1_4,51,wood\n')
+    with pytest.raises(TaskDataError, match=r"points\.csv, line 5: lon is '1_4', expected degrees as a number"):
+        read_points(path)
+
+
+def test_days_in_a_column_of_other_capitals_are_refused_and_other_things_are_not(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("lon,lat,class,Start,END\n13,50,wood,2020-01-01,house 3\n")
+    features = read_points(path)
+    with pytest.raises(TaskDataError, match=r"has days in a column 'Start', which is read as 'start' alone: rename it"):
+        read_days(path, features, "start")
+    assert np.isnat(read_days(path, features, "end")).all()

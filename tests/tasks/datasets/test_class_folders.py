@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from PIL import Image
+from pydantic import ValidationError
 
 from a2mae.sensors import Units
 from a2mae.tasks.datasets.class_folders import _images_by_class, class_folder, label_table
@@ -215,14 +216,93 @@ def test_splits_that_are_not_whole_are_refused(tmp_path: Path, pictures: Path) -
         class_folder(tmp_path / "own", RGB)
     shutil.rmtree(tmp_path / "own" / "test" / "dark")
     shutil.copytree(tmp_path / "own" / "test", tmp_path / "own" / "validation")
-    with pytest.raises(TaskDataError, match=r"in class test, train, validation.*no other folder beside them"):
+    with pytest.raises(
+        TaskDataError, match=r"train/ and test/, and validation beside them: splits of your own stand alone"
+    ):
         class_folder(tmp_path / "own", RGB)
 
 
-def test_classes_may_be_called_train_and_test(pictures: Path) -> None:
+def test_a_class_may_be_called_train_but_train_and_test_are_splits(pictures: Path) -> None:
     (pictures / "dark").rename(pictures / "train")
+    assert class_folder(pictures, RGB).spec.class_names == ("light", "train")
     (pictures / "light").rename(pictures / "test")
-    assert class_folder(pictures, RGB).spec.class_names == ("test", "train")
+    with pytest.raises(TaskDataError, match=r"train/dark_0\.jpg lies in no class folder \(40 images"):
+        class_folder(pictures, RGB)
+
+
+def asked(folder, **data):
+    return TaskParameters.model_validate({"task": "classify", "data": {"folder": str(folder), "gsd_m": 1.0, **data}})
+
+
+def test_what_is_no_sample_is_told_and_hidden_files_are_none(pictures, tmp_path):
+    for name in (
+        "top.png",
+        "dark/sub/a.png",
+        "dark/._dark_1.png",
+        "__MACOSX/._a.png",
+        ".trash/a.png",
+        "dark/Thumbs.db",
+    ):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        shutil.copy(pictures / "dark" / "dark_0.jpg", pictures / name)
+    (pictures / "light" / "a.webp").write_bytes(b"RIFF")
+    (pictures / "light" / "folder.jpg").mkdir()
+    source = class_folder(pictures, RGB)
+    assert len(list(source.samples())) == 40
+    assert source.late_notes() == (
+        "pictures where none are read, left out: 2: top.png, dark/sub/a.png",
+        "pictures of a kind that is not read, left out: 1: light/a.webp",
+    )
+    assert not class_folder(two_classes(tmp_path / "plain", 3), RGB).late_notes()
+
+
+def test_links_out_of_the_folder_are_refused_and_links_inside_read(pictures, tmp_path):
+    (pictures / "light" / "again.jpg").symlink_to(pictures / "light" / "light_0.jpg")
+    assert len(list(class_folder(pictures, RGB).samples())) == 41
+    outside = two_classes(tmp_path / "outside", 2, ".jpg")
+    (pictures / "third").symlink_to(outside / "dark")
+    with pytest.raises(TaskDataError, match=r"set/third is a link out of .*set, to .*outside/dark.*copy them into it"):
+        class_folder(pictures, RGB)
+    (pictures / "third").unlink()
+    (pictures / "light" / "out.jpg").symlink_to(outside / "dark" / "dark_0.jpg")
+    with pytest.raises(TaskDataError, match=r"out\.jpg is a link out of"):
+        class_folder(pictures, RGB)
+
+
+def test_a_picture_in_two_formats_under_one_name_is_refused(pictures):
+    Image.open(pictures / "dark" / "dark_0.jpg").save(pictures / "dark" / "dark_0.png")
+    with pytest.raises(TaskDataError, match=r"1 picture\(s\) in several formats under one name, first dark/dark_0:"):
+        class_folder(pictures, RGB)
+
+
+def test_names_of_classes_that_look_the_same_are_refused_and_capitals_are_told(pictures, tmp_path):
+    (pictures / "dark").rename(pictures / "B\u00e4ume")
+    (pictures / "light").rename(pictures / "Ba\u0308ume")
+    with pytest.raises(TaskDataError, match=r"'Ba\\u0308ume' and 'B\\xe4ume' look the same"):
+        class_folder(pictures, RGB)
+    (pictures / "B\u00e4ume").rename(pictures / "b\u00e4ume")
+    shutil.move(pictures / "Ba\u0308ume", pictures / "B\u00e4ume")
+    write_source(tmp_path / "data", class_folder(pictures, RGB))
+    told = "classes that differ by capitals alone: B\u00e4ume, b\u00e4ume"
+    assert told in TaskData(tmp_path / "data").spec.notes
+
+
+def test_class_names_say_the_order_of_folders_and_must_be_theirs(pictures):
+    assert prepare(asked(pictures, class_names=["light", "dark"]), None, None).spec.class_names == ("light", "dark")
+    with pytest.raises(
+        TaskDataError, match=r"class_names are light, drak, and the folders in .* are dark, light: name"
+    ):
+        prepare(asked(pictures, class_names=["light", "drak"]), None, None)
+
+
+def test_one_image_under_two_labels_is_told(tmp_path):
+    pictures = two_classes(tmp_path / "set", 200)
+    names = [f"dark_{number}" for number in range(200) if split_of(f"dark/dark_{number}") == "train"]
+    taught = next(name for name in names if split_of(f"light/{name}") == "train")
+    shutil.copy(pictures / "dark" / f"{taught}.png", pictures / "light" / f"{taught}.png")
+    write_source(tmp_path / "data", class_folder(pictures, RGB))
+    notes = TaskData(tmp_path / "data").spec.notes
+    assert f"equal images with different labels: 1: dark/{taught} = light/{taught}" in notes
 
 
 @pytest.fixture
@@ -384,3 +464,92 @@ def test_the_user_may_say_how_many_classes_an_image_has(table: Path, tmp_path: P
     targets = data.read_targets(np.arange(40))
     assert targets.shape == (40, 2) and (targets.sum(axis=1) == 1).all()
     assert "an image has any number of classes" in data.spec.notes
+
+
+def labelled(pictures, head="file,classes", end="", name=lambda path: path.as_posix()):
+    lines = [f"{name(p.relative_to(pictures))},{p.parent.name}{end}" for p in sorted(pictures.glob("*/*.jpg"))]
+    (pictures / "labels.csv").write_text("\n".join([head, *lines]))
+    return pictures
+
+
+def test_splits_under_another_name_are_refused_and_spaces_in_the_head_are_none(pictures):
+    with pytest.raises(TaskDataError, match=r"the column 'Split' holds splits, which are read as 'split' alone"):
+        prepare(asked(splits_in(labelled(pictures), "Split")), None, None)
+    source = prepare(asked(splits_in(labelled(pictures), " split")), None, None)
+    assert "split as labels.csv says" in source.spec.notes
+
+
+def splits_in(pictures, head):
+    first, *lines = (pictures / "labels.csv").read_text().splitlines()
+    said = [f"{line},{'train' if number % 2 else 'test'}" for number, line in enumerate(lines)]
+    (pictures / "labels.csv").write_text("\n".join([f"{first},{head}", *said]))
+    return pictures
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("light/../dark/dark_0.jpg", "names 1 file.s. more than once: dark/dark_0.jpg"),
+        ("a" * 300, "line 42: no file 'aaa"),
+        ("loop.jpg", r"line 42: no file 'loop\.jpg' in"),
+        ("loop/a.jpg", "line 42: no file 'loop/a.jpg' in"),
+        ("/etc/passwd", "line 42: no file '/etc/passwd' in .*give its path in this folder"),
+        ("dark\\dark_0.jpg", "line 42: no file .*with / between folders"),
+        ("out.jpg", "line 42: no file 'out.jpg' in"),
+    ],
+)
+def test_what_a_table_names_is_looked_for_in_its_folder_alone(pictures, cell, told):
+    for name, target in (("loop.jpg", "loop.jpg"), ("loop", "loop"), ("out.jpg", __file__)):
+        (pictures / name).symlink_to(target)
+    labelled(pictures)
+    with (pictures / "labels.csv").open("a") as table:
+        table.write(f"\n{cell},dark\n")
+    with pytest.raises(TaskDataError, match=told):
+        prepare(asked(pictures), None, None)
+
+
+def test_a_table_of_labels_that_cannot_be_read_is_no_reason_to_read_folders(pictures, tmp_path):
+    (pictures / "Labels.csv").write_text("file,classes")
+    with pytest.raises(TaskDataError, match=r"Labels\.csv is read under the name labels\.csv alone: rename it"):
+        prepare(asked(pictures), None, None)
+    (pictures / "Labels.csv").unlink()
+    (pictures / "labels.csv").mkdir()
+    with pytest.raises(TaskDataError, match=r"labels\.csv cannot be read: Is a directory"):
+        prepare(asked(pictures), None, None)
+    (pictures / "labels.csv").rmdir()
+    (tmp_path / "else.csv").write_text("file,classes")
+    (pictures / "labels.csv").symlink_to(tmp_path / "else.csv")
+    with pytest.raises(TaskDataError, match=r"labels\.csv is a link out of the folder"):
+        prepare(asked(pictures), None, None)
+
+
+@pytest.mark.parametrize(("folder", "told"), [("", "is an empty path"), ("a\0b", "zero byte"), ("\ud83d", "no UTF-8")])
+def test_a_folder_that_names_nothing_is_refused(folder, told):
+    with pytest.raises(ValidationError, match=told):
+        asked(folder)
+    with pytest.raises(TaskDataError, match=r"classify\.data\.folder: .* cannot be read: File name too long"):
+        prepare(asked("/tmp/" + "a" * 300), None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [(False, "no, off or false without quotes"), (1, "in quotes"), (None, "in quotes")]
+)
+def test_a_class_name_of_yaml_that_is_no_text_is_told_to_be_quoted(name, told):
+    with pytest.raises(ValidationError, match=told):
+        asked("x", class_names=[name, "b"])
+
+
+@pytest.mark.parametrize(
+    "data", [{"scale": 1e300}, {"offset": -1e300}, {"ignore": [10**20]}, {"class_values": [0, 10**20]}]
+)
+def test_numbers_that_no_file_is_read_by_are_refused(data):
+    with pytest.raises(ValidationError, match=r"Input should be (greater|less) than"):
+        asked("x", **data)
+
+
+def test_a_few_lines_without_a_class_are_warned_of_for_they_decide_what_every_label_is(pictures, caplog):
+    labelled(pictures)
+    table = pictures / "labels.csv"
+    table.write_text(table.read_text().replace("dark/dark_0.jpg,dark", "dark/dark_0.jpg,"))
+    assert prepare(asked(pictures), None, None).spec.multi_label
+    assert "for 1 of 40 lines do not name just one" in caplog.text

@@ -29,6 +29,8 @@ def table(tmp_path, text):
         ("name\na\n", "has the columns 'name'; it needs 'name'"),
         ("name,split\na,b\n", "has a column 'split', which samples have already: call it otherwise"),
         ("name,year\na,b\n", "has a column 'year', which samples have already"),
+        ("name,\na,b\n", "line 2: column 2 holds text and has no name"),
+        ("name,event\na,b\na ,c\n", "names 'a' twice"),
         ("name,event\na,b\na,c\n", "names 'a' twice: keep one line for each"),
     ],
 )

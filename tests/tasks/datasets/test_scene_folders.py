@@ -1,5 +1,7 @@
 """Folders of images with masks, and of pairs of dates; what can be wrong with them is named, rejected or left out."""
 
+import shutil
+
 import numpy as np
 import pytest
 import rasterio
@@ -8,8 +10,10 @@ from PIL import Image
 from a2mae.tasks.datasets.formats import layout_named
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.scene_folders import mask_folder, pair_folder
+from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_source
+from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.registry import Task
 from helpers.labelled_scenes import LABELS, S2, SPLITS, UTM, counts, save, write_scenes
 
@@ -236,6 +240,55 @@ def test_a_pair_with_one_date_or_two_kinds_of_bands_is_named(tmp_path):
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "train" / "B" / "3.png")
     with pytest.raises(TaskDataError, match=r"B/3\.png: 1 bands, but the stated format has 3"):
         list(pair_folder(folder, RGB, CHANGE, chip_px=16).samples())
+
+
+@pytest.mark.parametrize(
+    ("breakage", "message"),
+    [
+        ("split without", r"val holds no folder A/ as train/ does: it would be in no split"),
+        ("two layouts", r"cd holds A/ and train/A/: keep one of the two layouts"),
+        ("link", r"A/1\.png is a link out of .*cd, to .*copy them into it"),
+        ("folder link", r"train/B is a link out of .*cd, to "),
+    ],
+)
+def test_a_pair_that_would_be_read_from_elsewhere_or_in_part_is_named(tmp_path, breakage, message):
+    folder = pairs(tmp_path / "cd", np.random.default_rng(0))
+    if breakage == "split without":
+        (folder / "val" / "A").rename(folder / "val" / "a")
+    elif breakage == "two layouts":
+        (folder / "A").mkdir()
+    elif breakage == "link":
+        (folder / "train" / "A" / "1.png").rename(tmp_path / "1.png")
+        (folder / "train" / "A" / "1.png").symlink_to(tmp_path / "1.png")
+    else:
+        (folder / "train" / "B").rename(tmp_path / "B")
+        (folder / "train" / "B").symlink_to(tmp_path / "B")
+    with pytest.raises(TaskDataError, match=message):
+        pair_folder(folder, RGB, CHANGE, chip_px=16)
+
+
+def test_hidden_files_are_no_pairs_and_pairs_that_show_one_picture_twice_are_told(tmp_path):
+    folder = pairs(tmp_path / "cd", np.random.default_rng(0))
+    for name in ("A", "B", "label"):
+        (folder / "train" / name / "._1.png").write_bytes(b"\0\5\x16\7")
+    (folder / "train" / "A" / "._2.png").write_bytes(b"\0\5\x16\7")
+    shutil.copy(folder / "train" / "A" / "1.png", folder / "train" / "B" / "1.png")
+    shutil.copytree(folder / "val" / "label", folder / "val" / "shown")
+    source = pair_folder(folder, RGB, CHANGE, chip_px=32)
+    assert len(list(source.samples())) == 10
+    assert source.late_notes() == (
+        "pictures where none are read, left out: 2: val/shown/6.png, val/shown/7.png",
+        "pairs whose two dates are the same picture: 1: 1",
+    )
+
+
+def test_classes_of_pairs_are_not_named(tmp_path):
+    folder = pairs(tmp_path / "cd", np.random.default_rng(0))
+    data = {"folder": str(folder), "gsd_m": 1.0, "class_names": ["old", "new"]}
+    with pytest.raises(
+        TaskDataError, match=r"detect_change\.data\.class_names: pairs have the classes unchanged, changed"
+    ):
+        prepare(TaskParameters.model_validate({"task": "detect_change", "data": data}), None, None)
 
 
 def test_copies_in_two_splits_are_a_leak_that_is_named(tmp_path):

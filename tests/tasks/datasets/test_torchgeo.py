@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from a2mae.models.registry import create_model
 from a2mae.tasks.datasets.inputs import TaskInputs, plan_inputs
 from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
-from a2mae.tasks.datasets.torchgeo import DATA_SETS, torchgeo_data
+from a2mae.tasks.datasets.torchgeo import DATA_SETS, _scene, torchgeo_data
 from a2mae.tasks.datasets.writer import write_source
 from a2mae.tasks.finetune.model import HeadConfig, TaskModel
 from a2mae.tasks.finetune.train import finetune, predict
@@ -292,6 +293,20 @@ def test_a_set_without_splits_is_split_by_name(tmp_path):
         ("DeepGlobeLandCover", {"torchgeo": {"arguments": {"bands": "all"}}}, "takes no bands; it takes split"),
         ("DeepGlobeLandCover", {"first_class": 1}, "labels 0 are outside the 7 values 1 .*segment.data.first_class"),
         ("DeepGlobeLandCover", {"class_names": ["urban", "field"]}, "labels 4, 6 are outside the 2 values 0 urban, 1"),
+        ("COWC", {}, "torchgeo has no data set of samples named 'COWC'"),
+        ("SSL4EO", {}, "torchgeo has no data set of samples named 'SSL4EO'"),
+        ("NonGeoDataset", {}, "torchgeo has no data set of samples named 'NonGeoDataset'"),
+        ("SKIPPD", {}, "torchgeo reads SKIPPD by pickle, which runs what a file says"),
+        (
+            "DeepGlobeLandCover",
+            {"torchgeo": {"splits": {"train": "train", "x": "test"}}},
+            "cannot be opened at .*split='x'",
+        ),
+        (
+            "CopernicusBench",
+            {},
+            "torchgeo's CopernicusBench cannot be opened at .* with no arguments .*argument: 'name'",
+        ),
         ("DeepGlobeLandCover", {"format": "eurosat_ms"}, "3 bands, but the stated format has 13"),
     ],
 )
@@ -410,6 +425,46 @@ def test_what_is_not_there_not_known_or_for_another_task(tmp_path):
         torchgeo_data("OSCD", tmp_path, Task.SEGMENT, chip_px=None)
     options = TaskParameters.model_validate({"task": "classify", "data": {"dataset": "EuroSAT"}})
     with pytest.raises(TaskDataError, match=r"set classify\.data\.folder to where it lies"):
+        prepare(options, None, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "link"])
+def test_an_archive_that_a_set_unpacks_writes_nothing_outside(tmp_path, name):
+    """torchvision unpacks a .tar.gz that lies where a set is expected, and Python 3.11 would follow any path in it."""
+    root = tmp_path / "xview2"
+    root.mkdir()
+    for split in ("train_images_labels_targets", "test_images_labels_targets"):
+        with tarfile.open(root / f"{split}.tar.gz", "w:gz") as archive:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = (tarfile.SYMTYPE, "/etc") if name == "link" else (tarfile.REGTYPE, "")
+            archive.addfile(member)
+    with pytest.raises(TaskDataError, match=r"XView2 cannot be opened at .*(outside|absolute path)"):
+        prepare(TaskParameters.model_validate(
+            {"task": "detect_change", "data": {"dataset": "XView2", "folder": str(root)}}
+        ), None, None)  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["xview2"]
+    assert "extraction_filter" not in vars(tarfile.TarFile)
+
+
+@pytest.mark.parametrize(
+    ("sample", "told"),
+    [
+        ({"image1": np.zeros((3, 8, 8))}, "hands out image1, classify needs 'image' and 'label'"),
+        (
+            {"image": np.zeros((8, 8)), "label": 1},
+            r"'image' is float64 of shape \(8, 8\), expected numbers of 3 or 4 axes",
+        ),
+        ({"image": np.zeros((3, 8, 8)), "label": "wood"}, "'label' is <U4 of shape"),
+    ],
+)
+def test_what_torchgeo_hands_out_is_looked_at(sample, told):
+    with pytest.raises(TaskDataError, match=told):
+        _scene("a", None, sample, DATA_SETS["EuroSAT"], None)
+
+
+def test_classes_of_a_known_set_are_not_named(tmp_path):
+    options = stated("classify", "EuroSAT", tmp_path, class_names=["a", "b"])
+    with pytest.raises(TaskDataError, match=r"classify\.data\.class_names: the classes of EuroSAT are known"):
         prepare(options, None, tmp_path)
 
 

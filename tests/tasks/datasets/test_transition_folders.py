@@ -101,6 +101,7 @@ def test_both_dates_may_have_their_class_everywhere(second, tmp_path):
         ("missing", r"missing: 3 \(label2\)"),
         ("unchanged", "nothing has changed its class in the test split of 'second', so there is no change to score"),
         ("names", "class_names: name the classes that the masks' values 1, 2, … stand for"),
+        ("colours", r"label1/0\.png has three bands, .* gives tree and building one colour"),
         ("layout", r"holds neither im1/ nor train/im1/"),
         (
             "torchgeo",
@@ -124,6 +125,10 @@ def test_what_is_wrong_is_named(second, tmp_path, breakage, message):
             save(one, np.zeros((32, 32), np.uint8))
     elif breakage == "names":
         asked = options(second, class_names=[])
+    elif breakage == "colours":
+        for one in second.glob("*/label*/*.png"):
+            save(one, RGB[np.asarray(Image.open(one))])
+        asked = options(second, class_colors={**COLORS, "building": COLORS["tree"]})
     elif breakage == "torchgeo":
         asked = options(second, dataset="LEVIRCD")
     else:

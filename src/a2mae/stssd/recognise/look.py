@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from a2mae.errors import InputError, RejectedError, plural
+from a2mae.errors import InputError, RejectedError, plain_text, plural
 from a2mae.raster.files import unseen_numbers
 from a2mae.raster.header import RasterHeader, read_headers
 from a2mae.raster.opening import first_line, gdal_env, open_raster
@@ -213,7 +213,7 @@ def look_into(root: Path, names: Sequence[str]) -> tuple[dict[str, Glimpse], dic
         if isinstance(found, RasterHeader):
             whole.append((name, found))
         else:
-            why[name] = found.detail.removeprefix(f"{root / name} ")
+            why[name] = found.detail.removeprefix(plain_text(f"{root / name} "))
     with ThreadPoolExecutor(max_workers=4) as pool:
         glimpses = pool.map(lambda one: _glimpse(root, *one), whole)
         seen: dict[str, Glimpse] = {}

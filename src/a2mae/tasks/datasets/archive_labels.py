@@ -42,7 +42,7 @@ from a2mae.tasks.datasets.polygons import (
     read_features,
     swapped,
 )
-from a2mae.tasks.datasets.task_data import Targets, TaskDataError
+from a2mae.tasks.datasets.task_data import Targets, TaskDataError, read_number
 from a2mae.tasks.datasets.text_tables import read_table
 
 TABLE_SUFFIX = ".csv"
@@ -138,17 +138,20 @@ def read_points(path: Path) -> gpd.GeoDataFrame:
     Raises:
         TaskDataError: If it is not in UTF-8, has no such columns, or text in them.
     """
-    columns, rows = read_table(path, _PLACES, ", in degrees")
+    columns, rows, lines = read_table(path, _PLACES, ", in degrees")
     names = next(pair for pair in _PLACES if set(pair) <= set(columns))
-    places = [[_degrees(row[name], f"{path}, line {line}", name) for name in names] for line, row in enumerate(rows, 2)]
+    places = [
+        [_degrees(row[name], f"{path}, line {line}", name) for name in names]
+        for line, row in zip(lines, rows, strict=True)
+    ]
     lon, lat = np.array(places, np.float64).reshape(-1, 2).T
-    table = pd.DataFrame({column: [row[column] or None for row in rows] for column in columns})
+    table = pd.DataFrame({column: [row[column].strip() or None for row in rows] for column in columns})
     return gpd.GeoDataFrame(table, geometry=gpd.points_from_xy(lon, lat), crs="EPSG:4326")
 
 
 def _degrees(text: str, where: str, name: str) -> float:
     try:
-        degrees = float(text)
+        degrees = read_number(text)
     except ValueError:
         degrees = math.nan
     if not math.isfinite(degrees):
@@ -185,6 +188,7 @@ def read_days(path: Path, features: gpd.GeoDataFrame, column: str) -> npt.NDArra
         TaskDataError: For what is no such day of the years 1 to 9999.
     """
     if column not in features.columns:
+        _check_near(path, features, column)
         return np.full(len(features), _ALWAYS)
     stated = features[column]
     if not pd.api.types.is_datetime64_any_dtype(stated):
@@ -198,6 +202,17 @@ def read_days(path: Path, features: gpd.GeoDataFrame, column: str) -> npt.NDArra
         told = days[wrong[0]] if np.isfinite(days[wrong[0]]) else class_text(features[column].iloc[wrong[0]])
         raise TaskDataError(f"{path}: feature {wrong[0]}: {column} is {str(told)[:80]!r}, expected a day as 2021-06-04")
     return days
+
+
+def _check_near(path: Path, features: gpd.GeoDataFrame, column: str) -> None:
+    """Reject days in a column whose name is another by its capitals alone: they would not count without a word."""
+    for name in (str(one) for one in features.columns if str(one) != column and str(one).strip().lower() == column):
+        try:
+            days = read_days(path, features.rename(columns={name: column}), column)
+        except TaskDataError:  # something else of that name
+            continue
+        if not np.isnat(days).all():
+            raise TaskDataError(f"{path} has days in a column {name!r}, which is read as {column!r} alone: rename it")
 
 
 def _check_kinds(path: Path, geometry: gpd.GeoSeries, stated: FolderLabels) -> None:

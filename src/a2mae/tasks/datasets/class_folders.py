@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,13 +22,18 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
+from a2mae.tasks.datasets.listing import files_in, folders_in, is_inside, note_left_out, pictures_below
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.splits import position_of
 from a2mae.tasks.datasets.task_data import SPLITS, Quantity, Targets, TaskDataError
-from a2mae.tasks.datasets.text_tables import read_table
+from a2mae.tasks.datasets.text_tables import file_inside, read_table
 from a2mae.tasks.registry import Task
 
+logger = logging.getLogger(__name__)
+
 LABELS_FILE = "labels.csv"
+_FEW_SEVERAL = 0.1
+"""A smaller share of lines with none or several classes may be an oversight: it decides what every label is."""
 _NO_CLASSES = ("picture", "none")
 """Stand where a source has to have classes, and nobody reads the labels."""
 
@@ -50,6 +56,7 @@ def class_folder(
     chip_px: int | None = None,
     resize: bool = False,
     max_files: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> LabelledScenes:
     """Read a folder per class: EuroSAT's JPEGs, its 13-band GeoTIFFs, or the user's own.
 
@@ -62,14 +69,24 @@ def class_folder(
         chip_px: Side of a sample, cut from the image's middle; None: as the first image is.
         resize: The middle square of each image is brought to that side instead, and its GSD with it.
         max_files: Read only so many, spread over the classes by a hash of their names.
+        class_names: The folders' names in the order wanted; empty: sorted.
 
     Raises:
-        TaskDataError: If the folder is absent, has no class folders, or a class has no images to train on.
+        TaskDataError: If the folder is absent, has no class folders or others than are named, or a class has no images
+            to train on.
     """
-    names, images = _images_by_class(folder, layout.group or "classify.data")
-    images = _subset(images, max_files)
+    names, found = _images_by_class(folder, layout.group or "classify.data")
+    if class_names and set(class_names) != set(names):
+        raise TaskDataError(
+            f"{layout.group or 'classify.data'}.class_names are {', '.join(class_names)}, and the folders in {folder}"
+            f" are {', '.join(names)}: name these, or leave it out"
+        )
+    images = _subset(found, max_files)
     rule = STATED_BY_FOLDERS if images[0].split else None
-    return _scenes(folder, layout, names, images, split_rule=rule, chip_px=chip_px, resize=resize)
+    return _scenes(
+        folder, layout, tuple(class_names) or names, images,
+        split_rule=rule, chip_px=chip_px, resize=resize, found=found,
+    )  # fmt: skip
 
 
 def unlabelled_folder(
@@ -93,52 +110,55 @@ def unlabelled_folder(
     group = layout.group or "pictures"
     if not folder.is_dir():
         raise TaskDataError(f"{group}.folder: no folder at {folder}")
-    images = _subset(_unlabelled(folder), max_files)
+    found = _unlabelled(folder)
+    images = _subset(found, max_files)
     if not any(image.split in (None, "train") for image in images):
         where = f"{folder / 'train'}" if images else str(folder)
         raise TaskDataError(f"{group}.folder: no pictures ({', '.join(IMAGE_SUFFIXES)}) in {where} to train on")
     names = [image.name if image.split is None else f"{image.split}/{image.name}" for image in images]
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise TaskDataError(
-            f"{group}.folder: {folder} holds {len(twice)} picture(s) in several formats under one name, first"
-            f" {twice[0]}: keep one of each"
-        )
     rule = "splits as the folder says" if images[0].split else None
     source = _scenes(
         folder, layout, _NO_CLASSES, [replace(image, classes=_NO_CLASSES[:1]) for image in images],
-        split_rule=rule, chip_px=None, resize=False,
+        split_rule=rule, chip_px=None, resize=False, found=found,
     )  # fmt: skip
     return source, {name: image.path for name, image in zip(names, images, strict=True)}
 
 
 def _unlabelled(folder: Path) -> list[_Image]:
     """Find every picture below a folder, in a fixed order; what a link outside it names is no part of it."""
-    if (folder / LABELS_FILE).is_file():
-        return [image for image, _ in _rows(folder, "file")]
-    top = _folders(folder)
-    stated = bool(top) and set(top) <= set(SPLITS) and not any(_images(folder))
+    if has_table(folder):
+        return [image for image, _, _ in _rows(folder, "file")]
+    top, beside = folders_in(folder, None), any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    stated = bool(top) and set(top) <= set(SPLITS) and not beside
     if not stated and {"train", "test"} <= set(top):
-        beside = sorted(set(top) - set(SPLITS)) or ["pictures"]
-        raise TaskDataError(
-            f"{folder} holds train/ and test/, and {', '.join(beside[:5])} beside them: splits of your own stand alone,"
-            " move the others away"
-        )
+        raise _splits_stand_alone(folder, top)
     roots: list[tuple[str | None, Path]] = [(split, folder / split) for split in top] if stated else [(None, folder)]
-    inside = folder.resolve()
     return [
         _Image(path, (), split, path.relative_to(root).with_suffix("").as_posix())
         for split, root in roots
-        for path in _below(root)
-        if not path.is_symlink() or path.resolve().is_relative_to(inside)
+        for path in pictures_below(root)
+        if not path.is_symlink() or is_inside(path, folder)
     ]
 
 
-def _below(root: Path) -> Iterator[Path]:
-    """Yield the images of a folder and of those in it, in order; links to folders are not followed."""
-    for above, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(above, n) for n in sorted(names) if n[0] != "." and n.lower().endswith(IMAGE_SUFFIXES))
+def _splits_stand_alone(folder: Path, names: Sequence[str]) -> TaskDataError:
+    beside = sorted(set(names) - set(SPLITS)) or ["pictures"]
+    return TaskDataError(
+        f"{folder} holds train/ and test/, and {', '.join(beside[:5])} beside them: splits of your own stand alone,"
+        " move the others away"
+    )
+
+
+def has_table(folder: Path) -> bool:
+    """Whether a folder holds a table of labels; what is wrong with it is told where it is read.
+
+    Raises:
+        TaskDataError: If its name differs by capitals alone: it would not count, and nobody would be told.
+    """
+    near = [name for name in os.listdir(folder) if name.lower() == LABELS_FILE] if folder.is_dir() else []
+    if near and LABELS_FILE not in near:
+        raise TaskDataError(f"{folder / near[0]} is read under the name {LABELS_FILE} alone: rename it")
+    return bool(near)
 
 
 def _subset(images: list[_Image], count: int | None) -> list[_Image]:
@@ -177,7 +197,7 @@ def label_table(
     """
     images = [
         replace(image, classes=tuple(stripped for part in text.split(";") if (stripped := part.strip())))
-        for image, text in _rows(folder, "classes")
+        for image, text, _ in _rows(folder, "classes")
     ]
     found = sorted({name for image in images for name in image.classes})
     unknown = [name for name in found if class_names and name not in class_names]
@@ -191,6 +211,11 @@ def label_table(
         raise TaskDataError(f"{folder / LABELS_FILE} names {len(names)} class(es); at least two are needed")
     several = _several(folder, images, multi_label)
     told = "an image has any number of classes" if several else f"every line of {LABELS_FILE} names one class"
+    other = sum(len(image.classes) != 1 for image in images)
+    if several and 0 < other < _FEW_SEVERAL * len(images):
+        logger.warning(
+            "%s: %s, for %d of %d lines do not name just one", folder / LABELS_FILE, told, other, len(images)
+        )
     rule = f"split as {LABELS_FILE} says" if images[0].split else None
     return _scenes(
         folder, layout, names, images,
@@ -214,10 +239,7 @@ def value_table(
         TaskDataError: If the table is not whole, names a file that is not there or outside, or holds what is no number.
     """
     rows, path = _rows(folder, quantity.name), folder / LABELS_FILE
-    images = [
-        replace(image, value=quantity.read(text, f"{path}, line {number}"))
-        for number, (image, text) in enumerate(rows, start=2)
-    ]
+    images = [replace(image, value=quantity.read(text, f"{path}, line {number}")) for image, text, number in rows]
     known = [image for image in images if math.isfinite(image.value)]
     without = f"lines of {LABELS_FILE} without a value, left out: {len(images) - len(known)}"
     if not known:
@@ -226,7 +248,7 @@ def value_table(
     notes = (without,) if len(known) < len(images) else ()
     return _scenes(
         folder, layout, (), known,
-        split_rule=rule, chip_px=chip_px, resize=resize, notes=notes, quantity=quantity,
+        split_rule=rule, chip_px=chip_px, resize=resize, notes=notes, quantity=quantity, found=images,
     )  # fmt: skip
 
 
@@ -242,11 +264,19 @@ def _scenes(
     multi_label: bool = False,
     notes: tuple[str, ...] = (),
     quantity: Quantity | None = None,
+    found: Sequence[_Image] = (),
 ) -> LabelledScenes:
-    """Make pictures whose classes or values are known a source."""
+    """Make pictures whose classes or values are known a source; of `found` (else of the images) others are left out."""
+    names = Counter(f"{image.split or ''}/{image.name}" for image in images)
+    if twice := sorted(name.removeprefix("/") for name, count in names.items() if count > 1):
+        raise TaskDataError(
+            f"{layout.said_by}.folder: {folder} holds {len(twice)} picture(s) in several formats under one name, first"
+            f" {twice[0]}: keep one of each"
+        )
     layout = settled(layout, (image.path for image in images))
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        note_left_out(folder, (image.path for image in found or images), reading)
         for image in images:
             reading.of += 1
             try:
@@ -282,18 +312,25 @@ def _several(folder: Path, images: list[_Image], stated: bool | None) -> bool:
     return bool(other) if stated is None else stated
 
 
-def _rows(folder: Path, label: str) -> list[tuple[_Image, str]]:
-    """Read the table of labels: every image, its classes still empty, and what its line says in the label's column."""
-    path, root = folder / LABELS_FILE, folder.resolve()
-    _, lines = read_table(path, [("file", label)])
+def _rows(folder: Path, label: str) -> list[tuple[_Image, str, int]]:
+    """Read the table of labels: images without their classes, what their lines say in the label's column, and which."""
+    path = folder / LABELS_FILE
+    if not is_inside(path, folder):
+        raise TaskDataError(f"{path} is a link out of the folder: copy it here")
+    columns, rows, lines = read_table(path, [("file", label)])
+    _check_splits_are_named(path, [name for name in columns if name not in ("file", label)], rows)
     images, labels = list[_Image](), list[str]()
-    for number, line in enumerate(lines, start=2):
+    for number, line in zip(lines, rows, strict=True):
         name, split = line["file"].strip(), line.get("split", "").strip() or None
-        if not (folder / name).resolve().is_relative_to(root) or not (folder / name).is_file():
-            raise TaskDataError(f"{path}, line {number}: no file {name!r} in {folder}")
+        found = file_inside(folder, name)
+        if found is None:
+            raise TaskDataError(
+                f"{path}, line {number}: no file {name!r} in {folder}: give its path in this folder, with / between"
+                " folders"
+            )
         if split is not None and split not in SPLITS:
             raise TaskDataError(f"{path}, line {number}: split {split!r}; there are {', '.join(SPLITS)}")
-        images.append(_Image(folder / name, (), split, Path(name).with_suffix("").as_posix()))
+        images.append(_Image(found, (), split, found.relative_to(folder).with_suffix("").as_posix()))
         labels.append(line[label])
     counts = Counter(image.path.relative_to(folder).as_posix() for image in images)
     twice = sorted(name for name, count in counts.items() if count > 1)
@@ -301,7 +338,15 @@ def _rows(folder: Path, label: str) -> list[tuple[_Image, str]]:
         raise TaskDataError(f"{path} names {len(twice)} file(s) more than once: {', '.join(twice[:5])}")
     if len({image.split is None for image in images}) > 1:
         raise TaskDataError(f"{path}: some lines have a split and some have none; give all or none")
-    return list(zip(images, labels, strict=True))
+    return list(zip(images, labels, lines, strict=True))
+
+
+def _check_splits_are_named(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Reject splits in a column that is not called so: they would not count, and nobody would be told."""
+    for name in columns if "split" not in columns else ():
+        words = {row[name].strip().lower() for row in rows}
+        if {"train", "test"} <= words <= set(SPLITS):
+            raise TaskDataError(f"{path}: the column {name!r} holds splits, which are read as 'split' alone: rename it")
 
 
 def _images_by_class(folder: Path, group: str) -> tuple[tuple[str, ...], list[_Image]]:
@@ -317,12 +362,12 @@ def _images_by_class(folder: Path, group: str) -> tuple[tuple[str, ...], list[_I
     images: list[_Image] = []
     names: set[str] = set()
     for split, root in roots:
-        classes = _folders(root)
+        classes = folders_in(root, folder)
         names |= set(classes)
         images += [
             _Image(path, (name,), split, path.relative_to(root).with_suffix("").as_posix())
             for name in classes
-            for path in sorted(_images(root / name))
+            for path in files_in(root / name, folder)
         ]
     if len(names) < 2:
         raise TaskDataError(f"{folder} must hold one folder per class with images inside; found {len(names)} folders")
@@ -338,26 +383,27 @@ def _images_by_class(folder: Path, group: str) -> tuple[tuple[str, ...], list[_I
 
 
 def _stated_splits(folder: Path) -> list[str]:
-    """Return `train`, `val` and `test` where they alone are there and hold folders, no images; else none.
+    """Return `train`, `val` and `test` where they alone are there; else none, for a class may have such a name.
 
     Raises:
-        TaskDataError: If such folders are there, but one of train and test is not.
+        TaskDataError: If such folders are there, but one of train and test is not, other folders lie beside the two, or
+            images lie in them outside of class folders.
     """
-    found = _folders(folder)
+    found = folders_in(folder, folder)
     splits = [split for split in SPLITS if split in found]
-    if not splits or len(splits) < len(found) or any(any(_images(folder / split)) for split in splits):
+    if len(splits) < len(found) and {"train", "test"} <= set(splits):
+        raise _splits_stand_alone(folder, found)
+    if not splits or len(splits) < len(found):
         return []
+    if stray := [path for split in splits for path in files_in(folder / split, folder)]:
+        told = ", ".join(f"{split}/" for split in splits)
+        raise TaskDataError(
+            f"{stray[0]} lies in no class folder ({len(stray)} images do not), and {told} are splits with the class"
+            f" folders inside: move the images into these, or name their classes in {LABELS_FILE}"
+        )
     if missing := {"train", "test"} - set(splits):
         raise TaskDataError(
             f"{folder} holds {', '.join(f'{split}/' for split in splits)}, but no {', '.join(sorted(missing))}/: splits"
             " of your own need train/ and test/, each with the class folders inside"
         )
     return splits
-
-
-def _folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)

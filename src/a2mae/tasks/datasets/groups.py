@@ -32,12 +32,10 @@ def read_groups(path: Path, group: str) -> pd.DataFrame:
         TaskDataError: If it is no such table; the message says what was found and what to change.
     """
     try:
-        columns, rows = read_table(path)
-    except OSError as error:
-        raise TaskDataError(f"{group}: {path} cannot be read: {error.strerror or error}") from error
+        columns, rows, _ = read_table(path)
     except TaskDataError as error:
         raise TaskDataError(f"{group}: {error}") from error
-    table = pd.DataFrame(rows, columns=columns, dtype=str)
+    table = pd.DataFrame(rows, columns=columns, dtype=str).map(str.strip)
     found = ", ".join(map(repr, table.columns))
     if NAME not in table.columns or len(table.columns) < 2:
         raise TaskDataError(

@@ -16,7 +16,7 @@ from a2mae.raster.statements import tagged_factors
 from a2mae.raster.whole import WholeRaster, read_whole
 from a2mae.tasks.datasets.pictures import ImageFile
 from a2mae.tasks.datasets.polygons import FolderLabels
-from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError
+from a2mae.tasks.datasets.task_data import IGNORE, TaskDataError, same_names
 
 
 class Masks:
@@ -77,6 +77,11 @@ class Masks:
     def _of_colors(self, path: Path, raster: WholeRaster) -> npt.NDArray[np.uint8]:
         """Read the classes of a mask of red, green and blue; what an alpha band hides is unknown."""
         labels = self._labels
+        if alike := same_names(labels.class_names, lambda name: str(labels.colors[labels.class_names.index(name)])):
+            raise TaskDataError(
+                f"{path} has three bands, which are read by the classes' colours, and {self._group}.class_colors gives"
+                f" {' and '.join(alike)} one colour (unchanged ground is white): give each its own"
+            )
         red, green, blue = (band.astype(np.int64) for band in raster.stored[:3])
         stored = (red * 256 + green) * 256 + blue
         seen = raster.seen if len(raster.stored) == 3 else raster.seen & (raster.stored[3] > 0)

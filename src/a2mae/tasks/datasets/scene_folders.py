@@ -20,8 +20,9 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
+from a2mae.tasks.datasets.listing import files_in, note_left_out
 from a2mae.tasks.datasets.masks import Masks, check_grids, read_values
-from a2mae.tasks.datasets.pictures import read_picture
+from a2mae.tasks.datasets.pictures import ImageFile, read_picture
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, SPLITS, Targets, TaskDataError
 from a2mae.tasks.registry import Task
@@ -45,12 +46,15 @@ def mask_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
     """
     roots = _roots(folder, "images")
     kind, task = ("masks", Task.SEGMENT) if labels.quantity is None else ("values", Task.ESTIMATE)
-    found = [(split, one) for split, root in roots for one in _with_labels(root, kind)]  # named before hours of reading
+    found = [
+        (split, one) for split, root in roots for one in _with_labels(root, kind, folder)
+    ]  # named before hours of reading
     layout = settled(layout, (one[1] for _, one in found))
     polygons = any((root / "labels").is_dir() and not (root / kind).is_dir() for _, root in roots)
     told = (f"ground in no polygon: {labels.outside} ({task}.data.outside)",) if polygons else ()
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        note_left_out(folder, (path for _, one in found for path in one[1:]), reading)
         masks = Masks(labels, _group(layout, task))
         for split, (name, image, truth) in found:
             reading.of += 1
@@ -90,16 +94,17 @@ def pair_folder(folder: Path, layout: FolderFormat, labels: FolderLabels, *, chi
     """
     roots = _roots(folder, "A")
     kinds = [(name, IMAGE_SUFFIXES) for name in ("A", "B", "label")]
-    found = [(split, one) for split, root in roots for one in _matched(root, *kinds)]
+    found = [(split, one) for split, root in roots for one in _matched(root, folder, *kinds)]
     layout = settled(layout, (one[1] for _, one in found))
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        note_left_out(folder, (path for _, one in found for path in one[1:]), reading)
         masks = Masks(labels, _group(layout, Task.DETECT_CHANGE), white_is_second=True)
         for split, (name, before, after, truth) in found:
             reading.of += 1
             try:
                 first, second = (read_picture(date, layout, reading.note) for date in (before, after))
-                check_grids(first, second, before, after)
+                _check_dates(first, second, before, after, reading)
                 target = masks.read(truth, first, before)
             except (ReadError, OSError) as error:
                 reading.skipped.append(f"{before.relative_to(folder)}: {error}")
@@ -129,7 +134,7 @@ def transition_folder(
     """
     roots = _roots(folder, "im1")
     kinds = [(name, IMAGE_SUFFIXES) for name in ("im1", "im2", "label1", "label2")]
-    found = [(split, one) for split, root in roots for one in _matched(root, *kinds)]
+    found = [(split, one) for split, root in roots for one in _matched(root, folder, *kinds)]
     layout = settled(layout, (one[1] for _, one in found))
     names, has_unchanged = labels.class_names, 0 not in (*labels.values, *labels.ignore)
     if has_unchanged:
@@ -137,12 +142,13 @@ def transition_folder(
         labels = replace(labels, class_names=("unchanged", *names), values=(0, *labels.values), colors=colors)
 
     def scenes(reading: Reading) -> Iterator[LabelledScene]:
+        note_left_out(folder, (path for _, one in found for path in one[1:]), reading)
         masks = Masks(labels, _group(layout, Task.DETECT_TRANSITIONS))
         for split, (name, before, after, was, became) in found:
             reading.of += 1
             try:
                 first, second = (read_picture(date, layout, reading.note) for date in (before, after))
-                check_grids(first, second, before, after)
+                _check_dates(first, second, before, after, reading)
                 labelled = [masks.read(path, first, before) for path in (was, became)]
             except (ReadError, OSError) as error:
                 reading.skipped.append(f"{before.relative_to(folder)}: {error}")
@@ -177,35 +183,51 @@ def _transitions(
     return np.where((before == 0) & (after == 0), np.uint8(UNCHANGED), encode(was, became, classes))
 
 
+def _check_dates(first: ImageFile, second: ImageFile, before: Path, after: Path, reading: Reading) -> None:
+    """Reject two dates that are not pixel on pixel; note two that are one picture, which shows no change."""
+    check_grids(first, second, before, after)
+    if np.array_equal(first.pixels, second.pixels):
+        reading.note("pairs whose two dates are the same picture", before.stem)
+
+
 def _group(layout: FolderFormat, task: Task) -> str:
     return layout.group or f"{task}.data"
 
 
 def _roots(folder: Path, inner: str) -> list[tuple[str | None, Path]]:
-    """Find the folders that hold `inner`, with their split."""
+    """Find the folders that hold `inner`, with their split.
+
+    Raises:
+        TaskDataError: If there are none, some lie in splits and some do not, or one of the splits holds none.
+    """
+    found = [split for split in SPLITS if (folder / split / inner).is_dir()]
+    others = [split for split in SPLITS if (folder / split).is_dir() and split not in found]
     if (folder / inner).is_dir():
+        if found:
+            raise TaskDataError(f"{folder} holds {inner}/ and {found[0]}/{inner}/: keep one of the two layouts")
         return [(None, folder)]
-    found: list[tuple[str | None, Path]] = [
-        (split, folder / split) for split in SPLITS if (folder / split / inner).is_dir()
-    ]
     if not found:
         raise TaskDataError(f"{folder} holds neither {inner}/ nor {', '.join(f'{s}/{inner}/' for s in SPLITS)}")
-    return found
+    if others:
+        raise TaskDataError(
+            f"{folder / others[0]} holds no folder {inner}/ as {found[0]}/ does: it would be in no split"
+        )
+    return [(split, folder / split) for split in found]
 
 
-def _with_labels(root: Path, kind: str) -> list[tuple[Any, ...]]:
+def _with_labels(root: Path, kind: str, folder: Path) -> list[tuple[Any, ...]]:
     """`(name, image, label)` of a folder; its labels are polygons where there are no rasters of the kind."""
     labels = (kind, IMAGE_SUFFIXES) if (root / kind).is_dir() else ("labels", POLYGON_SUFFIXES)
-    return _matched(root, ("images", IMAGE_SUFFIXES), labels)
+    return _matched(root, folder, ("images", IMAGE_SUFFIXES), labels)
 
 
-def _matched(root: Path, *kinds: tuple[str, Sequence[str]]) -> list[tuple[Any, ...]]:
+def _matched(root: Path, folder: Path, *kinds: tuple[str, Sequence[str]]) -> list[tuple[Any, ...]]:
     """`(name, file of each kind)`; every name must be in every kind, once."""
     files: list[dict[str, Path]] = []
     for kind, suffixes in kinds:
         if not (root / kind).is_dir():
             raise TaskDataError(f"{root} has no folder {kind}/ beside {kinds[0][0]}/")
-        there = [path for path in sorted((root / kind).iterdir()) if path.suffix.lower() in suffixes]
+        there = files_in(root / kind, folder, suffixes)
         files.append({path.stem: path for path in there})
         if len(files[-1]) < len(there):
             twice = next(path for path in there if files[-1][path.stem] != path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from a2mae.tasks.data_parameters import DataParameters
 from a2mae.tasks.datasets.archive import cut_labelled
-from a2mae.tasks.datasets.class_folders import LABELS_FILE, class_folder, label_table, value_table
+from a2mae.tasks.datasets.class_folders import class_folder, has_table, label_table, value_table
 from a2mae.tasks.datasets.cuts import Truth
 from a2mae.tasks.datasets.formats import FolderFormat, stated_layout
 from a2mae.tasks.datasets.polygons import FolderLabels
@@ -47,7 +47,10 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | N
     if data.dataset is not None:
         source: TaskDataSource = _benchmark(task, data, tables)
     elif data.folder is not None:
-        source = _folder(task, Path(data.folder), data, tables)
+        try:
+            source = _folder(task, Path(data.folder), data, tables)
+        except OSError as error:
+            raise TaskDataError(f"{task}.data.folder: {error.filename} cannot be read: {error.strerror}") from error
         if source.spec.per_pixel != options.per_pixel:
             raise TaskDataError(_other_head(options, of_pixels=bool(source.spec.per_pixel)))
     elif data.labels is not None:
@@ -107,19 +110,23 @@ def _folder(task: Task, folder: Path, data: DataParameters, tables: Tables | Non
     if not masked and (data.first_class or data.class_values or data.ignore):
         told = "first_class, class_values and ignore say what masks hold"
         raise TaskDataError(f"{task}.data: {told}, and {folder} holds none: leave them out")
-    if task is Task.CLASSIFY and (folder / LABELS_FILE).is_file():
+    if task is Task.CLASSIFY and has_table(folder):
         return label_table(
             folder, layout, data.class_names,
             chip_px=data.chip_px, resize=data.resize, multi_label=data.multi_label,
         )  # fmt: skip
     if task is Task.CLASSIFY:
-        return class_folder(folder, layout, chip_px=data.chip_px, resize=data.resize)
-    if task.kind.values and (folder / LABELS_FILE).is_file():
+        return class_folder(folder, layout, chip_px=data.chip_px, resize=data.resize, class_names=data.class_names)
+    if task.kind.values and has_table(folder):
         quantity = Quantity(data.value_property, data.units)
         return value_table(folder, layout, quantity, chip_px=data.chip_px, resize=data.resize)
     if task.kind.values:
         return mask_folder(folder, layout, _labels(task, data, ()), chip_px=data.chip_px)
     if task is Task.DETECT_CHANGE:
+        if data.class_names not in ((), CHANGE_CLASSES):
+            raise TaskDataError(
+                f"{task}.data.class_names: pairs have the classes {', '.join(CHANGE_CLASSES)}; leave it out"
+            )
         return pair_folder(folder, layout, _labels(task, data, CHANGE_CLASSES), chip_px=data.chip_px)
     if len(data.class_names) < 2:
         first = "1, 2" if task.kind.transitions else "0, 1"

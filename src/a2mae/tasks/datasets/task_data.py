@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +68,36 @@ def is_labelled(targets: Targets) -> npt.NDArray[np.bool_]:
     return np.isfinite(targets) if targets.dtype.kind == "f" else np.asarray(targets != IGNORE)
 
 
+def _as_seen(name: str) -> str:
+    """A name as a reader sees it: without signs that take no room, with single spaces and letters coded in one way."""
+    seen = "".join(sign for sign in unicodedata.normalize("NFC", name) if unicodedata.category(sign) != "Cf")
+    return " ".join(seen.split())
+
+
+def same_names(names: Iterable[str], as_read: Callable[[str], str]) -> list[str]:
+    """Return the first of some names that are the same when they are read in a way; empty where there are none.
+
+    Args:
+        names: Of classes.
+        as_read: Gives a name as it is read.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(as_read(name), []).append(name)
+    return next((alike for alike in found.values() if len(alike) > 1), [])
+
+
+def read_number(text: str) -> float:
+    """Read a number as tables write it: `float` alone takes 1_5 for 15.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if "_" in text:
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
+
+
 @dataclass(frozen=True)
 class Quantity:
     """What a value stands for.
@@ -95,7 +126,7 @@ class Quantity:
         """
         text = "" if pd.isna(found) else str(found).strip()  # type: ignore[call-overload]  # any scalar
         try:
-            value = float(text or "nan")
+            value = read_number(text or "nan")
         except ValueError as error:
             comma = text.replace(",", "", 1).lstrip("-").isdigit()
             advice = "write a decimal point, not a comma" if comma else "leave it empty where it is not known"
@@ -179,6 +210,11 @@ class TaskSpec:
                 )
         if len(set(self.class_names)) != len(self.class_names):
             raise TaskDataError(f"{self.task}: class names must be unique, found {', '.join(self.class_names)}")
+        if alike := same_names(self.class_names, _as_seen):
+            raise TaskDataError(
+                f"{self.task}: the class names {' and '.join(map(ascii, alike))} look the same: they differ by spaces,"
+                " signs that are not seen, or how a letter is coded; make one class of them, or name them otherwise"
+            )
         if self.task.kind.transitions and len(self.class_names) > MOST_CLASSES:
             raise TaskDataError(
                 f"{self.task}: at most {MOST_CLASSES} classes, so that a map has a number for each pair, found"

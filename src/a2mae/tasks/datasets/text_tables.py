@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from a2mae.files import check_regular
 from a2mae.tasks.datasets.task_data import TaskDataError
+
+_OTHER_SIGNS = {";": "';'", "\t": "tabulators", "|": "'|'"}
+
+
+class Table(NamedTuple):
+    """A table that was read.
+
+    Attributes:
+        columns: Names, in their order.
+        rows: Cells by column.
+        lines: Number of the line in the file that each row ends on.
+    """
+
+    columns: list[str]
+    rows: list[dict[str, str]]
+    lines: list[int]
 
 
 def utf8_text(path: Path) -> str:
@@ -30,9 +48,7 @@ def utf8_text(path: Path) -> str:
     return text
 
 
-def read_table(
-    path: Path, needed: Sequence[tuple[str, ...]] = (), what: str = ""
-) -> tuple[list[str], list[dict[str, str]]]:
+def read_table(path: Path, needed: Sequence[tuple[str, ...]] = (), what: str = "") -> Table:
     """Read a table of comma-separated text.
 
     Args:
@@ -41,15 +57,19 @@ def read_table(
         what: What is said of them in a message.
 
     Returns:
-        Its columns, and for every line its cells by column; those that a short line lacks are empty.
+        Its columns without spaces around their names, and for every line its cells by column; those that a short line
+        lacks are empty, and columns without a name and cells are left out.
 
     Raises:
-        TaskDataError: If it is not in UTF-8, names a column twice, lacks one, or has a line that is no row of it.
-        OSError: If it cannot be read.
+        TaskDataError: If it cannot be read, is not in UTF-8, names a column twice or not at all, lacks one, or has a
+            line that is no row of it.
     """
-    reader = csv.reader(io.StringIO(utf8_text(path), newline=""), strict=True)
     try:
-        columns = next(reader, [])
+        reader = csv.reader(io.StringIO(utf8_text(path), newline=""), strict=True)
+    except OSError as error:
+        raise TaskDataError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        columns = [name.strip() for name in next(reader, [])]
         lines = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise TaskDataError(
@@ -57,11 +77,12 @@ def read_table(
             " that is not closed"
         ) from error
     if needed and not any(set(names) <= set(columns) for names in needed):
-        apart = "; they are separated by ';', save it with commas" if any(";" in column for column in columns) else ""
+        signs = [told for sign, told in _OTHER_SIGNS.items() if any(sign in column for column in columns)]
+        apart = f"; they are separated by {signs[0]}, save it with commas" if signs else ""
         raise TaskDataError(
             f"{path} has the columns {', '.join(columns) or 'none'}; needed are {' and '.join(needed[0])}{what}{apart}"
         )
-    if twice := [name for name in columns if columns.count(name) > 1]:
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
         raise TaskDataError(f"{path} has two columns {twice[0]!r}: call one of them otherwise")
     for number, cells in lines:
         if len(cells) > len(columns):
@@ -69,5 +90,32 @@ def read_table(
                 f"{path}, line {number} has {len(cells)} cells, and the first line names {len(columns)} columns: quote"
                 " text that holds commas"
             )
+        nameless = [
+            place for place, (name, cell) in enumerate(zip(columns, cells, strict=False), 1) if cell and not name
+        ]
+        if nameless:
+            raise TaskDataError(f"{path}, line {number}: column {nameless[0]} holds text and has no name: give it one")
     empty = [""] * len(columns)
-    return columns, [dict(zip(columns, [*cells, *empty], strict=False)) for _, cells in lines]
+    rows = [dict(zip(columns, [*cells, *empty], strict=False)) for _, cells in lines]
+    for row in rows:
+        row.pop("", None)
+    return Table([name for name in columns if name], rows, [number for number, _ in lines])
+
+
+def file_inside(folder: Path, name: str) -> Path | None:
+    """Find a file that a table names in its folder.
+
+    Args:
+        folder: Of the table.
+        name: Path in it, as the table has it.
+
+    Returns:
+        Its path in the folder, the same however the table writes it; None where there is no such file in the folder,
+        also where a link leads out of it.
+    """
+    found, inside = folder / name, os.path.realpath(folder)
+    if os.path.isabs(name) or not os.path.isfile(found):
+        return None
+    if not Path(os.path.realpath(found)).is_relative_to(inside):
+        return None
+    return folder / os.path.relpath(os.path.normpath(os.path.join(inside, name)), inside)

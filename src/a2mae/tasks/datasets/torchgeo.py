@@ -7,7 +7,12 @@ values like everything else.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +35,12 @@ from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, IGNORE, TaskDataError
 from a2mae.tasks.registry import Task
 
 _Numbers = npt.NDArray[Any]
-_UNREADABLE = (OSError, ValueError, RuntimeError, SyntaxError, DecompressionBombError)
-"""What rasterio, torch and PIL raise for files that cannot be decoded or joined: PIL of a broken PNG `SyntaxError`."""
+_UNREADABLE = (
+    OSError, ValueError, RuntimeError, SyntaxError, DecompressionBombError, AssertionError, LookupError, TypeError,
+    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What rasterio, torch, PIL and torchgeo's own classes raise for files that cannot be decoded or joined, or are other
+than they expect: PIL of a broken PNG `SyntaxError`, torchgeo of a split that it has not `AssertionError`."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ def torchgeo_data(
         resize: Images with one label are brought to that side.
         stated: How to read one that is not known here.
         layout: With `stated`: bands in torchgeo's order, units, GSD.
-        class_names: With `stated`: what labels stand for, where the data set does not say.
+        class_names: With `stated` alone: what labels stand for, where the data set does not say.
         labels_of: With `stated`: which of its values are these classes, and which none.
 
     Raises:
@@ -183,6 +192,8 @@ def torchgeo_data(
     if stated is not None:
         assert layout is not None
         mapped = _as_stated(task, stated, layout, tuple(class_names))
+    elif name in DATA_SETS and class_names:
+        raise TaskDataError(f"{task}.data.class_names: the classes of {name} are known: leave it out")
     elif name in DATA_SETS:
         mapped = DATA_SETS[name]
     else:
@@ -214,7 +225,7 @@ def torchgeo_data(
             for label, index in sorted((f"{theirs or name}-{stem}", i) for i, stem in enumerate(_names(found))):
                 reading.of += 1
                 try:
-                    with named_drivers():
+                    with named_drivers(), _unpacking_inside():
                         sample = found[index]
                 except _UNREADABLE as error:
                     reading.skipped.append(f"{label}: {error}")
@@ -241,26 +252,71 @@ def _as_stated(task: Task, stated: TorchgeoParameters, layout: FolderFormat, cla
 
 
 def _open(name: str, root: Path, mapped: Remapped, split: str) -> Any:  # noqa: ANN401 (known by what it hands out alone)
+    made = _class_named(name, mapped.task)
     from torchgeo import datasets  # noqa: PLC0415 (seconds to import, and only read here)
 
-    made = getattr(datasets, name, None)
-    if not (inspect.isclass(made) and issubclass(made, datasets.NonGeoDataset)):
-        raise TaskDataError(
-            f"{mapped.task}.data.dataset: torchgeo has no data set of samples named {name!r}"
-            f"{'; it is a mosaic: cut it to images and masks, or map it' if made is not None else ''}"
-        )
     accepted = inspect.signature(made).parameters
     arguments = {**(mapped.arguments or {}), **({"split": split} if split else {})}
     if strange := sorted(set(arguments) - set(accepted)):
         offered = ", ".join(sorted(set(accepted) - {"root", "transforms", "download", "checksum"}))
         raise TaskDataError(f"torchgeo's {name} takes no {', '.join(strange)}; it takes {offered or 'nothing'}")
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
     if "download" in accepted:
         arguments["download"] = False
     try:
-        with named_drivers():
-            return made(root=str(root), **arguments)  # type: ignore[call-arg]  # every concrete one takes it
+        with named_drivers(), _unpacking_inside():
+            return made(root=str(root), **arguments)
     except (datasets.DatasetNotFoundError, FileNotFoundError) as error:
         raise TaskDataError(f"{name} is not at {root} in the layout that torchgeo reads: {error}") from error
+    except (*_UNREADABLE, datasets.DependencyNotFoundError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise TaskDataError(
+            f"torchgeo's {name} cannot be opened at {root} with {given} ({told}): look at its splits and arguments in"
+            f" {mapped.task}.data.torchgeo, and at its files"
+        ) from error
+
+
+def _class_named(name: str, task: Task) -> Any:  # noqa: ANN401 (a class, of which no type says what it takes)
+    from torchgeo import datasets  # noqa: PLC0415 (as above)
+
+    made: Any = getattr(datasets, name, None)
+    of_samples = inspect.isclass(made) and issubclass(made, datasets.NonGeoDataset)
+    if not of_samples or inspect.isabstract(made) or not {"__init__", "__new__"} & _own_names(made):
+        mosaic = "; it is a mosaic: cut it to images and masks, or map it"
+        raise TaskDataError(
+            f"{task}.data.dataset: torchgeo has no data set of samples named {name!r}"
+            f"{mosaic if made is not None and not of_samples else ''}"
+        )
+    sources = [inspect.getsource(sys.modules[base.__module__]) for base in made.__mro__ if _of_torchgeo(base)]
+    if any("pickle" in source for source in sources):
+        raise TaskDataError(
+            f"{task}.data.dataset: torchgeo reads {name} by pickle, which runs what a file says: write it as images and"
+            " labels"
+        )
+    return made
+
+
+def _own_names(made: Any) -> set[str]:  # noqa: ANN401 (as above)
+    """What a class of torchgeo and its bases define themselves: one without a constructor reads no data set."""
+    return {name for base in made.__mro__ if _of_torchgeo(base) for name in vars(base)}
+
+
+def _of_torchgeo(base: type) -> bool:
+    return base.__module__.startswith("torchgeo.") and base.__module__ != "torchgeo.datasets.geo"
+
+
+@contextlib.contextmanager
+def _unpacking_inside() -> Iterator[None]:
+    """Let archives that a data set unpacks write below their own folder alone, as Python does by itself since 3.14."""
+    before = vars(tarfile.TarFile).get("extraction_filter")
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        if before is None:
+            del tarfile.TarFile.extraction_filter
+        else:
+            tarfile.TarFile.extraction_filter = before
 
 
 def _classes(found: object, task: Task) -> tuple[str, ...]:
@@ -309,14 +365,20 @@ def _scene(
     label: str, split: str | None, sample: Mapping[str, Any], mapped: Remapped, masks: Masks | None
 ) -> LabelledScene:
     """Read torchgeo's sample: `image` `(C, H, W)` or `(T, C, H, W)`; `mask` or `label`, by `masks` where stated."""
-    images = np.asarray(sample["image"])
+    key = "label" if mapped.task is Task.CLASSIFY else "mask"
+    if lacking := [name for name in ("image", key) if name not in sample]:
+        found, wanted = ", ".join(sorted(sample)), " and ".join(map(repr, lacking))
+        raise TaskDataError(f"{label}: torchgeo hands out {found}, {mapped.task} needs {wanted}")
+    images, target = np.asarray(sample["image"]), np.asarray(sample[key])
+    for name, array, axes in (("image", images, (3, 4)), (key, target, (0, 1, 2, 3))):
+        if array.dtype.kind not in "buif" or array.ndim not in axes:
+            raise TaskDataError(
+                f"{label}: torchgeo's {name!r} is {array.dtype} of shape {array.shape}, expected numbers of"
+                f" {' or '.join(map(str, axes))} axes"
+            )
     images = np.round(images) if mapped.resized else images
     if images.ndim == 3:
         images = images[None]
-    key = "label" if mapped.task is Task.CLASSIFY else "mask"
-    if key not in sample:
-        raise TaskDataError(f"{label}: torchgeo hands out {', '.join(sorted(sample))}, {mapped.task} needs a {key!r}")
-    target = np.asarray(sample[key])
     if key == "mask":
         target = target[0] if target.ndim == 3 else target
     if masks is not None:

@@ -26,6 +26,7 @@ from a2mae.tasks.datasets.task_data import (
     TaskDataError,
     TaskSpec,
     is_labelled,
+    same_names,
 )
 from a2mae.tasks.registry import Task
 from a2mae.tasks.transitions import decode, is_changed
@@ -132,8 +133,9 @@ class _Census:
 
     def __init__(self, spec: TaskSpec) -> None:
         self._spec = spec
-        self._first: dict[bytes, tuple[str, str]] = {}
+        self._first: dict[bytes, tuple[str, str, bytes]] = {}
         self._shared: list[str] = []
+        self._contrary: list[str] = []
         self._size = dict.fromkeys(SPLITS, 0)
         self._classes: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
         self._changed = dict.fromkeys(SPLITS, False)
@@ -156,9 +158,12 @@ class _Census:
         if not sample.valid.any() or np.ptp(sample.pixels) == 0:
             return  # blank ones say nothing of their place
         digest = hashlib.blake2b(sample.pixels.tobytes(), digest_size=12).digest()
-        other, where = self._first.setdefault(digest, (name, split))
+        label = hashlib.blake2b(sample.target.tobytes(), digest_size=12).digest()
+        other, where, there = self._first.setdefault(digest, (name, split, label))
         if where != split:
             self._shared.append(f"{other} ({where}) = {name} ({split})")
+        elif there != label:
+            self._contrary.append(f"{other} = {name}")
 
     def check(self) -> tuple[str, ...]:
         """Return notes on what was found and can be lived with.
@@ -169,7 +174,7 @@ class _Census:
                 named.
         """
         notes = self._values_found() if self._spec.quantity is not None else self._classes_found()
-        return (*notes, *self._shared_found())
+        return (*notes, *self._shared_found(), *self._contrary_found())
 
     def _values_found(self) -> list[str]:
         """Note test values beyond those of training."""
@@ -226,9 +231,24 @@ class _Census:
             notes.append(f"equal images in two splits: {len(self._shared)}: {some}")
         return notes
 
+    def _contrary_found(self) -> list[str]:
+        """Note equal images of one split that have different labels, which is also warned of."""
+        if not self._contrary:
+            return []
+        some = f"{'; '.join(self._contrary[:3])}{' …' if len(self._contrary) > 3 else ''}"
+        notes = [f"equal images with different labels: {len(self._contrary)}: {some}"]
+        logger.warning("%s: %s", self._spec.task, notes[0])
+        return notes
+
     def _rare_classes(self) -> list[str]:
-        """Note classes with no or few training samples, which are also warned of, and with none in test."""
+        """Note classes with no or few training samples, which are also warned of, and with none in test.
+
+        Names that differ by capitals alone are likewise noted: most often they are one class.
+        """
         spec, notes = self._spec, []
+        if alike := same_names(spec.class_names, str.casefold):
+            notes.append(f"classes that differ by capitals alone: {', '.join(alike)}")
+            logger.warning("%s: %s: give them one name if they are one", spec.task, notes[-1])
         taught = [(name, self._classes["train"][index]) for index, name in enumerate(spec.class_names)]
         if absent := [name for name, count in taught if not count]:
             notes.append(f"no training label of: {', '.join(absent)}")

@@ -25,11 +25,12 @@ from a2mae.raster.whole import header_of
 from a2mae.remote.policy import RemoteAccess
 from a2mae.stssd.recognise.look import look_into, spread_over
 from a2mae.tasks.datasets.archive_labels import TABLE_SUFFIX, read_days, read_points
-from a2mae.tasks.datasets.class_folders import LABELS_FILE
+from a2mae.tasks.datasets.class_folders import LABELS_FILE, has_table
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES
+from a2mae.tasks.datasets.listing import files_in, is_hidden
 from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, class_text, read_features
 from a2mae.tasks.datasets.task_data import SPLITS
-from a2mae.tasks.datasets.text_tables import read_table, utf8_text
+from a2mae.tasks.datasets.text_tables import file_inside, read_table, utf8_text
 
 MOST_CLASSES = 100
 """An attribute or a raster with more different words or numbers holds no classes."""
@@ -156,7 +157,7 @@ def look_at(path: Path) -> Look:
 
 
 def _header(path: Path) -> list[str]:
-    return utf8_text(path).partition("\n")[0].strip().split(",")
+    return [name.strip().strip('"') for name in utf8_text(path).partition("\n")[0].split(",")]
 
 
 def _features(path: Path) -> Look:
@@ -277,7 +278,7 @@ def _folder(folder: Path) -> Look:
     for name, kind in (("masks", Kind.MASKS), ("values", Kind.VALUES), ("labels", Kind.DRAWN)):
         if (first / "images").is_dir() and (first / name).is_dir():
             return _beside(folder, roots, kind, "images", name)
-    if (folder / LABELS_FILE).is_file():
+    if has_table(folder):
         return _table(folder)
     files = _files(folder)
     single = [p for p in files if p.parent == folder and p.suffix.lower() in (*POLYGON_SUFFIXES, TABLE_SUFFIX)]
@@ -322,8 +323,8 @@ def _files(folder: Path) -> list[Path]:
     for above, folders, names in os.walk(folder, onerror=unlisted):
         if len(Path(above).relative_to(folder).parts) >= 2:
             folders.clear()
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(above) / name for name in sorted(names) if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [Path(above) / name for name in sorted(names) if not is_hidden(name)]
         if len(found) > _MOST_LISTED:
             raise InputError(f"{folder} holds more than {_MOST_LISTED:,} files: name the folder with the labels in it")
     return found
@@ -331,16 +332,16 @@ def _files(folder: Path) -> list[Path]:
 
 def _beside(folder: Path, roots: Sequence[Path], kind: Kind, image: str, label: str) -> Look:
     """Labels in files beside images of the same names."""
-    truths = [path for root in roots if (root / label).is_dir() for path in sorted((root / label).iterdir())]
-    rasters = [path for path in truths if path.suffix.lower() in IMAGE_SUFFIXES]
-    vectors = [path for path in truths if path.suffix.lower() in POLYGON_SUFFIXES]
-    images = [path for root in roots if (root / image).is_dir() for path in sorted((root / image).iterdir())]
-    images = [path for path in images if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not images or not (vectors if kind is Kind.DRAWN else rasters):
+    there = [root / label for root in roots if (root / label).is_dir()]
+    rasters = [path for one in there for path in files_in(one, folder)]
+    vectors = [path for one in there for path in files_in(one, folder, POLYGON_SUFFIXES)]
+    truths = vectors if kind is Kind.DRAWN else rasters
+    images = [path for root in roots if (root / image).is_dir() for path in files_in(root / image, folder)]
+    if not images or not truths:
         raise InputError(
             f"{folder}: {image}/ or {label}/ holds no file that is read: both have files of the same names"
         )
-    looked = spread_over(vectors if kind is Kind.DRAWN else rasters, _MASKS_READ)
+    looked = spread_over(truths, _MASKS_READ)
     columns, geometry, notes = dict[str, Column](), "", tuple[str, ...]()
     if kind is Kind.DRAWN:
         features = pd.concat([read_features(path).assign(geometry=None) for path in looked], ignore_index=True)
@@ -358,14 +359,13 @@ def _beside(folder: Path, roots: Sequence[Path], kind: Kind, image: str, label: 
 
 def _table(folder: Path) -> Look:
     path = folder / LABELS_FILE
-    names, rows = read_table(path, [("file",)], ": the pictures' paths in this folder")
+    names, rows, _ = read_table(path, [("file",)], ": the pictures' paths in this folder")
     table = pd.DataFrame(rows, columns=names)
     columns = _columns(table.drop(columns=["file", "split"], errors="ignore").replace("", np.nan))
     if "classes" in table.columns:
         several = table["classes"].str.split(";").explode().str.strip()
         columns["classes"] = Column(dict(sorted(Counter(several[several != ""]).items())), None, False)
-    inside = [name for name in table["file"] if (folder / name).resolve().is_relative_to(folder.resolve())]
-    pictures = [folder / name for name in inside if (folder / name).is_file()]
+    pictures = [found for name in table["file"] if (found := file_inside(folder, name.strip())) is not None]
     if not pictures:
         raise InputError(f"{path}: none of its {plural(len(table), 'file')} is in {folder}")
     return Look(path=folder, kind=Kind.TABLE, columns=columns, count=len(table), images=look_at_images(pictures))
