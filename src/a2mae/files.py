@@ -26,8 +26,8 @@ from a2mae.errors import A2maeError, InputError
 
 PART = ".part"
 """Ending of files that are still being written."""
-_NO_TEXT = re.compile(r"[\ud800-\udfff]")
-"""What Python makes of bytes in a name that are no UTF-8."""
+_NO_NAME = re.compile(r"[\x00\ud800-\udfff]")
+"""What no name may hold, and what Python makes of bytes in a name that are no UTF-8."""
 
 
 class WriteError(A2maeError, OSError):
@@ -200,6 +200,16 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, json_text(content).encode())
 
 
+def check_name(text: str) -> None:
+    """Refuse text that is no name of a file: the system raises ValueError of it, and libraries differ.
+
+    Raises:
+        InputError: If it holds a NUL, or bytes that are no UTF-8.
+    """
+    if _NO_NAME.search(text):
+        raise InputError(f"{text!a} has a NUL or bytes in its name that are no UTF-8: rename it, with letters")
+
+
 def check_regular(path: Path, beside: Iterable[str | Path] = ()) -> None:
     """Refuse a pipe, a socket or a device under the name of a file: reading it would wait for ever.
 
@@ -211,8 +221,7 @@ def check_regular(path: Path, beside: Iterable[str | Path] = ()) -> None:
         InputError: If the file's name is no text, which no library opens, or one beside it is one of these.
         OSError: If the file is one of these.
     """
-    if _NO_TEXT.search(str(path)):
-        raise InputError(f"{str(path)!a} has bytes in its name that are no UTF-8: rename it, with letters")
+    check_name(str(path))
     if _waits(path):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     for other in filter(_waits, map(Path, beside)):

@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH, with a folder of scenes, makes one")
     folder = project / "conf" / options.env
     loader, catalog = configuration(project, options.env)
-    look = look_at(options.path.expanduser())
+    look = look_at(options.path)
     say(f"{look.path}: {' of '.join(filter(None, (look.kind.value, look.geometry)))}, {_counted(look)}")
     if look.kind.on_archive and not look.days:
         look = dataclasses.replace(
@@ -292,12 +292,13 @@ def _compare(lines: list[str], path: Path) -> None:
 def _count(task: Task, loader: OmegaConfigLoader, catalog: DataCatalog, *, on_archive: bool) -> None:
     """Read the samples as the task will, and say what each split gets."""
     from a2mae.commands.dialogue import say  # noqa: PLC0415
+    from a2mae.config import validated  # noqa: PLC0415
     from a2mae.tasks.datasets.sources import prepare  # noqa: PLC0415
     from a2mae.tasks.datasets.store_samples import Tables  # noqa: PLC0415
     from a2mae.tasks.parameters import TaskParameters  # noqa: PLC0415
     from a2mae.tasks.recognise.overlap import by_split  # noqa: PLC0415
 
-    parameters: TaskParameters = TaskParameters(**loader["parameters"][task])
+    parameters: TaskParameters = validated(TaskParameters, loader["parameters"], task)
     built = all(catalog.exists(name) for name in _BUILT)
     if on_archive and not built:
         say("what each split gets is known once the image sets are built: kedro run --pipelines=coregister,tag,prune")

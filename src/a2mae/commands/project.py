@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import a2mae
 from a2mae.errors import A2maeError, InputError, did_you_mean, is_address
-from a2mae.files import make_folder, whole_file
+from a2mae.files import check_name, make_folder, whole_file
 
 if TYPE_CHECKING:
     from kedro.config import OmegaConfigLoader
@@ -53,12 +54,33 @@ Outputs lie in `data/NAME/`.
 def local_path(text: str) -> Path:
     """Read an argument that names a file or a folder, before a `Path` takes a slash from an address.
 
+    A `~` that the shell has left is the user's folder: pandas takes it for that, whatever others do.
+
     Raises:
-        A2maeError: If it is an address; no ValueError, whose text argparse would replace by the argument as typed.
+        A2maeError: If it is an address or no name; no ValueError, whose text argparse would replace by the argument as
+            typed.
     """
     if is_address(text):
         raise A2maeError(f"{text} is an address, and a file or folder of this machine is needed: download it first")
-    return Path(text)
+    try:
+        check_name(text)
+    except InputError as error:
+        raise A2maeError(str(error)) from error
+    return Path(os.path.expanduser(text))
+
+
+_LONGEST_LICENCE = 200
+
+
+def one_line(text: str) -> str:
+    """Read an argument whose words are written into cards and JSON as they are.
+
+    Raises:
+        A2maeError: If it is no line of letters and signs, or a long one; as in `local_path` no ValueError.
+    """
+    if not text.isprintable() or not 0 < len(text.strip()) <= _LONGEST_LICENCE:
+        raise A2maeError(f"{text[:80]!a} is no line of 1 to {_LONGEST_LICENCE} letters and signs: name it in words")
+    return text
 
 
 def find_project(start: Path) -> Path | None:
@@ -147,23 +169,37 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
         env: Name of the environment.
 
     Raises:
-        InputError: If there is none of the name.
+        InputError: If there is none of the name, or a file of it cannot be read.
     """
-    from kedro.config import OmegaConfigLoader  # noqa: PLC0415 (`--help` is instant)
-    from kedro.io import DataCatalog  # noqa: PLC0415
+    from kedro.config import MissingConfigException, OmegaConfigLoader  # noqa: PLC0415 (`--help` is instant)
+    from kedro.io import DataCatalog, DatasetError  # noqa: PLC0415
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
+    from yaml import YAMLError  # noqa: PLC0415
 
     from a2mae.settings import CONFIG_LOADER_ARGS  # noqa: PLC0415
 
     conf = project / "conf"
-    if not (conf / env).is_dir():
-        names = [path.name for path in conf.iterdir() if path.is_dir() and path.name != CONFIG_LOADER_ARGS["base_env"]]
+    known = [path.name for path in conf.iterdir() if path.is_dir()]
+    if env not in known:  # a path would be read as an environment, too
+        names = [name for name in known if name != CONFIG_LOADER_ARGS["base_env"]]
         raise InputError(
             f"{conf} has no environment {env!r}: {did_you_mean(env, names)}a2mae init PATH --name {env} makes it of a"
             " folder of scenes"
         )
-    loader = OmegaConfigLoader(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
-    catalog = loader["catalog"]
-    for entry in catalog.values():  # Kedro itself resolves paths against the project, not against where one stands
-        if isinstance(entry, dict) and "filepath" in entry and "://" not in entry["filepath"]:
-            entry["filepath"] = str(project / entry["filepath"])
-    return loader, DataCatalog.from_config(catalog)
+    try:
+        loader = OmegaConfigLoader(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
+        for kind in ("parameters", "globals"):
+            loader[kind] = loader[kind]  # read once, here
+        catalog = loader["catalog"]
+        for entry in catalog.values():  # Kedro itself resolves paths against the project, not against where one stands
+            if isinstance(entry, dict) and "://" not in (path := str(entry.get("filepath", "://"))):
+                entry["filepath"] = str(project / path)
+        found = DataCatalog.from_config(catalog)
+        for name in list(found):
+            found.get(name)  # makes it, and tells of a type that is none
+    except (
+        *(OmegaConfBaseException, MissingConfigException, DatasetError, YAMLError, OSError),
+        *(ValueError, TypeError, AttributeError),  # Kedro's own, of keys given twice and of files of another form
+    ) as error:
+        raise InputError(f"the environment {env} cannot be read: {error}") from error
+    return loader, found

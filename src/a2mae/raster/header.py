@@ -202,7 +202,14 @@ def _check_place(source: rasterio.DatasetReader, shown: str) -> None:
             raise RejectedError("no_crs", f"{shown} has a CRS but no georeference (its transform is the identity)")
     if source.crs is None:
         raise RejectedError("no_crs", f"{shown} {NO_CRS}; write one with gdal_edit -a_srs EPSG:…")
-    if known_crs(crs_text(source.crs)).is_engineering:
+    known = known_crs(crs_text(source.crs))
+    if known.is_geocentric:
+        raise RejectedError(
+            "no_crs",
+            f"{shown} has coordinates from the centre of the Earth ({known.name}), where a place on a map was expected;"
+            " assign the real reference system with gdal_edit -a_srs EPSG:…",
+        )
+    if known.is_engineering:
         raise RejectedError(
             "no_crs",
             f"{shown} has a local coordinate reference system, which says nothing of where on Earth it lies; assign"
