@@ -26,8 +26,8 @@ from a2mae.errors import A2maeError, InputError
 
 PART = ".part"
 """Ending of files that are still being written."""
-_NO_NAME = re.compile(r"[\x00\ud800-\udfff]")
-"""What no name may hold, and what Python makes of bytes in a name that are no UTF-8."""
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes in a name that are no UTF-8."""
 
 
 class WriteError(A2maeError, OSError):
@@ -206,8 +206,10 @@ def check_name(text: str) -> None:
     Raises:
         InputError: If it holds a NUL, or bytes that are no UTF-8.
     """
-    if _NO_NAME.search(text):
-        raise InputError(f"{text!a} has a NUL or bytes in its name that are no UTF-8: rename it, with letters")
+    if "\0" in text:
+        raise InputError(f"{text!a} has a NUL in its name, as no file has: leave it out")
+    if _NO_TEXT.search(text):
+        raise InputError(f"{text!a} has bytes in its name that are no UTF-8: rename it, with letters")
 
 
 def check_regular(path: Path, beside: Iterable[str | Path] = ()) -> None:

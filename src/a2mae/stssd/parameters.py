@@ -234,4 +234,4 @@ class PruneParameters(Parameters):
     homogeneous_quantile: float = Field(
         default=0.25, ge=0, le=1, description="Clusters below this quantile of heterogeneity keep hard sets only."
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Of clustering and drawing.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of clustering and drawing.")

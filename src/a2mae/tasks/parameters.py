@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,7 +31,7 @@ class EncoderParameters(Parameters):
         "data", description="mean and deviation of the training split, or timm's own, which are of 8-bit pictures"
     )
     mean: tuple[float, ...] = Field((), description="per band in the data's units, instead of normalisation")
-    std: tuple[float, ...] = Field((), description="likewise")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="likewise")
     size_px: int | Literal["timm"] | None = Field(
         None,
         description="samples are resized to this side, and rasters by the same factor; timm: to that of its published"
@@ -71,7 +71,7 @@ class FinetuneParameters(Parameters):
     steps: int = Field(200, ge=1, description="fixed number of optimiser steps")
     batch_size: int = Field(32, ge=2, le=65_536, description="samples per step")
     lr: float = Field(1e-3, gt=0, description="AdamW, of the last block; earlier ones less by layer_decay")
-    lr_grid: tuple[float, ...] = Field(
+    lr_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (), description="rates to try instead of lr: the best on validation is kept, for every start on its own"
     )
     val_checks: int = Field(
@@ -283,10 +283,12 @@ class EvaluateParameters(Parameters):
     relative_gsd: tuple[float, ...] = Field(
         (0.125, 0.25, 0.5, 1.0), min_length=1, description="image size relative to native, Scale-MAE's protocol"
     )
-    c_grid: tuple[float, ...] = Field(
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.001, 0.01, 0.1, 1.0), min_length=1, description="linear probe: inverse regularisation, chosen on validation"
     )
-    shots: tuple[int, ...] = Field((1, 5, 10), description="few-shot probes: labels per class; empty: none")
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 5, 10), description="few-shot probes: labels per class; empty: none"
+    )
     shot_seeds: int = Field(5, ge=1, description="few-shot: draws of the labels")
     batch_size: int = Field(64, ge=1, le=65_536, description="images per forward pass")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind every 95 % interval")
