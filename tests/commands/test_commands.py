@@ -134,3 +134,9 @@ def test_an_error_of_a_library_without_a_file_says_its_own_words(monkeypatch, ca
     assert main(["weights", "show", "x"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("a2mae: the disk of https://host/x") and "secret" not in told and "None" not in told
+
+
+@pytest.mark.parametrize("command", [("init", "--yes"), ("labels", "--yes", "--env", "local"), ("weights", "show")])
+def test_a_user_that_nobody_knows_is_a_name_like_others(project, capsys, command):
+    assert main([*command, "~nobody9/x"]) == 1
+    assert "~nobody9" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def _run(options: argparse.Namespace) -> None:
     project = found or Path.cwd()
     folder = project / "conf" / options.name
     check_name(options.path)
-    scenes = Path(options.path).expanduser()
+    scenes = Path(os.path.expanduser(options.path))  # a user that nobody knows stays as it is
     if "://" in options.path or scenes.suffix.lower() == ".json":
         recognition, propose_of = _catalog(options)
     else:
