@@ -94,6 +94,30 @@ def read_back(kind: type[_Kind], found: object, source: str) -> _Kind:
         raise InputError(f"{source}: {problems_of(error)}") from error
 
 
+_Group = TypeVar("_Group", bound="Parameters")
+
+
+def validated(kind: type[_Group], groups: Mapping[str, object], name: str, **given: object) -> _Group:
+    """Validate a group of parameters outside of a run of Kedro, which tells by itself what is wrong.
+
+    Args:
+        kind: Its model.
+        groups: Parameters by group, as Kedro reads them.
+        name: Of the group.
+        given: Values that stand before those of the group.
+
+    Raises:
+        InputError: If the group is not there, or has a value that cannot be.
+    """
+    values = groups.get(name)
+    if not isinstance(values, Mapping):
+        raise InputError(f"the parameter group {name} is missing, or holds no keys: conf/base states it")
+    try:
+        return kind.model_validate({**values, **given})
+    except ValidationError as error:
+        raise InputError(f"{name}: {problems_of(error)}") from error
+
+
 class Parameters(BaseModel):
     """A validated group of parameters; subclasses declare its fields.
 

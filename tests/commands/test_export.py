@@ -187,10 +187,48 @@ def test_what_cannot_be_exported_is_a_sentence_and_leaves_nothing(tmp_path, caps
         assert export(directory, out, *words) == 1
         said = capsys.readouterr().err
         assert message in said and said.count("\n") == 1 and not out.exists()
-    assert export(tmp_path, out, "--to", "hub", "--licence", "mit") == 1
+    assert export(tmp_path / "none", out, "--to", "hub", "--licence", "mit") == 1
     assert "is no model directory" in capsys.readouterr().err and not out.exists()
     plain = pretrained(tmp_path / "plain")
     assert export(plain, out, "--to", "timm", "--image-px", "50") == 1
     assert "image_px must be a multiple of the patch (8 px), found 50" in capsys.readouterr().err
     assert export(plain, tmp_path / "model", "--to", "timm") == 1
     assert "is there already: name what is not, or remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["hub", "timm", "torch-export"])
+def test_nothing_is_written_into_what_is_read(tmp_path, capsys, to):
+    directory = pretrained(tmp_path / "model")
+    before = sorted(path.name for path in directory.rglob("*"))
+    for inside in ("in", "in/deep", "in/../x"):
+        assert export(directory, directory / inside, "--to", to) == 1
+        assert "which is read: name a place beside it" in capsys.readouterr().err
+    assert sorted(path.name for path in directory.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--to", "timm", "--gsd-m=nan"), "gsd_m is metres per pixel"),
+        (("--to", "timm", "--gsd-m=inf"), "gsd_m is metres per pixel"),
+        (("--to", "timm", "--gsd-m=0"), "gsd_m is metres per pixel"),
+        (("--to", "timm", "--gsd-m=-1"), "gsd_m is metres per pixel"),
+        (("--to", "timm", "--gsd-m=1e308"), "gsd_m is metres per pixel"),
+        (("--to", "timm", "--image-px", "0"), "multiple of the patch"),
+        (("--to", "timm", "--image-px", "1000000"), "a table of 125000 x 125000 positions"),
+        (("--to", "hub", "--licence", ""), "no line of 1 to 200 letters"),
+        (("--to", "hub", "--licence", "mit\nother: x"), "no line of 1 to 200 letters"),
+        (("--to", "hub", "--licence", "\udc80"), "no line of 1 to 200 letters"),
+        (("--to", "hub", "--licence", "x" * 201), "no line of 1 to 200 letters"),
+    ],
+)
+def test_a_number_or_word_that_cannot_be_is_a_sentence_and_leaves_nothing(tmp_path, capsys, words, sentence):
+    directory = pretrained(tmp_path / "model")
+    assert export(directory, tmp_path / "out", *words) == 1
+    assert sentence in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_card_that_is_no_text_is_named(tmp_path, capsys):
+    (tmp_path / "card.md").write_bytes(b"license: mit\n\xff\xfe")
+    assert export(pretrained(tmp_path / "model"), tmp_path / "out", "--to", "hub", "--card", tmp_path / "card.md") == 1
+    assert "card.md is no text of UTF-8" in capsys.readouterr().err and not (tmp_path / "out").exists()

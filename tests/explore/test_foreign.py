@@ -181,6 +181,51 @@ def test_what_is_no_embedding_is_refused(tmp_path, make, sentence):
         import_cogs(tmp_path / "files", tmp_path / "store", block_px=16)
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e300])
+def test_files_that_show_nothing_are_told(tmp_path, value):
+    write(tmp_path / "files" / "x_2024.tif", np.full((16, SIDE, SIDE), value))
+    with pytest.raises(InputError, match="files shows nothing: every pixel is nodata, zero or no number"):
+        import_cogs(tmp_path / "files", tmp_path / "store", block_px=16)
+
+
+@pytest.mark.parametrize("block_px", [0, -1, 1025, 10**30])
+def test_a_block_is_bounded(tmp_path, block_px):
+    alpha_earth(tmp_path / "files")
+    with pytest.raises(InputError, match="a block has 1 to 1,024 pixels a side, found"):
+        import_cogs(tmp_path / "files", tmp_path / "store", block_px=block_px)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "sentence"),
+    [
+        (None, Affine(10, 0, WEST, 0, -10, NORTH), "no coordinate reference system"),
+        (UTM, Affine(10, 0, np.nan, 0, -10, NORTH), "cannot be read"),
+        (UTM, Affine(10, 0, 1e12, 0, -10, NORTH), "cannot be read"),
+        (UTM, Affine(0, 0, WEST, 0, 0, NORTH), "no georeference"),
+        ("EPSG:4978", Affine(10, 0, WEST, 0, -10, NORTH), "from the centre of the Earth"),
+        ('LOCAL_CS["site",UNIT["metre",1]]', Affine(10, 0, WEST, 0, -10, NORTH), "local coordinate reference system"),
+    ],
+)
+def test_embeddings_that_lie_nowhere_are_refused(tmp_path, crs, transform, sentence):
+    path = tessera(tmp_path / "files")
+    with rasterio.open(path, "r+") as target:
+        pixels = target.read()
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(pixels), height=SIDE, width=SIDE, dtype=pixels.dtype, crs=crs,
+        transform=transform,
+    ) as target:  # fmt: skip
+        target.write(pixels)
+    with pytest.raises(InputError, match=sentence):
+        import_cogs(tmp_path / "files", tmp_path / "store", block_px=16)
+
+
+def test_a_file_that_was_cut_short_is_named(tmp_path):
+    path = tessera(tmp_path / "files")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=rf"{path.name} is cut short"):
+        import_cogs(tmp_path / "files", tmp_path / "store", block_px=16)
+
+
 def test_the_command_searches_a_folder_of_cogs(tmp_path, capsys):
     alpha_earth(tmp_path / "aef")
     (lon,), (lat,) = transform(UTM, "EPSG:4326", [WEST + 400], [NORTH - 560])

@@ -182,3 +182,10 @@ def test_a_vector_of_zeros_is_refused(embedded):
     zeros = dataclasses.replace(example, vectors=np.zeros_like(example.vectors))
     with pytest.raises(ValueError, match=r"has a vector of zeros, which is like nothing: remove the folder and embed"):
         Searcher(embedded, "image").similar(zeros, top=3)
+
+
+@pytest.mark.parametrize("metres", [2.1e7, 3e7, 4.5e7, 1e308])
+def test_what_lies_farther_than_the_earth_is_round_leaves_out_all(archive, embedded, metres):
+    assert embedded.count("image")
+    found = Searcher(embedded, "image").similar(embedded.take("image", [0]), top=9, exclude_m=metres)
+    assert not len(found.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,14 @@ from types import SimpleNamespace
 import pytest
 import timm
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.validation.exceptions import ParameterValidationError
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from a2mae.errors import InputError
@@ -53,6 +57,13 @@ def test_the_nearest_and_all_there_are_are_named(tmp_path: Path) -> None:
         check_env(tmp_path, "manyplaces")
     check_env(tmp_path, "many_places")
     check_env(tmp_path, None)
+
+
+@pytest.mark.parametrize("env", [".", "..", "", "local/..", "/etc", "a\0b", "\ud800", "x" * 5000])
+def test_a_path_is_no_environment(tmp_path: Path, env: str) -> None:
+    (tmp_path / "local").mkdir()
+    with pytest.raises(UnknownEnvironmentError, match="has local"):
+        check_env(tmp_path, env)
 
 
 def test_a_packed_configuration_is_left_to_kedro(tmp_path: Path) -> None:
@@ -244,13 +255,37 @@ def test_every_path_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> N
         check_named(tmp_path, segment={"data": {"folder": "x" * 1000}})
 
 
-def test_what_is_there_far_away_or_made_by_the_run_is_not_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("s3://user:secret@bucket/scene.tif", "an address: download"),
+        ("https://host/scene.tif?sig=secret", "an address: download"),
+        ("/vsicurl/https://host/scene.tif", "an address: download"),
+        ("pipe", "a pipe"),
+        ("/dev/zero", "a device"),
+    ],
+)
+def test_what_can_be_no_path_is_named_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(NamedFileError, match=rf"segment\.map\.raster is .*{why}") as told:
+        check_named(tmp_path, segment={"map": {"raster": path}})
+    assert "secret" not in str(told.value)
+
+
+@given(st.text(min_size=1, max_size=300))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_for_a_path_is_taken_or_named(tmp_path: Path, text: str) -> None:
+    with contextlib.suppress(NamedFileError, ValidationError):
+        check_named(tmp_path, segment={"data": {"folder": text}})
+
+
+def test_what_is_there_or_made_by_the_run_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "field").mkdir()
-    check_named(tmp_path, segment={"data": {"folder": "field"}, "map": {"raster": "s3://bucket/scene.tif"}})
-    check_named(tmp_path, segment={"map": {"raster": "/vsicurl/https://example.org/scene.tif"}})
+    check_named(tmp_path, segment={"data": {"folder": "field"}})
     check_named(tmp_path, segment={"data": {"folder": str(tmp_path / "data" / "made.json")}})
     with pytest.raises(NamedFileError, match="data/other"):
         check_named(tmp_path, segment={"data": {"folder": str(tmp_path / "data" / "other")}})

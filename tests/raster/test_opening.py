@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import zlib
@@ -254,3 +255,11 @@ def test_metadata_beside_a_file_define_no_entities(tmp_path: Path) -> None:
     )
     with pytest.raises(RejectedError, match=r"a\.tif\.aux\.xml declares a document type"):
         read_whole(path, 3)
+
+
+@pytest.mark.parametrize("speaker", ["rasterio._env", "rasterio._err"])
+def test_what_gdal_notes_of_a_file_shows_no_query(speaker: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        logging.getLogger(speaker).info("msg=%r", "a.tif?sig=secret, band 1: IReadBlock failed")
+    assert "IReadBlock" in caplog.text or "band 1" in caplog.text
+    assert "secret" not in caplog.text

@@ -13,7 +13,7 @@ import pytest
 
 from a2mae.errors import RejectedError
 from a2mae.raster.header import RasterHeader, read_header
-from a2mae.remote.fetch import SasSigner, blocks, fetch
+from a2mae.remote.fetch import SasSigner, ask, blocks, fetch
 from a2mae.remote.policy import HrefPolicy, ReadingParameters, RemoteAccess
 from helpers.http_server import Served, listening, serve_files
 from helpers.rasters import write_tif
@@ -113,3 +113,26 @@ def test_files_come_as_they_are_and_packed_documents_are_bounded_unpacked() -> N
             assert tracemalloc.get_traced_memory()[1] < 70 * 2**20  # a block of the packed file, unpacked
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "sentence"),
+    [
+        ("text/html", b"<html>log in</html>", "a web page instead of the file"),
+        ("image/tiff", b"II*\0" + b"x" * 100, "the file as a whole and no parts of it"),
+    ],
+)
+def test_a_server_that_gives_something_else_than_a_part_is_told_as_such(kind: str, body: bytes, sentence: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with listening(Handler) as url:
+        assert sentence in ask(f"{url}/a.tif", 5.0).detail

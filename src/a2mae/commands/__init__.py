@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from a2mae.commands import check, export, init, labels, search, weights
-from a2mae.errors import A2maeError, InputError, bounded
+from a2mae.errors import A2maeError, InputError
 
 _EPILOG = """\
 for example:
@@ -74,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"a2mae: {error}\n")
         return 1
     except OSError as error:  # a path that the system refuses: too long, below a file, without access
-        sys.stderr.write(f"a2mae: {bounded(str(error.filename))} cannot be used: {error.strerror or error}\n")
+        place = (
+            "" if error.filename is None else f"{error.filename} cannot be used: "
+        )  # a library names it in its words
+        sys.stderr.write(f"a2mae: {A2maeError(f'{place}{error.strerror or error}')}\n")
         return 1
     return 0

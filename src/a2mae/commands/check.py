@@ -50,6 +50,7 @@ def _run(options: argparse.Namespace) -> None:
     import geopandas as gpd  # noqa: PLC0415 (`--help` is instant)
 
     from a2mae.commands.project import configuration, find_project  # noqa: PLC0415
+    from a2mae.config import validated  # noqa: PLC0415
     from a2mae.scenes import scenes_from_table, sensors_from_json  # noqa: PLC0415
     from a2mae.stssd.forecast import forecast  # noqa: PLC0415
     from a2mae.stssd.ingest.parameters import IngestParameters  # noqa: PLC0415
@@ -63,12 +64,12 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH makes one")
     loader, _ = configuration(project, options.env)
     groups, data_root = loader["parameters"], loader["globals"]["data_root"]
-    ingest = IngestParameters(**groups["ingest"])
-    coregister = CoregisterParameters(**groups["coregister"])
-    pretrain = PretrainParameters(**groups["pretrain"])
+    ingest = validated(IngestParameters, groups, "ingest")
+    coregister = validated(CoregisterParameters, groups, "coregister")
+    pretrain = validated(PretrainParameters, groups, "pretrain")
     tables = project / data_root / "02_intermediate"
     if "pictures" in groups["chain"]:
-        _of_pictures(PicturesParameters(**groups["pictures"]), pretrain)
+        _of_pictures(validated(PicturesParameters, groups, "pictures"), pretrain)
         sys.stdout.write(f"\nnext: kedro run --env={options.env}\n")
         return
     missing = [name for name in _TABLES if not (tables / name).is_file()]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from a2mae.commands.project import local_path
+from a2mae.commands.project import local_path, one_line
 from a2mae.errors import InputError
 from a2mae.files import whole_file, whole_folder, write_json
 
@@ -30,7 +30,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         required=True,
         help="hub: folder with card, licence, example and STAC item; onnx; torch-export; timm: folder that timm loads",
     )
-    parser.add_argument("--licence", help="hub: SPDX identifier in lower case, or other; as the card says if not given")
+    parser.add_argument(
+        "--licence",
+        type=one_line,
+        help="hub: SPDX identifier in lower case, or other; as the card says if not given",
+    )
     parser.add_argument("--licence-file", type=local_path, help="hub: its text, copied as LICENSE")
     parser.add_argument(
         "--card", type=local_path, help="hub: model_card.md of the report; if not given, a short one is made"
@@ -46,6 +50,8 @@ _OF: Mapping[str, tuple[str, ...]] = {"hub": ("licence", "licence_file", "card")
 def _export(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise InputError(f"{options.out} is there already: name what is not, or remove it")
+    if options.out.resolve().is_relative_to(options.directory.resolve()):
+        raise InputError(f"{options.out} lies in {options.directory}, which is read: name a place beside it")
     for form, names in _OF.items():
         for name in names:
             if options.to != form and getattr(options, name) is not None:
@@ -115,7 +121,7 @@ def _timm(options: argparse.Namespace) -> str:
 
     encoder = load_encoder(options.directory)
     trained = read_config(options.directory).get("image_size")
-    pixels = options.image_px or int(str(trained or 14 * encoder.patch_size))
+    pixels = int(str(trained or 14 * encoder.patch_size)) if options.image_px is None else options.image_px
     document, tensors = timm_state(encoder, image_px=pixels, gsd_m=options.gsd_m)
     with whole_folder(options.out) as partial:
         partial.mkdir()

@@ -278,6 +278,7 @@ def _first_run(project: Path, name: str, environment: Environment) -> None:
     import pandas as pd  # noqa: PLC0415
 
     from a2mae.commands.project import configuration  # noqa: PLC0415
+    from a2mae.config import validated  # noqa: PLC0415
     from a2mae.report.scene_sheet import scene_sheet  # noqa: PLC0415
     from a2mae.scenes import scenes_from_table, sensors_from_json  # noqa: PLC0415
     from a2mae.stssd.ingest.parameters import IngestParameters  # noqa: PLC0415
@@ -294,7 +295,9 @@ def _first_run(project: Path, name: str, environment: Environment) -> None:
         say(f"  {len(rows)} rejected as {reason}, the first {rows['scene_id'].iloc[0]}: {rows['detail'].iloc[0]}")
     sensors = sensors_from_json(json.loads((tables / "sensors.json").read_text("utf-8")))
     loader, _ = configuration(project, name)
-    sheet = scene_sheet(scenes, sensors, locations, IngestParameters(**loader["parameters"]["ingest"]).access())
+    sheet = scene_sheet(
+        scenes, sensors, locations, validated(IngestParameters, loader["parameters"], "ingest").access()
+    )
     picture = data / "08_reporting" / "scenes.png"
     with whole_file(picture) as path:
         path.write_bytes(sheet.png)

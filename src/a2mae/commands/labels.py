@@ -294,12 +294,13 @@ def _compare(lines: list[str], path: Path) -> None:
 def _count(task: Task, loader: OmegaConfigLoader, catalog: DataCatalog, *, on_archive: bool) -> None:
     """Read the samples as the task will, and say what each split gets."""
     from a2mae.commands.dialogue import say  # noqa: PLC0415
+    from a2mae.config import validated  # noqa: PLC0415
     from a2mae.tasks.datasets.sources import prepare  # noqa: PLC0415
     from a2mae.tasks.datasets.store_samples import Tables  # noqa: PLC0415
     from a2mae.tasks.parameters import TaskParameters  # noqa: PLC0415
     from a2mae.tasks.recognise.overlap import by_split  # noqa: PLC0415
 
-    parameters: TaskParameters = TaskParameters(**loader["parameters"][task])
+    parameters: TaskParameters = validated(TaskParameters, loader["parameters"], task)
     built = all(catalog.exists(name) for name in _BUILT)
     if on_archive and not built:
         say("what each split gets is known once the image sets are built: kedro run --pipelines=coregister,tag,prune")

@@ -68,6 +68,20 @@ def local_path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
+_LONGEST_LICENCE = 200
+
+
+def one_line(text: str) -> str:
+    """Read an argument whose words are written into cards and JSON as they are.
+
+    Raises:
+        A2maeError: If it is no line of letters and signs, or a long one; as in `local_path` no ValueError.
+    """
+    if not text.isprintable() or not 0 < len(text.strip()) <= _LONGEST_LICENCE:
+        raise A2maeError(f"{text[:80]!a} is no line of 1 to {_LONGEST_LICENCE} letters and signs: name it in words")
+    return text
+
+
 def find_project(start: Path) -> Path | None:
     """Find the project that a folder lies in: the nearest above it with `[tool.kedro]` in its pyproject.toml.
 
@@ -157,23 +171,36 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
     Raises:
         InputError: If there is none of the name, or a run would refuse its files.
     """
-    from kedro.config import OmegaConfigLoader  # noqa: PLC0415 (`--help` is instant)
-    from kedro.io import DataCatalog  # noqa: PLC0415
+    from kedro.config import MissingConfigException, OmegaConfigLoader  # noqa: PLC0415 (`--help` is instant)
+    from kedro.io import DataCatalog, DatasetError  # noqa: PLC0415
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
     from a2mae.pipelines.checks import check_environment_files  # noqa: PLC0415
     from a2mae.settings import CONFIG_LOADER_ARGS  # noqa: PLC0415
 
     conf = project / "conf"
-    if not (conf / env).is_dir():
-        names = [path.name for path in conf.iterdir() if path.is_dir() and path.name != CONFIG_LOADER_ARGS["base_env"]]
+    known = [path.name for path in conf.iterdir() if path.is_dir()]
+    if env not in known:  # a path would be read as an environment, too
+        names = [name for name in known if name != CONFIG_LOADER_ARGS["base_env"]]
         raise InputError(
             f"{conf} has no environment {env!r}: {did_you_mean(env, names)}a2mae init PATH --name {env} makes it of a"
             " folder of scenes"
         )
     loader = OmegaConfigLoader(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
     check_environment_files(loader)
-    catalog = loader["catalog"]
-    for entry in catalog.values():  # Kedro itself resolves paths against the project, not against where one stands
-        if isinstance(entry, dict) and "filepath" in entry and "://" not in entry["filepath"]:
-            entry["filepath"] = str(project / entry["filepath"])
-    return loader, DataCatalog.from_config(catalog)
+    try:
+        for kind in ("parameters", "globals"):
+            loader[kind] = loader[kind]  # read once, here
+        catalog = loader["catalog"]
+        for entry in catalog.values():  # Kedro itself resolves paths against the project, not against where one stands
+            if isinstance(entry, dict) and "://" not in (path := str(entry.get("filepath", "://"))):
+                entry["filepath"] = str(project / path)
+        found = DataCatalog.from_config(catalog)
+        for name in list(found):
+            found.get(name)  # makes it, and tells of a type that is none
+    except (
+        *(OmegaConfBaseException, MissingConfigException, DatasetError),
+        *(ValueError, TypeError, AttributeError),  # Kedro's own, of keys in two files and of entries of another form
+    ) as error:
+        raise InputError(f"the environment {env} cannot be read: {error}") from error
+    return loader, found

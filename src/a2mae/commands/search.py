@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _of_cogs(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDataFrame:
+    from a2mae.config import validated  # noqa: PLC0415
     from a2mae.explore.foreign import import_cogs  # noqa: PLC0415 (`--help` is instant)
     from a2mae.explore.parameters import SearchParameters  # noqa: PLC0415
     from a2mae.explore.results import search_archive  # noqa: PLC0415
@@ -77,12 +78,13 @@ def _of_cogs(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDataF
         raise InputError("--chip is embedded by the model of an archive, and --cogs are another model's: use --point")
     if not options.cogs.exists():
         raise InputError(f"{options.cogs} is missing: --cogs names a folder of annual embeddings")
-    parameters = SearchParameters.model_validate(given)
+    parameters = validated(SearchParameters, {"search": given}, "search")
     store = import_cogs(options.cogs, options.out.with_name(f"{options.out.name}_vectors"), block_px=options.block_px)
     return search_archive(parameters, store, options.out)
 
 
 def _of_archive(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDataFrame:
+    from a2mae.config import validated  # noqa: PLC0415
     from a2mae.explore.archive import Archive  # noqa: PLC0415 (`--help` is instant)
     from a2mae.explore.parameters import SearchParameters  # noqa: PLC0415
     from a2mae.explore.results import search_archive  # noqa: PLC0415
@@ -93,10 +95,9 @@ def _of_archive(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDa
     if project is None:
         raise InputError(f"{Path.cwd()} lies in no project: go into the one whose archive is searched")
     loader, catalog = configuration(project, options.env)
-    own = loader["parameters"].get("search", {})
     # What is given on the command line is all that is looked for.
-    own = {key: value for key, value in own.items() if key not in (*_QUERY, "not_ids")}
-    parameters = SearchParameters.model_validate(own | given)
+    nothing: dict[str, object] = {**dict.fromkeys(_QUERY), "ids": (), "not_ids": ()}
+    parameters = validated(SearchParameters, loader["parameters"], "search", **nothing | given)
     missing = [name for name in ("embedding_store", "pretrained_model") if not catalog.exists(name)]
     if missing:
         raise InputError(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from a2mae.commands.project import local_path
+from a2mae.commands.project import local_path, one_line
 from a2mae.errors import InputError
 from a2mae.files import whole_folder
 
@@ -44,7 +44,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     bring.add_argument("file", type=local_path, help="as published")
     bring.add_argument("directory", type=local_path, help="to write; it must not be there")
-    bring.add_argument("--licence", help="of the file: an SPDX id or words; it is written into config.json")
+    bring.add_argument(
+        "--licence", type=one_line, help="of the file: an SPDX id or words; it is written into config.json"
+    )
     for parser in (show, bring):
         parser.add_argument(
             "--method", choices=_METHODS, help="of an encoder alone, which does not tell; else mae is taken"

@@ -19,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from a2mae.errors import InputError, RejectedError, plural
 from a2mae.explore.store import EmbeddingStore, StoreAbout, begin_store
 from a2mae.files import digest_of
 from a2mae.raster.footprints import known_crs, split_at_date_line, transformer
-from a2mae.raster.opening import GDAL_OPTIONS, open_raster
+from a2mae.raster.header import read_header
+from a2mae.raster.opening import GDAL_OPTIONS, first_line, open_raster
 from a2mae.remote.policy import HrefPolicy, RemoteAccess
 from a2mae.stssd.ingest.checks import Found
 from a2mae.stssd.ingest.folder_files import walk
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 
 _FEWEST_BANDS = 8
+_MOST_BLOCK_PX = 1024  # a block is read at once, all bands of it
 _ALPHA_EARTH = tuple(f"A{number:02}" for number in range(64))
 _ALPHA_EARTH_FULL = 127.5
 _INT8_NODATA = -128
@@ -63,8 +66,8 @@ def import_cogs(source: Path, folder: Path, *, block_px: int, dataset: str | Non
     files = [source] if source.is_file() else _files(source)
     if not files:
         raise InputError(f"{source} has no .tif or .tiff: name a folder of annual embeddings, or one file")
-    if block_px < 1:
-        raise InputError(f"a block has at least one pixel, found {block_px}")
+    if not 1 <= block_px <= _MOST_BLOCK_PX:
+        raise InputError(f"a block has 1 to {_MOST_BLOCK_PX:,} pixels a side, found {block_px}")
     kinds = {path: _kind(path) for path in files}
     found = sorted(set(kinds.values()))
     if len(found) > 1:
@@ -88,6 +91,8 @@ def import_cogs(source: Path, folder: Path, *, block_px: int, dataset: str | Non
             wanted |= {("image", str(row)): content for row in rows["id"]}
             new += 1
     store.keep(wanted)
+    if not wanted:
+        raise InputError(f"{source} shows nothing: every pixel is nodata, zero or no number")
     logger.info(
         "%s: %s of %d numbers from %s", name, plural(store.count("image"), "vector"), bands, plural(len(files), "file")
     )
@@ -117,26 +122,27 @@ def _opened(path: Path) -> rasterio.io.DatasetReader:
 
 
 def _kind(path: Path) -> tuple[str, int]:
-    """Tell the layout of a file and its bands."""
-    with rasterio.Env(**GDAL_OPTIONS), _opened(path) as source:
-        if source.crs is None:
-            raise InputError(f"{path} has no CRS: embeddings that lie nowhere cannot be searched by place")
-        if source.count < _FEWEST_BANDS or source.dtypes[0] not in ("int8", "float16", "float32", "float64"):
+    """Tell the layout of a file and its bands; it is whole, and lies on Earth."""
+    try:
+        header = read_header(str(path))
+    except RejectedError as rejection:
+        raise InputError(rejection.detail) from rejection
+    if header.count < _FEWEST_BANDS or header.dtype not in ("int8", "float16", "float32", "float64"):
+        raise InputError(
+            f"{path} has {plural(header.count, 'band')} of {header.dtype} and is no raster of embeddings:"
+            f" at least {_FEWEST_BANDS} bands of int8 or floats were expected"
+        )
+    named = header.descriptions == _ALPHA_EARTH
+    if header.dtype == "int8" and not named and set(header.scales) == {1.0}:
+        if header.count != len(_ALPHA_EARTH):
             raise InputError(
-                f"{path} has {plural(source.count, 'band')} of {source.dtypes[0]} and is no raster of embeddings:"
-                f" at least {_FEWEST_BANDS} bands of int8 or floats were expected"
+                f"{path} has int8 counts without a scale, and is not of AlphaEarth's 64 bands: set the bands' scale"
+                " (gdal_edit.py -scale)"
             )
-        named = tuple(source.descriptions) == _ALPHA_EARTH
-        if source.dtypes[0] == "int8" and not named and set(source.scales) == {1.0}:
-            if source.count != len(_ALPHA_EARTH):
-                raise InputError(
-                    f"{path} has int8 counts without a scale, and is not of AlphaEarth's 64 bands: set the bands' scale"
-                    " (gdal_edit.py -scale)"
-                )
-            named = True
-        if named and source.dtypes[0] == "int8":
-            return "alphaearth", source.count
-        return ("tessera" if source.count == 128 else "foreign"), source.count
+        named = True
+    if named and header.dtype == "int8":
+        return "alphaearth", header.count
+    return ("tessera" if header.count == 128 else "foreign"), header.count
 
 
 def _blocks(
@@ -157,7 +163,10 @@ def _blocks(
             vectors, places = [], []
             for left in range(0, source.width, height):
                 window = Window(left, top, min(height, source.width - left), min(height, source.height - top))
-                mean, seen = _means(source, window, block)
+                try:
+                    mean, seen = _means(source, window, block)
+                except RasterioError as error:
+                    raise InputError(f"{path}: pixels cannot be read: {first_line(error)}; fetch it again") from error
                 row, column = np.nonzero(seen)
                 vectors.append(mean[:, row, column].T)
                 places.append(np.column_stack([top + row * block, left + column * block]))

@@ -32,8 +32,8 @@ class DeliverParameters(Parameters):
     references: tuple[ReferenceParameters, ...] = Field(
         (), description="random points with their true classes: areas with intervals that hold for the map"
     )
-    bootstrap: int = Field(1000, ge=100, description="resamples of test places behind intervals of areas")
-    seed: int = Field(0, ge=0, description="of the resamples")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of test places behind intervals of areas")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the resamples")
 
 
 class SearchParameters(Parameters):

@@ -12,7 +12,7 @@ import shapely
 
 from a2mae.errors import InputError, did_you_mean
 from a2mae.explore.parameters import SearchParameters
-from a2mae.explore.store import EmbeddingStore
+from a2mae.explore.store import EmbeddingStore, geometries
 from a2mae.explore.zones import read_vectors
 
 Ints = npt.NDArray[np.int64]
@@ -38,8 +38,8 @@ def rows_of_query(
     Raises:
         InputError: If an id is not in the store, or ground has no vector: outside the archive, or never seen.
     """
-    rows = store.table(options.level, ["id", "sensor", "split", "geometry"]).to_pandas()
-    found = _Rows(rows, options, locations)
+    rows = store.table(options.level, ["id", "sensor", "split", "geometry"])
+    found = _Rows(rows.drop("geometry").to_pandas(), geometries(rows, store.folder), options, locations)
     wanted, unwanted = [found.of_ids(options.ids, "ids")], [found.of_ids(options.not_ids, "not_ids")]
     if options.point is not None:
         lon, lat = options.point
@@ -80,7 +80,13 @@ def _sign(value: object, index: int, path: Path) -> bool:
 class _Rows:
     """The rows of a level of the store, by id and by ground."""
 
-    def __init__(self, rows: pd.DataFrame, options: SearchParameters, locations: gpd.GeoDataFrame | None) -> None:
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        geometry: npt.NDArray[np.object_],
+        options: SearchParameters,
+        locations: gpd.GeoDataFrame | None,
+    ) -> None:
         self._rows, self._options, self._locations = rows, options, locations
         self._allowed = np.ones(len(rows), bool)
         if options.sensors:
@@ -91,7 +97,7 @@ class _Rows:
                     f" {', '.join(sorted(set(rows['sensor'])))}"
                 )
             self._allowed = rows["sensor"].isin(options.sensors).to_numpy()
-        self._geometry = shapely.from_wkb(rows["geometry"].to_numpy())
+        self._geometry = geometry
         self._tree = shapely.STRtree(self._geometry)
 
     def of_ids(self, ids: tuple[str, ...], key: str) -> Ints:

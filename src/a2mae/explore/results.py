@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import shapely
 from PIL import Image, ImageDraw, ImageFont
 
 from a2mae.errors import InputError, plural
@@ -21,7 +20,7 @@ from a2mae.explore.parameters import SearchParameters
 from a2mae.explore.query import rows_of_query
 from a2mae.explore.search import Searcher
 from a2mae.explore.similarity import write_similarity
-from a2mae.explore.store import EmbeddingStore, Vectors
+from a2mae.explore.store import EmbeddingStore, Vectors, geometries
 from a2mae.files import whole_folder, write_json
 from a2mae.report.pictures import display_bands, stretch
 from a2mae.report.text import position
@@ -71,10 +70,12 @@ def search_archive(
         positive = _with_chip(options, store, positive, pretrained)
     searcher = Searcher(store, options.level)
     found = searcher.similar(positive, negative, top=options.top, exclude_m=options.exclude_m, sensors=options.sensors)
-    hits = _frame(store.take(options.level, found.number))
+    hits = _frame(store.take(options.level, found.number), store.folder)
     hits.insert(0, "score", found.score)
     hits.insert(0, "rank", np.arange(1, len(hits) + 1))
-    examples = _frame(positive)
+    examples = _frame(positive, store.folder)
+    if archive is not None:
+        _check_known(archive, hits, options.level, store.folder)
     with whole_folder(folder) as partial:
         partial.mkdir(parents=True)
         hits.to_parquet(partial / "hits.parquet", index=False)
@@ -103,9 +104,20 @@ def _with_chip(options: SearchParameters, store: EmbeddingStore, positive: Vecto
     return Vectors(rows, np.concatenate([positive.vectors, chip.vectors]))
 
 
-def _frame(rows: Vectors) -> gpd.GeoDataFrame:
-    table = rows.rows.drop(["content"]).to_pandas()
-    geometry = shapely.from_wkb(table.pop("geometry").to_numpy())
+def _check_known(archive: Archive, hits: gpd.GeoDataFrame, level: str, folder: Path) -> None:
+    """Refuse vectors of images that the archive has no longer."""
+    known = archive.images["image_id" if level == "image" else "set_id"]
+    gone = hits.loc[~hits["id"].isin(known), "id"]
+    if len(gone):
+        raise InputError(
+            f"{folder} has the {level} {gone.iloc[0]!r}, which the archive has not: embed the archive again (kedro run"
+            " --pipelines=embed)"
+        )
+
+
+def _frame(rows: Vectors, folder: Path) -> gpd.GeoDataFrame:
+    table = rows.rows.drop(["content", "geometry"]).to_pandas()
+    geometry = geometries(rows.rows, folder)
     return gpd.GeoDataFrame(table, geometry=geometry, crs="EPSG:4326")
 
 

@@ -56,8 +56,6 @@ class Searcher:
             InputError: If the store has no vector of this level.
         """
         self.store, self._level = store, level
-        if not store.count(level):
-            raise InputError(f"{store.folder} holds no vector of level {level!r}: embed the archive first")
         self._moments = _moments(store, level)
 
     def similar(
@@ -170,7 +168,8 @@ def _lengths(vectors: Floats) -> Floats:
 
 def _moments(store: EmbeddingStore, level: str) -> Mapping[str, tuple[Floats, Floats]]:
     """Compute mean and deviation of the vectors of each sensor; of large stores from a part of the rows."""
-    every = {""} if level == "set" else set(pc.unique(store.table(level, ["sensor"])["sensor"]).to_pylist())
+    sensors = set(pc.unique(store.table(level, ["sensor"])["sensor"]).to_pylist())
+    every = {""} if level == "set" else sensors
     known: dict[str, tuple[Floats, Floats]] = {}
     for most in (_FOR_MOMENTS, None):
         sums: dict[str, list[npt.NDArray[np.float64]]] = {}
@@ -209,4 +208,4 @@ def _near(rows: pa.Table, examples: pa.Table, within_m: float) -> npt.NDArray[np
     if within_m <= 0:
         return np.zeros(len(rows), bool)
     places, wanted = (on_sphere(table["lon"].to_numpy(), table["lat"].to_numpy()) for table in (rows, examples))
-    return np.asarray((places @ wanted.T).max(axis=1) >= np.cos(within_m / EARTH_RADIUS_M))
+    return np.asarray((places @ wanted.T).max(axis=1) >= np.cos(min(within_m / EARTH_RADIUS_M, np.pi)))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 
 from a2mae.config import ComputePrecision, read_back
 from a2mae.errors import InputError
-from a2mae.files import clear_leftovers, digest_of, whole_file, write_json
+from a2mae.files import check_regular, clear_leftovers, digest_of, whole_file, write_json
 from a2mae.tables import geo_schema
 from a2mae.tasks.parameters import Pool
 
@@ -43,6 +46,9 @@ _KEYS = (
     ("lat", pa.float64()),
     ("content", pa.string()),  # digest of what the vector was made of
 )
+
+
+_MAY_BE_NULL = {"datetime", "split"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,15 @@ class StoreAbout:
     tile_px: int
     precision: ComputePrecision = "32-true"
 
+    def __post_init__(self) -> None:
+        """Check sizes: the file may be anybody's.
+
+        Raises:
+            InputError: If there can be no vector or image of them.
+        """
+        if self.dimensions < 1 or self.tile_px < 1:
+            raise InputError(f"dimensions {self.dimensions} and tile_px {self.tile_px}: both are 1 or more")
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -90,7 +105,7 @@ class EmbeddingStore:
         """Use `open_store` or `begin_store` instead."""
         self.folder, self.about = folder, about
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """Columns of every file."""
         kind = pa.int8() if self.about.dtype == "int8" else pa.float16()
@@ -105,7 +120,7 @@ class EmbeddingStore:
         """Give the digest of what each vector was made of, by level and id."""
         found: dict[tuple[str, str], str] = {}
         for path in self.parts():
-            table = pq.read_table(path, columns=["level", "id", "content"], partitioning=None)
+            table = self._read(path, ["level", "id", "content"])
             level, name, content = (table[key].to_pylist() for key in ("level", "id", "content"))
             found |= dict(zip(zip(level, name, strict=True), content, strict=True))
         return found
@@ -128,15 +143,19 @@ class EmbeddingStore:
             few = max(round(len(groups) * most / total), 1)
             groups = [groups[index] for index in np.linspace(0, len(groups) - 1, few).round().astype(int)]
         for path, group, _ in groups:
-            with pq.ParquetFile(path) as file:
-                table = file.read_row_group(group, columns=[*columns, "scale", "vector"])
-            yield Vectors(table.select(list(columns)), _decoded(table))
+            table = self._read(path, [*columns, "scale", "vector"], group)
+            yield Vectors(table.select(list(columns)), _decoded(table, path))
 
     def table(self, level: str, columns: Sequence[str]) -> pa.Table:
-        """Read columns of all rows of a level, in the order of `blocks`."""
-        return pa.concat_tables(
-            [pq.read_table(path, columns=list(columns), partitioning=None) for path in self._files(level)]
-        )
+        """Read columns of all rows of a level, in the order of `blocks`.
+
+        Raises:
+            InputError: If the store has no vector of this level.
+        """
+        tables = [self._read(path, columns) for path in self._files(level)]
+        if not sum(map(len, tables)):
+            raise InputError(f"{self.folder} holds no vector of level {level!r}: embed the archive first")
+        return pa.concat_tables(tables)
 
     def take(self, level: str, numbers: Sequence[int] | npt.NDArray[np.int64]) -> Vectors:
         """Read rows with all their columns, in the order asked for.
@@ -145,18 +164,20 @@ class EmbeddingStore:
             level: `image` or `set`.
             numbers: Of the rows in the order of `blocks`.
         """
-        wanted, found, first = np.asarray(numbers, np.int64), [], 0
-        places = []
+        wanted, first = np.asarray(numbers, np.int64), 0
+        tables, vectors, places = [], [], [np.zeros(0, np.int64)]
         for path, group, count in self._groups(level):
             here = np.flatnonzero((wanted >= first) & (wanted < first + count))
             if here.size:
-                with pq.ParquetFile(path) as file:
-                    found.append(file.read_row_group(group).take(wanted[here] - first))
+                table = self._read(path, self.schema.names, group).take(wanted[here] - first)
+                tables.append(table)
+                vectors.append(_decoded(table, path))
                 places.append(here)
             first += count
-        order = np.argsort(np.concatenate([np.zeros(0, np.int64), *places]))
-        table = pa.concat_tables(found).take(order) if found else self.schema.empty_table()
-        return Vectors(table.drop(["scale", "vector"]), _decoded(table))
+        order = np.argsort(np.concatenate(places))
+        rows = pa.concat_tables(tables).take(order) if tables else self.schema.empty_table()
+        none = np.zeros((0, self.about.dimensions), np.float32)
+        return Vectors(rows.drop(["scale", "vector"]), np.concatenate([none, *vectors])[order])
 
     def _files(self, level: str) -> list[Path]:
         return [path for path in self.parts() if path.relative_to(self.folder).parts[0] == level]
@@ -165,9 +186,42 @@ class EmbeddingStore:
         """File, number of the row group in it, and its rows."""
         groups = []
         for path in self._files(level):
-            about = pq.read_metadata(path)
-            groups += [(path, number, about.row_group(number).num_rows) for number in range(about.num_row_groups)]
+            with self._opened(path) as file:
+                about = file.metadata
+                groups += [(path, number, about.row_group(number).num_rows) for number in range(about.num_row_groups)]
         return groups
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[pq.ParquetFile]:
+        """Open a file whose columns are those that the store says.
+
+        Raises:
+            InputError: If it is torn, or of another store; also for what Arrow raises inside.
+        """
+        try:
+            check_regular(path)
+            with pq.ParquetFile(path) as file:
+                there = {field.name: field.type for field in file.schema_arrow}
+                wrong = [field.name for field in self.schema if there.get(field.name) != field.type]
+                if wrong:
+                    raise _torn(path, f"{wrong[0]} is absent or of another type than {ABOUT} says")
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            raise _torn(path, str(error).partition("\n")[0]) from error
+
+    def _read(self, path: Path, columns: Sequence[str], group: int | None = None) -> pa.Table:
+        """Read columns of a file, or of one row group of it, and check that every row has what a row needs."""
+        with self._opened(path) as file:
+            columns = list(columns)
+            table = file.read(columns) if group is None else file.read_row_group(group, columns)
+        for name in set(columns) - _MAY_BE_NULL:
+            if table[name].null_count:
+                raise _torn(path, f"rows of it have no {name}")
+        for name, most in (("lon", 180), ("lat", 90)):
+            values = table[name].to_numpy() if name in columns else np.zeros(0)
+            if not (np.abs(values) <= most).all():
+                raise _torn(path, f"{name} is no number of degrees in rows of it")
+        return table
 
     def add(self, rows: Mapping[str, Sequence[object]], geometry: Sequence[bytes], vectors: Floats) -> Path:
         """Write one more file, whole.
@@ -214,7 +268,7 @@ class EmbeddingStore:
         """
         gone = 0
         for path in self.parts():
-            table = pq.read_table(path, partitioning=None)
+            table = self._read(path, self.schema.names)
             names = zip(table["level"].to_pylist(), table["id"].to_pylist(), strict=True)
             stays = [
                 wanted.get(key) == content for key, content in zip(names, table["content"].to_pylist(), strict=True)
@@ -230,13 +284,39 @@ class EmbeddingStore:
         return gone
 
 
-def _decoded(table: pa.Table) -> Floats:
-    """Turn the stored vectors into floats `(N, D)`."""
+def geometries(rows: pa.Table, folder: Path) -> npt.NDArray[np.object_]:
+    """Read the footprints of rows of a store.
+
+    Args:
+        rows: With their column `geometry`.
+        folder: Of the store, for the message.
+
+    Raises:
+        InputError: If one is none.
+    """
+    try:
+        found: npt.NDArray[np.object_] = shapely.from_wkb(rows["geometry"].to_numpy())
+    except shapely.errors.GEOSException as error:
+        raise _torn(folder, f"a footprint of it cannot be read: {error}") from error
+    return found
+
+
+def _torn(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path} is damaged, or of another store: {why}; remove the store and embed the archive anew (kedro run"
+        " --pipelines=embed)"
+    )
+
+
+def _decoded(table: pa.Table, path: Path) -> Floats:
+    """Turn the stored vectors of a file into floats `(N, D)`."""
     column = table["vector"].combine_chunks()
     stored = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
     vectors: Floats = stored.astype(np.float32)
     if stored.dtype == np.int8:
         vectors *= table["scale"].to_numpy()[:, None]
+    if not np.isfinite(vectors).all():
+        raise _torn(path, "vectors of it are not finite")
     return vectors
 
 
@@ -293,7 +373,7 @@ def _read_about(folder: Path) -> StoreAbout:
     try:
         found = json.loads(path.read_text("utf-8"))
         version = found.pop("format_version")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): embed the archive anew") from error
     if version != FORMAT_VERSION:
         raise InputError(f"{folder} has another format version than {FORMAT_VERSION}: embed the archive anew")

@@ -16,6 +16,10 @@ from a2mae.models.encoder import ENCODINGS, Encoder
 from a2mae.models.layers.encodings import Place
 from a2mae.models.registry import SIZES
 
+_MOST_VALUES = 2**28
+"""Of a table of positions: a gigabyte."""
+_FINEST_M, _COARSEST_M = 0.001, 1e6
+
 
 class ExportableEncoder(nn.Module):
     """`forward_features` with positional inputs: images, what `ENCODINGS` names, and wavelengths if bands are free.
@@ -106,7 +110,8 @@ def timm_state(
         and the tensors under timm's names.
 
     Raises:
-        InputError: If the architecture is not timm's, or `image_px` is no multiple of the patch.
+        InputError: If the architecture is not timm's, `image_px` is no multiple of the patch or too large for a table,
+            or no pixel has so many metres.
     """
     config = encoder.config
     if config.bands != "draw3" or config.stem != "linear":
@@ -117,6 +122,10 @@ def timm_state(
     if image_px % config.patch_size or image_px <= 0:
         raise InputError(f"image_px must be a multiple of the patch ({config.patch_size} px), found {image_px}")
     side = image_px // config.patch_size
+    if side * side * config.embed_dim > _MOST_VALUES:
+        raise InputError(f"image_px {image_px} would have a table of {side} x {side} positions: name fewer pixels")
+    if gsd_m is not None and not _FINEST_M <= gsd_m <= _COARSEST_M:
+        raise InputError(f"gsd_m is metres per pixel, {_FINEST_M:g} to {_COARSEST_M:g}, found {gsd_m:g}")
     gsd = torch.full((1, 1), config.gsd_reference_m if gsd_m is None else gsd_m)
     table = encoder.encode((side, side), Place(gsd)).reshape(1, side * side, -1)
     tensors = {name: value.detach().clone() for name, value in encoder.state_dict().items()}

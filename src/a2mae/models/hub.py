@@ -48,11 +48,14 @@ def write_hub_folder(
         sensors: What is known of the model's sensors: the item then has the GSD of each band.
 
     Raises:
-        InputError: If no licence is stated, or two are.
+        InputError: If no licence is stated, or two are, or the card is no text.
         CheckpointError: If the directory is none, or its encoder cannot be loaded.
     """
     encoder, config = load_encoder(directory), read_config(directory)
-    text = card.read_text("utf-8") if card is not None else None
+    try:
+        text = card.read_text("utf-8") if card is not None else None
+    except ValueError as error:
+        raise InputError(f"{card} is no text of UTF-8 ({error}): take the card that the report has written") from error
     licence = _licence(licence, text, card)
     text = _short_card(encoder, config, licence) if text is None else text.replace("PATH", ".")
     shutil.copytree(directory, folder, dirs_exist_ok=True)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from a2mae.config import Parameters
-from a2mae.errors import A2maeError, InputError, did_you_mean
+from a2mae.errors import A2maeError, InputError, did_you_mean, is_address
 from a2mae.pipeline_registry import MOVED, STAGES, TASKS
 from a2mae.pipelines.chain import tracked
 from a2mae.pipelines.tasks import opened_by
@@ -57,11 +57,14 @@ def check_environment(loader: AbstractConfigLoader) -> None:
         UnknownEnvironmentError: If it has none; the message names the nearest and all there are.
     """
     source = Path(loader.conf_source)
-    if loader.env is None or not source.is_dir() or (source / loader.env).is_dir():
+    if loader.env is None or not source.is_dir():
+        return
+    folders = [path.name for path in source.iterdir() if path.is_dir()]
+    if loader.env in folders:  # a path would be read as an environment, too
         return
     if loader.env in MOVED:
         raise UnknownEnvironmentError(f"no environment '{loader.env}': {MOVED[loader.env]}")
-    known = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name != "base")
+    known = sorted(set(folders) - {"base"})
     raise UnknownEnvironmentError(
         f"no environment '{loader.env}': {did_you_mean(loader.env, known)}{source} has"
         f" {', '.join(known) or 'none'}; one of your own is a folder there with what differs from conf/base"
@@ -236,27 +239,37 @@ def check_inputs(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> Non
 def check_named_paths(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
     """Check every `OnDiskPath` in the parameter groups that a run's nodes read.
 
-    What lies below an output of this run may be made by it, and what is no local path is left to its reader.
+    What lies below an output of this run may be made by it.
 
     Raises:
-        NamedFileError: If one is not there; all of them are named, with the key to change.
+        NamedFileError: If one is not there, or is no file or folder of this machine; all of them are named, with the
+            key to change.
     """
     written = [
         (project / entry.path).resolve()
         for name in pipeline.all_outputs()
         if (entry := tracked(catalog, name)) is not None and "://" not in entry.path
     ]
-    missing = [
-        f"{key} is {path!r}"
-        for key, path in _named_paths(pipeline, catalog)
-        if not ("://" in path or path.startswith("/vsi") or os.path.exists(path))
-        and not any(Path(path).resolve().is_relative_to(output) for output in written)
-    ]
+    missing: list[str] = []
+    for key, path in _named_paths(pipeline, catalog):
+        if (why := _unfit(path)) is not None:
+            missing.append(f"{key} is {path!r}{why}")
+        elif not os.path.exists(path) and not any(Path(path).resolve().is_relative_to(output) for output in written):
+            missing.append(f"{key} is {path!r}")
     if missing:
         raise NamedFileError(
             f"no such file or folder: {'; '.join(missing)}. Relative paths start from {Path.cwd()}; set the"
             " parameter to what is there, or to null"
         )
+
+
+def _unfit(path: str) -> str | None:
+    """Say why a text can be no path of a file or folder of this machine; None where it may be one."""
+    if is_address(path) or path.startswith("/vsi"):
+        return ", an address: download it first"
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        return ", a pipe, a socket or a device"
+    return None
 
 
 def _named_paths(pipeline: Pipeline, catalog: DataCatalog) -> Iterator[tuple[str, str]]:

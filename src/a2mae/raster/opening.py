@@ -66,11 +66,17 @@ class _WithoutSecrets(logging.Filter):
     """Leaves out of GDAL's messages what addresses hold behind their path: signatures, for example."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = without_secrets(record.getMessage()), ()
+        record.msg, record.args = _without_queries(record.getMessage()), ()
         return True
 
 
-logging.getLogger("rasterio._env").addFilter(_WithoutSecrets())
+def _without_queries(text: str) -> str:
+    """Leave out queries, also behind the last part of an address alone, which is what GDAL calls a file."""
+    return without_secrets(re.sub(r"\?[^ '\"]*", "?…", text))
+
+
+for _speaker in ("rasterio._env", "rasterio._err"):
+    logging.getLogger(_speaker).addFilter(_WithoutSecrets())
 
 
 def gdal_env(reading: ReadingParameters, **more: object) -> rasterio.Env:
@@ -321,4 +327,4 @@ def first_line(error: BaseException) -> str:
     if error.__cause__ is not None and "See previous exception" in str(error):
         error = error.__cause__
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return without_secrets(re.sub(r"\?[^ '\"]*", "?…", text))[:300]
+    return _without_queries(text)[:300]

@@ -228,11 +228,17 @@ def ask(address: str, timeout_s: float, policy: HrefPolicy | None = None) -> Ans
             Deadline(timeout_s, math.inf) as deadline,
             _opened(address, policy, timeout_s, deadline, headers={"Range": "bytes=0-1"}) as answer,
         ):
-            start = next(answer.iter_content(2), b"")
+            start, parts = next(answer.iter_content(2), b""), answer.status_code == 206
+            page = start[:1] == b"<" and answer.headers.get("Content-Type", "").startswith("text/html")
     except NoAnswerError as error:
         return error.answer
     except RejectedError as rejection:
         return Answer(there=False, again=False, wait_s=0.0, detail=rejection.detail)
+    if page:
+        return Answer(there=False, again=True, wait_s=0.0, detail="the server gives a web page instead of the file")
+    if len(start) == 2 and not parts:
+        detail = "the server gives the file as a whole and no parts of it, by which it is read: download it"
+        return Answer(there=True, again=True, wait_s=0.0, detail=detail)
     if len(start) == 2:
         return Answer(there=True, again=True, wait_s=0.0, detail="the server gives the file's first bytes")
     return Answer(there=False, again=True, wait_s=0.0, detail="the server cuts the connection")

@@ -71,7 +71,7 @@ class RegionParameters(Parameters):
 class SimulateParameters(Parameters):
     """The simulated Earth: where, when and how it is seen."""
 
-    seed: int = Field(default=0, ge=0, description="decides everything that is drawn")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="decides everything that is drawn")
     workers: int = Field(default=0, ge=0, le=64, description="local processes; 0: one per core")
     footprint_m: int = Field(default=1920, ge=480, multiple_of=60, description="side of a footprint, metres")
     margin_m: int = Field(

@@ -193,7 +193,7 @@ class SplitParameters(Parameters):
     train: float = Field(default=0.7, gt=0, le=1, description="Share of the locations.")
     val: float = Field(default=0.1, ge=0, lt=1, description="Share of the locations.")
     test: float = Field(default=0.2, ge=0, lt=1, description="Share of the locations.")
-    seed: int = Field(default=0, ge=0, description="Decides which blocks go where.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Decides which blocks go where.")
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> SplitParameters:
@@ -234,4 +234,4 @@ class PruneParameters(Parameters):
     homogeneous_quantile: float = Field(
         default=0.25, ge=0, le=1, description="Clusters below this quantile of heterogeneity keep hard sets only."
     )
-    seed: int = Field(default=0, ge=0, description="Of clustering and drawing.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of clustering and drawing.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,7 +31,7 @@ class EncoderParameters(Parameters):
         "data", description="mean and deviation of the training split, or timm's own, which are of 8-bit pictures"
     )
     mean: tuple[float, ...] = Field((), description="per band in the data's units, instead of normalisation")
-    std: tuple[float, ...] = Field((), description="likewise")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="likewise")
     size_px: int | Literal["timm"] | None = Field(
         None,
         description="samples are resized to this side, and rasters by the same factor; timm: to that of its published"
@@ -69,9 +69,9 @@ class FinetuneParameters(Parameters):
     )
     lora_rank: int = Field(8, ge=1, description="rank of the updates; only for mode lora")
     steps: int = Field(200, ge=1, description="fixed number of optimiser steps")
-    batch_size: int = Field(32, ge=2, description="samples per step")
+    batch_size: int = Field(32, ge=2, le=65_536, description="samples per step")
     lr: float = Field(1e-3, gt=0, description="AdamW, of the last block; earlier ones less by layer_decay")
-    lr_grid: tuple[float, ...] = Field(
+    lr_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (), description="rates to try instead of lr: the best on validation is kept, for every start on its own"
     )
     val_checks: int = Field(
@@ -100,6 +100,12 @@ class FinetuneParameters(Parameters):
     )
 
 
+def _check_overlap(tile_px: int, overlap_px: int) -> None:
+    """Refuse windows that advance by little: their number grows with the square of what is shared."""
+    if 2 * overlap_px > tile_px:
+        raise ValueError(f"overlap_px is half of tile_px at most, {tile_px // 2} of {tile_px}, found {overlap_px}")
+
+
 class MapParameters(Parameters):
     """A map of a whole raster by a finetuned model."""
 
@@ -126,9 +132,14 @@ class MapParameters(Parameters):
         False, description="also write map_probabilities.tif: a band per class, uint8 with a scale of 1/250"
     )
     sensor: str | None = Field(None, description="whose raster it is; null: the first sensor of the task's data")
-    tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
-    overlap_px: int = Field(32, ge=0, description="shared by neighbouring windows and blended")
-    batch_size: int = Field(8, ge=1, description="windows per forward pass")
+    tile_px: int = Field(192, ge=16, le=4096, description="side of a window, pixels; rounded down to whole patches")
+    overlap_px: int = Field(32, ge=0, description="shared by neighbouring windows and blended, half a window at most")
+    batch_size: int = Field(8, ge=1, le=65_536, description="windows per forward pass")
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> MapParameters:
+        _check_overlap(self.tile_px, self.overlap_px)
+        return self
 
 
 class TaskParameters(WorkerParameters):
@@ -137,7 +148,9 @@ class TaskParameters(WorkerParameters):
     moved: ClassVar[Mapping[str, str]] = {"inputs": "data.archive.inputs, or data.simulated.inputs"}
 
     task: Task = Field(description="what is predicted")
-    seed: int = Field(0, ge=0, description="order, augmentation, initial weights of the head and of random_init")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="order, augmentation, initial weights of the head and of random_init"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(
         0,
@@ -148,7 +161,9 @@ class TaskParameters(WorkerParameters):
         None, description="the encoder to start from; null: the one that this run has pretrained"
     )
     bands: tuple[str, ...] = Field(
-        ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
+        ("red", "green", "blue"),
+        min_length=1,
+        description="what the encoder sees, view after view of as many as it takes at once",
     )
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
@@ -174,7 +189,7 @@ class TaskParameters(WorkerParameters):
     map: MapParameters = Field(
         default_factory=lambda: MapParameters.model_validate({}), description="labels per pixel: map of a raster"
     )
-    bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind every 95 % interval")
     pictures: int = Field(8, ge=0, le=64, description="test samples kept as pictures for the report")
 
     @model_validator(mode="after")
@@ -235,13 +250,13 @@ class OtherEncoderParameters(EncoderParameters):
 class EvaluateParameters(Parameters):
     """Frozen encoders scored by kNN and linear probe."""
 
-    seed: int = Field(0, ge=0, description="of the random-initialised encoder, few-shot draws and bootstrap")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the random-initialised encoder, few-shot draws and bootstrap")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int = Field(0, ge=0, description="of torch and BLAS, they decide bytes; 0: as many as there are cores")
     folder: OnDiskPath = Field(None, description="also score on this folder per class, for example EuroSAT; null: not")
     format: str = Field("rgb_bytes", description="what the folder's files hold: rgb_bytes, eurosat_ms, or a sensor id")
     folder_samples: int | None = Field(None, ge=100, description="use this many files of the folder; null: all")
-    bands: tuple[str, ...] = Field(("red", "green", "blue"), description="what the encoders see")
+    bands: tuple[str, ...] = Field(("red", "green", "blue"), min_length=1, description="what the encoders see")
     location: bool = Field(
         False, description="tell the encoder where an image lies; a held-out place's code is new to it"
     )
@@ -268,13 +283,15 @@ class EvaluateParameters(Parameters):
     relative_gsd: tuple[float, ...] = Field(
         (0.125, 0.25, 0.5, 1.0), min_length=1, description="image size relative to native, Scale-MAE's protocol"
     )
-    c_grid: tuple[float, ...] = Field(
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.001, 0.01, 0.1, 1.0), min_length=1, description="linear probe: inverse regularisation, chosen on validation"
     )
-    shots: tuple[int, ...] = Field((1, 5, 10), description="few-shot probes: labels per class; empty: none")
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 5, 10), description="few-shot probes: labels per class; empty: none"
+    )
     shot_seeds: int = Field(5, ge=1, description="few-shot: draws of the labels")
-    batch_size: int = Field(64, ge=1, description="images per forward pass")
-    bootstrap: int = Field(1000, ge=100, description="resamples behind every 95 % interval")
+    batch_size: int = Field(64, ge=1, le=65_536, description="images per forward pass")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind every 95 % interval")
 
     @model_validator(mode="after")
     def _the_class_token_is_of_the_last_block(self) -> EvaluateParameters:
@@ -329,7 +346,9 @@ class EmbedParameters(WorkerParameters):
         None, description="of `raster`, physical value of a stored zero; null: the file's own, else the sensor's"
     )
     bands: tuple[str, ...] = Field(
-        ("red", "green", "blue"), description="what the encoder sees, view after view of as many as it takes at once"
+        ("red", "green", "blue"),
+        min_length=1,
+        description="what the encoder sees, view after view of as many as it takes at once",
     )
     location: bool = Field(False, description="tell the encoder where an image lies")
     precision: Precision = Field("auto", description="of the encoder; auto: bfloat16 where it is faster, else fp32")
@@ -340,11 +359,16 @@ class EmbedParameters(WorkerParameters):
         default_factory=lambda: InputParameters.model_validate({}),
         description="archive: images that a set's vector is read from in one sequence; images 1: the mean of theirs",
     )
-    tile_px: int = Field(192, ge=16, description="side of a window, pixels; rounded down to whole patches")
-    overlap_px: int = Field(32, ge=0, description="shared by neighbouring windows and blended")
-    batch_size: int = Field(8, ge=1, description="windows per forward pass")
+    tile_px: int = Field(192, ge=16, le=4096, description="side of a window, pixels; rounded down to whole patches")
+    overlap_px: int = Field(32, ge=0, description="shared by neighbouring windows and blended, half a window at most")
+    batch_size: int = Field(8, ge=1, le=65_536, description="windows per forward pass")
     block_patches: int = Field(4, ge=1, description="side of a block with one row in the table, patches")
     quantise: bool = Field(False, description="embeddings as int8 with a scale per band, or per vector of the archive")
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> EmbedParameters:
+        _check_overlap(self.tile_px, self.overlap_px)
+        return self
 
     @model_validator(mode="after")
     def _encoding_is_of_a_raster(self) -> EmbedParameters:

@@ -156,7 +156,7 @@ class LocationParameters(Parameters):
         ge=1,
         description="At most so many share the same scenes: a large scene does not crowd out the rest.",
     )
-    seed: int = Field(default=0, ge=0, description="Of the draws.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Of the draws.")
     min_distance_m: float = Field(default=0.0, ge=0, description="Least distance between centres.")
 
     @model_validator(mode="after")

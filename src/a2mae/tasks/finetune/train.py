@@ -18,7 +18,7 @@ from timm.optim._param_groups import param_groups_layer_decay, param_groups_weig
 from torch import Tensor
 from tqdm import tqdm
 
-from a2mae.errors import A2maeError
+from a2mae.errors import A2maeError, InputError
 from a2mae.models.precision import fit_attention, precision_of
 from a2mae.parallel import cores
 from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, TaskInputs
@@ -55,9 +55,19 @@ def computing(name: str, threads: int) -> Iterator[torch.device]:
 
 
 def device_named(name: str) -> torch.device:
-    """Return the device that a parameter names; `auto` takes an accelerator where there is one."""
+    """Return the device that a parameter names; `auto` takes an accelerator where there is one.
+
+    Raises:
+        InputError: If this machine has none of the name.
+    """
     auto = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(auto if name == "auto" else name)
+    try:
+        device = torch.device(auto if name == "auto" else name)
+        torch.empty(1, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch was built, and for meta
+        told = str(error).partition("\n")[0]
+        raise InputError(f"device {name!r} cannot be used here ({told:.200}): set it to auto or cpu") from error
+    return device
 
 
 def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str) -> HeadConfig:
