@@ -69,7 +69,7 @@ def test_words_are_completed_in_a_shell(tmp_path, capsys):
 def test_what_can_be_no_name_is_a_sentence(project, capsys, words, name):
     assert main([word.format(name) for word in words]) == 1
     told = capsys.readouterr().err
-    assert ("has a NUL in its name" if "\0" in name else "has bytes in its name that are no UTF-8") in told
+    assert ("has a zero byte" if "\0" in name else "has bytes in its name that are no UTF-8") in told
     assert told.isascii()
 
 
@@ -116,7 +116,10 @@ def test_a_file_of_an_environment_that_cannot_be_read_is_a_sentence(project, cap
     (project / "conf/mine" / file).write_text(text)
     assert main(["search", "out", "--env", "mine", "--point", "1", "2"]) == 1
     assert capsys.readouterr().err.startswith(
-        ("a2mae: the environment mine cannot be read: ", "a2mae: search: ", "a2mae: the parameter group search")
+        (
+            *("a2mae: the environment mine cannot be read: ", "a2mae: search: ", "a2mae: the parameter group search"),
+            *(f"a2mae: {project / 'conf/mine' / file} {why}" for why in ("is no YAML", "holds a list")),
+        )
     )
 
 

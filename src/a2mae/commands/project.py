@@ -175,7 +175,7 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
     from kedro.io import DataCatalog, DatasetError  # noqa: PLC0415
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
-    from a2mae.pipelines.checks import check_environment_files  # noqa: PLC0415
+    from a2mae.pipelines.checks import read_files  # noqa: PLC0415
     from a2mae.settings import CONFIG_LOADER_ARGS  # noqa: PLC0415
 
     conf = project / "conf"
@@ -186,8 +186,8 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
             f"{conf} has no environment {env!r}: {did_you_mean(env, names)}a2mae init PATH --name {env} makes it of a"
             " folder of scenes"
         )
+    read_files(conf, env)
     loader = OmegaConfigLoader(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
-    check_environment_files(loader)
     try:
         for kind in ("parameters", "globals"):
             loader[kind] = loader[kind]  # read once, here

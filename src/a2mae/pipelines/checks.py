@@ -108,7 +108,7 @@ def check_environment_files(loader: AbstractConfigLoader) -> None:
     """
     source = Path(loader.conf_source)
     name = loader.env or "local"
-    found = {path: read_yaml(path) for folder in dict.fromkeys(("base", name)) for path in _files(source / folder)}
+    found = read_files(source, name)
     if not (source / name).is_dir() or name == "base":
         return
     problems = [*_unread(source, name, found), *_shared_data(source, name)]
@@ -166,6 +166,19 @@ def _data_root(source: Path, name: str) -> str | None:
 def _files(folder: Path) -> list[Path]:
     """The files of a folder of the configuration that Kedro might read."""
     return sorted(path for ending in ("yml", "yaml", "json") for path in folder.rglob(f"*.{ending}"))
+
+
+def read_files(source: Path, name: str) -> dict[Path, dict[str, object]]:
+    """Read every file of an environment and of base.
+
+    Args:
+        source: The folder of the configuration.
+        name: Of the environment.
+
+    Raises:
+        EnvironmentFilesError: For the first that cannot be read.
+    """
+    return {path: read_yaml(path) for folder in dict.fromkeys(("base", name)) for path in _files(source / folder)}
 
 
 def read_yaml(path: Path) -> dict[str, object]:
