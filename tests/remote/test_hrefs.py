@@ -14,7 +14,7 @@ from pyproj import CRS
 
 from a2mae.errors import InputError, RejectedError
 from a2mae.remote.policy import HrefPolicy, check_vector, load_signer, local_href, redact
-from a2mae.tasks.datasets.polygons import read_features
+from a2mae.tasks.datasets.vector_files import read_features
 
 ALL = frozenset({"file", "https", "http", "s3"})
 

@@ -212,7 +212,7 @@ def _catalog(options: argparse.Namespace) -> tuple[Recognition, Callable[[Sequen
     from a2mae.raster.footprints import area_lonlat, bounds_lonlat, box_lonlat  # noqa: PLC0415
     from a2mae.stssd.ingest.parameters import check_bbox  # noqa: PLC0415
     from a2mae.stssd.recognise.catalog import Wanted, recognise_catalog  # noqa: PLC0415
-    from a2mae.tasks.datasets.polygons import read_features  # noqa: PLC0415
+    from a2mae.tasks.datasets.vector_files import read_features  # noqa: PLC0415
 
     if options.bbox and options.aoi:
         raise InputError("--bbox and --aoi both say the place: give one of them")

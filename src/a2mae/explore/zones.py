@@ -16,7 +16,7 @@ from rasterio.features import geometry_mask
 
 from a2mae.errors import InputError, plural
 from a2mae.raster.footprints import ground_m2_per_unit
-from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, read_features
+from a2mae.tasks.datasets.vector_files import VECTOR_SUFFIXES, read_features
 from a2mae.tasks.inference.read_map import ClassMap
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ def read_vectors(path: Path, crs: str, key: str, kinds: tuple[str, ...]) -> gpd.
         InputError: If it is no such file, has no CRS or several layers, no features, or a geometry of another kind,
             absent or empty.
     """
-    if path.suffix.lower() not in POLYGON_SUFFIXES:
-        raise InputError(f"{key}: {path} is none of {', '.join(POLYGON_SUFFIXES)}")
+    if path.suffix.lower() not in VECTOR_SUFFIXES:
+        raise InputError(f"{key}: {path} is none of {', '.join(VECTOR_SUFFIXES)}")
     try:
         found = read_features(path)
     except OSError as error:

@@ -23,9 +23,10 @@ from shapely.geometry.base import BaseGeometry
 
 from a2mae.errors import InputError
 from a2mae.tasks.datasets.archive_labels import read_days
-from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons, read_features
+from a2mae.tasks.datasets.polygons import FolderLabels, draw_polygons
 from a2mae.tasks.datasets.scene_folders import mask_folder
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
+from a2mae.tasks.datasets.vector_files import VECTOR_SUFFIXES, read_features
 from a2mae.tasks.datasets.writer import write_source
 from helpers.labelled_scenes import CLASSES, LABELS, S2, SPLITS, UTM, corner, save, write_scenes
 
@@ -67,7 +68,7 @@ def expected(background: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("crs", [UTM, "EPSG:4326", "EPSG:3035"])
-@pytest.mark.parametrize("suffix", POLYGON_SUFFIXES)
+@pytest.mark.parametrize("suffix", VECTOR_SUFFIXES)
 def test_every_format_in_any_crs_is_drawn_where_it_lies(tmp_path: Path, suffix: str, crs: str) -> None:
     features = frame(("roof", field((8, 24), (4, 12))), ("water", field((20, 30), (8, 20))))
     target, told = drawn(write(tmp_path / f"labels{suffix}", features, crs))

@@ -39,11 +39,11 @@ from a2mae.tasks.datasets.polygons import (
     feature_labels,
     listed_bounds,
     outline,
-    read_features,
     swapped,
 )
 from a2mae.tasks.datasets.task_data import Targets, TaskDataError, read_number
 from a2mae.tasks.datasets.text_tables import read_table
+from a2mae.tasks.datasets.vector_files import read_features
 
 TABLE_SUFFIX = ".csv"
 _PLACES = (("lon", "lat"), ("longitude", "latitude"))

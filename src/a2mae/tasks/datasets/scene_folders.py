@@ -23,8 +23,9 @@ from a2mae.tasks.datasets.labelled import (
 from a2mae.tasks.datasets.listing import files_in, note_left_out
 from a2mae.tasks.datasets.masks import Masks, check_grids, read_values
 from a2mae.tasks.datasets.pictures import ImageFile, read_picture
-from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, FolderLabels, draw_polygons
+from a2mae.tasks.datasets.polygons import FolderLabels, draw_polygons
 from a2mae.tasks.datasets.task_data import CHANGE_CLASSES, CHANGE_COLORS, IGNORE, SPLITS, Targets, TaskDataError
+from a2mae.tasks.datasets.vector_files import VECTOR_SUFFIXES
 from a2mae.tasks.registry import Task
 from a2mae.tasks.transitions import UNCHANGED, encode
 
@@ -217,7 +218,7 @@ def _roots(folder: Path, inner: str) -> list[tuple[str | None, Path]]:
 
 def _with_labels(root: Path, kind: str, folder: Path) -> list[tuple[Any, ...]]:
     """`(name, image, label)` of a folder; its labels are polygons where there are no rasters of the kind."""
-    labels = (kind, IMAGE_SUFFIXES) if (root / kind).is_dir() else ("labels", POLYGON_SUFFIXES)
+    labels = (kind, IMAGE_SUFFIXES) if (root / kind).is_dir() else ("labels", VECTOR_SUFFIXES)
     return _matched(root, folder, ("images", IMAGE_SUFFIXES), labels)
 
 

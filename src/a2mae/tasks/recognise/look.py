@@ -28,9 +28,10 @@ from a2mae.tasks.datasets.archive_labels import TABLE_SUFFIX, read_days, read_po
 from a2mae.tasks.datasets.class_folders import LABELS_FILE, has_table
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES
 from a2mae.tasks.datasets.listing import files_in, is_hidden
-from a2mae.tasks.datasets.polygons import POLYGON_SUFFIXES, class_text, read_features
+from a2mae.tasks.datasets.polygons import class_text
 from a2mae.tasks.datasets.task_data import SPLITS
 from a2mae.tasks.datasets.text_tables import file_inside, read_table, utf8_text
+from a2mae.tasks.datasets.vector_files import VECTOR_SUFFIXES, read_features
 
 MOST_CLASSES = 100
 """An attribute or a raster with more different words or numbers holds no classes."""
@@ -139,7 +140,7 @@ def look_at(path: Path) -> Look:
         ending = path.suffix.lower()
         if path.name == LABELS_FILE and "file" in _header(path):
             return _table(path.parent)
-        if ending in (*POLYGON_SUFFIXES, TABLE_SUFFIX):
+        if ending in (*VECTOR_SUFFIXES, TABLE_SUFFIX):
             return _features(path)
         if ending in IMAGE_SUFFIXES:
             return _raster(path)
@@ -151,7 +152,7 @@ def look_at(path: Path) -> Look:
         why = error.strerror or first_line(error)
         change = "change its access" if error.strerror else "write it anew"
         raise InputError(f"{path} cannot be read ({why}): {change}, or name another file") from error
-    readable = ", ".join((*POLYGON_SUFFIXES, TABLE_SUFFIX, ".tif"))
+    readable = ", ".join((*VECTOR_SUFFIXES, TABLE_SUFFIX, ".tif"))
     packed = ": unpack it and name what comes out" if ending in (".zip", ".tar", ".gz", ".7z", ".rar") else ""
     raise InputError(f"{path} is no file of labels that is read ({readable}, or a folder){packed}")
 
@@ -281,7 +282,7 @@ def _folder(folder: Path) -> Look:
     if has_table(folder):
         return _table(folder)
     files = _files(folder)
-    single = [p for p in files if p.parent == folder and p.suffix.lower() in (*POLYGON_SUFFIXES, TABLE_SUFFIX)]
+    single = [p for p in files if p.parent == folder and p.suffix.lower() in (*VECTOR_SUFFIXES, TABLE_SUFFIX)]
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if len(single) == 1 and not pictures:
         return look_at(single[0])
@@ -334,7 +335,7 @@ def _beside(folder: Path, roots: Sequence[Path], kind: Kind, image: str, label: 
     """Labels in files beside images of the same names."""
     there = [root / label for root in roots if (root / label).is_dir()]
     rasters = [path for one in there for path in files_in(one, folder)]
-    vectors = [path for one in there for path in files_in(one, folder, POLYGON_SUFFIXES)]
+    vectors = [path for one in there for path in files_in(one, folder, VECTOR_SUFFIXES)]
     truths = vectors if kind is Kind.DRAWN else rasters
     images = [path for root in roots if (root / image).is_dir() for path in files_in(root / image, folder)]
     if not images or not truths:
