@@ -201,8 +201,8 @@ def test_a_block_is_bounded(tmp_path, block_px):
         (None, Affine(10, 0, WEST, 0, -10, NORTH), "no coordinate reference system"),
         (UTM, Affine(10, 0, np.nan, 0, -10, NORTH), "cannot be read"),
         (UTM, Affine(10, 0, 1e12, 0, -10, NORTH), "cannot be read"),
-        (UTM, Affine(0, 0, WEST, 0, 0, NORTH), "no georeference"),
-        ("EPSG:4978", Affine(10, 0, WEST, 0, -10, NORTH), "from the centre of the Earth"),
+        (UTM, Affine(0, 0, WEST, 0, 0, NORTH), "pixels of no size"),
+        ("EPSG:4978", Affine(10, 0, WEST, 0, -10, NORTH), "a geocentric coordinate reference system"),
         ('LOCAL_CS["site",UNIT["metre",1]]', Affine(10, 0, WEST, 0, -10, NORTH), "local coordinate reference system"),
     ],
 )
