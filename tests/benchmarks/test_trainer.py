@@ -123,7 +123,7 @@ def settings_of(name, **compare):
 
 
 @pytest.mark.parametrize(
-    "name", ["simulated", "eurosat", "demo", "recipes", "pictures", "pictures_hour", "pictures_finetune"]
+    "name", ["simulated", "eurosat", "demo", "recipes", "crops", "pictures", "pictures_hour", "pictures_finetune"]
 )
 def test_every_settings_file_is_within_its_bounds(name):
     settings = settings_of(name)
