@@ -123,7 +123,18 @@ def settings_of(name, **compare):
 
 
 @pytest.mark.parametrize(
-    "name", ["simulated", "eurosat", "demo", "recipes", "crops", "pictures", "pictures_hour", "pictures_finetune"]
+    "name",
+    [
+        "simulated",
+        "eurosat",
+        "demo",
+        "demo_contrast",
+        "recipes",
+        "crops",
+        "pictures",
+        "pictures_hour",
+        "pictures_finetune",
+    ],
 )
 def test_every_settings_file_is_within_its_bounds(name):
     settings = settings_of(name)
