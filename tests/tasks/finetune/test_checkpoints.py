@@ -62,15 +62,28 @@ class InputsThatStop(TaskInputs):
         return super().batch(rows)
 
 
+class ModelThatStops(TaskModel):
+    """A real model which is trained for one step too many."""
+
+    left = STEPS
+
+    def forward(self, batch, encoded=None):
+        if self.training:
+            if self.left == 0:
+                raise Stopped
+            self.left -= 1
+        return super().forward(batch, encoded)
+
+
 def run(pretrained, data, recipe, checkpoint=None, *, stop_after=None):
     """The loss and the weights that a finetuning ends with."""
     encoder = load_encoder(pretrained)
     plan = plan_inputs(data, ("red", "green", "blue"), encoder_normalisation(pretrained), bands_per_view=3)
     torch.manual_seed(1)
-    model = TaskModel(encoder, HeadConfig(Task.CLASSIFY, "mean", len(data.spec.class_names), 1, 3))
+    model = ModelThatStops(encoder, HeadConfig(Task.CLASSIFY, "mean", len(data.spec.class_names), 1, 3))
     model.head = torch.nn.Sequential(torch.nn.Dropout(0.2), model.head)  # chance inside the layers, too
-    inputs = InputsThatStop(data, plan)
-    inputs.left = -1 if stop_after is None else stop_after
+    model.left = -1 if stop_after is None else stop_after
+    inputs = TaskInputs(data, plan)
     val = data.rows("val")
     train = data.rows("train")
 
@@ -84,7 +97,16 @@ def run(pretrained, data, recipe, checkpoint=None, *, stop_after=None):
 @pytest.mark.usefixtures("always_due")
 @pytest.mark.parametrize("stop_after", [0, 1, STEPS - 1])
 @pytest.mark.parametrize(
-    "options", [{"mode": "lora", "lora_rank": 2}, {"val_checks": 4}, {"mode": "frozen", "augment": False}]
+    "options",
+    [
+        {"mode": "lora", "lora_rank": 2},
+        {"val_checks": 4},
+        {"mode": "frozen"},
+        {
+            "mode": "frozen",
+            "augment": False,
+        },  # what the encoder gave is remembered: STEPS batches are more than all rows
+    ],
 )
 def test_a_stopped_finetuning_ends_with_the_bytes_it_would_have_had(pretrained, data, tmp_path, options, stop_after):
     recipe = FinetuneParameters(steps=STEPS, batch_size=16, lr=1e-2, warmup_steps=2, **options)

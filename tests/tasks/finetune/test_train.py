@@ -18,8 +18,8 @@ from a2mae.models import create_model
 from a2mae.models.checkpoint import save_pretrained
 from a2mae.parallel import cores
 from a2mae.tasks.datasets.writer import write_task_data
-from a2mae.tasks.finetune.model import Symmetry
-from a2mae.tasks.finetune.train import NotFiniteError, computing, finetune, flipped
+from a2mae.tasks.finetune.model import Symmetry, flipped
+from a2mae.tasks.finetune.train import NotFiniteError, computing, finetune
 from a2mae.tasks.parameters import FinetuneParameters
 from a2mae.tasks.registry import Task
 from a2mae.training.step import warmup_cosine

@@ -30,7 +30,7 @@ from a2mae.tasks.finetune.heads import (
     UPerNetHead,
     of_dates,
 )
-from a2mae.tasks.finetune.sets import SetJoiner, set_tokens
+from a2mae.tasks.finetune.sets import Encoded, SetJoiner, set_tokens
 from a2mae.tasks.finetune.transitions import decided, split_outputs
 from a2mae.tasks.finetune.values import ValueScaling
 from a2mae.tasks.registry import Task
@@ -66,6 +66,22 @@ def symmetries(height: int, width: int) -> tuple[Symmetry, ...]:
     """Return those that keep an image's shape: eight of a square, else four; the first changes nothing."""
     turns = range(4) if height == width else (0, 2)
     return tuple(Symmetry(turn, mirror) for mirror, turn in itertools.product((False, True), turns))
+
+
+def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
+    """Flip and turn a batch; targets with it where they are pixels.
+
+    One symmetry for the whole batch keeps it one cheap view; over the steps every image meets all eight.
+
+    Args:
+        batch: Square, or quarter turns become none and halves.
+        symmetry: As drawn for squares.
+        pixels: Targets are pixels.
+    """
+    height, width = batch.images.shape[-2:]
+    chosen = symmetry if height == width else dataclasses.replace(symmetry, turns=2 * (symmetry.turns // 2))
+    targets = chosen.move(batch.targets) if pixels else batch.targets
+    return dataclasses.replace(batch.moved(chosen.move), targets=targets)
 
 
 _MOST = 1_000
@@ -257,24 +273,53 @@ class TaskModel(nn.Module):
         reductions = [self.encoder.feature_info[level].reduction for level in self.levels]
         return UPerNetHead(channels, classes, reductions[0], pyramid=len(set(reductions)) > 1)
 
-    def forward(self, batch: TaskBatch) -> Tensor:
-        """Predict `(B, K)` or `(B, K, H, W)` float32 logits of a batch."""
+    def forward(self, batch: TaskBatch, encoded: Encoded | None = None) -> Tensor:
+        """Predict `(B, K)` or `(B, K, H, W)` float32 logits of a batch.
+
+        Args:
+            batch: What is asked about.
+            encoded: What `encode` gave for it; None: it is encoded here, in evaluation in all symmetries if the head is
+                to answer so.
+        """
         with autocast(self.precision, batch.images.device.type):
-            if self.training or not self.config.symmetric:
-                return self._logits(batch).float()
+            if encoded is not None or self.training or not self.config.symmetric:
+                return self._logits(self.encode(batch) if encoded is None else encoded, batch).float()
             answers = []
             for symmetry in symmetries(*batch.images.shape[-2:]):
-                logits = self._logits(batch.moved(symmetry.move)).float()
+                moved = batch.moved(symmetry.move)
+                logits = self._logits(self.encode(moved), moved).float()
                 answers.append(symmetry.undo(logits) if self.config.per_pixel else logits)
             return torch.stack(answers).mean(dim=0)
 
-    def _logits(self, batch: TaskBatch) -> Tensor:
+    def encode(self, batch: TaskBatch) -> Encoded:
+        """Give what the encoder makes of a batch: all that the head reads of it besides the pixels."""
+        dates = range(self.config.task.kind.dates)
+        with autocast(self.precision, batch.images.device.type):
+            if batch.valid is None:
+                return Encoded(images=[self._views(batch, date) for date in dates])
+            levels = self.levels if self.config.per_pixel else None
+            of_dates = [batch.of_date(date, len(dates)) for date in dates]
+            width = self.config.bands_per_view
+            return Encoded(sets=[list(set_tokens(self.encoder, one, width, levels)) for one in of_dates])
+
+    def _views(self, batch: TaskBatch, date: int) -> list[list[Tensor]]:
+        """Encode the views of an image: maps `(B, D, h, w)` of each level, or the last tokens `(B, 1 + N, D)`."""
+        found = []
+        for view, image in enumerate(torch.split(batch.images[:, date], self.config.bands_per_view, dim=1)):
+            given = self._metadata(batch, date, view)
+            if self.config.per_pixel:
+                found.append(self.encoder.forward_intermediates(image, self.levels, **given))
+            else:
+                found.append([self.encoder.forward_features(image, **given)])
+        return found
+
+    def _logits(self, encoded: Encoded, batch: TaskBatch) -> Tensor:
         logits: Tensor
         if not self.config.per_pixel:
-            tokens, pixels = self._tokens(batch)
+            tokens, pixels = self._tokens(encoded, batch)
             logits = self.head(tokens, pixels) if self.config.head == "rcf" else self.head(tokens)
             return logits
-        read = [self._maps(batch, date) for date in range(self.config.task.kind.dates)]
+        read = [self._maps(encoded, batch, date) for date in range(self.config.task.kind.dates)]
         dates, images = [maps for maps, _ in read], torch.stack([image for _, image in read], dim=1)
         if self.config.task.kind.transitions:
             per_date = [self._decoded(self.head, maps, images[:, [date]]) for date, maps in enumerate(dates)]
@@ -306,26 +351,18 @@ class TaskModel(nn.Module):
             for level in maps
         ]
 
-    def _tokens(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
-        """Encode the only date or the set, views side by side: `(B, 1 + N, D * views)`; and give its pixels."""
+    def _tokens(self, encoded: Encoded, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+        """Join the tokens of the only date or set, views side by side: `(B, 1 + N, D * views)`; and give its pixels."""
         if batch.valid is not None:
-            return self.joiner.tokens(set_tokens(self.encoder, batch, self.config.bands_per_view), batch)
-        views = torch.split(batch.images[:, 0], self.config.bands_per_view, dim=1)
-        tokens = [self.encoder.forward_features(v, **self._metadata(batch, 0, i)) for i, v in enumerate(views)]
-        return torch.cat(tokens, dim=-1), batch.images[:, 0]
+            return self.joiner.tokens(encoded.sets[0], batch)
+        return torch.cat([tokens for (tokens,) in encoded.images[0]], dim=-1), batch.images[:, 0]
 
-    def _maps(self, batch: TaskBatch, date: int) -> tuple[list[Tensor], Tensor]:
-        """Encode an image or set of one date to levels, views side by side: `(B, D * views, h, w)`; and its pixels."""
+    def _maps(self, encoded: Encoded, batch: TaskBatch, date: int) -> tuple[list[Tensor], Tensor]:
+        """Join the levels of one date, views side by side: `(B, D * views, h, w)`; and give its pixels."""
         if batch.valid is not None:
-            of_date = batch.of_date(date, self.config.task.kind.dates)
-            views = set_tokens(self.encoder, of_date, self.config.bands_per_view, self.levels)
-            return self.joiner.maps(views, of_date)
-        image = batch.images[:, date]
-        per_view = [
-            self.encoder.forward_intermediates(v, self.levels, **self._metadata(batch, date, i))
-            for i, v in enumerate(torch.split(image, self.config.bands_per_view, dim=1))
-        ]
-        return [torch.cat(level, dim=1) for level in zip(*per_view, strict=True)], image
+            return self.joiner.maps(encoded.sets[date], batch.of_date(date, self.config.task.kind.dates))
+        levels = zip(*encoded.images[date], strict=True)
+        return [torch.cat(level, dim=1) for level in levels], batch.images[:, date]
 
     def _metadata(self, batch: TaskBatch, time: int, view: int) -> _Metadata:
         width = self.config.bands_per_view

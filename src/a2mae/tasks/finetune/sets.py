@@ -6,8 +6,8 @@ An encoder that reads one image at a time (timm's, random convolution features) 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,56 @@ class SetTokens:
     patches: Tensor
     seen: Tensor
     grid: tuple[int, int]
+
+    def take(self, rows: Tensor) -> SetTokens:
+        """Choose samples of the batch by their positions."""
+        return replace(self, cls=self.cls[rows], patches=self.patches[rows], seen=self.seen[rows])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder gives for a batch, by date, view and level; of single images or of sets, the other is empty.
+
+    Attributes:
+        images: Maps `(B, D, h, w)`, or the last tokens `(B, 1 + N, D)`.
+        sets: Their tokens.
+    """
+
+    images: Sequence[Sequence[Sequence[Tensor]]] = ()
+    sets: Sequence[Sequence[Sequence[SetTokens]]] = ()
+
+    def take(self, rows: Tensor) -> Encoded:
+        """Choose samples of the batch by their positions."""
+        return Encoded(
+            [[[level[rows] for level in view] for view in date] for date in self.images],
+            [[[level.take(rows) for level in view] for view in date] for date in self.sets],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Join batches to one."""
+        images = [
+            [[torch.cat(level) for level in zip(*view, strict=True)] for view in zip(*date, strict=True)]
+            for date in zip(*(part.images for part in parts), strict=True)
+        ]
+        sets = [
+            [[_joined_sets(level) for level in zip(*view, strict=True)] for view in zip(*date, strict=True)]
+            for date in zip(*(part.sets for part in parts), strict=True)
+        ]
+        return cls(images, sets)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that it consists of."""
+        of_sets = [
+            part for date in self.sets for view in date for one in view for part in (one.cls, one.patches, one.seen)
+        ]
+        return [level for date in self.images for view in date for level in view] + of_sets
+
+
+def _joined_sets(parts: Sequence[SetTokens]) -> SetTokens:
+    cls, patches, seen = ([getattr(part, name) for part in parts] for name in ("cls", "patches", "seen"))
+    return SetTokens(torch.cat(cls), torch.cat(patches), torch.cat(seen), parts[0].grid)
 
 
 def set_tokens(
@@ -133,7 +183,7 @@ class SetJoiner(nn.Module):
         weight = score.masked_fill(~found.seen, torch.finfo(score.dtype).min).softmax(dim=1)
         return weight * found.seen
 
-    def tokens(self, views: Iterator[list[SetTokens]], batch: TaskBatch) -> tuple[Tensor, Tensor]:
+    def tokens(self, views: Iterable[Sequence[SetTokens]], batch: TaskBatch) -> tuple[Tensor, Tensor]:
         """Join the last level of each view.
 
         Args:
@@ -149,7 +199,7 @@ class SetJoiner(nn.Module):
             parts.append(joined_tokens(found, weights[-1][0]))
         return torch.cat(parts, dim=-1), _joined_pixels(batch, weights)
 
-    def maps(self, views: Iterator[list[SetTokens]], batch: TaskBatch) -> tuple[list[Tensor], Tensor]:
+    def maps(self, views: Iterable[Sequence[SetTokens]], batch: TaskBatch) -> tuple[list[Tensor], Tensor]:
         """Join every level of each view.
 
         Args:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -21,12 +20,13 @@ from tqdm import tqdm
 from a2mae.errors import A2maeError, InputError
 from a2mae.models.precision import fit_attention, precision_of
 from a2mae.parallel import cores
-from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, TaskInputs
+from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs
 from a2mae.tasks.datasets.task_data import Targets, TaskData
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, FinetuneState, Progress
 from a2mae.tasks.finetune.lora import add_lora, merge_lora
 from a2mae.tasks.finetune.losses import loss_for
-from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel
+from a2mae.tasks.finetune.model import HeadConfig, Symmetry, TaskModel, flipped
+from a2mae.tasks.finetune.remembered import remember
 from a2mae.tasks.finetune.values import fitted_scaling
 from a2mae.tasks.parameters import FinetuneParameters, TaskParameters
 from a2mae.training.step import warmup_cosine
@@ -154,6 +154,7 @@ def finetune(
         logger.info("%s: going on from step %d of %d", name, state.step, recipe.steps)
     look_every = -(-recipe.steps // recipe.val_checks) if recipe.val_checks and validate is not None else 0
     log_every = max(recipe.steps // 50, 1)
+    remembered = remember(model, inputs, rows, recipe, device)
     running: list[Tensor] = []
     drawn = islice(_drawn(rows, recipe.batch_size, np.random.default_rng(seed), recipe.augment), state.step, None)
     for step in tqdm(range(state.step, recipe.steps), desc=name, unit="step", leave=False):
@@ -164,7 +165,8 @@ def finetune(
         batch = inputs.batch(chosen).to(device)
         if symmetry is not None:
             batch = flipped(batch, symmetry, pixels=model.config.per_pixel)
-        loss = loss_of(model(batch), batch.targets)
+        encoded = None if remembered is None else remembered.encoded(chosen, symmetry)
+        loss = loss_of(model(batch, encoded), batch.targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)
@@ -233,22 +235,6 @@ def outputs_of(
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         yield batch, model(inputs.batch(batch).to(device))
-
-
-def flipped(batch: TaskBatch, symmetry: Symmetry, *, pixels: bool) -> TaskBatch:
-    """Flip and turn a batch; targets with it where they are pixels.
-
-    One symmetry for the whole batch keeps it one cheap view; over the steps every image meets all eight.
-
-    Args:
-        batch: Square, or quarter turns become none and halves.
-        symmetry: As drawn for squares.
-        pixels: Targets are pixels.
-    """
-    height, width = batch.images.shape[-2:]
-    chosen = symmetry if height == width else replace(symmetry, turns=2 * (symmetry.turns // 2))
-    targets = chosen.move(batch.targets) if pixels else batch.targets
-    return replace(batch.moved(chosen.move), targets=targets)
 
 
 def _drawn(
