@@ -41,6 +41,7 @@ from a2mae.pipelines.checks import (
     check_named_paths,
     check_outputs,
 )
+from a2mae.pipelines.config_loader import NamingConfigLoader
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters
 
@@ -164,12 +165,27 @@ def test_an_environment_that_writes_into_another_s_data_is_refused(tmp_path: Pat
     ],
 )
 @pytest.mark.parametrize("folder", ["mine", "base"])
-def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, folder: str, content: str | bytes, why: str) -> None:
-    loader = environments(tmp_path, parameters_b="pretrain: {seed: 1}\n")
-    path = Path(loader.conf_source) / folder / "parameters_c.yml"
+@pytest.mark.parametrize("kind", ["parameters", "globals", "catalog"])
+def test_a_file_that_is_no_yaml_is_named(
+    tmp_path: Path, kind: str, folder: str, content: str | bytes, why: str
+) -> None:
+    source = Path(environments(tmp_path, parameters_b="pretrain: {seed: 1}\n").conf_source)
+    path = source / folder / ("globals.yml" if kind == "globals" else f"{kind}_c.yml")
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(EnvironmentFilesError, match=rf"{folder}/parameters_c\.yml .*({why}).*: correct it"):
-        check_environment_files(loader)
+    told = rf"{folder}/{path.stem}\.yml .*({why}).*: correct it"
+    with pytest.raises(EnvironmentFilesError, match=told):
+        NamingConfigLoader(str(source), base_env="base", default_run_env="local", env="mine")[kind]
+    if kind != "globals":
+        with pytest.raises(EnvironmentFilesError, match=told):
+            check_environment_files(NamingConfigLoader(str(source), base_env="base", env="mine"))
+
+
+def test_what_kedro_says_of_whole_files_stays_its_own(tmp_path: Path) -> None:
+    source = environments(
+        tmp_path, parameters_b="pretrain: {seed: 1}\n", parameters_c="pretrain: {seed: 2}\n"
+    ).conf_source
+    with pytest.raises(ValueError, match="Duplicate keys found"):
+        NamingConfigLoader(source, base_env="base", default_run_env="local", env="mine")["parameters"]
 
 
 def test_a_broken_file_of_another_environment_stops_nobody(tmp_path: Path) -> None:

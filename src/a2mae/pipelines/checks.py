@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -111,7 +112,7 @@ def check_environment_files(loader: AbstractConfigLoader) -> None:
     found = read_files(source, name)
     if not (source / name).is_dir() or name == "base":
         return
-    problems = [*_unread(source, name, found), *_shared_data(source, name)]
+    problems = [*_unread(source, name, found), *_shared_data(source, name, found)]
     if problems:
         raise EnvironmentFilesError(f"environment '{name}': {'; '.join(problems)}")
 
@@ -135,14 +136,20 @@ def _unread(source: Path, name: str, found: Mapping[Path, Mapping[str, object]])
                     yield f"{shown} has the group '{group}', which nothing reads: {hint}"
 
 
-def _shared_data(source: Path, name: str) -> Iterator[str]:
+def _shared_data(source: Path, name: str, found: Mapping[Path, Mapping[str, object]]) -> Iterator[str]:
     """Say whose data an environment would write into; `local` is base with a person's own settings."""
     if name == "local":
         return
-    own = _data_root(source, name)
-    others = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name not in (name, "local"))
-    taken = [other for other in others if _data_root(source, other) == own]
-    if own is not None and taken:
+    usual = _data_root(source / "base", found)
+    own = _data_root(source / name, found) or usual
+    if own is None:
+        return
+    taken = []
+    for other in sorted(path.name for path in source.iterdir() if path.is_dir() and path.name not in (name, "local")):
+        with suppress(EnvironmentFilesError):  # a broken file of another environment is no matter of this one
+            if (_data_root(source / other, found) or usual) == own:
+                taken.append(other)
+    if taken:
         has_own = any(path.name.startswith("globals") for path in _files(source / name))
         yield (
             f"it writes into {own}, where the outputs of {', '.join(map(repr, taken))} lie"
@@ -151,15 +158,17 @@ def _shared_data(source: Path, name: str) -> Iterator[str]:
         )
 
 
-def _data_root(source: Path, name: str) -> str | None:
-    """Where an environment writes; None where no file says so, or a file of another environment cannot be read."""
-    try:
-        for folder in (name, "base"):
-            for path in _files(source / folder):
-                if path.name.startswith("globals") and "data_root" in (found := read_yaml(path)):
-                    return os.path.normpath(os.path.expanduser(str(found["data_root"])))
-    except EnvironmentFilesError:
-        return None
+def _data_root(folder: Path, found: Mapping[Path, Mapping[str, object]]) -> str | None:
+    """Where the files of an environment say that it writes; None where they do not.
+
+    Raises:
+        EnvironmentFilesError: If one was not read before and cannot be.
+    """
+    for path in _files(folder):
+        if path.name.startswith("globals"):
+            values = found[path] if path in found else read_yaml(path)
+            if "data_root" in values:
+                return os.path.normpath(os.path.expanduser(str(values["data_root"])))
     return None
 
 
