@@ -227,7 +227,7 @@ def answered(before: Mapping[str, str], after: Mapping[str, str], folder: Path) 
     for name in after:
         path = folder / name
         there = read_group(path) if path.is_file() else None
-        trio = (there, _values(before.get(name, "")), _values(after[name]))
+        trio = (there, _values(before[name]) if name in before else None, _values(after[name]))
         parts += _parts(*(group.pop("ingest", group) if isinstance(group, dict) else group for group in trio))
     stated = any(there != first for there, first, _ in parts)
     # What was ??? may be stated in other words than are written: a sensor at another pixel size gets its own name.
