@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,11 +40,13 @@ from a2mae.pipelines.checks import (
     check_inputs,
     check_model,
     check_named_paths,
+    check_named_rasters,
     check_outputs,
 )
 from a2mae.pipelines.config_loader import NamingConfigLoader
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters
+from helpers.rasters import write_tif
 
 
 def check_env(source: Path, env: str | None) -> None:
@@ -289,6 +292,37 @@ def test_what_can_be_no_path_is_named_before_the_run(
     with pytest.raises(NamedFileError, match=rf"segment\.map\.raster is .*{why}") as told:
         check_named(tmp_path, segment={"map": {"raster": path}})
     assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: path.mkdir(), "is not a file"),
+        (lambda path: path.write_bytes(b"II*\0"), "cannot be opened"),
+        (lambda path: path.write_text("a,b"), "its first bytes are of none of"),
+        (lambda path: write_tif(path, crs="EPSG:4326", gsd=0.001, left=13, top=53), "not in metres: reproject it"),
+    ],
+)
+@pytest.mark.parametrize("key", ["segment.map.raster", "detect_change.map.raster_before", "embed.raster"])
+def test_a_raster_that_is_none_is_told_before_the_run(
+    tmp_path: Path, make: Callable[[Path], object], why: str, key: str
+) -> None:
+    good, bad = write_tif(tmp_path / "good.tif"), tmp_path / "bad.tif"
+    make(bad)
+    group, _, rest = key.partition(".")
+    node_of = {"embed": "embed.raster"}.get(group, f"{group}.draw_map")
+    pipeline = Pipeline([node(lambda options: options, f"params:{group}", "map", name=node_of)])
+
+    def catalog(path: Path) -> DataCatalog:
+        if group == "embed":
+            return DataCatalog({"params:embed": MemoryDataset(EmbedParameters(raster=str(path)))})
+        rasters = {"raster": str(path)} if "before" not in rest else {"raster": str(good), "raster_before": str(path)}
+        options = TaskParameters.model_validate({"task": group, "map": rasters})
+        return DataCatalog({f"params:{group}": MemoryDataset(options)})
+
+    with pytest.raises(InputError, match=rf"^{key}: .*bad\.tif.*{why}"):
+        check_named_rasters(pipeline, catalog(bad), tmp_path)
+    check_named_rasters(pipeline, catalog(good), tmp_path)
 
 
 @given(st.text(min_size=1, max_size=300))

@@ -200,7 +200,7 @@ class EmbeddingStore:
         """
         try:
             check_regular(path)
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 there = {field.name: field.type for field in file.schema_arrow}
                 wrong = [field.name for field in self.schema if there.get(field.name) != field.type]
                 if wrong:
@@ -255,7 +255,7 @@ class EmbeddingStore:
         # A dictionary of 256 numbers pays, one of 65,536 costs more than it saves.
         texts = [name for name, kind in _KEYS if kind == pa.string()]
         coded = [*texts, "vector.list.element"] if self.about.dtype == "int8" else texts
-        pq.write_table(table, path, row_group_size=65_536, use_dictionary=coded)
+        pq.write_table(table, path, row_group_size=65_536, use_dictionary=coded, write_page_checksum=True)
 
     def keep(self, wanted: Mapping[tuple[str, str], str]) -> int:
         """Leave out the vectors of what is gone or has changed.

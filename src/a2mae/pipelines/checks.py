@@ -6,7 +6,7 @@ Hours may lie between the start of a run and the node that would stumble.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from a2mae.config import Parameters
-from a2mae.errors import A2maeError, InputError, did_you_mean, is_address
+from a2mae.errors import A2maeError, InputError, RejectedError, did_you_mean, is_address
 from a2mae.pipeline_registry import MOVED, STAGES, TASKS
 from a2mae.pipelines.chain import tracked
 from a2mae.pipelines.tasks import opened_by
@@ -267,22 +267,49 @@ def check_named_paths(pipeline: Pipeline, catalog: DataCatalog, project: Path) -
         NamedFileError: If one is not there, or is no file or folder of this machine; all of them are named, with the
             key to change.
     """
-    written = [
-        (project / entry.path).resolve()
-        for name in pipeline.all_outputs()
-        if (entry := tracked(catalog, name)) is not None and "://" not in entry.path
-    ]
+    may_be_made = _made_by(pipeline, catalog, project)
     missing: list[str] = []
     for key, path in _named_paths(pipeline, catalog):
         if (why := _unfit(path)) is not None:
             missing.append(f"{key} is {path!r}{why}")
-        elif not os.path.exists(path) and not any(Path(path).resolve().is_relative_to(output) for output in written):
+        elif not os.path.exists(path) and not may_be_made(path):
             missing.append(f"{key} is {path!r}")
     if missing:
         raise NamedFileError(
             f"no such file or folder: {'; '.join(missing)}. Relative paths start from {Path.cwd()}; set the"
             " parameter to what is there, or to null"
         )
+
+
+def check_named_rasters(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
+    """Check that every raster which is to be embedded or mapped is one: it is opened after hours of other work.
+
+    Raises:
+        InputError: If one cannot be opened, or has no CRS in metres.
+    """
+    may_be_made = _made_by(pipeline, catalog, project)
+    for key, path in _named_paths(pipeline, catalog):
+        if key.rpartition(".")[2] in _RASTERS and not may_be_made(path):
+            from a2mae.tasks.inference.files import header_in_metres
+
+            try:
+                header_in_metres(Path(path))
+            except InputError as error:
+                raise InputError(f"{key}: {error.detail if isinstance(error, RejectedError) else error}") from error
+
+
+_RASTERS = ("raster", "raster_before")
+"""Last parts of the keys that name a raster of which the whole is read."""
+
+
+def _made_by(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> Callable[[str], bool]:
+    """Tell of a path whether it lies below an output of a run."""
+    written = [
+        (project / entry.path).resolve()
+        for name in pipeline.all_outputs()
+        if (entry := tracked(catalog, name)) is not None and "://" not in entry.path
+    ]
+    return lambda path: any(Path(path).resolve().is_relative_to(output) for output in written)
 
 
 def _unfit(path: str) -> str | None:
