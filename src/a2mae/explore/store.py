@@ -193,7 +193,7 @@ class EmbeddingStore:
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[pq.ParquetFile]:
-        """Open a file whose columns are those that the store says.
+        """Open a file whose columns are those that the store says, and whose pages have the checksums they were given.
 
         Raises:
             InputError: If it is torn, or of another store; also for what Arrow raises inside.
@@ -206,7 +206,7 @@ class EmbeddingStore:
                 if wrong:
                     raise _torn(path, f"{wrong[0]} is absent or of another type than {ABOUT} says")
                 yield file
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _torn(path, str(error).partition("\n")[0]) from error
 
     def _read(self, path: Path, columns: Sequence[str], group: int | None = None) -> pa.Table:
