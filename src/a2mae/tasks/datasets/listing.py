@@ -69,6 +69,22 @@ def pictures_below(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Iter
         yield from (Path(above, name) for name in sorted(names) if _is_picture(name, suffixes))
 
 
+def check_links(root: Path) -> None:
+    """Refuse a folder in which a link leads out of it, where others than this program list its files.
+
+    Args:
+        root: Of the data set.
+
+    Raises:
+        TaskDataError: If one does.
+    """
+    for above, folders, _ in os.walk(root):
+        folders.sort()
+        for entry in os.scandir(above):
+            if entry.is_symlink():
+                check_inside(Path(entry.path), root)
+
+
 def note_left_out(folder: Path, read: Iterable[Path], reading: Reading) -> None:
     """Note the pictures of a data set of which no sample is made.
 
