@@ -169,4 +169,6 @@ def test_a_name_of_a_billion_weights_takes_no_memory_where_the_file_is_of_anothe
     with pytest.raises(CheckpointError, match=r"does not fit timm's vit_giant_patch14_224: missing"):
         load_timm("vit_giant_patch14_224", tmp_path / "small.safetensors", bands=3)
     assert set(devices) == {"meta"}
-    assert not any(value.is_meta for value in load_timm("test_vit", tmp_path / "small.safetensors", bands=3)[0].parameters())
+    assert not any(
+        value.is_meta for value in load_timm("test_vit", tmp_path / "small.safetensors", bands=3)[0].parameters()
+    )

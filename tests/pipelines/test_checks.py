@@ -21,6 +21,7 @@ from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from a2mae.config import Parameters
 from a2mae.errors import InputError
 from a2mae.models import create_model, save_pretrained
 from a2mae.models.released import CheckpointError
@@ -44,6 +45,7 @@ from a2mae.pipelines.checks import (
     check_outputs,
 )
 from a2mae.pipelines.config_loader import NamingConfigLoader
+from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters
 from helpers.rasters import write_tif
@@ -323,6 +325,27 @@ def test_a_raster_that_is_none_is_told_before_the_run(
     with pytest.raises(InputError, match=rf"^{key}: .*bad\.tif.*{why}"):
         check_named_rasters(pipeline, catalog(bad), tmp_path)
     check_named_rasters(pipeline, catalog(good), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\0b", "\ud800", "x/\udcff.tif"])
+@pytest.mark.parametrize(
+    ("kind", "group"),
+    [
+        (PretrainParameters, {"start": {"weights": "{}"}}),
+        (PretrainParameters, {"teacher": {"file": "{}"}}),
+        (IngestParameters, {"folder": "{}"}),
+        (IngestParameters, {"locations": {"polygons": "{}"}}),
+        (EmbedParameters, {"raster": "{}"}),
+    ],
+)
+def test_what_names_nothing_is_no_path_in_any_group(
+    kind: type[Parameters], group: dict[str, object], text: str
+) -> None:
+    def filled(value: object) -> object:
+        return {key: filled(one) for key, one in value.items()} if isinstance(value, dict) else text
+
+    with pytest.raises(ValidationError, match="is an empty path|has a zero byte|has bytes in its name"):
+        kind.model_validate(filled(group))
 
 
 @given(st.text(min_size=1, max_size=300))
