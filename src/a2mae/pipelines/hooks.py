@@ -83,8 +83,8 @@ class Checks:
 
         Raises:
             LockedError: If another run works on the same data.
-            InputError: If there is nothing to embed, a raster that is named cannot be opened, or the model does not take
-                what it would be given.
+            InputError: If there is nothing to embed, a named raster cannot be opened, or the model does not take what it
+                would be given.
             NamedFileError: If a parameter names a file or folder that is not there.
             MissingInputError: If an input has not been made.
             OutputFolderError: If an output's folder cannot be written to.
