@@ -26,7 +26,6 @@ from a2mae.errors import InputError
 from a2mae.models import create_model, save_pretrained
 from a2mae.models.released import CheckpointError
 from a2mae.pipelines.checks import (
-    EnvironmentFilesError,
     MissingInputError,
     ModelParametersError,
     MovedDatasetError,
@@ -36,7 +35,6 @@ from a2mae.pipelines.checks import (
     check_dataset_types,
     check_embedded,
     check_environment,
-    check_environment_files,
     check_groups,
     check_inputs,
     check_model,
@@ -45,6 +43,7 @@ from a2mae.pipelines.checks import (
     check_outputs,
 )
 from a2mae.pipelines.config_loader import NamingConfigLoader
+from a2mae.pipelines.environment_files import EnvironmentFilesError, check_environment_files
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters

@@ -271,7 +271,7 @@ def read_group(path: Path) -> dict[str, object]:
     Raises:
         InputError: If it is no YAML, has a key twice, or holds something else than names with values.
     """
-    from a2mae.pipelines.checks import EnvironmentFilesError, read_yaml  # noqa: PLC0415 (Kedro: not for `--help`)
+    from a2mae.pipelines.environment_files import EnvironmentFilesError, read_yaml  # noqa: PLC0415 (Kedro: not for `--help`)
 
     try:
         return read_yaml(path)

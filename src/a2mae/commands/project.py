@@ -177,7 +177,6 @@ def configuration(project: Path, env: str, datasets: Sequence[str] = ()) -> tupl
     from kedro.io import DataCatalog, DatasetError  # noqa: PLC0415
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
-    from a2mae.pipelines.checks import read_files  # noqa: PLC0415
     from a2mae.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS  # noqa: PLC0415
 
     conf = project / "conf"
@@ -188,7 +187,6 @@ def configuration(project: Path, env: str, datasets: Sequence[str] = ()) -> tupl
             f"{conf} has no environment {env!r}: {did_you_mean(env, names)}a2mae init PATH --name {env} makes it of a"
             " folder of scenes"
         )
-    read_files(conf, env)
     loader = CONFIG_LOADER_CLASS(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
     try:
         for kind in ("parameters", "globals"):
@@ -200,6 +198,8 @@ def configuration(project: Path, env: str, datasets: Sequence[str] = ()) -> tupl
         found = DataCatalog.from_config(catalog)
         for name in datasets:
             found.get(name)  # makes it, and tells of a type that is none
+    except A2maeError:
+        raise
     except (
         *(OmegaConfBaseException, MissingConfigException, DatasetError),
         *(ValueError, TypeError, AttributeError),  # Kedro's own, of keys in two files and of entries of another form

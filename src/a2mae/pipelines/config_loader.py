@@ -9,7 +9,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from a2mae.pipelines.checks import read_files
+from a2mae.pipelines.environment_files import read_files
 
 
 class NamingConfigLoader(OmegaConfigLoader):
