@@ -1,13 +1,17 @@
 """Files appear whole or not at all, and with the access that the user's umask gives."""
 
+import hashlib
+import json
 import os
 import stat
 
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from a2mae.files import file_digest, whole_file, whole_folder, write_bytes
+from a2mae.files import digest_of, file_digest, whole_file, whole_folder, write_bytes
 from a2mae.models.checkpoint import save_weights
 from a2mae.pipelines.datasets import (
     JSONFileDataset,
@@ -101,3 +105,17 @@ def test_one_file_needs_to_know_how_it_is_read_and_written(tmp_path):
 def test_the_digest_is_that_of_sha256sum(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+NAMES = st.lists(st.binary(min_size=1, max_size=8).map(os.fsdecode) | st.text(), max_size=4)
+
+
+@given(NAMES, NAMES)
+def test_law_names_of_files_have_a_digest_whatever_their_bytes(names, others):
+    assert (digest_of(names) == digest_of(others)) == (names == others)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"))))
+def test_law_the_digest_of_text_is_that_of_its_bytes(names):
+    text = json.dumps(names, separators=(",", ":"), ensure_ascii=False)
+    assert digest_of(names) == hashlib.sha256(text.encode()).hexdigest()

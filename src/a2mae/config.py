@@ -45,14 +45,24 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 """The same before it is decided: `auto` is, where the model runs (`models.precision`)."""
 
 
-def _path(value: str | None) -> str | None:
+def _path(value: str) -> str:
+    if why := names_nothing(value):
+        raise ValueError(f"{value!a} {why}")
+    return value
+
+
+def _path_or_none(value: str | None) -> str | None:
     if value is not None and (why := names_nothing(value)):
         raise ValueError(f"{value!a} {why}, or null where no file is meant")
     return value
 
 
-OnDiskPath = Annotated[str | None, AfterValidator(_path), OnDisk()]
+OptionalPath = Annotated[str | None, AfterValidator(_path_or_none)]
+"""A text that can be a path; None: not used."""
+OnDiskPath = Annotated[OptionalPath, OnDisk()]
 """A file or folder of the user's that must be there when a run starts; None: not used."""
+NeededPath = Annotated[str, AfterValidator(_path), OnDisk()]
+"""The same where there is no group without it."""
 
 
 def problems_of(error: ValidationError) -> str:

@@ -243,4 +243,9 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> N
 def digest_of(content: object) -> str:
     """Return the SHA-256 of a JSON value in its one canonical form."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(utf8(text)).hexdigest()
+
+
+def utf8(text: str) -> bytes:
+    """Encode a text that may hold names of files: bytes of one that are no UTF-8 are written as JSON escapes them."""
+    return text.encode("utf-8", "backslashreplace")

@@ -3,6 +3,7 @@
 import os
 
 from a2mae.parallel import share_cores
+from a2mae.pipelines.config_loader import NamingConfigLoader
 from a2mae.pipelines.hooks import Checks, Lineage, Unfinished, Watch
 from a2mae.pipelines.summary import Summary
 from a2mae.pipelines.uncaught import show_sentences
@@ -22,6 +23,7 @@ HOOKS = (
     Checks(),
 )  # the last is called first: nothing is recorded of a run that is refused
 
+CONFIG_LOADER_CLASS = NamingConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -71,6 +71,30 @@ def test_law_whatever_happens_to_a_file_it_is_named_or_gives_numbers(tmp_path_fa
         assert np.isfinite(search(folder)["score"]).all()
 
 
+@settings(deadline=None, max_examples=150)
+@given(where=st.floats(0, 1), bit=st.integers(0, 7))
+def test_law_one_changed_bit_is_named_or_changes_nothing(tmp_path_factory, embedded, where, bit):
+    folder = shutil.copytree(embedded.folder, tmp_path_factory.mktemp("law") / "store")
+    data = bytearray(part_of(folder).read_bytes())
+    data[int(where * (len(data) - 1))] ^= 1 << bit
+    part_of(folder).write_bytes(data)
+    with contextlib.suppress(InputError):
+        store, whole = open_store(folder), open_store(embedded.folder)
+        numbers = np.arange(whole.count("image"))
+        found, expected = store.take("image", numbers), whole.take("image", numbers)
+        assert found.rows.equals(expected.rows) and np.array_equal(found.vectors, expected.vectors)
+
+
+def test_a_changed_number_is_named_by_its_file(damaged):
+    data = bytearray(part_of(damaged).read_bytes())
+    with pq.ParquetFile(part_of(damaged)) as file:
+        column = file.metadata.row_group(0).column(file.schema_arrow.names.index("vector"))
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    part_of(damaged).write_bytes(data)
+    with pytest.raises(InputError, match=r"part-\w+\.parquet is damaged, .*(?i:crc|checksum).*embed the archive anew"):
+        search(damaged)
+
+
 @pytest.mark.parametrize("name", MOSTLY)
 def test_a_column_that_is_absent_empty_or_of_another_type_is_named(damaged, name):
     whole = part_of(damaged).read_bytes()

@@ -155,3 +155,20 @@ def test_what_does_not_fit_is_refused_in_a_sentence_and_nothing_is_loaded_by_hal
     (tmp_path / "folder").mkdir()
     with pytest.raises(CheckpointError, match="is a directory: a file of weights is needed"):
         load_timm("test_vit", tmp_path / "folder", bands=3)
+
+
+def test_a_name_of_a_billion_weights_takes_no_memory_where_the_file_is_of_another(tmp_path, monkeypatch):
+    save_file(network("test_vit").state_dict(), tmp_path / "small.safetensors")
+    create, devices = timm.create_model, []
+
+    def noting(name, **options):
+        devices.append(torch.get_default_device().type)
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", noting)
+    with pytest.raises(CheckpointError, match=r"does not fit timm's vit_giant_patch14_224: missing"):
+        load_timm("vit_giant_patch14_224", tmp_path / "small.safetensors", bands=3)
+    assert set(devices) == {"meta"}
+    assert not any(
+        value.is_meta for value in load_timm("test_vit", tmp_path / "small.safetensors", bands=3)[0].parameters()
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,11 +21,11 @@ from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from a2mae.config import Parameters
 from a2mae.errors import InputError
 from a2mae.models import create_model, save_pretrained
 from a2mae.models.released import CheckpointError
 from a2mae.pipelines.checks import (
-    EnvironmentFilesError,
     MissingInputError,
     ModelParametersError,
     MovedDatasetError,
@@ -34,15 +35,19 @@ from a2mae.pipelines.checks import (
     check_dataset_types,
     check_embedded,
     check_environment,
-    check_environment_files,
     check_groups,
     check_inputs,
     check_model,
     check_named_paths,
+    check_named_rasters,
     check_outputs,
 )
+from a2mae.pipelines.config_loader import NamingConfigLoader
+from a2mae.pipelines.environment_files import EnvironmentFilesError, check_environment_files
+from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters
+from helpers.rasters import write_tif
 
 
 def check_env(source: Path, env: str | None) -> None:
@@ -164,12 +169,27 @@ def test_an_environment_that_writes_into_another_s_data_is_refused(tmp_path: Pat
     ],
 )
 @pytest.mark.parametrize("folder", ["mine", "base"])
-def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, folder: str, content: str | bytes, why: str) -> None:
-    loader = environments(tmp_path, parameters_b="pretrain: {seed: 1}\n")
-    path = Path(loader.conf_source) / folder / "parameters_c.yml"
+@pytest.mark.parametrize("kind", ["parameters", "globals", "catalog"])
+def test_a_file_that_is_no_yaml_is_named(
+    tmp_path: Path, kind: str, folder: str, content: str | bytes, why: str
+) -> None:
+    source = Path(environments(tmp_path, parameters_b="pretrain: {seed: 1}\n").conf_source)
+    path = source / folder / ("globals.yml" if kind == "globals" else f"{kind}_c.yml")
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(EnvironmentFilesError, match=rf"{folder}/parameters_c\.yml .*({why}).*: correct it"):
-        check_environment_files(loader)
+    told = rf"{folder}/{path.stem}\.yml .*({why}).*: correct it"
+    with pytest.raises(EnvironmentFilesError, match=told):
+        NamingConfigLoader(str(source), base_env="base", default_run_env="local", env="mine")[kind]
+    if kind != "globals":
+        with pytest.raises(EnvironmentFilesError, match=told):
+            check_environment_files(NamingConfigLoader(str(source), base_env="base", env="mine"))
+
+
+def test_what_kedro_says_of_whole_files_stays_its_own(tmp_path: Path) -> None:
+    source = environments(
+        tmp_path, parameters_b="pretrain: {seed: 1}\n", parameters_c="pretrain: {seed: 2}\n"
+    ).conf_source
+    with pytest.raises(ValueError, match="Duplicate keys found"):
+        NamingConfigLoader(source, base_env="base", default_run_env="local", env="mine")["parameters"]
 
 
 def test_a_broken_file_of_another_environment_stops_nobody(tmp_path: Path) -> None:
@@ -273,6 +293,58 @@ def test_what_can_be_no_path_is_named_before_the_run(
     with pytest.raises(NamedFileError, match=rf"segment\.map\.raster is .*{why}") as told:
         check_named(tmp_path, segment={"map": {"raster": path}})
     assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: path.mkdir(), "is not a file"),
+        (lambda path: path.write_bytes(b"II*\0"), "cannot be opened"),
+        (lambda path: path.write_text("a,b"), "its first bytes are of none of"),
+        (lambda path: write_tif(path, crs="EPSG:4326", gsd=0.001, left=13, top=53), "not in metres: reproject it"),
+    ],
+)
+@pytest.mark.parametrize("key", ["segment.map.raster", "detect_change.map.raster_before", "embed.raster"])
+def test_a_raster_that_is_none_is_told_before_the_run(
+    tmp_path: Path, make: Callable[[Path], object], why: str, key: str
+) -> None:
+    good, bad = write_tif(tmp_path / "good.tif"), tmp_path / "bad.tif"
+    make(bad)
+    group, _, rest = key.partition(".")
+    node_of = {"embed": "embed.raster"}.get(group, f"{group}.draw_map")
+    pipeline = Pipeline([node(lambda options: options, f"params:{group}", "map", name=node_of)])
+
+    def catalog(path: Path) -> DataCatalog:
+        if group == "embed":
+            return DataCatalog({"params:embed": MemoryDataset(EmbedParameters(raster=str(path)))})
+        rasters = {"raster": str(path)} if "before" not in rest else {"raster": str(good), "raster_before": str(path)}
+        options = TaskParameters.model_validate({"task": group, "map": rasters})
+        return DataCatalog({f"params:{group}": MemoryDataset(options)})
+
+    with pytest.raises(InputError, match=rf"^{key}: .*bad\.tif.*{why}"):
+        check_named_rasters(pipeline, catalog(bad), tmp_path)
+    check_named_rasters(pipeline, catalog(good), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\0b", "\ud800", "x/\udcff.tif"])
+@pytest.mark.parametrize(
+    ("kind", "group"),
+    [
+        (PretrainParameters, {"start": {"weights": "{}"}}),
+        (PretrainParameters, {"teacher": {"file": "{}"}}),
+        (IngestParameters, {"folder": "{}"}),
+        (IngestParameters, {"locations": {"polygons": "{}"}}),
+        (EmbedParameters, {"raster": "{}"}),
+    ],
+)
+def test_what_names_nothing_is_no_path_in_any_group(
+    kind: type[Parameters], group: dict[str, object], text: str
+) -> None:
+    def filled(value: object) -> object:
+        return {key: filled(one) for key, one in value.items()} if isinstance(value, dict) else text
+
+    with pytest.raises(ValidationError, match=r"is an empty path|has a zero byte|has bytes in its name"):
+        kind.model_validate(filled(group))
 
 
 @given(st.text(min_size=1, max_size=300))

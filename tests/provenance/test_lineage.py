@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from a2mae.provenance.record import (
     read_record,
     read_sealed,
     record,
+    record_path,
 )
 from helpers.built_world import write_store
 from helpers.task_samples import SENTINEL2
@@ -281,3 +283,16 @@ def test_what_nobody_recorded_is_an_error_that_lists_what_is(project, capsys):
     assert "no record says what made note.txt; there are records of 02/scenes.parquet" in capsys.readouterr().err
     with pytest.raises(LineageError, match="no folder 'lineage'"):
         check(project.parents[2] / "nowhere.txt")
+
+
+def test_a_folder_with_names_that_are_no_text_is_recorded(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff\xfe.tif")).write_bytes(b"x")
+    record(
+        tmp_path, "a", "a2mae.files", stage="a", inputs={}, outputs={"out": str(folder)}, parameters={},
+        named={"a.raster": str(folder)},
+    )  # fmt: skip
+    made = read_record(record_path(tmp_path, "a"))
+    assert list(made.outputs["out"].files) == ["\udcff\udcfe.tif"]
+    assert read_input(tmp_path, "out", str(folder), "a") == made.outputs["out"]

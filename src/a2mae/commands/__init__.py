@@ -74,9 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"a2mae: {error}\n")
         return 1
     except OSError as error:  # a path that the system refuses: too long, below a file, without access
-        place = (
-            "" if error.filename is None else f"{error.filename} cannot be used: "
-        )  # a library names it in its words
+        # A library names it in its own words.
+        place = "" if error.filename is None else f"{error.filename} cannot be used: "
         sys.stderr.write(f"a2mae: {A2maeError(f'{place}{error.strerror or error}')}\n")
         return 1
     return 0

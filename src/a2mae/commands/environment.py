@@ -227,7 +227,7 @@ def answered(before: Mapping[str, str], after: Mapping[str, str], folder: Path) 
     for name in after:
         path = folder / name
         there = read_group(path) if path.is_file() else None
-        trio = (there, yaml.safe_load(before.get(name, "")), yaml.safe_load(after[name]))
+        trio = (there, _values(before[name]) if name in before else None, _values(after[name]))
         parts += _parts(*(group.pop("ingest", group) if isinstance(group, dict) else group for group in trio))
     stated = any(there != first for there, first, _ in parts)
     # What was ??? may be stated in other words than are written: a sensor at another pixel size gets its own name.
@@ -258,7 +258,7 @@ def differences(files: Mapping[str, str], folder: Path) -> list[str]:
     for name, text in files.items():
         path = folder / name
         there = read_group(path) if path.is_file() else {}
-        proposed = yaml.safe_load(text)
+        proposed = _values(text)
         if there != proposed:
             old, new = (yaml.safe_dump(value, sort_keys=False, width=120).splitlines() for value in (there, proposed))
             lines += difflib.unified_diff(old, new, f"{path} (there)", f"{path} (proposed)", lineterm="", n=2)
@@ -269,13 +269,21 @@ def read_group(path: Path) -> dict[str, object]:
     """Read a file of parameters that somebody may have changed.
 
     Raises:
-        InputError: If it is no YAML.
+        InputError: If it is no YAML, has a key twice, or holds something else than names with values.
     """
+    from a2mae.pipelines.environment_files import EnvironmentFilesError, read_yaml  # noqa: PLC0415 (Kedro: not for `--help`)
+
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is no YAML: correct it, or name another environment with --name") from error
-    return found if isinstance(found, dict) else {}
+        return read_yaml(path)
+    except EnvironmentFilesError as error:
+        raise InputError(f"{error}, or name another environment with --name") from error
+
+
+def _values(text: str) -> object:
+    """Read a text that is to be a file of parameters as `read_group` would read the file."""
+    from omegaconf import OmegaConf  # noqa: PLC0415 (with Kedro)
+
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 def _ingest(

@@ -34,6 +34,7 @@ for example:
 _LISTS = ("bands", "data.class_names", "data.file_bands", "data.archive.sensors", "data.archive.bands")
 _NUMBERS = ("data.buffer_m", "data.gsd_m", "data.offset")
 _BUILT = ("image_sets", "images", "sets", "locations")
+_READ = ("scenes", "sensors", *_BUILT)
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -71,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     if project is None:
         raise InputError(f"{Path.cwd()} lies in no project: a2mae init PATH, with a folder of scenes, makes one")
     folder = project / "conf" / options.env
-    loader, catalog = configuration(project, options.env)
+    loader, catalog = configuration(project, options.env, _READ)
     look = look_at(options.path)
     say(f"{look.path}: {' of '.join(filter(None, (look.kind.value, look.geometry)))}, {_counted(look)}")
     if look.kind.on_archive and not look.days:
@@ -118,7 +119,7 @@ def _run(options: argparse.Namespace) -> None:
         again = f"a2mae labels {shlex.quote(str(options.path))} --env {options.env}"
         say(f"next: state them; {again} then counts the samples;\n  {command}")
         return
-    _count(task, *configuration(project, options.env), on_archive=look.kind.on_archive)
+    _count(task, *configuration(project, options.env, _READ), on_archive=look.kind.on_archive)
     say(f"next: {command}")
     say(f"  for its page in the report put {task} into the chain of conf/{options.env}/parameters_chain.yml")
 

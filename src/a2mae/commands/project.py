@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -161,22 +162,22 @@ def check_pipeline() -> None:
         raise InputError("a2mae is installed for inference alone: install its extra 'pipeline', a2mae[pipeline]")
 
 
-def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatalog]:
+def configuration(project: Path, env: str, datasets: Sequence[str] = ()) -> tuple[OmegaConfigLoader, DataCatalog]:
     """Read an environment: its parameters, of which some may still have to be stated, and its datasets.
 
     Args:
         project: Its folder.
         env: Name of the environment.
+        datasets: Those that are made here, so that what is wrong with one is told; others are made when they are used.
 
     Raises:
         InputError: If there is none of the name, or a run would refuse its files.
     """
-    from kedro.config import MissingConfigException, OmegaConfigLoader  # noqa: PLC0415 (`--help` is instant)
+    from kedro.config import MissingConfigException  # noqa: PLC0415 (`--help` is instant)
     from kedro.io import DataCatalog, DatasetError  # noqa: PLC0415
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
-    from a2mae.pipelines.checks import read_files  # noqa: PLC0415
-    from a2mae.settings import CONFIG_LOADER_ARGS  # noqa: PLC0415
+    from a2mae.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS  # noqa: PLC0415
 
     conf = project / "conf"
     known = [path.name for path in conf.iterdir() if path.is_dir()]
@@ -186,8 +187,7 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
             f"{conf} has no environment {env!r}: {did_you_mean(env, names)}a2mae init PATH --name {env} makes it of a"
             " folder of scenes"
         )
-    read_files(conf, env)
-    loader = OmegaConfigLoader(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
+    loader = CONFIG_LOADER_CLASS(conf_source=str(conf), env=env, **cast("dict[str, Any]", CONFIG_LOADER_ARGS))
     try:
         for kind in ("parameters", "globals"):
             loader[kind] = loader[kind]  # read once, here
@@ -196,8 +196,10 @@ def configuration(project: Path, env: str) -> tuple[OmegaConfigLoader, DataCatal
             if isinstance(entry, dict) and "://" not in (path := str(entry.get("filepath", "://"))):
                 entry["filepath"] = str(project / path)
         found = DataCatalog.from_config(catalog)
-        for name in list(found):
+        for name in datasets:
             found.get(name)  # makes it, and tells of a type that is none
+    except A2maeError:
+        raise
     except (
         *(OmegaConfBaseException, MissingConfigException, DatasetError),
         *(ValueError, TypeError, AttributeError),  # Kedro's own, of keys in two files and of entries of another form

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _ARCHIVE = ("image_sets", "images", "sets")
+_READ = ("embedding_store", "pretrained_model", "embeddings", "locations", *_ARCHIVE)
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -94,7 +95,7 @@ def _of_archive(options: argparse.Namespace, given: dict[str, Any]) -> gpd.GeoDa
     project = find_project(Path.cwd())
     if project is None:
         raise InputError(f"{Path.cwd()} lies in no project: go into the one whose archive is searched")
-    loader, catalog = configuration(project, options.env)
+    loader, catalog = configuration(project, options.env, _READ)
     # What is given on the command line is all that is looked for.
     nothing: dict[str, object] = {**dict.fromkeys(_QUERY), "ids": (), "not_ids": ()}
     parameters = validated(SearchParameters, loader["parameters"], "search", **nothing | given)

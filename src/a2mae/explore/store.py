@@ -193,20 +193,20 @@ class EmbeddingStore:
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[pq.ParquetFile]:
-        """Open a file whose columns are those that the store says.
+        """Open a file whose columns are those that the store says, and whose pages have the checksums they were given.
 
         Raises:
             InputError: If it is torn, or of another store; also for what Arrow raises inside.
         """
         try:
             check_regular(path)
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 there = {field.name: field.type for field in file.schema_arrow}
                 wrong = [field.name for field in self.schema if there.get(field.name) != field.type]
                 if wrong:
                     raise _torn(path, f"{wrong[0]} is absent or of another type than {ABOUT} says")
                 yield file
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _torn(path, str(error).partition("\n")[0]) from error
 
     def _read(self, path: Path, columns: Sequence[str], group: int | None = None) -> pa.Table:
@@ -255,7 +255,7 @@ class EmbeddingStore:
         # A dictionary of 256 numbers pays, one of 65,536 costs more than it saves.
         texts = [name for name, kind in _KEYS if kind == pa.string()]
         coded = [*texts, "vector.list.element"] if self.about.dtype == "int8" else texts
-        pq.write_table(table, path, row_group_size=65_536, use_dictionary=coded)
+        pq.write_table(table, path, row_group_size=65_536, use_dictionary=coded, write_page_checksum=True)
 
     def keep(self, wanted: Mapping[tuple[str, str], str]) -> int:
         """Leave out the vectors of what is gone or has changed.

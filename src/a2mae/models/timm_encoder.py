@@ -189,6 +189,8 @@ def load_timm(
 ) -> tuple[TimmEncoder, tuple[Row, ...]]:
     """Build an encoder of timm and fill it from a file.
 
+    It is built twice, first without memory: a name of a billion weights costs none where the file is of another.
+
     Args:
         model: timm's name.
         path: safetensors or a file of `torch.save`, with the tensors that timm gives the network.
@@ -205,12 +207,14 @@ def load_timm(
         CheckpointError: If the file cannot be read, or is of another network; nothing is loaded by half.
         InputError: If timm has no such model.
     """
-    encoder = TimmEncoder(TimmConfig(model=model, in_chans=bands))
+    with torch.device("meta"):
+        encoder = TimmEncoder(TimmConfig(model=model, in_chans=bands))
     found = read_tensors(path)
     rows: list[Row] = []
     side = _side_of_positions(encoder, found)
     if side is not None:
-        encoder = TimmEncoder(replace(encoder.config, img_size=side))
+        with torch.device("meta"):
+            encoder = TimmEncoder(replace(encoder.config, img_size=side))
         rows.append(Row("table of positions", "taken", f"for images of {side} px, resampled to the images' grid"))
     if image_px is not None:
         fed = encoder.input_size if size_px == "timm" else size_px
@@ -233,7 +237,8 @@ def load_timm(
         raise CheckpointError(
             f"{path} does not fit timm's {model}: {problems}. Name the model that the weights are of, as timm names it"
         )
-    network.load_state_dict(found)
+    encoder = TimmEncoder(encoder.config)
+    encoder.network.load_state_dict(found)
     rows.insert(0, Row("network", "taken", f"{len(found)} tensors of timm's {model}"))
     return encoder.eval(), tuple(rows)
 

@@ -6,19 +6,16 @@ Hours may lie between the start of a run and the node that would stumble.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import yaml
 from kedro.framework.project import pipelines, settings
 from kedro.io import DataCatalog
 from kedro.validation.exceptions import ParameterValidationError
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from a2mae.config import Parameters
-from a2mae.errors import A2maeError, InputError, did_you_mean, is_address
+from a2mae.errors import A2maeError, InputError, RejectedError, did_you_mean, is_address
 from a2mae.pipeline_registry import MOVED, STAGES, TASKS
 from a2mae.pipelines.chain import tracked
 from a2mae.pipelines.tasks import opened_by
@@ -92,114 +89,6 @@ def check_groups(loader: AbstractConfigLoader) -> None:
             raise ParameterValidationError(f"unknown parameter group '{group}' in --params: {hint}")
 
 
-class EnvironmentFilesError(InputError):
-    """An environment's files say what nothing reads, or write into another's data."""
-
-
-_KINDS = ("parameters", "catalog", "globals", "credentials", "logging")
-
-
-def check_environment_files(loader: AbstractConfigLoader) -> None:
-    """Check an environment's files as the command line is checked: Kedro passes over what nothing reads.
-
-    Raises:
-        EnvironmentFilesError: If a file is no YAML, or its name or a group is read by nobody, or the environment writes
-            into the data of another one; all of these are named, with what is nearest.
-    """
-    source = Path(loader.conf_source)
-    name = loader.env or "local"
-    found = read_files(source, name)
-    if not (source / name).is_dir() or name == "base":
-        return
-    problems = [*_unread(source, name, found), *_shared_data(source, name)]
-    if problems:
-        raise EnvironmentFilesError(f"environment '{name}': {'; '.join(problems)}")
-
-
-def _unread(source: Path, name: str, found: Mapping[Path, Mapping[str, object]]) -> Iterator[str]:
-    """Say which files and groups of an environment nothing reads."""
-    base = [path for path in found if path.is_relative_to(source / "base")]
-    groups = {group for path in base if path.name.startswith(_KINDS[0]) for group in found[path]}
-    known = sorted({path.name for path in base})
-    for path in _files(source / name):
-        shown = path.relative_to(source.parent)
-        if not any(part.startswith(_KINDS) for part in path.relative_to(source / name).parts):
-            yield (
-                f"nothing reads {shown}: {did_you_mean(path.name, known)}the files that are read begin with"
-                f" {', '.join(_KINDS)}"
-            )
-        elif path.name.startswith(_KINDS[0]):
-            for group in found[path]:
-                if group not in groups and not group.startswith("_"):
-                    hint = MOVED.get(group) or f"{did_you_mean(group, groups)}there are {', '.join(sorted(groups))}"
-                    yield f"{shown} has the group '{group}', which nothing reads: {hint}"
-
-
-def _shared_data(source: Path, name: str) -> Iterator[str]:
-    """Say whose data an environment would write into; `local` is base with a person's own settings."""
-    if name == "local":
-        return
-    own = _data_root(source, name)
-    others = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name not in (name, "local"))
-    taken = [other for other in others if _data_root(source, other) == own]
-    if own is not None and taken:
-        has_own = any(path.name.startswith("globals") for path in _files(source / name))
-        yield (
-            f"it writes into {own}, where the outputs of {', '.join(map(repr, taken))} lie"
-            f"{'' if has_own else ', because it has no globals.yml'}: put a data_root of its own, for example"
-            f" 'data_root: {own}/{name}', into {source.name}/{name}/globals.yml"
-        )
-
-
-def _data_root(source: Path, name: str) -> str | None:
-    """Where an environment writes; None where no file says so, or a file of another environment cannot be read."""
-    try:
-        for folder in (name, "base"):
-            for path in _files(source / folder):
-                if path.name.startswith("globals") and "data_root" in (found := read_yaml(path)):
-                    return os.path.normpath(os.path.expanduser(str(found["data_root"])))
-    except EnvironmentFilesError:
-        return None
-    return None
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files of a folder of the configuration that Kedro might read."""
-    return sorted(path for ending in ("yml", "yaml", "json") for path in folder.rglob(f"*.{ending}"))
-
-
-def read_files(source: Path, name: str) -> dict[Path, dict[str, object]]:
-    """Read every file of an environment and of base.
-
-    Args:
-        source: The folder of the configuration.
-        name: Of the environment.
-
-    Raises:
-        EnvironmentFilesError: For the first that cannot be read.
-    """
-    return {path: read_yaml(path) for folder in dict.fromkeys(("base", name)) for path in _files(source / folder)}
-
-
-def read_yaml(path: Path) -> dict[str, object]:
-    """Read a file of the configuration as Kedro does, interpolations as they are written.
-
-    Raises:
-        EnvironmentFilesError: If it is no YAML, has a key twice, or holds something else than names with values.
-    """
-    try:
-        found = OmegaConf.load(path)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f" in line {mark.line + 1}"
-        why = " ".join(str(getattr(error, "problem", None) or error).split()) or type(error).__name__
-        raise EnvironmentFilesError(f"{path} is no YAML that can be read{where} ({why}): correct it") from error
-    if not isinstance(found, DictConfig):
-        raise EnvironmentFilesError(f"{path} holds a list, expected names with values (name: value): correct it")
-    values = OmegaConf.to_container(found)
-    return {str(key): value for key, value in cast("dict[object, object]", values).items()}
-
-
 _RENAMED = {
     "FolderDataset": "PathDataset",
     "HtmlPageDataset": "TextFileDataset",
@@ -258,22 +147,49 @@ def check_named_paths(pipeline: Pipeline, catalog: DataCatalog, project: Path) -
         NamedFileError: If one is not there, or is no file or folder of this machine; all of them are named, with the
             key to change.
     """
-    written = [
-        (project / entry.path).resolve()
-        for name in pipeline.all_outputs()
-        if (entry := tracked(catalog, name)) is not None and "://" not in entry.path
-    ]
+    may_be_made = _made_by(pipeline, catalog, project)
     missing: list[str] = []
     for key, path in _named_paths(pipeline, catalog):
         if (why := _unfit(path)) is not None:
             missing.append(f"{key} is {path!r}{why}")
-        elif not os.path.exists(path) and not any(Path(path).resolve().is_relative_to(output) for output in written):
+        elif not os.path.exists(path) and not may_be_made(path):
             missing.append(f"{key} is {path!r}")
     if missing:
         raise NamedFileError(
             f"no such file or folder: {'; '.join(missing)}. Relative paths start from {Path.cwd()}; set the"
             " parameter to what is there, or to null"
         )
+
+
+def check_named_rasters(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> None:
+    """Check that every raster which is to be embedded or mapped is one: it is opened after hours of other work.
+
+    Raises:
+        InputError: If one cannot be opened, or has no CRS in metres.
+    """
+    may_be_made = _made_by(pipeline, catalog, project)
+    for key, path in _named_paths(pipeline, catalog):
+        if key.rpartition(".")[2] in _RASTERS and not may_be_made(path):
+            from a2mae.tasks.inference.files import header_in_metres
+
+            try:
+                header_in_metres(Path(path))
+            except InputError as error:
+                raise InputError(f"{key}: {error.detail if isinstance(error, RejectedError) else error}") from error
+
+
+_RASTERS = ("raster", "raster_before")
+"""Last parts of the keys that name a raster of which the whole is read."""
+
+
+def _made_by(pipeline: Pipeline, catalog: DataCatalog, project: Path) -> Callable[[str], bool]:
+    """Tell of a path whether it lies below an output of a run."""
+    written = [
+        (project / entry.path).resolve()
+        for name in pipeline.all_outputs()
+        if (entry := tracked(catalog, name)) is not None and "://" not in entry.path
+    ]
+    return lambda path: any(Path(path).resolve().is_relative_to(output) for output in written)
 
 
 def _unfit(path: str) -> str | None:

@@ -22,6 +22,7 @@ from a2mae.pipeline_registry import STAGES
 from a2mae.pipelines import checks
 from a2mae.pipelines.chain import local_data_root, plain, plain_groups, stage_of, tracked
 from a2mae.pipelines.datasets import ImageSetStoreDataset, RasterDataset, RunDirectory
+from a2mae.pipelines.environment_files import check_environment_files
 from a2mae.pipelines.tasks import opened_by
 from a2mae.provenance.record import Artifact, LineageError, Record, read_input, read_record, record, record_path
 from a2mae.tasks.registry import Task
@@ -66,7 +67,7 @@ class Checks:
         """
         self._project = context.project_path
         checks.check_environment(context.config_loader)
-        checks.check_environment_files(context.config_loader)
+        check_environment_files(context.config_loader)
         settings = context.config_loader["globals"]
         if str(settings.get("data_root", "")).startswith("~"):  # only a shell would know it
             context.config_loader["globals"] = {**settings, "data_root": os.path.expanduser(settings["data_root"])}
@@ -83,12 +84,14 @@ class Checks:
 
         Raises:
             LockedError: If another run works on the same data.
-            InputError: If there is nothing to embed, or the model does not take what it would be given.
+            InputError: If there is nothing to embed, a named raster cannot be opened, or the model does not take what
+                it would be given.
             NamedFileError: If a parameter names a file or folder that is not there.
             MissingInputError: If an input has not been made.
             OutputFolderError: If an output's folder cannot be written to.
         """
         checks.check_named_paths(pipeline, catalog, self._project)
+        checks.check_named_rasters(pipeline, catalog, self._project)
         checks.check_inputs(pipeline, catalog, self._project)
         checks.check_embedded(pipeline, catalog)
         checks.check_model(pipeline, catalog, self._project)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from a2mae.errors import InputError, without_places, without_secrets
-from a2mae.files import digest_of, file_digest, write_bytes
+from a2mae.files import digest_of, file_digest, utf8, write_bytes
 from a2mae.provenance.code import code_digests, commit_of, environment
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def read_record(path: Path) -> Record:
 def write_sealed(path: Path, content: Mapping[str, object]) -> None:
     """Write JSON with the digest of all else as its `identity`."""
     sealed = {**content, "identity": digest_of(content)}
-    write_bytes(path, (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, utf8(json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n"))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
-from a2mae.config import OnDisk, Parameters, Precision
+from a2mae.config import NeededPath, Parameters, Precision
 from a2mae.errors import InputError
 
 Method = Literal["a2mae", "scale_mae", "mae", "satmae"]
@@ -188,9 +188,7 @@ class HardwareParameters(StrictParameters):
 class StartParameters(Parameters):
     """Which weights a training starts from (docs/weights.md)."""
 
-    weights: Annotated[str, OnDisk()] = Field(
-        min_length=1, description="another run's model directory, or a file of published weights"
-    )
+    weights: NeededPath = Field(description="another run's model directory, or a file of published weights")
     decoder: Literal["fresh", "same"] = Field(
         default="fresh", description="same: the decoder of these weights too, which must fit as it is"
     )
@@ -200,9 +198,7 @@ class StartParameters(Parameters):
 class TeacherParameters(Parameters):
     """A frozen encoder whose features of the anchor are an added target (docs/weights.md)."""
 
-    file: Annotated[str, OnDisk()] = Field(
-        min_length=1, description="a model directory, or a local .safetensors or .pth file for `model`"
-    )
+    file: NeededPath = Field(description="a model directory, or a local .safetensors or .pth file for `model`")
     model: str | None = Field(
         default=None, description="timm's name of the network that the file is of; null: file is a model directory"
     )

@@ -221,7 +221,7 @@ def test_names_that_are_no_text_cost_their_file(tmp_path):
     (tmp_path / b"S2_\xff.tif".decode("utf-8", "surrogateescape")).write_bytes(b"")
     found = read(tmp_path, RULE, **S2)
     assert len(found.scenes) == 1 and [r.reason for r in found.rejected] == ["bad_href"]
-    assert "not UTF-8" in found.rejected[0].detail and found.rejected[0].scene_id.encode()
+    assert "no UTF-8" in found.rejected[0].detail and found.rejected[0].scene_id.encode()
 
 
 def test_a_pipe_among_the_files_keeps_nobody_waiting(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -254,6 +255,22 @@ def test_what_is_no_sample_is_told_and_hidden_files_are_none(pictures, tmp_path)
         "pictures of a kind that is not read, left out: 1: light/a.webp",
     )
     assert not class_folder(two_classes(tmp_path / "plain", 3), RGB).late_notes()
+
+
+@pytest.mark.parametrize("name", [b"\xff.png", b"dark/\xff\xfe.gif", b"light/\x80/a.png"])
+def test_notes_of_names_that_are_no_text_can_be_read_back(name, pictures, tmp_path):
+    path = pictures / os.fsdecode(name)
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(pictures / "dark" / "dark_0.jpg", path)
+    write_source(tmp_path / "data", class_folder(pictures, RGB))
+    (note,) = [note for note in TaskData(tmp_path / "data").spec.notes if "left out: 1" in note]
+    assert "?" in note
+
+
+def test_a_picture_whose_name_is_no_text_is_refused_by_name(pictures):
+    shutil.copy(pictures / "dark" / "dark_0.jpg", pictures / "dark" / os.fsdecode(b"\xff.png"))
+    with pytest.raises(TaskDataError, match=r"dark/\\udcff\.png' has bytes in its name that are no UTF-8: rename it"):
+        list(class_folder(pictures, RGB).samples())
 
 
 def test_links_out_of_the_folder_are_refused_and_links_inside_read(pictures, tmp_path):
@@ -519,7 +536,7 @@ def test_a_table_of_labels_that_cannot_be_read_is_no_reason_to_read_folders(pict
     (pictures / "labels.csv").rmdir()
     (tmp_path / "else.csv").write_text("file,classes")
     (pictures / "labels.csv").symlink_to(tmp_path / "else.csv")
-    with pytest.raises(TaskDataError, match=r"labels\.csv is a link out of the folder"):
+    with pytest.raises(TaskDataError, match=r"labels\.csv is a link out of .*set, to .*else\.csv: .*copy"):
         prepare(asked(pictures), None, None)
 
 

@@ -428,6 +428,20 @@ def test_what_is_not_there_not_known_or_for_another_task(tmp_path):
         prepare(options, None, tmp_path)
 
 
+@pytest.mark.parametrize("link", ["images", "file.tif", "deep/er/file.tif"])
+def test_links_out_of_the_root_are_refused(tmp_path, link):
+    root, other = tmp_path / "resisc", tmp_path / "other"
+    other.mkdir()
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(other)
+    with pytest.raises(TaskDataError, match=rf"{link} is a link out of .*resisc, to .*other: .*copy them into it"):
+        torchgeo_data("RESISC45", root, Task.CLASSIFY, chip_px=None)
+    (root / link).unlink()
+    (root / link).symlink_to(root)
+    with pytest.raises(TaskDataError, match="RESISC45 is not at"):
+        torchgeo_data("RESISC45", root, Task.CLASSIFY, chip_px=None)
+
+
 @pytest.mark.parametrize("name", ["../evil.txt", "link"])
 def test_an_archive_that_a_set_unpacks_writes_nothing_outside(tmp_path, name):
     """torchvision unpacks a .tar.gz that lies where a set is expected, and Python 3.11 would follow any path in it."""

@@ -124,6 +124,13 @@ def test_flips_move_image_and_target_together(pretrained, data):
     assert {flipped(tall, symmetry, pixels=True).images.shape for symmetry in every} == {tall.images.shape}
 
 
+def test_answers_that_the_last_step_throws_out_of_the_numbers_are_told(pretrained, data):
+    model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")
+    recipe = FinetuneParameters(steps=1, warmup_steps=0, batch_size=2, lr=1e30)
+    with pytest.raises(NotFiniteError, match=r"after step 1 \(lr 1e\+30\) the model's answers are no finite numbers"):
+        finetune(model, inputs, data[Task.CLASSIFY].rows("train"), recipe, seed=0, device=CPU)
+
+
 def test_a_loss_that_leaves_the_numbers_names_the_samples(pretrained, data):
     model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")
     with torch.no_grad():

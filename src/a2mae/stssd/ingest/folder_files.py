@@ -14,7 +14,7 @@ from pathlib import Path
 
 import shapely
 
-from a2mae.errors import RejectedError
+from a2mae.errors import RejectedError, names_nothing
 from a2mae.raster.header import RasterHeader
 from a2mae.remote.policy import HrefPolicy
 from a2mae.scenes import RejectedScene
@@ -109,10 +109,8 @@ def walk(root: Path, policy: HrefPolicy, found: Found) -> Iterator[str]:
                 found.rejected.append(RejectedScene(shown, rejection.reason, rejection.detail))
         for name in sorted(files):
             below = Path(folder, name).relative_to(root).as_posix()
-            try:
-                below.encode()
-            except UnicodeEncodeError:
-                found.rejected.append(RejectedScene(below, "bad_href", f"the file's name is not UTF-8: {below!a}"))
+            if why := names_nothing(below):
+                found.rejected.append(RejectedScene(below, "bad_href", f"{below!a} {why}"))
             else:
                 yield below
 

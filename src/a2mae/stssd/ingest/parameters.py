@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from a2mae.config import Parameters
+from a2mae.config import OptionalPath, Parameters
 from a2mae.errors import InputError
 from a2mae.remote.policy import HrefPolicy, RemoteAccess
 from a2mae.sensors import Sensor, sensor_from_dict
@@ -138,7 +138,7 @@ class LocationParameters(Parameters):
         default=None, gt=0, description="Grid step; null: footprint_m, squares side by side."
     )
     points: tuple[tuple[float, float], ...] = Field(default=(), description="Longitude, latitude of each centre.")
-    polygons: str | None = Field(default=None, description="GeoJSON file (EPSG:4326).")
+    polygons: OptionalPath = Field(default=None, description="GeoJSON file (EPSG:4326).")
     min_scenes: int = Field(default=2, ge=1, description="Scenes that must cover the whole square.")
     min_sensors: int = Field(default=1, ge=1, description="Different sensors among them.")
     sampling: Literal["uniform", "cities", "strata"] = Field(
@@ -183,7 +183,7 @@ class LocationParameters(Parameters):
 class IngestParameters(Parameters):
     """The `ingest` group."""
 
-    folder: str | None = Field(default=None, description="Folder of GeoTIFFs; naming one makes it the source.")
+    folder: OptionalPath = Field(default=None, description="Folder of GeoTIFFs; naming one makes it the source.")
     source: SourceParameters = Field(default=SourceParameters(), description="Where scenes come from.")
     rules: tuple[FolderRule, ...] = Field(default=(), description="File names -> scenes; the first that matches wins.")
     exclude: tuple[ExcludeRule, ...] = Field(

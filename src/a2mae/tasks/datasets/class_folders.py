@@ -22,7 +22,7 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
-from a2mae.tasks.datasets.listing import files_in, folders_in, is_inside, note_left_out, pictures_below
+from a2mae.tasks.datasets.listing import check_inside, files_in, folders_in, is_inside, note_left_out, pictures_below
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.splits import position_of
 from a2mae.tasks.datasets.task_data import SPLITS, Quantity, Targets, TaskDataError
@@ -315,8 +315,7 @@ def _several(folder: Path, images: list[_Image], stated: bool | None) -> bool:
 def _rows(folder: Path, label: str) -> list[tuple[_Image, str, int]]:
     """Read the table of labels: images without their classes, what their lines say in the label's column, and which."""
     path = folder / LABELS_FILE
-    if not is_inside(path, folder):
-        raise TaskDataError(f"{path} is a link out of the folder: copy it here")
+    check_inside(path, folder)
     columns, rows, lines = read_table(path, [("file", label)])
     _check_splits_are_named(path, [name for name in columns if name not in ("file", label)], rows)
     images, labels = list[_Image](), list[str]()

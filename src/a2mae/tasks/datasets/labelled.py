@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.warp import transform, transform_bounds
 
+from a2mae.errors import plain_text
 from a2mae.raster.resample import SourceMap, resample
 from a2mae.tasks.datasets.formats import FolderFormat
 from a2mae.tasks.datasets.pictures import ImageFile, ValueRange, check_bands, to_counts
@@ -128,7 +129,8 @@ class Reading:
 
 
 def _first(lines: list[str], between: str) -> str:
-    return between.join(lines[:_NAMED]) + (" …" if len(lines) > _NAMED else "")
+    """Show some of the names of files, of which tables and JSON cannot hold every one as it is."""
+    return plain_text(between.join(lines[:_NAMED])) + (" …" if len(lines) > _NAMED else "")
 
 
 class LabelledScenes:

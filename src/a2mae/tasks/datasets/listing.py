@@ -30,14 +30,14 @@ def files_in(folder: Path, root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES)
     Raises:
         TaskDataError: If the folder or a file is a link out of the root.
     """
-    _check_inside(folder, root)
+    check_inside(folder, root)
     found = []
     for entry in os.scandir(folder):
         if is_hidden(entry.name) or Path(entry.name).suffix.lower() not in suffixes or _is_folder(entry):
             continue
         path = folder / entry.name
         if entry.is_symlink():
-            _check_inside(path, root)
+            check_inside(path, root)
         found.append(path)
     return sorted(found)
 
@@ -57,7 +57,7 @@ def folders_in(folder: Path, root: Path | None) -> list[str]:
         if is_hidden(entry.name) or not _is_folder(entry):
             continue
         if root is not None and entry.is_symlink():
-            _check_inside(folder / entry.name, root)
+            check_inside(folder / entry.name, root)
         found.append(entry.name)
     return sorted(found)
 
@@ -67,6 +67,22 @@ def pictures_below(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Iter
     for above, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield from (Path(above, name) for name in sorted(names) if _is_picture(name, suffixes))
+
+
+def check_links(root: Path) -> None:
+    """Refuse a folder in which a link leads out of it, where others than this program list its files.
+
+    Args:
+        root: Of the data set.
+
+    Raises:
+        TaskDataError: If one does.
+    """
+    for above, folders, _ in os.walk(root):
+        folders.sort()
+        for entry in os.scandir(above):
+            if entry.is_symlink():
+                check_inside(Path(entry.path), root)
 
 
 def note_left_out(folder: Path, read: Iterable[Path], reading: Reading) -> None:
@@ -90,7 +106,16 @@ def is_inside(path: Path, root: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def _check_inside(path: Path, root: Path) -> None:
+def check_inside(path: Path, root: Path) -> None:
+    """Refuse a link that leads out of a folder.
+
+    Args:
+        path: Whose links are followed.
+        root: Of the data set.
+
+    Raises:
+        TaskDataError: If one does.
+    """
     if not is_inside(path, root):
         raise TaskDataError(
             f"{path} is a link out of {root}, to {os.path.realpath(path)}: files outside of a data set are not read;"

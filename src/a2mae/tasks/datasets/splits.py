@@ -11,6 +11,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from a2mae.files import utf8
+
 BLOCK_DEG = 0.05
 """Georeferenced scenes whose centres lie in one square of this side are one place (about 5 km)."""
 SAME_GROUND = 0.5
@@ -37,7 +39,7 @@ def split_of(name: str, *, test_share: float = 0.2, val_share: float = 0.1) -> s
 
 def position_of(name: str) -> float:
     """Map a name to 0 to 1, evenly spread, by its hash."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(utf8(name)).digest()[:8], "big") / 2**64
 
 
 def square_of(lon: float, lat: float) -> str:

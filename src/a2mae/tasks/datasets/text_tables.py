@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from a2mae.files import check_regular
+from a2mae.tasks.datasets.listing import is_inside
 from a2mae.tasks.datasets.task_data import TaskDataError
 
 _OTHER_SIGNS = {";": "';'", "\t": "tabulators", "|": "'|'"}
@@ -114,8 +115,6 @@ def file_inside(folder: Path, name: str) -> Path | None:
         also where a link leads out of it.
     """
     found, inside = folder / name, os.path.realpath(folder)
-    if os.path.isabs(name) or not os.path.isfile(found):
-        return None
-    if not Path(os.path.realpath(found)).is_relative_to(inside):
+    if os.path.isabs(name) or not os.path.isfile(found) or not is_inside(found, folder):
         return None
     return folder / os.path.relpath(os.path.normpath(os.path.join(inside, name)), inside)

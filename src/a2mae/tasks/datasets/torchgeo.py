@@ -28,6 +28,7 @@ from a2mae.sensors import BUILTIN_SENSORS, Band, Encoding, Sensor, Units
 from a2mae.tasks.data_parameters import TorchgeoParameters
 from a2mae.tasks.datasets.formats import FORMATS, FolderFormat
 from a2mae.tasks.datasets.labelled import LabelledScene, LabelledScenes, Reading
+from a2mae.tasks.datasets.listing import check_links
 from a2mae.tasks.datasets.masks import Masks
 from a2mae.tasks.datasets.polygons import FolderLabels
 from a2mae.tasks.datasets.splits import split_of
@@ -203,6 +204,7 @@ def torchgeo_data(
         )
     if mapped.task is not task:
         raise TaskDataError(f"{name} is for {mapped.task}, not for {task}")
+    check_links(root)
     first = _open(name, root, mapped, next(iter(mapped.splits or {"": ""})))
     spec = TaskSpec(
         task=task,

@@ -102,7 +102,7 @@ def head_for(data: TaskData, plan: InputPlan, options: TaskParameters, head: str
 
 
 class NotFiniteError(A2maeError, RuntimeError):
-    """Raised where the loss is not finite; the message names the step and the samples."""
+    """Raised where the loss or the answers are not finite; the message names the step."""
 
 
 def finetune(
@@ -135,7 +135,7 @@ def finetune(
         The loss over the steps.
 
     Raises:
-        NotFiniteError: If the loss is not a finite number.
+        NotFiniteError: If the loss, or what the model answers after a step, is not finite.
         CheckpointWriteError: If a checkpoint cannot be written.
     """
     torch.manual_seed(seed)  # LoRA's initial weights, stochastic depth
@@ -181,7 +181,11 @@ def finetune(
             state.history.append(Progress(state.step, mean, recipe.lr * scale))
             running.clear()
         optimizer.step()
-        if look_every and validate is not None and (last or state.step % look_every == 0):
+        looks = look_every > 0 and (last or state.step % look_every == 0)
+        if last or looks:
+            _check_answers(model, batch, f"{name}: after step {state.step} (lr {recipe.lr:g})")
+            _training(model, recipe)
+        if looks and validate is not None:
             state.keep_if_best(model, validate(model))
             _training(model, recipe)
         if checkpoint is not None and logged and checkpoint.due(last=last):
@@ -192,6 +196,13 @@ def finetune(
     history = state.history
     logger.info("%s: %d steps, loss %.4f -> %.4f", name, recipe.steps, history[0].loss, history[-1].loss)
     return history
+
+
+@torch.no_grad()
+def _check_answers(model: TaskModel, batch: TaskBatch, when: str) -> None:
+    """Reject a model that its last step has thrown out of the numbers: its loss was looked at before that."""
+    if not torch.isfinite(model.eval()(batch)).all():
+        raise NotFiniteError(f"{when} the model's answers are no finite numbers: lower finetune.lr, or clip_grad")
 
 
 def _training(model: TaskModel, recipe: FinetuneParameters) -> None:

@@ -113,8 +113,7 @@ def raster_from_file(
             given, or its values are not in the sensor's units; the message says what was seen.
     """
     try:
-        header = read_header(str(path))
-        _check_metres(header, path)
+        header = header_in_metres(path)
         layouts = (stated or sensor, sensor)
         if header.is_float and (scale, offset) == (None, None) and floats != (1.0, 0.0):
             scale, offset = floats
@@ -156,10 +155,21 @@ def _warn_of_numbers(raster: Raster, header: RasterHeader, taught: FileNumbers |
         )
 
 
-def _check_metres(header: RasterHeader, path: Path) -> None:
+def header_in_metres(path: Path) -> RasterHeader:
+    """Read the header of a raster that the user names.
+
+    Args:
+        path: The file.
+
+    Raises:
+        RejectedError: If it cannot be opened, or has no CRS.
+        TaskDataError: If its CRS is not in metres.
+    """
+    header = read_header(str(path))
     crs = CRS.from_user_input(header.crs)
     if not crs.is_projected or crs.linear_units not in ("metre", "meter", "m"):
         raise TaskDataError(f"{path} is in {crs}, not in metres: reproject it, for example to its UTM zone")
+    return header
 
 
 def _says_nothing(bands: FileBands, position: int) -> bool:
