@@ -20,7 +20,7 @@ from tqdm import tqdm
 from a2mae.errors import A2maeError, InputError
 from a2mae.models.precision import fit_attention, precision_of
 from a2mae.parallel import cores
-from a2mae.tasks.datasets.inputs import InputPlan, TaskInputs
+from a2mae.tasks.datasets.inputs import InputPlan, TaskBatch, TaskInputs
 from a2mae.tasks.datasets.task_data import Targets, TaskData
 from a2mae.tasks.finetune.checkpoints import FinetuneCheckpoint, FinetuneState, Progress
 from a2mae.tasks.finetune.lora import add_lora, merge_lora
