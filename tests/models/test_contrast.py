@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,6 +106,40 @@ def test_the_loss_is_that_of_the_definition():
         ]
         errors.append(-math.log(math.exp(unit[one].dot(unit[positive]).item() / contrast.TEMPERATURE) / sum(scores)))
     assert found.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+
+
+def share_of_a_batch(rank: int, folder: Path) -> None:
+    """One of two processes: the loss, and the gradient of its own crops."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    given = torch.load(folder / f"{rank}.pt")
+    projected = given["projected"].requires_grad_()
+    loss = contrast.crop_loss(projected, given["sample"], given["empty"])
+    (loss * (rank + 1)).backward()  # each process scales by what of its share is scored
+    torch.save({"loss": loss.detach(), "gradient": projected.grad}, folder / f"found-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_compare_the_crops_of_the_whole_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.manual_seed(0)
+    projected, empty = torch.randn(24, 8), torch.zeros(24, dtype=torch.bool)
+    empty[[3, 15, 20]] = True
+    sample = (torch.arange(12) // 3).repeat(2)
+    for rank in range(2):  # images 0 to 5 are of samples 0 and 1, the others of 2 and 3
+        own = torch.cat([torch.arange(6), 12 + torch.arange(6)]) + 6 * rank
+        torch.save(
+            {"projected": projected[own], "sample": sample[own] - 2 * rank, "empty": empty[own]},
+            tmp_path / f"{rank}.pt",
+        )
+    torch.multiprocessing.spawn(share_of_a_batch, (tmp_path,), nprocs=2)
+    whole = projected.clone().requires_grad_()
+    loss = contrast.crop_loss(whole, sample, empty)
+    loss.backward()
+    for rank in range(2):
+        own = torch.cat([torch.arange(6), 12 + torch.arange(6)]) + 6 * rank
+        found = torch.load(tmp_path / f"found-{rank}.pt")
+        torch.testing.assert_close(found["loss"], loss.detach())
+        torch.testing.assert_close(found["gradient"], 3 * whole.grad[own])  # 1 + 2 of the two processes
 
 
 def test_one_sample_has_nothing_to_be_told_from():

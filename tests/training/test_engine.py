@@ -50,6 +50,20 @@ def test_two_processes_follow_one(tmp_path: Path, store, alone: Path, child_envi
     assert config["run_identity"] == json.loads((alone / "model" / "config.json").read_text())["run_identity"]
 
 
+def test_two_processes_contrast_their_crops(tmp_path: Path, store, child_environment) -> None:
+    """Each draws its own, so the losses are near those of one process, and not the same."""
+    losses = []
+    for name, processes in (("one", {}), ("two", {"devices": 2, "strategy": "ddp"})):
+        plain = make_spec(tmp_path / name, store, interval=1, **processes)
+        spec = plain.replace(model=plain.model.replace(options={**plain.model.options, "contrast_weight": 1.0}))
+        spec.write(tmp_path / name)
+        done = run(tmp_path / name, child_environment)
+        assert done.returncode == 0, done.stderr
+        losses.append([float(row["loss"]) for row in read_metrics(tmp_path / name / "metrics.csv")])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.15)
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, store, alone: Path, child_environment) -> None:
     spec = make_spec(tmp_path, store, interval=1, checkpoint_interval=4, keep_checkpoints=9)
     train(tmp_path, spec, StopRequest())

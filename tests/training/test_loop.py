@@ -188,9 +188,7 @@ def test_a_contrasted_run_resumes_to_the_bit(tmp_path: Path, store) -> None:
         runs.append(weights(tmp_path / name))
     assert runs[0] == runs[1]
     parts = spec.replace(numerics=spec.numerics.replace(micro_batch_size=1))
-    with pytest.raises(
-        SpecificationError, match="compares the crops of a whole batch, found 1 process and micro_batch_s"
-    ):
+    with pytest.raises(SpecificationError, match="compares the crops of a whole batch, found micro_batch_size 1: set"):
         train(tmp_path / "parts", parts, StopRequest())
 
 

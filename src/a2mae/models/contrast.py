@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 from a2mae.models.batch import Singles
@@ -106,16 +108,38 @@ class CropContrast(nn.Module):
         shown = (~mask.key_padding_mask).to(tokens.dtype)[..., None]  # (2M, V, 1)
         projected = self.projection((tokens * shown).sum(1) / shown.sum(1).clamp(min=1))
 
+        empty = mask.key_padding_mask.all(1)
         with full_precision(pixels):
-            unit = F.normalize(projected.float(), dim=1)
-            similarity = unit @ unit.T / TEMPERATURE  # (2M, 2M)
-            other = torch.arange(len(unit), device=unit.device).roll(len(one.images))
-            sample = one.sample.repeat(2)
-            empty = mask.key_padding_mask.all(1)
-            left_out = (sample[:, None] == sample) | empty
-            left_out = left_out.scatter(1, other[:, None], False)
-            similarity = similarity.masked_fill(left_out, float("-inf"))
-            asked = ~empty & ~empty[other] & ((~left_out).sum(1) > 1)
-            error = F.cross_entropy(similarity, other, reduction="none")
-            loss: Tensor = error.where(asked, error.new_zeros(())).sum() / asked.sum().clamp(min=1)
-        return loss
+            return crop_loss(projected.float(), one.sample.repeat(2), empty)
+
+
+def crop_loss(projected: Tensor, sample: Tensor, empty: Tensor) -> Tensor:
+    """Compute the cross entropy of finding each crop's counterpart among those of other samples.
+
+    Where several processes share a batch, those of all are compared: each computes the loss of the whole batch.
+
+    Args:
+        projected: `(2M, D)`, first one crop of each image, then the other.
+        sample: `(2M,)` int64, which sample of this process's share each is of.
+        empty: `(2M,)` bool, of which nothing was seen.
+
+    Returns:
+        Scalar float32; 0 where no two samples were seen.
+    """
+    other = torch.arange(len(projected), device=projected.device).roll(len(projected) // 2)
+    if dist.is_available() and dist.is_initialized() and (processes := dist.get_world_size()) > 1:
+        facts = torch.stack([other, sample, empty.long()], dim=1)  # (2M, 3)
+        every = [torch.empty_like(facts) for _ in range(processes)]
+        dist.all_gather(every, facts)
+        shift = facts.new_tensor([len(projected), len(projected), 0])  # a process has at most as many samples as crops
+        other, sample, seen_none = torch.cat([one + rank * shift for rank, one in enumerate(every)]).unbind(1)
+        empty = seen_none.bool()
+        projected = torch.cat(all_gather(projected))  # type: ignore[no-untyped-call] # with its gradient
+    unit = F.normalize(projected, dim=1)
+    similarity = unit @ unit.T / TEMPERATURE
+    left_out = ((sample[:, None] == sample) | empty).scatter(1, other[:, None], False)
+    similarity = similarity.masked_fill(left_out, float("-inf"))
+    asked = ~empty & ~empty[other] & ((~left_out).sum(1) > 1)
+    error = F.cross_entropy(similarity, other, reduction="none")
+    loss: Tensor = error.where(asked, error.new_zeros(())).sum() / asked.sum().clamp(min=1)
+    return loss

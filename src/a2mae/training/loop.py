@@ -13,7 +13,6 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from a2mae.errors import plural
 from a2mae.models import MASK_GROUPS
 from a2mae.models.precision import fit_attention
 from a2mae.tracking import Run
@@ -127,11 +126,11 @@ class Trainer:
         fabric.barrier()
         # A checkpoint, where there is one, is restored over it.
         self._model, self._start = started_model(run_dir, spec, self._reader)
-        if self._model.config.contrast_weight and (fabric.world_size > 1 or spec.numerics.micro_batch_size):
+        if self._model.config.contrast_weight and spec.numerics.micro_batch_size:
             raise SpecificationError(
-                "contrast_weight compares the crops of a whole batch, found"
-                f" {plural(fabric.world_size, 'process', 'processes')} and micro_batch_size"
-                f" {spec.numerics.micro_batch_size}: use one process (hardware.devices: 1) and micro_batch_size: null"
+                "contrast_weight compares the crops of a whole batch, found micro_batch_size"
+                f" {spec.numerics.micro_batch_size}: set micro_batch_size to null"
+                " (activation_checkpointing saves memory, too), or contrast_weight to 0"
             )
         if self._start is not None and fabric.is_global_zero:
             _LOG.info("start: %s is %s\n%s", self._start.weights.path, self._start.weights.kind, self._start.table())

@@ -42,6 +42,7 @@ RECIPES: Mapping[Recipe, Mapping[Method, Mapping[str, object]]] = {
             "normalize_targets": False,
             "prediction_init": 0.05,
             "attention_init": "similar",
+            "contrast_weight": 1.0,
         },
         "scale_mae": {"attention_init": "similar"},
         "mae": {"attention_init": "similar"},

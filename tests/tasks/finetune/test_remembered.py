@@ -11,7 +11,12 @@ from a2mae.tasks.parameters import FinetuneParameters
 from a2mae.tasks.registry import Task
 from helpers.task_models import CPU, build
 
-HEADS = [(task, head) for task in Task for head in task.kind.heads if head != "rcf"]  # that one is fitted first
+HEADS = [
+    (task, head)
+    for task in Task
+    for head in task.kind.heads
+    if head != "rcf" and task.kind.answers_pixels(head) == (task is not Task.CLASSIFY)  # rcf is fitted first
+]
 FROZEN = {"mode": "frozen", "batch_size": 8, "lr": 1e-2, "warmup_steps": 2}
 
 
