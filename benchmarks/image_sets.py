@@ -104,7 +104,7 @@ class Comparison:
             "chip_px": self.arguments.chip_px, "max_train": self.arguments.labels, "max_test": 400,
             "sensors": SENSORS[:1],
         }  # fmt: skip
-        asked["finetune"] |= {"steps": self.arguments.steps, "batch_size": 8, "head_lr_scale": 10.0}
+        asked["finetune"] |= {"mode": "full", "steps": self.arguments.steps, "batch_size": 8, "head_lr_scale": 10.0}
         asked["finetune"]["warmup_steps"] = max(self.arguments.steps // 10, 1)
         return TaskParameters.model_validate(asked)
 
