@@ -235,8 +235,18 @@ def test_the_first_page_shows_frozen_scores_and_what_needs_no_training(inputs):
     task = inputs.scores[(inputs.scores["task"] == "segment") & (inputs.scores["model"] == "random")]
     scored = inputs.scores[~inputs.scores["mode"].isin(("knn", "knn_gain"))]
     table = pd.concat([scored, knn, gain, raw, loss, untrained, task.assign(model="rcf", value=0.58)])
-    (pays,) = [s for s in summary(dataclasses.replace(inputs, scores=table), ()).sections if s.name == "pays"]
-    (block,) = pays.blocks
+    page = summary(dataclasses.replace(inputs, scores=table), ())
+    assert page.finding.endswith(
+        "Of 2 readings of the encoder as it is, pretraining scored higher than random initialisation on 1 (1 with an"
+        " interval that excludes 0) and lower on 1 (1 with an interval that excludes 0)."
+    )
+    sections = {section.name: section for section in page.sections}
+    value, untaught = (float(knn[knn["model"] == one]["value"].iloc[0]) for one in ("pretrained", "random"))
+    assert dict(sections["good-for"].blocks[0].rows)["Encoder as it is"] == (
+        f"the training images that look alike to it name the right class for {100 * value:.0f} of 100 images;"
+        f" without pretraining {100 * untaught:.0f}"
+    )
+    (block,) = sections["pays"].blocks
     cells = {(row[0], row[6]): row for row in block.rows}
     frozen = cells["Classification (simulated)", IN_WORDS["knn_standardised"]]
     assert frozen[1] == "better" and frozen[4].startswith("+0.070") and frozen[5] == "0.710"

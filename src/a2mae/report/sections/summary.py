@@ -12,7 +12,7 @@ from a2mae.report.inputs import ReportInputs
 from a2mae.report.sections.attention import attention
 from a2mae.report.sections.ingest import accepted_scenes, unwanted_scenes
 from a2mae.report.sections.pretraining import first_and_last, steps_taken
-from a2mae.report.sections.scores import comparisons, does_it_pay, frozen_comparisons, spelled
+from a2mae.report.sections.scores import Comparison, comparisons, does_it_pay, frozen_comparisons, spelled
 from a2mae.report.sections.tasks import title_of
 
 
@@ -44,6 +44,7 @@ _GOOD_FOR = {
     "miou": "maps classes with an overlap of {} of 100 with the truth, a mean over the classes",
     "f1": "marks changes with a balance of misses and false alarms of {} of 100",
     "r2": "estimates values and explains {} of 100 parts of their differences",
+    "knn": "the training images that look alike to it name the right class for {} of 100 images",
 }
 """The main metrics for readers who do not know them; the places were never shown in training."""
 
@@ -53,12 +54,14 @@ def _good_for(inputs: ReportInputs) -> Section | None:
     if inputs.scores is None:
         return None
     rows = []
-    for item in comparisons(inputs.scores):
+    as_it_is = [item for item in frozen_comparisons(inputs.scores) if item.metric == "knn"]
+    for item in [*comparisons(inputs.scores), *as_it_is]:
         done = _GOOD_FOR.get(item.metric, f"reaches {spelled(item.metric)} of {{}} of 100")
         part = f"without pretraining {100 * item.random[0]:.0f}"
         if not item.clear:
             part += ", too close to tell apart"
-        rows.append((title_of(item.task), f"{done.format(f'{100 * item.pretrained[0]:.0f}')}; {part}"))
+        title = "Encoder as it is" if item.metric == "knn" else title_of(item.task)
+        rows.append((title, f"{done.format(f'{100 * item.pretrained[0]:.0f}')}; {part}"))
     if not rows:
         return None
     lead = "Measured on places that no training has seen. 100 would be without a mistake."
@@ -156,22 +159,22 @@ def _verdict(inputs: ReportInputs) -> str:
     if inputs.pictures is not None:
         sentences.append(f"{plural(len(inputs.pictures), 'picture')} of a folder, without labels.")
     if inputs.scores is not None:
-        compared = comparisons(inputs.scores)
-        higher = [item.clear for item in compared if item.gain > 0]
-        lower = [item.clear for item in compared if item.gain < 0]
-        if compared:
-            sentences.append(
-                f"Of {plural(len(compared), 'task')}, pretraining scored higher than random initialisation on"
-                f" {_with_clear(higher)} and lower on {_with_clear(lower)}."
-            )
+        if compared := comparisons(inputs.scores):
+            sentences.append(f"Of {plural(len(compared), 'task')}, {_won(compared)}.")
+        if frozen := frozen_comparisons(inputs.scores):
+            sentences.append(f"Of {plural(len(frozen), 'reading')} of the encoder as it is, {_won(frozen)}.")
     elif inputs.model_dir is not None:
         sentences.append("This chain ends with the pretrained model; no task was scored.")
     return " ".join(sentences) or "The stages of this chain and what they wrote."
 
 
-def _with_clear(clear: list[bool]) -> str:
-    """Count tasks, and those where the interval of the difference excludes 0."""
-    return f"{len(clear)} ({sum(clear)} with an interval that excludes 0)" if clear else "none"
+def _won(compared: Sequence[Comparison]) -> str:
+    """Count gains and losses, and those where the interval of the difference excludes 0."""
+    counts = []
+    for sign in (1, -1):
+        clear = [item.clear for item in compared if item.gain * sign > 0]
+        counts.append(f"{len(clear)} ({sum(clear)} with an interval that excludes 0)" if clear else "none")
+    return f"pretraining scored higher than random initialisation on {counts[0]} and lower on {counts[1]}"
 
 
 _SHOWN = ("format_version", "model", "model_name", "method", "data_manifest_hash", "data_manifest", "code_commit")
