@@ -4,8 +4,9 @@ Every row trains the same encoder (ViT-T/8 of 6 blocks, 16 sets of 3 images of 6
 All rows take a step in turn, so that whatever else the machine does meets all of them; a step is forward, backward,
 clipping and AdamW. Seconds are of this process's CPU: another program's share of the core does not count.
 
-    pixels        the demo's: the decoder predicts pixels alone, 128 wide, 2 blocks
-    target        it also predicts random convolution features (`rcf_weight`)
+    pixels        the decoder predicts pixels alone, 128 wide, 2 blocks
+    contrast      the demo's: the same with the contrast of crops
+    target        as pixels, but it also predicts random convolution features (`rcf_weight`)
     thin          the same with a decoder of one block, 96 wide
     stem          the same with random convolution features in the stem, too
     heads         thin with 12 heads of 16 in place of 3 of 64
@@ -53,9 +54,11 @@ class Row:
 
 def rows() -> list[Row]:
     """List what is measured."""
-    ours = {**RECIPES["ours"]["a2mae"], **SIZE}
+    demo = {**RECIPES["ours"]["a2mae"], **SIZE}
+    ours = {**demo, "contrast_weight": 0.0}
     return [
         Row("pixels", {**ours, **WIDE}),
+        Row("contrast", {**demo, **WIDE}),
         Row("target", {**ours, **WIDE, **TARGET}),
         Row("thin", {**ours, **THIN}),
         Row("stem", {**ours, **THIN, "stem": "rcf"}),
