@@ -51,6 +51,13 @@ def numbers(table, width, number, dtype=np.float16):
     return pa.FixedSizeListArray.from_arrays(pa.array(values), width)
 
 
+@pytest.mark.parametrize("text", ['"x"', "[]", "null", "5", "{}"])
+def test_a_description_that_is_no_object_of_a_store_is_told_what_it_lacks(damaged, text):
+    (damaged / "_store.json").write_text(text)
+    with pytest.raises(InputError, match=r"_store\.json cannot be read \(no object with format_version\)"):
+        open_store(damaged)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     where=st.floats(0, 1),

@@ -372,9 +372,11 @@ def _read_about(folder: Path) -> StoreAbout:
         raise InputError(f"{folder} is no embedding store ({ABOUT} is absent): make one (kedro run --pipelines=embed)")
     try:
         found = json.loads(path.read_text("utf-8"))
-        version = found.pop("format_version")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): embed the archive anew") from error
+    if not isinstance(found, dict) or "format_version" not in found:
+        raise InputError(f"{path} cannot be read (no object with format_version): embed the archive anew")
+    version = found.pop("format_version")
     if version != FORMAT_VERSION:
         raise InputError(f"{folder} has another format version than {FORMAT_VERSION}: embed the archive anew")
     try:

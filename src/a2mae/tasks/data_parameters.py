@@ -53,6 +53,11 @@ def nearer_than_halfway(when: dt.datetime, date: dt.datetime, gap: dt.timedelta)
     return 2 * abs(when - date) < abs(gap)
 
 
+def _check_named_once(key: str, found: tuple[str, ...]) -> None:
+    if len(set(found)) < len(found):
+        raise ValueError(f"{key} must be named once each, found {', '.join(found)}: leave out what is there twice")
+
+
 class InputParameters(Parameters):
     """What a sample is: one image, or a set of images of one place."""
 
@@ -90,8 +95,7 @@ class InputParameters(Parameters):
             raise ValueError(
                 f"{told} choose the images of a set, and images is 1: set it to 2 or more, or leave {told} out"
             )
-        if len(set(self.sensors)) < len(self.sensors):
-            raise ValueError(f"sensors must be named once each, found {', '.join(self.sensors)}")
+        _check_named_once("sensors", self.sensors)
         if isinstance(self.window, tuple) and self.window[1] < self.window[0]:
             raise ValueError(f"window must not end ({self.window[1]}) before it starts ({self.window[0]}): swap them")
         return self
@@ -153,6 +157,12 @@ class CutParameters(Parameters):
     )
     max_train: int | None = Field(None, ge=1, description="label budget: training samples at most; null: all")
     max_test: int | None = Field(None, ge=1, description="test and validation samples at most, each; null: all")
+
+    @model_validator(mode="after")
+    def _named_once(self) -> CutParameters:
+        for key, found in (("sensors", self.sensors), ("bands", self.bands)):
+            _check_named_once(key, found)
+        return self
 
 
 class SimulatedDataParameters(CutParameters):
@@ -307,6 +317,11 @@ class DataParameters(FilesParameters):
         if self.folder is not None or self.dataset is not None:
             return InputParameters.model_validate({})
         return (self.simulated if self.labels is None else self.archive).inputs
+
+    @model_validator(mode="after")
+    def _classes_are_told_apart(self) -> DataParameters:
+        _check_named_once("class_names", self.class_names)
+        return self
 
     @model_validator(mode="after")
     def _values_are_those_of_classes(self) -> DataParameters:

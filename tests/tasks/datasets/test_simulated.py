@@ -11,9 +11,11 @@ from a2mae.simulate.run import simulate, tiny_parameters
 from a2mae.tasks.data_parameters import SimulatedDataParameters
 from a2mae.tasks.datasets.cuts import Truth, displacement_m
 from a2mae.tasks.datasets.simulated import cut_simulated
+from a2mae.tasks.datasets.sources import prepare
 from a2mae.tasks.datasets.store_samples import Tables
 from a2mae.tasks.datasets.task_data import IGNORE, TaskData, TaskDataError
 from a2mae.tasks.datasets.writer import write_task_data
+from a2mae.tasks.parameters import TaskParameters
 from a2mae.tasks.registry import Task
 from a2mae.tasks.transitions import is_changed
 from helpers.built_world import build_world
@@ -295,3 +297,14 @@ def test_torn_simulation_is_refused(world, tmp_path):
     manifest.write_text(json.dumps({**document, "version": 9}))
     with pytest.raises(ValueError, match="not a manifest of version 1"):
         Truth(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("stated", "named"), [({"class_names": ["a", "b"]}, "class_names"), ({"ignore": [7], "first_class": 1}, "ignore")]
+)
+def test_what_labels_of_ones_own_stand_for_is_not_passed_over(world, registered, stated, named):
+    options = TaskParameters.model_validate({"task": "segment", "data": stated})
+    with pytest.raises(
+        TaskDataError, match=f"segment.data: the classes of the simulated truth are known, and .*{named}"
+    ):
+        prepare(options, registered, world)

@@ -131,6 +131,15 @@ def test_answers_that_the_last_step_throws_out_of_the_numbers_are_told(pretraine
         finetune(model, inputs, data[Task.CLASSIFY].rows("train"), recipe, seed=0, device=CPU)
 
 
+@pytest.mark.parametrize(("lr", "told"), [(1e3, True), (1e-2, False)])
+def test_a_loss_that_explodes_is_told(pretrained, data, caplog, lr, told):
+    model, inputs, _ = build(pretrained, data, Task.ESTIMATE, "conv")
+    recipe = FinetuneParameters(steps=1, warmup_steps=0, batch_size=2, lr=lr)
+    with caplog.at_level("WARNING"):
+        finetune(model, inputs, data[Task.ESTIMATE].rows("train"), recipe, seed=0, device=CPU)
+    assert ("the loss rose" in caplog.text) == told
+
+
 def test_a_loss_that_leaves_the_numbers_names_the_samples(pretrained, data):
     model, inputs, _ = build(pretrained, data, Task.CLASSIFY, "mean")
     with torch.no_grad():

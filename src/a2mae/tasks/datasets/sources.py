@@ -67,6 +67,12 @@ def prepare(options: TaskParameters, tables: Tables | None, simulation: Path | N
             " image sets of it to cut samples from (parameter 'chain')"
         )
     else:
+        told = [key for key in ("class_names", "class_values", "first_class", "ignore") if getattr(data, key)]
+        if told:
+            raise TaskDataError(
+                f"{task}.data: the classes of the simulated truth are known, and {', '.join(told)} names those of"
+                " labels of your own: leave it out, or name folder or labels"
+            )
         source = cut_simulated(
             task, tables, Truth(simulation), data.simulated,
             seed=options.seed, per_pixel=options.per_pixel, crew=options,

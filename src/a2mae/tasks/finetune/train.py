@@ -33,6 +33,9 @@ from a2mae.training.step import warmup_cosine
 
 logger = logging.getLogger(__name__)
 
+_EXPLODED = 10.0
+"""Times what knowing nothing costs: every loss begins around 1, and none that learns ends this far above."""
+
 
 @contextmanager
 def computing(name: str, threads: int) -> Iterator[torch.device]:
@@ -156,6 +159,7 @@ def finetune(
     log_every = max(recipe.steps // 50, 1)
     remembered = remember(model, inputs, rows, recipe, device)
     running: list[Tensor] = []
+    begun: Tensor | None = None
     drawn = islice(_drawn(rows, recipe.batch_size, np.random.default_rng(seed), recipe.augment), state.step, None)
     for step in tqdm(range(state.step, recipe.steps), desc=name, unit="step", leave=False):
         scale = warmup_cosine(step, recipe.warmup_steps, recipe.steps, divide_first=False)
@@ -171,6 +175,7 @@ def finetune(
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_grad)
         running.append(loss.detach())
+        begun = running[0] if begun is None else begun
         state.step, last = step + 1, step + 1 == recipe.steps
         logged = last or state.step % log_every == 0
         if logged:
@@ -183,8 +188,10 @@ def finetune(
         optimizer.step()
         looks = look_every > 0 and (last or state.step % look_every == 0)
         if last or looks:
-            _check_answers(model, batch, f"{name}: after step {state.step} (lr {recipe.lr:g})")
+            ended = _check_answers(model, batch, loss_of, f"{name}: after step {state.step} (lr {recipe.lr:g})")
             _training(model, recipe)
+            if last:
+                _warn_if_exploded(name, min(float(begun), state.history[0].loss), ended, recipe.lr)
         if looks and validate is not None:
             state.keep_if_best(model, validate(model))
             _training(model, recipe)
@@ -199,10 +206,25 @@ def finetune(
 
 
 @torch.no_grad()
-def _check_answers(model: TaskModel, batch: TaskBatch, when: str) -> None:
-    """Reject a model that its last step has thrown out of the numbers: its loss was looked at before that."""
-    if not torch.isfinite(model.eval()(batch)).all():
+def _check_answers(model: TaskModel, batch: TaskBatch, loss_of: Callable[[Tensor, Tensor], Tensor], when: str) -> float:
+    """Reject a model that its last step has thrown out of the numbers, and compute its loss, known only before that."""
+    answers = model.eval()(batch)
+    if not torch.isfinite(answers).all():
         raise NotFiniteError(f"{when} the model's answers are no finite numbers: lower finetune.lr, or clip_grad")
+    return float(loss_of(answers, batch.targets))
+
+
+def _warn_if_exploded(name: str, begun: float, ended: float, lr: float) -> None:
+    """Warn of a model that answers worse, by far, than before its first step: its scores are finite, and nonsense."""
+    if not ended <= _EXPLODED * max(begun, 1.0):
+        logger.warning(
+            "%s: the loss rose, %.4g -> %.4g (lr %g), and such a model has learnt nothing: lower finetune.lr, or"
+            " clip_grad",
+            name,
+            begun,
+            ended,
+            lr,
+        )
 
 
 def _training(model: TaskModel, recipe: FinetuneParameters) -> None:
