@@ -240,6 +240,11 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> N
     write_bytes(path, buffer.getvalue())
 
 
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether no link leads from a path out of a folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
 def digest_of(content: object) -> str:
     """Return the SHA-256 of a JSON value in its one canonical form."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

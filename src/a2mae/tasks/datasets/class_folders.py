@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from a2mae.errors import ReadError
+from a2mae.files import is_inside
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES, FolderFormat, settled
 from a2mae.tasks.datasets.labelled import (
     STATED_BY_FOLDERS,
@@ -22,7 +23,7 @@ from a2mae.tasks.datasets.labelled import (
     folder_spec,
     scene_of,
 )
-from a2mae.tasks.datasets.listing import check_inside, files_in, folders_in, is_inside, note_left_out, pictures_below
+from a2mae.tasks.datasets.listing import check_inside, files_in, folders_in, note_left_out, pictures_below
 from a2mae.tasks.datasets.pictures import read_picture
 from a2mae.tasks.datasets.splits import position_of
 from a2mae.tasks.datasets.task_data import SPLITS, Quantity, Targets, TaskDataError

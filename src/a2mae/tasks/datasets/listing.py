@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from a2mae.files import is_inside
 from a2mae.tasks.datasets.formats import IMAGE_SUFFIXES
 from a2mae.tasks.datasets.labelled import Reading
 from a2mae.tasks.datasets.task_data import TaskDataError
@@ -99,11 +100,6 @@ def note_left_out(folder: Path, read: Iterable[Path], reading: Reading) -> None:
         if name not in known:
             kind = "of a kind that is not read" if path.suffix.lower() in _NOT_READ else "where none are read"
             reading.note(f"pictures {kind}, left out", name)
-
-
-def is_inside(path: Path, root: Path) -> bool:
-    """Whether no link leads from a path out of a folder."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def check_inside(path: Path, root: Path) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from a2mae.files import check_regular
-from a2mae.tasks.datasets.listing import is_inside
+from a2mae.files import check_regular, is_inside
 from a2mae.tasks.datasets.task_data import TaskDataError
 
 _OTHER_SIGNS = {";": "';'", "\t": "tabulators", "|": "'|'"}
