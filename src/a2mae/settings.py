@@ -3,7 +3,7 @@
 import os
 
 from a2mae.parallel import share_cores
-from a2mae.pipelines.config_loader import NamingConfigLoader
+from a2mae.pipelines.environment_files import NamingConfigLoader
 from a2mae.pipelines.hooks import Checks, Lineage, Unfinished, Watch
 from a2mae.pipelines.summary import Summary
 from a2mae.pipelines.uncaught import show_sentences

@@ -42,8 +42,7 @@ from a2mae.pipelines.checks import (
     check_named_rasters,
     check_outputs,
 )
-from a2mae.pipelines.config_loader import NamingConfigLoader
-from a2mae.pipelines.environment_files import EnvironmentFilesError, check_environment_files
+from a2mae.pipelines.environment_files import EnvironmentFilesError, NamingConfigLoader, check_environment_files
 from a2mae.stssd.ingest.parameters import IngestParameters
 from a2mae.tasks.parameters import EmbedParameters, EvaluateParameters, TaskParameters
 from a2mae.training.parameters import PretrainParameters

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
+from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -133,3 +134,20 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise EnvironmentFilesError(f"{path} holds a list, expected names with values (name: value): correct it")
     values = OmegaConf.to_container(found)
     return {str(key): value for key, value in cast("dict[object, object]", values).items()}
+
+
+class NamingConfigLoader(OmegaConfigLoader):
+    """Kedro's loader; it reads the globals before any hook is called, and says of a broken file which line alone."""
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        """Read a kind of configuration.
+
+        Raises:
+            EnvironmentFilesError: If a file of the environment or of base cannot be read; the message names it.
+        """
+        try:
+            found: dict[str, Any] = super().__getitem__(key)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError, OmegaConfBaseException):
+            read_files(Path(self.conf_source), self.env or self.default_run_env)
+            raise
+        return found
